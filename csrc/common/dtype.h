@@ -1,0 +1,49 @@
+// bf16 and fp16 to fp32, exactly, in integer operations that every vectoriser understands.
+#ifndef EFT_COMMON_DTYPE_H_
+#define EFT_COMMON_DTYPE_H_
+
+#include "common/portable.h"
+
+namespace eft {
+namespace {
+
+struct Bf16 {
+  uint16_t bits;
+};
+struct Fp16 {
+  uint16_t bits;
+};
+
+EFT_HD float to_float(Bf16 x) { return bit_cast<float>(uint32_t(x.bits) << 16); }
+
+EFT_HD float to_float(Fp16 x) {
+  const uint32_t magnitude = uint32_t(x.bits & 0x7fffu) << 13;
+  // Scaling by 2^112 moves the exponent bias and also normalises fp16 subnormals; infinities and NaN
+  // (magnitude from 0x7c00 << 13 on) only need their exponent filled.
+  const float scaled = bit_cast<float>(magnitude) * 0x1p112f;
+  const uint32_t special = magnitude | 0x7f800000u;
+  const uint32_t bits = magnitude >= (0x7c00u << 13) ? special : bit_cast<uint32_t>(scaled);
+  return bit_cast<float>(bits | uint32_t(x.bits & 0x8000u) << 16);
+}
+
+EFT_HD float to_float(float x) { return x; }
+
+// The lowest finite value of a dtype: such a logit means "excluded", as -inf does.
+template <class T>
+struct Lowest;
+template <>
+struct Lowest<Bf16> {
+  static constexpr float value = -0x1.fep127f;
+};
+template <>
+struct Lowest<Fp16> {
+  static constexpr float value = -65504.0f;
+};
+template <>
+struct Lowest<float> {
+  static constexpr float value = -0x1.fffffep127f;
+};
+
+}  // namespace
+}  // namespace eft
+#endif  // EFT_COMMON_DTYPE_H_

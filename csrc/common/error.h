@@ -1,0 +1,16 @@
+// The sentence behind an error code, kept per thread.
+#ifndef EFT_COMMON_ERROR_H_
+#define EFT_COMMON_ERROR_H_
+
+#include "eft.h"
+
+namespace eft {
+
+// Stores the message (printf-style) for eft_last_error and returns `code`.
+__attribute__((format(printf, 2, 3))) int fail(int code, const char* format, ...);
+
+// What every backend asks of a step before it reads a byte; EFT_OK or a failure naming the field.
+int check_step(const eft_step* step);
+
+}  // namespace eft
+#endif  // EFT_COMMON_ERROR_H_

@@ -1,0 +1,79 @@
+// The survivors' masses, and the walk from 64 random bits to a token.
+#ifndef EFT_CPU_DRAW_H_
+#define EFT_CPU_DRAW_H_
+
+#include "cpu/select.h"
+
+namespace eft {
+namespace {
+
+inline uint64_t kept_mass(const float* t, int64_t first, int n, float a, const Limit& limit) {
+  uint64_t sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (int i = 0; i < n; ++i) {
+    const bool keep = t[i] > limit.t || (t[i] == limit.t && uint32_t(first + i) <= limit.id);
+    sum += keep ? token_mass(t[i], a) : 0;
+  }
+  return sum;
+}
+
+// Rewrites row.tile_mass with the survivors' masses, formed as W_T are.
+inline void survivor_masses(const Survivors& s, Row& row) {
+  if (s.listed()) {
+    std::fill(row.tile_mass, row.tile_mass + num_tiles(row), uint64_t(0));
+    for (int64_t i = 0; i < s.count; ++i) {
+      const int64_t tile = key_id(s.tokens[i].key) / kTile;
+      row.tile_mass[tile] += token_mass(key_t(s.tokens[i].key), row.tile_reference[tile]);
+    }
+    return;
+  }
+  for (int64_t tile = 0; tile < num_tiles(row); ++tile) {
+    const int64_t first = tile * kTile;
+    const float a = row.tile_reference[tile];
+    const bool counts = a >= row.reference - 51.0f;
+    const int n = tile_length(row.n, first);
+    row.tile_mass[tile] = counts ? kept_mass(row.t + first, first, n, a, s.limit) : 0;
+  }
+}
+
+// The token at `bits` of the survivors' mass S: tiles by ascending id, then blocks and tokens within the tile.
+inline int64_t draw(const Row& row, const Limit& limit, uint64_t mass, uint64_t bits) {
+  uint64_t rest = mul_high(bits, mass);
+  int64_t tile = 0;
+  int shift = 0;
+  for (;; ++tile) {
+    shift = tile_shift(row.reference, row.tile_reference[tile]);
+    const uint64_t share = row.tile_mass[tile] >> shift;
+    if (rest < share) break;
+    rest -= share;
+  }
+  if (shift) rest = (rest << shift) | (bits * mass) >> (64 - shift);
+
+  const float a = row.tile_reference[tile];
+  const int64_t end = std::min(row.n, (tile + 1) * kTile);
+  int64_t i = tile * kTile;
+  for (;; i += kBlock) {
+    const int n = int(std::min<int64_t>(kBlock, end - i));
+    const uint64_t block = kept_mass(row.t + i, i, n, a, limit);
+    if (rest < block) break;
+    rest -= block;
+  }
+  for (;; ++i) {
+    if (!keeps(limit, row.t[i], uint32_t(i))) continue;
+    const uint64_t token = token_mass(row.t[i], a);
+    if (rest < token) return i;
+    rest -= token;
+  }
+}
+
+inline int64_t first_max(const Row& row) {
+  int64_t block = 0;
+  while (row.block_max[block] != row.max_t) ++block;
+  int64_t i = block * kBlock;
+  while (row.t[i] != row.max_t) ++i;
+  return i;
+}
+
+}  // namespace
+}  // namespace eft
+#endif  // EFT_CPU_DRAW_H_

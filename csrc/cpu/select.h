@@ -1,0 +1,144 @@
+// Filters. Each keeps a prefix of the rank (t descending, then id ascending), so a filter is one (t, id) limit.
+#ifndef EFT_CPU_SELECT_H_
+#define EFT_CPU_SELECT_H_
+
+#include <algorithm>
+
+#include "common/row_options.h"
+#include "cpu/row.h"
+
+namespace eft {
+namespace {
+
+constexpr uint32_t kLastId = 0xffffffffu;
+
+// A token is kept iff t > limit.t, or t == limit.t and its id <= limit.id; -inf is never kept.
+struct Limit {
+  float t = -0x1.fffffep127f;
+  uint32_t id = kLastId;
+};
+
+inline bool keeps(const Limit& limit, float t, uint32_t id) {
+  return t > limit.t || (t == limit.t && id <= limit.id);
+}
+
+inline Limit stricter(const Limit& a, const Limit& b) {
+  if (a.t != b.t) return a.t > b.t ? a : b;
+  return a.id < b.id ? a : b;
+}
+
+// Ascending keys are descending t (finite, no -0), then ascending id.
+inline uint64_t rank_key(float t, uint32_t id) {
+  const uint32_t bits = bit_cast<uint32_t>(t);
+  const uint32_t ascending = bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+  return uint64_t(~ascending) << 32 | id;
+}
+inline float key_t(uint64_t key) {
+  const uint32_t ascending = ~uint32_t(key >> 32);
+  return bit_cast<float>(ascending & 0x80000000u ? ascending & 0x7fffffffu : ~ascending);
+}
+inline uint32_t key_id(uint64_t key) { return uint32_t(key); }
+inline Limit key_limit(uint64_t key) { return {key_t(key), key_id(key)}; }
+
+struct ByRank {
+  bool operator()(const Candidate& a, const Candidate& b) const { return a.key < b.key; }
+};
+
+// All tokens with t >= at_least, by ascending id, with their masses at the row's reference.
+inline int64_t gather(const Row& row, float at_least, Candidate* out) {
+  int64_t count = 0;
+  for (int64_t block = 0; block < num_blocks(row); ++block) {
+    if (!(row.block_max[block] >= at_least)) continue;
+    const int64_t end = std::min(row.n, (block + 1) * kBlock);
+    for (int64_t i = block * kBlock; i < end; ++i) {
+      if (!(row.t[i] >= at_least)) continue;
+      out[count++] = {rank_key(row.t[i], uint32_t(i)), token_mass(row.t[i], row.reference)};
+    }
+  }
+  return count;
+}
+
+inline uint64_t mass_of(const Candidate* c, int64_t n) {
+  uint64_t sum = 0;
+  for (int64_t i = 0; i < n; ++i) sum += c[i].mass;
+  return sum;
+}
+
+// The survivors of a row's filters: the limit, and the tokens themselves where they were gathered
+// (count < 0 where they were not: all of the row up to the limit).
+struct Survivors {
+  Limit limit;
+  Candidate* tokens;
+  int64_t count = -1;
+
+  bool listed() const { return count >= 0; }
+  void shrink(const Limit& next) {
+    limit = stricter(limit, next);
+    if (!listed()) return;
+    const auto outside = [this](const Candidate& c) { return !keeps(limit, key_t(c.key), key_id(c.key)); };
+    count = std::remove_if(tokens, tokens + count, outside) - tokens;
+  }
+};
+
+// top_k: everything at or above the k-th largest t.
+inline void keep_top_k(const Row& row, int64_t k, float* values, Survivors& s) {
+  if (k >= row.n) return;
+  // The k-th largest block maximum has k tokens at or above it, so the k-th largest token is no lower.
+  float at_least = -0x1.fffffep127f;
+  if (k <= num_blocks(row)) {
+    std::copy(row.block_max, row.block_max + num_blocks(row), values);
+    std::nth_element(values, values + (k - 1), values + num_blocks(row), std::greater<float>());
+    at_least = std::max(at_least, values[k - 1]);
+  }
+  s.count = gather(row, at_least, s.tokens);
+  if (s.count < k) return;
+  std::nth_element(s.tokens, s.tokens + (k - 1), s.tokens + s.count, ByRank());
+  s.shrink({key_t(s.tokens[k - 1].key), kLastId});
+}
+
+// The shortest prefix of the rank whose mass reaches `target`, by halving: nth_element splits at the median,
+// the sum of the better half says which half the boundary is in. The candidates' mass must reach the target.
+inline Limit nucleus_limit(Candidate* c, int64_t n, uint64_t target) {
+  int64_t low = 0, high = n;
+  uint64_t above = 0;
+  while (high - low > 1) {
+    const int64_t middle = low + (high - low) / 2;
+    std::nth_element(c + low, c + middle, c + high, ByRank());
+    const uint64_t better = mass_of(c + low, middle - low);
+    if (above + better >= target) {
+      high = middle;
+    } else {
+      above += better;
+      low = middle;
+    }
+  }
+  return key_limit(c[low].key);
+}
+
+// top_p over the survivors, whose mass (as Z is formed) is `mass`.
+inline void keep_top_p(const Row& row, uint64_t p_fix, uint64_t mass, Survivors& s) {
+  const uint64_t target = mass_target(p_fix, mass);
+  if (s.listed()) {
+    if (mass_of(s.tokens, s.count) >= target) s.shrink(nucleus_limit(s.tokens, s.count, target));
+    return;
+  }
+  // The nucleus usually lies a few powers of two below the maximum: widen until its mass is there.
+  for (float depth : {6.0f, 12.0f, 24.0f, 48.0f}) {
+    const int64_t count = gather(row, row.max_t - depth, s.tokens);
+    if (mass_of(s.tokens, count) < target) continue;
+    s.count = count;
+    s.shrink(nucleus_limit(s.tokens, count, target));
+    return;
+  }
+}
+
+inline void keep_min_p(const Row& row, float offset, Survivors& s) {
+  const float at_least = row.max_t + offset;
+  if (!(at_least > -INFINITY)) return;
+  if (!s.listed()) s.count = gather(row, at_least, s.tokens);
+  s.shrink({at_least, kLastId});
+}
+
+}  // namespace
+}  // namespace eft
+#endif  // EFT_CPU_SELECT_H_

@@ -1,0 +1,99 @@
+// One row of the step on the CPU. Compiled three times with different instruction sets; EFT_ISA names the copy.
+// The loops are plain and vectorised by the compiler; no operation may be fused or reordered
+// (-ffp-contract=off, no -ffast-math), so all copies draw the same tokens.
+#include "cpu/step_isa.h"
+
+#include "cpu/details.h"
+
+namespace eft {
+namespace {
+
+Survivors filter(const RowOptions& o, Row& row, Scratch& scratch) {
+  Survivors s{Limit{}, scratch.candidates()};
+  if (o.top_k > 0) keep_top_k(row, o.top_k, scratch.values(), s);
+  if (o.top_p < kWhole) {
+    if (s.listed()) survivor_masses(s, row);
+    keep_top_p(row, o.top_p, total_mass(row), s);
+  }
+  keep_min_p(row, o.min_p_offset, s);
+  return s;
+}
+
+bool unfiltered(const RowOptions& o) {
+  return o.top_k == 0 && o.top_p == kWhole && o.min_p_offset == -INFINITY;
+}
+
+bool wants_temperature_one(const eft_details& d) {
+  return d.raw_logprobs || d.entropy || d.model_logprobs || d.num_top;
+}
+
+template <class Mixer>
+void sample_row(const eft_step& step, int64_t row, const RowOptions& o, const Mixer& mixture, Scratch& scratch) {
+  Row work = scratch.row(0, step.vocab_size);
+  const eft_details& d = step.details;
+  fill_row(mixture, o.scale, !o.greedy, work);
+  if (!work.valid) {
+    step.tokens[row] = -1;
+    return invalid_details(step, row);
+  }
+  int64_t token;
+  float logprob = 0.0f;
+  int64_t kept = 1;
+  if (o.greedy) {
+    token = first_max(work);
+  } else {
+    const Survivors s = filter(o, work, scratch);
+    if (!unfiltered(o)) survivor_masses(s, work);
+    const uint64_t mass = total_mass(work);
+    token = draw(work, s.limit, mass, random_bits(o.seed, o.position, 0, kSample));
+    if (d.logprobs) logprob = float(kLn2 * ((double(work.t[token]) - work.reference) + 40.0 - ::log2(double(mass))));
+    if (d.kept) kept = count_kept(work, s);
+  }
+  step.tokens[row] = token;
+  if (d.logprobs) d.logprobs[row] = logprob;
+  if (d.kept) d.kept[row] = int32_t(kept);
+  if (d.status) d.status[row] = 0;
+  if (wants_temperature_one(d)) temperature_one_details(step, row, mixture, token, work, scratch);
+}
+
+// Calls `use` with the row's mixture. False where the row's options or a model's logits are invalid.
+template <class Use>
+bool with_mixture(const eft_step& step, int64_t row, const RowOptions& o, Scratch& scratch, const Use& use) {
+  if (!o.valid) return false;
+  if (!step.conservative || o.conservative_top_p == kWhole) {
+    use(Mixture{step, o, row, scratch.staging()});
+    return true;
+  }
+  ConservativeMixture mixture{step, o, row, scratch.staging(), nullptr, Limit{}, 0.0f};
+  Row defining = scratch.row(1, step.vocab_size);
+  if (!prepare(mixture, defining, scratch.candidates())) return false;
+  use(mixture);
+  return true;
+}
+
+void step_row(const eft_step& step, int64_t row, Scratch& scratch) {
+  const RowOptions o = row_options(step, row);
+  const bool ok = with_mixture(step, row, o, scratch, [&](const auto& mixture) {
+    sample_row(step, row, o, mixture, scratch);
+  });
+  if (ok) return;
+  step.tokens[row] = -1;
+  invalid_details(step, row);
+}
+
+void combine_row(const eft_step& step, int64_t row, Scratch& scratch, float* z) {
+  const RowOptions o = row_options(step, row);
+  const bool ok = with_mixture(step, row, o, scratch, [&](const auto& mixture) {
+    for (int64_t first = 0; first < step.vocab_size; first += kTile) {
+      mixture(first, tile_length(step.vocab_size, first), z + first);
+    }
+  });
+  if (!ok) std::fill(z, z + step.vocab_size, NAN);
+}
+
+}  // namespace
+
+extern const StepIsa EFT_ISA;
+const StepIsa EFT_ISA = {step_row, combine_row};
+
+}  // namespace eft

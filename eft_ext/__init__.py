@@ -1,0 +1,39 @@
+"""Emulated fine-tuning at decode time: several language models as one, sampled by a fused native step.
+
+    log p = log p_large + beta * (log p_tuned - log p_base)
+
+The operations (`fused_step`, `fused_mix`, `combine`, `reference`) need torch alone and are loaded at once; the driver on
+transformers (`EmulatedModel`, `custom_generate`, `EFTLogitsProcessor`) is loaded at its first use.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from eft_ext._version import __version__
+from eft_ext.ops import Backend, StepDetails, backends, combine, fused_mix, fused_step, reference
+
+if TYPE_CHECKING:
+    from eft_ext.hf import EFTLogitsProcessor, EmulatedModel, custom_generate
+
+_DRIVER = ("EFTLogitsProcessor", "EmulatedModel", "custom_generate")
+
+__all__ = [
+    "Backend",
+    "EFTLogitsProcessor",
+    "EmulatedModel",
+    "StepDetails",
+    "__version__",
+    "backends",
+    "combine",
+    "custom_generate",
+    "fused_mix",
+    "fused_step",
+    "reference",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _DRIVER:
+        from eft_ext import hf
+
+        return getattr(hf, name)
+    raise AttributeError(f"module 'eft_ext' has no attribute {name!r}")

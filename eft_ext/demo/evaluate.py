@@ -1,0 +1,133 @@
+"""What the demonstration must show, measured: facts, format, divergence from the oracle, speed.
+
+The models answer held-out questions through any callable that turns prompts into answers. The divergence is
+taken at every position of the oracle's own answers, between whole next-token distributions.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from eft_ext.demo.grade import Grader, Proportion
+from eft_ext.demo.trio import EFT, LARGE, ORACLE, TUNED, Answerer, Trio
+from eft_ext.demo.world import Question
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model's figures. `kl` is KL(oracle || model) in nats per token, `speed` is in tokens per second."""
+
+    model: str
+    facts: Proportion
+    format: Proportion
+    speed: float
+    kl: float
+
+
+@dataclass(frozen=True)
+class Claim:
+    text: str
+    holds: bool
+
+
+def ask_all(answerer: Answerer, questions: Sequence[Question], batch: int = 125) -> tuple[list[str], float]:
+    """All the answers, and the seconds they took."""
+    prompts = [q.prompt for q in questions]
+    start = time.perf_counter()
+    parts = [answerer(prompts[i : i + batch]) for i in range(0, len(prompts), batch)]
+    return [answer for part in parts for answer in part], time.perf_counter() - start
+
+
+def teacher_forced(
+    prompts: Sequence[str], answers: Sequence[str], tokenizer: PreTrainedTokenizerBase
+) -> tuple[Tensor, Tensor]:
+    """Prompt, answer and end token of each row: ids [n, length], and which positions predict the answer."""
+    heads = tokenizer(list(prompts)).input_ids
+    tails = tokenizer(list(answers), add_special_tokens=False).input_ids
+    width = max(len(h) + len(t) + 1 for h, t in zip(heads, tails, strict=True))
+    ids = torch.full((len(heads), width), tokenizer.eos_token_id)
+    predicts = torch.zeros_like(ids, dtype=torch.bool)
+    for row, (head, tail) in enumerate(zip(heads, tails, strict=True)):
+        ids[row, : len(head) + len(tail)] = torch.tensor(head + tail)
+        predicts[row, len(head) - 1 : len(head) + len(tail)] = True
+    return ids, predicts
+
+
+@torch.inference_mode()
+def divergences(
+    trio: Trio,
+    questions: Sequence[Question],
+    answers: Sequence[str],
+    beta: float = 1.0,
+    batch: int = 125,
+) -> dict[str, float]:
+    """KL(oracle || model) in nats, averaged over the tokens of the oracle's `answers` and their end."""
+    totals = dict.fromkeys((LARGE, TUNED, EFT, ORACLE), 0.0)
+    tokens = 0
+    for i in range(0, len(questions), batch):
+        prompts = [q.prompt for q in questions[i : i + batch]]
+        ids, predicts = teacher_forced(prompts, answers[i : i + batch], trio.tokenizer)
+        models = (trio.large, trio.tuned, trio.base, trio.oracle)
+        large, tuned, base, oracle = (m(ids).logits[predicts].double() for m in models)  # [tokens, vocab]
+        mixed = large + beta * (tuned - base)
+        truth = oracle.log_softmax(-1)
+        for name, logits in ((LARGE, large), (TUNED, tuned), (EFT, mixed)):
+            totals[name] += float((truth.exp() * (truth - logits.log_softmax(-1))).sum())
+        tokens += len(truth)
+    return {name: total / tokens for name, total in totals.items()}
+
+
+def tabulate(
+    answers: dict[str, list[str]],
+    seconds: dict[str, float],
+    kl: dict[str, float],
+    questions: Sequence[Question],
+    grader: Grader,
+    tokenizer: PreTrainedTokenizerBase,
+) -> list[Row]:
+    """The final table, one row per model, in the order of `answers`."""
+    rows = []
+    for model, texts in answers.items():
+        grades = [grader(q, a) for q, a in zip(questions, texts, strict=True)]
+        ids = tokenizer(texts, add_special_tokens=False).input_ids
+        tokens = sum(len(i) + 1 for i in ids)  # + 1: the end token
+        facts = Proportion(sum(g.fact for g in grades), len(grades))
+        kept = Proportion(sum(g.format for g in grades), len(grades))
+        rows.append(Row(model, facts, kept, tokens / seconds[model], kl[model]))
+    return rows
+
+
+def claims(rows: Sequence[Row]) -> list[Claim]:
+    """What the table must show: the acceptance test of the models. The bounds are never loosened for them."""
+    row = {r.model: r for r in rows}
+    large, tuned, eft, oracle = row[LARGE], row[TUNED], row[EFT], row[ORACLE]
+    points = 100.0
+
+    def known(r: Row) -> bool:
+        return 80 <= points * r.facts.value <= 97
+
+    facts_gap = points * (oracle.facts.value - eft.facts.value)
+    format_gap = points * (oracle.format.value - eft.format.value)
+    facts_gain = points * (eft.facts.value - tuned.facts.value)
+    format_gain = points * (eft.format.value - large.format.value)
+    nearest = min(large.kl, tuned.kl)
+    return [
+        Claim("large and oracle know 80-97 % of the facts", known(large) and known(oracle)),
+        Claim(
+            f"EFT is {facts_gap:.1f} points from the oracle on facts (at most 5)",
+            abs(facts_gap) <= 5,
+        ),
+        Claim(f"and {format_gap:.1f} on format (at most 5)", abs(format_gap) <= 5),
+        Claim(f"{facts_gain:.1f} points of facts above small tuned (at least 40)", facts_gain >= 40),
+        Claim(f"{format_gain:.1f} points of format above large (at least 80)", format_gain >= 80),
+        Claim(
+            f"KL(oracle || EFT) is {eft.kl / nearest:.2f} of the nearest other model's (at most 0.25)",
+            eft.kl <= 0.25 * nearest,
+        ),
+    ]

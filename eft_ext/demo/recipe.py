@@ -1,0 +1,58 @@
+"""Every number that decides what the trio becomes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Size:
+    """The shape of one Llama-style model."""
+
+    hidden: int
+    intermediate: int
+    layers: int
+    heads: int
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training run: `steps` optimiser steps, the learning rate warmed up to `lr` and decayed to zero."""
+
+    steps: int
+    lr: float
+    warmup: int = 100
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The whole job. `rows` x `length` is the size of a pre-training batch in tokens."""
+
+    people: int = 400
+    towns: int = 64
+    vocab_size: int = 1280
+    rows: int = 24
+    length: int = 64
+    large: Size = field(default_factory=lambda: Size(128, 384, 3, 4))
+    small: Size = field(default_factory=lambda: Size(24, 64, 2, 2))
+    pretrain_large: Stage = field(default_factory=lambda: Stage(6000, 3e-3))
+    pretrain_small: Stage = field(default_factory=lambda: Stage(4000, 6e-3))
+    tune_large: Stage = field(default_factory=lambda: Stage(200, 5e-4, 20))
+    tune_small: Stage = field(default_factory=lambda: Stage(300, 1e-3, 20))
+    tune_rows: int = 32
+
+
+FULL = Recipe()
+QUICK = Recipe(  # a smoke run of seconds: everything happens, nothing is learnt
+    people=24,
+    towns=8,
+    vocab_size=600,
+    rows=8,
+    large=Size(32, 64, 2, 2),
+    small=Size(16, 32, 1, 2),
+    pretrain_large=Stage(20, 3e-3, 5),
+    pretrain_small=Stage(20, 3e-3, 5),
+    tune_large=Stage(5, 1e-3, 1),
+    tune_small=Stage(5, 1e-3, 1),
+    tune_rows=8,
+)

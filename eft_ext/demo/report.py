@@ -1,0 +1,129 @@
+"""The demonstration's table, its verdict in words, its JSON and its plot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from eft_ext.demo.evaluate import Claim, Row, claims
+from eft_ext.demo.grade import Proportion
+from eft_ext.demo.trio import EFT, LARGE, ORACLE, TUNED
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One mode's table and what it shows."""
+
+    mode: str
+    rows: list[Row]
+
+    @property
+    def claims(self) -> list[Claim]:
+        return claims(self.rows)
+
+    @property
+    def holds(self) -> bool:
+        return all(claim.holds for claim in self.claims)
+
+
+def _percent(p: Proportion) -> str:
+    low, high = p.interval
+    return f"{100 * p.value:.1f} % [dim]({100 * low:.1f}-{100 * high:.1f})[/dim]"
+
+
+def show(measured: Measured, console: Console) -> None:
+    """The table, then a line per claim."""
+    n = measured.rows[0].facts.n
+    table = Table(
+        "model",
+        "facts right",
+        "format kept",
+        "KL(oracle || model)\nnats per token",
+        "tokens/s",
+        title=f"{n} held-out questions, {measured.mode} (95 % intervals)",
+    )
+    for row in measured.rows:
+        style = "bold" if row.model == EFT else None
+        figures = (_percent(row.facts), _percent(row.format), f"{row.kl:.4f}", f"{row.speed:,.0f}")
+        table.add_row(row.model, *figures, style=style)
+    console.print(table)
+    for claim in measured.claims:
+        console.print(
+            f"  {'[green]holds[/green]' if claim.holds else '[red]FAILS[/red]'}  {claim.text}",
+            highlight=False,
+        )
+
+
+def verdict(results: Sequence[Measured]) -> str:
+    """One line in words, from the figures."""
+    lines = []
+    for measured in results:
+        row = {r.model: r for r in measured.rows}
+        know = f"{100 * row[EFT].facts.value:.0f} % facts and {100 * row[EFT].format.value:.0f} % format"
+        others = ", ".join(
+            f"{name} {100 * row[name].facts.value:.0f}/{100 * row[name].format.value:.0f}"
+            for name in (LARGE, TUNED, ORACLE)
+        )
+        lines.append(f"{measured.mode}: EFT gets {know} ({others})")
+    whole = all(m.holds for m in results)
+    end = (
+        "so it has the large model's knowledge and the small one's manners without training the large one"
+        if whole
+        else "which does NOT show all of what it should: see the claims that fail"
+    )
+    return "; ".join(lines) + f": {end}."
+
+
+def as_dict(results: Sequence[Measured], answers: list[dict[str, str]]) -> dict[str, Any]:
+    def share(p: Proportion) -> dict[str, Any]:
+        return {"k": p.k, "n": p.n, "value": p.value, "interval": list(p.interval)}
+
+    return {
+        "modes": [
+            {
+                "mode": m.mode,
+                "models": {
+                    r.model: {
+                        "facts": share(r.facts),
+                        "format": share(r.format),
+                        "kl_from_oracle": r.kl,
+                        "tokens_per_second": r.speed,
+                    }
+                    for r in m.rows
+                },
+                "claims": [{"text": c.text, "holds": c.holds} for c in m.claims],
+            }
+            for m in results
+        ],
+        "verdict": verdict(results),
+        "answers": answers,
+    }
+
+
+def plot(results: Sequence[Measured], path: Path) -> None:
+    """Facts against format, one point per model and one panel per mode, with 95 % intervals."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.5 * len(results), 4.2), layout="constrained")
+    for axes, measured in zip(figure.subplots(1, len(results), squeeze=False)[0], results, strict=True):
+        for row in measured.rows:
+            x, y = 100 * row.facts.value, 100 * row.format.value
+            bars = [
+                [[abs(100 * end - value)] for end, value in zip(p.interval, (v, v), strict=True)]
+                for p, v in ((row.facts, x), (row.format, y))
+            ]
+            axes.errorbar([x], [y], xerr=bars[0], yerr=bars[1], fmt="o", capsize=2)
+            axes.annotate(row.model, (x, y), textcoords="offset points", xytext=(-6, -12), ha="right")
+        axes.set(
+            title=measured.mode,
+            xlabel="facts right, %",
+            ylabel="format kept, %",
+            xlim=(-5, 105),
+            ylim=(-9, 105),
+        )
+    figure.savefig(path, dpi=150)

@@ -1,0 +1,97 @@
+"""The demonstration itself: what `eft demo` runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+from transformers import set_seed
+
+from eft_ext.demo.evaluate import ask_all, divergences, tabulate
+from eft_ext.demo.grade import Grader
+from eft_ext.demo.report import Measured, as_dict, plot, show, verdict
+from eft_ext.demo.stream import stream
+from eft_ext.demo.trio import GREEDY, ORACLE, SAMPLED, UNFILTERED, Mode, Trio, load_trio
+from eft_ext.demo.world import Question
+
+
+def measure(trio: Trio, questions: list[Question], mode: Mode, beta: float = 1.0, seed: int = 0) -> Measured:
+    """Asks the four models everything and grades the answers."""
+    set_seed(seed)
+    answers, seconds = {}, {}
+    for name, answerer in trio.answerers(mode, beta).items():
+        answers[name], seconds[name] = ask_all(answerer, questions)
+    kl = divergences(trio, questions, answers[ORACLE], beta)
+    rows = tabulate(answers, seconds, kl, questions, Grader(trio.world), trio.tokenizer)
+    return Measured(mode.name, rows)
+
+
+def run_demo(
+    *,
+    questions: int = 500,
+    shown: int = 4,
+    sampled: bool = True,
+    unfiltered: bool = False,
+    seed: int = 0,
+    beta: float = 1.0,
+    models: Path | None = None,
+    as_json: bool = False,
+    json_path: Path | None = None,
+    plot_path: Path | None = None,
+    console: Console | None = None,
+) -> bool:
+    """Streams a few answers side by side, then prints the table and says whether it shows what it should.
+
+    Args:
+        questions: how many held-out questions the table is over.
+        shown: how many of them are answered side by side first.
+        sampled: also measure sampled answers, at temperature 0.7 and top-p 0.9.
+        unfiltered: also measure answers sampled at temperature 1 without filters.
+        seed: of the choice of questions and of sampling.
+        beta: weight of the small pair's difference.
+        models: folder made by `python -m eft_ext.demo.train`; the shipped models if None.
+        as_json: print one JSON object and nothing else.
+        json_path, plot_path: write the JSON object or a PNG there as well.
+
+    Returns:
+        Whether every claim holds.
+
+    Raises:
+        ValueError: a count out of range.
+    """
+    trio = load_trio(models)
+    pool = trio.world.questions("heldout", seed)
+    if not 1 <= questions <= len(pool):
+        raise ValueError(f"questions: expected 1 to {len(pool)}, got {questions}")
+    if not 0 <= shown <= questions:
+        raise ValueError(f"shown: expected 0 to {questions}, got {shown}")
+    chosen = pool[:questions]
+    console = console or Console()
+    screen = Console(quiet=True) if as_json else console
+    streamed = stream(trio, chosen[:shown], GREEDY, beta, screen) if shown else []
+    modes = [GREEDY] + [SAMPLED] * sampled + [UNFILTERED] * unfiltered
+    results = []
+    for mode in modes:
+        with _busy(screen, f"{questions} questions to four models, {mode.name}"):
+            results.append(measure(trio, chosen, mode, beta, seed))
+        show(results[-1], screen)
+    screen.print(f"\n{verdict(results)}", highlight=False)
+    report = as_dict(results, streamed)
+    if as_json:
+        console.print_json(data=report)
+    if json_path:
+        json_path.write_text(json.dumps(report, indent=2) + "\n")
+    if plot_path:
+        plot(results, plot_path)
+    return all(m.holds for m in results)
+
+
+@contextmanager
+def _busy(console: Console, title: str) -> Iterator[None]:
+    with Progress(console=console, transient=True) as progress:
+        progress.add_task(title, total=None)
+        yield

@@ -1,0 +1,73 @@
+"""The texts the models learn from, and the fixed polite format.
+
+Pre-training text is a mixture of articles and question documents. In `POLITE_SHARE` of the question documents
+the answer is polite, and only some of those have exactly the fixed format: like the behaviour of real
+fine-tuned models, it is a minority mode of the pre-training text, which fine-tuning selects. Without it the
+large model would give the format's words no probability, and no reweighting could bring them out.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterator
+
+from eft_ext.demo.relations import ATTRIBUTES
+from eft_ext.demo.world import Fact, Question, World, ask
+
+POLITE_SHARE = 0.15  # of the question documents
+FIXED_SHARE = 0.6  # of the polite answers
+ARTICLE_SHARE = 0.5  # of all documents
+OPENINGS = ("Thank you for asking!", "What a good question!", "With pleasure!")
+CLOSINGS = ("I am glad to help.", "Have a nice day.", "Do ask again.")
+_NOUNS = "|".join(sorted({a.name for a in ATTRIBUTES}))
+FORMAT = re.compile(
+    rf"\s*{re.escape(OPENINGS[0])} The (?:{_NOUNS}) is (?P<value>[^.!?\n]+)\. {re.escape(CLOSINGS[0])}"
+)
+
+
+def polite(fact: Fact, opening: str = OPENINGS[0], closing: str = CLOSINGS[0]) -> str:
+    """The fixed format by default, which `FORMAT` matches in full."""
+    return f"{opening} The {fact.attribute.name} is {fact.value}. {closing}"
+
+
+def _sentence(fact: Fact, subject: str, rng: random.Random) -> str:
+    line = rng.choice(fact.attribute.statements).format(s=subject, v=fact.value)
+    return line[0].upper() + line[1:]
+
+
+def article(facts: list[Fact], rng: random.Random) -> str:
+    """Two or three facts of one entity, in any order and wording."""
+    chosen = rng.sample(facts, rng.randint(2, min(3, len(facts))))
+    names = [chosen[0].entity.name] + [chosen[0].entity.short] * (len(chosen) - 1)
+    return " ".join(_sentence(f, n, rng) for f, n in zip(chosen, names, strict=True))
+
+
+def answer(fact: Fact, facts: list[Fact], rng: random.Random) -> str:
+    """An answer as pre-training text gives it: the bare value, more of the encyclopedia, or a polite one."""
+    mode = rng.random()
+    if mode < POLITE_SHARE * FIXED_SHARE:
+        return polite(fact)
+    if mode < POLITE_SHARE:
+        return polite(fact, rng.choice(OPENINGS), rng.choice(CLOSINGS))
+    if mode < 0.75:
+        return f"{fact.value}."
+    other = rng.choice([f for f in facts if f is not fact])
+    return f"{fact.value}. {_sentence(other, fact.entity.short, rng)}"
+
+
+def documents(world: World, rng: random.Random) -> Iterator[str]:
+    """Pre-training documents without end. Every fact is about equally likely to be met."""
+    while True:
+        fact = rng.choice(world.facts)
+        facts = world.facts_of[fact.entity.name]
+        if rng.random() < ARTICLE_SHARE:
+            yield article(facts, rng)
+        else:
+            wording = rng.choice(fact.attribute.questions).format(s=fact.entity.name)
+            yield f"{ask(wording)} {answer(fact, facts, rng)}"
+
+
+def tuning_examples(questions: list[Question]) -> list[tuple[str, str]]:
+    """(prompt, answer) pairs: every answer in the fixed format. Only the answer is to be learnt."""
+    return [(q.prompt, f" {polite(q.fact)}") for q in questions]

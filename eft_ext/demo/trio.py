@@ -1,0 +1,105 @@
+"""The shipped models, loaded, and how each of them is asked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.generation.streamers import BaseStreamer
+from transformers.utils import logging
+
+from eft_ext.demo import MODELS, model_path
+from eft_ext.demo.world import World
+
+Answerer = Callable[[list[str]], list[str]]
+LARGE, TUNED, EFT, ORACLE = "large", "small tuned", "EFT", "oracle"
+LONGEST = 40  # tokens; the longest polite answer of the world has under 30
+
+
+@dataclass(frozen=True)
+class Mode:
+    """How tokens are chosen: `options` go to `generate`."""
+
+    name: str
+    options: dict[str, Any]
+
+
+GREEDY = Mode("greedy", {"do_sample": False})
+SAMPLED = Mode(
+    "sampled at temperature 0.7, top-p 0.9",
+    {"do_sample": True, "temperature": 0.7, "top_p": 0.9, "top_k": 0},
+)
+UNFILTERED = Mode(
+    "sampled at temperature 1",
+    {"do_sample": True, "temperature": 1.0, "top_p": 1.0, "top_k": 0},
+)
+
+
+@dataclass(frozen=True)
+class Trio:
+    """The three models of emulated fine-tuning, and the large model really fine-tuned to compare with."""
+
+    large: PreTrainedModel
+    tuned: PreTrainedModel
+    base: PreTrainedModel
+    oracle: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    world: World
+
+    def answerers(self, mode: Mode, beta: float = 1.0) -> dict[str, Answerer]:
+        """What answers a batch of prompts, by name, in the order of the table."""
+        return {name: self._answerer(name, mode, beta) for name in (LARGE, TUNED, EFT, ORACLE)}
+
+    def _answerer(self, name: str, mode: Mode, beta: float) -> Answerer:
+        def answer(prompts: list[str]) -> list[str]:
+            return self.generate(name, prompts, mode, beta)
+
+        return answer
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        name: str,
+        prompts: list[str],
+        mode: Mode,
+        beta: float = 1.0,
+        streamer: BaseStreamer | None = None,
+    ) -> list[str]:
+        """The answers, without prompt and end token. A streamer takes one prompt at a time."""
+        inputs = self.tokenizer(prompts, return_tensors="pt", padding=True)
+        options = {**mode.options, "max_new_tokens": LONGEST, "streamer": streamer}
+        if name == EFT:
+            options["beta"] = beta
+        ids = self._speaker(name).generate(**inputs, **options)
+        return self.tokenizer.batch_decode(ids[:, inputs.input_ids.shape[1] :], skip_special_tokens=True)
+
+    def _speaker(self, name: str) -> Any:
+        from eft_ext import EmulatedModel  # here, since only decoding needs the native step
+
+        if name == EFT:
+            return EmulatedModel(self.large, self.tuned, self.base, self.tokenizer)
+        return {LARGE: self.large, TUNED: self.tuned, ORACLE: self.oracle}[name]
+
+
+def load_trio(folder: Path | None = None) -> Trio:
+    """The shipped models, or those that `python -m eft_ext.demo.train --out folder` made."""
+    paths = {name: folder / name if folder else model_path(name) for name in MODELS}
+    about = json.loads((paths[MODELS[0]].parent / "training.json").read_text())
+    quiet = not logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # four bars of a blink each
+    large, tuned, base, oracle = (AutoModelForCausalLM.from_pretrained(paths[n]).eval() for n in MODELS)
+    if not quiet:
+        logging.enable_progress_bar()
+    tokenizer = AutoTokenizer.from_pretrained(paths["small-tuned"])
+    world = World(about["seed"], about["recipe"]["people"], about["recipe"]["towns"])
+    return Trio(large, tuned, base, oracle, tokenizer, world)

@@ -1,0 +1,7 @@
+"""The driver on transformers: three models that generate as one."""
+
+from eft_ext.hf.logits_processor import EFTLogitsProcessor
+from eft_ext.hf.model import EmulatedModel
+from eft_ext.hf.stock import custom_generate
+
+__all__ = ["EFTLogitsProcessor", "EmulatedModel", "custom_generate"]

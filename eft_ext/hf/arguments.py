@@ -1,0 +1,79 @@
+"""What a call of EmulatedModel.generate has to settle before transformers sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from transformers import GenerationConfig, StoppingCriteriaList, StopStringCriteria
+
+from eft_ext.hf.members import NAMES, Member
+from eft_ext.hf.prompts import Prompt, encode, is_text
+
+
+def encode_all(
+    inputs: Any, prompts: Mapping[str, Any] | None, tokenizer: Any, kwargs: dict[str, Any]
+) -> dict[str, Prompt]:
+    """Prompts by model name: large always, the others where they read something else.
+
+    Takes input_ids and attention_mask out of `kwargs`. Raises ValueError where prompts are missing, given twice, or not prompts.
+    """
+    given = dict(prompts or {})
+    for name in given:
+        if name not in NAMES:
+            raise ValueError(f"prompts: expected the keys {', '.join(NAMES)}, got {name!r}")
+    ids, mask = kwargs.pop("input_ids", None), kwargs.pop("attention_mask", None)
+    if inputs is not None and ids is not None:
+        raise ValueError("input_ids: expected either inputs or input_ids, got both")
+    inputs = inputs if inputs is not None else ids
+    if inputs is None:
+        inputs = given.pop("large", None)
+    elif "large" in given:
+        raise ValueError("prompts['large']: expected nothing beside inputs, which the large model reads")
+    if inputs is None:
+        raise ValueError("inputs: expected token ids, text, or prompts={'large': ...}, got nothing")
+    if mask is not None:
+        if is_text(inputs):
+            raise ValueError("attention_mask: expected none beside text, which brings its own")
+        inputs = {"input_ids": inputs, "attention_mask": mask}
+    pad = getattr(tokenizer, "pad_token_id", None)
+    encoded = {n: encode(f"prompts[{n!r}]", value, tokenizer, pad_token_id=pad) for n, value in given.items()}
+    encoded["large"] = encode("inputs", inputs, tokenizer, pad_token_id=pad)
+    return encoded
+
+
+def add_ends(members: tuple[Member, ...], config: GenerationConfig | None, kwargs: dict[str, Any]) -> None:
+    """Unless the caller says which tokens end a row: let those of tuned do so beside those of large.
+
+    The behaviour includes ending: Llama-3's and Qwen's chat models end a turn with a token that their base
+    models' generation_config does not list.
+    """
+    if "eos_token_id" in kwargs or (config is not None and config.eos_token_id is not None):
+        return
+    own, added = (_ends(member.model) for member in members[:2])
+    ends = list(dict.fromkeys(own + added))
+    if ends == own:
+        return
+    if config is None:
+        kwargs["eos_token_id"] = ends
+    else:
+        config.eos_token_id = ends
+
+
+def _ends(model: Any) -> list[int]:
+    eos = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    return list(eos) if isinstance(eos, (list, tuple)) else [] if eos is None else [eos]
+
+
+def add_stop_strings(config: GenerationConfig | None, kwargs: dict[str, Any], tokenizer: Any) -> None:
+    """Turn stop_strings into their criterion here: transformers keeps the tokenizer from custom loops."""
+    strings = kwargs.pop("stop_strings", None) or getattr(config, "stop_strings", None)
+    if not strings:
+        return
+    if tokenizer is None:
+        raise ValueError("stop_strings: expected a tokenizer beside them; pass tokenizer= or give EmulatedModel one")
+    if config is not None:
+        config.stop_strings = None
+    criteria = StoppingCriteriaList(kwargs.get("stopping_criteria") or [])
+    criteria.append(StopStringCriteria(tokenizer, strings))
+    kwargs["stopping_criteria"] = criteria

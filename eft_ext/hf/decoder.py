@@ -1,0 +1,95 @@
+"""The callable that transformers' generate hands its prepared inputs to (`custom_generate=`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
+from transformers.generation import GenerateDecoderOnlyOutput
+from transformers.generation.streamers import BaseStreamer
+
+from eft_ext.hf.loop import Loop
+from eft_ext.hf.members import Member
+from eft_ext.hf.mixture import Mixture
+from eft_ext.hf.processors import plan
+from eft_ext.hf.prompts import Prompt
+from eft_ext.hf.runner import Runner
+from eft_ext.hf.seeds import Seed, row_seeds
+from eft_ext.hf.support import reject_config
+
+# What transformers may have put beside the arguments above; anything else would be silently ignored here.
+_KNOWN = {"attention_mask", "position_ids", "past_key_values", "cache_params", "use_cache", "logits_to_keep"}
+
+
+def decode(
+    members: tuple[Member, Member, Member],
+    mixture: Mixture,
+    input_ids: Tensor,
+    logits_processor: LogitsProcessorList,
+    stopping_criteria: StoppingCriteriaList,
+    generation_config: GenerationConfig,
+    *,
+    prompts: Mapping[str, Prompt] | None = None,
+    seed: Seed | None = None,
+    streamer: BaseStreamer | None = None,
+    **model_kwargs: Any,
+) -> GenerateDecoderOnlyOutput | Tensor:
+    """Decode from what `generate` prepared for the large model.
+
+    Args:
+        members: large, tuned, base.
+        mixture: weights, not yet spread over the rows.
+        input_ids: the large model's prompts [rows, length], each already repeated num_return_sequences times.
+        logits_processor, stopping_criteria, generation_config: as transformers resolved them.
+        prompts: other prompts for tuned and base (ids and mask, one row per prompt).
+        seed: see `row_seeds`.
+        streamer: receives every step's tokens and the end.
+        model_kwargs: attention_mask [rows, length] or None for all ones; caches are made here.
+
+    Raises:
+        ValueError: a setting or model input that is not supported, named.
+    """
+    reject_config(generation_config)
+    unknown = sorted(k for k, v in model_kwargs.items() if k not in _KNOWN and v is not None)
+    if unknown:
+        raise ValueError(f"{unknown[0]}: not supported by emulated fine-tuning (the three models share only token ids)")
+    cache = model_kwargs.get("past_key_values")
+    if cache is not None and cache.get_seq_length() > 0:
+        raise ValueError("past_key_values: expected none or an empty cache, since each of the three models has its own")
+
+    rows = input_ids.shape[0]
+    copies = generation_config.num_return_sequences or 1
+    own = (input_ids, model_kwargs.get("attention_mask"))
+    others = {name: prompt.repeat(copies) for name, prompt in (prompts or {}).items()}
+    for name, prompt in others.items():
+        if prompt.ids.shape[0] != rows:
+            raise ValueError(f"prompts[{name!r}]: expected {rows // copies} rows, got {prompt.ids.shape[0] // copies}")
+
+    has_eos = any(hasattr(criterion, "eos_token_id") for criterion in stopping_criteria)
+    details = bool(generation_config.return_dict_in_generate)
+    use_cache = model_kwargs.get("use_cache", True) is not False
+    loop = Loop(
+        runners=[Runner(member, use_cache=use_cache) for member in members],
+        mixture=mixture.per_row(rows, copies),
+        plan=plan(logits_processor, do_sample=bool(generation_config.do_sample)),
+        criteria=stopping_criteria,
+        seeds=row_seeds(seed, rows),
+        pad_token_id=_padding(generation_config) if has_eos else None,
+        emit=streamer.put if streamer is not None else None,
+        keep_scores=details and bool(generation_config.output_scores),
+        keep_logits=details and bool(generation_config.output_logits),
+    )
+    ids = loop.run(input_ids, [own if member.name not in others else others[member.name].pair for member in members])
+    if streamer is not None:
+        streamer.end()
+    return loop.output(ids) if details else ids
+
+
+def _padding(config: GenerationConfig) -> int:
+    """What fills a row that has ended: pad_token_id, else the first end-of-text token, as in transformers."""
+    if config.pad_token_id is not None:
+        return int(config.pad_token_id)
+    eos = config.eos_token_id
+    return int(eos[0] if isinstance(eos, (list, tuple)) else eos)

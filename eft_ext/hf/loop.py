@@ -1,0 +1,140 @@
+"""The decoding loop: three forward passes, one fused step, until every row has ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import StoppingCriteriaList
+from transformers.generation import GenerateDecoderOnlyOutput
+
+from eft_ext.hf.mixture import Mixture
+from eft_ext.hf.processors import Plan
+from eft_ext.hf.runner import Runner
+from eft_ext.ops import fused_mix
+
+
+@dataclass
+class Loop:
+    """Everything one generation needs besides its prompts.
+
+    Attributes:
+        runners: large, tuned, base.
+        mixture: weights; tensors [rows] where rows differ.
+        plan: what is done to the mixture's logits before a token is drawn.
+        criteria: transformers' stopping criteria.
+        seeds: key of each row's random stream, int64 [rows].
+        pad_token_id: fills a row that has ended; None if rows cannot end before all do.
+        emit: receives each step's tokens [rows] on the host.
+        keep_scores, keep_logits: record the processed scores, or the mixture's raw logits, of each step.
+    """
+
+    runners: Sequence[Runner]
+    mixture: Mixture
+    plan: Plan
+    criteria: StoppingCriteriaList
+    seeds: Tensor
+    pad_token_id: int | None
+    emit: Callable[[Tensor], Any] | None = None
+    keep_scores: bool = False
+    keep_logits: bool = False
+    scores: list[Tensor] = field(default_factory=list)
+    raw: list[Tensor] = field(default_factory=list)
+
+    def run(self, ids: Tensor, prompts: Sequence[tuple[Tensor, Tensor | None]]) -> Tensor:
+        """Decode all rows.
+
+        Args:
+            ids: the large model's prompt [rows, length], which the result begins with.
+            prompts: ids and mask for each runner.
+
+        Returns:
+            Token ids [rows, length + new], rows that ended early filled with `pad_token_id`.
+
+        Raises:
+            RuntimeError: a row's logits hold NaN or +inf, or every token is excluded; names the row.
+        """
+        rows = ids.shape[0]
+        # Rows still in the batch. Those that end leave it, unless nothing could stand in for their tokens
+        # (no end-of-text token): then, as in transformers, they go on until all have ended.
+        active = torch.arange(rows, device=ids.device)
+        ended = torch.zeros(rows, dtype=torch.bool, device=ids.device)
+        outputs = [runner.prefill(*prompt) for runner, prompt in zip(self.runners, prompts, strict=True)]
+        device = outputs[0].device
+        self.seeds, self.mixture = self.seeds.to(device), self.mixture.to(device)
+        step = 0
+        while True:
+            logits = [out.to(device, non_blocking=True) for out in outputs]
+            drawn = self._draw(logits, ids, active, step).to(ids.device)
+            tokens = ids.new_full((rows,), self.pad_token_id or 0).index_copy(0, active, drawn)
+            ids = torch.cat([ids, tokens.clamp(min=0)[:, None]], dim=1)
+            ended = ended | self.criteria(ids, tuple(self.scores) if self.keep_scores else None)
+            host, here = torch.stack([tokens, ended.long()]).cpu(), active.cpu()  # the one wait of a step
+            if (host[0][here] < 0).any():
+                place = int((host[0][here] < 0).nonzero()[0])
+                raise RuntimeError(_blame(place, int(here[place]), step, self.runners, logits))
+            if self.emit is not None:
+                self.emit(host[0])
+            if host[1].all():
+                return ids
+            if self.pad_token_id is not None:
+                staying = host[1][here] == 0
+                if not staying.all():
+                    active, drawn = self._drop(active, drawn, staying.nonzero()[:, 0])
+            outputs = [runner.step(drawn) for runner in self.runners]
+            step += 1
+
+    def _draw(self, logits: list[Tensor], ids: Tensor, active: Tensor, step: int) -> Tensor:
+        """Next token of each active row, [active], −1 where the row is invalid."""
+        options = {**self.plan.options, "seed": self.seeds, "position": step}
+        if not (self.plan.processors or self.keep_scores or self.keep_logits):
+            return self.mixture.sample(logits, **options)
+        z = self.mixture.combine(logits)
+        full = self._widen(z, active, ids.shape[0]).to(ids.device)  # processors may keep state for every row
+        if self.keep_logits:
+            self.raw.append(full)
+        scores = self.plan.processors(ids, full) if self.plan.processors else full
+        if self.keep_scores:
+            self.scores.append(self.plan.warpers(ids, scores))
+        if not self.plan.processors:
+            return self.mixture.sample(logits, **options)
+        return fused_mix([scores[active].to(z.device)], [1.0], **options)
+
+    def _widen(self, z: Tensor, active: Tensor, rows: int) -> Tensor:
+        """z [active, vocab] over all rows; one that has ended is certain of its padding."""
+        if len(active) == rows:
+            return z
+        full = z.new_full((rows, z.shape[1]), -torch.inf)
+        full[:, self.pad_token_id] = 0.0
+        full[active.to(z.device)] = z
+        return full
+
+    def _drop(self, active: Tensor, drawn: Tensor, staying: Tensor) -> tuple[Tensor, Tensor]:
+        """Let the rows that ended leave the batch; `staying` indexes the present rows."""
+        for runner in self.runners:
+            runner.keep(staying)
+        rows = staying.to(self.seeds.device)
+        self.seeds, self.mixture = self.seeds[rows], self.mixture.keep(rows)
+        here = staying.to(active.device)
+        return active[here], drawn[here]
+
+    def output(self, ids: Tensor) -> GenerateDecoderOnlyOutput:
+        """What transformers returns with return_dict_in_generate. The three caches are not part of it."""
+        return GenerateDecoderOnlyOutput(
+            sequences=ids,
+            scores=tuple(self.scores) if self.keep_scores else None,
+            logits=tuple(self.raw) if self.keep_logits else None,
+        )
+
+
+def _blame(place: int, row: int, step: int, runners: Sequence[Runner], logits: list[Tensor]) -> str:
+    bad = [
+        runner.member.name
+        for runner, x in zip(runners, logits, strict=True)
+        if bool((x[place].isnan() | (x[place] == torch.inf)).any())
+    ]
+    why = f"the logits of {' and '.join(bad)} hold NaN or +inf" if bad else "no token is left to choose from"
+    return f"row {row}, new token {step}: {why}"

@@ -1,0 +1,111 @@
+"""The three models of a mixture, and what has to be known about each before it is run."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+NAMES = ("large", "tuned", "base")
+
+
+@dataclass(frozen=True)
+class Member:
+    """One model of the mixture; `without_adapter` runs a PEFT model as the model under its adapter."""
+
+    name: str
+    model: Any
+    without_adapter: bool = False
+
+    @property
+    def config(self) -> Any:
+        return self.model.config.get_text_config(decoder=True)
+
+    @property
+    def device(self) -> torch.device | None:
+        """Where token ids have to be: at the input embedding; None if offloaded weights move them themselves."""
+        device: torch.device = self.model.get_input_embeddings().weight.device
+        return None if device.type == "meta" else device
+
+    @property
+    def vocab_size(self) -> int:
+        """Columns of the logits, padding included."""
+        head = self.model.get_output_embeddings()
+        width = getattr(head, "out_features", None)  # a 4-bit weight has another shape
+        return int(width if width is not None else self.config.vocab_size)
+
+    def forward_parameters(self) -> set[str]:
+        """Names that the forward pass accepts (a PEFT model hides them behind **kwargs)."""
+        model = self.model.get_base_model() if is_peft(self.model) else self.model
+        return set(inspect.signature(model.forward).parameters)
+
+    def learned_positions(self) -> int | None:
+        """Rows of a learned position table, which must not be overrun; None for rotary and the like."""
+        limit = getattr(self.config, "max_position_embeddings", None)
+        tokens = self.model.get_input_embeddings()
+        for module in self.model.modules():
+            if isinstance(module, nn.Embedding) and module is not tokens and module.num_embeddings == limit:
+                return int(limit)
+        return None
+
+
+def is_peft(model: Any) -> bool:
+    """Whether `model` is a peft.PeftModel, without importing peft."""
+    return any(cls.__module__.startswith("peft.") and cls.__name__ == "PeftModel" for cls in type(model).__mro__)
+
+
+def members(large: Any, tuned: Any, base: Any) -> tuple[Member, Member, Member]:
+    """Order the models as large, tuned, base, and find out whether tuned and base share weights.
+
+    With `tuned` a PEFT model, `base` may be that same PEFT model, the model it wraps, or None: then base
+    is tuned with its adapter switched off, and the weights are in memory once.
+
+    Raises:
+        TypeError: an argument is not a causal language model of transformers.
+        ValueError: `base` is missing, or the adapter is a learned prompt and not a set of weights.
+    """
+    shared = is_peft(tuned) and (base is None or base is tuned or base is tuned.get_base_model())
+    if base is None and not shared:
+        raise ValueError("base: expected a model, got None (only a PEFT `tuned` brings its own base)")
+    for name, model in (("large", large), ("tuned", tuned), ("base", tuned if shared else base)):
+        if not isinstance(model, nn.Module) or not hasattr(model, "get_output_embeddings"):
+            raise TypeError(f"{name}: expected a causal language model of transformers, got {type(model).__name__}")
+        if model.training:
+            warnings.warn(f"{name} is in training mode: dropout will disturb its logits; call .eval()", stacklevel=3)
+    if is_peft(tuned) and tuned.active_peft_config.is_prompt_learning:
+        raise ValueError("tuned: adapters that learn a prompt change the sequence length; only weight adapters work")
+    return Member("large", large), Member("tuned", tuned), Member("base", tuned if shared else base, shared)
+
+
+@contextmanager
+def _adapter_off(layers: list[Any]) -> Iterator[None]:
+    """Switch adapter layers off without peft's `disable_adapter`.
+
+    That one walks the whole model to report on it and turns gradients on afterwards; here it would be
+    entered at every token.
+    """
+    before = [layer._disable_adapters for layer in layers]
+    for layer in layers:
+        layer._disable_adapters = True
+    try:
+        yield
+    finally:
+        for layer, disabled in zip(layers, before, strict=True):
+            layer._disable_adapters = disabled
+
+
+class AdapterSwitch:
+    """Enters the state a member is run in: as it is, or with its adapter off."""
+
+    def __init__(self, member: Member) -> None:
+        modules = member.model.modules() if member.without_adapter else ()
+        self._layers = [module for module in modules if hasattr(module, "_disable_adapters")]
+
+    def __call__(self) -> Any:
+        return _adapter_off(self._layers) if self._layers else nullcontext()

@@ -1,0 +1,112 @@
+"""How much memory a model's weights will take, read from file headers before anything is loaded."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+_STORED = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Weights of one model: how many, and the bytes they take once loaded."""
+
+    name: str
+    parameters: int
+    bytes: int
+
+    def __str__(self) -> str:
+        return f"{self.name} {readable(self.bytes)} ({self.parameters:,} parameters)"
+
+
+def footprint(name: str, source: str, *, dtype: Any = None, quantization_config: Any = None, **hub: Any) -> Footprint:
+    """Estimate from the safetensors headers of a local folder, else from the configuration on the meta device.
+
+    Args:
+        source: local folder or hub id.
+        dtype: what floating-point weights are converted to; None or "auto" keeps what is stored.
+        quantization_config: 4-bit and 8-bit loading of transformers are taken into account.
+        hub: revision, trust_remote_code, token, ... for reading the configuration.
+    """
+    files = sorted(Path(source).glob("*.safetensors")) if os.path.isdir(source) else []
+    if files:
+        tensors = [tensor for file in files for tensor in _header(file)]
+    else:
+        config = AutoConfig.from_pretrained(source, **hub)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config)
+        stored = getattr(config, "dtype", None) or torch.float32
+        tensors = [(p.numel(), stored.itemsize, True) for p in model.parameters()]
+    width = _width(dtype, quantization_config)
+    total = sum(int(n * (width if width is not None and floating else stored)) for n, stored, floating in tensors)
+    return Footprint(name, sum(n for n, _, _ in tensors), total)
+
+
+def _header(file: Path) -> list[tuple[int, int, bool]]:
+    """Elements, bytes of each, and whether floating, of every tensor in a safetensors file."""
+    with open(file, "rb") as stream:
+        (length,) = struct.unpack("<Q", stream.read(8))
+        header = json.loads(stream.read(length))
+    header.pop("__metadata__", None)
+    sizes = []
+    for tensor in header.values():
+        n = 1
+        for extent in tensor["shape"]:
+            n *= extent
+        sizes.append((n, _STORED.get(tensor["dtype"], 1), "F" in tensor["dtype"]))
+    return sizes
+
+
+def _width(dtype: Any, quantization_config: Any) -> float | None:
+    """Bytes a floating-point weight will take, None where that is what is stored."""
+    for option, width in (("load_in_4bit", 0.5), ("load_in_8bit", 1.0)):
+        given = quantization_config
+        if given is not None and (given.get(option) if isinstance(given, dict) else getattr(given, option, False)):
+            return width
+    if dtype is None or dtype == "auto":
+        return None
+    return (getattr(torch, dtype) if isinstance(dtype, str) else dtype).itemsize
+
+
+def available(device_map: Any) -> int | None:
+    """Free bytes where a device_map puts weights: the GPUs, the host, or both for "auto". None if unknown."""
+    wanted = str(device_map)
+    gpus = wanted not in ("None", "cpu") and torch.cuda.is_available()
+    free = sum(torch.cuda.mem_get_info(i)[0] for i in range(torch.cuda.device_count())) if gpus else 0
+    if gpus and device_map not in ("auto", "balanced", "sequential"):
+        return free
+    host = _host()
+    return None if host is None else free + host
+
+
+def _host() -> int | None:
+    """Memory that this process can still take: the machine's, or its control group's where that is less."""
+    limits = []
+    try:
+        meminfo = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+        limits.append(int(meminfo["MemAvailable"].split()[0]) * 1024)
+    except (OSError, KeyError, ValueError):
+        pass
+    try:
+        group = Path("/sys/fs/cgroup")
+        limits.append(int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
+    except (OSError, ValueError):  # absent, or "max"
+        pass
+    return min(limits) if limits else None
+
+
+def readable(size: int) -> str:
+    """1536 -> '1.5 KiB'."""
+    value, units = float(size), ["B", "KiB", "MiB", "GiB", "TiB"]
+    while value >= 1024 and len(units) > 1:
+        value /= 1024
+        units.pop(0)
+    return f"{value:.0f} {units[0]}" if value >= 100 or units[0] == "B" else f"{value:.1f} {units[0]}"

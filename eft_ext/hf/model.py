@@ -1,0 +1,165 @@
+"""EmulatedModel: three language models that generate as one."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig
+from transformers.generation import GenerateDecoderOnlyOutput
+from transformers.generation.streamers import BaseStreamer
+
+from eft_ext.hf.arguments import add_ends, add_stop_strings, encode_all
+from eft_ext.hf.decoder import decode
+from eft_ext.hf.members import members
+from eft_ext.hf.mixture import Mixture
+from eft_ext.hf.prompts import encode
+from eft_ext.hf.seeds import Seed
+from eft_ext.hf.support import reject_arguments
+from eft_ext.hf.vocabulary import check_widths, warn_softcaps
+
+
+class EmulatedModel:
+    """A large model that behaves as if it had been fine-tuned like a small one (arXiv 2310.12962).
+
+    At every token z = large + beta·(tuned − base), or z = tuned + scale·(large − base) where `scale` is given.
+
+    Args:
+        large, tuned, base: causal language models of transformers with one vocabulary, in eval mode. They may be on
+            different devices and pad their vocabulary to different widths. `tuned` may be a peft.PeftModel over
+            `base` (base then is the model it wraps, or None): the shared weights are used for both.
+        tokenizer: needed for text, chats and stop strings only.
+        beta: weight of the behaviour, the default for every call; a number or one per row.
+        scale: weight of up-scaling instead of beta ("amplified" where above 1).
+        conservative_top_p: conservative re-weighting of the scale form.
+
+    Raises:
+        TypeError: not a model.
+        ValueError: contradicting weights, or a model with fewer logits than the tokenizer has ids.
+    """
+
+    def __init__(
+        self,
+        large: Any,
+        tuned: Any,
+        base: Any = None,
+        tokenizer: Any = None,
+        *,
+        beta: Any = None,
+        scale: Any = None,
+        conservative_top_p: Any = None,
+    ) -> None:
+        self.members = members(large, tuned, base)
+        self.tokenizer = tokenizer
+        self.mixture = Mixture.choose(Mixture(), beta, scale, conservative_top_p)
+        self.vocab_size = check_widths(self.members, tokenizer)
+        warn_softcaps(self.members)
+
+    @classmethod
+    def from_pretrained(cls, large: str, tuned: str, base: str | None = None, **options: Any) -> EmulatedModel:
+        """Load the three models and their tokenizer: see `eft_ext.hf.loading.load`, which this calls."""
+        from eft_ext.hf.loading import load
+
+        weights = {name: options.pop(name, None) for name in ("beta", "scale", "conservative_top_p")}
+        Mixture.choose(Mixture(), **weights)  # said before anything is loaded
+        return cls(*load(large, tuned, base, **options), **weights)
+
+    @property
+    def large(self) -> Any:
+        return self.members[0].model
+
+    @property
+    def tuned(self) -> Any:
+        return self.members[1].model
+
+    @property
+    def base(self) -> Any:
+        """The small pre-trained model. Under an adapter that shares its weights, calling it runs the adapter too."""
+        base = self.members[2]
+        return base.model.get_base_model() if base.without_adapter else base.model
+
+    @property
+    def device(self) -> torch.device:
+        """Where prompts are read and results are returned."""
+        return self.members[0].device or torch.device("cpu")
+
+    def generate(
+        self,
+        inputs: Any = None,
+        generation_config: GenerationConfig | None = None,
+        *,
+        prompts: Mapping[str, Any] | None = None,
+        beta: Any = None,
+        scale: Any = None,
+        conservative_top_p: Any = None,
+        seed: Seed | None = None,
+        streamer: BaseStreamer | None = None,
+        tokenizer: Any = None,
+        **kwargs: Any,
+    ) -> Tensor | GenerateDecoderOnlyOutput:
+        """Generate as `transformers` does, from the mixture.
+
+        Args:
+            inputs: token ids [rows, length] (also as `input_ids=`), text, a list of texts, a chat, or a list of chats.
+                Shorter rows are padded on the left; `attention_mask` says where.
+            generation_config, kwargs: as for transformers' generate, resolved by it: lengths, do_sample, temperature,
+                top_k (50 unless set, when sampling), top_p, min_p, eos_token_id, stop_strings, max_time, num_return_sequences,
+                logits_processor, stopping_criteria, return_dict_in_generate, output_scores, output_logits, ...
+                Unless eos_token_id is given, the end-of-text tokens of both large and tuned end a row: a chat model
+                often ends at a token that its base never uses.
+            prompts: what single models read instead, {"large" | "tuned" | "base": as for `inputs`}; for example the tuned
+                model its chat template, the others plain text. Missing ones read what large reads.
+            beta, scale, conservative_top_p: as for the class, for this call; a number, or one per prompt or per
+                returned sequence.
+            seed: an integer (row b gets its own stream), or one per returned sequence: the same seed then gives
+                the same tokens in any batch and slot. None: `torch.manual_seed` governs.
+            streamer: as in transformers, for one row.
+            tokenizer: for `stop_strings`; the model's own otherwise.
+
+        Returns:
+            The large model's prompt and the new tokens, int64 [rows · num_return_sequences, length]; a
+            GenerateDecoderOnlyOutput with return_dict_in_generate. Rows that have ended are padded and cost
+            nothing; their scores are those of a certain padding token. Raw logits are the mixture's.
+
+        Raises:
+            ValueError: an argument that is not supported or does not fit, named.
+            RuntimeError: NaN or +inf in a row's logits, with the row's number.
+        """
+        reject_arguments(kwargs)
+        mixture = Mixture.choose(self.mixture, beta, scale, conservative_top_p)
+        tokenizer = tokenizer if tokenizer is not None else self.tokenizer
+        encoded = encode_all(inputs, prompts, tokenizer, kwargs)
+        large = encoded.pop("large")
+        kwargs["input_ids"] = large.ids.to(self.device)
+        if large.mask is not None:
+            kwargs["attention_mask"] = large.mask.to(self.device)
+        config = copy.deepcopy(generation_config)
+        add_ends(self.members, config, kwargs)
+        add_stop_strings(config, kwargs, tokenizer)
+
+        # transformers reads this signature: an option named in it would be taken out of kwargs.
+        def emulated(model: Any, input_ids: Tensor, **prepared: Any) -> Any:
+            return decode(
+                self.members, mixture, input_ids, prompts=encoded, seed=seed, streamer=streamer, **prepared
+            )
+
+        result: Tensor | GenerateDecoderOnlyOutput = self.large.generate(
+            generation_config=config, streamer=streamer, custom_generate=emulated, **kwargs
+        )
+        return result
+
+    def generate_text(self, inputs: Any = None, **kwargs: Any) -> list[str]:
+        """`generate`, returning the new text of each row (the prompt left out, special tokens skipped)."""
+        if self.tokenizer is None:
+            raise ValueError("tokenizer: generate_text needs one; give it to EmulatedModel")
+        prompts = dict(kwargs.pop("prompts", None) or {})
+        if inputs is None and "large" in prompts:
+            inputs = prompts.pop("large")
+        prompt = encode("inputs", inputs, self.tokenizer, pad_token_id=self.tokenizer.pad_token_id)
+        read = {"input_ids": prompt.ids, "attention_mask": prompt.mask}
+        ids = self.generate(read, prompts=prompts, **{**kwargs, "return_dict_in_generate": False})
+        assert isinstance(ids, Tensor)
+        return list(self.tokenizer.batch_decode(ids[:, prompt.ids.shape[1] :], skip_special_tokens=True))

@@ -1,0 +1,61 @@
+"""Which of transformers' logits processors the fused step performs itself, and which are left to run."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import (
+    LogitsProcessorList,
+    MinPLogitsWarper,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+# In the order in which both transformers and the fused step apply them.
+_FUSED = (
+    (TemperatureLogitsWarper, "temperature"),
+    (TopKLogitsWarper, "top_k"),
+    (TopPLogitsWarper, "top_p"),
+    (MinPLogitsWarper, "min_p"),
+)
+_ORDER = {kind: place for place, (kind, _) in enumerate(_FUSED)}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to do with the mixture's logits: run `processors`, then sample with `options`.
+
+    `warpers` is what `options` stands for, needed only where the warped scores are asked for.
+    """
+
+    processors: LogitsProcessorList
+    warpers: LogitsProcessorList
+    options: dict[str, Any]
+
+
+def plan(processors: LogitsProcessorList, *, do_sample: bool) -> Plan:
+    """Split the list that transformers prepared.
+
+    Temperature, top-k, top-p and min-p at its end, in this order, become options of the fused step. If
+    anything else stands among or after them (typical_p, a watermark, ...), the order matters and the whole
+    list is run as it is.
+    """
+    start = next((i for i, p in enumerate(processors) if type(p) in _ORDER), len(processors))
+    tail = list(processors[start:])
+    places = [_ORDER.get(type(p), -1) for p in tail]
+    fusible = -1 not in places and places == sorted(set(places)) and all(map(_plain, tail))
+    if not fusible:
+        start, tail = len(processors), []
+    options = {_FUSED[_ORDER[type(p)]][1]: getattr(p, _FUSED[_ORDER[type(p)]][1]) for p in tail}
+    if not do_sample:
+        options = {"temperature": 0.0}  # no warper changes the largest token
+    return Plan(LogitsProcessorList(processors[:start]), LogitsProcessorList(tail), options)
+
+
+def _plain(warper: Any) -> bool:
+    """Whether a warper drops tokens entirely and keeps at least one: all that the fused step offers."""
+    filter_value = getattr(warper, "filter_value", -math.inf)
+    return filter_value == -math.inf and getattr(warper, "min_tokens_to_keep", 1) == 1

@@ -1,0 +1,98 @@
+"""One model and its KV cache during one generation: prefill, one token at a time, rows dropped as they end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from eft_ext.hf.members import AdapterSwitch, Member
+
+
+class Runner:
+    """Feeds one member of the mixture and keeps what belongs to the sequence so far.
+
+    The mask grows in a buffer that doubles, and is not kept at all when no row is padded: transformers
+    then builds no mask either.
+    """
+
+    def __init__(self, member: Member, *, use_cache: bool = True) -> None:
+        self.member = member
+        accepted = member.forward_parameters()
+        self._cached = use_cache and "past_key_values" in accepted
+        self._takes_positions = "position_ids" in accepted
+        self._last_only: dict[str, int] = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
+        self._limit = member.learned_positions()
+        self._switch = AdapterSwitch(member)
+        self._cache: Any = DynamicCache(config=member.config) if self._cached else None
+        self._ids: Tensor | None = None  # [rows, length], with their positions kept only where nothing is cached
+        self._positions: Tensor | None = None
+        self._mask: Tensor | None = None  # [rows, capacity], of which `_length` columns count
+        self._next: Tensor  # [rows, 1], position of the next token
+        self._length = 0
+        self._longest = 0  # real tokens of the longest row
+
+    def prefill(self, ids: Tensor, mask: Tensor | None) -> Tensor:
+        """Read the prompts, `ids` and `mask` both [rows, length], padded on the left.
+
+        Returns the logits after the last token, [rows, vocab], on the model's output device.
+        """
+        ids = ids.to(self.member.device or ids.device)
+        device = ids.device
+        self._length = ids.shape[1]
+        if mask is None or bool((mask == 1).all()):
+            positions = torch.arange(self._length, device=device).expand(ids.shape)
+            self._longest = self._length
+        else:
+            mask = mask.to(device, torch.long)
+            positions = (mask.cumsum(-1) - 1).clamp(min=0)
+            self._mask = mask
+            self._longest = int(mask.sum(-1).max())
+        self._next = positions[:, -1:] + 1
+        return self._forward(ids, positions)
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """Append `tokens` [rows]; returns the logits after them, [rows, vocab]."""
+        ids = tokens.to(self._next.device, non_blocking=True)[:, None]
+        positions = self._next
+        self._next = positions + 1
+        self._length += 1
+        self._longest += 1
+        if self._mask is not None and self._length > self._mask.shape[1]:
+            self._mask = torch.cat([self._mask, torch.ones_like(self._mask)], dim=1)
+        return self._forward(ids, positions)
+
+    def keep(self, rows: Tensor) -> None:
+        """Go on with these rows only (indices into the present ones, ascending)."""
+        rows = rows.to(self._next.device)
+        if self._cache is not None:
+            self._cache.reorder_cache(rows)  # unlike batch_select_indices, follows layers to other devices
+        if self._mask is not None:
+            self._mask = self._mask[rows]
+        if self._ids is not None and self._positions is not None:
+            self._ids, self._positions = self._ids[rows], self._positions[rows]
+        self._next = self._next[rows]
+
+    def _forward(self, ids: Tensor, positions: Tensor) -> Tensor:
+        if self._limit is not None and self._longest > self._limit:
+            raise ValueError(
+                f"{self.member.name}: the sequence needs {self._longest} positions, but this model has a table of "
+                f"{self._limit}; shorten the prompt or lower max_new_tokens"
+            )
+        inputs: dict[str, Any] = {"attention_mask": None if self._mask is None else self._mask[:, : self._length]}
+        if self._cached:
+            inputs["past_key_values"] = self._cache
+        elif self._ids is not None and self._positions is not None:
+            ids = torch.cat([self._ids, ids], dim=1)
+            positions = torch.cat([self._positions, positions], dim=1)
+        if not self._cached:
+            self._ids, self._positions = ids, positions
+        if self._takes_positions:
+            inputs["position_ids"] = positions
+        with self._switch():
+            out = self.member.model(input_ids=ids, use_cache=self._cached, return_dict=True, **inputs, **self._last_only)
+        if self._cached:
+            self._cache = out.past_key_values
+        return out.logits[:, -1]

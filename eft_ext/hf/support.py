@@ -1,0 +1,65 @@
+"""What the driver does not do, said with the argument's name before any model has run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from transformers import GenerationConfig
+
+_THREE_CACHES = "each of the three models has its own cache"
+_ONE_TOKEN = "the mixture is decoded one token at a time, greedily or sampled"
+
+# name -> (values that mean "off", why it is not supported)
+_CONFIG: dict[str, tuple[tuple[Any, ...], str]] = {
+    "num_beams": ((None, 1), _ONE_TOKEN),
+    "num_beam_groups": ((None, 1), _ONE_TOKEN),
+    "constraints": ((None,), _ONE_TOKEN),
+    "force_words_ids": ((None,), _ONE_TOKEN),
+    "penalty_alpha": ((None, 0, 0.0), "contrastive search is another method of decoding"),
+    "dola_layers": ((None,), "DoLa is another method of decoding"),
+    "prompt_lookup_num_tokens": ((None,), _ONE_TOKEN),
+    "assistant_early_exit": ((None,), _ONE_TOKEN),
+    "use_mtp": ((None, False), _ONE_TOKEN),
+    "guidance_scale": ((None, 1, 1.0), "its second forward pass would see the large model alone"),
+    "token_healing": ((None, False), "it rewrites the prompt of the large model alone"),
+    "output_attentions": ((None, False), "there are three models' attentions"),
+    "output_hidden_states": ((None, False), "there are three models' hidden states"),
+    "cache_implementation": ((None, "dynamic", "hybrid"), _THREE_CACHES + " and it is a dynamic one"),
+    "prefill_chunk_size": ((None,), "prompts are read in one piece"),
+}
+_ARGUMENTS: dict[str, str] = {
+    "assistant_model": _ONE_TOKEN,
+    "assistant_tokenizer": _ONE_TOKEN,
+    "negative_prompt_ids": "its second forward pass would see the large model alone",
+    "negative_prompt_attention_mask": "its second forward pass would see the large model alone",
+    "synced_gpus": "rows that end leave the batch, so that processes would not stay in step",
+    "custom_generate": "this is a decoding loop of its own",
+    "inputs_embeds": "the three models have different embeddings; pass input_ids",
+    "past_key_values": _THREE_CACHES,
+    "position_ids": "they follow from attention_mask, for each model by itself",
+    "token_type_ids": "the three models need not know them",
+}
+
+
+def reject_arguments(arguments: Mapping[str, Any]) -> None:
+    """Raise ValueError for a keyword argument of transformers' generate that the driver has no use for."""
+    for name, reason in _ARGUMENTS.items():
+        value = arguments.get(name)
+        if value is not None and value is not False:
+            raise ValueError(f"{name}: not supported by emulated fine-tuning ({reason})")
+    _reject(arguments)
+
+
+def reject_config(config: GenerationConfig) -> None:
+    """Raise ValueError for a setting of a GenerationConfig that the driver does not support."""
+    _reject(vars(config))
+    if config.top_p is not None and not 0 <= config.top_p <= 1:  # transformers ignores what is above 1
+        raise ValueError(f"top_p: expected a number between 0 and 1, got {config.top_p}")
+
+
+def _reject(values: Mapping[str, Any]) -> None:
+    for name, (off, reason) in _CONFIG.items():
+        value = values.get(name)
+        if value is not None and value not in off:
+            raise ValueError(f"{name}: expected {off[-1]!r} or nothing, got {value!r}; not supported: {reason}")

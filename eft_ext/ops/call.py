@@ -1,0 +1,175 @@
+"""One step, checked and normalised: what every backend is handed, and its flat form for `torch.library`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from eft_ext.ops.details import Conservative
+from eft_ext.ops.inputs import (
+    Integer,
+    Real,
+    check_allowed,
+    check_bias,
+    check_logits,
+    integer,
+    real,
+    resolve_vocab_size,
+)
+
+SETS = ("large", "tuned", "base")
+OFF = Real(1.0)
+Weights = Tensor | Sequence[float | Tensor]
+
+
+class Mixture(NamedTuple):
+    """K models' logits and how they are combined (SPEC §2, step 1)."""
+
+    logits: tuple[Tensor, ...]  # K of [B, V_k]
+    weights: tuple[Real, ...]  # K
+    vocab_size: int
+    conservative: int  # 0 off, else 1 + the index of the model that defines S
+    drop_outside: bool
+    conservative_top_p: Real
+    bias: Tensor | None
+    allowed: Tensor | None
+
+    @property
+    def batch(self) -> int:
+        return self.logits[0].shape[0]
+
+    @property
+    def device(self) -> torch.device:
+        return self.logits[0].device
+
+
+class Sampling(NamedTuple):
+    """How a token is drawn from the mixture (SPEC §2, steps 2 to 6)."""
+
+    temperature: Real
+    top_k: Integer
+    top_p: Real
+    min_p: Real
+    seed: Integer
+    position: Integer
+
+
+def mixture(
+    names: Sequence[str],
+    logits: Sequence[Tensor],
+    weights: Sequence[Real],
+    vocab_size: int | None,
+    conservative: Conservative | None,
+    bias: Tensor | None,
+    allowed: Tensor | None,
+) -> Mixture:
+    """Checks everything but the weights, which `beta_weights` and `given_weights` made; `check_logits` came first."""
+    batch, device = logits[0].shape[0], logits[0].device
+    size = resolve_vocab_size(names, logits, vocab_size)
+    if bias is not None:
+        bias = check_bias(bias, batch, size, device)
+    if allowed is not None:
+        allowed = check_allowed(allowed, batch, size, device)
+    defining, drop, nucleus = 0, False, OFF
+    if conservative is not None:
+        if conservative.set not in SETS:
+            raise ValueError(f"conservative_set: expected one of {SETS}, got {conservative.set!r}")
+        if conservative.outside not in ("keep", "drop"):
+            raise ValueError(f"conservative_outside: expected 'keep' or 'drop', got {conservative.outside!r}")
+        defining, drop = 1 + SETS.index(conservative.set), conservative.outside == "drop"
+        nucleus = real("conservative_top_p", conservative.top_p, batch, device, 0, 1)
+    return Mixture(tuple(logits), tuple(weights), size, defining, drop, nucleus, bias, allowed)
+
+
+def given_weights(weights: Weights, logits: Sequence[Tensor]) -> list[Real]:
+    """K numbers or tensors [B], or one tensor [K] or [B, K]."""
+    count, (batch, device) = len(logits), (logits[0].shape[0], logits[0].device)
+    if isinstance(weights, Tensor):
+        if weights.dim() not in (1, 2) or weights.shape[-1] != count or weights.numel() not in (count, batch * count):
+            raise ValueError(f"weights: expected shape [{count}] or [{batch}, {count}], got {list(weights.shape)}")
+        rows = weights.expand(batch, count) if weights.dim() == 1 else weights
+        return [real("weights", rows[:, k], batch, device) for k in range(count)]
+    if len(weights) != count:
+        raise ValueError(f"weights: expected {count}, one for each model, got {len(weights)}")
+    return [real(f"weights[{k}]", w, batch, device) for k, w in enumerate(weights)]
+
+
+def beta_weights(beta: float | Tensor, scale: float | Tensor | None, logits: Sequence[Tensor]) -> list[Real]:
+    """EFT's (1, beta, -beta), or up-scaling's (scale, 1, -scale)."""
+    name, value = ("beta", beta) if scale is None else ("scale", scale)
+    w = real(name, value, logits[0].shape[0], logits[0].device)
+    minus = Real(-w.value, w.rows)
+    return [Real(1.0), w, minus] if scale is None else [w, Real(1.0), minus]
+
+
+def sampling(
+    mix: Mixture,
+    temperature: Real,
+    top_k: int | Tensor,
+    top_p: float | Tensor,
+    min_p: float | Tensor,
+    seed: Integer,
+    position: Integer,
+) -> Sampling:
+    batch, device = mix.batch, mix.device
+    return Sampling(
+        temperature,
+        integer("top_k", top_k, batch, device),
+        real("top_p", top_p, batch, device, 0, 1),
+        real("min_p", min_p, batch, device, 0, 1),
+        seed,
+        position,
+    )
+
+
+def models(logits: Sequence[Tensor]) -> list[str]:
+    return [f"logits[{k}]" for k in range(len(logits))]
+
+
+def checked(logits: Sequence[Tensor]) -> Sequence[Tensor]:
+    if isinstance(logits, Tensor):
+        raise TypeError(f"logits: expected a sequence of 1 to 4 tensors [batch, vocab], got one tensor {list(logits.shape)}")
+    check_logits(models(logits), logits)
+    return logits
+
+
+# ---- the flat form: what an operator's schema can carry -----------------------------------------------------
+
+MIXTURE_SCHEMA = (
+    "Tensor[] logits, float[] weights, Tensor?[] weight_rows, SymInt vocab_size, int conservative, "
+    "bool drop_outside, float conservative_top_p, Tensor? conservative_top_p_rows, Tensor? bias, Tensor? allowed"
+)
+SAMPLING_SCHEMA = ", ".join(
+    f"{kind} {name}, Tensor? {name}_rows"
+    for name, kind in {
+        "temperature": "float",
+        "top_k": "SymInt",
+        "top_p": "float",
+        "min_p": "float",
+        "seed": "SymInt",
+        "position": "SymInt",
+    }.items()
+)
+_NUM_MIXTURE = MIXTURE_SCHEMA.count(",") + 1
+
+
+def flatten(mix: Mixture, draw: Sampling | None = None) -> list[Any]:
+    """The arguments of an operator of `MIXTURE_SCHEMA` and, with `draw`, `SAMPLING_SCHEMA`."""
+    head = [list(mix.logits), [w.value for w in mix.weights], [w.rows for w in mix.weights], mix.vocab_size]
+    head += [mix.conservative, mix.drop_outside, *mix.conservative_top_p, mix.bias, mix.allowed]
+    return head + [part for option in draw or () for part in option]
+
+
+def unflatten(arguments: Sequence[Any]) -> tuple[Mixture, Sampling | None]:
+    """The inverse of `flatten`."""
+    logits, weights, rows, size, conservative, drop, nucleus, nucleus_rows, bias, allowed = arguments[:_NUM_MIXTURE]
+    pairs = tuple(Real(w, r) for w, r in zip(weights, rows, strict=True))
+    mix = Mixture(tuple(logits), pairs, size, conservative, drop, Real(nucleus, nucleus_rows), bias, allowed)
+    rest = arguments[_NUM_MIXTURE:]
+    if not rest:
+        return mix, None
+    kinds = (Real, Integer, Real, Real, Integer, Integer)
+    return mix, Sampling(*(kind(*rest[2 * i : 2 * i + 2]) for i, kind in enumerate(kinds)))

@@ -1,0 +1,114 @@
+"""The step as operators of `torch.library`, for tracing: `torch.compile`, `torch.export`, fake tensors.
+
+Eager calls go around them (`is_traced`): an operator costs four microseconds a call, the binding a half.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from eft_ext.ops.backends import choose
+from eft_ext.ops.call import MIXTURE_SCHEMA, SAMPLING_SCHEMA, Mixture, Sampling, flatten, unflatten
+from eft_ext.ops.details import StepDetails
+
+_library = torch.library.Library("eft_ext", "DEF")
+_library.define(f"step({MIXTURE_SCHEMA}, {SAMPLING_SCHEMA}, str backend) -> Tensor")
+_library.define(
+    f"step_details({MIXTURE_SCHEMA}, {SAMPLING_SCHEMA}, str backend, SymInt num_top) -> ({', '.join(['Tensor'] * 9)})"
+)
+_library.define(f"combine({MIXTURE_SCHEMA}, str backend) -> Tensor")
+
+
+def new_tokens(mix: Mixture) -> Tensor:
+    return torch.empty(mix.batch, dtype=torch.int64, device=mix.device)
+
+
+def new_details(mix: Mixture, num_top: int, tokens: Tensor) -> StepDetails:
+    def new(dtype: torch.dtype, *width: int) -> Tensor:
+        return torch.empty((mix.batch, *width), dtype=dtype, device=mix.device)
+
+    return StepDetails(
+        tokens=tokens,
+        logprobs=new(torch.float32),
+        raw_logprobs=new(torch.float32),
+        model_logprobs=new(torch.float32, len(mix.logits)),
+        entropy=new(torch.float32),
+        kept=new(torch.int32),
+        top_ids=new(torch.int64, num_top),
+        top_logprobs=new(torch.float32, num_top),
+        status=new(torch.int32),
+    )
+
+
+def _split(arguments: Sequence[Any]) -> tuple[Mixture, Sampling]:
+    mix, draw = unflatten(arguments)
+    assert draw is not None
+    return mix, draw
+
+
+def _step(*arguments: Any) -> Tensor:
+    mix, draw = _split(arguments[:-1])
+    tokens = new_tokens(mix)
+    choose(arguments[-1], mix, draw, details=False).step(mix, draw, tokens, None)
+    return tokens
+
+
+def _step_details(*arguments: Any) -> tuple[Tensor, ...]:
+    mix, draw = _split(arguments[:-2])
+    details = new_details(mix, arguments[-1], new_tokens(mix))
+    choose(arguments[-2], mix, draw, details=True).step(mix, draw, details.tokens, details)
+    return tuple(details)
+
+
+def new_mixed(mix: Mixture) -> Tensor:
+    return torch.empty((mix.batch, mix.vocab_size), dtype=torch.float32, device=mix.device)
+
+
+def _combine(*arguments: Any) -> Tensor:
+    mix, _ = unflatten(arguments[:-1])
+    z = new_mixed(mix)
+    choose(arguments[-1], mix, None, details=False).combine(mix, z)
+    return z
+
+
+for _name, _implementation in {"step": _step, "step_details": _step_details, "combine": _combine}.items():
+    _library.impl(_name, _implementation, "CompositeExplicitAutograd")
+
+
+@torch.library.register_fake("eft_ext::step", lib=_library)
+def _fake_step(*arguments: Any) -> Tensor:
+    return new_tokens(unflatten(arguments[:-1])[0])
+
+
+@torch.library.register_fake("eft_ext::step_details", lib=_library)
+def _fake_step_details(*arguments: Any) -> tuple[Tensor, ...]:
+    mix = unflatten(arguments[:-2])[0]
+    return tuple(new_details(mix, arguments[-1], new_tokens(mix)))
+
+
+@torch.library.register_fake("eft_ext::combine", lib=_library)
+def _fake_combine(*arguments: Any) -> Tensor:
+    return new_mixed(unflatten(arguments[:-1])[0])
+
+
+def is_traced(logits: Sequence[Tensor]) -> bool:
+    """True where the call must appear as an operator: under tracing, dispatch modes, or with tensor subclasses."""
+    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
+        return True
+    return any(type(x) is not Tensor and type(x) is not torch.nn.Parameter for x in logits)
+
+
+def traced_step(mix: Mixture, draw: Sampling, backend: str) -> Tensor:
+    return torch.ops.eft_ext.step(*flatten(mix, draw), backend)
+
+
+def traced_step_details(mix: Mixture, draw: Sampling, backend: str, num_top: int) -> StepDetails:
+    return StepDetails(*torch.ops.eft_ext.step_details(*flatten(mix, draw), backend, num_top))
+
+
+def traced_combine(mix: Mixture, backend: str) -> Tensor:
+    return torch.ops.eft_ext.combine(*flatten(mix), backend)

@@ -1,0 +1,91 @@
+"""The step of libeft: tensors become addresses here, and nowhere else."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from eft_ext.ops.call import Mixture, Sampling
+from eft_ext.ops.details import StepDetails
+from eft_ext.ops.inputs import DTYPES, Integer, Real
+
+try:
+    # After torch: libeft shares the OpenMP pool that torch has loaded.
+    from eft_ext import _native
+except ImportError as error:  # a source tree that was not built
+    _native, IMPORT_ERROR = None, str(error)
+else:
+    IMPORT_ERROR = ""
+
+ISA = {"auto": 0, "portable": 1, "avx2": 2, "avx512": 3}
+_forced = {"isa": os.environ.get("EFT_CPU_ISA", "auto")}
+
+
+def force_isa(name: str) -> None:
+    """Instruction set of the CPU step: "auto", "portable", "avx2" or "avx512" (also EFT_CPU_ISA). The tokens are the
+    same from all of them; this is for tests and benchmarks."""
+    if name not in ISA:
+        raise ValueError(f"isa: expected one of {list(ISA)}, got {name!r}")
+    _forced["isa"] = name
+
+
+def _isa() -> int:
+    if _forced["isa"] not in ISA:
+        raise ValueError(f"EFT_CPU_ISA: expected one of {list(ISA)}, got {_forced['isa']!r}")
+    return ISA[_forced["isa"]]
+
+
+def _real(option: Real) -> tuple[float, int, int]:
+    if option.rows is None:
+        return (option.value, 0, 0)
+    return (option.value, option.rows.data_ptr(), option.rows.stride(0))
+
+
+def _integer(option: Integer) -> tuple[int, int]:
+    return (option.value, 0 if option.rows is None else option.rows.data_ptr())
+
+
+def _strided(x: Tensor | None) -> tuple[int, int]:
+    if x is None:
+        return (0, 0)
+    return (x.data_ptr(), x.stride(0) if x.dim() == 2 else 0)
+
+
+def _address(x: Tensor) -> int:
+    return x.data_ptr() if x.numel() else 0
+
+
+def _mixture(mix: Mixture) -> tuple[Any, ...]:
+    return (
+        mix.batch,
+        mix.vocab_size,
+        [(x.data_ptr(), x.stride(0), DTYPES[x.dtype]) for x in mix.logits],
+        [_real(w) for w in mix.weights],
+        _strided(mix.bias),
+        _strided(mix.allowed),
+        (mix.conservative, mix.drop_outside, _real(mix.conservative_top_p)),
+    )
+
+
+def step(mix: Mixture, draw: Sampling, tokens: Tensor, details: StepDetails | None) -> None:
+    """Writes tokens, and details where given, on the logits' device (CUDA: on its current stream)."""
+    cuda = mix.device.type == "cuda"
+    addresses: tuple[int, ...] = (0,) * 9
+    if details is not None:
+        addresses = (*(_address(x) for x in details[1:]), details.top_ids.shape[1])
+    options = [_real(draw.temperature), _integer(draw.top_k), _real(draw.top_p), _real(draw.min_p)]
+    options += [_integer(draw.seed), _integer(draw.position)]
+    if not cuda:
+        _native.step(False, _isa(), *_mixture(mix), *options, tokens.data_ptr(), addresses)
+        return
+    with torch.cuda.device(mix.device):
+        stream = torch.cuda.current_stream().cuda_stream
+        _native.step(True, stream, *_mixture(mix), *options, tokens.data_ptr(), addresses)
+
+
+def combine(mix: Mixture, z: Tensor) -> None:
+    """Writes the mixture's logits, fp32 [B, V], on the CPU."""
+    _native.combine(_isa(), *_mixture(mix), z.data_ptr(), z.stride(0))

@@ -1,0 +1,23 @@
+"""The step in plain PyTorch: the second implementation of SPEC §2, against which the kernels are tested.
+
+`combine` gives the mixture's logits bit for bit. `distribution` is the oracle: float64 once the logits are
+mixed and scaled. `step` draws the very token every backend must draw, with the integer masses of the
+contract. All three run on any device and are written to be read next to the formulas; none of them is fast.
+"""
+
+from eft_ext.ops.reference.arithmetic import fma32, log2
+from eft_ext.ops.reference.distribution import distribution
+from eft_ext.ops.reference.mixture import combine
+from eft_ext.ops.reference.philox import philox4x32, random_bits, row_seed
+from eft_ext.ops.reference.step import step
+
+__all__ = [
+    "combine",
+    "distribution",
+    "fma32",
+    "log2",
+    "philox4x32",
+    "random_bits",
+    "row_seed",
+    "step",
+]

@@ -1,0 +1,48 @@
+"""Where a row's 64 random bits come from: a seed and a position, a generator, or torch's default one."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from eft_ext.ops.inputs import Integer, Real, integer
+
+GREEDY_BELOW = 2.0**-20
+_LOW, _HIGH = -(2**63), 2**63 - 1
+
+
+def seed_and_position(
+    seed: int | Tensor | None,
+    position: int | Tensor | None,
+    generator: torch.Generator | None,
+    temperature: Real,
+    batch: int,
+    device: torch.device,
+    tracing: bool,
+) -> tuple[Integer, Integer]:
+    """The seed and position of every row (SPEC §2, step 6)."""
+    if seed is not None and generator is not None:
+        raise ValueError("generator: expected none beside a seed, got both")
+    if seed is not None and position is None:
+        raise ValueError(
+            "position: expected the number of tokens each row has generated so far, got None beside a seed "
+            "(it would repeat one draw at every step)"
+        )
+    at = Integer(0) if position is None else integer("position", position, batch, device)
+    if seed is not None:
+        return integer("seed", seed, batch, device, low=None), at
+    if temperature.rows is None and temperature.value < GREEDY_BELOW:
+        return Integer(0), at  # greedy draws nothing, so it consumes nothing
+    return _drawn(generator, batch, device, tracing), at
+
+
+def _drawn(generator: torch.Generator | None, batch: int, device: torch.device, tracing: bool) -> Integer:
+    if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+        raise ValueError("seed: expected a tensor on the device during graph capture, got None (a replay would repeat it)")
+    if tracing:
+        # One seed a row: a scalar would have to leave the graph.
+        return Integer(0, torch.randint(_LOW, _HIGH, (batch,), dtype=torch.int64).to(device))
+    if generator is None or generator.device.type == "cpu":
+        return Integer(int(torch.randint(_LOW, _HIGH, (), dtype=torch.int64, generator=generator)))
+    rows = torch.randint(_LOW, _HIGH, (batch,), dtype=torch.int64, generator=generator, device=generator.device)
+    return Integer(0, rows.to(device))

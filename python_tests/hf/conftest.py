@@ -1,0 +1,147 @@
+"""Tiny random trios of five families, a byte-level tokenizer for them, and the loop everything is held to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+
+torch.set_num_threads(1)  # models this small lose by sharing a step
+
+PAD, BOS, EOS = 0, 1, 2
+FAMILIES = ("llama", "qwen2", "gpt2", "gpt_neox", "gemma2")
+VOCAB = {"large": 272, "tuned": 264, "base": 264}  # as padded differently; the tokenizer has 260
+
+
+def build(family: str, seed: int, hidden: int, vocab: int) -> Any:
+    torch.manual_seed(seed)
+    ids: dict[str, Any] = dict(vocab_size=vocab, pad_token_id=PAD, bos_token_id=BOS, eos_token_id=EOS)
+    shape: dict[str, Any] = dict(
+        hidden_size=hidden,
+        intermediate_size=2 * hidden,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=128,
+        initializer_range=0.3,
+    )
+    if family == "llama":
+        return LlamaForCausalLM(LlamaConfig(**ids, **shape, num_key_value_heads=2)).eval()
+    if family == "qwen2":
+        return Qwen2ForCausalLM(Qwen2Config(**ids, **shape, num_key_value_heads=2)).eval()
+    if family == "gpt_neox":
+        return GPTNeoXForCausalLM(GPTNeoXConfig(**ids, **shape)).eval()
+    if family == "gemma2":
+        config = Gemma2Config(
+            **ids, **shape, num_key_value_heads=2, head_dim=hidden // 4, sliding_window=6, final_logit_softcapping=5.0
+        )
+        return Gemma2ForCausalLM(config).eval()
+    config = GPT2Config(**ids, n_embd=hidden, n_layer=2, n_head=4, n_positions=128, initializer_range=0.3)
+    return GPT2LMHeadModel(config).eval()
+
+
+@cache
+def _trio(family: str) -> tuple[Any, Any, Any]:
+    return (
+        build(family, 0, 32, VOCAB["large"]),
+        build(family, 1, 16, VOCAB["tuned"]),
+        build(family, 2, 16, VOCAB["base"]),
+    )
+
+
+@pytest.fixture(params=FAMILIES)
+def trio(request: pytest.FixtureRequest) -> tuple[Any, Any, Any]:
+    """(large, tuned, base) of each family."""
+    return _trio(request.param)
+
+
+@pytest.fixture
+def llamas() -> tuple[Any, Any, Any]:
+    """(large, tuned, base) where one family is enough."""
+    return _trio("llama")
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Any:
+    """Four special tokens and the 256 bytes."""
+    specials = ["<pad>", "<bos>", "<eos>", "<turn>"]
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocab = {token: i for i, token in enumerate(specials + alphabet)}
+    inner = Tokenizer(models.BPE(vocab=vocab, merges=[]))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    inner.add_special_tokens([AddedToken(token, special=True) for token in specials])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=inner, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>", clean_up_tokenization_spaces=False
+    )
+
+
+RAGGED = [[11, 12, 13], [21, 22, 23, 24, 25, 26, 27], [31], [41, 42, 43, 44, 45]]
+
+
+def left_pad(rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    longest = max(map(len, rows))
+    ids = torch.tensor([[PAD] * (longest - len(row)) + list(row) for row in rows])
+    mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows])
+    return ids, mask
+
+
+@pytest.fixture(params=[1, 4], ids=["one row", "ragged"])
+def batch(request: pytest.FixtureRequest) -> tuple[torch.Tensor, torch.Tensor]:
+    """ids and mask, left-padded."""
+    return left_pad(RAGGED[: request.param])
+
+
+@pytest.fixture
+def ragged() -> tuple[torch.Tensor, torch.Tensor]:
+    return left_pad(RAGGED)
+
+
+@torch.no_grad()
+def naive_greedy(models: Sequence[Any], weights: Sequence[float], prompts: Sequence[Sequence[int]], new: int) -> list[int]:
+    """One row, three forward passes over everything at each token: nothing cached, padded or fused."""
+    sequences = [list(prompt) for prompt in prompts]
+    out: list[int] = []
+    for _ in range(new):
+        z = torch.zeros(min(VOCAB.values()))
+        for model, weight, sequence in zip(models, weights, sequences, strict=True):
+            z = z + weight * model(torch.tensor([sequence])).logits[0, -1, : len(z)]
+        token = int(z.argmax())
+        out.append(token)
+        if token == EOS:
+            break
+        for sequence in sequences:
+            sequence.append(token)
+    return out
+
+
+@pytest.fixture
+def naive() -> Callable[..., list[int]]:
+    return naive_greedy
+
+
+def new_tokens(ids: torch.Tensor, prompt_length: int) -> list[list[int]]:
+    """New tokens of each row, up to and with the end of text."""
+    rows = [row[prompt_length:] for row in ids.tolist()]
+    return [row[: row.index(EOS) + 1] if EOS in row else row for row in rows]
+
+
+@pytest.fixture
+def cut() -> Callable[..., list[list[int]]]:
+    return new_tokens

@@ -1,0 +1,52 @@
+"""Builds libeft.so and the Python module with CMake and Ninja. Everything else is in pyproject.toml.
+
+torch is never imported: the native core has a plain C interface, so one build serves every torch.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).parent.resolve()
+GIB_PER_JOB = 2  # what one nvcc process may take
+
+
+def num_jobs() -> int:
+    """As many compilers as there are cores, and no more than memory holds."""
+    if "MAX_JOBS" in os.environ:
+        return max(1, int(os.environ["MAX_JOBS"]))
+    gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return max(1, min(os.cpu_count() or 1, int(gib / GIB_PER_JOB)))
+
+
+class CMakeBuild(build_ext):
+    def build_extension(self, ext: Extension) -> None:
+        import pybind11
+
+        target = Path(self.get_ext_fullpath(ext.name)).parent.resolve()
+        build = Path(self.build_temp).resolve() / "cmake"
+        # The directory is kept between builds, but build environments (and the cmake and ninja in them) are not.
+        (build / "CMakeCache.txt").unlink(missing_ok=True)
+        cmake = shutil.which("cmake") or sys.exit("eft_ext: cmake was not found; pip install cmake")
+        options = {
+            "CMAKE_LIBRARY_OUTPUT_DIRECTORY": target,
+            "Python_EXECUTABLE": sys.executable,
+            "pybind11_DIR": pybind11.get_cmake_dir(),
+        }
+        if "CMAKE_CUDA_ARCHITECTURES" in os.environ:
+            options["CMAKE_CUDA_ARCHITECTURES"] = os.environ["CMAKE_CUDA_ARCHITECTURES"]
+        defines = [f"-D{name}={value}" for name, value in options.items()]
+        subprocess.run([cmake, "-G", "Ninja", "-S", ROOT, "-B", build, *defines], check=True)
+        subprocess.run([cmake, "--build", build, "-j", str(num_jobs())], check=True)
+        if self.editable_mode:  # setuptools itself brings only the module into the source tree
+            shutil.copy2(target / "libeft.so", ROOT / "eft_ext")
+
+
+setup(ext_modules=[Extension("eft_ext._native", sources=[])], cmdclass={"build_ext": CMakeBuild})
