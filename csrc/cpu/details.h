@@ -16,10 +16,14 @@ inline float exp_nonpositive(float x) {
   return tiny ? 0.0f : p * bit_cast<float>(uint32_t(int32_t(n) + 127) << 23);
 }
 
-// Of a row of unscaled logits (natural logarithms): log sum exp, and the entropy in nats.
+// Of a row of unscaled logits: its normaliser, kept in two parts because logits may be far larger than their
+// differences, and its entropy. All in nats.
 struct Normaliser {
-  double log_sum;
+  double max;
+  double log_relative;  // log sum exp(z - max)
   double entropy;
+
+  float logprob(float z) const { return float((double(z) - max) - log_relative); }
 };
 
 inline Normaliser normalise(const Row& z) {
@@ -40,7 +44,7 @@ inline Normaliser normalise(const Row& z) {
     weighted += w;
   }
   const double log_relative = ::log(sum);
-  return {double(z.max_t) + log_relative, log_relative - weighted / sum};
+  return {double(z.max_t), log_relative, log_relative - weighted / sum};
 }
 
 inline void write_top(const Row& z, const Normaliser& norm, int num_top, Scratch& scratch, int64_t* ids, float* logprobs) {
@@ -51,7 +55,7 @@ inline void write_top(const Row& z, const Normaliser& norm, int num_top, Scratch
   std::partial_sort(s.tokens, s.tokens + count, s.tokens + s.count, ByRank());
   for (int i = 0; i < num_top; ++i) {
     ids[i] = i < count ? int64_t(key_id(s.tokens[i].key)) : -1;
-    logprobs[i] = i < count ? float(double(key_t(s.tokens[i].key)) - norm.log_sum) : -INFINITY;
+    logprobs[i] = i < count ? norm.logprob(key_t(s.tokens[i].key)) : -INFINITY;
   }
 }
 
@@ -83,7 +87,7 @@ void temperature_one_details(const eft_step& step, int64_t row, const Mixer& mix
   const eft_details& d = step.details;
   fill_row(mixture, 1.0f, false, work);
   const Normaliser norm = normalise(work);
-  if (d.raw_logprobs) d.raw_logprobs[row] = float(double(work.t[token]) - norm.log_sum);
+  if (d.raw_logprobs) d.raw_logprobs[row] = norm.logprob(work.t[token]);
   if (d.entropy) d.entropy[row] = float(norm.entropy);
   if (d.num_top) {
     const int64_t at = row * d.num_top;
@@ -91,7 +95,7 @@ void temperature_one_details(const eft_step& step, int64_t row, const Mixer& mix
   }
   for (int k = 0; d.model_logprobs && k < step.num_models; ++k) {
     fill_row(OneModel{step.logits[k], row}, 1.0f, false, work);
-    d.model_logprobs[row * step.num_models + k] = float(double(work.t[token]) - normalise(work).log_sum);
+    d.model_logprobs[row * step.num_models + k] = normalise(work).logprob(work.t[token]);
   }
 }
 

@@ -7,7 +7,7 @@ taken at every position of the oracle's own answers, between whole next-token di
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -36,12 +36,20 @@ class Claim:
     holds: bool
 
 
-def ask_all(answerer: Answerer, questions: Sequence[Question], batch: int = 125) -> tuple[list[str], float]:
-    """All the answers, and the seconds they took."""
-    prompts = [q.prompt for q in questions]
+def ask_all(
+    answerer: Answerer,
+    questions: Sequence[Question],
+    tick: Callable[[int], object] = lambda answered: None,
+    batch: int = 125,
+) -> tuple[list[str], float]:
+    """All the answers, and the seconds they took. `tick` hears of every batch how many were answered."""
+    answers: list[str] = []
     start = time.perf_counter()
-    parts = [answerer(prompts[i : i + batch]) for i in range(0, len(prompts), batch)]
-    return [answer for part in parts for answer in part], time.perf_counter() - start
+    for i in range(0, len(questions), batch):
+        part = answerer([q.prompt for q in questions[i : i + batch]])
+        answers += part
+        tick(len(part))
+    return answers, time.perf_counter() - start
 
 
 def teacher_forced(

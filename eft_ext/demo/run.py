@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -19,12 +19,19 @@ from eft_ext.demo.trio import GREEDY, ORACLE, SAMPLED, UNFILTERED, Mode, Trio, l
 from eft_ext.demo.world import Question
 
 
-def measure(trio: Trio, questions: list[Question], mode: Mode, beta: float = 1.0, seed: int = 0) -> Measured:
-    """Asks the four models everything and grades the answers."""
+def measure(
+    trio: Trio,
+    questions: list[Question],
+    mode: Mode,
+    beta: float = 1.0,
+    seed: int = 0,
+    tick: Callable[[int], object] = lambda answered: None,
+) -> Measured:
+    """Asks the four models everything and grades the answers. `tick` hears of each batch of answers."""
     set_seed(seed)
     answers, seconds = {}, {}
     for name, answerer in trio.answerers(mode, beta).items():
-        answers[name], seconds[name] = ask_all(answerer, questions)
+        answers[name], seconds[name] = ask_all(answerer, questions, tick)
     kl = divergences(trio, questions, answers[ORACLE], beta)
     rows = tabulate(answers, seconds, kl, questions, Grader(trio.world), trio.tokenizer)
     return Measured(mode.name, rows)
@@ -76,8 +83,9 @@ def run_demo(
     modes = [GREEDY] + [SAMPLED] * sampled + [UNFILTERED] * unfiltered
     results = []
     for mode in modes:
-        with _busy(screen, f"{questions} questions to four models, {mode.name}"):
-            results.append(measure(trio, chosen, mode, beta, seed))
+        with Progress(console=screen, transient=True) as progress:
+            bar = progress.add_task(f"{questions} questions, {mode.name}", total=4 * questions)
+            results.append(measure(trio, chosen, mode, beta, seed, partial(progress.advance, bar)))
         show(results[-1], screen)
     screen.print(f"\n{verdict(results)}", highlight=False)
     report = as_dict(results, streamed)
@@ -88,10 +96,3 @@ def run_demo(
     if plot_path:
         plot(results, plot_path)
     return all(m.holds for m in results)
-
-
-@contextmanager
-def _busy(console: Console, title: str) -> Iterator[None]:
-    with Progress(console=console, transient=True) as progress:
-        progress.add_task(title, total=None)
-        yield

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from transformers.utils import logging
 
 from eft_ext.demo import MODELS, model_path
 from eft_ext.demo.world import World
+from eft_ext.hf import EmulatedModel
 
 Answerer = Callable[[list[str]], list[str]]
 LARGE, TUNED, EFT, ORACLE = "large", "small tuned", "EFT", "oracle"
@@ -58,13 +60,7 @@ class Trio:
 
     def answerers(self, mode: Mode, beta: float = 1.0) -> dict[str, Answerer]:
         """What answers a batch of prompts, by name, in the order of the table."""
-        return {name: self._answerer(name, mode, beta) for name in (LARGE, TUNED, EFT, ORACLE)}
-
-    def _answerer(self, name: str, mode: Mode, beta: float) -> Answerer:
-        def answer(prompts: list[str]) -> list[str]:
-            return self.generate(name, prompts, mode, beta)
-
-        return answer
+        return {name: partial(self.generate, name, mode=mode, beta=beta) for name in self._speakers}
 
     @torch.inference_mode()
     def generate(
@@ -80,15 +76,13 @@ class Trio:
         options = {**mode.options, "max_new_tokens": LONGEST, "streamer": streamer}
         if name == EFT:
             options["beta"] = beta
-        ids = self._speaker(name).generate(**inputs, **options)
+        ids = self._speakers[name].generate(**inputs, **options)
         return self.tokenizer.batch_decode(ids[:, inputs.input_ids.shape[1] :], skip_special_tokens=True)
 
-    def _speaker(self, name: str) -> Any:
-        from eft_ext import EmulatedModel  # here, since only decoding needs the native step
-
-        if name == EFT:
-            return EmulatedModel(self.large, self.tuned, self.base, self.tokenizer)
-        return {LARGE: self.large, TUNED: self.tuned, ORACLE: self.oracle}[name]
+    @cached_property
+    def _speakers(self) -> dict[str, Any]:
+        emulated = EmulatedModel(self.large, self.tuned, self.base, self.tokenizer)
+        return {LARGE: self.large, TUNED: self.tuned, EFT: emulated, ORACLE: self.oracle}
 
 
 def load_trio(folder: Path | None = None) -> Trio:

@@ -16,7 +16,8 @@ def encode_all(
 ) -> dict[str, Prompt]:
     """Prompts by model name: large always, the others where they read something else.
 
-    Takes input_ids and attention_mask out of `kwargs`. Raises ValueError where prompts are missing, given twice, or not prompts.
+    Takes input_ids and attention_mask out of `kwargs`. Raises ValueError where prompts are missing, given
+    twice, or not prompts.
     """
     given = dict(prompts or {})
     for name in given:
@@ -71,7 +72,9 @@ def add_stop_strings(config: GenerationConfig | None, kwargs: dict[str, Any], to
     if not strings:
         return
     if tokenizer is None:
-        raise ValueError("stop_strings: expected a tokenizer beside them; pass tokenizer= or give EmulatedModel one")
+        raise ValueError(
+            "stop_strings: expected a tokenizer beside them; pass tokenizer= or give EmulatedModel one"
+        )
     if config is not None:
         config.stop_strings = None
     criteria = StoppingCriteriaList(kwargs.get("stopping_criteria") or [])

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import warnings
+from pathlib import Path
 from typing import Any
 
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -15,6 +16,7 @@ from eft_ext.hf.members import NAMES
 from eft_ext.hf.memory import Footprint, available, footprint, readable
 from eft_ext.hf.vocabulary import compare_tokenizers
 
+_WORDS = ("*token*", "vocab*", "*.model")  # files of a tokenizer
 # What choosing a file on the hub takes; the rest belongs to the weights.
 _HUB = ("revision", "trust_remote_code", "token", "cache_dir", "local_files_only", "subfolder")
 
@@ -32,15 +34,15 @@ def load(
     """Load large, tuned, base and a tokenizer.
 
     Args:
-        large, tuned, base: hub ids or local folders. `tuned` may hold an adapter (adapter_config.json) of `base`:
-            then base is loaded once and shared, and may be left out if the adapter names it.
-        tokenizer: a tokenizer, or where to load it; the large model's own otherwise. It takes over the tuned model's chat
-            template if it has none.
+        large, tuned, base: hub ids or local folders. `tuned` may hold an adapter (adapter_config.json) of
+            `base`: then base is loaded once and shared, and may be left out if the adapter names it.
+        tokenizer: a tokenizer, or where to load it; the large model's own otherwise. It takes over the tuned
+            model's chat template if it has none.
         check_tokenizers: compare the models' tokenizers token by token.
         quiet: do not say on stderr how much memory the weights will need.
-        options: dtype, device_map, revision, trust_remote_code, quantization_config, attn_implementation, token,
-            subfolder, ... as for transformers' from_pretrained: one value for all three models, or a dictionary
-            with the keys large, tuned, base (those left out keep transformers' default).
+        options: dtype, device_map, revision, trust_remote_code, quantization_config, attn_implementation,
+            token, subfolder, ... as for transformers' from_pretrained: one value for all three models, or a
+            dictionary with the keys large, tuned, base (those left out keep transformers' default).
 
     Returns:
         (large, tuned, base, tokenizer), in eval mode; base is None where tuned brings it.
@@ -52,7 +54,9 @@ def load(
     adapter = _adapter_config("tuned", tuned, each["tuned"])
     if base is None:
         if adapter is None or not adapter.get("base_model_name_or_path"):
-            raise ValueError("base: expected a model, got None (only an adapter as `tuned` can name its base)")
+            raise ValueError(
+                "base: expected a model, got None (only an adapter as `tuned` can name its base)"
+            )
         base = str(adapter["base_model_name_or_path"])
     sources = {"large": large, "tuned": tuned, "base": base}
     for name, source in sources.items():
@@ -60,7 +64,9 @@ def load(
     words = _tokenizers(sources, each, tokenizer, check_tokenizers)
     _say_memory(sources, each, adapter is not None, quiet)
 
-    models = {name: _model(name, sources[name], each[name]) for name in NAMES if name != "tuned" or adapter is None}
+    models = {
+        name: _model(name, sources[name], each[name]) for name in NAMES if name != "tuned" or adapter is None
+    }
     if adapter is None:
         return models["large"], models["tuned"], models["base"], words
     return models["large"], _with_adapter(models["base"], tuned, base, adapter, each["tuned"]), None, words
@@ -85,7 +91,9 @@ def _check_source(name: str, source: Any) -> None:
     if not isinstance(source, (str, os.PathLike)):
         raise ValueError(f"{name}: expected a hub id or a folder, got {type(source).__name__}")
     text = os.fspath(source)
-    if (os.path.isabs(text) or text.startswith((".", "~")) or text.count("/") > 1) and not os.path.isdir(text):
+    if (os.path.isabs(text) or text.startswith((".", "~")) or text.count("/") > 1) and not os.path.isdir(
+        text
+    ):
         raise ValueError(f"{name}: no such folder: {text}")
 
 
@@ -105,28 +113,32 @@ def _adapter_config(name: str, source: Any, options: dict[str, Any]) -> dict[str
 def _model(name: str, source: str, options: dict[str, Any]) -> Any:
     try:
         return AutoModelForCausalLM.from_pretrained(source, **options).eval()
-    except (OSError, ValueError) as error:
+    except Exception as error:  # whatever a broken file or a remote configuration raises
         raise ValueError(f"{name}: cannot load {source!r}: {_line(error)}") from error
 
 
-def _with_adapter(base: Any, source: str, base_source: str, adapter: dict[str, Any], options: dict[str, Any]) -> Any:
+def _with_adapter(
+    base: Any, source: str, base_source: str, adapter: dict[str, Any], options: dict[str, Any]
+) -> Any:
     try:
         from peft import PeftModel
     except ImportError as error:
         raise ValueError(f"tuned: {source!r} holds an adapter, which needs peft: pip install peft") from error
     named = adapter.get("base_model_name_or_path")
     if named and os.path.basename(str(named)) != os.path.basename(os.path.normpath(base_source)):
-        warnings.warn(f"tuned: the adapter was made for {named!r} and is put on base, {base_source!r}", stacklevel=4)
+        warnings.warn(
+            f"tuned: the adapter was made for {named!r} and is put on base, {base_source!r}", stacklevel=4
+        )
     hub = {key: value for key, value in _hub(options).items() if key != "trust_remote_code"}
     try:
         return PeftModel.from_pretrained(base, source, **hub).eval()
-    except (OSError, ValueError, RuntimeError) as error:
+    except Exception as error:
         raise ValueError(f"tuned: cannot put the adapter {source!r} on base: {_line(error)}") from error
 
 
 def _tokenizers(sources: dict[str, str], each: dict[str, dict[str, Any]], given: Any, compare: bool) -> Any:
     """The tokenizer to use, compared with every other one that comes with a model."""
-    found = {name: _tokenizer(source, _hub(each[name])) for name, source in sources.items()}
+    found = {name: _tokenizer(name, source, _hub(each[name])) for name, source in sources.items()}
     if isinstance(given, (str, os.PathLike)):
         first, chosen = "tokenizer", AutoTokenizer.from_pretrained(given, **_hub(each["large"]))
     elif given is not None:
@@ -134,7 +146,9 @@ def _tokenizers(sources: dict[str, str], each: dict[str, dict[str, Any]], given:
     else:
         first, chosen = next(((n, t) for n, t in found.items() if t is not None), ("", None))
     if chosen is None:
-        warnings.warn("none of the models brings a tokenizer: only token ids can be generated from", stacklevel=4)
+        warnings.warn(
+            "none of the models brings a tokenizer: only token ids can be generated from", stacklevel=4
+        )
         return None
     for name, other in found.items():
         if compare and other is not None and name != first:
@@ -144,11 +158,16 @@ def _tokenizers(sources: dict[str, str], each: dict[str, dict[str, Any]], given:
     return chosen
 
 
-def _tokenizer(source: str, options: dict[str, Any]) -> Any:
+def _tokenizer(name: str, source: str, options: dict[str, Any]) -> Any:
+    """The tokenizer that comes with a model, None if none does (as with most adapters)."""
+    if os.path.isdir(source) and not any(f for pattern in _WORDS for f in Path(source).glob(pattern)):
+        return None
     try:
         return AutoTokenizer.from_pretrained(source, **options)
-    except (OSError, ValueError, KeyError):  # no tokenizer beside the weights, as with most adapters
-        return None
+    except Exception as error:
+        if isinstance(error, OSError) and not os.path.isdir(source):
+            return None
+        raise ValueError(f"{name}: cannot load the tokenizer of {source!r}: {_line(error)}") from error
 
 
 def _say_memory(sources: dict[str, str], each: dict[str, dict[str, Any]], adapter: bool, quiet: bool) -> None:
@@ -167,13 +186,15 @@ def _say_memory(sources: dict[str, str], each: dict[str, dict[str, Any]], adapte
                     **_hub(options),
                 )
             )
-        except (OSError, ValueError, KeyError) as error:
+        except Exception as error:  # whatever a broken file or a remote configuration raises
             raise ValueError(f"{name}: cannot read {source!r}: {_line(error)}") from error
     total = sum(p.bytes for p in prints)
     free = available(each["large"].get("device_map"))
     if not quiet:
         of = "" if free is None else f" of {readable(free)} available"
-        print(f"loading weights: {', '.join(map(str, prints))}; {readable(total)} in all{of}", file=sys.stderr)
+        print(
+            f"loading weights: {', '.join(map(str, prints))}; {readable(total)} in all{of}", file=sys.stderr
+        )
     if free is not None and total > free:
         warnings.warn(
             f"the weights need {readable(total)} and {readable(free)} are available: "

@@ -16,16 +16,16 @@ from eft_ext.hf.runner import Runner
 class EFTLogitsProcessor(LogitsProcessor):
     """Turns the large model's logits into the mixture's; put it before any other processor.
 
-    It runs tuned and base with caches of its own. A call whose ids continue those of the call before reads the new
-    ones only; anything else (a new prompt, a rollback, reordered rows) is read from its start, which is right but
-    slower. Rows that have ended are still computed, since the loop is not ours. Beam search works on
-    log-probabilities and needs `renormalize_logits=True` beside this; it is read anew at every step.
+    It runs tuned and base with caches of its own. A call whose ids continue those of the call before reads
+    the new ones only; anything else (a new prompt, a rollback, reordered rows) is read from its start, which
+    is right but slower. Rows that have ended are still computed, since the loop is not ours. Beam search
+    works on log-probabilities and needs `renormalize_logits=True` beside this; it is read anew at every step.
 
     Args:
         tuned, base: the small models; `tuned` may be a peft.PeftModel over `base`.
         beta, scale, conservative_top_p: as for EmulatedModel; numbers, or one per row.
-        attention_mask: [rows, prompt length] of the prompt, where rows are padded on the left: a logits processor is
-            not told.
+        attention_mask: [rows, prompt length] of the prompt, where rows are padded on the left: a logits
+            processor is not told.
         pad_token_id: instead of a mask: this token counts as padding where a prompt begins with it.
 
     Raises:
@@ -57,7 +57,7 @@ class EFTLogitsProcessor(LogitsProcessor):
 
     @torch.no_grad()
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """input_ids [rows, length] and the large model's logits [rows, vocab] -> the mixture's, fp32 [rows, vocab]."""
+        """input_ids [rows, length], large's scores [rows, vocab] -> the mixture's, fp32 [rows, vocab]."""
         small = [out.to(scores.device, non_blocking=True) for out in self._forward(input_ids)]
         mixture = self._mixture.per_row(input_ids.shape[0], 1).to(scores.device)
         z = mixture.combine([scores, *small])
@@ -84,8 +84,8 @@ class EFTLogitsProcessor(LogitsProcessor):
         if given is not None:
             if given.ndim != 2 or given.shape[0] != ids.shape[0] or given.shape[1] > ids.shape[1]:
                 raise ValueError(
-                    f"attention_mask: expected that of a prompt of [{ids.shape[0]}, up to {ids.shape[1]}] tokens, got "
-                    f"{list(given.shape)}; for a new prompt call reset(attention_mask)"
+                    f"attention_mask: expected that of a prompt of [{ids.shape[0]}, up to {ids.shape[1]}] "
+                    f"tokens, got {list(given.shape)}; for a new prompt call reset(attention_mask)"
                 )
             new = given.new_ones(ids.shape[0], ids.shape[1] - given.shape[1])
             return torch.cat([given, new], dim=1).to(ids.device)

@@ -27,16 +27,18 @@ class Mixture:
         """A call's options over a model's own. Raises ValueError where two of them contradict each other."""
         if beta is not None and (scale is not None or conservative_top_p is not None):
             other = "scale" if scale is not None else "conservative_top_p"
-            raise ValueError(f"beta: expected nothing beside {other}, which belongs to tuned + scale·(large − base)")
+            raise ValueError(
+                f"beta: expected nothing beside {other}, which belongs to tuned + scale·(large − base)"
+            )
         if beta is not None:
             return cls(beta=beta)
         if scale is None and conservative_top_p is None:
             return default
         inherited = default.scale if scale is None else scale
-        if inherited is None and default.beta != 1.0:
+        if inherited is None and not (isinstance(default.beta, (int, float)) and default.beta == 1.0):
             raise ValueError(
-                f"conservative_top_p: re-weights tuned + scale·(large − base), so this model's beta={default.beta} "
-                "does not apply; pass scale= as well"
+                "conservative_top_p: re-weights tuned + scale·(large − base), so this model's "
+                f"beta={default.beta} does not apply; pass scale= as well"
             )
         top_p = default.conservative_top_p if conservative_top_p is None else conservative_top_p
         return cls(scale=1.0 if inherited is None else inherited, conservative_top_p=top_p)

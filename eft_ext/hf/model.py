@@ -25,12 +25,14 @@ from eft_ext.hf.vocabulary import check_widths, warn_softcaps
 class EmulatedModel:
     """A large model that behaves as if it had been fine-tuned like a small one (arXiv 2310.12962).
 
-    At every token z = large + beta·(tuned − base), or z = tuned + scale·(large − base) where `scale` is given.
+    At every token z = large + beta·(tuned − base), or z = tuned + scale·(large − base) where `scale` is
+    given.
 
     Args:
-        large, tuned, base: causal language models of transformers with one vocabulary, in eval mode. They may be on
-            different devices and pad their vocabulary to different widths. `tuned` may be a peft.PeftModel over
-            `base` (base then is the model it wraps, or None): the shared weights are used for both.
+        large, tuned, base: causal language models of transformers with one vocabulary, in eval mode. They may
+            be on different devices and pad their vocabulary to different widths. `tuned` may be a
+            peft.PeftModel over `base` (base then is the model it wraps, or None): the shared weights are used
+            for both.
         tokenizer: needed for text, chats and stop strings only.
         beta: weight of the behaviour, the default for every call; a number or one per row.
         scale: weight of up-scaling instead of beta ("amplified" where above 1).
@@ -59,7 +61,9 @@ class EmulatedModel:
         warn_softcaps(self.members)
 
     @classmethod
-    def from_pretrained(cls, large: str, tuned: str, base: str | None = None, **options: Any) -> EmulatedModel:
+    def from_pretrained(
+        cls, large: str, tuned: str, base: str | None = None, **options: Any
+    ) -> EmulatedModel:
         """Load the three models and their tokenizer: see `eft_ext.hf.loading.load`, which this calls."""
         from eft_ext.hf.loading import load
 
@@ -77,7 +81,7 @@ class EmulatedModel:
 
     @property
     def base(self) -> Any:
-        """The small pre-trained model. Under an adapter that shares its weights, calling it runs the adapter too."""
+        """The small pre-trained model; where an adapter shares its weights, calling it runs that too."""
         base = self.members[2]
         return base.model.get_base_model() if base.without_adapter else base.model
 
@@ -103,19 +107,20 @@ class EmulatedModel:
         """Generate as `transformers` does, from the mixture.
 
         Args:
-            inputs: token ids [rows, length] (also as `input_ids=`), text, a list of texts, a chat, or a list of chats.
-                Shorter rows are padded on the left; `attention_mask` says where.
-            generation_config, kwargs: as for transformers' generate, resolved by it: lengths, do_sample, temperature,
-                top_k (50 unless set, when sampling), top_p, min_p, eos_token_id, stop_strings, max_time, num_return_sequences,
-                logits_processor, stopping_criteria, return_dict_in_generate, output_scores, output_logits, ...
-                Unless eos_token_id is given, the end-of-text tokens of both large and tuned end a row: a chat model
-                often ends at a token that its base never uses.
-            prompts: what single models read instead, {"large" | "tuned" | "base": as for `inputs`}; for example the tuned
-                model its chat template, the others plain text. Missing ones read what large reads.
-            beta, scale, conservative_top_p: as for the class, for this call; a number, or one per prompt or per
-                returned sequence.
-            seed: an integer (row b gets its own stream), or one per returned sequence: the same seed then gives
-                the same tokens in any batch and slot. None: `torch.manual_seed` governs.
+            inputs: token ids [rows, length] (also as `input_ids=`), text, a list of texts, a chat, or a list
+                of chats. Shorter rows are padded on the left; `attention_mask` says where.
+            generation_config, kwargs: as for transformers' generate, resolved by it: lengths, do_sample,
+                temperature, top_k (50 unless set, when sampling), top_p, min_p, eos_token_id, stop_strings,
+                max_time, num_return_sequences, logits_processor, stopping_criteria, return_dict_in_generate,
+                output_scores, output_logits, ... Unless eos_token_id is given, the end-of-text tokens of both
+                large and tuned end a row: a chat model often ends at a token that its base never uses.
+            prompts: what single models read instead, {"large" | "tuned" | "base": as for `inputs`}; for
+                example the tuned model its chat template, the others plain text. Missing ones read what large
+                reads.
+            beta, scale, conservative_top_p: as for the class, for this call; a number, or one per prompt or
+                per returned sequence.
+            seed: an integer (row b gets its own stream), or one per returned sequence: the same seed then
+                gives the same tokens in any batch and slot. None: `torch.manual_seed` governs.
             streamer: as in transformers, for one row.
             tokenizer: for `stop_strings`; the model's own otherwise.
 

@@ -1,4 +1,4 @@
-"""One model and its KV cache during one generation: prefill, one token at a time, rows dropped as they end."""
+"""One model and its KV cache in one generation: a prompt, then token by token, rows leaving as they end."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Runner:
         self._limit = member.learned_positions()
         self._switch = AdapterSwitch(member)
         self._cache: Any = DynamicCache(config=member.config) if self._cached else None
-        self._ids: Tensor | None = None  # [rows, length], with their positions kept only where nothing is cached
+        self._ids: Tensor | None = None  # [rows, length], kept where nothing is cached
         self._positions: Tensor | None = None
         self._mask: Tensor | None = None  # [rows, capacity], of which `_length` columns count
         self._next: Tensor  # [rows, 1], position of the next token
@@ -78,10 +78,12 @@ class Runner:
     def _forward(self, ids: Tensor, positions: Tensor) -> Tensor:
         if self._limit is not None and self._longest > self._limit:
             raise ValueError(
-                f"{self.member.name}: the sequence needs {self._longest} positions, but this model has a table of "
-                f"{self._limit}; shorten the prompt or lower max_new_tokens"
+                f"{self.member.name}: the sequence needs {self._longest} positions, but this model has a "
+                f"table of {self._limit}; shorten the prompt or lower max_new_tokens"
             )
-        inputs: dict[str, Any] = {"attention_mask": None if self._mask is None else self._mask[:, : self._length]}
+        inputs: dict[str, Any] = {
+            "attention_mask": None if self._mask is None else self._mask[:, : self._length]
+        }
         if self._cached:
             inputs["past_key_values"] = self._cache
         elif self._ids is not None and self._positions is not None:
@@ -92,7 +94,9 @@ class Runner:
         if self._takes_positions:
             inputs["position_ids"] = positions
         with self._switch():
-            out = self.member.model(input_ids=ids, use_cache=self._cached, return_dict=True, **inputs, **self._last_only)
+            out = self.member.model(
+                input_ids=ids, use_cache=self._cached, return_dict=True, **inputs, **self._last_only
+            )
         if self._cached:
             self._cache = out.past_key_values
         return out.logits[:, -1]

@@ -23,7 +23,7 @@ def row_seeds(seed: Seed | None, rows: int) -> Tensor:
     """
     if seed is None:
         seed = int(torch.randint(-(2**63), 2**63 - 1, (), dtype=torch.int64))
-    if isinstance(seed, bool) or isinstance(seed, float):
+    if isinstance(seed, (bool, float)):
         raise TypeError(f"seed: expected an integer or one per row, got {seed!r}")
     if isinstance(seed, int):
         keys = [_splitmix64(seed, row) for row in range(rows)]
@@ -32,7 +32,9 @@ def row_seeds(seed: Seed | None, rows: int) -> Tensor:
             raise TypeError(f"seed: expected integers, got a tensor of {seed.dtype}")
         keys = [int(s) for s in (seed.tolist() if isinstance(seed, Tensor) else seed)]
         if len(keys) != rows:
-            raise ValueError(f"seed: expected a number or {rows} of them, one per returned sequence, got {len(keys)}")
+            raise ValueError(
+                f"seed: expected a number or {rows} of them, one per returned sequence, got {len(keys)}"
+            )
     return torch.tensor([_signed(key) for key in keys], dtype=torch.int64)
 
 

@@ -27,11 +27,11 @@ def custom_generate(
     streamer: BaseStreamer | None = None,
     tokenizer: Any = None,
 ) -> Callable[..., GenerateDecoderOnlyOutput | Tensor]:
-    """Make a decoding loop for transformers: `large.generate(..., custom_generate=custom_generate(tuned, base))`.
+    """Make a decoding loop for `large.generate(..., custom_generate=custom_generate(tuned, base))`.
 
-    The options beta, scale, conservative_top_p, seed and prompts may also be given to `large.generate` itself and
-    then count for that call. Two arguments of `generate` do not reach a custom loop: give `streamer` here instead of
-    there, and stop strings as a `StopStringCriteria(tokenizer, ...)` among the stopping_criteria.
+    The options beta, scale, conservative_top_p, seed and prompts may also be given to `large.generate` itself
+    and then count for that call. Two arguments of `generate` do not reach a custom loop: give `streamer` here
+    instead of there, and stop strings as a `StopStringCriteria(tokenizer, ...)` among the stopping_criteria.
 
     Args:
         tuned, base: the small models; `tuned` may be a peft.PeftModel over `base`.
@@ -59,9 +59,13 @@ def custom_generate(
         warn_softcaps(three)
         for name in prompts or {}:
             if name not in NAMES[1:]:
-                raise ValueError(f"prompts: expected the keys tuned and base beside the call's input_ids, got {name!r}")
+                raise ValueError(
+                    f"prompts: expected the keys tuned and base beside the call's input_ids, got {name!r}"
+                )
         pad = getattr(tokenizer, "pad_token_id", None)
-        encoded = {n: encode(f"prompts[{n!r}]", p, tokenizer, pad_token_id=pad) for n, p in (prompts or {}).items()}
+        encoded = {
+            n: encode(f"prompts[{n!r}]", p, tokenizer, pad_token_id=pad) for n, p in (prompts or {}).items()
+        }
         if streamer is not None:
             streamer.put(input_ids.cpu())
         mixture = Mixture.choose(default, beta, scale, conservative_top_p)

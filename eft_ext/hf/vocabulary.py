@@ -11,7 +11,8 @@ from eft_ext.hf.members import Member
 _PROBES = (
     "Hello  world,\tthis is  a test.\n\n  Indented",
     "don't STOP 3.14159 12345678 e\u0301 vs \u00e9 \uff21\ufb01",
-    "\u0645\u0631\u062d\u0628\u0627 \u4f60\u597d \u043f\u0440\u0438\u0432\u0435\u0442 \U0001f469\u200d\U0001f680 \u200b",
+    "\u0645\u0631\u062d\u0628\u0627 \u4f60\u597d \u043f\u0440\u0438\u0432\u0435\u0442",
+    "\U0001f469\u200d\U0001f680 \u200b",
     "def f(x):\n    return x**2  # \u00b2\r\n",
 )
 _SHOWN = 5
@@ -27,14 +28,18 @@ def compare_tokenizers(name: str, tokenizer: Any, other_name: str, other: Any) -
         return
     mine, theirs = tokenizer.get_vocab(), other.get_vocab()
     if mine != theirs:
-        changed = sorted((mine.get(t, theirs.get(t)), t) for t in mine.keys() | theirs.keys() if mine.get(t) != theirs.get(t))
+        changed = sorted(
+            (mine.get(t, theirs.get(t)), t)
+            for t in mine.keys() | theirs.keys()
+            if mine.get(t) != theirs.get(t)
+        )
         shown = "; ".join(
             f"{token!r} is {_id(mine, token)} in {name}, {_id(theirs, token)} in {other_name}"
             for _, token in changed[:_SHOWN]
         )
         raise ValueError(
-            f"{other_name}: expected the tokenizer of {name} ({len(mine)} tokens), got one of {len(theirs)} tokens "
-            f"that differs in {len(changed)}: {shown}{'; ...' if len(changed) > _SHOWN else ''}"
+            f"{other_name}: expected the tokenizer of {name} ({len(mine)} tokens), got one of {len(theirs)} "
+            f"tokens that differs in {len(changed)}: {shown}{'; ...' if len(changed) > _SHOWN else ''}"
         )
     for probe in _PROBES:
         a = tokenizer(probe, add_special_tokens=False)["input_ids"]
@@ -62,7 +67,9 @@ def check_widths(members: tuple[Member, ...], tokenizer: Any | None) -> int:
         needed = max(tokenizer.get_vocab().values()) + 1
         for name, width in widths.items():
             if width < needed:
-                raise ValueError(f"{name}: expected logits for the tokenizer's {needed} ids, got {width} columns")
+                raise ValueError(
+                    f"{name}: expected logits for the tokenizer's {needed} ids, got {width} columns"
+                )
     return min(widths.values())
 
 
@@ -71,4 +78,6 @@ def warn_softcaps(members: tuple[Member, ...]) -> None:
     caps = {member.name: getattr(member.config, "final_logit_softcapping", None) for member in members}
     if len(set(caps.values())) > 1:
         said = ", ".join(f"{name} {cap if cap is not None else 'none'}" for name, cap in caps.items())
-        warnings.warn(f"the models bound their logits differently (final_logit_softcapping: {said})", stacklevel=3)
+        warnings.warn(
+            f"the models bound their logits differently (final_logit_softcapping: {said})", stacklevel=3
+        )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -30,7 +31,7 @@ FAMILIES = ("llama", "qwen2", "gpt2", "gpt_neox", "gemma2")
 VOCAB = {"large": 272, "tuned": 264, "base": 264}  # as padded differently; the tokenizer has 260
 
 
-def build(family: str, seed: int, hidden: int, vocab: int) -> Any:
+def build_model(family: str, seed: int, hidden: int, vocab: int) -> Any:
     torch.manual_seed(seed)
     ids: dict[str, Any] = dict(vocab_size=vocab, pad_token_id=PAD, bos_token_id=BOS, eos_token_id=EOS)
     shape: dict[str, Any] = dict(
@@ -49,7 +50,12 @@ def build(family: str, seed: int, hidden: int, vocab: int) -> Any:
         return GPTNeoXForCausalLM(GPTNeoXConfig(**ids, **shape)).eval()
     if family == "gemma2":
         config = Gemma2Config(
-            **ids, **shape, num_key_value_heads=2, head_dim=hidden // 4, sliding_window=6, final_logit_softcapping=5.0
+            **ids,
+            **shape,
+            num_key_value_heads=2,
+            head_dim=hidden // 4,
+            sliding_window=6,
+            final_logit_softcapping=5.0,
         )
         return Gemma2ForCausalLM(config).eval()
     config = GPT2Config(**ids, n_embd=hidden, n_layer=2, n_head=4, n_positions=128, initializer_range=0.3)
@@ -59,9 +65,9 @@ def build(family: str, seed: int, hidden: int, vocab: int) -> Any:
 @cache
 def _trio(family: str) -> tuple[Any, Any, Any]:
     return (
-        build(family, 0, 32, VOCAB["large"]),
-        build(family, 1, 16, VOCAB["tuned"]),
-        build(family, 2, 16, VOCAB["base"]),
+        build_model(family, 0, 32, VOCAB["large"]),
+        build_model(family, 1, 16, VOCAB["tuned"]),
+        build_model(family, 2, 16, VOCAB["base"]),
     )
 
 
@@ -77,6 +83,12 @@ def llamas() -> tuple[Any, Any, Any]:
     return _trio("llama")
 
 
+@pytest.fixture
+def build() -> Callable[..., Any]:
+    """build(family, seed, hidden size, vocabulary) -> a random model."""
+    return build_model
+
+
 @pytest.fixture(scope="session")
 def tokenizer() -> Any:
     """Four special tokens and the 256 bytes."""
@@ -88,8 +100,30 @@ def tokenizer() -> Any:
     inner.decoder = decoders.ByteLevel()
     inner.add_special_tokens([AddedToken(token, special=True) for token in specials])
     return PreTrainedTokenizerFast(
-        tokenizer_object=inner, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>", clean_up_tokenization_spaces=False
+        tokenizer_object=inner,
+        pad_token="<pad>",
+        bos_token="<bos>",
+        eos_token="<eos>",
+        clean_up_tokenization_spaces=False,
     )
+
+
+@contextmanager
+def forward_shapes(module: Any) -> Iterator[list[tuple[int, ...]]]:
+    """Collects the shapes of the ids that a model is called with by name."""
+    shapes: list[tuple[int, ...]] = []
+    hook = module.register_forward_hook(
+        lambda module, args, kwargs, output: shapes.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
+    )
+    try:
+        yield shapes
+    finally:
+        hook.remove()
+
+
+@pytest.fixture
+def shapes_read() -> Callable[..., Any]:
+    return forward_shapes
 
 
 RAGGED = [[11, 12, 13], [21, 22, 23, 24, 25, 26, 27], [31], [41, 42, 43, 44, 45]]
@@ -114,7 +148,9 @@ def ragged() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @torch.no_grad()
-def naive_greedy(models: Sequence[Any], weights: Sequence[float], prompts: Sequence[Sequence[int]], new: int) -> list[int]:
+def naive_greedy(
+    models: Sequence[Any], weights: Sequence[float], prompts: Sequence[Sequence[int]], new: int
+) -> list[int]:
     """One row, three forward passes over everything at each token: nothing cached, padded or fused."""
     sequences = [list(prompt) for prompt in prompts]
     out: list[int] = []

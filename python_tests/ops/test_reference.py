@@ -57,7 +57,8 @@ def test_exclusion_is_tested_on_each_models_own_dtype() -> None:
     z = combine([a, b], [1.0, 0.0])
     assert z.tolist() == [[0.0, -math.inf, -math.inf, 3.0, -math.inf]]
     probs = distribution([a, b], [1.0, 0.0])
-    assert probs[0, [1, 2, 4]].sum() == 0 and probs.sum() == pytest.approx(1)
+    assert probs[0, [1, 2, 4]].sum() == 0
+    assert probs.sum() == pytest.approx(1)
 
 
 def test_allowed_masks_bits_of_int32_words() -> None:
@@ -127,7 +128,8 @@ def test_ties(name: str) -> None:
     x = torch.tensor([row])
     assert distribution([x], [1.0], **options)[0].nonzero().flatten().tolist() == kept
     details = step([x], [1.0], seed=5, position=0, **options)
-    assert details.kept.item() == len(kept) and details.tokens.item() in kept
+    assert details.kept.item() == len(kept)
+    assert details.tokens.item() in kept
 
 
 def test_greedy_begins_below_two_to_minus_twenty() -> None:
@@ -167,7 +169,9 @@ def test_a_bad_element_spoils_its_row_only_and_a_bad_number_raises(name: str, ba
 def expect_blank(details: tuple[Tensor, ...], row: int, untouched: tuple[Tensor, ...]) -> None:
     """Row `row` says nothing, the others what they said before."""
     said = details._asdict()  # type: ignore[attr-defined]
-    assert said["tokens"][row] == -1 and said["kept"][row] == 0 and said["status"][row] == 1
+    assert said["tokens"][row] == -1
+    assert said["kept"][row] == 0
+    assert said["status"][row] == 1
     assert bool((said["top_ids"][row] == -1).all())
     for name in ("logprobs", "raw_logprobs", "model_logprobs", "entropy", "top_logprobs"):
         assert bool(said[name][row].isnan().all()), name
@@ -193,7 +197,8 @@ def test_overflow_excludes_downwards_and_invalidates_upwards() -> None:
     x = torch.tensor([[0.0, -3e38], [0.0, 3e38], [-3e38, -3e38]])
     # Scaled by 2 / ln 2, row 0 keeps token 0, row 1 has +inf, row 2 nothing; greedy looks at z alone.
     sampled = step([x], [1.0], temperature=0.5, seed=1, position=0)
-    assert sampled.tokens.tolist() == [0, -1, -1] and sampled.status.tolist() == [0, 1, 1]
+    assert sampled.tokens.tolist() == [0, -1, -1]
+    assert sampled.status.tolist() == [0, 1, 1]
     assert step([x], [1.0], temperature=0.0).tokens.tolist() == [0, 1, 0]
     assert step([x], [2.0], temperature=0.0).tokens.tolist() == [0, -1, -1]
 
@@ -210,23 +215,23 @@ def test_weights_that_are_not_finite() -> None:
 
 def test_wrong_shapes_and_missing_seeds_raise() -> None:
     x = torch.zeros(2, 8)
-    for call in (
-        lambda: combine([], []),
-        lambda: combine([x] * 5, [1.0] * 5),
-        lambda: combine([x, x[:1]], [1.0, 1.0]),
-        lambda: combine([x[0]], [1.0]),
-        lambda: combine([x[:0]], [1.0]),
-        lambda: combine([x], [1.0, 2.0]),
-        lambda: combine([x], torch.ones(3, 1)),
-        lambda: combine([x], [1.0], vocab_size=9),
-        lambda: combine([x], [1.0], bias=torch.zeros(7)),
-        lambda: combine([x], [1.0], allowed=torch.zeros(2, 0, dtype=torch.int32)),
-        lambda: distribution([x], [1.0], temperature=torch.ones(3)),
-        lambda: step([x], [1.0]),
-        lambda: step([x], [1.0], seed=1),
-        lambda: step([x], [1.0], seed=torch.zeros(3, dtype=torch.int64), position=0),
+    for name, call in (
+        ("logits", lambda: combine([], [])),
+        ("logits", lambda: combine([x] * 5, [1.0] * 5)),
+        ("logits", lambda: combine([x, x[:1]], [1.0, 1.0])),
+        ("logits", lambda: combine([x[0]], [1.0])),
+        ("logits", lambda: combine([x[:0]], [1.0])),
+        ("weights", lambda: combine([x], [1.0, 2.0])),
+        ("weights", lambda: combine([x], torch.ones(3, 1))),
+        ("vocab_size", lambda: combine([x], [1.0], vocab_size=9)),
+        ("bias", lambda: combine([x], [1.0], bias=torch.zeros(7))),
+        ("allowed", lambda: combine([x], [1.0], allowed=torch.zeros(2, 0, dtype=torch.int32))),
+        ("temperature", lambda: distribution([x], [1.0], temperature=torch.ones(3))),
+        ("seed", lambda: step([x], [1.0])),
+        ("position", lambda: step([x], [1.0], seed=1)),
+        ("seed", lambda: step([x], [1.0], seed=torch.zeros(3, dtype=torch.int64), position=0)),
     ):
-        with pytest.raises(ValueError):
+        with pytest.raises(ValueError, match=f"^{name}: "):
             call()
     with pytest.raises(TypeError, match="top_k"):
         distribution([x], [1.0], top_k=torch.ones(2))

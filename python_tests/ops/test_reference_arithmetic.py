@@ -74,8 +74,10 @@ def test_fma_rounds_once_where_double_rounding_fails() -> None:
 
 def test_fma_at_the_edges() -> None:
     inf, nan = math.inf, math.nan
-    assert fma(inf, 2.0, 1.0) == inf and fma(1.0, 1.0, -inf) == -inf
-    assert fma(3e38, 2.0, 0.0) == inf and fma(-3e38, 2.0, 1e38) == -inf
+    assert fma(inf, 2.0, 1.0) == inf
+    assert fma(1.0, 1.0, -inf) == -inf
+    assert fma(3e38, 2.0, 0.0) == inf
+    assert fma(-3e38, 2.0, 1e38) == -inf
     assert fma(3e38, 2.0, -3e38) == pytest.approx(3e38)  # no overflow on the way
     for a, b, c in ((inf, 0.0, 1.0), (inf, 1.0, -inf), (nan, 0.0, 0.0), (1.0, 1.0, nan)):
         assert math.isnan(fma(a, b, c))

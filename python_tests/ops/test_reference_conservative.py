@@ -48,7 +48,8 @@ def test_one_switches_it_off_row_by_row() -> None:
     q = torch.tensor([1.0, 0.9, 1.0])
     z = combine(x, weights, conservative=Conservative(q))
     plain, all_on = combine(x, weights), combine(x, weights, conservative=Conservative(0.9))
-    assert torch.equal(z[[0, 2]], plain[[0, 2]]) and torch.equal(z[1], all_on[1])
+    assert torch.equal(z[[0, 2]], plain[[0, 2]])
+    assert torch.equal(z[1], all_on[1])
 
 
 def test_masks_and_bias_do_not_move_the_nucleus() -> None:
@@ -79,7 +80,8 @@ def test_rows_that_define_nothing_are_invalid(value: float, model: int) -> None:
     ] = -math.inf  # token 5 is excluded, but its NaN or +inf still spoils the normaliser
     x[model][1, slice(None) if value == -math.inf else 5] = value
     details = step(x, [1.0, 1.0, -1.0], seed=1, position=0, conservative=Conservative(0.9))
-    assert details.status.tolist() == [0, 1, 0] and details.tokens[1] == -1
+    assert details.status.tolist() == [0, 1, 0]
+    assert details.tokens[1] == -1
     probs = distribution(x, [1.0, 1.0, -1.0], conservative=Conservative(0.9))
     assert probs.isnan().all(dim=1).tolist() == [False, True, False]
 

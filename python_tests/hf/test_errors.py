@@ -1,0 +1,218 @@
+"""What is not supported or does not fit is said with the argument's name, before a model has run."""
+
+import copy
+import re
+
+import pytest
+import torch
+from tokenizers import AddedToken
+from transformers import DynamicCache
+
+from eft_ext.hf import EFTLogitsProcessor, EmulatedModel, custom_generate
+from eft_ext.hf.vocabulary import compare_tokenizers
+
+
+@pytest.fixture
+def model(llamas, tokenizer):
+    return EmulatedModel(*llamas, tokenizer)
+
+
+UNSUPPORTED = {
+    "num_beams": 4,
+    "penalty_alpha": 0.6,
+    "dola_layers": "low",
+    "prompt_lookup_num_tokens": 3,
+    "assistant_early_exit": 1,
+    "guidance_scale": 1.5,
+    "token_healing": True,
+    "output_attentions": True,
+    "output_hidden_states": True,
+    "cache_implementation": "static",
+    "prefill_chunk_size": 2,
+    "constraints": [1],
+    "force_words_ids": [[1]],
+    "num_beam_groups": 2,
+    "use_mtp": True,
+    "assistant_model": object(),
+    "assistant_tokenizer": object(),
+    "negative_prompt_ids": torch.ones(1, 2),
+    "negative_prompt_attention_mask": torch.ones(1, 2),
+    "synced_gpus": True,
+    "custom_generate": "x",
+    "inputs_embeds": torch.ones(1, 2, 3),
+    "past_key_values": DynamicCache(),
+    "position_ids": torch.ones(1, 2),
+    "token_type_ids": torch.ones(1, 2),
+}
+
+
+@pytest.mark.parametrize("name", UNSUPPORTED)
+def test_unsupported(model, name):
+    with pytest.raises(ValueError, match=rf"^{name}: .*not supported"):
+        model.generate([[5, 6]], max_new_tokens=2, **{name: UNSUPPORTED[name]})
+
+
+@pytest.mark.parametrize("name", ["num_beams", "output_attentions", "guidance_scale", "prefill_chunk_size"])
+def test_unsupported_in_stock_generate(llamas, name):
+    large, tuned, base = llamas
+    with pytest.raises(ValueError, match=rf"^{name}: .*not supported"):
+        large.generate(
+            torch.tensor([[5, 6]]),
+            max_new_tokens=2,
+            custom_generate=custom_generate(tuned, base),
+            **{name: UNSUPPORTED[name]},
+        )
+
+
+def test_a_filled_cache_in_stock_generate(llamas):
+    large, tuned, base = llamas
+    cache = large(torch.tensor([[5, 6]])).past_key_values
+    with pytest.raises(ValueError, match=r"^past_key_values: "):
+        large.generate(
+            torch.tensor([[5, 6, 7]]), past_key_values=cache, custom_generate=custom_generate(tuned, base)
+        )
+
+
+CALLS = {
+    "prompts: expected the keys large, tuned, base, got 'tune'": dict(prompts={"tune": [[1]]}),
+    "prompts['large']: expected nothing beside inputs": dict(prompts={"large": [[1]]}),
+    "prompts['tuned']: expected 1 rows, got 2": dict(prompts={"tuned": [[1], [2]]}),
+    "prompts['base']: expected text, a chat or token ids, got 7": dict(prompts={"base": 7}),
+    "input_ids: expected either": dict(input_ids=[[5]]),
+    "attention_mask is [1, 3], input_ids [1, 2]": dict(attention_mask=torch.ones(1, 3)),
+    "beta: expected nothing beside scale": dict(beta=1.0, scale=2.0),
+    "beta: expected nothing beside conservative_top_p": dict(beta=1.0, conservative_top_p=0.9),
+    "beta: expected a number or 1 values": dict(beta=[1.0, 2.0]),
+    "beta: expected a number or 2 or 4 values": dict(
+        inputs=[[5], [6]], num_return_sequences=2, do_sample=True, beta=[1.0] * 3
+    ),
+    "seed: expected a number or 1 of them": dict(seed=[1, 2]),
+    "top_p: expected a number between 0 and 1, got 1.5": dict(do_sample=True, top_p=1.5),
+    "expected at least one token in every row, got an empty row 1": dict(inputs=[[5], []]),
+    "inputs: expected token ids [rows, length], got torch.float32": dict(inputs=torch.ones(1, 2)),
+    "not used by the model: ['max_new_token']": dict(max_new_token=3),
+}
+
+
+@pytest.mark.parametrize("message", CALLS)
+def test_calls_that_do_not_fit(model, message):
+    arguments = {"inputs": [[5, 6]], **CALLS[message]}
+    with pytest.raises(ValueError, match=re.escape(message)):
+        model.generate(**arguments)
+
+
+def test_types_of_seeds(model):
+    for seed in (1.5, True, torch.tensor([1.5])):
+        with pytest.raises(TypeError, match=r"^seed: expected"):
+            model.generate([[5]], seed=seed)
+
+
+def test_no_prompt(model):
+    with pytest.raises(ValueError, match=r"^inputs: expected"):
+        model.generate(max_new_tokens=3)
+
+
+def test_text_without_a_tokenizer(llamas):
+    model = EmulatedModel(*llamas)
+    with pytest.raises(ValueError, match=r"^inputs: text needs a tokenizer"):
+        model.generate("hello")
+    with pytest.raises(ValueError, match=r"^stop_strings: expected a tokenizer"):
+        model.generate([[5]], stop_strings=["x"])
+    with pytest.raises(ValueError, match=r"^tokenizer: "):
+        model.generate_text([[5]])
+
+
+def test_not_a_model(llamas):
+    large, tuned, base = llamas
+    with pytest.raises(TypeError, match=r"^tuned: expected a causal language model of transformers, got str"):
+        EmulatedModel(large, "tuned", base)
+    with pytest.raises(ValueError, match=r"^base: expected a model, got None"):
+        EmulatedModel(large, tuned)
+    with pytest.raises(TypeError, match=r"^large: .* got LlamaModel"):
+        EmulatedModel(large.model, tuned, base)
+
+
+def test_weights_of_a_model_and_of_a_call(llamas):
+    model = EmulatedModel(*llamas, beta=1.5)
+    with pytest.raises(ValueError, match=r"^conservative_top_p: .*beta=1.5 does not apply"):
+        model.generate([[5]], conservative_top_p=0.9)
+    with pytest.raises(ValueError, match=r"^beta: expected nothing beside scale"):
+        EmulatedModel(*llamas, beta=1.0, scale=1.0)
+    assert model.generate([[5]], conservative_top_p=0.9, scale=1.2, max_new_tokens=2).shape == (1, 3)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_an_invalid_row_is_named(llamas, ragged, value):
+    large, tuned, base = copy.deepcopy(llamas)
+    ids, mask = ragged
+
+    def spoil(module, args, output):
+        output.logits[2, -1, 9] = value
+
+    tuned.register_forward_hook(spoil)
+    with pytest.raises(RuntimeError, match=r"^row 2, new token 0: the logits of tuned hold NaN or .inf"):
+        EmulatedModel(large, tuned, base).generate(ids, attention_mask=mask, max_new_tokens=3)
+
+
+def test_nothing_left_to_choose(model):
+    with pytest.raises(RuntimeError, match=r"^row 0, new token 0: no token is left"):
+        model.generate(
+            [[5]], logits_processor=[lambda ids, scores: scores.fill_(-torch.inf)], max_new_tokens=3
+        )
+
+
+def test_a_table_of_positions_is_not_overrun(build):
+    short = build("gpt2", 1, 16, 264)
+    long = build("gpt_neox", 0, 32, 264)
+    with pytest.raises(ValueError, match=r"^tuned: the sequence needs 129 positions, but .* table of 128"):
+        EmulatedModel(long, short, short).generate([[5]], max_new_tokens=200, eos_token_id=[999])
+
+
+def changed(tokenizer, change):
+    other = copy.deepcopy(tokenizer)
+    change(other)
+    return other
+
+
+def test_tokenizers_are_compared(tokenizer):
+    compare_tokenizers("large", tokenizer, "tuned", copy.deepcopy(tokenizer))
+    more = changed(tokenizer, lambda t: t.add_tokens([AddedToken("<x>", special=True), "<y>"]))
+    said = (
+        r"^tuned: expected the tokenizer of large \(260 tokens\), got one of 262 tokens that differs in 2: "
+        r"'<x>' is absent in large, 260 in tuned; '<y>' is absent"
+    )
+    with pytest.raises(ValueError, match=said):
+        compare_tokenizers("large", tokenizer, "tuned", more)
+    from tokenizers import normalizers
+
+    lower = changed(tokenizer, lambda t: setattr(t.backend_tokenizer, "normalizer", normalizers.Lowercase()))
+    with pytest.raises(ValueError, match=r"^base: expected to cut text as large does, but 'Hello"):
+        compare_tokenizers("large", tokenizer, "base", lower)
+    ends = changed(tokenizer, lambda t: setattr(t, "eos_token", "<turn>"))
+    compare_tokenizers("large", tokenizer, "tuned", ends)  # a chat model may end at another token
+
+
+def test_fewer_logits_than_ids(llamas, tokenizer, build):
+    large, tuned, _base = llamas
+    with pytest.raises(
+        ValueError, match=r"^base: expected logits for the tokenizer's 260 ids, got 200 columns"
+    ):
+        EmulatedModel(large, tuned, build("llama", 2, 16, 200), tokenizer)
+
+
+def test_softcaps_are_pointed_out(llamas, build):
+    with pytest.warns(UserWarning, match=r"final_logit_softcapping: large none, tuned 5.0, base none"):
+        EmulatedModel(llamas[0], build("gemma2", 1, 16, 264), llamas[2])
+
+
+def test_training_mode_is_pointed_out(llamas):
+    large, tuned, base = llamas
+    with pytest.warns(UserWarning, match=r"^tuned is in training mode"):
+        EmulatedModel(large, copy.deepcopy(tuned).train(), base)
+
+
+def test_processor_mask_of_another_prompt(llamas):
+    _large, tuned, base = llamas
+    processor = EFTLogitsProcessor(tuned, base, attention_mask=torch.ones(2, 3))
+    with pytest.raises(ValueError, match=r"^attention_mask: expected .*\[1, up to 2\].*reset"):
+        processor(torch.tensor([[5, 6]]), torch.zeros(1, 272))
