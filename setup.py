@@ -32,7 +32,7 @@ class CMakeBuild(build_ext):
 
         target = Path(self.get_ext_fullpath(ext.name)).parent.resolve()
         build = Path(self.build_temp).resolve() / "cmake"
-        # The directory is kept between builds, but build environments (and the cmake and ninja in them) are not.
+        # The directory may outlive the build environment, whose cmake and ninja the cache names.
         (build / "CMakeCache.txt").unlink(missing_ok=True)
         cmake = shutil.which("cmake") or sys.exit("eft_ext: cmake was not found; pip install cmake")
         options = {

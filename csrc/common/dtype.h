@@ -18,8 +18,8 @@ EFT_HD float to_float(Bf16 x) { return bit_cast<float>(uint32_t(x.bits) << 16); 
 
 EFT_HD float to_float(Fp16 x) {
   const uint32_t magnitude = uint32_t(x.bits & 0x7fffu) << 13;
-  // Scaling by 2^112 moves the exponent bias and also normalises fp16 subnormals; infinities and NaN
-  // (magnitude from 0x7c00 << 13 on) only need their exponent filled.
+  // Scaling by 2^112 moves the exponent bias and also normalises fp16 subnormals; infinities and
+  // NaN (magnitude from 0x7c00 << 13 on) only need their exponent filled.
   const float scaled = bit_cast<float>(magnitude) * 0x1p112f;
   const uint32_t special = magnitude | 0x7f800000u;
   const uint32_t bits = magnitude >= (0x7c00u << 13) ? special : bit_cast<uint32_t>(scaled);

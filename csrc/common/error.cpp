@@ -20,27 +20,36 @@ int fail(int code, const char* format, ...) {
 
 int check_step(const eft_step* step) {
   if (!step) return fail(EFT_BAD_ARGUMENT, "step: null");
-  if (step->num_rows < 1) return fail(EFT_BAD_ARGUMENT, "num_rows: expected at least 1, got %lld", (long long)step->num_rows);
+  if (step->num_rows < 1)
+    return fail(EFT_BAD_ARGUMENT, "num_rows: expected at least 1, got %lld",
+                (long long)step->num_rows);
   // Ids are 32 bits wide in the rank's keys, and a row's mass must stay below 2^60.
   if (step->vocab_size < 1 || step->vocab_size > (int64_t(1) << 28)) {
-    return fail(EFT_BAD_ARGUMENT, "vocab_size: expected 1 to 2^28, got %lld", (long long)step->vocab_size);
+    return fail(EFT_BAD_ARGUMENT, "vocab_size: expected 1 to 2^28, got %lld",
+                (long long)step->vocab_size);
   }
   if (step->num_models < 1 || step->num_models > EFT_MAX_MODELS) {
-    return fail(EFT_BAD_ARGUMENT, "num_models: expected 1 to %d, got %d", EFT_MAX_MODELS, step->num_models);
+    return fail(EFT_BAD_ARGUMENT, "num_models: expected 1 to %d, got %d", EFT_MAX_MODELS,
+                step->num_models);
   }
   for (int k = 0; k < step->num_models; ++k) {
     if (!step->logits[k].data) return fail(EFT_BAD_ARGUMENT, "logits[%d]: null", k);
     if (step->logits[k].dtype < EFT_BF16 || step->logits[k].dtype > EFT_FP32) {
-      return fail(EFT_BAD_ARGUMENT, "logits[%d].dtype: expected bf16, fp16 or fp32, got %d", k, step->logits[k].dtype);
+      return fail(EFT_BAD_ARGUMENT, "logits[%d].dtype: expected bf16, fp16 or fp32, got %d", k,
+                  step->logits[k].dtype);
     }
   }
-  if (step->conservative < 0 || step->conservative > 3 || (step->conservative && step->num_models != 3)) {
-    return fail(EFT_BAD_ARGUMENT, "conservative: expected 0, or 1 to 3 with three models, got %d with %d",
+  if (step->conservative < 0 || step->conservative > 3 ||
+      (step->conservative && step->num_models != 3)) {
+    return fail(EFT_BAD_ARGUMENT,
+                "conservative: expected 0, or 1 to 3 with three models, got %d with %d",
                 step->conservative, step->num_models);
   }
   const eft_details& d = step->details;
   if (d.num_top < 0 || (d.num_top > 0 && (!d.top_ids || !d.top_logprobs))) {
-    return fail(EFT_BAD_ARGUMENT, "details.num_top: expected 0, or addresses of top_ids and top_logprobs, got %d", d.num_top);
+    return fail(EFT_BAD_ARGUMENT,
+                "details.num_top: expected 0, or addresses of top_ids and top_logprobs, got %d",
+                d.num_top);
   }
   return EFT_OK;
 }

@@ -1,4 +1,5 @@
-// One log2 for every backend: double precision, no fused operations, hence the same bits everywhere.
+// One log2 for every backend: double precision, no fused operations, hence the same bits
+// everywhere.
 #ifndef EFT_COMMON_LOG2_H_
 #define EFT_COMMON_LOG2_H_
 
@@ -8,7 +9,8 @@ namespace eft {
 namespace {
 
 // log2 of a positive, finite, normal double: x = m * 2^e with m in [sqrt(1/2), sqrt(2)], then
-// log2(m) = 2/ln2 * atanh(s), s = (m-1)/(m+1), |s| <= 0.1716; twelve odd terms leave less than 1e-18.
+// log2(m) = 2/ln2 * atanh(s), s = (m-1)/(m+1), |s| <= 0.1716; twelve odd terms leave less than
+// 1e-18.
 EFT_HD double log2_exact_bits(double x) {
   const uint64_t bits = bit_cast<uint64_t>(x);
   int exponent = int(bits >> 52) - 1023;

@@ -1,5 +1,5 @@
-// A token's probability mass as an integer (docs/numerics.md): sums of integers do not depend on their order,
-// so every grid, split and thread count draws the same token.
+// A token's probability mass as an integer (docs/numerics.md): sums of integers do not depend on
+// their order, so every grid, split and thread count draws the same token.
 #ifndef EFT_COMMON_MASS_H_
 #define EFT_COMMON_MASS_H_
 
@@ -8,10 +8,12 @@
 namespace eft {
 namespace {
 
-constexpr int kTile = 1024;      // tokens per tile
-constexpr float kMaxShift = 40;  // a token this many powers of two below its reference still has mass
+constexpr int kTile = 1024;  // tokens per tile
+constexpr float kMaxShift =
+    40;  // a token this many powers of two below its reference still has mass
 
-// m = trunc(P(f) * 2^23), P(f) ~ 2^f on [0, 1]: a 24-bit integer. Every fma is one rounding, nothing else fuses.
+// m = trunc(P(f) * 2^23), P(f) ~ 2^f on [0, 1]: a 24-bit integer. Every fma is one rounding,
+// nothing else fuses.
 EFT_HD int32_t mantissa_mass(float f) {
   float p = 0x1.e97502p-10f;
   p = fmaf(p, f, 0x1.277854p-7f);
@@ -22,7 +24,8 @@ EFT_HD int32_t mantissa_mass(float f) {
   return int32_t(p * 0x1p23f);
 }
 
-// Mass of a token with scaled logit t (base-2) at the reference exponent a >= floor(t); t = -inf has none.
+// Mass of a token with scaled logit t (base-2) at the reference exponent a >= floor(t); t = -inf
+// has none.
 EFT_HD uint64_t token_mass(float t, float a) {
   const float n = floorf(t);
   const float d = a - n;
@@ -32,8 +35,8 @@ EFT_HD uint64_t token_mass(float t, float a) {
   return (uint64_t(uint32_t(mantissa_mass(f))) << 17) >> int32_t(shift);
 }
 
-// How far a tile's masses are shifted to meet the row's reference; 63 stands for "contributes nothing"
-// (a tile's mass is below 2^52).
+// How far a tile's masses are shifted to meet the row's reference; 63 stands for "contributes
+// nothing" (a tile's mass is below 2^52).
 EFT_HD int tile_shift(float row_reference, float tile_reference) {
   const float d = row_reference - tile_reference;
   return d <= 63.0f ? int(d) : 63;  // also where the tile is empty: its reference is -inf

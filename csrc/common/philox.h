@@ -1,5 +1,6 @@
-// Philox4x32-10 (Salmon et al., SC 2011) and SplitMix64 (Steele et al., OOPSLA 2014): counter-based, so that a
-// draw depends on (seed, position) alone and not on the batch it happens in.
+// Philox4x32-10 (Salmon et al., SC 2011) and SplitMix64 (Steele et al., OOPSLA 2014):
+// counter-based, so that a draw depends on (seed, position) alone and not on the batch it happens
+// in.
 #ifndef EFT_COMMON_PHILOX_H_
 #define EFT_COMMON_PHILOX_H_
 

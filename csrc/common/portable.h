@@ -14,8 +14,8 @@
 
 namespace eft {
 
-// Internal linkage on purpose: these headers are compiled once per instruction set, and a shared inline copy
-// built with AVX-512 must never be the one a plain x86-64 machine runs.
+// Internal linkage on purpose: these headers are compiled once per instruction set, and a shared
+// inline copy built with AVX-512 must never be the one a plain x86-64 machine runs.
 namespace {
 
 template <class To, class From>
@@ -31,7 +31,7 @@ EFT_HD uint64_t mul_high(uint64_t a, uint64_t b) {
 #ifdef __CUDA_ARCH__
   return __umul64hi(a, b);
 #else
-  return uint64_t((unsigned __int128)(a) * b >> 64);
+  return uint64_t((unsigned __int128)(a)*b >> 64);
 #endif
 }
 

@@ -1,4 +1,5 @@
-// One row's options, resolved from scalars and tensors and checked: the same code on the host and on devices.
+// One row's options, resolved from scalars and tensors and checked: the same code on the host and
+// on devices.
 #ifndef EFT_COMMON_ROW_OPTIONS_H_
 #define EFT_COMMON_ROW_OPTIONS_H_
 

@@ -1,4 +1,5 @@
-// Conservative re-weighting: up-scaling inside the defining model's nucleus, the tuned model alone outside.
+// Conservative re-weighting: up-scaling inside the defining model's nucleus, the tuned model alone
+// outside.
 #ifndef EFT_CPU_CONSERVATIVE_H_
 #define EFT_CPU_CONSERVATIVE_H_
 
@@ -46,8 +47,8 @@ struct ConservativeMixture {
   }
 };
 
-// Finds S and delta. `work` holds one model after another and at last the defining one, whose t it keeps.
-// False where a model's row has NaN, +inf or nothing left.
+// Finds S and delta. `work` holds one model after another and at last the defining one, whose t it
+// keeps. False where a model's row has NaN, +inf or nothing left.
 inline bool prepare(ConservativeMixture& mixture, Row& work, Candidate* candidates) {
   const float c = float(kLog2E);
   const int defining = mixture.step.conservative - 1;

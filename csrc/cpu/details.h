@@ -1,4 +1,5 @@
-// What `return_details` adds: log-probabilities, entropy and the first of the rank, at temperature 1.
+// What `return_details` adds: log-probabilities, entropy and the first of the rank, at
+// temperature 1.
 #ifndef EFT_CPU_DETAILS_H_
 #define EFT_CPU_DETAILS_H_
 
@@ -16,8 +17,8 @@ inline float exp_nonpositive(float x) {
   return tiny ? 0.0f : p * bit_cast<float>(uint32_t(int32_t(n) + 127) << 23);
 }
 
-// Of a row of unscaled logits: its normaliser, kept in two parts because logits may be far larger than their
-// differences, and its entropy. All in nats.
+// Of a row of unscaled logits: its normaliser, kept in two parts because logits may be far larger
+// than their differences, and its entropy. All in nats.
 struct Normaliser {
   double max;
   double log_relative;  // log sum exp(z - max)
@@ -47,7 +48,8 @@ inline Normaliser normalise(const Row& z) {
   return {double(z.max_t), log_relative, log_relative - weighted / sum};
 }
 
-inline void write_top(const Row& z, const Normaliser& norm, int num_top, Scratch& scratch, int64_t* ids, float* logprobs) {
+inline void write_top(const Row& z, const Normaliser& norm, int num_top, Scratch& scratch,
+                      int64_t* ids, float* logprobs) {
   Survivors s{Limit{}, scratch.candidates()};
   keep_top_k(z, num_top, scratch.values(), s);
   if (!s.listed()) s.count = gather(z, -0x1.fffffep127f, s.tokens);
@@ -73,7 +75,8 @@ inline void invalid_details(const eft_step& step, int64_t row) {
   if (d.entropy) d.entropy[row] = NAN;
   if (d.kept) d.kept[row] = 0;
   if (d.status) d.status[row] = 1;
-  for (int k = 0; d.model_logprobs && k < step.num_models; ++k) d.model_logprobs[row * step.num_models + k] = NAN;
+  for (int k = 0; d.model_logprobs && k < step.num_models; ++k)
+    d.model_logprobs[row * step.num_models + k] = NAN;
   for (int i = 0; i < d.num_top; ++i) {
     if (d.top_ids) d.top_ids[row * d.num_top + i] = -1;
     if (d.top_logprobs) d.top_logprobs[row * d.num_top + i] = NAN;
@@ -82,8 +85,8 @@ inline void invalid_details(const eft_step& step, int64_t row) {
 
 // Everything at temperature 1. `mixture` is any mixer; `work` is overwritten.
 template <class Mixer>
-void temperature_one_details(const eft_step& step, int64_t row, const Mixer& mixture, int64_t token, Row& work,
-                             Scratch& scratch) {
+void temperature_one_details(const eft_step& step, int64_t row, const Mixer& mixture, int64_t token,
+                             Row& work, Scratch& scratch) {
   const eft_details& d = step.details;
   fill_row(mixture, 1.0f, false, work);
   const Normaliser norm = normalise(work);

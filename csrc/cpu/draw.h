@@ -36,7 +36,8 @@ inline void survivor_masses(const Survivors& s, Row& row) {
   }
 }
 
-// The token at `bits` of the survivors' mass S: tiles by ascending id, then blocks and tokens within the tile.
+// The token at `bits` of the survivors' mass S: tiles by ascending id, then blocks and tokens
+// within the tile.
 inline int64_t draw(const Row& row, const Limit& limit, uint64_t mass, uint64_t bits) {
   uint64_t rest = mul_high(bits, mass);
   int64_t tile = 0;

@@ -1,5 +1,6 @@
-// torch.set_flush_denormal and user code may leave a thread in a floating-point mode that changes results:
-// the step always runs rounding to nearest with subnormals kept, and puts back what it found.
+// torch.set_flush_denormal and user code may leave a thread in a floating-point mode that changes
+// results: the step always runs rounding to nearest with subnormals kept, and puts back what it
+// found.
 #ifndef EFT_CPU_FLOAT_MODE_H_
 #define EFT_CPU_FLOAT_MODE_H_
 

@@ -19,9 +19,11 @@ const T* logits_at(const eft_logits& logits, int64_t row, int64_t first) {
   return static_cast<const T*>(logits.data) + row * logits.row_stride + first;
 }
 
-// Exclusion is tested on x, so an excluded token never spoils a row, whatever the other models say of it.
+// Exclusion is tested on x, so an excluded token never spoils a row, whatever the other models say
+// of it.
 template <int K, class T, bool kBias>
-void mix_tile(const T* const* x, const float* w, const float* lowest, const float* bias, int n, float* z) {
+void mix_tile(const T* const* x, const float* w, const float* lowest, const float* bias, int n,
+              float* z) {
 #pragma omp simd
   for (int i = 0; i < n; ++i) {
     float v = to_float(x[0][i]);
@@ -38,8 +40,8 @@ void mix_tile(const T* const* x, const float* w, const float* lowest, const floa
 }
 
 template <class T, bool kBias>
-void mix_models(const T* const* x, int num_models, const float* w, const float* lowest, const float* bias, int n,
-                float* z) {
+void mix_models(const T* const* x, int num_models, const float* w, const float* lowest,
+                const float* bias, int n, float* z) {
   switch (num_models) {
     case 1: return mix_tile<1, T, kBias>(x, w, lowest, bias, n, z);
     case 2: return mix_tile<2, T, kBias>(x, w, lowest, bias, n, z);
@@ -98,7 +100,8 @@ struct Mixture {
       x[k] = staging + k * kTile;
       lowest[k] = lowest_of(step.logits[k].dtype);
     }
-    if (bias) return mix_models<float, true>(x, step.num_models, options.weights, lowest, bias, n, z);
+    if (bias)
+      return mix_models<float, true>(x, step.num_models, options.weights, lowest, bias, n, z);
     mix_models<float, false>(x, step.num_models, options.weights, lowest, bias, n, z);
   }
 

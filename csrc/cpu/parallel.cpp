@@ -7,8 +7,8 @@
 namespace eft {
 namespace {
 
-// torch brings its own OpenMP runtime. A second one of ours would fight it for the cores (on two cores: spikes of
-// 8 ms in a 1 ms call), so the one that is loaded is looked up instead of linked.
+// torch brings its own OpenMP runtime. A second one of ours would fight it for the cores (on two
+// cores: spikes of 8 ms in a 1 ms call), so the one that is loaded is looked up instead of linked.
 struct Pool {
   using Parallel = void (*)(void (*)(void*), void*, unsigned, unsigned);
   using MaxThreads = int (*)();

@@ -6,9 +6,11 @@
 
 namespace eft {
 
-// Calls task(context, row) for each row in [0, num_rows), on at most `max_threads` threads (0: the pool's own number).
-// On the calling thread alone where no pool is loaded, or one thread was asked for.
-void for_each_row(int64_t num_rows, int max_threads, void (*task)(void* context, int64_t row), void* context);
+// Calls task(context, row) for each row in [0, num_rows), on at most `max_threads` threads (0: the
+// pool's own number). On the calling thread alone where no pool is loaded, or one thread was asked
+// for.
+void for_each_row(int64_t num_rows, int max_threads, void (*task)(void* context, int64_t row),
+                  void* context);
 
 }  // namespace eft
 #endif  // EFT_CPU_PARALLEL_H_

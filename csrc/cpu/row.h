@@ -1,4 +1,5 @@
-// Fills a Row: scaled logits, their maxima by block, integer masses by tile, all while the tile is in L1.
+// Fills a Row: scaled logits, their maxima by block, integer masses by tile, all while the tile is
+// in L1.
 #ifndef EFT_CPU_ROW_H_
 #define EFT_CPU_ROW_H_
 
@@ -8,7 +9,9 @@
 namespace eft {
 namespace {
 
-inline int tile_length(int64_t n, int64_t first) { return int(n - first < kTile ? n - first : kTile); }
+inline int tile_length(int64_t n, int64_t first) {
+  return int(n - first < kTile ? n - first : kTile);
+}
 inline int64_t num_tiles(const Row& row) { return (row.n + kTile - 1) / kTile; }
 inline int64_t num_blocks(const Row& row) { return (row.n + kBlock - 1) / kBlock; }
 
@@ -38,8 +41,8 @@ inline uint64_t mass_of(const float* t, int n, float a) {
   return sum;
 }
 
-// `mixer(first, count, out)` writes unscaled logits of a tile. Masses are formed only where asked for, and not for
-// tiles that are already known to be shifted out (a_T < A - 51).
+// `mixer(first, count, out)` writes unscaled logits of a tile. Masses are formed only where asked
+// for, and not for tiles that are already known to be shifted out (a_T < A - 51).
 template <class Mixer>
 void fill_row(const Mixer& mixer, float c, bool masses, Row& row) {
   row.max_t = -INFINITY;

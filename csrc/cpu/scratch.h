@@ -1,4 +1,5 @@
-// What one thread needs to work on one row; kept per thread and grown, so the steady state allocates nothing.
+// What one thread needs to work on one row; kept per thread and grown, so the steady state
+// allocates nothing.
 #ifndef EFT_CPU_SCRATCH_H_
 #define EFT_CPU_SCRATCH_H_
 
@@ -8,7 +9,8 @@
 
 namespace eft {
 
-constexpr int kBlock = 64;  // tokens per entry of the maxima: one cache line of bytes, four AVX-512 registers
+constexpr int kBlock =
+    64;  // tokens per entry of the maxima: one cache line of bytes, four AVX-512 registers
 
 // A token under consideration; `key` sorts by the rank: t descending, then id ascending.
 struct Candidate {
@@ -18,10 +20,11 @@ struct Candidate {
 
 // One row of scaled logits and its summary by blocks of 64 and tiles of 1024 tokens.
 struct Row {
-  float* t;               // [n], excluded tokens are -inf
-  float* block_max;       // [ceil(n / 64)]
-  float* tile_reference;  // [ceil(n / 1024)], a_T = the largest floor(t); -inf where all are excluded
-  uint64_t* tile_mass;    // [ceil(n / 1024)], W_T
+  float* t;          // [n], excluded tokens are -inf
+  float* block_max;  // [ceil(n / 64)]
+  float*
+      tile_reference;   // [ceil(n / 1024)], a_T = the largest floor(t); -inf where all are excluded
+  uint64_t* tile_mass;  // [ceil(n / 1024)], W_T
   int64_t n;
   float max_t;
   float reference;  // A
@@ -30,8 +33,8 @@ struct Row {
 
 class Scratch {
  public:
-  // Bytes for rows of n tokens. `Row rows[2]`: the step's own row and, where asked for, a second one
-  // (the defining model of conservative re-weighting, or the unscaled mixture of the details).
+  // Bytes for rows of n tokens. `Row rows[2]`: the step's own row and, where asked for, a second
+  // one (the defining model of conservative re-weighting, or the unscaled mixture of the details).
   static uint64_t bytes(int64_t n);
   bool reserve(int64_t n);  // false when out of memory
   Row row(int which, int64_t n);

@@ -1,4 +1,5 @@
-// Filters. Each keeps a prefix of the rank (t descending, then id ascending), so a filter is one (t, id) limit.
+// Filters. Each keeps a prefix of the rank (t descending, then id ascending), so a filter is one
+// (t, id) limit.
 #ifndef EFT_CPU_SELECT_H_
 #define EFT_CPU_SELECT_H_
 
@@ -75,7 +76,9 @@ struct Survivors {
   void shrink(const Limit& next) {
     limit = stricter(limit, next);
     if (!listed()) return;
-    const auto outside = [this](const Candidate& c) { return !keeps(limit, key_t(c.key), key_id(c.key)); };
+    const auto outside = [this](const Candidate& c) {
+      return !keeps(limit, key_t(c.key), key_id(c.key));
+    };
     count = std::remove_if(tokens, tokens + count, outside) - tokens;
   }
 };
@@ -83,7 +86,8 @@ struct Survivors {
 // top_k: everything at or above the k-th largest t.
 inline void keep_top_k(const Row& row, int64_t k, float* values, Survivors& s) {
   if (k >= row.n) return;
-  // The k-th largest block maximum has k tokens at or above it, so the k-th largest token is no lower.
+  // The k-th largest block maximum has k tokens at or above it, so the k-th largest token is no
+  // lower.
   float at_least = -0x1.fffffep127f;
   if (k <= num_blocks(row)) {
     std::copy(row.block_max, row.block_max + num_blocks(row), values);
@@ -96,8 +100,9 @@ inline void keep_top_k(const Row& row, int64_t k, float* values, Survivors& s) {
   s.shrink({key_t(s.tokens[k - 1].key), kLastId});
 }
 
-// The shortest prefix of the rank whose mass reaches `target`, by halving: nth_element splits at the median,
-// the sum of the better half says which half the boundary is in. The candidates' mass must reach the target.
+// The shortest prefix of the rank whose mass reaches `target`, by halving: nth_element splits at
+// the median, the sum of the better half says which half the boundary is in. The candidates' mass
+// must reach the target.
 inline Limit nucleus_limit(Candidate* c, int64_t n, uint64_t target) {
   int64_t low = 0, high = n;
   uint64_t above = 0;

@@ -53,7 +53,8 @@ int run(const eft_step* step, int isa, int max_threads, float* z, int64_t z_row_
   if (const int error = check_step(step)) return error;
   const StepIsa* chosen = isa <= eft_cpu_best_isa() ? kernels(isa) : nullptr;
   if (!chosen) {
-    return fail(EFT_UNSUPPORTED, "isa: expected 0 to %d on this processor, got %d", eft_cpu_best_isa(), isa);
+    return fail(EFT_UNSUPPORTED, "isa: expected 0 to %d on this processor, got %d",
+                eft_cpu_best_isa(), isa);
   }
   Job job(*step, *chosen, z, z_row_stride);
   const bool small = step->num_rows * step->vocab_size * step->num_models < kWorthSharing;
@@ -73,8 +74,9 @@ extern "C" int eft_cpu_best_isa(void) {
   static const int best = [] {
     __builtin_cpu_init();
     const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-    const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+    const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&
+                        __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+                        __builtin_cpu_supports("avx512vl");
     return avx512 ? EFT_ISA_AVX512 : avx2 ? EFT_ISA_AVX2 : EFT_ISA_PORTABLE;
   }();
   return best;
@@ -83,7 +85,9 @@ extern "C" int eft_cpu_best_isa(void) {
 #endif
 }
 
-extern "C" uint64_t eft_cpu_scratch_bytes(int64_t vocab_size) { return eft::Scratch::bytes(vocab_size); }
+extern "C" uint64_t eft_cpu_scratch_bytes(int64_t vocab_size) {
+  return eft::Scratch::bytes(vocab_size);
+}
 
 extern "C" int eft_step_cpu(const eft_step* step, int isa, int max_threads) {
   if (step && !step->tokens) return eft::fail(EFT_BAD_ARGUMENT, "tokens: null");

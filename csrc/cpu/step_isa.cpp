@@ -1,5 +1,6 @@
-// One row of the step on the CPU. Compiled three times with different instruction sets; EFT_ISA names the copy.
-// The loops are plain and vectorised by the compiler; no operation may be fused or reordered
+// One row of the step on the CPU. Compiled three times with different instruction sets; EFT_ISA
+// names the copy. The loops are plain and vectorised by the compiler; no operation may be fused or
+// reordered
 // (-ffp-contract=off, no -ffast-math), so all copies draw the same tokens.
 #include "cpu/step_isa.h"
 
@@ -28,7 +29,8 @@ bool wants_temperature_one(const eft_details& d) {
 }
 
 template <class Mixer>
-void sample_row(const eft_step& step, int64_t row, const RowOptions& o, const Mixer& mixture, Scratch& scratch) {
+void sample_row(const eft_step& step, int64_t row, const RowOptions& o, const Mixer& mixture,
+                Scratch& scratch) {
   Row work = scratch.row(0, step.vocab_size);
   const eft_details& d = step.details;
   fill_row(mixture, o.scale, !o.greedy, work);
@@ -46,7 +48,9 @@ void sample_row(const eft_step& step, int64_t row, const RowOptions& o, const Mi
     if (!unfiltered(o)) survivor_masses(s, work);
     const uint64_t mass = total_mass(work);
     token = draw(work, s.limit, mass, random_bits(o.seed, o.position, 0, kSample));
-    if (d.logprobs) logprob = float(kLn2 * ((double(work.t[token]) - work.reference) + 40.0 - ::log2(double(mass))));
+    if (d.logprobs)
+      logprob =
+          float(kLn2 * ((double(work.t[token]) - work.reference) + 40.0 - ::log2(double(mass))));
     if (d.kept) kept = count_kept(work, s);
   }
   step.tokens[row] = token;
@@ -56,9 +60,11 @@ void sample_row(const eft_step& step, int64_t row, const RowOptions& o, const Mi
   if (wants_temperature_one(d)) temperature_one_details(step, row, mixture, token, work, scratch);
 }
 
-// Calls `use` with the row's mixture. False where the row's options or a model's logits are invalid.
+// Calls `use` with the row's mixture. False where the row's options or a model's logits are
+// invalid.
 template <class Use>
-bool with_mixture(const eft_step& step, int64_t row, const RowOptions& o, Scratch& scratch, const Use& use) {
+bool with_mixture(const eft_step& step, int64_t row, const RowOptions& o, Scratch& scratch,
+                  const Use& use) {
   if (!o.valid) return false;
   if (!step.conservative || o.conservative_top_p == kWhole) {
     use(Mixture{step, o, row, scratch.staging()});

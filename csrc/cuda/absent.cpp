@@ -1,4 +1,5 @@
-// Stands in where no CUDA compiler was found: the same interface, and a sentence that says what is missing.
+// Stands in where no CUDA compiler was found: the same interface, and a sentence that says what is
+// missing.
 #include "common/error.h"
 
 extern "C" int eft_step_cuda(const eft_step*, void*) {

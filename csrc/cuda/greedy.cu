@@ -1,5 +1,5 @@
-// The greedy step on CUDA: one block a row, the mixture and its first maximum in one read of the K rows.
-// The sampling kernels come on top of this path (docs/gpu.md says what has run on which GPU).
+// The greedy step on CUDA: one block a row, the mixture and its first maximum in one read of the K
+// rows. The sampling kernels come on top of this path (docs/gpu.md says what has run on which GPU).
 #include <cuda_runtime.h>
 
 #include "common/dtype.h"
@@ -38,13 +38,15 @@ __device__ Best better(Best a, Best b) { return {a.key > b.key ? a.key : b.key, 
 
 __device__ Best warp_best(Best best) {
   for (int lane = 16; lane; lane /= 2) {
-    const Best other = {__shfl_xor_sync(0xffffffffu, best.key, lane), __shfl_xor_sync(0xffffffffu, best.bad, lane)};
+    const Best other = {__shfl_xor_sync(0xffffffffu, best.key, lane),
+                        __shfl_xor_sync(0xffffffffu, best.bad, lane)};
     best = better(best, other);
   }
   return best;
 }
 
-__device__ void consider(const eft_step& step, const float* weights, int64_t row, int64_t i, Best& best) {
+__device__ void consider(const eft_step& step, const float* weights, int64_t row, int64_t i,
+                         Best& best) {
   if (step.allowed) {
     const uint32_t word = uint32_t(step.allowed[row * step.allowed_row_stride + i / 32]);
     if (!(word >> (i % 32) & 1)) return;
@@ -69,7 +71,8 @@ __global__ void __launch_bounds__(kThreads) greedy_kernel(const __grid_constant_
 
   Best best = {0, 0};
   if (options.valid) {
-    for (int64_t i = threadIdx.x; i < step.vocab_size; i += kThreads) consider(step, options.weights, row, i, best);
+    for (int64_t i = threadIdx.x; i < step.vocab_size; i += kThreads)
+      consider(step, options.weights, row, i, best);
   }
   best = warp_best(best);
   if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = best;
@@ -98,13 +101,18 @@ extern "C" int eft_step_cuda(const eft_step* step, void* stream) {
   if (const int error = check_step(step)) return error;
   if (!step->tokens) return fail(EFT_BAD_ARGUMENT, "tokens: null");
   if (!is_greedy(*step) || !wants_only_status(step->details)) {
-    return fail(EFT_UNSUPPORTED, "cuda: this build has the greedy step without details (temperature 0 for all rows)");
+    return fail(
+        EFT_UNSUPPORTED,
+        "cuda: this build has the greedy step without details (temperature 0 for all rows)");
   }
   // The grid's first dimension holds 2^31 - 1 blocks.
-  if (step->num_rows > INT32_MAX) return fail(EFT_BAD_ARGUMENT, "num_rows: expected at most 2^31 - 1");
-  greedy_kernel<<<unsigned(step->num_rows), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(*step);
+  if (step->num_rows > INT32_MAX)
+    return fail(EFT_BAD_ARGUMENT, "num_rows: expected at most 2^31 - 1");
+  greedy_kernel<<<unsigned(step->num_rows), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(
+      *step);
   const cudaError_t error = cudaGetLastError();
-  return error == cudaSuccess ? EFT_OK : fail(EFT_DEVICE_ERROR, "cuda: %s", cudaGetErrorString(error));
+  return error == cudaSuccess ? EFT_OK
+                              : fail(EFT_DEVICE_ERROR, "cuda: %s", cudaGetErrorString(error));
 }
 
 extern "C" int eft_cuda_built(void) { return 1; }

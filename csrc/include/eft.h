@@ -1,7 +1,8 @@
 // The C interface of libeft: addresses, strides and a stream. No torch, no Python, no C++ types.
 //
-// One call describes one step of emulated fine-tuning: K logits tensors [num_rows, vocab_size] are mixed,
-// filtered and sampled. What is computed is defined in docs/numerics.md, bit for bit on every backend.
+// One call describes one step of emulated fine-tuning: K logits tensors [num_rows, vocab_size] are
+// mixed, filtered and sampled. What is computed is defined in docs/numerics.md, bit for bit on
+// every backend.
 #ifndef EFT_H_
 #define EFT_H_
 
@@ -15,7 +16,13 @@ extern "C" {
 #define EFT_MAX_MODELS 4
 
 // Returned by every entry point; the sentence that goes with it is eft_last_error().
-enum { EFT_OK = 0, EFT_BAD_ARGUMENT = 1, EFT_UNSUPPORTED = 2, EFT_DEVICE_ERROR = 3, EFT_NO_MEMORY = 4 };
+enum {
+  EFT_OK = 0,
+  EFT_BAD_ARGUMENT = 1,
+  EFT_UNSUPPORTED = 2,
+  EFT_DEVICE_ERROR = 3,
+  EFT_NO_MEMORY = 4
+};
 
 enum { EFT_BF16 = 0, EFT_FP16 = 1, EFT_FP32 = 2 };
 
@@ -87,10 +94,12 @@ typedef struct {
 EFT_API const char* eft_version(void);
 EFT_API const char* eft_last_error(void);  // of the calling thread
 
-// CPU. `isa` is one of EFT_ISA_*; rows are shared among at most `max_threads` threads of the OpenMP pool that
-// the process already runs (0: as many as it would use), small work stays on the calling thread.
+// CPU. `isa` is one of EFT_ISA_*; rows are shared among at most `max_threads` threads of the OpenMP
+// pool that the process already runs (0: as many as it would use), small work stays on the calling
+// thread.
 EFT_API int eft_step_cpu(const eft_step* step, int isa, int max_threads);
-// z, the mixture's logits, fp32 [num_rows, vocab_size]; excluded tokens are -inf. Reads the fields up to bias.
+// z, the mixture's logits, fp32 [num_rows, vocab_size]; excluded tokens are -inf. Reads the fields
+// up to bias.
 EFT_API int eft_combine_cpu(const eft_step* step, float* z, int64_t z_row_stride, int isa);
 EFT_API int eft_cpu_best_isa(void);
 EFT_API uint64_t eft_cpu_scratch_bytes(int64_t vocab_size);

@@ -1,4 +1,5 @@
-// Addresses into calls, error codes into exceptions: all that Python sees of libeft. No tensor types here.
+// Addresses into calls, error codes into exceptions: all that Python sees of libeft. No tensor
+// types here.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -13,20 +14,26 @@ namespace py = pybind11;
 namespace {
 
 using Address = std::uintptr_t;
-using Logits = std::tuple<Address, int64_t, int>;    // data, row stride, dtype
-using Real = std::tuple<float, Address, int64_t>;    // value, rows, stride
-using Integer = std::tuple<int64_t, Address>;        // value, rows
-using Strided = std::tuple<Address, int64_t>;        // data, row stride
-using Details = std::tuple<Address, Address, Address, Address, Address, Address, Address, Address, int>;
-using Conservative = std::tuple<int, bool, Real>;    // 1 + defining model (0 off), drop outside, top_p
+using Logits = std::tuple<Address, int64_t, int>;  // data, row stride, dtype
+using Real = std::tuple<float, Address, int64_t>;  // value, rows, stride
+using Integer = std::tuple<int64_t, Address>;      // value, rows
+using Strided = std::tuple<Address, int64_t>;      // data, row stride
+using Details =
+    std::tuple<Address, Address, Address, Address, Address, Address, Address, Address, int>;
+using Conservative =
+    std::tuple<int, bool, Real>;  // 1 + defining model (0 off), drop outside, top_p
 
 template <class T>
 T* at(Address address) {
   return reinterpret_cast<T*>(address);
 }
 
-eft_real real(const Real& r) { return {at<const float>(std::get<1>(r)), std::get<2>(r), std::get<0>(r)}; }
-eft_integer integer(const Integer& i) { return {at<const int64_t>(std::get<1>(i)), std::get<0>(i)}; }
+eft_real real(const Real& r) {
+  return {at<const float>(std::get<1>(r)), std::get<2>(r), std::get<0>(r)};
+}
+eft_integer integer(const Integer& i) {
+  return {at<const int64_t>(std::get<1>(i)), std::get<0>(i)};
+}
 
 void check(int code) {
   if (code == EFT_OK) return;
@@ -43,8 +50,9 @@ void check(int code) {
   throw std::runtime_error(message);
 }
 
-eft_step mixture(int64_t num_rows, int64_t vocab_size, const std::vector<Logits>& logits, const std::vector<Real>& weights,
-                 const Strided& bias, const Strided& allowed, const Conservative& conservative) {
+eft_step mixture(int64_t num_rows, int64_t vocab_size, const std::vector<Logits>& logits,
+                 const std::vector<Real>& weights, const Strided& bias, const Strided& allowed,
+                 const Conservative& conservative) {
   if (logits.size() > EFT_MAX_MODELS || logits.size() != weights.size()) {
     throw py::value_error("logits: expected 1 to 4 models and as many weights");
   }
@@ -53,7 +61,8 @@ eft_step mixture(int64_t num_rows, int64_t vocab_size, const std::vector<Logits>
   step.vocab_size = vocab_size;
   step.num_models = int32_t(logits.size());
   for (size_t k = 0; k < logits.size(); ++k) {
-    step.logits[k] = {at<const void>(std::get<0>(logits[k])), std::get<1>(logits[k]), std::get<2>(logits[k])};
+    step.logits[k] = {at<const void>(std::get<0>(logits[k])), std::get<1>(logits[k]),
+                      std::get<2>(logits[k])};
     step.weights[k] = real(weights[k]);
   }
   step.temperature.value = step.top_p.value = step.conservative_top_p.value = 1.0f;
@@ -68,10 +77,11 @@ eft_step mixture(int64_t num_rows, int64_t vocab_size, const std::vector<Logits>
 }
 
 // isa_or_stream: EFT_ISA_* on the CPU, the stream's address on CUDA.
-void step(bool cuda, Address isa_or_stream, int64_t num_rows, int64_t vocab_size, const std::vector<Logits>& logits,
-          const std::vector<Real>& weights, const Strided& bias, const Strided& allowed,
-          const Conservative& conservative, const Real& temperature, const Integer& top_k, const Real& top_p,
-          const Real& min_p, const Integer& seed, const Integer& position, Address tokens, const Details& details) {
+void step(bool cuda, Address isa_or_stream, int64_t num_rows, int64_t vocab_size,
+          const std::vector<Logits>& logits, const std::vector<Real>& weights, const Strided& bias,
+          const Strided& allowed, const Conservative& conservative, const Real& temperature,
+          const Integer& top_k, const Real& top_p, const Real& min_p, const Integer& seed,
+          const Integer& position, Address tokens, const Details& details) {
   eft_step s = mixture(num_rows, vocab_size, logits, weights, bias, allowed, conservative);
   s.temperature = real(temperature);
   s.top_k = integer(top_k);
@@ -80,13 +90,16 @@ void step(bool cuda, Address isa_or_stream, int64_t num_rows, int64_t vocab_size
   s.seed = integer(seed);
   s.position = integer(position);
   s.tokens = at<int64_t>(tokens);
-  const auto& [logprobs, raw, model, entropy, kept, top_ids, top_logprobs, status, num_top] = details;
-  s.details = {at<float>(logprobs), at<float>(raw),          at<float>(model),    at<float>(entropy), at<int32_t>(kept),
-               at<int64_t>(top_ids), at<float>(top_logprobs), at<int32_t>(status), num_top};
+  const auto& [logprobs, raw, model, entropy, kept, top_ids, top_logprobs, status, num_top] =
+      details;
+  s.details = {at<float>(logprobs),     at<float>(raw),      at<float>(model),
+               at<float>(entropy),      at<int32_t>(kept),   at<int64_t>(top_ids),
+               at<float>(top_logprobs), at<int32_t>(status), num_top};
   int code;
   {
     py::gil_scoped_release release;
-    code = cuda ? eft_step_cuda(&s, at<void>(isa_or_stream)) : eft_step_cpu(&s, int(isa_or_stream), 0);
+    code =
+        cuda ? eft_step_cuda(&s, at<void>(isa_or_stream)) : eft_step_cpu(&s, int(isa_or_stream), 0);
   }
   check(code);
 }

@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -56,16 +56,26 @@ def make(out: Path, seed: int, recipe: Recipe, console: Console) -> Report:
     with Progress(*columns, console=console, speed_estimate_period=120) as progress:
         bar = progress.add_task("", total=total)
 
-        def stage(name: str, model: LlamaForCausalLM, stage: Stage, batches: Iterator[Batch]) -> None:
+        def train(name: str, model: LlamaForCausalLM, stage: Stage, batches: Iterator[Batch]) -> None:
             progress.update(bar, description=name)
             cost = _cost(model)
-            report[name] = _run(model, stage, batches, lambda: progress.advance(bar, cost))
-            console.log(f"{name}: loss {report[name]['losses']} in {report[name]['seconds']} s")
+            begin = time.perf_counter()
+            losses = fit(model, batches, stage, lambda: progress.advance(bar, cost))
+            seconds = time.perf_counter() - begin
+            report[name] = {
+                "parameters": model.num_parameters(),
+                "steps": stage.steps,
+                "losses": [round(loss, 4) for loss in losses],
+                "seconds": round(seconds, 1),
+            }
+            console.log(
+                f"{name}: {stage.steps} steps, loss {losses[0]:.3f} to {losses[-1]:.3f}, {seconds:.0f} s"
+            )
             _save(model, tokenizer, out / name)
 
         for size, model, pretrain, tune in plan:
-            stage(f"{size}-base", model, pretrain, pretraining_batches(world, tokenizer, recipe, seed))
-            stage(f"{size}-tuned", model, tune, tuning_batches(world, tokenizer, recipe, seed))
+            train(f"{size}-base", model, pretrain, pretraining_batches(world, tokenizer, recipe, seed))
+            train(f"{size}-tuned", model, tune, tuning_batches(world, tokenizer, recipe, seed))
     about = {
         "seed": seed,
         "recipe": asdict(recipe),
@@ -82,19 +92,6 @@ def make(out: Path, seed: int, recipe: Recipe, console: Console) -> Report:
 def _cost(model: LlamaForCausalLM) -> float:
     """Time per step in units of the progress bar: a fixed part and one that grows with the parameters."""
     return 1 + model.num_parameters() / 100_000
-
-
-def _run(
-    model: LlamaForCausalLM, stage: Stage, batches: Iterator[Batch], tick: Callable[[], None]
-) -> dict[str, object]:
-    start = time.perf_counter()
-    losses = fit(model, batches, stage, tick)
-    return {
-        "parameters": model.num_parameters(),
-        "steps": stage.steps,
-        "losses": [round(loss, 4) for loss in losses],
-        "seconds": round(time.perf_counter() - start, 1),
-    }
 
 
 def _save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:

@@ -1,9 +1,18 @@
 """Operations on logits: check, choose a backend, launch. Nothing here knows of models."""
 
 from eft_ext.ops import reference
-from eft_ext.ops.backends import Backend, backends
+from eft_ext.ops.backend import Backend, backends
 from eft_ext.ops.details import StepDetails
 from eft_ext.ops.native import force_isa
 from eft_ext.ops.step import combine, fused_mix, fused_step
 
-__all__ = ["Backend", "StepDetails", "backends", "combine", "force_isa", "fused_mix", "fused_step", "reference"]
+__all__ = [
+    "Backend",
+    "StepDetails",
+    "backends",
+    "combine",
+    "force_isa",
+    "fused_mix",
+    "fused_step",
+    "reference",
+]

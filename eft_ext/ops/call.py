@@ -19,6 +19,7 @@ from eft_ext.ops.inputs import (
     real,
     resolve_vocab_size,
 )
+from eft_ext.ops.seeds import seed_and_position
 
 SETS = ("large", "tuned", "base")
 OFF = Real(1.0)
@@ -105,23 +106,34 @@ def beta_weights(beta: float | Tensor, scale: float | Tensor | None, logits: Seq
     return [Real(1.0), w, minus] if scale is None else [w, Real(1.0), minus]
 
 
+def is_traced(logits: Sequence[Tensor]) -> bool:
+    """True where the call must appear as an operator: under tracing, dispatch modes, or with tensor subclasses."""
+    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
+        return True
+    return any(type(x) is not Tensor and type(x) is not torch.nn.Parameter for x in logits)
+
+
 def sampling(
     mix: Mixture,
-    temperature: Real,
+    temperature: float | Tensor,
     top_k: int | Tensor,
     top_p: float | Tensor,
     min_p: float | Tensor,
-    seed: Integer,
-    position: Integer,
+    seed: int | Tensor | None,
+    position: int | Tensor | None,
+    generator: torch.Generator | None,
 ) -> Sampling:
+    """Checks the options and finds every row's seed, drawing one where none was given."""
     batch, device = mix.batch, mix.device
+    heat = real("temperature", temperature, batch, device, 0)
+    traced = is_traced(mix.logits)
+    seeds = seed_and_position(seed, position, generator, heat, batch, device, traced)
     return Sampling(
-        temperature,
+        heat,
         integer("top_k", top_k, batch, device),
         real("top_p", top_p, batch, device, 0, 1),
         real("min_p", min_p, batch, device, 0, 1),
-        seed,
-        position,
+        *seeds,
     )
 
 
@@ -131,7 +143,9 @@ def models(logits: Sequence[Tensor]) -> list[str]:
 
 def checked(logits: Sequence[Tensor]) -> Sequence[Tensor]:
     if isinstance(logits, Tensor):
-        raise TypeError(f"logits: expected a sequence of 1 to 4 tensors [batch, vocab], got one tensor {list(logits.shape)}")
+        raise TypeError(
+            f"logits: expected a sequence of 1 to 4 tensors [batch, vocab], got one tensor {list(logits.shape)}"
+        )
     check_logits(models(logits), logits)
     return logits
 
@@ -171,5 +185,5 @@ def unflatten(arguments: Sequence[Any]) -> tuple[Mixture, Sampling | None]:
     rest = arguments[_NUM_MIXTURE:]
     if not rest:
         return mix, None
-    kinds = (Real, Integer, Real, Real, Integer, Integer)
-    return mix, Sampling(*(kind(*rest[2 * i : 2 * i + 2]) for i, kind in enumerate(kinds)))
+    heat, top_k, top_p, min_p, seed, position = (rest[i : i + 2] for i in range(0, 12, 2))
+    return mix, Sampling(Real(*heat), Integer(*top_k), Real(*top_p), Real(*min_p), Integer(*seed), Integer(*position))

@@ -83,7 +83,12 @@ def _rows_of(name: str, option: Tensor, batch: int, device: torch.device) -> Ten
 
 
 def real(
-    name: str, option: float | Tensor, batch: int, device: torch.device, low: float = -math.inf, high: float = math.inf
+    name: str,
+    option: float | Tensor,
+    batch: int,
+    device: torch.device,
+    low: float = -math.inf,
+    high: float = math.inf,
 ) -> Real:
     """A floating option as fp32; a scalar must be finite and in [low, high]."""
     if isinstance(option, Tensor):
@@ -98,18 +103,16 @@ def real(
     return Real(float(option))
 
 
-def integer(
-    name: str, option: int | Tensor, batch: int, device: torch.device, low: int | None = 0
-) -> Integer:
+def integer(name: str, option: int | Tensor, batch: int, device: torch.device, low: int | None = 0) -> Integer:
     """An integer option as int64; a scalar must be at least `low` (None: any 64 bits, as for a seed)."""
     if isinstance(option, Tensor):
         if option.dtype not in (torch.int64, torch.int32, torch.int16, torch.uint8, torch.int8):
             raise TypeError(f"{name}: expected an integer tensor, got {option.dtype}")
         return Integer(0, _rows_of(name, option, batch, device).to(torch.int64).contiguous())
-    if isinstance(option, bool) or not (isinstance(option, int | torch.SymInt) or hasattr(option, "__index__")):
+    if isinstance(option, bool) or not hasattr(option, "__index__"):
         raise TypeError(f"{name}: expected an integer or a tensor [{batch}], got {type(option).__name__}")
-    if not isinstance(option, torch.SymInt):
-        option = option.__index__()
+    if not isinstance(option, int | torch.SymInt):
+        option = option.__index__()  # numpy's integers
     if low is None:
         if not -(2**63) <= option < 2**64:
             raise ValueError(f"{name}: expected a 64-bit integer, got {option}")
@@ -133,9 +136,7 @@ def check_allowed(allowed: Tensor, batch: int, vocab_size: int, device: torch.de
     """int32 [B, ceil(V/32)] bitmask (xgrammar's layout), contiguous last dimension."""
     words = (vocab_size + 31) // 32
     if not isinstance(allowed, Tensor) or allowed.dtype != torch.int32:
-        raise TypeError(
-            f"allowed: expected an int32 bitmask, got {getattr(allowed, 'dtype', type(allowed).__name__)}"
-        )
+        raise TypeError(f"allowed: expected an int32 bitmask, got {getattr(allowed, 'dtype', type(allowed).__name__)}")
     if allowed.dim() != 2 or allowed.shape[0] != batch or allowed.shape[1] < words:
         raise ValueError(f"allowed: expected shape [{batch}, {words}], got {list(allowed.shape)}")
     return _check_placed("allowed", allowed, device)

@@ -1,6 +1,6 @@
 """The step as operators of `torch.library`, for tracing: `torch.compile`, `torch.export`, fake tensors.
 
-Eager calls go around them (`is_traced`): an operator costs four microseconds a call, the binding a half.
+Eager calls go around them (`call.is_traced`): an operator costs four microseconds a call, the binding a half.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eft_ext.ops.backends import choose
+from eft_ext.ops.backend import choose
 from eft_ext.ops.call import MIXTURE_SCHEMA, SAMPLING_SCHEMA, Mixture, Sampling, flatten, unflatten
 from eft_ext.ops.details import StepDetails
 
@@ -93,13 +93,6 @@ def _fake_step_details(*arguments: Any) -> tuple[Tensor, ...]:
 @torch.library.register_fake("eft_ext::combine", lib=_library)
 def _fake_combine(*arguments: Any) -> Tensor:
     return new_mixed(unflatten(arguments[:-1])[0])
-
-
-def is_traced(logits: Sequence[Tensor]) -> bool:
-    """True where the call must appear as an operator: under tracing, dispatch modes, or with tensor subclasses."""
-    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
-        return True
-    return any(type(x) is not Tensor and type(x) is not torch.nn.Parameter for x in logits)
 
 
 def traced_step(mix: Mixture, draw: Sampling, backend: str) -> Tensor:

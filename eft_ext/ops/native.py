@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from typing import Any
 
@@ -12,13 +13,13 @@ from eft_ext.ops.call import Mixture, Sampling
 from eft_ext.ops.details import StepDetails
 from eft_ext.ops.inputs import DTYPES, Integer, Real
 
+_native: Any = None
+IMPORT_ERROR = ""
 try:
     # After torch: libeft shares the OpenMP pool that torch has loaded.
-    from eft_ext import _native
+    _native = importlib.import_module("eft_ext._native")
 except ImportError as error:  # a source tree that was not built
-    _native, IMPORT_ERROR = None, str(error)
-else:
-    IMPORT_ERROR = ""
+    IMPORT_ERROR = str(error)
 
 ISA = {"auto": 0, "portable": 1, "avx2": 2, "avx512": 3}
 _forced = {"isa": os.environ.get("EFT_CPU_ISA", "auto")}

@@ -38,7 +38,9 @@ def seed_and_position(
 
 def _drawn(generator: torch.Generator | None, batch: int, device: torch.device, tracing: bool) -> Integer:
     if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
-        raise ValueError("seed: expected a tensor on the device during graph capture, got None (a replay would repeat it)")
+        raise ValueError(
+            "seed: expected a tensor on the device during graph capture, got None (a replay would repeat it)"
+        )
     if tracing:
         # One seed a row: a scalar would have to leave the graph.
         return Integer(0, torch.randint(_LOW, _HIGH, (batch,), dtype=torch.int64).to(device))

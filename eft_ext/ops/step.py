@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from eft_ext.ops import library
-from eft_ext.ops.backends import choose
-from eft_ext.ops.call import (
-    Mixture,
-    Weights,
-    beta_weights,
-    checked,
-    given_weights,
-    mixture,
-    models,
-    sampling,
-)
+from eft_ext.ops.call import Weights, beta_weights, checked, given_weights, mixture, models, sampling
 from eft_ext.ops.details import Conservative, StepDetails
-from eft_ext.ops.inputs import check_logits, check_out, real
-from eft_ext.ops.seeds import seed_and_position
+from eft_ext.ops.inputs import check_logits
+from eft_ext.ops.launch import Results, launch, launch_combine
 
 EFT_NAMES = ("large", "tuned", "base")
 
@@ -53,7 +42,7 @@ def fused_step(
     out: Tensor | None = None,
     details_out: StepDetails | None = None,
     workspace: Tensor | None = None,
-):
+) -> Any:  # Tensor, or StepDetails where details are asked for
     """Samples one token per row from the emulated fine-tuned model (Mitchell et al. 2023, arXiv 2310.12962).
 
     The mixture is z = large + beta * (tuned - base), or with `scale` z = tuned + scale * (large - base); then
@@ -108,8 +97,8 @@ def fused_step(
         raise ValueError("scale: expected none beside beta (they are two different forms), got both")
     weights = beta_weights(1.0 if beta is None else beta, scale, logits)
     mix = mixture(EFT_NAMES, logits, weights, vocab_size, conservative, bias, allowed)
-    options = (temperature, top_k, top_p, min_p, seed, position, generator)
-    return _run(mix, *options, backend, return_details, top_logprobs, out, details_out, workspace)
+    draw = sampling(mix, temperature, top_k, top_p, min_p, seed, position, generator)
+    return launch(mix, draw, backend, Results(return_details, top_logprobs, out, details_out, workspace))
 
 
 def fused_mix(
@@ -132,7 +121,7 @@ def fused_mix(
     out: Tensor | None = None,
     details_out: StepDetails | None = None,
     workspace: Tensor | None = None,
-):
+) -> Any:  # Tensor, or StepDetails where details are asked for
     """Samples one token per row from z = sum_k weights_k * logits_k.
 
     K = 1 is plain sampling, K = 2 contrastive decoding, classifier-free guidance or decoding-time realignment, K = 3
@@ -145,8 +134,8 @@ def fused_mix(
     """
     logits = checked(logits)
     mix = mixture(models(logits), logits, given_weights(weights, logits), vocab_size, None, bias, allowed)
-    options = (temperature, top_k, top_p, min_p, seed, position, generator)
-    return _run(mix, *options, backend, return_details, top_logprobs, out, details_out, workspace)
+    draw = sampling(mix, temperature, top_k, top_p, min_p, seed, position, generator)
+    return launch(mix, draw, backend, Results(return_details, top_logprobs, out, details_out, workspace))
 
 
 def combine(
@@ -174,85 +163,4 @@ def combine(
             raise ValueError(f"conservative_top_p: expected large, tuned and base, got {len(logits)} models")
         conservative = Conservative(conservative_top_p, conservative_set, conservative_outside)
     mix = mixture(models(logits), logits, given_weights(weights, logits), vocab_size, conservative, bias, allowed)
-    if library.is_traced(logits):
-        return library.traced_combine(mix, backend)
-    z = library.new_mixed(mix)
-    choose(backend, mix, None, details=False).combine(mix, z)
-    return z
-
-
-def _run(
-    mix: Mixture,
-    temperature: float | Tensor,
-    top_k: int | Tensor,
-    top_p: float | Tensor,
-    min_p: float | Tensor,
-    seed: int | Tensor | None,
-    position: int | Tensor | None,
-    generator: torch.Generator | None,
-    backend: str,
-    return_details: bool,
-    top_logprobs: int,
-    out: Tensor | None,
-    details_out: StepDetails | None,
-    workspace: Tensor | None,
-) -> Tensor | StepDetails:
-    batch, device = mix.batch, mix.device
-    traced = library.is_traced(mix.logits)
-    heat = real("temperature", temperature, batch, device, 0)
-    seeds = seed_and_position(seed, position, generator, heat, batch, device, traced)
-    draw = sampling(mix, heat, top_k, top_p, min_p, *seeds)
-    num_top = _num_top(mix, top_logprobs, return_details, details_out)
-    _check_outputs(mix, num_top, out, details_out, workspace)
-    details = return_details or details_out is not None
-    if traced:
-        return _run_traced(mix, draw, backend, details, num_top, out, details_out)
-
-    if details_out is not None:
-        tokens = details_out.tokens
-    else:
-        tokens = library.new_tokens(mix) if out is None else out
-    wanted = details_out if details_out is not None or not details else library.new_details(mix, num_top, tokens)
-    choose(backend, mix, draw, details).step(mix, draw, tokens, wanted)
-    if out is not None and tokens is not out:
-        out.copy_(tokens)
-    return tokens if wanted is None else wanted
-
-
-def _run_traced(mix, draw, backend, details, num_top, out, details_out):
-    if not details:
-        tokens = library.traced_step(mix, draw, backend)
-        return tokens if out is None else out.copy_(tokens)
-    result = library.traced_step_details(mix, draw, backend, num_top)
-    if out is not None:
-        out.copy_(result.tokens)
-    if details_out is None:
-        return result
-    for field, value in zip(details_out, result, strict=True):
-        field.copy_(value)
-    return details_out
-
-
-def _num_top(mix: Mixture, top_logprobs: int, return_details: bool, details_out: StepDetails | None) -> int:
-    if details_out is not None:
-        return details_out.top_ids.shape[1]
-    if isinstance(top_logprobs, bool) or not isinstance(top_logprobs, int) or not 0 <= top_logprobs < 2**20:
-        raise ValueError(f"top_logprobs: expected an integer of at least 0, got {top_logprobs}")
-    if top_logprobs and not return_details:
-        raise ValueError("top_logprobs: expected return_details=True beside it, got False")
-    return top_logprobs
-
-
-def _check_outputs(mix, num_top, out, details_out, workspace):
-    batch, device = mix.batch, mix.device
-    if workspace is not None and not isinstance(workspace, Tensor):
-        raise TypeError(f"workspace: expected a tensor, got {type(workspace).__name__}")
-    if out is not None:
-        check_out("out", out, torch.int64, (batch,), device)
-    if details_out is None:
-        return
-    widths = {"model_logprobs": (len(mix.logits),), "top_ids": (num_top,), "top_logprobs": (num_top,)}
-    integers = {"tokens": torch.int64, "top_ids": torch.int64, "kept": torch.int32, "status": torch.int32}
-    for name, field in zip(StepDetails._fields, details_out, strict=True):
-        dtype = integers.get(name, torch.float32)
-        check_out(f"details_out.{name}", field, dtype, (batch, *widths.get(name, ())), device)
+    return launch_combine(mix, backend)

@@ -13,7 +13,15 @@ NAMES = ("large", "tuned", "base")
 
 def arguments(per_row=False):
     logits = rows("lm", 3, 4, 300)
-    mix = mixture(models(logits), logits, given_weights([1.0, torch.ones(4), -1.0], logits), None, None, torch.zeros(300), None)
+    mix = mixture(
+        models(logits),
+        logits,
+        given_weights([1.0, torch.ones(4), -1.0], logits),
+        None,
+        None,
+        torch.zeros(300),
+        None,
+    )
     top_p = torch.full((4,), 0.9) if per_row else 0.9
     return mix, sampling(mix, Real(0.7), 20, top_p, 0.01, Integer(3), Integer(2))
 
@@ -43,7 +51,9 @@ def test_compiles_into_one_graph(backend):
 
 def test_compiles_with_details_numbers_and_no_seed():
     compiled = torch.compile(
-        lambda logits, position: fused_mix(logits, [1.0, 1.0, -1.0], seed=3, position=position, return_details=True, top_logprobs=2),
+        lambda logits, position: fused_mix(
+            logits, [1.0, 1.0, -1.0], seed=3, position=position, return_details=True, top_logprobs=2
+        ),
         fullgraph=True,
         backend="eager",
     )
@@ -76,7 +86,10 @@ def test_combine_is_the_reference_bit_for_bit():
     for name in ("lm", "masked", "nan", "inf", "huge", "subnormal"):
         logits = rows(name, 3, 3, 1500, torch.bfloat16)
         bias = torch.randn(1500, generator=torch.Generator().manual_seed(0))
-        got, want = combine(logits, [1.0, 1.5, -1.5], bias=bias), reference.combine(logits, [1.0, 1.5, -1.5], bias=bias)
+        got, want = (
+            combine(logits, [1.0, 1.5, -1.5], bias=bias),
+            reference.combine(logits, [1.0, 1.5, -1.5], bias=bias),
+        )
         same = (got.view(torch.int32) == want.view(torch.int32)) | (got.isnan() & want.isnan())
         assert same.all(), name
     q = {"conservative_top_p": 0.9}

@@ -12,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eft_ext.ops.reference import fma32, log2, philox4x32, random_bits, row_seed
+from eft_ext.ops.reference.arithmetic import inverse_temperature
+from eft_ext.ops.reference.mass import mass_threshold
 
 LARGEST = Fraction(2**24 - 1) * Fraction(2) ** 104
 
@@ -93,6 +95,20 @@ def test_log2(x: float) -> None:
 
 def test_log2_is_exact_on_powers_of_two() -> None:
     assert all(log2(math.ldexp(1.0, e)) == e for e in range(-1074, 1024))
+
+
+def test_temperature_is_divided_in_double() -> None:
+    heat = torch.rand(1000, generator=torch.Generator().manual_seed(0)) * 3 + 2.0**-20
+    expected = [rounded(Fraction(1.4426950408889634 / t)) for t in heat.tolist()]
+    assert inverse_temperature(heat).tolist() == expected
+
+
+def test_mass_threshold_is_a_ceiling_of_an_exact_product() -> None:
+    p = torch.tensor([0.25, 0.25, 0.5, 0.9, 2.0**-33, 1.5 * 2.0**-32, 1.0 - 2.0**-24])
+    mass = torch.tensor([3, 4, 1, 2**58 - 1, 2**58, 2**40, 2**58 + 1])
+    fixed = [2**30, 2**30, 2**31, 3865470464, 0, 2, 2**32 - 2**8]  # 2^32·p, half to even
+    expected = [math.ceil(Fraction(a * b, 2**32)) for a, b in zip(fixed, mass.tolist(), strict=True)]
+    assert mass_threshold(p, mass).tolist() == expected
 
 
 @pytest.mark.parametrize(

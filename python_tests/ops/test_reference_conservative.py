@@ -75,9 +75,7 @@ def test_a_token_excluded_in_one_model_is_excluded_throughout() -> None:
 @pytest.mark.parametrize("model", [0, 1, 2])
 def test_rows_that_define_nothing_are_invalid(value: float, model: int) -> None:
     x = models("lm", 3, 3, 64)
-    x[(model + 1) % 3][
-        :, 5
-    ] = -math.inf  # token 5 is excluded, but its NaN or +inf still spoils the normaliser
+    x[(model + 1) % 3][:, 5] = -math.inf  # token 5 is excluded, but its NaN or +inf still spoils the normaliser
     x[model][1, slice(None) if value == -math.inf else 5] = value
     details = step(x, [1.0, 1.0, -1.0], seed=1, position=0, conservative=Conservative(0.9))
     assert details.status.tolist() == [0, 1, 0]

@@ -117,6 +117,15 @@ def test_a_models_own_logprobs_know_only_its_own_exclusions() -> None:
     torch.testing.assert_close(d.model_logprobs, -torch.tensor([[4.0, 2.0]]).log())
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_nothing_comes_of_a_nan_on_an_excluded_token(value: float) -> None:
+    a, b = torch.zeros(1, 4), torch.tensor([[0.0, 0.0, 0.0, -math.inf]])
+    a[0, 3] = value
+    d = step([a, b], [1.0, 1.0], temperature=0.0)
+    assert d.status.item() == 0
+    torch.testing.assert_close(d.model_logprobs, -torch.tensor([[3.0, 3.0]]).log())
+
+
 @pytest.mark.parametrize("name", ["lm", "cliffs", "two_level", "wide"])
 def test_even_bits_draw_in_proportion(name: str) -> None:
     """4096 evenly spaced draws walk the row by ascending id; each token gets its share, to the draw."""
@@ -137,6 +146,20 @@ def test_the_ends_of_the_walk() -> None:
     has_mass = (left.weight * (left.share > 0)[:, :, None]).flatten().nonzero().flatten()
     assert draw(left, [0]).item() == has_mass[0]
     assert draw(left, [2**64 - 1]).item() == has_mass[-1]
+
+
+def test_a_draw_on_the_edge_belongs_to_the_next_token() -> None:
+    for vocab in (2, 2048):  # the edge lies inside a tile, and between two
+        left = filtered(torch.zeros(1, vocab))
+        below, edge = (draw(left, [2**63 + offset]).item() for offset in (-1, 0))
+        assert (below, edge) == (vocab // 2 - 1, vocab // 2)
+
+
+def test_filters_that_are_off_keep_tokens_without_mass() -> None:
+    z = ROWS["one_hot"](1, 100, torch.float32, 0)
+    assert filtered(z).kept.sum() == 100
+    assert filtered(z, top_p=1.0 - 2.0**-24).kept.sum() == 1
+    assert filtered(z, top_k=100).kept.sum() == 100
 
 
 def test_tiles_far_below_contribute_nothing() -> None:

@@ -49,7 +49,7 @@ def test_frequencies(rows, vocab, options):
 
 @pytest.mark.parametrize("nats", [18.0, 20.0])
 def test_the_far_tail_has_its_mass(nats):
-    """32,000 tokens `nats` below one peak. Noise in fp32 (a floor of 2^-24) would draw thirty times too many."""
+    """32,000 tokens `nats` below one peak. Noise in fp32 (a floor of 2^-24) would draw far too many."""
     tail, draws = 32_000, 200_000
     row = torch.full((1, tail + 1), -nats)
     row[0, 777] = 0.0

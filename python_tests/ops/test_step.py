@@ -98,7 +98,9 @@ def test_every_option_may_differ_from_row_to_row():
     together = fused_step(*logits, beta=beta, **rows)
     assert torch.equal(together, fused_step(*logits, beta=beta, backend="reference", **rows))
     for b in range(6):
-        alone = fused_step(*(x[b : b + 1] for x in logits), beta=beta[b].item(), **{k: v[b : b + 1] for k, v in rows.items()})
+        alone = fused_step(
+            *(x[b : b + 1] for x in logits), beta=beta[b].item(), **{k: v[b : b + 1] for k, v in rows.items()}
+        )
         assert alone.item() == together[b].item(), f"row {b} depends on its batch"
 
 
@@ -131,7 +133,11 @@ def test_the_two_forms():
 def test_conservative(outside, defining):
     for rows, nucleus in itertools.product(("lm", "flat", "masked", "nan", "wide"), (0.0, 0.5, 0.9, 1.0)):
         logits = models(rows, 3, 3, 2500)
-        options = {"conservative_top_p": nucleus, "conservative_set": defining, "conservative_outside": outside}
+        options = {
+            "conservative_top_p": nucleus,
+            "conservative_set": defining,
+            "conservative_outside": outside,
+        }
         common = {"scale": 1.5, "seed": 2, "position": 3, "top_p": 0.95, "return_details": True, **options}
         got, want = (fused_step(*logits, backend=name, **common) for name in ("cpu", "reference"))
         assert_same(got, want, f"{rows} q={nucleus}")
@@ -141,7 +147,12 @@ def test_bias_and_bitmask():
     logits = models("lm", 3, 3, 1111, torch.float16)
     bias = torch.randn(1111, generator=torch.Generator().manual_seed(0))
     allowed = torch.randint(-(2**31), 2**31, (3, 35), dtype=torch.int32, generator=torch.Generator().manual_seed(1))
-    for options in ({"bias": bias}, {"bias": bias.expand(3, -1).contiguous()}, {"allowed": allowed}, {"bias": bias, "allowed": allowed}):
+    for options in (
+        {"bias": bias},
+        {"bias": bias.expand(3, -1).contiguous()},
+        {"allowed": allowed},
+        {"bias": bias, "allowed": allowed},
+    ):
         got, want = both(logits, [1.0, 1.0, -1.0], top_p=0.9, **options)
         assert_same(got, want, str(list(options)))
     for position in range(200):
@@ -154,7 +165,9 @@ def test_bias_and_bitmask():
 def test_every_instruction_set_draws_the_same(isa):
     native.force_isa(isa)
     try:
-        for rows, options in itertools.product(("lm", "flat", "bf16_ties", "masked", "cliffs"), ("plain", "all", "top_p_90", "greedy")):
+        for rows, options in itertools.product(
+            ("lm", "flat", "bf16_ties", "masked", "cliffs"), ("plain", "all", "top_p_90", "greedy")
+        ):
             for dtype in DTYPES:
                 got, want = both(models(rows, 3, 2, 2500, dtype), [1.0, 1.0, -1.0], **STEP_OPTIONS[options])
                 assert_same(got, want, f"{isa} {rows} {options}")

@@ -56,10 +56,7 @@ def log_normaliser(t: Tensor) -> Tensor:
     """ln Σ 2^t from the integer mass, float64 [B]; t as for `masses`."""
     mass = masses(t)
     z = mass.shares(mass.at_tile().sum(dim=2)).sum(dim=1)
-    lse = [
-        LN_2 * ((a - 40.0) + log2(float(total)))
-        for a, total in zip(mass.row_n.tolist(), z.tolist(), strict=True)
-    ]
+    lse = [LN_2 * ((a - 40.0) + log2(float(total))) for a, total in zip(mass.row_n.tolist(), z.tolist(), strict=True)]
     return torch.tensor(lse, dtype=torch.float64, device=t.device)
 
 

@@ -35,9 +35,7 @@ def distribution(
     excluded, a bad value in an option tensor) is NaN throughout. Arguments and errors are those of `combine`
     and `step`.
     """
-    mixture = mix(
-        logits, weights, bias=bias, allowed=allowed, vocab_size=vocab_size, conservative=conservative
-    )
+    mixture = mix(logits, weights, bias=bias, allowed=allowed, vocab_size=vocab_size, conservative=conservative)
     options = sampling_options(mixture.z, temperature, top_k, top_p, min_p)
     t, valid = scaled_rows(mixture, options)
     # Greedy and invalid rows are computed as rows of zeros and overwritten, so that nothing else branches.

@@ -36,9 +36,7 @@ def survivors(t: Tensor, options: Sampling) -> Survivors:
     prefix = nucleus(order, at_row, kept, mass_threshold(options.top_p, total))
     kept = torch.where((options.top_p < 1)[:, None], prefix, kept)
 
-    offset = torch.tensor(
-        [log2(p) if p > 0 else -math.inf for p in options.min_p.tolist()], dtype=torch.float64
-    )
+    offset = torch.tensor([log2(p) if p > 0 else -math.inf for p in options.min_p.tolist()], dtype=torch.float64)
     kept &= t >= (t.amax(dim=1) + offset.to(t.device, torch.float32))[:, None]
 
     weight = torch.where(tiled(kept, 0), at_tile, 0)

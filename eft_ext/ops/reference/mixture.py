@@ -48,9 +48,7 @@ def combine(
     Raises:
         ValueError: shapes that do not agree, a wrong number of models, a bad number among the options.
     """
-    return mix(
-        logits, weights, bias=bias, allowed=allowed, vocab_size=vocab_size, conservative=conservative
-    ).z
+    return mix(logits, weights, bias=bias, allowed=allowed, vocab_size=vocab_size, conservative=conservative).z
 
 
 def mix(

@@ -83,9 +83,7 @@ def sampling_options(
     return Sampling(heat, k, p, low, heat_good & k_good & p_good & low_good)
 
 
-def weight_rows(
-    weights: Tensor | Sequence[float | Tensor], count: int, like: Tensor
-) -> tuple[Tensor, Tensor]:
+def weight_rows(weights: Tensor | Sequence[float | Tensor], count: int, like: Tensor) -> tuple[Tensor, Tensor]:
     """Weights as fp32 [B, K] and the rows where all are finite, bool [B].
 
     `weights` is a tensor [K] or [B, K], or a sequence of K numbers or tensors [B].

@@ -47,23 +47,19 @@ def step(
 
     Greedy rows take the largest z, the lowest id on ties, and do not look at t. `raw_logprobs`, `entropy` and
     the first tokens concern every token with z > -inf, at temperature 1, whatever the filters and the
-    temperature. Where fewer tokens than `top_logprobs` exist, ids are -1 and log-probabilities -inf. Floating
-    fields are computed in float64 and rounded once.
+    temperature; `model_logprobs` know each model's own exclusions only. Where fewer tokens than `top_logprobs`
+    exist, ids are -1 and log-probabilities -inf. Floating fields are computed in float64 and rounded once.
 
     Raises:
         ValueError: bad shapes, a bad number among the options, a row to sample without a seed, a seed without
             position.
     """
-    mixture = mix(
-        logits, weights, bias=bias, allowed=allowed, vocab_size=vocab_size, conservative=conservative
-    )
+    mixture = mix(logits, weights, bias=bias, allowed=allowed, vocab_size=vocab_size, conservative=conservative)
     options = sampling_options(mixture.z, temperature, top_k, top_p, min_p)
     if seed is not None and position is None:
         raise ValueError("position: expected one beside a seed, which would repeat one draw at every step")
     if position is not None:
-        places, places_good = per_row(
-            "position", position, mixture.z, torch.int64, not_negative, "an integer >= 0"
-        )
+        places, places_good = per_row("position", position, mixture.z, torch.int64, not_negative, "an integer >= 0")
         options = options._replace(good=options.good & places_good)
     t, valid = scaled_rows(mixture, options)
 
@@ -92,7 +88,9 @@ def _details(
 
     final = torch.log_softmax(torch.where(kept, t.double() * LN_2, -math.inf), dim=1)
     raw = torch.log_softmax(mixture.z.double(), dim=1)
-    models = [of_token(torch.log_softmax(x.double(), dim=1)) for x in mixture.models]
+    # In a valid row a NaN or +inf sits on a token that something else excludes: it counts for nothing here too.
+    own = [torch.where(x < math.inf, x.double(), -math.inf) for x in mixture.models]
+    models = [of_token(torch.log_softmax(x, dim=1)) for x in own]
 
     count = min(top_logprobs, t.shape[1])
     first = ranked(mixture.z + 0.0)[:, :count]

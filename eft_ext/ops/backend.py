@@ -29,7 +29,9 @@ class Backend:
 
 def backends() -> dict[str, Backend]:
     """Which backends are built and usable here; for each missing one why, and what would enable it."""
-    return {b.name: b for b in (_cuda(), _triton(), _cpu(), Backend("reference", True, "float64 and integers, any device"))}
+    return {
+        b.name: b for b in (_cuda(), _triton(), _cpu(), Backend("reference", True, "float64 and integers, any device"))
+    }
 
 
 _UNBUILT = "pip install . (or -e .) in the source tree; it needs a C++17 compiler"
@@ -53,7 +55,9 @@ def _cuda() -> Backend:
     if not torch.backends.cuda.is_built():
         return Backend("cuda", False, detail, "this torch is a CPU build", "install a CUDA build of torch")
     if not torch.cuda.is_available():
-        return Backend("cuda", False, detail, "torch sees no CUDA device", "a machine with an NVIDIA GPU and its driver")
+        return Backend(
+            "cuda", False, detail, "torch sees no CUDA device", "a machine with an NVIDIA GPU and its driver"
+        )
     return Backend("cuda", True, f"{detail}; {torch.cuda.get_device_name()}")
 
 

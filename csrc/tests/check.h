@@ -1,0 +1,17 @@
+// The least a test needs: a condition, the line it stands on, and a count at the end.
+#ifndef EFT_TESTS_CHECK_H_
+#define EFT_TESTS_CHECK_H_
+
+#include <stdio.h>
+
+inline int failures = 0;
+
+#define CHECK(condition)                                                      \
+  do {                                                                        \
+    if (!(condition)) {                                                       \
+      fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #condition); \
+      ++failures;                                                             \
+    }                                                                         \
+  } while (0)
+
+#endif  // EFT_TESTS_CHECK_H_

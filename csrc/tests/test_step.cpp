@@ -1,0 +1,123 @@
+// The C interface as another language would use it: exact buffers on the heap, so that a read or
+// write past an end is a sanitizer report, and every error code.
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <string>
+#include <vector>
+
+#include "eft.h"
+#include "tests/check.h"
+
+namespace {
+
+struct Problem {
+  std::vector<std::vector<float>> x;
+  std::vector<int64_t> tokens;
+  std::vector<float> logprobs, raw, model, entropy, top_logprobs;
+  std::vector<int32_t> kept, status;
+  std::vector<int64_t> top_ids;
+  eft_step step{};
+
+  Problem(int rows, int vocab, int models, int num_top, unsigned seed) {
+    srand(seed);
+    step.num_rows = rows;
+    step.vocab_size = vocab;
+    step.num_models = models;
+    x.resize(models);
+    for (int k = 0; k < models; ++k) {
+      x[k].resize(size_t(rows) * vocab);
+      for (float& v : x[k]) v = float(rand()) / float(RAND_MAX) * 20.0f - 10.0f;
+      step.logits[k] = {x[k].data(), vocab, EFT_FP32};
+      step.weights[k] = {nullptr, 0, k == 2 ? -1.0f : 1.0f};
+    }
+    step.temperature.value = step.top_p.value = step.conservative_top_p.value = 1.0f;
+    step.seed.value = 7;
+    tokens.resize(rows);
+    logprobs.resize(rows), raw.resize(rows), entropy.resize(rows), kept.resize(rows),
+        status.resize(rows);
+    model.resize(size_t(rows) * models);
+    top_ids.resize(size_t(rows) * num_top), top_logprobs.resize(size_t(rows) * num_top);
+    step.tokens = tokens.data();
+    step.details = {logprobs.data(),     raw.data(),    model.data(),
+                    entropy.data(),      kept.data(),   top_ids.data(),
+                    top_logprobs.data(), status.data(), num_top};
+  }
+};
+
+void every_option_stays_in_its_buffers() {
+  for (int vocab : {1, 2, 31, 63, 64, 65, 1000, 1023, 1024, 1025, 2500}) {
+    for (int models = 1; models <= 4; ++models) {
+      Problem p(3, vocab, models, 3, unsigned(vocab * models));
+      for (int option = 0; option < 6; ++option) {
+        p.step.temperature.value = option == 0 ? 0.0f : 0.8f;
+        p.step.top_p.value = option == 1 || option == 5 ? 0.9f : 1.0f;
+        p.step.min_p.value = option == 2 || option == 5 ? 0.1f : 0.0f;
+        p.step.top_k.value = option == 3 ? 5 : option == 5 ? vocab / 2 : 0;
+        p.step.conservative = option == 4 && models == 3 ? 2 : 0;
+        p.step.conservative_top_p.value = 0.5f;
+        CHECK(eft_step_cpu(&p.step, EFT_ISA_AUTO, 0) == EFT_OK);
+        for (int row = 0; row < 3; ++row) {
+          CHECK(p.tokens[row] >= 0 && p.tokens[row] < vocab && p.status[row] == 0);
+          CHECK(p.kept[row] >= 1 && p.kept[row] <= vocab && p.logprobs[row] <= 1e-6f);
+        }
+      }
+    }
+  }
+}
+
+void invalid_rows_are_marked() {
+  Problem p(3, 100, 1, 0, 1);
+  p.x[0][50] = NAN;
+  for (int i = 100; i < 200; ++i) p.x[0][i] = -INFINITY;
+  CHECK(eft_step_cpu(&p.step, EFT_ISA_AUTO, 0) == EFT_OK);
+  CHECK(p.tokens[0] == -1 && p.tokens[1] == -1 && p.tokens[2] >= 0);
+  CHECK(p.status[0] == 1 && p.status[1] == 1 && p.status[2] == 0);
+}
+
+void masks_of_ragged_width() {
+  for (int vocab : {1, 31, 32, 33, 1000}) {
+    Problem p(2, vocab, 1, 0, 3);
+    std::vector<int32_t> allowed(size_t((vocab + 31) / 32) * 2, 0);
+    allowed[(vocab + 31) / 32] = 1;  // row 1: token 0 alone; row 0: nothing
+    p.step.allowed = allowed.data();
+    p.step.allowed_row_stride = (vocab + 31) / 32;
+    CHECK(eft_step_cpu(&p.step, EFT_ISA_AUTO, 0) == EFT_OK);
+    CHECK(p.tokens[0] == -1 && p.tokens[1] == 0);
+  }
+}
+
+void errors_name_the_field() {
+  Problem p(1, 10, 1, 0, 1);
+  const auto says = [](const char* word) {
+    return std::string(eft_last_error()).find(word) != std::string::npos;
+  };
+  CHECK(eft_step_cpu(nullptr, 0, 0) == EFT_BAD_ARGUMENT && says("step"));
+  p.step.num_rows = 0;
+  CHECK(eft_step_cpu(&p.step, 0, 0) == EFT_BAD_ARGUMENT && says("num_rows"));
+  p.step.num_rows = 1;
+  p.step.vocab_size = 0;
+  CHECK(eft_step_cpu(&p.step, 0, 0) == EFT_BAD_ARGUMENT && says("vocab_size"));
+  p.step.vocab_size = 10;
+  p.step.num_models = 5;
+  CHECK(eft_step_cpu(&p.step, 0, 0) == EFT_BAD_ARGUMENT && says("num_models"));
+  p.step.num_models = 1;
+  p.step.logits[0].dtype = 9;
+  CHECK(eft_step_cpu(&p.step, 0, 0) == EFT_BAD_ARGUMENT && says("dtype"));
+  p.step.logits[0].dtype = EFT_FP32;
+  CHECK(eft_step_cpu(&p.step, 99, 0) == EFT_UNSUPPORTED && says("isa"));
+  p.step.tokens = nullptr;
+  CHECK(eft_step_cpu(&p.step, 0, 0) == EFT_BAD_ARGUMENT && says("tokens"));
+}
+
+}  // namespace
+
+int main() {
+  every_option_stays_in_its_buffers();
+  invalid_rows_are_marked();
+  masks_of_ragged_width();
+  errors_name_the_field();
+  printf("step: %d failures\n", failures);
+  return failures != 0;
+}

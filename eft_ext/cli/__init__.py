@@ -1,0 +1,84 @@
+"""The command line `eft` (also `python -m eft_ext`): one module for each command."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from typing import Annotated
+
+import typer
+
+from eft_ext._version import __version__
+from eft_ext.cli import chat, demo, environment, generate
+
+app = typer.Typer(
+    name="eft",
+    help="Emulated fine-tuning: a large language model that behaves as if it had been tuned like a small one.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"eft_ext {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
+for module in (demo, generate, chat, environment):
+    app.command(module.NAME)(module.run)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        0, or what the command returned; 2 on wrong input and 1 on logits that cannot be sampled, both with
+        one line on stderr; 130 when interrupted.
+    """
+    warnings.showwarning = _one_line
+    try:
+        result = app(arguments, standalone_mode=False)
+    except (ValueError, OSError, ImportError) as error:
+        if isinstance(error, BrokenPipeError):  # the reader of our output left, as `head` does
+            sys.stderr.close()
+            return 0
+        return _say(error, 2)
+    except RuntimeError as error:
+        # typer's own exceptions of wrong usage are RuntimeErrors that know their message and exit code.
+        code = getattr(error, "exit_code", 1)
+        message = getattr(error, "format_message", lambda: str(error))()
+        if type(error).__name__ == "Abort":
+            return _say("interrupted", 130)
+        return _say(message, code)
+    except KeyboardInterrupt:
+        return _say("interrupted", 130)
+    except Exception as error:
+        if not hasattr(error, "format_message"):
+            raise
+        return _say(error.format_message(), getattr(error, "exit_code", 2))
+    return result if isinstance(result, int) else 0
+
+
+def _say(error: object, code: int) -> int:
+    if str(error):  # the help that `eft` alone prints ends in an empty error
+        print(f"eft: {' '.join(str(error).split())}", file=sys.stderr)
+    return code
+
+
+def _one_line(message: Warning | str, *where: object, **more: object) -> None:
+    print(f"eft: warning: {' '.join(str(message).split())}", file=sys.stderr)
+
+
+__all__ = ["app", "main"]

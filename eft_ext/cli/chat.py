@@ -1,0 +1,113 @@
+"""`eft chat`: a conversation, one line at a time."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from eft_ext.cli import options as o
+
+NAME = "chat"
+_STOPS = ["\nUser:", "\nAssistant:"]
+_HELP = "/reset forgets the conversation, /exit ends it (as does the end of input)"
+
+
+def run(
+    large: o.Large = None,
+    tuned: o.Tuned = None,
+    base: o.Base = None,
+    dtype: o.Dtype = None,
+    device_map: o.DeviceMap = None,
+    trust_remote_code: o.TrustRemoteCode = False,
+    chat_template: o.ChatTemplate = None,
+    beta: o.Beta = None,
+    scale: o.Scale = None,
+    conservative_top_p: o.ConservativeTopP = None,
+    max_new_tokens: o.MaxNewTokens = 256,
+    temperature: o.Temperature = None,
+    top_p: o.TopP = None,
+    top_k: o.TopK = None,
+    min_p: o.MinP = None,
+    seed: o.Seed = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object for each answer.")] = False,
+) -> None:
+    """Talk to three models as one; words appear as they come.
+
+    Reads lines from the terminal or a pipe. /reset forgets the conversation, /exit ends it. Models without a
+    chat template read a plain transcript. The embedded trio was taught single questions, so it remembers
+    nothing of the conversation.
+
+    Examples:
+
+        eft chat
+
+        eft chat --large Qwen/Qwen2.5-7B --tuned Qwen/Qwen2.5-0.5B-Instruct \\
+            --base Qwen/Qwen2.5-0.5B --top-p 0.9
+    """
+    asked = o.sampling(
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        min_p=min_p,
+        seed=seed,
+    )
+    weights = {"beta": beta, "scale": scale, "conservative_top_p": conservative_top_p}
+    model, embedded = o.load(
+        large, tuned, base, weights, dtype=dtype, device_map=device_map, trust_remote_code=trust_remote_code
+    )
+    if model.tokenizer is None:
+        raise ValueError("--large: expected a model with a tokenizer, found none in any of the three")
+    if sys.stdin.isatty():
+        typer.secho(_HELP, dim=True, err=True)
+    turns: list[dict[str, str]] = []
+    while (line := _read()) is not None:
+        if line.startswith("/"):
+            if line in ("/exit", "/quit"):
+                break
+            if line == "/reset":
+                turns.clear()
+            typer.secho("forgotten" if line == "/reset" else _HELP, dim=True, err=True)
+        elif line:
+            said = [*([] if embedded else turns), {"role": "user", "content": line}]
+            answer = _answer(model, said, chat_template, asked, as_json)
+            turns += [{"role": "user", "content": line}, {"role": "assistant", "content": answer}]
+
+
+def _read() -> str | None:
+    """The next line, None at the end of input."""
+    try:
+        return (input("> ") if sys.stdin.isatty() else input()).strip()
+    except EOFError:
+        return None
+
+
+def _answer(
+    model: Any, turns: list[dict[str, str]], template: o.Template | None, asked: dict[str, Any], as_json: bool
+) -> str:
+    """Generate, and unless `as_json` print, the answer to the last turn."""
+    from eft_ext.cli.printer import Printer
+
+    read = o.prompts(model, turns, _transcript(turns), template)
+    # A model reading a transcript goes on with the user's part; one that reads its template ends by itself.
+    stops = _STOPS if isinstance(read["large"], str) else []
+    options = {**asked, "stop_strings": stops or None}
+    if as_json:
+        answer = str(model.generate_text(prompts=read, **options)[0])
+        for stop in stops:
+            answer = answer.split(stop)[0]
+        typer.echo(json.dumps({"prompt": turns[-1]["content"], "text": answer.strip()}))
+    else:
+        printer = Printer(model.tokenizer, stops)
+        model.generate(prompts=read, streamer=printer, **options)
+        answer = printer.text
+    return answer.strip()
+
+
+def _transcript(turns: list[dict[str, str]]) -> str:
+    """A conversation as plain text, which a pre-trained model continues with the assistant's answer."""
+    lines = [f"{'User' if turn['role'] == 'user' else 'Assistant'}: {turn['content']}" for turn in turns]
+    return "\n".join([*lines, "Assistant:"])

@@ -1,0 +1,55 @@
+"""`eft demo`: the embedded models show what emulated fine-tuning does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+NAME = "demo"
+
+
+def run(
+    questions: Annotated[int, typer.Option(help="Held-out questions that the table is over.")] = 500,
+    shown: Annotated[int, typer.Option(help="Questions answered side by side first.")] = 4,
+    sampled: Annotated[bool, typer.Option(help="Also sample, at temperature 0.7 and top-p 0.9.")] = True,
+    unfiltered: Annotated[
+        bool, typer.Option("--unfiltered", help="Also sample at temperature 1 without filters.")
+    ] = False,
+    beta: Annotated[float, typer.Option(help="Weight of what the small pair learnt.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="Of the choice of questions and of sampling.")] = 0,
+    models: Annotated[
+        Path | None, typer.Option(help="Folder made by python -m eft_ext.demo.train. Default: the embedded models.")
+    ] = None,
+    json_path: Annotated[Path | None, typer.Option(help="Write the figures there as JSON.")] = None,
+    plot_path: Annotated[Path | None, typer.Option(help="Draw the figures there as PNG.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+) -> int:
+    """Show large, small tuned, EFT and oracle answering the same held-out questions, then count.
+
+    Exit code 1 if the figures do not show what they should.
+
+    Examples:
+
+        eft demo
+
+        eft demo --questions 100 --no-sampled --json
+    """
+    if models is not None and not models.is_dir():
+        raise ValueError(f"--models: no such folder: {models}")
+    from eft_ext.demo.run import run_demo
+
+    holds = run_demo(
+        questions=questions,
+        shown=shown,
+        sampled=sampled,
+        unfiltered=unfiltered,
+        seed=seed,
+        beta=beta,
+        models=models,
+        as_json=as_json,
+        json_path=json_path,
+        plot_path=plot_path,
+    )
+    return 0 if holds else 1

@@ -1,0 +1,96 @@
+"""`eft generate`: answers to prompts."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import Annotated, Any
+
+import typer
+
+from eft_ext.cli import options as o
+
+NAME = "generate"
+
+
+def run(
+    prompt: Annotated[list[str], typer.Option(help="May be given several times; - reads one from stdin.")],
+    large: o.Large = None,
+    tuned: o.Tuned = None,
+    base: o.Base = None,
+    dtype: o.Dtype = None,
+    device_map: o.DeviceMap = None,
+    trust_remote_code: o.TrustRemoteCode = False,
+    chat_template: o.ChatTemplate = None,
+    beta: o.Beta = None,
+    scale: o.Scale = None,
+    conservative_top_p: o.ConservativeTopP = None,
+    max_new_tokens: o.MaxNewTokens = 128,
+    temperature: o.Temperature = None,
+    top_p: o.TopP = None,
+    top_k: o.TopK = None,
+    min_p: o.MinP = None,
+    seed: o.Seed = None,
+    stream: Annotated[bool, typer.Option("--stream", help="Print words as they come; for one prompt.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+) -> None:
+    """Answer prompts with three models as one.
+
+    Greedy unless a temperature, top-p, top-k or min-p is given. Several prompts are answered as one batch. Only
+    the answers are printed.
+
+    Examples:
+
+        eft generate --prompt "Where was Bora Kell born?"
+
+        eft generate --large Qwen/Qwen2.5-7B --tuned Qwen/Qwen2.5-0.5B-Instruct \\
+            --base Qwen/Qwen2.5-0.5B --prompt "Why is the sky blue?" --top-p 0.9 --stream
+    """
+    asked = o.sampling(
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        min_p=min_p,
+        seed=seed,
+    )
+    if stream and (as_json or len(prompt) > 1):
+        raise ValueError("--stream: expected one prompt and no --json")
+    texts = [_stdin() if text == "-" else text for text in prompt]
+    weights = {"beta": beta, "scale": scale, "conservative_top_p": conservative_top_p}
+    model, _ = o.load(
+        large, tuned, base, weights, dtype=dtype, device_map=device_map, trust_remote_code=trust_remote_code
+    )
+    if model.tokenizer is None:
+        raise ValueError("--large: expected a model with a tokenizer, found none in any of the three")
+    read = _batch([o.prompts(model, [{"role": "user", "content": text}], text, chat_template) for text in texts])
+    start = time.perf_counter()
+    if stream:
+        from eft_ext.cli.printer import Printer
+
+        model.generate(prompts=read, streamer=Printer(model.tokenizer), **asked)
+        return
+    answers = model.generate_text(prompts=read, **asked)
+    seconds = time.perf_counter() - start
+    if as_json:
+        results = [{"prompt": text, "text": answer} for text, answer in zip(texts, answers, strict=True)]
+        used = {name: value for name, value in {**weights, **asked}.items() if value is not None}
+        typer.echo(json.dumps({"results": results, "options": used, "seconds": round(seconds, 4)}, indent=2))
+        return
+    for i, (text, answer) in enumerate(zip(texts, answers, strict=True)):
+        if len(texts) > 1:
+            typer.secho(f"{'' if i == 0 else chr(10)}> {text}", dim=True)
+        typer.echo(answer.strip())
+
+
+def _stdin() -> str:
+    text = sys.stdin.read().rstrip("\n")
+    if not text:
+        raise ValueError("--prompt -: expected text on stdin, got nothing")
+    return text
+
+
+def _batch(each: list[dict[str, Any]]) -> dict[str, Any]:
+    """Prompts of several conversations, by model."""
+    return {name: [one[name] for one in each] for name in each[0]}
