@@ -2,8 +2,8 @@
 
     log p = log p_large + beta * (log p_tuned - log p_base)
 
-The operations (`fused_step`, `fused_mix`, `combine`, `reference`) need torch alone and are loaded at once; the driver on
-transformers (`EmulatedModel`, `custom_generate`, `EFTLogitsProcessor`) is loaded at its first use.
+The operations (`fused_step`, `fused_mix`, `combine`, `reference`) need torch alone and are loaded at once; the
+driver on transformers (`EmulatedModel`, `custom_generate`, `EFTLogitsProcessor`) is loaded at its first use.
 """
 
 from typing import TYPE_CHECKING, Any

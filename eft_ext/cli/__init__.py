@@ -58,10 +58,9 @@ def main(arguments: list[str] | None = None) -> int:
     except RuntimeError as error:
         # typer's own exceptions of wrong usage are RuntimeErrors that know their message and exit code.
         code = getattr(error, "exit_code", 1)
-        message = getattr(error, "format_message", lambda: str(error))()
         if type(error).__name__ == "Abort":
             return _say("interrupted", 130)
-        return _say(message, code)
+        return _say(error.format_message() if hasattr(error, "format_message") else error, code)
     except KeyboardInterrupt:
         return _say("interrupted", 130)
     except Exception as error:

@@ -25,9 +25,13 @@ class Template(str, Enum):
 
 Large = Annotated[
     str | None,
-    typer.Option(help="Large pre-trained model, hub id or folder. Default: the embedded trio.", rich_help_panel=_MODELS),
+    typer.Option(
+        help="Large pre-trained model: hub id or folder. Default: the embedded trio.", rich_help_panel=_MODELS
+    ),
 ]
-Tuned = Annotated[str | None, typer.Option(help="Small fine-tuned model, or an adapter of base.", rich_help_panel=_MODELS)]
+Tuned = Annotated[
+    str | None, typer.Option(help="Small fine-tuned model, or an adapter of base.", rich_help_panel=_MODELS)
+]
 Base = Annotated[
     str | None, typer.Option(help="Small pre-trained model; may be left out under an adapter.", rich_help_panel=_MODELS)
 ]
@@ -125,17 +129,14 @@ def load(
         if not all(folder.is_dir() for folder in folders.values()):
             raise ValueError("--large, --tuned, --base: expected models, since this copy has no embedded ones")
         large, tuned, base = (str(folder) for folder in folders.values())
-    for name, value in (("--large", large), ("--tuned", tuned)):
-        if value is None:
-            raise ValueError(f"{name}: expected a model beside the others, got none")
+    if large is None or tuned is None:
+        raise ValueError(f"--{'large' if large is None else 'tuned'}: expected a model beside the others, got none")
     given = {name: value for name, value in options.items() if value not in (None, False)}
     quiet = embedded or not sys.stderr.isatty()
     return EmulatedModel.from_pretrained(large, tuned, base, quiet=quiet, **given, **weights), embedded
 
 
-def prompts(
-    model: EmulatedModel, turns: list[dict[str, str]], plain: str, template: Template | None
-) -> dict[str, Any]:
+def prompts(model: EmulatedModel, turns: list[dict[str, str]], plain: str, template: Template | None) -> dict[str, Any]:
     """What each model reads of a conversation, as `generate(prompts=)` takes it.
 
     Args:

@@ -72,9 +72,7 @@ def add_stop_strings(config: GenerationConfig | None, kwargs: dict[str, Any], to
     if not strings:
         return
     if tokenizer is None:
-        raise ValueError(
-            "stop_strings: expected a tokenizer beside them; pass tokenizer= or give EmulatedModel one"
-        )
+        raise ValueError("stop_strings: expected a tokenizer beside them; pass tokenizer= or give EmulatedModel one")
     if config is not None:
         config.stop_strings = None
     criteria = StoppingCriteriaList(kwargs.get("stopping_criteria") or [])

@@ -54,14 +54,10 @@ def decode(
     reject_config(generation_config)
     unknown = sorted(k for k, v in model_kwargs.items() if k not in _KNOWN and v is not None)
     if unknown:
-        raise ValueError(
-            f"{unknown[0]}: not supported by emulated fine-tuning (the three models share only token ids)"
-        )
+        raise ValueError(f"{unknown[0]}: not supported by emulated fine-tuning (the three models share only token ids)")
     cache = model_kwargs.get("past_key_values")
     if cache is not None and cache.get_seq_length() > 0:
-        raise ValueError(
-            "past_key_values: expected none or an empty cache, since each of the three models has its own"
-        )
+        raise ValueError("past_key_values: expected none or an empty cache, since each of the three models has its own")
 
     rows = input_ids.shape[0]
     copies = generation_config.num_return_sequences or 1
@@ -69,9 +65,7 @@ def decode(
     others = {name: prompt.repeat(copies) for name, prompt in (prompts or {}).items()}
     for name, prompt in others.items():
         if prompt.ids.shape[0] != rows:
-            raise ValueError(
-                f"prompts[{name!r}]: expected {rows // copies} rows, got {prompt.ids.shape[0] // copies}"
-            )
+            raise ValueError(f"prompts[{name!r}]: expected {rows // copies} rows, got {prompt.ids.shape[0] // copies}")
 
     has_eos = any(hasattr(criterion, "eos_token_id") for criterion in stopping_criteria)
     details = bool(generation_config.return_dict_in_generate)
@@ -87,9 +81,7 @@ def decode(
         keep_scores=details and bool(generation_config.output_scores),
         keep_logits=details and bool(generation_config.output_logits),
     )
-    ids = loop.run(
-        input_ids, [own if member.name not in others else others[member.name].pair for member in members]
-    )
+    ids = loop.run(input_ids, [own if member.name not in others else others[member.name].pair for member in members])
     if streamer is not None:
         streamer.end()
     return loop.output(ids) if details else ids

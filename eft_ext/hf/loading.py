@@ -9,6 +9,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import find_adapter_config_file
 
@@ -51,12 +52,12 @@ def load(
         ValueError: a model that cannot be found or read, or tokenizers that differ.
     """
     each = {name: _for_model(name, options) for name in NAMES}
+    for chosen in each.values():
+        _check_dtype(chosen.get("dtype"))
     adapter = _adapter_config("tuned", tuned, each["tuned"])
     if base is None:
         if adapter is None or not adapter.get("base_model_name_or_path"):
-            raise ValueError(
-                "base: expected a model, got None (only an adapter as `tuned` can name its base)"
-            )
+            raise ValueError("base: expected a model, got None (only an adapter as `tuned` can name its base)")
         base = str(adapter["base_model_name_or_path"])
     sources = {"large": large, "tuned": tuned, "base": base}
     for name, source in sources.items():
@@ -64,9 +65,7 @@ def load(
     words = _tokenizers(sources, each, tokenizer, check_tokenizers)
     _say_memory(sources, each, adapter is not None, quiet)
 
-    models = {
-        name: _model(name, sources[name], each[name]) for name in NAMES if name != "tuned" or adapter is None
-    }
+    models = {name: _model(name, sources[name], each[name]) for name in NAMES if name != "tuned" or adapter is None}
     if adapter is None:
         return models["large"], models["tuned"], models["base"], words
     return models["large"], _with_adapter(models["base"], tuned, base, adapter, each["tuned"]), None, words
@@ -83,6 +82,12 @@ def _for_model(name: str, options: dict[str, Any]) -> dict[str, Any]:
     return chosen
 
 
+def _check_dtype(dtype: Any) -> None:
+    known = isinstance(getattr(torch, dtype, None) if isinstance(dtype, str) else dtype, torch.dtype)
+    if dtype not in (None, "auto") and not known:
+        raise ValueError(f"dtype: expected one of torch's, such as 'bfloat16', or 'auto', got {dtype!r}")
+
+
 def _hub(options: dict[str, Any]) -> dict[str, Any]:
     return {key: options[key] for key in _HUB if key in options}
 
@@ -91,9 +96,7 @@ def _check_source(name: str, source: Any) -> None:
     if not isinstance(source, (str, os.PathLike)):
         raise ValueError(f"{name}: expected a hub id or a folder, got {type(source).__name__}")
     text = os.fspath(source)
-    if (os.path.isabs(text) or text.startswith((".", "~")) or text.count("/") > 1) and not os.path.isdir(
-        text
-    ):
+    if (os.path.isabs(text) or text.startswith((".", "~")) or text.count("/") > 1) and not os.path.isdir(text):
         raise ValueError(f"{name}: no such folder: {text}")
 
 
@@ -117,18 +120,14 @@ def _model(name: str, source: str, options: dict[str, Any]) -> Any:
         raise ValueError(f"{name}: cannot load {source!r}: {_line(error)}") from error
 
 
-def _with_adapter(
-    base: Any, source: str, base_source: str, adapter: dict[str, Any], options: dict[str, Any]
-) -> Any:
+def _with_adapter(base: Any, source: str, base_source: str, adapter: dict[str, Any], options: dict[str, Any]) -> Any:
     try:
         from peft import PeftModel
     except ImportError as error:
         raise ValueError(f"tuned: {source!r} holds an adapter, which needs peft: pip install peft") from error
     named = adapter.get("base_model_name_or_path")
     if named and os.path.basename(str(named)) != os.path.basename(os.path.normpath(base_source)):
-        warnings.warn(
-            f"tuned: the adapter was made for {named!r} and is put on base, {base_source!r}", stacklevel=4
-        )
+        warnings.warn(f"tuned: the adapter was made for {named!r} and is put on base, {base_source!r}", stacklevel=4)
     hub = {key: value for key, value in _hub(options).items() if key != "trust_remote_code"}
     try:
         return PeftModel.from_pretrained(base, source, **hub).eval()
@@ -146,9 +145,7 @@ def _tokenizers(sources: dict[str, str], each: dict[str, dict[str, Any]], given:
     else:
         first, chosen = next(((n, t) for n, t in found.items() if t is not None), ("", None))
     if chosen is None:
-        warnings.warn(
-            "none of the models brings a tokenizer: only token ids can be generated from", stacklevel=4
-        )
+        warnings.warn("none of the models brings a tokenizer: only token ids can be generated from", stacklevel=4)
         return None
     for name, other in found.items():
         if compare and other is not None and name != first:
@@ -192,9 +189,7 @@ def _say_memory(sources: dict[str, str], each: dict[str, dict[str, Any]], adapte
     free = available(each["large"].get("device_map"))
     if not quiet:
         of = "" if free is None else f" of {readable(free)} available"
-        print(
-            f"loading weights: {', '.join(map(str, prints))}; {readable(total)} in all{of}", file=sys.stderr
-        )
+        print(f"loading weights: {', '.join(map(str, prints))}; {readable(total)} in all{of}", file=sys.stderr)
     if free is not None and total > free:
         warnings.warn(
             f"the weights need {readable(total)} and {readable(free)} are available: "

@@ -57,9 +57,7 @@ class Member:
 
 def is_peft(model: Any) -> bool:
     """Whether `model` is a peft.PeftModel, without importing peft."""
-    return any(
-        cls.__module__.startswith("peft.") and cls.__name__ == "PeftModel" for cls in type(model).__mro__
-    )
+    return any(cls.__module__.startswith("peft.") and cls.__name__ == "PeftModel" for cls in type(model).__mro__)
 
 
 def members(large: Any, tuned: Any, base: Any) -> tuple[Member, Member, Member]:
@@ -77,17 +75,11 @@ def members(large: Any, tuned: Any, base: Any) -> tuple[Member, Member, Member]:
         raise ValueError("base: expected a model, got None (only a PEFT `tuned` brings its own base)")
     for name, model in (("large", large), ("tuned", tuned), ("base", tuned if shared else base)):
         if not isinstance(model, nn.Module) or not getattr(model, "can_generate", bool)():
-            raise TypeError(
-                f"{name}: expected a causal language model of transformers, got {type(model).__name__}"
-            )
+            raise TypeError(f"{name}: expected a causal language model of transformers, got {type(model).__name__}")
         if model.training:
-            warnings.warn(
-                f"{name} is in training mode: dropout will disturb its logits; call .eval()", stacklevel=3
-            )
+            warnings.warn(f"{name} is in training mode: dropout will disturb its logits; call .eval()", stacklevel=3)
     if is_peft(tuned) and tuned.active_peft_config.is_prompt_learning:
-        raise ValueError(
-            "tuned: adapters that learn a prompt change the sequence length; only weight adapters work"
-        )
+        raise ValueError("tuned: adapters that learn a prompt change the sequence length; only weight adapters work")
     return Member("large", large), Member("tuned", tuned), Member("base", tuned if shared else base, shared)
 
 

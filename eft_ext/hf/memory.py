@@ -27,9 +27,7 @@ class Footprint:
         return f"{self.name} {readable(self.bytes)} ({self.parameters:,} parameters)"
 
 
-def footprint(
-    name: str, source: str, *, dtype: Any = None, quantization_config: Any = None, **hub: Any
-) -> Footprint:
+def footprint(name: str, source: str, *, dtype: Any = None, quantization_config: Any = None, **hub: Any) -> Footprint:
     """Estimate from the safetensors headers of a local folder, else by building the model on the meta device.
 
     Args:
@@ -48,9 +46,7 @@ def footprint(
         stored = getattr(config, "dtype", None) or torch.float32
         tensors = [(p.numel(), stored.itemsize, True) for p in model.parameters()]
     width = _width(dtype, quantization_config)
-    total = sum(
-        int(n * (width if width is not None and floating else stored)) for n, stored, floating in tensors
-    )
+    total = sum(int(n * (width if width is not None and floating else stored)) for n, stored, floating in tensors)
     return Footprint(name, sum(n for n, _, _ in tensors), total)
 
 
@@ -73,9 +69,7 @@ def _width(dtype: Any, quantization_config: Any) -> float | None:
     """Bytes a floating-point weight will take, None where that is what is stored."""
     for option, width in (("load_in_4bit", 0.5), ("load_in_8bit", 1.0)):
         given = quantization_config
-        if given is not None and (
-            given.get(option) if isinstance(given, dict) else getattr(given, option, False)
-        ):
+        if given is not None and (given.get(option) if isinstance(given, dict) else getattr(given, option, False)):
             return width
     if dtype is None or dtype == "auto":
         return None

@@ -27,9 +27,7 @@ class Mixture:
         """A call's options over a model's own. Raises ValueError where two of them contradict each other."""
         if beta is not None and (scale is not None or conservative_top_p is not None):
             other = "scale" if scale is not None else "conservative_top_p"
-            raise ValueError(
-                f"beta: expected nothing beside {other}, which belongs to tuned + scale·(large − base)"
-            )
+            raise ValueError(f"beta: expected nothing beside {other}, which belongs to tuned + scale·(large − base)")
         if beta is not None:
             return cls(beta=beta)
         if scale is None and conservative_top_p is None:

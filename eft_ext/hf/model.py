@@ -61,9 +61,7 @@ class EmulatedModel:
         warn_softcaps(self.members)
 
     @classmethod
-    def from_pretrained(
-        cls, large: str, tuned: str, base: str | None = None, **options: Any
-    ) -> EmulatedModel:
+    def from_pretrained(cls, large: str, tuned: str, base: str | None = None, **options: Any) -> EmulatedModel:
         """Load the three models and their tokenizer: see `eft_ext.hf.loading.load`, which this calls."""
         from eft_ext.hf.loading import load
 
@@ -147,9 +145,7 @@ class EmulatedModel:
 
         # transformers reads this signature: an option named in it would be taken out of kwargs.
         def emulated(model: Any, input_ids: Tensor, **prepared: Any) -> Any:
-            return decode(
-                self.members, mixture, input_ids, prompts=encoded, seed=seed, streamer=streamer, **prepared
-            )
+            return decode(self.members, mixture, input_ids, prompts=encoded, seed=seed, streamer=streamer, **prepared)
 
         result: Tensor | GenerateDecoderOnlyOutput = self.large.generate(
             generation_config=config, streamer=streamer, custom_generate=emulated, **kwargs

@@ -59,9 +59,7 @@ def encode(name: str, value: Any, tokenizer: Any, *, pad_token_id: int | None = 
         return prompt if mask is None else _masked(name, prompt, mask)
     if isinstance(value, Tensor):
         if value.ndim not in (1, 2) or value.numel() == 0 or value.is_floating_point():
-            raise ValueError(
-                f"{name}: expected token ids [rows, length], got {value.dtype} {list(value.shape)}"
-            )
+            raise ValueError(f"{name}: expected token ids [rows, length], got {value.dtype} {list(value.shape)}")
         return Prompt(value.reshape(-1, value.shape[-1]).long(), None)
     if is_text(value):
         rows = _tokenize(name, value, tokenizer)
@@ -72,9 +70,7 @@ def encode(name: str, value: Any, tokenizer: Any, *, pad_token_id: int | None = 
     else:
         raise ValueError(f"{name}: expected text, a chat or token ids, got {_short(value)}")
     if not all(rows):
-        raise ValueError(
-            f"{name}: expected at least one token in every row, got an empty row {rows.index([])}"
-        )
+        raise ValueError(f"{name}: expected at least one token in every row, got an empty row {rows.index([])}")
     return _pad_left(rows, pad_token_id or 0)
 
 

@@ -81,9 +81,7 @@ class Runner:
                 f"{self.member.name}: the sequence needs {self._longest} positions, but this model has a "
                 f"table of {self._limit}; shorten the prompt or lower max_new_tokens"
             )
-        inputs: dict[str, Any] = {
-            "attention_mask": None if self._mask is None else self._mask[:, : self._length]
-        }
+        inputs: dict[str, Any] = {"attention_mask": None if self._mask is None else self._mask[:, : self._length]}
         if self._cached:
             inputs["past_key_values"] = self._cache
         elif self._ids is not None and self._positions is not None:

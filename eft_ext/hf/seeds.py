@@ -32,9 +32,7 @@ def row_seeds(seed: Seed | None, rows: int) -> Tensor:
             raise TypeError(f"seed: expected integers, got a tensor of {seed.dtype}")
         keys = [int(s) for s in (seed.tolist() if isinstance(seed, Tensor) else seed)]
         if len(keys) != rows:
-            raise ValueError(
-                f"seed: expected a number or {rows} of them, one per returned sequence, got {len(keys)}"
-            )
+            raise ValueError(f"seed: expected a number or {rows} of them, one per returned sequence, got {len(keys)}")
     return torch.tensor([_signed(key) for key in keys], dtype=torch.int64)
 
 

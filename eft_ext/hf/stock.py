@@ -59,13 +59,9 @@ def custom_generate(
         warn_softcaps(three)
         for name in prompts or {}:
             if name not in NAMES[1:]:
-                raise ValueError(
-                    f"prompts: expected the keys tuned and base beside the call's input_ids, got {name!r}"
-                )
+                raise ValueError(f"prompts: expected the keys tuned and base beside the call's input_ids, got {name!r}")
         pad = getattr(tokenizer, "pad_token_id", None)
-        encoded = {
-            n: encode(f"prompts[{n!r}]", p, tokenizer, pad_token_id=pad) for n, p in (prompts or {}).items()
-        }
+        encoded = {n: encode(f"prompts[{n!r}]", p, tokenizer, pad_token_id=pad) for n, p in (prompts or {}).items()}
         if streamer is not None:
             streamer.put(input_ids.cpu())
         mixture = Mixture.choose(default, beta, scale, conservative_top_p)

@@ -62,6 +62,4 @@ def _reject(values: Mapping[str, Any]) -> None:
     for name, (off, reason) in _CONFIG.items():
         value = values.get(name)
         if value is not None and value not in off:
-            raise ValueError(
-                f"{name}: expected {off[-1]!r} or nothing, got {value!r}; not supported: {reason}"
-            )
+            raise ValueError(f"{name}: expected {off[-1]!r} or nothing, got {value!r}; not supported: {reason}")

@@ -29,9 +29,7 @@ def compare_tokenizers(name: str, tokenizer: Any, other_name: str, other: Any) -
     mine, theirs = tokenizer.get_vocab(), other.get_vocab()
     if mine != theirs:
         changed = sorted(
-            (mine.get(t, theirs.get(t)), t)
-            for t in mine.keys() | theirs.keys()
-            if mine.get(t) != theirs.get(t)
+            (mine.get(t, theirs.get(t)), t) for t in mine.keys() | theirs.keys() if mine.get(t) != theirs.get(t)
         )
         shown = "; ".join(
             f"{token!r} is {_id(mine, token)} in {name}, {_id(theirs, token)} in {other_name}"
@@ -67,9 +65,7 @@ def check_widths(members: tuple[Member, ...], tokenizer: Any | None) -> int:
         needed = max(tokenizer.get_vocab().values()) + 1
         for name, width in widths.items():
             if width < needed:
-                raise ValueError(
-                    f"{name}: expected logits for the tokenizer's {needed} ids, got {width} columns"
-                )
+                raise ValueError(f"{name}: expected logits for the tokenizer's {needed} ids, got {width} columns")
     return min(widths.values())
 
 
@@ -78,6 +74,4 @@ def warn_softcaps(members: tuple[Member, ...]) -> None:
     caps = {member.name: getattr(member.config, "final_logit_softcapping", None) for member in members}
     if len(set(caps.values())) > 1:
         said = ", ".join(f"{name} {cap if cap is not None else 'none'}" for name, cap in caps.items())
-        warnings.warn(
-            f"the models bound their logits differently (final_logit_softcapping: {said})", stacklevel=3
-        )
+        warnings.warn(f"the models bound their logits differently (final_logit_softcapping: {said})", stacklevel=3)

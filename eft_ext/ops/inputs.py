@@ -109,10 +109,10 @@ def integer(name: str, option: int | Tensor, batch: int, device: torch.device, l
         if option.dtype not in (torch.int64, torch.int32, torch.int16, torch.uint8, torch.int8):
             raise TypeError(f"{name}: expected an integer tensor, got {option.dtype}")
         return Integer(0, _rows_of(name, option, batch, device).to(torch.int64).contiguous())
-    if isinstance(option, bool) or not hasattr(option, "__index__"):
-        raise TypeError(f"{name}: expected an integer or a tensor [{batch}], got {type(option).__name__}")
-    if not isinstance(option, int | torch.SymInt):
+    if not isinstance(option, int | torch.SymInt) and hasattr(option, "__index__"):
         option = option.__index__()  # numpy's integers
+    if isinstance(option, bool) or not isinstance(option, int | torch.SymInt):
+        raise TypeError(f"{name}: expected an integer or a tensor [{batch}], got {type(option).__name__}")
     if low is None:
         if not -(2**63) <= option < 2**64:
             raise ValueError(f"{name}: expected a 64-bit integer, got {option}")

@@ -169,6 +169,7 @@ def test_a_tokenizer_that_is_given(three, folders, tokenizer):
         ({"large": "./nowhere"}, r"^large: no such folder: \./nowhere"),
         ({"base": None}, r"^base: expected a model, got None"),
         ({"tuned": 3}, r"^tuned: expected a hub id or a folder, got int"),
+        ({"dtype": {"base": "float3"}}, r"^dtype: expected one of torch's, such as 'bfloat16', .* got 'float3'"),
         ({"beta": 1.0, "scale": 1.0}, r"^beta: expected nothing beside scale"),
     ],
 )

@@ -5,7 +5,6 @@ import torch
 
 from eft_ext.ops import combine, fused_mix, fused_step, reference
 from eft_ext.ops.call import flatten, given_weights, mixture, models, sampling
-from eft_ext.ops.inputs import Integer, Real
 from python_tests.ops.rows import models as rows
 
 NAMES = ("large", "tuned", "base")
@@ -23,7 +22,7 @@ def arguments(per_row=False):
         None,
     )
     top_p = torch.full((4,), 0.9) if per_row else 0.9
-    return mix, sampling(mix, Real(0.7), 20, top_p, 0.01, Integer(3), Integer(2))
+    return mix, sampling(mix, 0.7, 20, top_p, 0.01, 3, 2, None)
 
 
 @pytest.mark.parametrize("per_row", [False, True])

@@ -1,0 +1,204 @@
+"""The command line as a user meets it: output, exit codes, one line on wrong input."""
+
+import io
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+import eft_ext
+from eft_ext.cli import main
+
+WORDS = ["<pad>", "<eos>", *"the cat sat on a mat and then it ran off to see what was there User : Assistant".split()]  # noqa: SIM905
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Options naming three tiny models that share a tokenizer of words."""
+    root = tmp_path_factory.mktemp("cli")
+    inner = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<pad>"))
+    inner.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="<pad>", eos_token="<eos>")
+    options = []
+    for seed, name in enumerate(("large", "tuned", "base"), start=5):
+        torch.manual_seed(seed)
+        config = LlamaConfig(
+            vocab_size=len(WORDS),
+            hidden_size=16,
+            intermediate_size=32,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            initializer_range=0.5,
+            pad_token_id=0,
+            bos_token_id=None,
+            eos_token_id=1,
+        )
+        LlamaForCausalLM(config).save_pretrained(root / name)
+        tokenizer.save_pretrained(root / name)
+        options += [f"--{name}", str(root / name)]
+    return options
+
+
+@pytest.fixture
+def eft(capsys, monkeypatch):
+    """eft(*arguments, stdin="") -> exit code, stdout, stderr"""
+
+    def run(*arguments, stdin=""):
+        monkeypatch.setattr("sys.stdin", io.StringIO(stdin))
+        capsys.readouterr()
+        code = main(list(map(str, arguments)))
+        out = capsys.readouterr()
+        return code, out.out, out.err
+
+    return run
+
+
+def test_version_and_help(eft):
+    assert eft("--version")[:2] == (0, f"eft_ext {eft_ext.__version__}\n")
+    code, out, err = eft()
+    assert "generate" in out
+    assert err == ""
+    for command in ("demo", "generate", "chat", "env"):
+        code, out, _ = eft(command, "--help")
+        assert code == 0
+        assert f"eft {command}" in out, "an example"
+
+
+def test_as_a_module():
+    run = subprocess.run([sys.executable, "-m", "eft_ext", "nope"], capture_output=True, text=True, timeout=120)
+    assert (run.returncode, run.stdout, run.stderr) == (2, "", "eft: No such command 'nope'.\n")
+
+
+def test_env(eft):
+    code, out, _ = eft("env", "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert set(found["backends"]) == set(eft_ext.backends())
+    assert found["versions"]["torch"].startswith(torch.__version__.split("+")[0])
+    code, out, _ = eft("env")
+    assert code == 0
+    for name, backend in found["backends"].items():
+        assert name in out
+        assert backend["available"] or backend["reason"]
+
+
+def test_generate(eft, folders):
+    options = ("--prompt", "the cat", "--max-new-tokens", 5, *folders)
+    code, answer, err = eft("generate", *options)
+    assert (code, err) == (0, "")
+    assert 1 <= len(answer.split()) <= 5
+    assert eft("generate", *options, "--stream")[1] == answer
+    assert eft("generate", *options, "--temperature", 0)[1] == answer
+    assert eft("generate", "--prompt", "-", *options[2:], stdin="the cat\n")[1] == answer
+    code, out, _ = eft("generate", *options, "--prompt", "it ran", "--json")
+    results = json.loads(out)["results"]
+    assert [r["prompt"] for r in results] == ["the cat", "it ran"]
+    assert results[0]["text"].strip() == answer.strip()
+    assert eft("generate", *options, "--prompt", "it ran")[1].startswith(f"> the cat\n{answer}\n> it ran\n")
+
+
+def test_sampling_options(eft, folders):
+    options = ("--prompt", "the cat", "--max-new-tokens", 8, *folders, "--temperature", 1.5, "--top-p", 0.99)
+    first = eft("generate", *options, "--seed", 1)[1]
+    assert first == eft("generate", *options, "--seed", 1)[1]
+    assert len({eft("generate", *options, "--seed", seed)[1] for seed in range(5)}) > 1
+    _, out, _ = eft("generate", *options, "--json", "--min-p", 0.01, "--scale", 1.2)
+    used = {"do_sample": True, "temperature": 1.5, "top_p": 0.99, "min_p": 0.01, "top_k": 0, "scale": 1.2}
+    assert used.items() <= json.loads(out)["options"].items()
+
+
+WRONG = {
+    "--top-p: expected a number from 0 to 1, got 1.5": ["--top-p", "1.5"],
+    "--temperature: expected a number at least 0, got -1.0": ["--temperature", "-1"],
+    "--min-p: expected a number from 0 to 1, got nan": ["--min-p", "nan"],
+    "--max-new-tokens: expected a number at least 1, got 0": ["--max-new-tokens", "0"],
+    "--stream: expected one prompt and no --json": ["--stream", "--json"],
+    "beta: expected nothing beside scale": ["--beta", "1", "--scale", "1"],
+    "dtype: expected one of torch's": ["--dtype", "float3"],
+    "--chat-template all: the tokenizer has none": ["--chat-template", "all"],
+    "large: no such folder: ./nowhere": ["--large", "./nowhere"],
+    "--prompt -: expected text on stdin": ["--prompt", "-"],
+    "No such option: --topp": ["--topp", "1"],
+    "Invalid value for '--seed'": ["--seed", "x"],
+}
+
+
+@pytest.mark.parametrize("message", WRONG)
+def test_wrong_input_is_one_line(eft, folders, message):
+    code, out, err = eft("generate", "--prompt", "the cat", *folders, *WRONG[message])
+    assert (code, out) == (2, "")
+    assert err.startswith("eft: ")
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_missing_models_are_named(eft, folders):
+    assert eft("generate", "--prompt", "a", *folders[:2])[::2] == (
+        2,
+        "eft: --tuned: expected a model beside the others, got none\n",
+    )
+    assert "base: expected a model" in eft("generate", "--prompt", "a", *folders[:4])[2]
+
+
+def test_chat(eft, folders):
+    options = (*folders, "--max-new-tokens", 6)
+    code, out, err = eft("chat", *options, stdin="the cat\n/what\n/reset\nthe cat\n\n/exit\nit ran\n")
+    assert (code, out, err) == 0
+    first, second = out.splitlines()
+    assert code == 0
+    assert first == second, "forgotten in between"
+    assert err.splitlines()[-1] == "forgotten"
+    assert "/reset" in err
+    _, out, _ = eft("chat", *options, "--json", stdin="the cat\nit ran\n")
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert [line["prompt"] for line in lines] == ["the cat", "it ran"]
+    assert lines[0]["text"] == first.strip()
+
+
+def test_chat_reads_the_template(eft, folders, tmp_path):
+    import shutil
+
+    large = tmp_path / "large"
+    shutil.copytree(folders[1], large)
+    template = "{% for m in messages %}{{ m['content'] }} {% endfor %}"
+    (large / "chat_template.jinja").write_text(template)
+    plain = eft("generate", "--prompt", "the cat", *folders, "--max-new-tokens", 6)[1]
+    options = ("--large", large, *folders[2:], "--max-new-tokens", 6)
+    assert eft("generate", "--prompt", "the cat", *options)[1] == plain, "this template adds nothing"
+    assert eft("generate", "--prompt", "the cat", *options, "--chat-template", "tuned")[1] == plain
+    assert eft("chat", *options, stdin="the cat\n")[1] == plain
+
+
+def test_stop_strings_are_not_printed(capsys, folders):
+    from transformers import AutoTokenizer
+
+    from eft_ext.cli.printer import Printer
+
+    printer = Printer(AutoTokenizer.from_pretrained(folders[1]), stops=["\nUser:", "##"])
+    for piece in (" well", "\nUs", "ual#", "x\nUse", "r: hi", " more"):
+        printer.on_finalized_text(piece)
+    printer.on_finalized_text("", stream_end=True)
+    assert printer.text == "well\nUsual#x"
+    assert capsys.readouterr().out == "well\nUsual#x\n"
+
+
+def test_demo_of_a_folder_that_is_not_there(eft):
+    assert eft("demo", "--models", "./nowhere")[::2] == (2, "eft: --models: no such folder: nowhere\n")
+
+
+def test_logits_that_cannot_be_sampled(eft, folders, tmp_path):
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    tuned = tmp_path / "tuned"
+    shutil.copytree(folders[3], tuned)
+    weights = load_file(tuned / "model.safetensors")
+    weights["model.norm.weight"].fill_(float("nan"))
+    save_file(weights, tuned / "model.safetensors", metadata={"format": "pt"})
+    code, _, err = eft("generate", "--prompt", "a", *folders[:2], "--tuned", tuned, *folders[4:])
+    assert (code, err) == (1, "eft: row 0, new token 0: the logits of tuned hold NaN or +inf\n")

@@ -1,0 +1,46 @@
+"""What a user sees of the package itself: versions, backends, what is imported when."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import eft_ext
+from eft_ext.ops import native
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_one_version_everywhere():
+    assert native._native.version() == eft_ext.__version__
+    citation = (ROOT / "CITATION.cff").read_text()
+    assert re.search(rf"^version: {re.escape(eft_ext.__version__)}$", citation, re.M)
+
+
+def test_backends_say_what_is_here_and_why_not():
+    found = eft_ext.backends()
+    assert list(found) == ["cuda", "triton", "cpu", "reference"]
+    assert found["cpu"].available
+    assert found["reference"].available
+    for backend in found.values():
+        assert backend.available or (backend.reason and backend.remedy), backend
+
+
+def test_the_operations_do_not_load_transformers():
+    code = "import sys, eft_ext; eft_ext.fused_step; sys.exit('transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_setup_never_imports_torch():
+    setup = (ROOT / "setup.py").read_text()
+    assert "import torch" not in setup
+    assert len(setup.splitlines()) < 60
+
+
+def test_everything_public_is_there():
+    for name in eft_ext.__all__:
+        assert getattr(eft_ext, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = eft_ext.nothing
