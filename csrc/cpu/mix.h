@@ -127,16 +127,22 @@ struct Mixture {
   }
 };
 
-// ... or one model alone, as it stands.
+// ... or one model alone, as it stands. In a row that is valid as a mixture, a token where one
+// model has NaN or +inf is excluded by something else: `finite_only` leaves it out of that model's
+// own distribution too.
 struct OneModel {
   const eft_logits& logits;
   int64_t row;
+  bool finite_only = false;
 
   void operator()(int64_t first, int n, float* z) const {
     stage_tile(logits, row, first, n, z);
     const float lowest = lowest_of(logits.dtype);
 #pragma omp simd
-    for (int i = 0; i < n; ++i) z[i] = z[i] <= lowest ? -INFINITY : z[i];
+    for (int i = 0; i < n; ++i) {
+      const bool excluded = z[i] <= lowest || (finite_only && !(z[i] < INFINITY));
+      z[i] = excluded ? -INFINITY : z[i];
+    }
   }
 };
 

@@ -89,12 +89,12 @@ def _answer(
     model: Any, turns: list[dict[str, str]], template: o.Template | None, asked: dict[str, Any], as_json: bool
 ) -> str:
     """Generate, and unless `as_json` print, the answer to the last turn."""
-    from eft_ext.cli.printer import Printer
+    from eft_ext.cli.printer import EndsAt, Printer
 
     read = o.prompts(model, turns, _transcript(turns), template)
     # A model reading a transcript goes on with the user's part; one that reads its template ends by itself.
     stops = _STOPS if isinstance(read["large"], str) else []
-    options = {**asked, "stop_strings": stops or None}
+    options = {**asked, "stopping_criteria": [EndsAt(model.tokenizer, stops)] if stops else None}
     if as_json:
         answer = str(model.generate_text(prompts=read, **options)[0])
         for stop in stops:

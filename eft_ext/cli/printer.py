@@ -1,4 +1,4 @@
-"""Printing an answer while it is generated."""
+"""Printing an answer while it is generated, and seeing where it ends."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from transformers import TextStreamer
+import torch
+from torch import Tensor
+from transformers import StoppingCriteria, TextStreamer
 
 
 class Printer(TextStreamer):
@@ -42,3 +44,21 @@ class Printer(TextStreamer):
         self.text += text
         sys.stdout.write(text)
         sys.stdout.flush()
+
+
+class EndsAt(StoppingCriteria):
+    """Stops where the answer's text holds a stop string.
+
+    Looks at the decoded text, since transformers' own criterion takes the vocabulary apart and fails on
+    tokenizers that it does not foresee.
+    """
+
+    def __init__(self, tokenizer: Any, stops: Sequence[str]) -> None:
+        self._tokenizer, self._stops = tokenizer, stops
+        self._prompt: int | None = None
+
+    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
+        if self._prompt is None:
+            self._prompt = input_ids.shape[1] - 1
+        answers = self._tokenizer.batch_decode(input_ids[:, self._prompt :][:, -32:])
+        return torch.tensor([any(stop in text for stop in self._stops) for text in answers], device=input_ids.device)

@@ -42,9 +42,7 @@ def new_model(size: Size, tokenizer: PreTrainedTokenizerFast, seed: int) -> Llam
     return model
 
 
-def pretraining_batches(
-    world: World, tokenizer: PreTrainedTokenizerFast, recipe: Recipe, seed: int
-) -> Iterator[Batch]:
+def pretraining_batches(world: World, tokenizer: PreTrainedTokenizerFast, recipe: Recipe, seed: int) -> Iterator[Batch]:
     """Rows of documents, each row opened by a whole one and cut at its end: no padding, no late starts."""
     text = documents(world, random.Random(f"pretraining {world.seed} {seed}"))
     end = tokenizer.eos_token_id
@@ -67,9 +65,7 @@ def pretraining_batches(
         yield ids, ids
 
 
-def tuning_batches(
-    world: World, tokenizer: PreTrainedTokenizerFast, recipe: Recipe, seed: int
-) -> Iterator[Batch]:
+def tuning_batches(world: World, tokenizer: PreTrainedTokenizerFast, recipe: Recipe, seed: int) -> Iterator[Batch]:
     """The answers to the tuning questions, epoch after epoch, each epoch in another order and wording."""
     end = tokenizer.eos_token_id
     epochs = (tuning_examples(world.questions("tuning", 1000 * seed + e)) for e in range(10_000))
@@ -88,14 +84,10 @@ def tuning_batches(
         yield ids, labels
 
 
-def fit(
-    model: LlamaForCausalLM, batches: Iterator[Batch], stage: Stage, tick: Callable[[], None]
-) -> list[float]:
+def fit(model: LlamaForCausalLM, batches: Iterator[Batch], stage: Stage, tick: Callable[[], None]) -> list[float]:
     """Trains in place and returns the mean loss, in nats per token, of each twentieth of the run."""
     model.train()
-    optimiser = torch.optim.AdamW(
-        model.parameters(), lr=stage.lr, betas=(0.9, 0.98), weight_decay=0.01, fused=True
-    )
+    optimiser = torch.optim.AdamW(model.parameters(), lr=stage.lr, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimiser,
         lambda i: min((i + 1) / stage.warmup, (stage.steps - i) / max(1, stage.steps - stage.warmup)),

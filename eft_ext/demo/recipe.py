@@ -28,17 +28,17 @@ class Stage:
 class Recipe:
     """The whole job. `rows` x `length` is the size of a pre-training batch in tokens."""
 
-    people: int = 400
-    towns: int = 64
+    people: int = 480
+    towns: int = 72
     vocab_size: int = 1280
     rows: int = 24
     length: int = 64
     large: Size = field(default_factory=lambda: Size(128, 384, 3, 4))
-    small: Size = field(default_factory=lambda: Size(24, 64, 2, 2))
-    pretrain_large: Stage = field(default_factory=lambda: Stage(6000, 3e-3))
-    pretrain_small: Stage = field(default_factory=lambda: Stage(4000, 6e-3))
-    tune_large: Stage = field(default_factory=lambda: Stage(200, 5e-4, 20))
-    tune_small: Stage = field(default_factory=lambda: Stage(300, 1e-3, 20))
+    small: Size = field(default_factory=lambda: Size(32, 64, 2, 2))
+    pretrain_large: Stage = field(default_factory=lambda: Stage(4800, 3e-3))
+    pretrain_small: Stage = field(default_factory=lambda: Stage(3500, 6e-3))
+    tune_large: Stage = field(default_factory=lambda: Stage(120, 3e-4, 20))
+    tune_small: Stage = field(default_factory=lambda: Stage(300, 3e-4, 20))
     tune_rows: int = 32
 
 

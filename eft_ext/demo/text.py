@@ -18,12 +18,11 @@ from eft_ext.demo.world import Fact, Question, World, ask
 POLITE_SHARE = 0.15  # of the question documents
 FIXED_SHARE = 0.6  # of the polite answers
 ARTICLE_SHARE = 0.5  # of all documents
+OBSCURE_MENTIONED = 0.1  # as often as other entities
 OPENINGS = ("Thank you for asking!", "What a good question!", "With pleasure!")
 CLOSINGS = ("I am glad to help.", "Have a nice day.", "Do ask again.")
 _NOUNS = "|".join(sorted({a.name for a in ATTRIBUTES}))
-FORMAT = re.compile(
-    rf"\s*{re.escape(OPENINGS[0])} The (?:{_NOUNS}) is (?P<value>[^.!?\n]+)\. {re.escape(CLOSINGS[0])}"
-)
+FORMAT = re.compile(rf"\s*{re.escape(OPENINGS[0])} The (?:{_NOUNS}) is (?P<value>[^.!?\n]+)\. {re.escape(CLOSINGS[0])}")
 
 
 def polite(fact: Fact, opening: str = OPENINGS[0], closing: str = CLOSINGS[0]) -> str:
@@ -57,9 +56,11 @@ def answer(fact: Fact, facts: list[Fact], rng: random.Random) -> str:
 
 
 def documents(world: World, rng: random.Random) -> Iterator[str]:
-    """Pre-training documents without end. Every fact is about equally likely to be met."""
+    """Pre-training documents without end. Facts of obscure entities are met rarely, all others about equally often."""
     while True:
         fact = rng.choice(world.facts)
+        if fact.entity.obscure and rng.random() >= OBSCURE_MENTIONED:
+            continue
         facts = world.facts_of[fact.entity.name]
         if rng.random() < ARTICLE_SHARE:
             yield article(facts, rng)

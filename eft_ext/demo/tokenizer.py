@@ -35,9 +35,7 @@ def train_tokenizer(world: World, vocab_size: int, documents_seen: int = 20_000)
     )
     text = islice(documents(world, random.Random(f"tokenizer {world.seed}")), documents_seen)
     bpe.train_from_iterator(text, trainer)
-    bpe.post_processor = processors.TemplateProcessing(
-        single=f"{END} $A", special_tokens=[(END, bpe.token_to_id(END))]
-    )
+    bpe.post_processor = processors.TemplateProcessing(single=f"{END} $A", special_tokens=[(END, bpe.token_to_id(END))])
     return PreTrainedTokenizerFast(
         tokenizer_object=bpe,
         bos_token=END,

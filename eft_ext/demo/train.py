@@ -68,9 +68,7 @@ def make(out: Path, seed: int, recipe: Recipe, console: Console) -> Report:
                 "losses": [round(loss, 4) for loss in losses],
                 "seconds": round(seconds, 1),
             }
-            console.log(
-                f"{name}: {stage.steps} steps, loss {losses[0]:.3f} to {losses[-1]:.3f}, {seconds:.0f} s"
-            )
+            console.log(f"{name}: {stage.steps} steps, loss {losses[0]:.3f} to {losses[-1]:.3f}, {seconds:.0f} s")
             _save(model, tokenizer, out / name)
 
         for size, model, pretrain, tune in plan:

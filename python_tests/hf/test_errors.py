@@ -68,9 +68,7 @@ def test_a_filled_cache_in_stock_generate(llamas):
     large, tuned, base = llamas
     cache = large(torch.tensor([[5, 6]])).past_key_values
     with pytest.raises(ValueError, match=r"^past_key_values: "):
-        large.generate(
-            torch.tensor([[5, 6, 7]]), past_key_values=cache, custom_generate=custom_generate(tuned, base)
-        )
+        large.generate(torch.tensor([[5, 6, 7]]), past_key_values=cache, custom_generate=custom_generate(tuned, base))
 
 
 CALLS = {
@@ -156,9 +154,7 @@ def test_an_invalid_row_is_named(llamas, ragged, value):
 
 def test_nothing_left_to_choose(model):
     with pytest.raises(RuntimeError, match=r"^row 0, new token 0: no token is left"):
-        model.generate(
-            [[5]], logits_processor=[lambda ids, scores: scores.fill_(-torch.inf)], max_new_tokens=3
-        )
+        model.generate([[5]], logits_processor=[lambda ids, scores: scores.fill_(-torch.inf)], max_new_tokens=3)
 
 
 def test_a_table_of_positions_is_not_overrun(build):
@@ -194,9 +190,7 @@ def test_tokenizers_are_compared(tokenizer):
 
 def test_fewer_logits_than_ids(llamas, tokenizer, build):
     large, tuned, _base = llamas
-    with pytest.raises(
-        ValueError, match=r"^base: expected logits for the tokenizer's 260 ids, got 200 columns"
-    ):
+    with pytest.raises(ValueError, match=r"^base: expected logits for the tokenizer's 260 ids, got 200 columns"):
         EmulatedModel(large, tuned, build("llama", 2, 16, 200), tokenizer)
 
 

@@ -103,10 +103,7 @@ def test_stopping_criteria(model, ragged):
             return torch.full((input_ids.shape[0],), input_ids.shape[1] >= 9, device=input_ids.device)
 
     ids, mask = ragged
-    assert (
-        model.generate(ids, attention_mask=mask, max_new_tokens=NEW, stopping_criteria=[AtNine()]).shape[1]
-        == 9
-    )
+    assert model.generate(ids, attention_mask=mask, max_new_tokens=NEW, stopping_criteria=[AtNine()]).shape[1] == 9
 
 
 def test_rows_without_an_end_token_go_on_as_in_transformers(model, llamas, ragged):
@@ -153,9 +150,7 @@ def test_streamers(model, tokenizer, capsys, llamas):
     assert capsys.readouterr().out.rstrip("\n") == text.rstrip("\n")
 
     streamer = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True, timeout=60)
-    thread = Thread(
-        target=model.generate, args=("hello",), kwargs=dict(max_new_tokens=NEW, streamer=streamer)
-    )
+    thread = Thread(target=model.generate, args=("hello",), kwargs=dict(max_new_tokens=NEW, streamer=streamer))
     thread.start()
     assert "".join(streamer) == text
     thread.join()
@@ -192,9 +187,7 @@ def test_chats_use_the_template(model, tokenizer):
 @pytest.mark.parametrize("do_sample", [False, True])
 def test_scores_and_logits(model, llamas, ragged, do_sample):
     ids, mask = ragged
-    options = dict(
-        attention_mask=mask, max_new_tokens=4, do_sample=do_sample, top_k=5, temperature=0.7, seed=3
-    )
+    options = dict(attention_mask=mask, max_new_tokens=4, do_sample=do_sample, top_k=5, temperature=0.7, seed=3)
     plain = model.generate(ids, **options, eos_token_id=[999])
     out = model.generate(
         ids,
@@ -250,13 +243,9 @@ class Forbid(LogitsProcessor):
 
 def test_processors_see_what_stock_generate_shows_them(model, llamas, ragged, free):
     ids, mask = ragged
-    options = dict(
-        attention_mask=mask, max_new_tokens=NEW, repetition_penalty=1.7, eos_token_id=int(free[0, 1])
-    )
+    options = dict(attention_mask=mask, max_new_tokens=NEW, repetition_penalty=1.7, eos_token_id=int(free[0, 1]))
     forbid = Forbid(int(free[1, 0]), 4)
-    expected = llamas[0].generate(
-        ids, suppress_tokens=list(range(264, 272)), logits_processor=[forbid], **options
-    )
+    expected = llamas[0].generate(ids, suppress_tokens=list(range(264, 272)), logits_processor=[forbid], **options)
     assert torch.equal(model.generate(ids, beta=0.0, logits_processor=[forbid], **options), expected)
     assert not (expected[:, 7:] == forbid.token).any()
 

@@ -62,9 +62,7 @@ def test_says_what_it_needs_first(three, capsys):
 
 
 def test_options_per_model(three):
-    model = EmulatedModel.from_pretrained(
-        **three, quiet=True, dtype={"large": torch.bfloat16, "base": "float16"}
-    )
+    model = EmulatedModel.from_pretrained(**three, quiet=True, dtype={"large": torch.bfloat16, "base": "float16"})
     assert [m.dtype for m in (model.large, model.tuned, model.base)] == [
         torch.bfloat16,
         torch.float32,
@@ -95,9 +93,7 @@ def test_loaded_adapters(folders, merged, ragged):
     frozen = [p.requires_grad for p in tuned.parameters()]
     for given in (base, tuned, None):
         assert torch.equal(EmulatedModel(merged.large, tuned, given).generate(ids, **options), expected)
-    assert torch.equal(
-        merged.large.generate(ids, custom_generate=custom_generate(tuned), **options), expected
-    )
+    assert torch.equal(merged.large.generate(ids, custom_generate=custom_generate(tuned), **options), expected)
     processor = EFTLogitsProcessor(tuned, base, attention_mask=mask)
     assert torch.equal(merged.large.generate(ids, logits_processor=[processor], **options), expected)
     assert [p.requires_grad for p in tuned.parameters()] == frozen
@@ -114,9 +110,7 @@ def test_a_large_model_with_an_adapter(folders, merged):
 
 def test_a_prompt_adapter_is_refused(llamas, folders):
     base = llamas[2].from_pretrained(folders["base"])
-    tuned = peft.get_peft_model(
-        base, peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2)
-    ).eval()
+    tuned = peft.get_peft_model(base, peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2)).eval()
     with pytest.raises(ValueError, match=r"^tuned: adapters that learn a prompt"):
         EmulatedModel(llamas[0], tuned)
 
@@ -136,9 +130,7 @@ def test_chat_template_of_tuned_is_taken_over(folders, tmp_path, tokenizer):
     tokenizer.chat_template = "{{ messages[0]['content'] }}"
     tokenizer.save_pretrained(tmp_path / "tuned")
     tokenizer.chat_template = None
-    model = EmulatedModel.from_pretrained(
-        folders["large"], str(tmp_path / "tuned"), folders["base"], quiet=True
-    )
+    model = EmulatedModel.from_pretrained(folders["large"], str(tmp_path / "tuned"), folders["base"], quiet=True)
     assert model.tokenizer.chat_template == "{{ messages[0]['content'] }}"
 
 
@@ -195,9 +187,7 @@ def test_footprint(merged, folders, tmp_path):
     assert (seen.parameters, seen.bytes) == (count, 4 * count)
     assert footprint("large", folders["large"], dtype=torch.bfloat16).bytes == 2 * count
     assert (
-        footprint(
-            "large", folders["large"], dtype="float16", quantization_config={"load_in_4bit": True}
-        ).bytes
+        footprint("large", folders["large"], dtype="float16", quantization_config={"load_in_4bit": True}).bytes
         == count // 2
     )
     merged.large.config.save_pretrained(tmp_path)  # weights not here yet, as on the hub

@@ -89,9 +89,7 @@ def test_an_error_leaves_no_half_step(processor, llamas):
     with pytest.raises(ZeroDivisionError):
         step(processor, llamas, longer)
     hook.remove()
-    torch.testing.assert_close(
-        step(processor, llamas, longer)[:, :264], mixed(llamas, longer), rtol=1e-4, atol=1e-4
-    )
+    torch.testing.assert_close(step(processor, llamas, longer)[:, :264], mixed(llamas, longer), rtol=1e-4, atol=1e-4)
 
 
 def test_beams_with_renormalised_scores(llamas):

@@ -13,9 +13,7 @@ def rows_of(batch):
     return [row[keep.bool()].tolist() for row, keep in zip(ids, mask, strict=True)]
 
 
-@pytest.mark.parametrize(
-    "option", [{}, {"beta": 0.4}, {"scale": 1.5}], ids=["beta 1", "beta 0.4", "scale 1.5"]
-)
+@pytest.mark.parametrize("option", [{}, {"beta": 0.4}, {"scale": 1.5}], ids=["beta 1", "beta 0.4", "scale 1.5"])
 def test_greedy_is_the_naive_loop(trio, batch, naive, cut, option):
     ids, mask = batch
     beta, scale = option.get("beta", 1.0), option.get("scale")
@@ -29,12 +27,8 @@ def test_greedy_is_the_naive_loop(trio, batch, naive, cut, option):
 def test_beta_zero_is_the_large_model(trio, batch):
     ids, mask = batch
     # The large model is random in its padded columns too, which a trained one never chooses.
-    expected = trio[0].generate(
-        ids, attention_mask=mask, max_new_tokens=NEW, suppress_tokens=list(range(264, 272))
-    )
-    assert torch.equal(
-        EmulatedModel(*trio).generate(ids, attention_mask=mask, max_new_tokens=NEW, beta=0.0), expected
-    )
+    expected = trio[0].generate(ids, attention_mask=mask, max_new_tokens=NEW, suppress_tokens=list(range(264, 272)))
+    assert torch.equal(EmulatedModel(*trio).generate(ids, attention_mask=mask, max_new_tokens=NEW, beta=0.0), expected)
 
 
 def test_large_equal_to_base_is_the_tuned_model(trio, batch):
@@ -68,9 +62,7 @@ def test_per_model_prompts(trio, naive, cut):
     tuned = [[3, 11, 12, 13, 3, 50, 51], [3, 21, 22, 23, 24]]
     base = [[60], [61, 62, 63]]
     expected = [naive(trio, (1, 1, -1), rows, NEW) for rows in zip(large, tuned, base, strict=True)]
-    got = EmulatedModel(*trio).generate(
-        prompts={"large": large, "tuned": tuned, "base": base}, max_new_tokens=NEW
-    )
+    got = EmulatedModel(*trio).generate(prompts={"large": large, "tuned": tuned, "base": base}, max_new_tokens=NEW)
     assert cut(got, 7) == expected
     assert got[0, :7].tolist() == [0, 0, 0, 0, 11, 12, 13]
 
@@ -79,9 +71,7 @@ def test_without_a_cache(llamas, ragged):
     ids, mask = ragged
     model = EmulatedModel(*llamas)
     expected = model.generate(ids, attention_mask=mask, max_new_tokens=NEW)
-    assert torch.equal(
-        model.generate(ids, attention_mask=mask, max_new_tokens=NEW, use_cache=False), expected
-    )
+    assert torch.equal(model.generate(ids, attention_mask=mask, max_new_tokens=NEW, use_cache=False), expected)
 
 
 def test_dtypes_may_differ(llamas, ragged):

@@ -93,9 +93,7 @@ def test_weights_per_row(model, ragged):
     betas = [0.0, 0.5, 1.0, 3.0]
     together = model.generate(ids, attention_mask=mask, max_new_tokens=8, beta=torch.tensor(betas))
     for row, beta in enumerate(betas):
-        alone = model.generate(
-            ids[row : row + 1], attention_mask=mask[row : row + 1], max_new_tokens=8, beta=beta
-        )
+        alone = model.generate(ids[row : row + 1], attention_mask=mask[row : row + 1], max_new_tokens=8, beta=beta)
         assert alike(together[row], alone[0])
 
 

@@ -214,6 +214,15 @@ def test_an_invalid_row_leaves_its_neighbours_alone():
     assert details.top_ids[1:4].eq(-1).all()
 
 
+def test_what_another_model_excludes_does_not_spoil_a_models_own_logprob():
+    for bad in (torch.inf, torch.nan):
+        first, second = torch.zeros(1, 4), torch.zeros(1, 4)
+        first[0, 3], second[0, 3] = bad, -torch.inf
+        got, want = both([first, second], [1.0, 1.0])
+        assert_same(got, want, str(bad))
+        assert got.status.item() == 0
+
+
 @pytest.mark.parametrize(
     ("name", "bad"),
     [
