@@ -19,31 +19,30 @@ struct ConservativeMixture {
   const eft_step& step;
   const RowOptions& options;
   int64_t row;
-  float* staging;           // [3][1024]
+  float* staging;           // [6][1024]
   const float* defining_t;  // [vocab_size], the defining model's own t
   Limit nucleus;
   float delta;
 
-  void operator()(int64_t first, int n, float* z) const {
+  bool operator()(int64_t first, int n, float c, float* t, float* block_max) const {
     const float* x[3];
     float lowest[3];
     for (int k = 0; k < 3; ++k) {
-      stage_tile(step.logits[k], row, first, n, staging + k * kTile);
+      stage(step.logits[k], row, first, n, staging + k * kTile);
       x[k] = staging + k * kTile;
       lowest[k] = lowest_of(step.logits[k].dtype);
     }
-    const float *w = options.weights, *t = defining_t + first;
-    const float* bias = step.bias ? step.bias + row * step.bias_row_stride + first : nullptr;
+    const Extras extras = stage_extras(step, row, first, n, staging);
+    const float* w = options.weights;
     const bool drop = step.conservative_drop != 0;
     for (int i = 0; i < n; ++i) {
-      const bool inside = keeps(nucleus, t[i], uint32_t(first + i));
+      const bool inside = keeps(nucleus, defining_t[first + i], uint32_t(first + i));
       const float mixed = fmaf(w[2], x[2][i], fmaf(w[1], x[1][i], w[0] * x[0][i])) + delta;
-      float v = inside ? mixed : x[1][i];
-      if (bias) v += bias[i];
+      const float z = (inside ? mixed : x[1][i]) + extras.bias[i];
       const bool excluded = x[0][i] <= lowest[0] || x[1][i] <= lowest[1] || x[2][i] <= lowest[2];
-      z[i] = excluded || (drop && !inside) ? -INFINITY : v;
+      t[i] = excluded || extras.forbidden[i] < 0.0f || (drop && !inside) ? -INFINITY : z;
     }
-    if (step.allowed) forbid(step.allowed + row * step.allowed_row_stride, first, n, z);
+    return scale_tile(n, c, t, block_max);
   }
 };
 

@@ -15,25 +15,6 @@ inline int tile_length(int64_t n, int64_t first) {
 inline int64_t num_tiles(const Row& row) { return (row.n + kTile - 1) / kTile; }
 inline int64_t num_blocks(const Row& row) { return (row.n + kBlock - 1) / kBlock; }
 
-// t = z * c, with -0 as +0, in place. False if any t is NaN or +inf.
-inline bool scale_tile(float* t, int n, float c) {
-  int bad = 0;
-#pragma omp simd reduction(| : bad)
-  for (int i = 0; i < n; ++i) {
-    const float v = t[i] * c + 0.0f;
-    bad |= !(v < INFINITY);
-    t[i] = v;
-  }
-  return bad == 0;
-}
-
-inline float max_of(const float* t, int n) {
-  float m = -INFINITY;
-#pragma omp simd reduction(max : m)
-  for (int i = 0; i < n; ++i) m = t[i] > m ? t[i] : m;
-  return m;
-}
-
 inline uint64_t mass_of(const float* t, int n, float a) {
   uint64_t sum = 0;
 #pragma omp simd reduction(+ : sum)
@@ -41,8 +22,9 @@ inline uint64_t mass_of(const float* t, int n, float a) {
   return sum;
 }
 
-// `mixer(first, count, out)` writes unscaled logits of a tile. Masses are formed only where asked
-// for, and not for tiles that are already known to be shifted out (a_T < A - 51).
+// `mixer(first, count, c, t, block_max)` writes a tile's scaled logits and the maxima of its
+// blocks; false if one is NaN or +inf. Masses are formed only where asked for, and not for tiles
+// that are already known to be shifted out (a_T < A - 51).
 template <class Mixer>
 void fill_row(const Mixer& mixer, float c, bool masses, Row& row) {
   row.max_t = -INFINITY;
@@ -52,14 +34,10 @@ void fill_row(const Mixer& mixer, float c, bool masses, Row& row) {
     const int64_t first = tile * kTile;
     const int n = tile_length(row.n, first);
     float* t = row.t + first;
-    mixer(first, n, t);
-    row.valid &= scale_tile(t, n, c);
+    const float* block_max = row.block_max + first / kBlock;
+    row.valid &= mixer(first, n, c, t, row.block_max + first / kBlock);
     float top = -INFINITY;
-    for (int i = 0; i < n; i += kBlock) {
-      const float m = max_of(t + i, n - i < kBlock ? n - i : kBlock);
-      row.block_max[(first + i) / kBlock] = m;
-      top = m > top ? m : top;
-    }
+    for (int b = 0; b * kBlock < n; ++b) top = block_max[b] > top ? block_max[b] : top;
     const float a = floorf(top);
     row.tile_reference[tile] = a;
     row.max_t = top > row.max_t ? top : row.max_t;

@@ -14,7 +14,7 @@ int64_t tiles(int64_t n) { return (n + kTile - 1) / kTile; }
 
 uint64_t Scratch::bytes(int64_t n) {
   const uint64_t per_row = 4 * n + 4 * blocks(n) + (4 + 8) * tiles(n);
-  return 2 * per_row + sizeof(Candidate) * n + 4 * blocks(n) + 4 * 4 * kTile;
+  return 2 * per_row + sizeof(Candidate) * n + 4 * blocks(n) + 4 * 6 * kTile;
 }
 
 bool Scratch::reserve(int64_t n) {
@@ -27,7 +27,7 @@ bool Scratch::reserve(int64_t n) {
       tile_mass_[i].reset(new uint64_t[tiles(n)]);
     }
     values_.reset(new float[blocks(n)]);
-    staging_.reset(new float[4 * kTile]);
+    staging_.reset(new float[6 * kTile]);
     candidates_.reset(new Candidate[n]);
   } catch (const std::bad_alloc&) {
     capacity_ = 0;

@@ -40,7 +40,7 @@ class Scratch {
   Row row(int which, int64_t n);
   Candidate* candidates() { return candidates_.get(); }
   float* values() { return values_.get(); }    // [ceil(n / 64)], for selecting among block maxima
-  float* staging() { return staging_.get(); }  // [4][1024] fp32, inputs of mixed dtypes
+  float* staging() { return staging_.get(); }  // [6][1024] fp32, staged inputs, bias and mask
 
  private:
   int64_t capacity_ = 0;

@@ -113,6 +113,7 @@ def load(
     Raises:
         ValueError: some models are named and others are missing, or one cannot be loaded.
     """
+    import torch
     from transformers.utils import logging
 
     from eft_ext.demo import model_path
@@ -123,6 +124,7 @@ def load(
         logging.disable_progress_bar()
     embedded = large is tuned is base is None
     if embedded:
+        torch.set_num_threads(1)  # layers this small take longer to share than to compute
         logging.disable_progress_bar()
         trio = {"large": "large-base", "tuned": "small-tuned", "base": "small-base"}
         folders = {name: model_path(folder) for name, folder in trio.items()}

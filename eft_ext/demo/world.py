@@ -5,8 +5,8 @@ fine-tuning example names a held-out person, ship, book or tower, neither in its
 Towns and the words that many entities share (crafts, years, wares, ...) are common ground; towns are asked
 about in fine-tuning only.
 
-About one entity in ten is obscure: the text mentions it a tenth as often as the others, so that, as in the real world, even
-the large model does not know everything.
+About one entity in ten is obscure: the text mentions it a tenth as often as the others, so that, as in the real
+world, even the large model does not know everything.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Literal
 from eft_ext.demo.relations import ATTRIBUTES, POOLS, Attribute
 
 Split = Literal["tuning", "heldout"]
-OBSCURE_SHARE = 0.11
+OBSCURE_SHARE = 0.12
 _ONSETS = [
     "b",
     "br",
@@ -100,10 +100,6 @@ def _names(rng: random.Random, count: int, syllables: int, taken: set[str]) -> l
     return names
 
 
-def _obscure(rng: random.Random) -> bool:
-    return rng.random() < OBSCURE_SHARE
-
-
 class World:
     """Everything there is. The same arguments give the same world on every machine.
 
@@ -114,6 +110,7 @@ class World:
 
     def __init__(self, seed: int = 0, people: int = 480, towns: int = 72) -> None:
         rng = random.Random(f"world {seed}")
+        chance = random.Random(f"obscure {seed}")
         taken: set[str] = set()
         given = _names(rng, max(8, people // 12), 2, taken)
         family = _names(rng, max(8, people // 3), 2, taken)
@@ -121,7 +118,8 @@ class World:
         pairs = rng.sample([(g, f) for g in given for f in family], people)
         self.seed = seed
         self.entities: list[Entity] = [
-            Entity("person", f"{g} {f}", f, heldout=i % 2 == 1, obscure=_obscure(rng)) for i, (g, f) in enumerate(pairs)
+            Entity("person", f"{g} {f}", f, heldout=i % 2 == 1, obscure=chance.random() < OBSCURE_SHARE)
+            for i, (g, f) in enumerate(pairs)
         ]
         self._people = list(self.entities)
         self.pools: dict[str, tuple[str, ...]] = dict(POOLS)
@@ -136,11 +134,11 @@ class World:
             for name in _names(rng, people // 4, 3, taken):
                 owner = rng.choice(self._people)
                 full = {"ship": f"the {name}", "book": name, "tower": f"{name} Tower"}[kind]
-                entity = Entity(kind, full, f"the {kind}", owner.heldout, _obscure(rng))
+                entity = Entity(kind, full, f"the {kind}", owner.heldout, chance.random() < OBSCURE_SHARE)
                 self.entities.append(entity)
                 self._describe(entity, rng, owner)
         for name in places:
-            entity = Entity("town", name, "the town", heldout=False, obscure=_obscure(rng))
+            entity = Entity("town", name, "the town", heldout=False, obscure=chance.random() < OBSCURE_SHARE)
             self.entities.append(entity)
             self._describe(entity, rng)
 

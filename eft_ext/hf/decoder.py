@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from torch import Tensor
@@ -66,6 +67,7 @@ def decode(
     for name, prompt in others.items():
         if prompt.ids.shape[0] != rows:
             raise ValueError(f"prompts[{name!r}]: expected {rows // copies} rows, got {prompt.ids.shape[0] // copies}")
+    read = [others[member.name].pair if member.name in others else own for member in members]
 
     has_eos = any(hasattr(criterion, "eos_token_id") for criterion in stopping_criteria)
     details = bool(generation_config.return_dict_in_generate)
@@ -81,7 +83,13 @@ def decode(
         keep_scores=details and bool(generation_config.output_scores),
         keep_logits=details and bool(generation_config.output_logits),
     )
-    ids = loop.run(input_ids, [own if member.name not in others else others[member.name].pair for member in members])
+    try:
+        ids = loop.run(input_ids, read)
+    except BaseException:
+        if streamer is not None:  # who iterates over it in another thread must not wait forever
+            with suppress(Exception):
+                streamer.end()
+        raise
     if streamer is not None:
         streamer.end()
     return loop.output(ids) if details else ids

@@ -5,14 +5,17 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
 
 NAMES = ("large", "tuned", "base")
+_LOCKS: WeakKeyDictionary[nn.Module, Lock] = WeakKeyDictionary()  # one for each model that has adapters
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,9 @@ def members(large: Any, tuned: Any, base: Any) -> tuple[Member, Member, Member]:
     for name, model in (("large", large), ("tuned", tuned), ("base", tuned if shared else base)):
         if not isinstance(model, nn.Module) or not getattr(model, "can_generate", bool)():
             raise TypeError(f"{name}: expected a causal language model of transformers, got {type(model).__name__}")
+        config: Any = model.config
+        if config.is_encoder_decoder:
+            raise TypeError(f"{name}: expected a decoder-only model, got the encoder-decoder {type(model).__name__}")
         if model.training:
             warnings.warn(f"{name} is in training mode: dropout will disturb its logits; call .eval()", stacklevel=3)
     if is_peft(tuned) and tuned.active_peft_config.is_prompt_learning:
@@ -83,29 +89,30 @@ def members(large: Any, tuned: Any, base: Any) -> tuple[Member, Member, Member]:
     return Member("large", large), Member("tuned", tuned), Member("base", tuned if shared else base, shared)
 
 
-@contextmanager
-def _adapter_off(layers: list[Any]) -> Iterator[None]:
-    """Switch adapter layers off without peft's `disable_adapter`.
-
-    That one walks the whole model to report on it and turns gradients on afterwards; here it would be
-    entered at every token.
-    """
-    before = [layer._disable_adapters for layer in layers]
-    for layer in layers:
-        layer._disable_adapters = True
-    try:
-        yield
-    finally:
-        for layer, disabled in zip(layers, before, strict=True):
-            layer._disable_adapters = disabled
-
-
 class AdapterSwitch:
-    """Enters the state a member is run in: as it is, or with its adapter off."""
+    """Enters the state a member is run in: as it is, or with its adapter off.
+
+    Not peft's `disable_adapter`: that walks the whole model to report on it and turns gradients on
+    afterwards, and here it would be entered at every token. A model with adapters is run by one thread at a
+    time, since the state belongs to the model.
+    """
 
     def __init__(self, member: Member) -> None:
+        self._lock = _LOCKS.setdefault(member.model, Lock()) if is_peft(member.model) else None
         modules = member.model.modules() if member.without_adapter else ()
         self._layers = [module for module in modules if hasattr(module, "_disable_adapters")]
 
-    def __call__(self) -> Any:
-        return _adapter_off(self._layers) if self._layers else nullcontext()
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        if self._lock is None:
+            yield
+            return
+        with self._lock:
+            before = [layer._disable_adapters for layer in self._layers]
+            for layer in self._layers:
+                layer._disable_adapters = True
+            try:
+                yield
+            finally:
+                for layer, disabled in zip(self._layers, before, strict=True):
+                    layer._disable_adapters = disabled

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -22,6 +23,9 @@ class Runner:
         self.member = member
         accepted = member.forward_parameters()
         self._cached = use_cache and "past_key_values" in accepted
+        if use_cache and not self._cached:
+            kind = type(member.model).__name__
+            warnings.warn(f"{member.name}: {kind} takes no key-value cache; every step reads all again", stacklevel=2)
         self._takes_positions = "position_ids" in accepted
         self._last_only: dict[str, int] = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
         self._limit = member.learned_positions()
@@ -35,10 +39,21 @@ class Runner:
         self._longest = 0  # real tokens of the longest row
 
     def prefill(self, ids: Tensor, mask: Tensor | None) -> Tensor:
-        """Read the prompts, `ids` and `mask` both [rows, length], padded on the left.
+        """Read the prompts, `ids` and `mask` both [rows, length].
 
         Returns the logits after the last token, [rows, vocab], on the model's output device.
+
+        Raises:
+            ValueError: an id outside the vocabulary, padding on the right, or more than the model can position.
         """
+        largest, known = int(ids.max()), self.member.model.get_input_embeddings().num_embeddings
+        if largest >= known:
+            raise ValueError(f"{self.member.name}: token id {largest} is outside this model's vocabulary of {known}")
+        if mask is not None and bool((mask[:, -1] == 0).any()):
+            row = int((mask[:, -1] == 0).nonzero()[0])
+            raise ValueError(
+                f"attention_mask: expected padding on the left, got row {row} of {self.member.name} ending in it"
+            )
         ids = ids.to(self.member.device or ids.device)
         device = ids.device
         self._length = ids.shape[1]

@@ -25,7 +25,7 @@ _CONFIG: dict[str, tuple[tuple[Any, ...], str]] = {
     "token_healing": ((None, False), "it rewrites the prompt of the large model alone"),
     "output_attentions": ((None, False), "there are three models' attentions"),
     "output_hidden_states": ((None, False), "there are three models' hidden states"),
-    "cache_implementation": ((None, "dynamic", "hybrid"), _THREE_CACHES + " and it is a dynamic one"),
+    "cache_implementation": ((None, "hybrid", "dynamic"), _THREE_CACHES + " and it is a dynamic one"),
     "prefill_chunk_size": ((None,), "prompts are read in one piece"),
 }
 _ARGUMENTS: dict[str, str] = {

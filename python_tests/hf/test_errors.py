@@ -6,7 +6,7 @@ import re
 import pytest
 import torch
 from tokenizers import AddedToken
-from transformers import DynamicCache
+from transformers import DynamicCache, T5Config, T5ForConditionalGeneration, TextIteratorStreamer
 
 from eft_ext.hf import EFTLogitsProcessor, EmulatedModel, custom_generate
 from eft_ext.hf.vocabulary import compare_tokenizers
@@ -75,6 +75,11 @@ CALLS = {
     "prompts: expected the keys large, tuned, base, got 'tune'": dict(prompts={"tune": [[1]]}),
     "prompts['large']: expected nothing beside inputs": dict(prompts={"large": [[1]]}),
     "prompts['tuned']: expected 1 rows, got 2": dict(prompts={"tuned": [[1], [2]]}),
+    "large: token id 272 is outside this model's vocabulary of 272": dict(inputs=[[5, 272]]),
+    "tuned: token id 264 is outside this model's vocabulary of 264": dict(prompts={"tuned": [[264]]}),
+    "expected padding on the left, got row 1 of large": dict(
+        inputs=torch.ones(2, 2, dtype=torch.long), attention_mask=torch.tensor([[1, 1], [1, 0]])
+    ),
     "prompts['base']: expected text, a chat or token ids, got 7": dict(prompts={"base": 7}),
     "input_ids: expected either": dict(input_ids=[[5]]),
     "attention_mask is [1, 3], input_ids [1, 2]": dict(attention_mask=torch.ones(1, 3)),
@@ -130,6 +135,12 @@ def test_not_a_model(llamas):
         EmulatedModel(large.model, tuned, base)
 
 
+def test_an_encoder_decoder(llamas):
+    config = T5Config(vocab_size=9, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2, decoder_start_token_id=0)
+    with pytest.raises(TypeError, match=r"^base: expected a decoder-only model, got the encoder-decoder T5For"):
+        EmulatedModel(*llamas[:2], T5ForConditionalGeneration(config).eval())
+
+
 def test_weights_of_a_model_and_of_a_call(llamas):
     model = EmulatedModel(*llamas, beta=1.5)
     with pytest.raises(ValueError, match=r"^conservative_top_p: .*beta=1.5 does not apply"):
@@ -150,6 +161,14 @@ def test_an_invalid_row_is_named(llamas, ragged, value):
     tuned.register_forward_hook(spoil)
     with pytest.raises(RuntimeError, match=r"^row 2, new token 0: the logits of tuned hold NaN or .inf"):
         EmulatedModel(large, tuned, base).generate(ids, attention_mask=mask, max_new_tokens=3)
+
+
+def test_a_stream_ends_when_generation_fails(model, tokenizer):
+    streamer = TextIteratorStreamer(tokenizer, skip_prompt=True, timeout=60)
+    processors = [lambda ids, scores: scores.fill_(-torch.inf)]
+    with pytest.raises(RuntimeError, match=r"^row 0"):
+        model.generate([[5]], streamer=streamer, logits_processor=processors, max_new_tokens=3)
+    assert "".join(streamer) == ""
 
 
 def test_nothing_left_to_choose(model):

@@ -1,5 +1,6 @@
 """What users pass to transformers' generate, passed to EmulatedModel.generate."""
 
+import copy
 import time
 from contextlib import ExitStack
 from threading import Thread
@@ -9,6 +10,8 @@ import torch
 from transformers import (
     GenerationConfig,
     LogitsProcessor,
+    MambaConfig,
+    MambaForCausalLM,
     RepetitionPenaltyLogitsProcessor,
     StoppingCriteria,
     StopStringCriteria,
@@ -266,3 +269,44 @@ def test_time_limit_is_kept(model):
     start = time.monotonic()
     model.generate([[5, 6]], max_new_tokens=10**6, max_time=0.2)
     assert time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [{"beta": 0.6}, {"scale": 1.4}, {"scale": 1.2, "conservative_top_p": 0.5}, {"beta": [0.2, 0.4, 0.6, 0.8]}],
+)
+def test_processing_the_mixture_does_not_change_it(model, ragged, weights):
+    """Tokens drawn by one fused step are those drawn from the combined logits."""
+    ids, mask = ragged
+    options = dict(attention_mask=mask, max_new_tokens=NEW, **weights)
+    for how in ({}, {"do_sample": True, "seed": 1, "top_p": 0.9, "top_k": 30}):
+        expected = model.generate(ids, **options, **how)
+        assert torch.equal(
+            model.generate(ids, **options, **how, logits_processor=[lambda ids, scores: scores]), expected
+        )
+
+
+def test_offloaded_weights(llamas, ragged):
+    accelerate = pytest.importorskip("accelerate")
+    ids, mask = ragged
+    options = dict(attention_mask=mask, max_new_tokens=4)
+    expected = EmulatedModel(*llamas).generate(ids, **options)
+    away = [accelerate.cpu_offload(copy.deepcopy(model), execution_device="cpu") for model in llamas]
+    assert away[0].lm_head.weight.device.type == "meta"
+    for models in ((*llamas[:1], *away[1:]), away):
+        assert torch.equal(EmulatedModel(*models).generate(ids, **options), expected)
+
+
+def test_a_model_without_a_cache_is_read_anew(llamas):
+    config = MambaConfig(vocab_size=264, hidden_size=16, num_hidden_layers=1, state_size=4, pad_token_id=0)
+    torch.manual_seed(0)
+    mamba = MambaForCausalLM(config).eval()
+    large, _, base = llamas
+    with pytest.warns(UserWarning, match=r"^tuned: MambaForCausalLM takes no key-value cache"):
+        got = EmulatedModel(large, mamba, base).generate([[5, 6, 7]], max_new_tokens=5, eos_token_id=[999])
+    ids = torch.tensor([[5, 6, 7]])
+    for _ in range(5):
+        with torch.no_grad():
+            z = [m(ids).logits[:, -1, :264] for m in (large, mamba, base)]
+        ids = torch.cat([ids, (z[0] + z[1] - z[2]).argmax(-1, keepdim=True)], 1)
+    assert torch.equal(got, ids)

@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -218,3 +219,14 @@ def test_without_tokenizers(folders, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert model.generate([[5, 6]], max_new_tokens=2).shape == (1, 4)
+
+
+def test_two_threads_share_an_adapter(folders, merged):
+    """Each needs the adapter on for one forward pass and off for the next."""
+    base = merged.base.from_pretrained(folders["base"])
+    tuned = peft.PeftModel.from_pretrained(base, folders["adapter"])
+    models = [EmulatedModel(merged.large, tuned, base) for _ in range(2)]
+    expected = merged.generate([[5, 6]], max_new_tokens=40)
+    with ThreadPoolExecutor(2) as pool:
+        got = list(pool.map(lambda model: model.generate([[5, 6]], max_new_tokens=40), models * 3))
+    assert all(torch.equal(ids, expected) for ids in got)
