@@ -9,20 +9,23 @@ namespace eft {
 namespace {
 
 constexpr int kTile = 1024;  // tokens per tile
-constexpr float kMaxShift =
-    40;  // a token this many powers of two below its reference still has mass
+// A token this many powers of two below its reference still has mass.
+constexpr float kMaxShift = 40;
 
-// m = trunc(P(f) * 2^23), P(f) ~ 2^f on [0, 1]: a 24-bit integer. Every fma is one rounding,
-// nothing else fuses.
-EFT_HD int32_t mantissa_mass(float f) {
+// P(f) ~ 2^f on [0, 1], in [1, 2). Every fma is one rounding, nothing else fuses.
+EFT_HD float exp2_fraction(float f) {
   float p = 0x1.e97502p-10f;
   p = fmaf(p, f, 0x1.277854p-7f);
   p = fmaf(p, f, 0x1.c91ce6p-5f);
   p = fmaf(p, f, 0x1.ebdb56p-3f);
   p = fmaf(p, f, 0x1.62e4bap-1f);
   p = fmaf(p, f, 1.0f);
-  return int32_t(p * 0x1p23f);
+  return p;
 }
+
+// m = trunc(P(f) * 2^23), a 24-bit integer; nothing is lost, since P in [1, 2) is a multiple of
+// 2^-23.
+EFT_HD int32_t mantissa_mass(float f) { return int32_t(exp2_fraction(f) * 0x1p23f); }
 
 // Mass of a token with scaled logit t (base-2) at the reference exponent a >= floor(t); t = -inf
 // has none.

@@ -24,7 +24,7 @@ struct ConservativeMixture {
   Limit nucleus;
   float delta;
 
-  bool operator()(int64_t first, int n, float c, float* t, float* block_max) const {
+  bool operator()(int64_t first, int n, float c, float* t) const {
     const float* x[3];
     float lowest[3];
     for (int k = 0; k < 3; ++k) {
@@ -42,7 +42,7 @@ struct ConservativeMixture {
       const bool excluded = x[0][i] <= lowest[0] || x[1][i] <= lowest[1] || x[2][i] <= lowest[2];
       t[i] = excluded || extras.forbidden[i] < 0.0f || (drop && !inside) ? -INFINITY : z;
     }
-    return scale_tile(n, c, t, block_max);
+    return scale_tile(n, c, t);
   }
 };
 

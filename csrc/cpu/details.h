@@ -13,7 +13,7 @@ inline float exp_nonpositive(float x) {
   const float t = x * float(kLog2E);
   const float n = floorf(t);
   const bool tiny = !(n > -126.0f);
-  const float p = float(mantissa_mass(tiny ? 0.0f : t - n)) * 0x1p-23f;
+  const float p = exp2_fraction(tiny ? 0.0f : t - n);
   return tiny ? 0.0f : p * bit_cast<float>(uint32_t(int32_t(n) + 127) << 23);
 }
 
@@ -29,10 +29,10 @@ struct Normaliser {
 
 inline Normaliser normalise(const Row& z) {
   double sum = 0, weighted = 0;
-  for (int64_t block = 0; block < num_blocks(z); ++block) {
-    if (!(z.block_max[block] - z.max_t > -60.0f)) continue;
-    const int64_t first = block * kBlock;
-    const int n = int(std::min<int64_t>(kBlock, z.n - first));
+  for (int64_t tile = 0; tile < num_tiles(z); ++tile) {
+    if (!(z.tile_max[tile] - z.max_t > -60.0f)) continue;
+    const int64_t first = tile * kTile;
+    const int n = tile_length(z.n, first);
     float s = 0, w = 0;
 #pragma omp simd reduction(+ : s, w)
     for (int i = 0; i < n; ++i) {

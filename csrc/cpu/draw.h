@@ -8,13 +8,9 @@ namespace eft {
 namespace {
 
 inline uint64_t kept_mass(const float* t, int64_t first, int n, float a, const Limit& limit) {
-  uint64_t sum = 0;
-#pragma omp simd reduction(+ : sum)
-  for (int i = 0; i < n; ++i) {
-    const bool keep = t[i] > limit.t || (t[i] == limit.t && uint32_t(first + i) <= limit.id);
-    sum += keep ? token_mass(t[i], a) : 0;
-  }
-  return sum;
+  return mass_where(t, n, a, [&](int i) {
+    return t[i] > limit.t || (t[i] == limit.t && uint32_t(first + i) <= limit.id);
+  });
 }
 
 // Rewrites row.tile_mass with the survivors' masses, formed as W_T are.
@@ -30,14 +26,14 @@ inline void survivor_masses(const Survivors& s, Row& row) {
   for (int64_t tile = 0; tile < num_tiles(row); ++tile) {
     const int64_t first = tile * kTile;
     const float a = row.tile_reference[tile];
-    const bool counts = a >= row.reference - 51.0f;
+    const bool counts = a > -INFINITY && a >= row.reference - 51.0f;
     const int n = tile_length(row.n, first);
     row.tile_mass[tile] = counts ? kept_mass(row.t + first, first, n, a, s.limit) : 0;
   }
 }
 
-// The token at `bits` of the survivors' mass S: tiles by ascending id, then blocks and tokens
-// within the tile.
+// The token at `bits` of the survivors' mass S: tiles by ascending id, then strides of 64 and
+// tokens within the tile.
 inline int64_t draw(const Row& row, const Limit& limit, uint64_t mass, uint64_t bits) {
   uint64_t rest = mul_high(bits, mass);
   int64_t tile = 0;
@@ -50,14 +46,15 @@ inline int64_t draw(const Row& row, const Limit& limit, uint64_t mass, uint64_t 
   }
   if (shift) rest = (rest << shift) | (bits * mass) >> (64 - shift);
 
+  constexpr int kStride = 64;
   const float a = row.tile_reference[tile];
   const int64_t end = std::min(row.n, (tile + 1) * kTile);
   int64_t i = tile * kTile;
-  for (;; i += kBlock) {
-    const int n = int(std::min<int64_t>(kBlock, end - i));
-    const uint64_t block = kept_mass(row.t + i, i, n, a, limit);
-    if (rest < block) break;
-    rest -= block;
+  for (;; i += kStride) {
+    const int n = int(std::min<int64_t>(kStride, end - i));
+    const uint64_t stride = kept_mass(row.t + i, i, n, a, limit);
+    if (rest < stride) break;
+    rest -= stride;
   }
   for (;; ++i) {
     if (!keeps(limit, row.t[i], uint32_t(i))) continue;
@@ -68,9 +65,9 @@ inline int64_t draw(const Row& row, const Limit& limit, uint64_t mass, uint64_t 
 }
 
 inline int64_t first_max(const Row& row) {
-  int64_t block = 0;
-  while (row.block_max[block] != row.max_t) ++block;
-  int64_t i = block * kBlock;
+  int64_t tile = 0;
+  while (row.tile_max[tile] != row.max_t) ++tile;
+  int64_t i = tile * kTile;
   while (row.t[i] != row.max_t) ++i;
   return i;
 }

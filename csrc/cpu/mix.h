@@ -1,5 +1,5 @@
-// One tile of a row: z = w_1 x_1 + w_2 x_2 + ... (+ bias), excluded tokens as -inf, scaled to t,
-// with the maxima of its blocks. All in one pass over the inputs.
+// One tile of a row: z = w_1 x_1 + w_2 x_2 + ... (+ bias), scaled to t, excluded tokens as -inf.
+// The inputs come from memory once; what else is asked of a tile is asked while it is in L1.
 #ifndef EFT_CPU_MIX_H_
 #define EFT_CPU_MIX_H_
 
@@ -19,63 +19,85 @@ struct TileInputs {
   const T* x[EFT_MAX_MODELS];
   float weights[EFT_MAX_MODELS];
   float lowest[EFT_MAX_MODELS];
-  const float* bias;       // [n], -0 adds nothing
-  const float* forbidden;  // [n], below 0 where `allowed` excludes
+  decltype(magnitude(T{})) ordinary;  // magnitudes up to this need no tests
+  const float* bias;                  // [n], -0 adds nothing
+  const float* forbidden;             // [n], below 0 where `allowed` excludes
 };
 
-// n tokens at `at`, of which the largest t goes to `top`. False if a t is NaN or +inf. Exclusion is
-// tested on x, so an excluded token never spoils a row, whatever the other models say of it.
+// t of a tile. False if one is NaN or +inf. Exclusion is tested on x, so an excluded token never
+// spoils a row, whatever the other models say of it.
 template <int K, class T, bool kExtras>
-inline bool mix_block(const TileInputs<T>& in, int at, int n, float c, float* t, float* top) {
-  const T* x[K];
-  float w[K], lowest[K];
-  for (int k = 0; k < K; ++k) x[k] = in.x[k] + at, w[k] = in.weights[k], lowest[k] = in.lowest[k];
-  const float* bias = kExtras ? in.bias + at : nullptr;
-  const float* forbidden = kExtras ? in.forbidden + at : nullptr;
-  float m = -INFINITY;
+inline bool mix_tested(const TileInputs<T>& in, int n, float c, float* t) {
   int bad = 0;
-#pragma omp simd reduction(max : m) reduction(| : bad)
+#pragma omp simd reduction(| : bad)
   for (int i = 0; i < n; ++i) {
-    float v = to_float(x[0][i]);
-    bool excluded = v <= lowest[0];
-    float z = w[0] * v;
+    float v = to_float(in.x[0][i]);
+    bool excluded = v <= in.lowest[0];
+    float z = in.weights[0] * v;
     for (int k = 1; k < K; ++k) {
-      v = to_float(x[k][i]);
-      excluded |= v <= lowest[k];
-      z = fmaf(w[k], v, z);
+      v = to_float(in.x[k][i]);
+      excluded |= v <= in.lowest[k];
+      z = fmaf(in.weights[k], v, z);
     }
     if (kExtras) {
-      z += bias[i];
-      excluded |= forbidden[i] < 0.0f;
+      z += in.bias[i];
+      excluded |= in.forbidden[i] < 0.0f;
     }
-    const float scaled = excluded ? -INFINITY : z * c + 0.0f;  // -0 becomes +0
+    const float scaled = excluded ? -INFINITY : z * c;
     bad |= !(scaled < INFINITY);
-    t[at + i] = scaled;
-    m = scaled > m ? scaled : m;
+    t[i] = scaled;
   }
-  *top = m;
   return bad == 0;
 }
 
-template <int K, class T, bool kExtras>
-bool mix_tile(const TileInputs<T>& in, int n, float c, float* t, float* block_max) {
-  bool ok = true;
-  int at = 0;
-  for (; at + kBlock <= n; at += kBlock) {
-    ok &= mix_block<K, T, kExtras>(in, at, kBlock, c, t, block_max++);  // a constant length unrolls
+// The same for a tile so ordinary that nothing has to be tested: half of the instructions.
+template <int K, class T>
+inline void mix_ordinary(const TileInputs<T>& in, int n, float c, float* t) {
+#pragma omp simd
+  for (int i = 0; i < n; ++i) {
+    float z = in.weights[0] * to_float(in.x[0][i]);
+    for (int k = 1; k < K; ++k) z = fmaf(in.weights[k], to_float(in.x[k][i]), z);
+    t[i] = z * c;
   }
-  if (at < n) ok &= mix_block<K, T, kExtras>(in, at, n - at, c, t, block_max);
-  return ok;
+}
+
+// Whether no token of the tile can be excluded and no z or t can overflow.
+template <int K, class T>
+inline bool is_ordinary(const TileInputs<T>& in, int n) {
+  decltype(magnitude(T{})) largest = 0;
+  for (int k = 0; k < K; ++k) {
+    const T* x = in.x[k];
+#pragma omp simd reduction(max : largest)
+    for (int i = 0; i < n; ++i) {
+      const auto m = magnitude(x[i]);
+      largest = m > largest ? m : largest;
+    }
+  }
+  return largest <= in.ordinary;
+}
+
+template <int K, class T, bool kExtras>
+bool mix_tile(const TileInputs<T>& in, int n, float c, float* t) {
+  if (kExtras || !is_ordinary<K>(in, n)) return mix_tested<K, T, kExtras>(in, n, c, t);
+  mix_ordinary<K>(in, n, c, t);
+  return true;
+}
+
+// Logits up to this magnitude cannot overflow z or t: half of the largest fp32 over sum |w|, over
+// c.
+inline float ordinary_limit(const float* weights, int num_models, float c) {
+  float sum = 1.0f;
+  for (int k = 0; k < num_models; ++k) sum += fabsf(weights[k]);
+  return 0x1p126f / sum / (c > 1.0f ? c : 1.0f);
 }
 
 template <class T, bool kExtras>
-bool mix_models(const TileInputs<T>& in, int num_models, int n, float c, float* t,
-                float* block_max) {
+bool mix_models(const TileInputs<T>& in, int num_models, int n, float c, float* t) {
   switch (num_models) {
-    case 1: return mix_tile<1, T, kExtras>(in, n, c, t, block_max);
-    case 2: return mix_tile<2, T, kExtras>(in, n, c, t, block_max);
-    case 3: return mix_tile<3, T, kExtras>(in, n, c, t, block_max);
-    default: return mix_tile<4, T, kExtras>(in, n, c, t, block_max);
+    case 1: return mix_tile<1, T, kExtras>(in, n, c, t);
+    case 2: return mix_tile<2, T, kExtras>(in, n, c, t);
+    case 3: return mix_tile<3, T, kExtras>(in, n, c, t);
+    default: return mix_tile<4, T, kExtras>(in, n, c, t);
   }
 }
 
@@ -140,47 +162,51 @@ struct Mixture {
   float* staging;  // [6][1024]
 
   template <class T>
-  bool mix(TileInputs<T>& in, int64_t first, int n, float c, float* t, float* block_max) const {
+  bool mix(TileInputs<T>& in, int64_t first, int n, float c, float* t) const {
     for (int k = 0; k < step.num_models; ++k) {
       in.weights[k] = options.weights[k];
       in.lowest[k] = lowest_of(step.logits[k].dtype);
     }
+    in.ordinary = magnitude_limit(T{}, ordinary_limit(in.weights, step.num_models, c));
     if (!has_extras(step)) {
-      return mix_models<T, false>(in, step.num_models, n, c, t, block_max);
+      return mix_models<T, false>(in, step.num_models, n, c, t);
     }
     const Extras extras = stage_extras(step, row, first, n, staging);
     in.bias = extras.bias;
     in.forbidden = extras.forbidden;
-    return mix_models<T, true>(in, step.num_models, n, c, t, block_max);
+    return mix_models<T, true>(in, step.num_models, n, c, t);
   }
 
   template <class T>
-  bool mix_direct(int64_t first, int n, float c, float* t, float* block_max) const {
+  bool mix_direct(int64_t first, int n, float c, float* t) const {
     TileInputs<T> in;
     for (int k = 0; k < step.num_models; ++k) in.x[k] = logits_at<T>(step.logits[k], row, first);
-    return mix(in, first, n, c, t, block_max);
+    return mix(in, first, n, c, t);
   }
 
-  bool operator()(int64_t first, int n, float c, float* t, float* block_max) const {
+  bool operator()(int64_t first, int n, float c, float* t) const {
     if (one_dtype(step)) {
       const int dtype = step.logits[0].dtype;
-      if (dtype == EFT_BF16) return mix_direct<Bf16>(first, n, c, t, block_max);
-      if (dtype == EFT_FP16) return mix_direct<Fp16>(first, n, c, t, block_max);
-      return mix_direct<float>(first, n, c, t, block_max);
+      if (dtype == EFT_BF16) return mix_direct<Bf16>(first, n, c, t);
+      if (dtype == EFT_FP16) return mix_direct<Fp16>(first, n, c, t);
+      return mix_direct<float>(first, n, c, t);
     }
     TileInputs<float> in;
     for (int k = 0; k < step.num_models; ++k) {
       stage(step.logits[k], row, first, n, staging + k * kTile);
       in.x[k] = staging + k * kTile;
     }
-    return mix(in, first, n, c, t, block_max);
+    return mix(in, first, n, c, t);
   }
 };
 
 // t = z * c in place, for mixers that write z themselves.
-inline bool scale_tile(int n, float c, float* t, float* block_max) {
-  const TileInputs<float> in = {{t}, {1.0f}, {-INFINITY}, nullptr, nullptr};
-  return mix_tile<1, float, false>(in, n, c, t, block_max);
+inline bool scale_tile(int n, float c, float* t) {
+  TileInputs<float> in{};
+  in.x[0] = t;
+  in.weights[0] = 1.0f;
+  in.lowest[0] = -INFINITY;
+  return mix_tile<1, float, false>(in, n, c, t);
 }
 
 // One model alone, as it stands. In a row that is valid as a mixture, a token where one model has
@@ -191,7 +217,7 @@ struct OneModel {
   int64_t row;
   bool finite_only = false;
 
-  bool operator()(int64_t first, int n, float c, float* t, float* block_max) const {
+  bool operator()(int64_t first, int n, float c, float* t) const {
     stage(logits, row, first, n, t);
     const float lowest = lowest_of(logits.dtype);
 #pragma omp simd
@@ -199,7 +225,7 @@ struct OneModel {
       const bool excluded = t[i] <= lowest || (finite_only && !(t[i] < INFINITY));
       t[i] = excluded ? -INFINITY : t[i];
     }
-    return scale_tile(n, c, t, block_max);
+    return scale_tile(n, c, t);
   }
 };
 

@@ -9,8 +9,12 @@
 
 namespace eft {
 
-constexpr int kBlock =
-    64;  // tokens per entry of the maxima: one cache line of bytes, four AVX-512 registers
+// Maxima are kept for groups of 16 tokens: lane l of a chunk holds tokens l, l + 16, ... of its
+// 256. So a chunk's maxima are sixteen vertical ones, without a reduction across lanes.
+constexpr int kLanes = 16;
+constexpr int kChunk = 256;
+
+constexpr int64_t padded(int64_t n) { return (n + kChunk - 1) / kChunk * kChunk; }
 
 // A token under consideration; `key` sorts by the rank: t descending, then id ascending.
 struct Candidate {
@@ -18,13 +22,13 @@ struct Candidate {
   uint64_t mass;
 };
 
-// One row of scaled logits and its summary by blocks of 64 and tiles of 1024 tokens.
+// One row of scaled logits and its summary by groups of 16 and tiles of 1024 tokens.
 struct Row {
-  float* t;          // [n], excluded tokens are -inf
-  float* block_max;  // [ceil(n / 64)]
-  float*
-      tile_reference;   // [ceil(n / 1024)], a_T = the largest floor(t); -inf where all are excluded
-  uint64_t* tile_mass;  // [ceil(n / 1024)], W_T
+  float* t;               // [padded(n)], -inf where excluded and past the end
+  float* group_max;       // [padded(n) / 16]
+  float* tile_max;        // [ceil(n / 1024)]
+  float* tile_reference;  // [ceil(n / 1024)], a_T = floor(tile_max)
+  uint64_t* tile_mass;    // [ceil(n / 1024)], W_T
   int64_t n;
   float max_t;
   float reference;  // A
@@ -39,12 +43,13 @@ class Scratch {
   bool reserve(int64_t n);  // false when out of memory
   Row row(int which, int64_t n);
   Candidate* candidates() { return candidates_.get(); }
-  float* values() { return values_.get(); }    // [ceil(n / 64)], for selecting among block maxima
+  float* values() { return values_.get(); }    // [padded(n) / 16], for selecting among maxima
   float* staging() { return staging_.get(); }  // [6][1024] fp32, staged inputs, bias and mask
 
  private:
   int64_t capacity_ = 0;
-  std::unique_ptr<float[]> t_[2], block_max_[2], tile_reference_[2], values_, staging_;
+  std::unique_ptr<float[]> t_[2], group_max_[2], tile_max_[2], tile_reference_[2], values_,
+      staging_;
   std::unique_ptr<uint64_t[]> tile_mass_[2];
   std::unique_ptr<Candidate[]> candidates_;
 };

@@ -30,7 +30,7 @@ inline Limit stricter(const Limit& a, const Limit& b) {
 
 // Ascending keys are descending t (finite, no -0), then ascending id.
 inline uint64_t rank_key(float t, uint32_t id) {
-  const uint32_t bits = bit_cast<uint32_t>(t);
+  const uint32_t bits = bit_cast<uint32_t>(t + 0.0f);  // -0 ranks as +0
   const uint32_t ascending = bits & 0x80000000u ? ~bits : bits | 0x80000000u;
   return uint64_t(~ascending) << 32 | id;
 }
@@ -45,15 +45,20 @@ struct ByRank {
   bool operator()(const Candidate& a, const Candidate& b) const { return a.key < b.key; }
 };
 
-// All tokens with t >= at_least, by ascending id, with their masses at the row's reference.
+// All tokens with t >= at_least, with their masses at the row's reference.
 inline int64_t gather(const Row& row, float at_least, Candidate* out) {
   int64_t count = 0;
-  for (int64_t block = 0; block < num_blocks(row); ++block) {
-    if (!(row.block_max[block] >= at_least)) continue;
-    const int64_t end = std::min(row.n, (block + 1) * kBlock);
-    for (int64_t i = block * kBlock; i < end; ++i) {
-      if (!(row.t[i] >= at_least)) continue;
-      out[count++] = {rank_key(row.t[i], uint32_t(i)), token_mass(row.t[i], row.reference)};
+  for (int64_t tile = 0; tile < num_tiles(row); ++tile) {
+    if (!(row.tile_max[tile] >= at_least)) continue;
+    const int64_t first = tile * kTile;
+    const int64_t end = first + padded(tile_length(row.n, first));
+    for (int64_t group = first / kLanes; group < end / kLanes; ++group) {
+      if (!(row.group_max[group] >= at_least)) continue;
+      const int64_t start = group / kLanes * kChunk + group % kLanes;
+      for (int64_t i = start; i < start + kChunk; i += kLanes) {
+        const float t = row.t[i];
+        if (t >= at_least) out[count++] = {rank_key(t, uint32_t(i)), token_mass(t, row.reference)};
+      }
     }
   }
   return count;
@@ -86,12 +91,15 @@ struct Survivors {
 // top_k: everything at or above the k-th largest t.
 inline void keep_top_k(const Row& row, int64_t k, float* values, Survivors& s) {
   if (k >= row.n) return;
-  // The k-th largest block maximum has k tokens at or above it, so the k-th largest token is no
-  // lower.
+  // k tokens are at or above the k-th largest maximum, so the k-th largest token is no lower.
+  const int64_t num_groups = padded(row.n) / kLanes;
+  const bool by_tile = k <= num_tiles(row);
+  const float* maxima = by_tile ? row.tile_max : row.group_max;
+  const int64_t count = by_tile ? num_tiles(row) : num_groups;
   float at_least = -0x1.fffffep127f;
-  if (k <= num_blocks(row)) {
-    std::copy(row.block_max, row.block_max + num_blocks(row), values);
-    std::nth_element(values, values + (k - 1), values + num_blocks(row), std::greater<float>());
+  if (k <= count) {
+    std::copy(maxima, maxima + count, values);
+    std::nth_element(values, values + (k - 1), values + count, std::greater<float>());
     at_least = std::max(at_least, values[k - 1]);
   }
   s.count = gather(row, at_least, s.tokens);

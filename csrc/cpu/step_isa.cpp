@@ -91,8 +91,7 @@ void combine_row(const eft_step& step, int64_t row, Scratch& scratch, float* z) 
   const RowOptions o = row_options(step, row);
   const bool ok = with_mixture(step, row, o, scratch, [&](const auto& mixture) {
     for (int64_t first = 0; first < step.vocab_size; first += kTile) {
-      // Scaled by 1, so t is z; the maxima are of no interest.
-      mixture(first, tile_length(step.vocab_size, first), 1.0f, z + first, scratch.values());
+      mixture(first, tile_length(step.vocab_size, first), 1.0f, z + first);  // scaled by 1, t is z
     }
   });
   if (!ok) std::fill(z, z + step.vocab_size, NAN);

@@ -152,7 +152,7 @@ def combine(
 ) -> Tensor:
     """The mixture's logits z = sum_k weights_k * logits_k (+ bias), fp32 [B, V], for other people's processors.
 
-    A token that is -inf or its dtype's lowest value in any model, or not allowed, is -inf; -0 becomes +0. A NaN or +inf stays where
+    A token that is -inf or its dtype's lowest value in any model, or not allowed, is -inf. A NaN or +inf stays where
     the formula puts it; a row with a bad value in an option tensor is NaN throughout. Arguments as for `fused_mix`;
     with `conservative_top_p` the models are large, tuned, base and the weights (scale, 1, -scale).
     """
