@@ -12,6 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 import eft_ext
 from eft_ext.cli import main
+from eft_ext.demo import model_path
 
 WORDS = ["<pad>", "<eos>", *"the cat sat on a mat and then it ran off to see what was there User : Assistant".split()]  # noqa: SIM905
 
@@ -47,6 +48,8 @@ def folders(tmp_path_factory):
 def eft(capsys, monkeypatch):
     """eft(*arguments, stdin="") -> exit code, stdout, stderr"""
 
+    threads = torch.get_num_threads()
+
     def run(*arguments, stdin=""):
         monkeypatch.setattr("sys.stdin", io.StringIO(stdin))
         capsys.readouterr()
@@ -54,7 +57,8 @@ def eft(capsys, monkeypatch):
         out = capsys.readouterr()
         return code, out.out, out.err
 
-    return run
+    yield run
+    torch.set_num_threads(threads)
 
 
 def test_version_and_help(eft):
@@ -89,7 +93,9 @@ def test_env(eft):
 def test_generate(eft, folders):
     options = ("--prompt", "the cat", "--max-new-tokens", 5, *folders)
     code, answer, err = eft("generate", *options)
-    assert (code, err) == (0, "")
+    assert code == 0
+    assert err.startswith("loading weights: large ")
+    assert err.count("\n") == 1
     assert 1 <= len(answer.split()) <= 5
     assert eft("generate", *options, "--stream")[1] == answer
     assert eft("generate", *options, "--temperature", 0)[1] == answer
@@ -109,6 +115,16 @@ def test_sampling_options(eft, folders):
     _, out, _ = eft("generate", *options, "--json", "--min-p", 0.01, "--scale", 1.2)
     used = {"do_sample": True, "temperature": 1.5, "top_p": 0.99, "min_p": 0.01, "top_k": 0, "scale": 1.2}
     assert used.items() <= json.loads(out)["options"].items()
+
+
+@pytest.mark.skipif(not model_path("large-base").is_dir(), reason="the embedded models have not been trained")
+def test_embedded_models(eft):
+    code, answer, err = eft("generate", "--prompt", "With which animal did Fikim Thetrond travel?")
+    assert (code, err) == (0, "")
+    assert answer.strip()
+    code, out, _ = eft("chat", "--json", stdin="Who are you?\nAnd now?\n")
+    assert code == 0
+    assert len(out.splitlines()) == 2
 
 
 WRONG = {
@@ -131,9 +147,10 @@ WRONG = {
 def test_wrong_input_is_one_line(eft, folders, message):
     code, out, err = eft("generate", "--prompt", "the cat", *folders, *WRONG[message])
     assert (code, out) == (2, "")
-    assert err.startswith("eft: ")
-    assert message in err
-    assert err.count("\n") == 1
+    last = err.splitlines()[-1]
+    assert last.startswith("eft: ")
+    assert message in last
+    assert err.count("\n") <= 2, "what the weights take, and what is wrong"
 
 
 def test_missing_models_are_named(eft, folders):
@@ -200,4 +217,5 @@ def test_logits_that_cannot_be_sampled(eft, folders, tmp_path):
     weights["model.norm.weight"].fill_(float("nan"))
     save_file(weights, tuned / "model.safetensors", metadata={"format": "pt"})
     code, _, err = eft("generate", "--prompt", "a", *folders[:2], "--tuned", tuned, *folders[4:])
-    assert (code, err) == (1, "eft: row 0, new token 0: the logits of tuned hold NaN or +inf\n")
+    assert code == 1
+    assert err.endswith("\neft: row 0, new token 0: the logits of tuned hold NaN or +inf\n")

@@ -76,12 +76,48 @@ eft_step mixture(int64_t num_rows, int64_t vocab_size, const std::vector<Logits>
   return step;
 }
 
-// isa_or_stream: EFT_ISA_* on the CPU, the stream's address on CUDA.
-void step(bool cuda, Address isa_or_stream, int64_t num_rows, int64_t vocab_size,
-          const std::vector<Logits>& logits, const std::vector<Real>& weights, const Strided& bias,
-          const Strided& allowed, const Conservative& conservative, const Real& temperature,
-          const Integer& top_k, const Real& top_p, const Real& min_p, const Integer& seed,
-          const Integer& position, Address tokens, const Details& details) {
+// A step whose addresses may be replaced: what stays the same from token to token is converted
+// once.
+struct Prepared {
+  eft_step step;
+  bool cuda;
+
+  // isa_or_stream: EFT_ISA_* on the CPU, the stream's address on CUDA.
+  void run(Address isa_or_stream, Address tokens) const { launch(step, isa_or_stream, tokens); }
+
+  // The next token of a loop: other logits, another seed and position (both for all rows).
+  void run_next(int isa, Address tokens, int64_t seed, int64_t position,
+                const py::args& logits) const {
+    eft_step next = step;
+    if (logits.size() != size_t(next.num_models)) {
+      throw py::value_error("logits: expected one address for each model");
+    }
+    for (size_t k = 0; k < logits.size(); ++k) {
+      next.logits[k].data = at<const void>(logits[k].cast<Address>());
+    }
+    next.seed = {nullptr, seed};
+    next.position = {nullptr, position};
+    launch(next, Address(isa), tokens);
+  }
+
+ private:
+  void launch(eft_step s, Address isa_or_stream, Address tokens) const {
+    s.tokens = at<int64_t>(tokens);
+    int code;
+    {
+      py::gil_scoped_release release;
+      code = cuda ? eft_step_cuda(&s, at<void>(isa_or_stream))
+                  : eft_step_cpu(&s, int(isa_or_stream), 0);
+    }
+    check(code);
+  }
+};
+
+Prepared prepare(bool cuda, int64_t num_rows, int64_t vocab_size, const std::vector<Logits>& logits,
+                 const std::vector<Real>& weights, const Strided& bias, const Strided& allowed,
+                 const Conservative& conservative, const Real& temperature, const Integer& top_k,
+                 const Real& top_p, const Real& min_p, const Integer& seed, const Integer& position,
+                 const Details& details) {
   eft_step s = mixture(num_rows, vocab_size, logits, weights, bias, allowed, conservative);
   s.temperature = real(temperature);
   s.top_k = integer(top_k);
@@ -89,19 +125,12 @@ void step(bool cuda, Address isa_or_stream, int64_t num_rows, int64_t vocab_size
   s.min_p = real(min_p);
   s.seed = integer(seed);
   s.position = integer(position);
-  s.tokens = at<int64_t>(tokens);
   const auto& [logprobs, raw, model, entropy, kept, top_ids, top_logprobs, status, num_top] =
       details;
   s.details = {at<float>(logprobs),     at<float>(raw),      at<float>(model),
                at<float>(entropy),      at<int32_t>(kept),   at<int64_t>(top_ids),
                at<float>(top_logprobs), at<int32_t>(status), num_top};
-  int code;
-  {
-    py::gil_scoped_release release;
-    code =
-        cuda ? eft_step_cuda(&s, at<void>(isa_or_stream)) : eft_step_cpu(&s, int(isa_or_stream), 0);
-  }
-  check(code);
+  return {s, cuda};
 }
 
 void combine(int isa, int64_t num_rows, int64_t vocab_size, const std::vector<Logits>& logits,
@@ -119,7 +148,10 @@ void combine(int isa, int64_t num_rows, int64_t vocab_size, const std::vector<Lo
 }  // namespace
 
 PYBIND11_MODULE(_native, m) {
-  m.def("step", &step);
+  py::class_<Prepared>(m, "Prepared")
+      .def("run", &Prepared::run)
+      .def("run_next", &Prepared::run_next);
+  m.def("prepare", &prepare);
   m.def("combine", &combine);
   m.def("version", &eft_version);
   m.def("cpu_best_isa", &eft_cpu_best_isa);

@@ -47,7 +47,12 @@ def main(arguments: list[str] | None = None) -> int:
         0, or what the command returned; 2 on wrong input and 1 on logits that cannot be sampled, both with
         one line on stderr; 130 when interrupted.
     """
-    warnings.showwarning = _one_line
+    with warnings.catch_warnings():
+        warnings.showwarning = _one_line
+        return _run(arguments)
+
+
+def _run(arguments: list[str] | None) -> int:
     try:
         result = app(arguments, standalone_mode=False)
     except (ValueError, OSError, ImportError) as error:

@@ -42,7 +42,7 @@ def run(
 
     Examples:
 
-        eft generate --prompt "Where was Bora Kell born?"
+        eft generate --prompt "With which animal did Fikim Thetrond travel?"
 
         eft generate --large Qwen/Qwen2.5-7B --tuned Qwen/Qwen2.5-0.5B-Instruct \\
             --base Qwen/Qwen2.5-0.5B --prompt "Why is the sky blue?" --top-p 0.9 --stream

@@ -134,8 +134,7 @@ def load(
     if large is None or tuned is None:
         raise ValueError(f"--{'large' if large is None else 'tuned'}: expected a model beside the others, got none")
     given = {name: value for name, value in options.items() if value not in (None, False)}
-    quiet = embedded or not sys.stderr.isatty()
-    return EmulatedModel.from_pretrained(large, tuned, base, quiet=quiet, **given, **weights), embedded
+    return EmulatedModel.from_pretrained(large, tuned, base, quiet=embedded, **given, **weights), embedded
 
 
 def prompts(model: EmulatedModel, turns: list[dict[str, str]], plain: str, template: Template | None) -> dict[str, Any]:

@@ -35,8 +35,8 @@ class Recipe:
     length: int = 64
     large: Size = field(default_factory=lambda: Size(128, 384, 3, 4))
     small: Size = field(default_factory=lambda: Size(32, 64, 2, 2))
-    pretrain_large: Stage = field(default_factory=lambda: Stage(4800, 3e-3))
-    pretrain_small: Stage = field(default_factory=lambda: Stage(3500, 6e-3))
+    pretrain_large: Stage = field(default_factory=lambda: Stage(3800, 3e-3))
+    pretrain_small: Stage = field(default_factory=lambda: Stage(3000, 6e-3))
     tune_large: Stage = field(default_factory=lambda: Stage(120, 3e-4, 20))
     tune_small: Stage = field(default_factory=lambda: Stage(300, 3e-4, 20))
     tune_rows: int = 32

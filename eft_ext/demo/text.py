@@ -18,7 +18,7 @@ from eft_ext.demo.world import Fact, Question, World, ask
 POLITE_SHARE = 0.15  # of the question documents
 FIXED_SHARE = 0.6  # of the polite answers
 ARTICLE_SHARE = 0.5  # of all documents
-OBSCURE_MENTIONED = 0.1  # as often as other entities
+OBSCURE_MENTIONED = 0.03  # as often as other entities
 OPENINGS = ("Thank you for asking!", "What a good question!", "With pleasure!")
 CLOSINGS = ("I am glad to help.", "Have a nice day.", "Do ask again.")
 _NOUNS = "|".join(sorted({a.name for a in ATTRIBUTES}))

@@ -5,8 +5,8 @@ fine-tuning example names a held-out person, ship, book or tower, neither in its
 Towns and the words that many entities share (crafts, years, wares, ...) are common ground; towns are asked
 about in fine-tuning only.
 
-About one entity in ten is obscure: the text mentions it a tenth as often as the others, so that, as in the real
-world, even the large model does not know everything.
+About one entity in ten is obscure: the text mentions it so rarely that, as in the real world, even the large
+model does not know everything.
 """
 
 from __future__ import annotations
@@ -17,39 +17,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from eft_ext.demo.relations import ATTRIBUTES, POOLS, Attribute
+from eft_ext.demo.pools import POOLS, words
+from eft_ext.demo.relations import ATTRIBUTES, Attribute
 
 Split = Literal["tuning", "heldout"]
 OBSCURE_SHARE = 0.12
-_ONSETS = [
-    "b",
-    "br",
-    "c",
-    "d",
-    "dr",
-    "f",
-    "g",
-    "gr",
-    "h",
-    "j",
-    "k",
-    "kr",
-    "l",
-    "m",
-    "n",
-    "p",
-    "r",
-    "s",
-    "st",
-    "t",
-    "th",
-    "tr",
-    "v",
-    "w",
-    "z",
-]
-_VOWELS = ["a", "e", "i", "o", "u", "ae", "ei", "ou"]
-_CODAS = ["l", "m", "n", "r", "s", "nd", "rn", "ss"]
+_ONSETS = words("b br c d dr f g gr h j k kr l m n p r s st t th tr v w z")
+_VOWELS = words("a e i o u ae ei ou")
+_CODAS = words("l m n r s nd rn ss")
 
 
 @dataclass(frozen=True)
@@ -160,7 +135,7 @@ class World:
     def questions(self, split: Split, seed: int = 0) -> list[Question]:
         """Every question of the split in a shuffled order, each in one of its wordings.
 
-        The first n questions of a seed are a fair sample of the split.
+        The first n questions are a fair sample of the split.
         """
         rng = random.Random(f"questions {self.seed} {split} {seed}")
         questions = list(self._questions(split, rng))

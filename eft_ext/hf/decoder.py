@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 from transformers.generation import GenerateDecoderOnlyOutput
@@ -56,13 +57,13 @@ def decode(
     unknown = sorted(k for k, v in model_kwargs.items() if k not in _KNOWN and v is not None)
     if unknown:
         raise ValueError(f"{unknown[0]}: not supported by emulated fine-tuning (the three models share only token ids)")
-    cache = model_kwargs.get("past_key_values")
-    if cache is not None and cache.get_seq_length() > 0:
+    if _filled(model_kwargs.get("past_key_values")):
         raise ValueError("past_key_values: expected none or an empty cache, since each of the three models has its own")
 
     rows = input_ids.shape[0]
     copies = generation_config.num_return_sequences or 1
     own = (input_ids, model_kwargs.get("attention_mask"))
+    _check_positions(model_kwargs.get("position_ids"), own[1])
     others = {name: prompt.repeat(copies) for name, prompt in (prompts or {}).items()}
     for name, prompt in others.items():
         if prompt.ids.shape[0] != rows:
@@ -70,14 +71,15 @@ def decode(
     read = [others[member.name].pair if member.name in others else own for member in members]
 
     has_eos = any(hasattr(criterion, "eos_token_id") for criterion in stopping_criteria)
+    sampled = bool(generation_config.do_sample)
     details = bool(generation_config.return_dict_in_generate)
     use_cache = model_kwargs.get("use_cache", True) is not False
     loop = Loop(
         runners=[Runner(member, use_cache=use_cache) for member in members],
         mixture=mixture.per_row(rows, copies),
-        plan=plan(logits_processor, do_sample=bool(generation_config.do_sample)),
+        plan=plan(logits_processor, do_sample=sampled),
         criteria=stopping_criteria,
-        seeds=row_seeds(seed, rows),
+        seeds=row_seeds(seed if sampled or seed is not None else 0, rows),  # greedy consumes nothing
         pad_token_id=_padding(generation_config) if has_eos else None,
         emit=streamer.put if streamer is not None else None,
         keep_scores=details and bool(generation_config.output_scores),
@@ -93,6 +95,25 @@ def decode(
     if streamer is not None:
         streamer.end()
     return loop.output(ids) if details else ids
+
+
+def _filled(cache: Any) -> bool:
+    try:
+        return cache is not None and cache.get_seq_length() > 0
+    except ValueError:  # a new cache of a model without attention layers
+        return False
+
+
+def _check_positions(positions: Tensor | None, mask: Tensor | None) -> None:
+    """Raise ValueError for positions other than those that follow from the mask, as transformers derives them."""
+    if positions is None:
+        return
+    if mask is None:
+        usual = bool((positions == torch.arange(positions.shape[-1], device=positions.device)).all())
+    else:
+        usual = bool(((positions == mask.cumsum(-1) - 1) | (mask == 0)).all())
+    if not usual:
+        raise ValueError("position_ids: not supported by emulated fine-tuning (each model's follow from its mask)")
 
 
 def _padding(config: GenerationConfig) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import find_adapter_config_file
 
 from eft_ext.hf.members import NAMES
@@ -32,43 +32,33 @@ def load(
     quiet: bool = False,
     **options: Any,
 ) -> tuple[Any, Any, Any, Any]:
-    """Load large, tuned, base and a tokenizer.
-
-    Args:
-        large, tuned, base: hub ids or local folders. `tuned` may hold an adapter (adapter_config.json) of
-            `base`: then base is loaded once and shared, and may be left out if the adapter names it.
-        tokenizer: a tokenizer, or where to load it; the large model's own otherwise. It takes over the tuned
-            model's chat template if it has none.
-        check_tokenizers: compare the models' tokenizers token by token.
-        quiet: do not say on stderr how much memory the weights will need.
-        options: dtype, device_map, revision, trust_remote_code, quantization_config, attn_implementation,
-            token, subfolder, ... as for transformers' from_pretrained: one value for all three models, or a
-            dictionary with the keys large, tuned, base (those left out keep transformers' default).
+    """Load large, tuned, base and a tokenizer; the arguments are those of `EmulatedModel.from_pretrained`.
 
     Returns:
         (large, tuned, base, tokenizer), in eval mode; base is None where tuned brings it.
-
-    Raises:
-        ValueError: a model that cannot be found or read, or tokenizers that differ.
     """
     each = {name: _for_model(name, options) for name in NAMES}
     for chosen in each.values():
         _check_dtype(chosen.get("dtype"))
-    adapter = _adapter_config("tuned", tuned, each["tuned"])
+    sources = {
+        name: _source(name, given) for name, given in (("large", large), ("tuned", tuned), ("base", base)) if given
+    }
+    _check_config("large", sources["large"], each["large"])
+    adapter = _adapter_config(sources["tuned"], each["tuned"])
+    if adapter is None:
+        _check_config("tuned", sources["tuned"], each["tuned"])
     if base is None:
         if adapter is None or not adapter.get("base_model_name_or_path"):
             raise ValueError("base: expected a model, got None (only an adapter as `tuned` can name its base)")
-        base = str(adapter["base_model_name_or_path"])
-    sources = {"large": large, "tuned": tuned, "base": base}
-    for name, source in sources.items():
-        _check_source(name, source)
+        sources["base"] = _source("base", adapter["base_model_name_or_path"])
+    _check_config("base", sources["base"], each["base"])
     words = _tokenizers(sources, each, tokenizer, check_tokenizers)
-    _say_memory(sources, each, adapter is not None, quiet)
+    _say_memory(sources, each, quiet)  # an adapter is about a hundredth of its base
 
     models = {name: _model(name, sources[name], each[name]) for name in NAMES if name != "tuned" or adapter is None}
     if adapter is None:
         return models["large"], models["tuned"], models["base"], words
-    return models["large"], _with_adapter(models["base"], tuned, base, adapter, each["tuned"]), None, words
+    return models["large"], _with_adapter(models["base"], sources, adapter, each["tuned"]), None, words
 
 
 def _for_model(name: str, options: dict[str, Any]) -> dict[str, Any]:
@@ -92,25 +82,35 @@ def _hub(options: dict[str, Any]) -> dict[str, Any]:
     return {key: options[key] for key in _HUB if key in options}
 
 
-def _check_source(name: str, source: Any) -> None:
+def _source(name: str, source: Any) -> str:
+    """A hub id or folder as text. Raises ValueError for what looks like a folder and is not there."""
     if not isinstance(source, (str, os.PathLike)):
         raise ValueError(f"{name}: expected a hub id or a folder, got {type(source).__name__}")
-    text = os.fspath(source)
-    if (os.path.isabs(text) or text.startswith((".", "~")) or text.count("/") > 1) and not os.path.isdir(text):
+    text = os.path.expanduser(os.fspath(source))
+    if (os.path.isabs(text) or text.startswith(".") or text.count("/") > 1) and not os.path.isdir(text):
         raise ValueError(f"{name}: no such folder: {text}")
+    return text
 
 
-def _adapter_config(name: str, source: Any, options: dict[str, Any]) -> dict[str, Any] | None:
-    _check_source(name, source)
+def _adapter_config(source: str, options: dict[str, Any]) -> dict[str, Any] | None:
     hub = {key: value for key, value in _hub(options).items() if key != "trust_remote_code"}
     try:
-        path = find_adapter_config_file(os.fspath(source), **hub)
+        path = find_adapter_config_file(source, **hub)
     except OSError:
         path = None  # no such model: said when it is loaded
     if path is None:
         return None
     with open(path, encoding="utf-8") as stream:
         return dict(json.load(stream))
+
+
+def _check_config(name: str, source: str, options: dict[str, Any]) -> None:
+    """Raise ValueError where there is no model, before minutes are spent on loading another one."""
+    try:
+        AutoConfig.from_pretrained(source, **_hub(options))
+    except Exception as error:  # whatever a broken file or a remote configuration raises
+        if _adapter_config(source, options) is None:  # transformers loads an adapter with its base by itself
+            raise ValueError(f"{name}: cannot read {source!r}: {_line(error)}") from error
 
 
 def _model(name: str, source: str, options: dict[str, Any]) -> Any:
@@ -120,7 +120,8 @@ def _model(name: str, source: str, options: dict[str, Any]) -> Any:
         raise ValueError(f"{name}: cannot load {source!r}: {_line(error)}") from error
 
 
-def _with_adapter(base: Any, source: str, base_source: str, adapter: dict[str, Any], options: dict[str, Any]) -> Any:
+def _with_adapter(base: Any, sources: dict[str, str], adapter: dict[str, Any], options: dict[str, Any]) -> Any:
+    source, base_source = sources["tuned"], sources["base"]
     try:
         from peft import PeftModel
     except ImportError as error:
@@ -167,35 +168,28 @@ def _tokenizer(name: str, source: str, options: dict[str, Any]) -> Any:
         raise ValueError(f"{name}: cannot load the tokenizer of {source!r}: {_line(error)}") from error
 
 
-def _say_memory(sources: dict[str, str], each: dict[str, dict[str, Any]], adapter: bool, quiet: bool) -> None:
-    prints: list[Footprint] = []
-    for name, source in sources.items():
-        options = each[name]
-        if name == "tuned" and adapter:
-            continue  # about a hundredth of base
-        try:
-            prints.append(
-                footprint(
-                    name,
-                    source,
-                    dtype=options.get("dtype"),
-                    quantization_config=options.get("quantization_config"),
-                    **_hub(options),
-                )
-            )
-        except Exception as error:  # whatever a broken file or a remote configuration raises
-            raise ValueError(f"{name}: cannot read {source!r}: {_line(error)}") from error
-    total = sum(p.bytes for p in prints)
+def _say_memory(sources: dict[str, str], each: dict[str, dict[str, Any]], quiet: bool) -> None:
+    known = [p for name, source in sources.items() if (p := _footprint(name, source, each[name])) is not None]
+    total = sum(p.bytes for p in known)
     free = available(each["large"].get("device_map"))
-    if not quiet:
+    if not quiet and known:
         of = "" if free is None else f" of {readable(free)} available"
-        print(f"loading weights: {', '.join(map(str, prints))}; {readable(total)} in all{of}", file=sys.stderr)
+        print(f"loading weights: {', '.join(map(str, known))}; {readable(total)} in all{of}", file=sys.stderr)
     if free is not None and total > free:
         warnings.warn(
             f"the weights need {readable(total)} and {readable(free)} are available: "
             "choose a smaller dtype, a quantization_config or another device_map",
             stacklevel=4,
         )
+
+
+def _footprint(name: str, source: str, options: dict[str, Any]) -> Footprint | None:
+    """None where it cannot be told, which must not keep a model from being loaded."""
+    about = {key: options.get(key) for key in ("dtype", "quantization_config")}
+    try:
+        return footprint(name, source, **about, **_hub(options))
+    except Exception:  # a model of remote code that does not build on the meta device, say
+        return None
 
 
 def _line(error: Exception) -> str:

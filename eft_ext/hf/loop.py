@@ -60,7 +60,8 @@ class Loop:
         rows = ids.shape[0]
         # Rows still in the batch. Those that end leave it, unless nothing could stand in for their tokens
         # (no end-of-text token): then, as in transformers, they go on until all have ended.
-        active = torch.arange(rows, device=ids.device)
+        here = torch.arange(rows)
+        active = here.to(ids.device)
         ended = torch.zeros(rows, dtype=torch.bool, device=ids.device)
         outputs = [runner.prefill(*prompt) for runner, prompt in zip(self.runners, prompts, strict=True)]
         device = outputs[0].device
@@ -72,18 +73,21 @@ class Loop:
             tokens = ids.new_full((rows,), self.pad_token_id or 0).index_copy(0, active, drawn)
             ids = torch.cat([ids, tokens.clamp(min=0)[:, None]], dim=1)
             ended = ended | self.criteria(ids, tuple(self.scores) if self.keep_scores else None)
-            host, here = torch.stack([tokens, ended.long()]).cpu(), active.cpu()  # the one wait of a step
-            if (host[0][here] < 0).any():
-                place = int((host[0][here] < 0).nonzero()[0])
+            host = torch.stack([tokens, ended.long()]).cpu()  # the one wait of a step
+            invalid = host[0][here] < 0
+            if invalid.any():
+                place = int(invalid.nonzero()[0])
                 raise RuntimeError(_blame(place, int(here[place]), step, self.runners, logits))
             if self.emit is not None:
                 self.emit(host[0])
             if host[1].all():
                 return ids
             if self.pad_token_id is not None:
-                staying = host[1][here] == 0
-                if not staying.all():
-                    active, drawn = self._drop(active, drawn, staying.nonzero()[:, 0])
+                staying = (host[1][here] == 0).nonzero()[:, 0]
+                if len(staying) < len(here):
+                    self._keep(staying)
+                    here, drawn = here[staying], drawn[staying.to(drawn.device)]
+                    active = here.to(ids.device)
             outputs = [runner.step(drawn) for runner in self.runners]
             step += 1
 
@@ -112,14 +116,12 @@ class Loop:
         full[active.to(z.device)] = z
         return full
 
-    def _drop(self, active: Tensor, drawn: Tensor, staying: Tensor) -> tuple[Tensor, Tensor]:
-        """Let the rows that ended leave the batch; `staying` indexes the present rows."""
+    def _keep(self, staying: Tensor) -> None:
+        """Let the rows that ended leave the batch; `staying` indexes the present ones."""
         for runner in self.runners:
             runner.keep(staying)
         rows = staying.to(self.seeds.device)
         self.seeds, self.mixture = self.seeds[rows], self.mixture.keep(rows)
-        here = staying.to(active.device)
-        return active[here], drawn[here]
 
     def output(self, ids: Tensor) -> GenerateDecoderOnlyOutput:
         """What transformers returns with return_dict_in_generate. The three caches are not part of it."""

@@ -42,7 +42,7 @@ def footprint(name: str, source: str, *, dtype: Any = None, quantization_config:
     else:
         config = AutoConfig.from_pretrained(source, **hub)
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config)
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=hub.get("trust_remote_code"))
         stored = getattr(config, "dtype", None) or torch.float32
         tensors = [(p.numel(), stored.itemsize, True) for p in model.parameters()]
     width = _width(dtype, quantization_config)

@@ -61,13 +61,44 @@ class EmulatedModel:
         warn_softcaps(self.members)
 
     @classmethod
-    def from_pretrained(cls, large: str, tuned: str, base: str | None = None, **options: Any) -> EmulatedModel:
-        """Load the three models and their tokenizer: see `eft_ext.hf.loading.load`, which this calls."""
+    def from_pretrained(
+        cls,
+        large: str,
+        tuned: str,
+        base: str | None = None,
+        *,
+        tokenizer: Any = None,
+        beta: Any = None,
+        scale: Any = None,
+        conservative_top_p: Any = None,
+        check_tokenizers: bool = True,
+        quiet: bool = False,
+        **options: Any,
+    ) -> EmulatedModel:
+        """Load three models and their tokenizer, saying first on stderr how much memory the weights will take.
+
+        Args:
+            large, tuned, base: hub ids or local folders. `tuned` may hold an adapter (adapter_config.json) of
+                `base`: base then is loaded once, shared, and may be left out if the adapter names it.
+            tokenizer: a tokenizer, or where to load it; the large model's own otherwise. It takes over the
+                tuned model's chat template if it has none.
+            beta, scale, conservative_top_p: as for the class.
+            check_tokenizers: compare the models' tokenizers token by token.
+            quiet: say nothing of memory, unless it will not suffice.
+            options: dtype, device_map, revision, trust_remote_code, quantization_config, attn_implementation,
+                token, subfolder, ... as for transformers' from_pretrained: one value for all three models, or
+                a dictionary with the keys large, tuned, base (those left out keep transformers' default).
+
+        Raises:
+            ValueError: a model that cannot be found or read, or tokenizers that differ.
+        """
         from eft_ext.hf.loading import load
 
-        weights = {name: options.pop(name, None) for name in ("beta", "scale", "conservative_top_p")}
-        Mixture.choose(Mixture(), **weights)  # said before anything is loaded
-        return cls(*load(large, tuned, base, **options), **weights)
+        Mixture.choose(Mixture(), beta, scale, conservative_top_p)  # said before anything is loaded
+        loaded = load(
+            large, tuned, base, tokenizer=tokenizer, check_tokenizers=check_tokenizers, quiet=quiet, **options
+        )
+        return cls(*loaded, beta=beta, scale=scale, conservative_top_p=conservative_top_p)
 
     @property
     def large(self) -> Any:
@@ -161,6 +192,6 @@ class EmulatedModel:
             inputs = prompts.pop("large")
         prompt = encode("inputs", inputs, self.tokenizer, pad_token_id=self.tokenizer.pad_token_id)
         read = {"input_ids": prompt.ids, "attention_mask": prompt.mask}
-        ids = self.generate(read, prompts=prompts, **{**kwargs, "return_dict_in_generate": False})
-        assert isinstance(ids, Tensor)
+        out = self.generate(read, prompts=prompts, **kwargs)
+        ids = out if isinstance(out, Tensor) else out.sequences
         return list(self.tokenizer.batch_decode(ids[:, prompt.ids.shape[1] :], skip_special_tokens=True))

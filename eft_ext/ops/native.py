@@ -33,7 +33,8 @@ def force_isa(name: str) -> None:
     _forced["isa"] = name
 
 
-def _isa() -> int:
+def isa() -> int:
+    """The EFT_ISA_* that the next CPU step runs with."""
     if _forced["isa"] not in ISA:
         raise ValueError(f"EFT_CPU_ISA: expected one of {list(ISA)}, got {_forced['isa']!r}")
     return ISA[_forced["isa"]]
@@ -71,22 +72,34 @@ def _mixture(mix: Mixture) -> tuple[Any, ...]:
     )
 
 
-def step(mix: Mixture, draw: Sampling, tokens: Tensor, details: StepDetails | None) -> None:
-    """Writes tokens, and details where given, on the logits' device (CUDA: on its current stream)."""
-    cuda = mix.device.type == "cuda"
+def prepare(mix: Mixture, draw: Sampling, details: StepDetails | None = None) -> Any:
+    """The step as the binding wants it; it holds addresses, so the tensors must outlive it."""
     addresses: tuple[int, ...] = (0,) * 9
     if details is not None:
         addresses = (*(_address(x) for x in details[1:]), details.top_ids.shape[1])
-    options = [_real(draw.temperature), _integer(draw.top_k), _real(draw.top_p), _real(draw.min_p)]
-    options += [_integer(draw.seed), _integer(draw.position)]
-    if not cuda:
-        _native.step(False, _isa(), *_mixture(mix), *options, tokens.data_ptr(), addresses)
+    return _native.prepare(
+        mix.device.type == "cuda",
+        *_mixture(mix),
+        _real(draw.temperature),
+        _integer(draw.top_k),
+        _real(draw.top_p),
+        _real(draw.min_p),
+        _integer(draw.seed),
+        _integer(draw.position),
+        addresses,
+    )
+
+
+def step(mix: Mixture, draw: Sampling, tokens: Tensor, details: StepDetails | None) -> None:
+    """Writes tokens, and details where given, on the logits' device (CUDA: on its current stream)."""
+    prepared = prepare(mix, draw, details)
+    if mix.device.type != "cuda":
+        prepared.run(isa(), tokens.data_ptr())
         return
     with torch.cuda.device(mix.device):
-        stream = torch.cuda.current_stream().cuda_stream
-        _native.step(True, stream, *_mixture(mix), *options, tokens.data_ptr(), addresses)
+        prepared.run(torch.cuda.current_stream().cuda_stream, tokens.data_ptr())
 
 
 def combine(mix: Mixture, z: Tensor) -> None:
     """Writes the mixture's logits, fp32 [B, V], on the CPU."""
-    _native.combine(_isa(), *_mixture(mix), z.data_ptr(), z.stride(0))
+    _native.combine(isa(), *_mixture(mix), z.data_ptr(), z.stride(0))

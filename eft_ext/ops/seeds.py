@@ -36,6 +36,11 @@ def seed_and_position(
     return _drawn(generator, batch, device, tracing), at
 
 
+def random_seed(generator: torch.Generator | None) -> int:
+    """64 bits from a CPU generator, torch's default one if None."""
+    return int(torch.randint(_LOW, _HIGH, (), dtype=torch.int64, generator=generator))
+
+
 def _drawn(generator: torch.Generator | None, batch: int, device: torch.device, tracing: bool) -> Integer:
     if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
         raise ValueError(
@@ -45,6 +50,6 @@ def _drawn(generator: torch.Generator | None, batch: int, device: torch.device, 
         # One seed a row: a scalar would have to leave the graph.
         return Integer(0, torch.randint(_LOW, _HIGH, (batch,), dtype=torch.int64).to(device))
     if generator is None or generator.device.type == "cpu":
-        return Integer(int(torch.randint(_LOW, _HIGH, (), dtype=torch.int64, generator=generator)))
+        return Integer(random_seed(generator))
     rows = torch.randint(_LOW, _HIGH, (batch,), dtype=torch.int64, generator=generator, device=generator.device)
     return Integer(0, rows.to(device))

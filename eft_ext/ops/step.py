@@ -8,6 +8,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from eft_ext.ops import native, repeat
+from eft_ext.ops.backend import choose
 from eft_ext.ops.call import Weights, beta_weights, checked, given_weights, mixture, models, sampling
 from eft_ext.ops.details import Conservative, StepDetails
 from eft_ext.ops.inputs import check_logits
@@ -86,6 +88,13 @@ def fused_step(
         RuntimeError: a backend that is not usable here, and what would enable it.
     """
     logits = (large, tuned, base)
+    key = None
+    if not (return_details or details_out is not None or top_logprobs or workspace is not None):
+        form = (beta, scale, conservative_top_p, conservative_set, conservative_outside)
+        options = (*form, temperature, top_k, top_p, min_p, bias, allowed, generator, vocab_size, backend)
+        key = repeat.key_of(logits, options, seed, position, out)
+        if key is not None and (tokens := repeat.run(key, logits, seed, position, out)) is not None:
+            return tokens
     check_logits(EFT_NAMES, logits)
     conservative = None
     if conservative_top_p is not None:
@@ -98,6 +107,8 @@ def fused_step(
     weights = beta_weights(1.0 if beta is None else beta, scale, logits)
     mix = mixture(EFT_NAMES, logits, weights, vocab_size, conservative, bias, allowed)
     draw = sampling(mix, temperature, top_k, top_p, min_p, seed, position, generator)
+    if key is not None and choose(backend, mix, draw, details=False) is native:
+        repeat.keep(key, mix, draw)
     return launch(mix, draw, backend, Results(return_details, top_logprobs, out, details_out, workspace))
 
 

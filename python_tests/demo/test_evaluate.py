@@ -55,9 +55,7 @@ def test_divergence_of_the_definition() -> None:
     tokens = trio.tokenizer(answer, add_special_tokens=False).input_ids
     ids = torch.tensor([prompt + tokens])
     with torch.inference_mode():
-        p, q = (
-            m(ids).logits[0, len(prompt) - 1 :].double().log_softmax(-1) for m in (trio.oracle, trio.large)
-        )
+        p, q = (m(ids).logits[0, len(prompt) - 1 :].double().log_softmax(-1) for m in (trio.oracle, trio.large))
     assert kl["large"] == pytest.approx(float((p.exp() * (p - q)).sum(-1).mean()), rel=1e-4)
     assert kl["oracle"] == 0
 

@@ -24,11 +24,18 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-torch.set_num_threads(1)  # models this small lose by sharing a step
-
 PAD, BOS, EOS = 0, 1, 2
 FAMILIES = ("llama", "qwen2", "gpt2", "gpt_neox", "gemma2")
 VOCAB = {"large": 272, "tuned": 264, "base": 264}  # as padded differently; the tokenizer has 260
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Models this small lose by sharing a step."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def build_model(family: str, seed: int, hidden: int, vocab: int) -> Any:
@@ -83,7 +90,7 @@ def llamas() -> tuple[Any, Any, Any]:
     return _trio("llama")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def build() -> Callable[..., Any]:
     """build(family, seed, hidden size, vocabulary) -> a random model."""
     return build_model

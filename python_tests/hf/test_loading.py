@@ -11,6 +11,7 @@ from eft_ext.hf import EFTLogitsProcessor, EmulatedModel, custom_generate
 from eft_ext.hf.memory import available, footprint, readable
 
 peft = pytest.importorskip("peft")
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")  # peft's call
 NEW = 10
 
 
@@ -23,14 +24,12 @@ def with_lora(base):
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory, tokenizer):
+def folders(tmp_path_factory, tokenizer, build):
     """large, tuned, base and an adapter of base, as saved by their libraries; tuned is the merged adapter."""
-    from conftest import build_model
-
     root = tmp_path_factory.mktemp("models")
-    build_model("llama", 0, 32, 272).save_pretrained(root / "large")
-    build_model("llama", 2, 16, 264).save_pretrained(root / "base")
-    adapted = with_lora(build_model("llama", 2, 16, 264))
+    build("llama", 0, 32, 272).save_pretrained(root / "large")
+    build("llama", 2, 16, 264).save_pretrained(root / "base")
+    adapted = with_lora(build("llama", 2, 16, 264))
     adapted.peft_config["default"].base_model_name_or_path = str(root / "base")
     adapted.save_pretrained(root / "adapter")
     adapted.merge_and_unload().save_pretrained(root / "tuned")

@@ -66,6 +66,12 @@ def test_without_a_seed_torch_governs(model, ragged):
     assert not torch.equal(first, second)
 
 
+def test_greedy_consumes_no_random_numbers(model):
+    before = torch.random.get_rng_state()
+    model.generate([[5, 6]], max_new_tokens=2)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
 def test_rows_ending_do_not_move_the_others(model, ragged):
     free = sample(model, ragged, [0, 1, 2, 3], seed=4, eos_token_id=[999])
     cut = sample(model, ragged, [0, 1, 2, 3], seed=4, eos_token_id=int(free[0, 1]))

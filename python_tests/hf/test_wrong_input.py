@@ -11,6 +11,8 @@ from transformers import DynamicCache, T5Config, T5ForConditionalGeneration, Tex
 from eft_ext.hf import EFTLogitsProcessor, EmulatedModel, custom_generate
 from eft_ext.hf.vocabulary import compare_tokenizers
 
+pytestmark = pytest.mark.filterwarnings("ignore:Using the model-agnostic default `max_length`")
+
 
 @pytest.fixture
 def model(llamas, tokenizer):
@@ -102,6 +104,18 @@ def test_calls_that_do_not_fit(model, message):
     arguments = {"inputs": [[5, 6]], **CALLS[message]}
     with pytest.raises(ValueError, match=re.escape(message)):
         model.generate(**arguments)
+
+
+def test_positions_in_stock_generate(llamas, ragged):
+    large, tuned, base = llamas
+    ids, mask = ragged
+    options = dict(max_new_tokens=2, custom_generate=custom_generate(tuned, base))
+    usual = (mask.cumsum(-1) - 1).clamp(min=0)
+    expected = large.generate(ids, attention_mask=mask, **options)
+    assert torch.equal(large.generate(ids, attention_mask=mask, position_ids=usual, **options), expected)
+    for mask_given in ({"attention_mask": mask}, {}):
+        with pytest.raises(ValueError, match=r"^position_ids: not supported"):
+            large.generate(ids, position_ids=usual + 1, **mask_given, **options)
 
 
 def test_types_of_seeds(model):
