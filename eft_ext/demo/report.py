@@ -109,21 +109,18 @@ def plot(results: Sequence[Measured], path: Path) -> None:
     """Facts against format, one point per model and one panel per mode, with 95 % intervals."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.5 * len(results), 4.2), layout="constrained")
+    figure = Figure(figsize=(4.2 * len(results), 4.2), layout="constrained")
+    marks = dict(zip((LARGE, TUNED, EFT, ORACLE), "sDox", strict=True))  # the last two lie on top of each other
     for axes, measured in zip(figure.subplots(1, len(results), squeeze=False)[0], results, strict=True):
         for row in measured.rows:
-            x, y = 100 * row.facts.value, 100 * row.format.value
-            bars = [
-                [[abs(100 * end - value)] for end, value in zip(p.interval, (v, v), strict=True)]
-                for p, v in ((row.facts, x), (row.format, y))
-            ]
-            axes.errorbar([x], [y], xerr=bars[0], yerr=bars[1], fmt="o", capsize=2)
-            axes.annotate(row.model, (x, y), textcoords="offset points", xytext=(-6, -12), ha="right")
-        axes.set(
-            title=measured.mode,
-            xlabel="facts right, %",
-            ylabel="format kept, %",
-            xlim=(-5, 105),
-            ylim=(-9, 105),
-        )
+            (x, xerr), (y, yerr) = _bar(row.facts), _bar(row.format)
+            axes.errorbar([x], [y], xerr=xerr, yerr=yerr, fmt=marks[row.model], capsize=2, label=row.model)
+        axes.set(title=measured.mode, xlabel="facts right, %", ylabel="format kept, %", xlim=(-5, 105), ylim=(-5, 105))
+        axes.legend(loc="center")
     figure.savefig(path, dpi=150)
+
+
+def _bar(p: Proportion) -> tuple[float, list[list[float]]]:
+    """The share in percent and how far its interval reaches down and up."""
+    low, high = p.interval
+    return 100 * p.value, [[100 * (p.value - low)], [100 * (high - p.value)]]

@@ -16,6 +16,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers.utils import logging
 
 from eft_ext.demo.fit import Batch, fit, new_model, pretraining_batches, tuning_batches
 from eft_ext.demo.recipe import FULL, QUICK, Recipe, Stage
@@ -106,6 +107,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="for torch")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    logging.disable_progress_bar()  # the one for writing each file
     make(arguments.out, arguments.seed, QUICK if arguments.quick else FULL, Console())
 
 

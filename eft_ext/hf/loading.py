@@ -40,9 +40,9 @@ def load(
     each = {name: _for_model(name, options) for name in NAMES}
     for chosen in each.values():
         _check_dtype(chosen.get("dtype"))
-    sources = {
-        name: _source(name, given) for name, given in (("large", large), ("tuned", tuned), ("base", base)) if given
-    }
+    sources = {"large": _source("large", large), "tuned": _source("tuned", tuned)}
+    if base is not None:
+        sources["base"] = _source("base", base)
     _check_config("large", sources["large"], each["large"])
     adapter = _adapter_config(sources["tuned"], each["tuned"])
     if adapter is None:

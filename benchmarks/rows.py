@@ -1,0 +1,52 @@
+"""The rows that are timed: as a language model makes them, flat, one-hot, and recorded from the demonstration trio."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def lm(batch: int, vocab: int, generator: torch.Generator) -> list[Tensor]:
+    """Three models that agree on most of a Zipf-like ranking: a head over a broad floor, over 14 nats in all."""
+    zipf = -1.2 * torch.log(torch.arange(1, vocab + 1).float())
+    common = zipf[torch.randperm(vocab, generator=generator)]
+    return [common + 0.5 * torch.randn(batch, vocab, generator=generator) for _ in range(3)]
+
+
+def flat(batch: int, vocab: int, generator: torch.Generator) -> list[Tensor]:
+    """Nearly uniform: every token is a candidate of a nucleus."""
+    return [0.01 * torch.randn(batch, vocab, generator=generator) for _ in range(3)]
+
+
+def one_hot(batch: int, vocab: int, generator: torch.Generator) -> list[Tensor]:
+    """One token 60 nats above the others."""
+    hot = torch.randint(vocab, (batch,), generator=generator)
+    return [60.0 * torch.nn.functional.one_hot(hot, vocab).float() for _ in range(3)]
+
+
+def demo(batch: int, vocab: int, generator: torch.Generator) -> list[Tensor]:
+    """Next-token logits of the embedded trio along its own answers, widened to `vocab` by repeating them lower down."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from eft_ext.demo import model_path
+
+    names = ("large-base", "small-tuned", "small-base")
+    tokenizer = AutoTokenizer.from_pretrained(model_path(names[0]))
+    ids = tokenizer("Thank you for asking! ", return_tensors="pt").input_ids
+    models = [AutoModelForCausalLM.from_pretrained(model_path(name)) for name in names]
+    with torch.no_grad():
+        ids = models[0].generate(ids, do_sample=True, max_new_tokens=48, min_new_tokens=48)
+        recorded = [model(ids).logits[0].float() for model in models]  # [T, V]
+    pick = torch.randint(recorded[0].shape[0], (batch,), generator=generator)
+    repeats = -(-vocab // recorded[0].shape[1])
+    lower = -4.0 * torch.arange(repeats).float().repeat_interleave(recorded[0].shape[1])[:vocab]
+    return [x[pick].repeat(1, repeats)[:, :vocab] + lower for x in recorded]
+
+
+ROWS = {f.__name__: f for f in (lm, flat, one_hot, demo)}
+
+
+def make(name: str, batch: int, vocab: int, dtype: torch.dtype, models: int) -> list[Tensor]:
+    """`models` tensors [batch, vocab] of the kind `name`, the same for the same arguments."""
+    generator = torch.Generator().manual_seed(batch * 1_000_003 + vocab)
+    return [x.to(dtype) for x in ROWS[name](batch, vocab, generator)[:models]]
