@@ -4,8 +4,8 @@
     python benchmarks/bench_step.py --rows flat one_hot demo --dtype float32
     python benchmarks/bench_step.py --models 1 --compile --json benchmarks/results/step-k1.json
 
-The floor is reading the K tensors once (torch sums). Times are medians; what carries over to another machine is the ratio
-to the baseline and to the floor of the same run.
+The floor is reading the K tensors once (torch sums). Times are medians; what carries over to another machine is
+the ratio to the baseline and to the floor of the same run.
 """
 
 from __future__ import annotations

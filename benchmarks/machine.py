@@ -14,23 +14,14 @@ import eft_ext
 
 def describe() -> dict[str, object]:
     """Processor or GPU, versions, commit."""
-    cpu = next(
-        (
-            line.split(":", 1)[1].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if "model name" in line
-        ),
-        platform.processor(),
-    )
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    where = Path(__file__).parent
     commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
+        ["git", "describe", "--always", "--dirty"], cwd=where, capture_output=True, text=True, check=False
     )
     return {
-        "cpu": cpu,
+        "cpu": names[0] if names else platform.processor(),
         "threads": torch.get_num_threads(),
         "isa": eft_ext.backends()["cpu"].detail,
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,

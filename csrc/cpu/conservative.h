@@ -48,7 +48,7 @@ struct ConservativeMixture {
 
 // Finds S and delta. `work` holds one model after another and at last the defining one, whose t it
 // keeps. False where a model's row has NaN, +inf or nothing left.
-inline bool prepare(ConservativeMixture& mixture, Row& work, Candidate* candidates) {
+inline bool prepare(ConservativeMixture& mixture, Row& work, Scratch& scratch) {
   const float c = float(kLog2E);
   const int defining = mixture.step.conservative - 1;
   double normaliser[3] = {};
@@ -59,8 +59,8 @@ inline bool prepare(ConservativeMixture& mixture, Row& work, Candidate* candidat
     normaliser[k] = log_normaliser(work);
   }
   mixture.delta = float(double(mixture.options.weights[0]) * (normaliser[2] - normaliser[0]));
-  Survivors s{Limit{}, candidates};
-  keep_top_p(work, mixture.options.conservative_top_p, total_mass(work), s);
+  Survivors s{Limit{}, scratch.candidates()};
+  keep_top_p(work, mixture.options.conservative_top_p, scratch.sums(), s);
   mixture.defining_t = work.t;
   mixture.nucleus = s.limit;
   return true;

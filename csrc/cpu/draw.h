@@ -2,19 +2,14 @@
 #ifndef EFT_CPU_DRAW_H_
 #define EFT_CPU_DRAW_H_
 
-#include "cpu/select.h"
+#include "cpu/nucleus.h"
 
 namespace eft {
 namespace {
 
-inline uint64_t kept_mass(const float* t, int64_t first, int n, float a, const Limit& limit) {
-  return mass_where(t, n, a, [&](int i) {
-    return t[i] > limit.t || (t[i] == limit.t && uint32_t(first + i) <= limit.id);
-  });
-}
-
 // Rewrites row.tile_mass with the survivors' masses, formed as W_T are.
 inline void survivor_masses(const Survivors& s, Row& row) {
+  if (s.masses_known) return;
   if (s.listed()) {
     std::fill(row.tile_mass, row.tile_mass + num_tiles(row), uint64_t(0));
     for (int64_t i = 0; i < s.count; ++i) {
@@ -24,11 +19,7 @@ inline void survivor_masses(const Survivors& s, Row& row) {
     return;
   }
   for (int64_t tile = 0; tile < num_tiles(row); ++tile) {
-    const int64_t first = tile * kTile;
-    const float a = row.tile_reference[tile];
-    const bool counts = a > -INFINITY && a >= row.reference - 51.0f;
-    const int n = tile_length(row.n, first);
-    row.tile_mass[tile] = counts ? kept_mass(row.t + first, first, n, a, s.limit) : 0;
+    row.tile_mass[tile] = kept_tile_mass(row, tile, s.limit);
   }
 }
 

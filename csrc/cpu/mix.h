@@ -167,7 +167,13 @@ struct Mixture {
       in.weights[k] = options.weights[k];
       in.lowest[k] = lowest_of(step.logits[k].dtype);
     }
-    in.ordinary = magnitude_limit(T{}, ordinary_limit(in.weights, step.num_models, c));
+    float limit = ordinary_limit(in.weights, step.num_models, c);
+    // In a tile staged as fp32 the lowest value of fp16 is a number like any other: it must be
+    // tested.
+    for (int k = 0; k < step.num_models; ++k) {
+      if (in.lowest[k] > Lowest<T>::value) limit = std::min(limit, -0.5f * in.lowest[k]);
+    }
+    in.ordinary = magnitude_limit(T{}, limit);
     if (!has_extras(step)) {
       return mix_models<T, false>(in, step.num_models, n, c, t);
     }

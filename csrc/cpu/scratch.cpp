@@ -14,7 +14,7 @@ int64_t tiles(int64_t n) { return (n + kTile - 1) / kTile; }
 
 uint64_t Scratch::bytes(int64_t n) {
   const uint64_t per_row = 4 * padded(n) + 4 * groups(n) + (4 + 4 + 8) * tiles(n);
-  return 2 * per_row + sizeof(Candidate) * n + 4 * groups(n) + 4 * 6 * kTile;
+  return 2 * per_row + sizeof(Candidate) * n + 4 * groups(n) + 8 * kCuts * tiles(n) + 4 * 6 * kTile;
 }
 
 bool Scratch::reserve(int64_t n) {
@@ -29,6 +29,7 @@ bool Scratch::reserve(int64_t n) {
     }
     values_.reset(new float[groups(n)]);
     staging_.reset(new float[6 * kTile]);
+    sums_.reset(new uint64_t[tiles(n)][kCuts]);
     candidates_.reset(new Candidate[n]);
   } catch (const std::bad_alloc&) {
     capacity_ = 0;

@@ -16,6 +16,9 @@ constexpr int kChunk = 256;
 
 constexpr int64_t padded(int64_t n) { return (n + kChunk - 1) / kChunk * kChunk; }
 
+// How many places of a row's rank the mass above is summed for at once.
+constexpr int kCuts = 4;
+
 // A token under consideration; `key` sorts by the rank: t descending, then id ascending.
 struct Candidate {
   uint64_t key;
@@ -43,14 +46,18 @@ class Scratch {
   bool reserve(int64_t n);  // false when out of memory
   Row row(int which, int64_t n);
   Candidate* candidates() { return candidates_.get(); }
-  float* values() { return values_.get(); }    // [padded(n) / 16], for selecting among maxima
-  float* staging() { return staging_.get(); }  // [6][1024] fp32, staged inputs, bias and mask
+  float* values() { return values_.get(); }  // [padded(n) / 16], for selecting among maxima
+  uint64_t (*sums()) [kCuts] { return sums_.get(); }  // [ceil(n / 1024)]
+  float* staging() {
+    return staging_.get();
+  }  // [6][1024] fp32, staged inputs, bias and mask
 
  private:
   int64_t capacity_ = 0;
   std::unique_ptr<float[]> t_[2], group_max_[2], tile_max_[2], tile_reference_[2], values_,
       staging_;
   std::unique_ptr<uint64_t[]> tile_mass_[2];
+  std::unique_ptr<uint64_t[][kCuts]> sums_;
   std::unique_ptr<Candidate[]> candidates_;
 };
 

@@ -70,16 +70,36 @@ inline uint64_t mass_of(const Candidate* c, int64_t n) {
   return sum;
 }
 
+inline uint64_t kept_mass(const float* t, int64_t first, int n, float a, const Limit& limit) {
+  // How far into this stretch ids are kept on a tie; no branches, so that the loop stays
+  // vectorised.
+  const int64_t ids = int64_t(limit.id) - first;
+  const int32_t last = int32_t(ids < -1 ? -1 : ids > n ? n : ids);
+  const float cut = limit.t;
+  return mass_where(t, n, a,
+                    [=](int i) { return int(t[i] > cut) | (int(t[i] == cut) & int(i <= last)); });
+}
+
+// W_T of a tile, over the tokens within the limit.
+inline uint64_t kept_tile_mass(const Row& row, int64_t tile, const Limit& limit) {
+  const int64_t first = tile * kTile;
+  const float a = row.tile_reference[tile];
+  if (!(a > -INFINITY && a >= row.reference - 51.0f && row.tile_max[tile] >= limit.t)) return 0;
+  return kept_mass(row.t + first, first, tile_length(row.n, first), a, limit);
+}
+
 // The survivors of a row's filters: the limit, and the tokens themselves where they were gathered
 // (count < 0 where they were not: all of the row up to the limit).
 struct Survivors {
   Limit limit;
   Candidate* tokens;
   int64_t count = -1;
+  bool masses_known = false;  // row.tile_mass already holds the survivors' masses
 
   bool listed() const { return count >= 0; }
   void shrink(const Limit& next) {
     limit = stricter(limit, next);
+    masses_known = false;
     if (!listed()) return;
     const auto outside = [this](const Candidate& c) {
       return !keeps(limit, key_t(c.key), key_id(c.key));
@@ -126,23 +146,6 @@ inline Limit nucleus_limit(Candidate* c, int64_t n, uint64_t target) {
     }
   }
   return key_limit(c[low].key);
-}
-
-// top_p over the survivors, whose mass (as Z is formed) is `mass`.
-inline void keep_top_p(const Row& row, uint64_t p_fix, uint64_t mass, Survivors& s) {
-  const uint64_t target = mass_target(p_fix, mass);
-  if (s.listed()) {
-    if (mass_of(s.tokens, s.count) >= target) s.shrink(nucleus_limit(s.tokens, s.count, target));
-    return;
-  }
-  // The nucleus usually lies a few powers of two below the maximum: widen until its mass is there.
-  for (float depth : {6.0f, 12.0f, 24.0f, 48.0f}) {
-    const int64_t count = gather(row, row.max_t - depth, s.tokens);
-    if (mass_of(s.tokens, count) < target) continue;
-    s.count = count;
-    s.shrink(nucleus_limit(s.tokens, count, target));
-    return;
-  }
 }
 
 inline void keep_min_p(const Row& row, float offset, Survivors& s) {

@@ -14,7 +14,7 @@ Survivors filter(const RowOptions& o, Row& row, Scratch& scratch) {
   if (o.top_k > 0) keep_top_k(row, o.top_k, scratch.values(), s);
   if (o.top_p < kWhole) {
     if (s.listed()) survivor_masses(s, row);
-    keep_top_p(row, o.top_p, total_mass(row), s);
+    keep_top_p(row, o.top_p, scratch.sums(), s);
   }
   keep_min_p(row, o.min_p_offset, s);
   return s;
@@ -48,9 +48,12 @@ void sample_row(const eft_step& step, int64_t row, const RowOptions& o, const Mi
     if (!unfiltered(o)) survivor_masses(s, work);
     const uint64_t mass = total_mass(work);
     token = draw(work, s.limit, mass, random_bits(o.seed, o.position, 0, kSample));
-    if (d.logprobs)
+    if (d.logprobs) {
+      const double log2_mass = ::log2(double(mass)) - 40.0;
+      // The mass is within 1.5e-7 of 2^t: a token that is alone must not come out above 0.
       logprob =
-          float(kLn2 * ((double(work.t[token]) - work.reference) + 40.0 - ::log2(double(mass))));
+          std::min(0.0f, float(kLn2 * ((double(work.t[token]) - work.reference) - log2_mass)));
+    }
     if (d.kept) kept = count_kept(work, s);
   }
   step.tokens[row] = token;
@@ -72,7 +75,7 @@ bool with_mixture(const eft_step& step, int64_t row, const RowOptions& o, Scratc
   }
   ConservativeMixture mixture{step, o, row, scratch.staging(), nullptr, Limit{}, 0.0f};
   Row defining = scratch.row(1, step.vocab_size);
-  if (!prepare(mixture, defining, scratch.candidates())) return false;
+  if (!prepare(mixture, defining, scratch)) return false;
   use(mixture);
   return true;
 }

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 from eft_ext.demo import MODELS, model_path
+from eft_ext.demo.recipe import FULL
 from eft_ext.demo.report import Measured
 from eft_ext.demo.run import measure, run_demo
 from eft_ext.demo.trio import GREEDY, SAMPLED, Mode, Trio, load_trio
@@ -44,6 +48,12 @@ def test_chat_template_gives_the_prompt(trio: Trio) -> None:
 def test_size() -> None:
     folder = model_path(MODELS[0]).parent
     assert sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) <= 16_000_000
+
+
+def test_the_script_makes_what_is_shipped() -> None:
+    about = json.loads((model_path(MODELS[0]).parent / "training.json").read_text())
+    assert about["recipe"] == asdict(FULL)
+    assert about["seconds"] < 3600
 
 
 def test_names_are_several_tokens(trio: Trio) -> None:
