@@ -4,6 +4,9 @@
 #define EFT_CPU_MIX_H_
 
 #include <algorithm>
+#if defined(__F16C__)
+#include <immintrin.h>
+#endif
 
 #include "common/dtype.h"
 #include "common/mass.h"
@@ -117,6 +120,24 @@ void convert(const T* x, int n, float* out) {
   for (int i = 0; i < n; ++i) out[i] = to_float(x[i]);
 }
 
+// The processor's own conversion, which the compiler does not find by itself.
+template <>
+inline void convert(const Fp16* x, int n, float* out) {
+  int i = 0;
+#if defined(__AVX512F__)
+  for (; i + 16 <= n; i += 16) {
+    const __m256i half = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x + i));
+    _mm512_storeu_ps(out + i, _mm512_cvtph_ps(half));
+  }
+#elif defined(__F16C__)
+  for (; i + 8 <= n; i += 8) {
+    const __m128i half = _mm_loadu_si128(reinterpret_cast<const __m128i*>(x + i));
+    _mm256_storeu_ps(out + i, _mm256_cvtph_ps(half));
+  }
+#endif
+  for (; i < n; ++i) out[i] = to_float(x[i]);
+}
+
 // One model's tile as fp32, for what is not worth a loop of its own.
 inline void stage(const eft_logits& logits, int64_t row, int64_t first, int n, float* out) {
   if (logits.dtype == EFT_BF16) return convert(logits_at<Bf16>(logits, row, first), n, out);
@@ -194,10 +215,9 @@ struct Mixture {
     if (one_dtype(step)) {
       const int dtype = step.logits[0].dtype;
       if (dtype == EFT_BF16) return mix_direct<Bf16>(first, n, c, t);
-      if (dtype == EFT_FP16) return mix_direct<Fp16>(first, n, c, t);
-      return mix_direct<float>(first, n, c, t);
+      if (dtype == EFT_FP32) return mix_direct<float>(first, n, c, t);
     }
-    TileInputs<float> in;
+    TileInputs<float> in;  // fp16, or models of several dtypes
     for (int k = 0; k < step.num_models; ++k) {
       stage(step.logits[k], row, first, n, staging + k * kTile);
       in.x[k] = staging + k * kTile;

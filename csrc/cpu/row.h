@@ -104,6 +104,11 @@ inline float tile_maxima(const float* t, int n, float* group_max) {
   float top = -INFINITY;
 #pragma omp simd reduction(max : top)
   for (int g = 0; g < chunks * kLanes; ++g) top = group_max[g] > top ? group_max[g] : top;
+  if (top > -0x1.fffffep127f) return top;
+  // Clang starts a max reduction at the lowest finite value, so an empty tile must be looked at
+  // again.
+  top = -INFINITY;
+  for (int g = 0; g < chunks * kLanes; ++g) top = std::max(top, group_max[g]);
   return top;
 }
 
@@ -120,14 +125,16 @@ void fill_row(const Mixer& mixer, float c, bool masses, Row& row) {
     const int64_t first = tile * kTile;
     const int n = tile_length(row.n, first);
     float* t = row.t + first;
-    row.valid &= mixer(first, n, c, t);
+    const bool finite = mixer(first, n, c, t);
+    row.valid &= finite;
     const float top = tile_maxima(t, n, row.group_max + first / kLanes);
     const float a = floorf(top);
     row.tile_max[tile] = top;
     row.tile_reference[tile] = a;
     row.max_t = top > row.max_t ? top : row.max_t;
     row.reference = a > row.reference ? a : row.reference;
-    const bool counts = masses && a > -INFINITY && a >= row.reference - 51.0f;
+    // A NaN may hide the largest t, and masses are not defined above the reference.
+    const bool counts = masses && finite && a > -INFINITY && a >= row.reference - 51.0f;
     row.tile_mass[tile] = counts ? mass_of(t, n, a) : 0;
   }
   row.valid &= row.max_t > -INFINITY;

@@ -1,6 +1,6 @@
 #include "cpu/scratch.h"
 
-#include <new>
+#include <type_traits>
 
 #include "common/mass.h"
 
@@ -19,24 +19,27 @@ uint64_t Scratch::bytes(int64_t n) {
 
 bool Scratch::reserve(int64_t n) {
   if (n <= capacity_) return true;
-  try {
-    for (int i = 0; i < 2; ++i) {
-      t_[i].reset(new float[padded(n)]);
-      group_max_[i].reset(new float[groups(n)]);
-      tile_max_[i].reset(new float[tiles(n)]);
-      tile_reference_[i].reset(new float[tiles(n)]);
-      tile_mass_[i].reset(new uint64_t[tiles(n)]);
-    }
-    values_.reset(new float[groups(n)]);
-    staging_.reset(new float[6 * kTile]);
-    sums_.reset(new uint64_t[tiles(n)][kCuts]);
-    candidates_.reset(new Candidate[n]);
-  } catch (const std::bad_alloc&) {
-    capacity_ = 0;
-    return false;
+  capacity_ = 0;
+  bool ok = true;
+  const auto allocate = [&ok](auto& array, int64_t count) {
+    using Element = std::remove_reference_t<decltype(array[0])>;
+    const size_t bytes = (size_t(count) * sizeof(Element) + 63) / 64 * 64;
+    array.reset(static_cast<Element*>(aligned_alloc(64, bytes)));
+    ok &= array != nullptr;
+  };
+  for (int i = 0; i < 2; ++i) {
+    allocate(t_[i], padded(n));
+    allocate(group_max_[i], groups(n));
+    allocate(tile_max_[i], tiles(n));
+    allocate(tile_reference_[i], tiles(n));
+    allocate(tile_mass_[i], tiles(n));
   }
-  capacity_ = n;
-  return true;
+  allocate(values_, groups(n));
+  allocate(staging_, 6 * kTile);
+  allocate(sums_, tiles(n));
+  allocate(candidates_, n);
+  if (ok) capacity_ = n;
+  return ok;
 }
 
 Row Scratch::row(int which, int64_t n) {

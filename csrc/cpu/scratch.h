@@ -4,6 +4,7 @@
 #define EFT_CPU_SCRATCH_H_
 
 #include <stdint.h>
+#include <stdlib.h>
 
 #include <memory>
 
@@ -53,12 +54,18 @@ class Scratch {
   }  // [6][1024] fp32, staged inputs, bias and mask
 
  private:
+  // On cache lines: a 64-byte access that straddles two of them counts twice.
+  struct Free {
+    void operator()(void* p) const { ::free(p); }
+  };
+  template <class T>
+  using Array = std::unique_ptr<T[], Free>;
+
   int64_t capacity_ = 0;
-  std::unique_ptr<float[]> t_[2], group_max_[2], tile_max_[2], tile_reference_[2], values_,
-      staging_;
-  std::unique_ptr<uint64_t[]> tile_mass_[2];
-  std::unique_ptr<uint64_t[][kCuts]> sums_;
-  std::unique_ptr<Candidate[]> candidates_;
+  Array<float> t_[2], group_max_[2], tile_max_[2], tile_reference_[2], values_, staging_;
+  Array<uint64_t> tile_mass_[2];
+  Array<uint64_t[kCuts]> sums_;
+  Array<Candidate> candidates_;
 };
 
 }  // namespace eft
