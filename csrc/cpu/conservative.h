@@ -25,24 +25,37 @@ struct ConservativeMixture {
   float delta;
 
   bool operator()(int64_t first, int n, float c, float* t) const {
-    const float* x[3];
-    float lowest[3];
-    for (int k = 0; k < 3; ++k) {
-      stage(step.logits[k], row, first, n, staging + k * kTile);
-      x[k] = staging + k * kTile;
-      lowest[k] = lowest_of(step.logits[k].dtype);
-    }
+    float* const x[3] = {staging, staging + kTile, staging + 2 * kTile};
+    for (int k = 0; k < 3; ++k) stage(step.logits[k], row, first, n, x[k]);
     const Extras extras = stage_extras(step, row, first, n, staging);
-    const float* w = options.weights;
-    const bool drop = step.conservative_drop != 0;
-    for (int i = 0; i < n; ++i) {
-      const bool inside = keeps(nucleus, defining_t[first + i], uint32_t(first + i));
-      const float mixed = fmaf(w[2], x[2][i], fmaf(w[1], x[1][i], w[0] * x[0][i])) + delta;
-      const float z = (inside ? mixed : x[1][i]) + extras.bias[i];
-      const bool excluded = x[0][i] <= lowest[0] || x[1][i] <= lowest[1] || x[2][i] <= lowest[2];
-      t[i] = excluded || extras.forbidden[i] < 0.0f || (drop && !inside) ? -INFINITY : z;
-    }
+    mix_inside_and_outside(x, extras, defining_t + first, nucleus.ids_within(first, n), n, t);
     return scale_tile(n, c, t);
+  }
+
+ private:
+  // Locals and masks for the same reasons as in mix_tested.
+  void mix_inside_and_outside(float* const* x, const Extras& extras, const float* own, int last_id,
+                              int n, float* t) const {
+    const float *large = x[0], *tuned = x[1], *base = x[2];
+    const float *bias = extras.bias, *forbidden = extras.forbidden;
+    const float w0 = options.weights[0], w1 = options.weights[1], w2 = options.weights[2];
+    const float low0 = lowest_of(step.logits[0].dtype), low1 = lowest_of(step.logits[1].dtype);
+    const float low2 = lowest_of(step.logits[2].dtype), shift = delta, cut = nucleus.t;
+    const uint32_t drop = step.conservative_drop != 0;
+#pragma omp simd
+    for (int i = 0; i < n; ++i) {
+      const uint32_t inside = uint32_t(own[i] > cut) | (uint32_t(own[i] == cut) & (i <= last_id));
+      const float mixed = fmaf(w2, base[i], fmaf(w1, tuned[i], w0 * large[i])) + shift;
+      const uint32_t in = 0u - inside;
+      const float chosen =
+          bit_cast<float>((bit_cast<uint32_t>(mixed) & in) | (bit_cast<uint32_t>(tuned[i]) & ~in));
+      const uint32_t excluded = uint32_t(large[i] <= low0) | uint32_t(tuned[i] <= low1) |
+                                uint32_t(base[i] <= low2) | uint32_t(forbidden[i] < 0.0f) |
+                                (drop & (inside ^ 1u));
+      const uint32_t out = 0u - excluded;
+      const uint32_t bits = bit_cast<uint32_t>(chosen + bias[i]);
+      t[i] = bit_cast<float>((bits & ~out) | (0xff800000u & out));
+    }
   }
 };
 

@@ -3,6 +3,7 @@
 #define EFT_CPU_DRAW_H_
 
 #include "cpu/nucleus.h"
+#include "cpu/top_k.h"
 
 namespace eft {
 namespace {

@@ -4,14 +4,10 @@
 #define EFT_CPU_MIX_H_
 
 #include <algorithm>
-#if defined(__F16C__)
-#include <immintrin.h>
-#endif
 
-#include "common/dtype.h"
-#include "common/mass.h"
 #include "common/row_options.h"
 #include "cpu/scratch.h"
+#include "cpu/stage.h"
 
 namespace eft {
 namespace {
@@ -28,26 +24,35 @@ struct TileInputs {
 };
 
 // t of a tile. False if one is NaN or +inf. Exclusion is tested on x, so an excluded token never
-// spoils a row, whatever the other models say of it.
+// spoils a row, whatever the other models say of it. The inputs are copied to locals, which no
+// store to t can alias, and masks stand where conditions would be branches: without either the loop
+// is scalar.
 template <int K, class T, bool kExtras>
 inline bool mix_tested(const TileInputs<T>& in, int n, float c, float* t) {
-  int bad = 0;
+  const T* x[K];
+  float w[K], lowest[K];
+  for (int k = 0; k < K; ++k) x[k] = in.x[k], w[k] = in.weights[k], lowest[k] = in.lowest[k];
+  const float* const bias = in.bias;
+  const float* const forbidden = in.forbidden;
+  uint32_t bad = 0;
 #pragma omp simd reduction(| : bad)
   for (int i = 0; i < n; ++i) {
-    float v = to_float(in.x[0][i]);
-    bool excluded = v <= in.lowest[0];
-    float z = in.weights[0] * v;
+    float v = to_float(x[0][i]);
+    uint32_t excluded = v <= lowest[0];
+    float z = w[0] * v;
     for (int k = 1; k < K; ++k) {
-      v = to_float(in.x[k][i]);
-      excluded |= v <= in.lowest[k];
-      z = fmaf(in.weights[k], v, z);
+      v = to_float(x[k][i]);
+      excluded |= uint32_t(v <= lowest[k]);
+      z = fmaf(w[k], v, z);
     }
     if (kExtras) {
-      z += in.bias[i];
-      excluded |= in.forbidden[i] < 0.0f;
+      z += bias[i];
+      excluded |= uint32_t(forbidden[i] < 0.0f);
     }
-    const float scaled = excluded ? -INFINITY : z * c;
-    bad |= !(scaled < INFINITY);
+    const uint32_t mask = 0u - excluded;
+    const uint32_t bits = bit_cast<uint32_t>(z * c);
+    const float scaled = bit_cast<float>((bits & ~mask) | (0xff800000u & mask));
+    bad |= uint32_t(!(scaled < INFINITY));
     t[i] = scaled;
   }
   return bad == 0;
@@ -56,10 +61,13 @@ inline bool mix_tested(const TileInputs<T>& in, int n, float c, float* t) {
 // The same for a tile so ordinary that nothing has to be tested: half of the instructions.
 template <int K, class T>
 inline void mix_ordinary(const TileInputs<T>& in, int n, float c, float* t) {
+  const T* x[K];
+  float w[K];
+  for (int k = 0; k < K; ++k) x[k] = in.x[k], w[k] = in.weights[k];
 #pragma omp simd
   for (int i = 0; i < n; ++i) {
-    float z = in.weights[0] * to_float(in.x[0][i]);
-    for (int k = 1; k < K; ++k) z = fmaf(in.weights[k], to_float(in.x[k][i]), z);
+    float z = w[0] * to_float(x[0][i]);
+    for (int k = 1; k < K; ++k) z = fmaf(w[k], to_float(x[k][i]), z);
     t[i] = z * c;
   }
 }
@@ -103,70 +111,6 @@ bool mix_models(const TileInputs<T>& in, int num_models, int n, float c, float* 
     default: return mix_tile<4, T, kExtras>(in, n, c, t);
   }
 }
-
-inline float lowest_of(int dtype) {
-  if (dtype == EFT_BF16) return Lowest<Bf16>::value;
-  return dtype == EFT_FP16 ? Lowest<Fp16>::value : Lowest<float>::value;
-}
-
-template <class T>
-const T* logits_at(const eft_logits& logits, int64_t row, int64_t first) {
-  return static_cast<const T*>(logits.data) + row * logits.row_stride + first;
-}
-
-template <class T>
-void convert(const T* x, int n, float* out) {
-#pragma omp simd
-  for (int i = 0; i < n; ++i) out[i] = to_float(x[i]);
-}
-
-// The processor's own conversion, which the compiler does not find by itself.
-template <>
-inline void convert(const Fp16* x, int n, float* out) {
-  int i = 0;
-#if defined(__AVX512F__)
-  for (; i + 16 <= n; i += 16) {
-    const __m256i half = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x + i));
-    _mm512_storeu_ps(out + i, _mm512_cvtph_ps(half));
-  }
-#elif defined(__F16C__)
-  for (; i + 8 <= n; i += 8) {
-    const __m128i half = _mm_loadu_si128(reinterpret_cast<const __m128i*>(x + i));
-    _mm256_storeu_ps(out + i, _mm256_cvtph_ps(half));
-  }
-#endif
-  for (; i < n; ++i) out[i] = to_float(x[i]);
-}
-
-// One model's tile as fp32, for what is not worth a loop of its own.
-inline void stage(const eft_logits& logits, int64_t row, int64_t first, int n, float* out) {
-  if (logits.dtype == EFT_BF16) return convert(logits_at<Bf16>(logits, row, first), n, out);
-  if (logits.dtype == EFT_FP16) return convert(logits_at<Fp16>(logits, row, first), n, out);
-  convert(logits_at<float>(logits, row, first), n, out);
-}
-
-// Bias and bitmask of a tile, spelled out as floats: what the loop above reads.
-struct Extras {
-  const float* bias;
-  const float* forbidden;
-};
-
-inline Extras stage_extras(const eft_step& step, int64_t row, int64_t first, int n,
-                           float* staging) {
-  float* forbidden = staging + 4 * kTile;
-  float* no_bias = staging + 5 * kTile;
-  std::fill(forbidden, forbidden + n, 0.0f);
-  for (int i = 0; step.allowed && i < n; i += 32) {
-    const uint32_t word = uint32_t(step.allowed[row * step.allowed_row_stride + (first + i) / 32]);
-    if (word == 0xffffffffu) continue;
-    for (int j = 0; j < 32 && i + j < n; ++j) forbidden[i + j] = word >> j & 1 ? 0.0f : -1.0f;
-  }
-  if (step.bias) return {step.bias + row * step.bias_row_stride + first, forbidden};
-  std::fill(no_bias, no_bias + n, -0.0f);
-  return {no_bias, forbidden};
-}
-
-inline bool has_extras(const eft_step& step) { return step.bias || step.allowed; }
 
 inline bool one_dtype(const eft_step& step) {
   for (int k = 1; k < step.num_models; ++k) {

@@ -6,47 +6,10 @@
 #ifndef EFT_CPU_NUCLEUS_H_
 #define EFT_CPU_NUCLEUS_H_
 
-#include <math.h>
-#ifdef __AVX512F__
-#include <immintrin.h>
-#endif
-
-#include "cpu/select.h"
+#include "cpu/bracket.h"
 
 namespace eft {
 namespace {
-
-constexpr int kSampled = 1024;
-
-// The t at which the sample's share of mass reaches p - 3.5, p - 1, p + 1 and p + 3.5 standard
-// errors.
-inline bool sample_cuts(const Row& row, double p, Candidate* sample, float* cuts) {
-  const int64_t stride = row.n / kSampled;
-  int count = 0;
-  uint64_t total = 0;
-  for (int64_t i = 0; i < kSampled; ++i) {
-    // Scattered within its stride, so that rows with a period are sampled as well as others.
-    const int64_t id = i * stride + int64_t(uint32_t(i) * 2654435761u >> 8) % stride;
-    const uint64_t mass = token_mass(row.t[id], row.reference);
-    if (mass == 0) continue;
-    sample[count++] = {rank_key(row.t[id], uint32_t(id)), mass};
-    total += mass;
-  }
-  if (count < kSampled / 8) return false;  // a narrow nucleus after all
-  std::sort(sample, sample + count, ByRank());
-  const double error = ::sqrt(p * (1.0 - p) / count);
-  const double place[kCuts] = {p - 3.5 * error, p - error, p + error, p + 3.5 * error};
-  uint64_t above = 0;
-  int cut = 0;
-  for (int i = 0; i < count && cut < kCuts; ++i) {
-    above += sample[i].mass;
-    while (cut < kCuts && double(above) >= place[cut] * double(total)) {
-      cuts[cut++] = key_t(sample[i].key);
-    }
-  }
-  while (cut < kCuts) cuts[cut++] = key_t(sample[count - 1].key);
-  return true;
-}
 
 // above[tile][j] = mass, at the row's reference, of the tile's tokens with t > cuts[j].
 template <bool kNear>
@@ -69,46 +32,6 @@ inline void masses_above(const Row& row, const float* cuts, uint64_t (*above)[kC
       sums[j] += (uint64_t(sum_high) << 17) + sum_low;
     }
   }
-}
-
-// The ids of a chunk's tokens with low < t <= high, appended at `out`; how many. One token in
-// thirty is such a one, too many to skip the rest and too few to branch on each.
-inline int append_between(const float* t, float low, float high, uint32_t first, uint32_t* out) {
-  int count = 0;
-#ifdef __AVX512F__
-  __m512i ids =
-      _mm512_add_epi32(_mm512_set1_epi32(int(first)),
-                       _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
-  for (int i = 0; i < kChunk; i += 16, ids = _mm512_add_epi32(ids, _mm512_set1_epi32(16))) {
-    const __m512 x = _mm512_loadu_ps(t + i);
-    const __mmask16 above = _mm512_cmp_ps_mask(x, _mm512_set1_ps(low), _CMP_GT_OQ);
-    const __mmask16 in = _mm512_mask_cmp_ps_mask(above, x, _mm512_set1_ps(high), _CMP_LE_OQ);
-    _mm512_storeu_si512(out + count, _mm512_maskz_compress_epi32(in, ids));
-    count += __builtin_popcount(in);
-  }
-#else
-  for (int i = 0; i < kChunk; ++i) {
-    out[count] = first + uint32_t(i);
-    count += int(t[i] > low) & int(t[i] <= high);
-  }
-#endif
-  return count;
-}
-
-// The tokens with low < t <= high; -1 if there are more than `limit`.
-inline int64_t gather_between(const Row& row, float low, float high, int64_t limit,
-                              Candidate* out) {
-  uint32_t ids[kChunk + 16];  // a vector is stored whole
-  int64_t count = 0;
-  for (int64_t first = 0; first < padded(row.n); first += kChunk) {
-    const int found = append_between(row.t + first, low, high, uint32_t(first), ids);
-    if (count + found > limit) return -1;
-    for (int i = 0; i < found; ++i) {
-      const float t = row.t[ids[i]];
-      out[count++] = {rank_key(t, ids[i]), token_mass(t, row.reference)};
-    }
-  }
-  return count;
 }
 
 // Of the tokens that tie at t, each of the same mass, the ids are kept in order until `target` is
@@ -141,10 +64,9 @@ inline void nucleus_masses(const uint64_t (*above)[kCuts], int cut, const Candid
 // Keeps the nucleus of `target` within all of the row; false where this way does not lead there.
 inline bool keep_wide_nucleus(Row& row, uint64_t target, uint64_t mass, uint64_t (*above)[kCuts],
                               Survivors& s) {
-  constexpr int64_t kMost = 1 << 14;
   float cuts[kCuts];
-  if (row.n < 4 * kMost) return false;
-  if (!sample_cuts(row, double(target) / double(mass), s.tokens, cuts)) return false;
+  if (!is_wide(row)) return false;
+  if (!sample_cuts<true>(row, double(target) / double(mass), s.tokens, cuts)) return false;
   if (is_near(row.reference)) {
     masses_above<true>(row, cuts, above);
   } else {
@@ -159,12 +81,15 @@ inline bool keep_wide_nucleus(Row& row, uint64_t target, uint64_t mass, uint64_t
   const float high = j > 0 ? cuts[j - 1] : INFINITY;
   const float low = j < kCuts ? cuts[j] : -INFINITY;
   const uint64_t before = j > 0 ? total[j - 1] : 0;
-  const int64_t count = gather_between(row, low, high, kMost, s.tokens);
+  const int64_t count = gather_between(row, low, high, kMostBetween, s.tokens);
   if (count >= 0) {
     if (before + mass_of(s.tokens, count) < target) return false;  // all the row is kept
     s.shrink(nucleus_limit(s.tokens, count, target - before));
-    nucleus_masses(above, j - 1, s.tokens, count, s.limit, row);
-    s.masses_known = true;
+    // Unless top_k had cut deeper already: then not all above `high` survives.
+    if (s.limit.t <= high) {
+      nucleus_masses(above, j - 1, s.tokens, count, s.limit, row);
+      s.masses_known = true;
+    }
     return true;
   }
   if (j == 0) return false;
@@ -175,32 +100,25 @@ inline bool keep_wide_nucleus(Row& row, uint64_t target, uint64_t mass, uint64_t
   return true;
 }
 
-constexpr float kUsualDepth =
-    6.0f;  // powers of two below the maximum that usually hold the nucleus
-constexpr int64_t kManyGroups = 512;
-
-inline int64_t num_groups_from(const Row& row, float at_least) {
-  int32_t count = 0;
-  const int32_t groups = int32_t(padded(row.n) / kLanes);
-#pragma omp simd reduction(+ : count)
-  for (int32_t g = 0; g < groups; ++g) count += row.group_max[g] >= at_least;
-  return count;
-}
+// Powers of two below the maximum that usually hold the nucleus.
+constexpr float kUsualDepth = 6.0f;
 
 // top_p over the survivors, whose masses row.tile_mass holds. `above` is scratch, one entry a tile.
 inline void keep_top_p(Row& row, uint64_t p_fix, uint64_t (*above)[kCuts], Survivors& s) {
   const uint64_t mass = total_mass(row);
-  const uint64_t target = mass_target(p_fix, mass);
+  // Rank 0 stays even where p is 0, as it does for a target of one unit.
+  const uint64_t target = std::max(mass_target(p_fix, mass), uint64_t(1));
   if (s.listed()) {
     if (mass_of(s.tokens, s.count) >= target) s.shrink(nucleus_limit(s.tokens, s.count, target));
     return;
   }
-  if (num_groups_from(row, row.max_t - kUsualDepth) > kManyGroups &&
-      keep_wide_nucleus(row, target, mass, above, s)) {
-    return;
-  }
   // The nucleus usually lies a few powers of two below the maximum: widen until its mass is there.
+  bool tried = false;
   for (float depth : {kUsualDepth, 12.0f, 24.0f, 48.0f}) {
+    if (!tried && num_groups_from(row, row.max_t - depth) > kManyGroups) {
+      tried = true;
+      if (keep_wide_nucleus(row, target, mass, above, s)) return;
+    }
     const int64_t count = gather(row, row.max_t - depth, s.tokens);
     if (mass_of(s.tokens, count) < target) continue;
     s.count = count;

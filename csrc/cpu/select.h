@@ -17,6 +17,12 @@ constexpr uint32_t kLastId = 0xffffffffu;
 struct Limit {
   float t = -0x1.fffffep127f;
   uint32_t id = kLastId;
+
+  // Of n tokens from id `first` on, the last place that is kept on a tie; -1 if none is.
+  int ids_within(int64_t first, int n) const {
+    const int64_t places = int64_t(id) - first;
+    return int(places < -1 ? -1 : places > n ? n : places);
+  }
 };
 
 inline bool keeps(const Limit& limit, float t, uint32_t id) {
@@ -71,10 +77,7 @@ inline uint64_t mass_of(const Candidate* c, int64_t n) {
 }
 
 inline uint64_t kept_mass(const float* t, int64_t first, int n, float a, const Limit& limit) {
-  // How far into this stretch ids are kept on a tie; no branches, so that the loop stays
-  // vectorised.
-  const int64_t ids = int64_t(limit.id) - first;
-  const int32_t last = int32_t(ids < -1 ? -1 : ids > n ? n : ids);
+  const int last = limit.ids_within(first, n);
   const float cut = limit.t;
   return mass_where(t, n, a,
                     [=](int i) { return int(t[i] > cut) | (int(t[i] == cut) & int(i <= last)); });
@@ -108,26 +111,6 @@ struct Survivors {
   }
 };
 
-// top_k: everything at or above the k-th largest t.
-inline void keep_top_k(const Row& row, int64_t k, float* values, Survivors& s) {
-  if (k >= row.n) return;
-  // k tokens are at or above the k-th largest maximum, so the k-th largest token is no lower.
-  const int64_t num_groups = padded(row.n) / kLanes;
-  const bool by_tile = k <= num_tiles(row);
-  const float* maxima = by_tile ? row.tile_max : row.group_max;
-  const int64_t count = by_tile ? num_tiles(row) : num_groups;
-  float at_least = -0x1.fffffep127f;
-  if (k <= count) {
-    std::copy(maxima, maxima + count, values);
-    std::nth_element(values, values + (k - 1), values + count, std::greater<float>());
-    at_least = std::max(at_least, values[k - 1]);
-  }
-  s.count = gather(row, at_least, s.tokens);
-  if (s.count < k) return;
-  std::nth_element(s.tokens, s.tokens + (k - 1), s.tokens + s.count, ByRank());
-  s.shrink({key_t(s.tokens[k - 1].key), kLastId});
-}
-
 // The shortest prefix of the rank whose mass reaches `target`, by halving: nth_element splits at
 // the median, the sum of the better half says which half the boundary is in. The candidates' mass
 // must reach the target.
@@ -146,13 +129,6 @@ inline Limit nucleus_limit(Candidate* c, int64_t n, uint64_t target) {
     }
   }
   return key_limit(c[low].key);
-}
-
-inline void keep_min_p(const Row& row, float offset, Survivors& s) {
-  const float at_least = row.max_t + offset;
-  if (!(at_least > -INFINITY)) return;
-  if (!s.listed()) s.count = gather(row, at_least, s.tokens);
-  s.shrink({at_least, kLastId});
 }
 
 }  // namespace

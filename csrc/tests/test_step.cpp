@@ -12,6 +12,37 @@
 
 namespace {
 
+// A buffer with bands of a pattern before and after it: `intact` says that nothing wrote into them,
+// which also the build without sanitizers can tell.
+template <class T>
+class Guarded {
+ public:
+  explicit Guarded(size_t n) : n_(n), bytes_(n * sizeof(T) + 2 * kBand, kPattern) {}
+  T* data() { return reinterpret_cast<T*>(bytes_.data() + kBand); }
+  T& operator[](size_t i) { return data()[i]; }
+  bool intact() const {
+    for (size_t i = 0; i < kBand; ++i) {
+      if (bytes_[i] != kPattern || bytes_[bytes_.size() - 1 - i] != kPattern) return false;
+    }
+    return true;
+  }
+  // Whether every element was written: no result is the pattern.
+  bool written() {
+    for (size_t i = 0; i < n_ * sizeof(T); i += sizeof(T)) {
+      size_t same = 0;
+      for (size_t j = 0; j < sizeof(T); ++j) same += bytes_[kBand + i + j] == kPattern;
+      if (same == sizeof(T)) return false;
+    }
+    return true;
+  }
+
+ private:
+  static constexpr size_t kBand = 256;
+  static constexpr unsigned char kPattern = 0xa5;
+  size_t n_;
+  std::vector<unsigned char> bytes_;
+};
+
 struct Problem {
   std::vector<std::vector<float>> x;
   std::vector<int64_t> tokens;
@@ -67,6 +98,68 @@ void every_option_stays_in_its_buffers() {
   }
 }
 
+// Rows of bf16, fp16 and fp32 at odd strides, and everything that a step can write.
+void nothing_is_written_outside_the_results() {
+  constexpr int kRows = 3;
+  for (int vocab : {1, 31, 257, 1024, 1025, 3000}) {
+    for (int top : {0, 1, 5, vocab + 2}) {
+      Problem p(kRows, vocab + 3, 3, 0, unsigned(vocab));
+      std::vector<uint16_t> half(size_t(kRows) * (vocab + 5));
+      for (size_t i = 0; i < half.size(); ++i) half[i] = uint16_t(0x3000 + i * 37 % 0x1000);
+      p.step.vocab_size = vocab;  // in rows of vocab + 3, and here of vocab + 5
+      p.step.logits[1] = {half.data(), vocab + 5, EFT_FP16};
+      p.step.logits[2] = {half.data(), vocab + 5, EFT_BF16};
+      p.x[0][1] = vocab > 1 ? NAN : 0.0f;  // row 0 is invalid where it has a second token
+
+      const size_t listed = size_t(kRows) * top;
+      Guarded<int64_t> tokens(kRows), top_ids(listed);
+      Guarded<float> logprobs(kRows), raw(kRows), model(3 * kRows), entropy(kRows);
+      Guarded<float> top_logprobs(listed), z(size_t(kRows) * vocab);
+      Guarded<int32_t> kept(kRows), status(kRows);
+      p.step.tokens = tokens.data();
+      p.step.details = {logprobs.data(),     raw.data(),    model.data(),
+                        entropy.data(),      kept.data(),   top_ids.data(),
+                        top_logprobs.data(), status.data(), top};
+      const auto intact = [&] {
+        return tokens.intact() && top_ids.intact() && logprobs.intact() && raw.intact() &&
+               model.intact() && entropy.intact() && top_logprobs.intact() && kept.intact() &&
+               status.intact() && z.intact();
+      };
+      for (int isa = EFT_ISA_PORTABLE; isa <= eft_cpu_best_isa(); ++isa) {
+        for (float top_p : {1.0f, 0.9f}) {
+          p.step.top_p.value = top_p;
+          CHECK(eft_step_cpu(&p.step, isa, 1) == EFT_OK);
+          CHECK(intact());
+          CHECK(tokens.written() && top_ids.written() && kept.written() && status.written() &&
+                logprobs.written() && raw.written() && model.written() && entropy.written() &&
+                top_logprobs.written());
+          CHECK(status[0] == (vocab > 1) && status[1] == 0 && status[2] == 0);
+        }
+        CHECK(eft_combine_cpu(&p.step, z.data(), vocab, isa) == EFT_OK);
+        CHECK(intact() && z.written());
+      }
+      p.step.details = {};  // tokens alone
+      CHECK(eft_step_cpu(&p.step, EFT_ISA_AUTO, 1) == EFT_OK && tokens.intact());
+    }
+  }
+}
+
+void instruction_sets_agree() {
+  for (int vocab : {1, 100, 1025, 5000}) {
+    for (int models = 1; models <= 4; ++models) {
+      Problem p(4, vocab, models, 2, unsigned(vocab + models));
+      p.step.top_p.value = 0.9f;
+      CHECK(eft_step_cpu(&p.step, EFT_ISA_PORTABLE, 1) == EFT_OK);
+      const std::vector<int64_t> tokens = p.tokens, top_ids = p.top_ids;
+      const std::vector<int32_t> kept = p.kept;
+      for (int isa = EFT_ISA_AVX2; isa <= eft_cpu_best_isa(); ++isa) {
+        CHECK(eft_step_cpu(&p.step, isa, 1) == EFT_OK);
+        CHECK(p.tokens == tokens && p.kept == kept && p.top_ids == top_ids);
+      }
+    }
+  }
+}
+
 void invalid_rows_are_marked() {
   Problem p(3, 100, 1, 0, 1);
   p.x[0][50] = NAN;
@@ -115,6 +208,8 @@ void errors_name_the_field() {
 
 int main() {
   every_option_stays_in_its_buffers();
+  nothing_is_written_outside_the_results();
+  instruction_sets_agree();
   invalid_rows_are_marked();
   masks_of_ragged_width();
   errors_name_the_field();

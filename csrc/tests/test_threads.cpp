@@ -1,0 +1,87 @@
+// The step from several threads at once, each sharing its rows with a pool; for ThreadSanitizer.
+//
+// libgomp itself is not instrumented: the sanitizer does not see its barriers and would report
+// every result as a race. The step looks up GOMP_parallel at run time, so this test brings its own,
+// made of std::thread, which the sanitizer understands: what is tested is how the step shares its
+// rows.
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <thread>
+#include <vector>
+
+#include "eft.h"
+#include "tests/check.h"
+
+extern "C" __attribute__((visibility("default"))) int omp_get_max_threads() { return 3; }
+
+extern "C" __attribute__((visibility("default"))) void GOMP_parallel(void (*work)(void*),
+                                                                     void* data, unsigned threads,
+                                                                     unsigned) {
+  std::vector<std::thread> pool;
+  for (unsigned i = 1; i < threads; ++i) pool.emplace_back(work, data);
+  work(data);
+  for (std::thread& t : pool) t.join();
+}
+
+namespace {
+
+constexpr int kRows = 24, kVocab = 3000;
+
+struct Call {
+  std::vector<int64_t> tokens = std::vector<int64_t>(kRows);
+  std::vector<float> logprobs = std::vector<float>(kRows);
+  std::vector<int32_t> kept = std::vector<int32_t>(kRows);
+
+  // Tokens of the shared logits under the seed; the error's sentence is this thread's own.
+  void run(const std::vector<float>& logits, int64_t seed, int max_threads) {
+    eft_step step{};
+    step.num_rows = kRows;
+    step.vocab_size = kVocab;
+    step.num_models = 2;
+    for (int k = 0; k < 2; ++k) {
+      step.logits[k] = {logits.data() + k, kVocab, EFT_FP32};
+      step.weights[k] = {nullptr, 0, k == 0 ? 1.5f : -0.5f};
+    }
+    step.temperature.value = step.conservative_top_p.value = 1.0f;
+    step.top_p.value = 0.9f;
+    step.seed.value = seed;
+    step.tokens = tokens.data();
+    step.details.logprobs = logprobs.data();
+    step.details.kept = kept.data();
+    CHECK(eft_step_cpu(&step, EFT_ISA_AUTO, max_threads) == EFT_OK);
+    step.num_rows = -seed;
+    CHECK(eft_step_cpu(&step, EFT_ISA_AUTO, max_threads) == EFT_BAD_ARGUMENT);
+    char want[64];
+    snprintf(want, sizeof(want), "num_rows: expected at least 1, got %lld", (long long)-seed);
+    CHECK(!strcmp(eft_last_error(), want));
+  }
+};
+
+}  // namespace
+
+int main() {
+  std::vector<float> logits(kRows * kVocab + 1);
+  uint32_t state = 1;
+  for (float& v : logits) {
+    state = state * 1664525u + 1013904223u;
+    v = float(state >> 8) * (12.0f / (1 << 24));
+  }
+  constexpr int kCallers = 4;
+  Call alone[kCallers], together[kCallers];
+  for (int i = 0; i < kCallers; ++i) alone[i].run(logits, i + 1, 1);
+  for (int round = 0; round < 4; ++round) {
+    std::vector<std::thread> callers;
+    for (int i = 0; i < kCallers; ++i) {
+      callers.emplace_back([&, i] { together[i].run(logits, i + 1, 0); });
+    }
+    for (std::thread& t : callers) t.join();
+    for (int i = 0; i < kCallers; ++i) {
+      CHECK(together[i].tokens == alone[i].tokens && together[i].kept == alone[i].kept &&
+            together[i].logprobs == alone[i].logprobs);
+    }
+  }
+  printf("threads: %d failures\n", failures);
+  return failures != 0;
+}
