@@ -29,33 +29,40 @@ inline int64_t num_groups_from(const Row& row, float at_least) {
   return count;
 }
 
-// The t at which the sampled share (of mass, or of tokens) reaches p - 3.5, p - 1, p + 1 and p
-// + 3.5 standard errors. False where too few tokens have mass.
+// Tokens with low < t <= high, of which the limit is known to be one.
+struct Bracket {
+  float low = -INFINITY;
+  float high = INFINITY;
+};
+
+// The t at which the bracket's sampled share (of its mass, or of its tokens) reaches p - 3.5, p -
+// 1, p + 1 and p + 3.5 standard errors. False where the sample is too small.
 template <bool kByMass>
-inline bool sample_cuts(const Row& row, double p, Candidate* sample, float* cuts) {
+inline bool sample_cuts(const Row& row, const Bracket& within, double p, Candidate* sample,
+                        float* cuts) {
   const int64_t stride = row.n / kSampled;
   int count = 0;
-  uint64_t total = kByMass ? 0 : kSampled;
+  double total = 0, squares = 0;
   for (int64_t i = 0; i < kSampled; ++i) {
     // Scattered within its stride, so that rows with a period are sampled as well as others.
     const int64_t id = i * stride + int64_t(uint32_t(i) * 2654435761u >> 8) % stride;
     const float t = row.t[id];
-    const uint64_t weight = kByMass ? token_mass(t, row.reference) : t > -INFINITY;
+    if (!(t > within.low && t <= within.high)) continue;
+    const uint64_t weight = kByMass ? token_mass(t, row.reference) : 1;
     if (weight == 0) continue;
     sample[count++] = {rank_key(t, uint32_t(id)), weight};
-    if (kByMass) total += weight;
+    total += double(weight);
+    squares += double(weight) * double(weight);
   }
-  if (count < kSampled / 8) return false;
+  if (count < 16) return false;
   std::sort(sample, sample + count, ByRank());
-  const double error = ::sqrt(p * (1.0 - p) / count);
+  const double error = ::sqrt(p * (1.0 - p) * squares) / total;  // of a weighted sample
   const double place[kCuts] = {p - 3.5 * error, p - error, p + error, p + 3.5 * error};
-  uint64_t above = 0;
+  double above = 0;
   int cut = 0;
   for (int i = 0; i < count && cut < kCuts; ++i) {
-    above += sample[i].mass;
-    while (cut < kCuts && double(above) >= place[cut] * double(total)) {
-      cuts[cut++] = key_t(sample[i].key);
-    }
+    above += double(sample[i].mass);
+    while (cut < kCuts && above >= place[cut] * total) cuts[cut++] = key_t(sample[i].key);
   }
   while (cut < kCuts) cuts[cut++] = key_t(sample[count - 1].key);
   return true;

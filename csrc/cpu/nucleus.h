@@ -61,12 +61,14 @@ inline void nucleus_masses(const uint64_t (*above)[kCuts], int cut, const Candid
   }
 }
 
-// Keeps the nucleus of `target` within all of the row; false where this way does not lead there.
-inline bool keep_wide_nucleus(Row& row, uint64_t target, uint64_t mass, uint64_t (*above)[kCuts],
-                              Survivors& s) {
+// Sums the mass above four cuts within the bracket, which holds the limit and `mass`, and narrows
+// it to between two of them. `before` is the mass above the bracket. Returns the cut at its upper
+// end, -1 if that did not move, -2 where the sample leads nowhere.
+inline int narrow(const Row& row, uint64_t target, uint64_t (*above)[kCuts], Candidate* sample,
+                  Bracket& bracket, uint64_t& before, uint64_t& mass) {
   float cuts[kCuts];
-  if (!is_wide(row)) return false;
-  if (!sample_cuts<true>(row, double(target) / double(mass), s.tokens, cuts)) return false;
+  const double p = double(target - before) / double(mass);
+  if (!sample_cuts<true>(row, bracket, p, sample, cuts)) return -2;
   if (is_near(row.reference)) {
     masses_above<true>(row, cuts, above);
   } else {
@@ -76,27 +78,40 @@ inline bool keep_wide_nucleus(Row& row, uint64_t target, uint64_t mass, uint64_t
   for (int64_t tile = 0; tile < num_tiles(row); ++tile) {
     for (int j = 0; j < kCuts; ++j) total[j] += above[tile][j];
   }
-  int j = 0;  // the boundary lies at or below cuts[j - 1] and above cuts[j]
+  const uint64_t end = before + mass;
+  int j = 0;  // the limit lies at or below cuts[j - 1] and above cuts[j]
   while (j < kCuts && total[j] < target) ++j;
-  const float high = j > 0 ? cuts[j - 1] : INFINITY;
-  const float low = j < kCuts ? cuts[j] : -INFINITY;
-  const uint64_t before = j > 0 ? total[j - 1] : 0;
-  const int64_t count = gather_between(row, low, high, kMostBetween, s.tokens);
-  if (count >= 0) {
+  if (j > 0) bracket.high = cuts[j - 1], before = total[j - 1];
+  if (j < kCuts) bracket.low = cuts[j];
+  mass = (j < kCuts ? total[j] : end) - before;
+  return j - 1;
+}
+
+// Keeps the nucleus of `target` within all of the row; false where this way does not lead there.
+inline bool keep_wide_nucleus(Row& row, uint64_t target, uint64_t mass, uint64_t (*above)[kCuts],
+                              Survivors& s) {
+  if (!is_wide(row)) return false;
+  Bracket bracket;
+  uint64_t before = 0;
+  for (int round = 0; round < 4; ++round) {
+    const int cut = narrow(row, target, above, s.tokens, bracket, before, mass);
+    if (cut == -2) return false;
+    const int64_t count = gather_between(row, bracket.low, bracket.high, kMostBetween, s.tokens);
+    if (count < 0) continue;
     if (before + mass_of(s.tokens, count) < target) return false;  // all the row is kept
     s.shrink(nucleus_limit(s.tokens, count, target - before));
-    // Unless top_k had cut deeper already: then not all above `high` survives.
-    if (s.limit.t <= high) {
-      nucleus_masses(above, j - 1, s.tokens, count, s.limit, row);
+    // Unless top_k had cut deeper already, or the upper end is an earlier round's.
+    if (s.limit.t <= bracket.high && (cut >= 0 || bracket.high == INFINITY)) {
+      nucleus_masses(above, cut, s.tokens, count, s.limit, row);
       s.masses_known = true;
     }
     return true;
   }
-  if (j == 0) return false;
+  // What no cut can part are ties.
   uint64_t ties = 0;
-  for (int64_t i = 0; i < row.n; ++i) ties += row.t[i] == high;
-  if (before + ties * token_mass(high, row.reference) < target) return false;
-  s.shrink(tie_limit(row, high, target - before));
+  for (int64_t i = 0; i < row.n; ++i) ties += row.t[i] == bracket.high;
+  if (before + ties * token_mass(bracket.high, row.reference) < target) return false;
+  s.shrink(tie_limit(row, bracket.high, target - before));
   return true;
 }
 

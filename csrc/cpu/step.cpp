@@ -1,4 +1,8 @@
 // The CPU's entry points: check, choose the instruction set, share the rows.
+#ifdef EFT_X86
+#include <cpuid.h>
+#endif
+
 #include <atomic>
 
 #include "common/error.h"
@@ -19,6 +23,14 @@ const StepIsa* kernels(int isa) {
     default: return nullptr;
   }
 }
+
+#ifdef EFT_X86
+// By hand: clang 14's __builtin_cpu_supports does not know the name.
+bool has_f16c() {
+  unsigned a, b, c = 0, d;
+  return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+}
+#endif
 
 // Below this many logits a row's work is over before another thread has woken up (about 10 us).
 constexpr int64_t kWorthSharing = 1 << 16;
@@ -74,7 +86,7 @@ extern "C" int eft_cpu_best_isa(void) {
   static const int best = [] {
     __builtin_cpu_init();
     const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-                      __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("f16c");
+                      __builtin_cpu_supports("bmi2") && eft::has_f16c();
     const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&
                         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
                         __builtin_cpu_supports("avx512vl");

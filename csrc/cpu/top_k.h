@@ -24,7 +24,7 @@ inline bool keep_wide_top_k(const Row& row, int64_t k, Survivors& s) {
   float cuts[kCuts];
   int64_t above[kCuts];
   if (!is_wide(row)) return false;
-  if (!sample_cuts<false>(row, double(k) / double(row.n), s.tokens, cuts)) return false;
+  if (!sample_cuts<false>(row, Bracket{}, double(k) / double(row.n), s.tokens, cuts)) return false;
   counts_above(row, cuts, above);
   int j = 0;  // the k-th largest lies at or below cuts[j - 1] and above cuts[j]
   while (j < kCuts && above[j] < k) ++j;
