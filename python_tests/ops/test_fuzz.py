@@ -1,0 +1,96 @@
+"""Calls that hypothesis makes up: every instruction set equals the reference bit for bit (SPEC §5).
+
+EFT_FUZZ_SECONDS=600 pytest python_tests/ops/test_fuzz.py -s searches that long with fresh examples.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+
+import pytest
+import torch
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import seed as hypothesis_seed
+
+from eft_ext.ops import combine, native
+from python_tests.ops.problems import Problem, large_problems, problems
+
+SECONDS = float(os.environ.get("EFT_FUZZ_SECONDS", "0"))
+EXACT = ("tokens", "kept", "top_ids", "status")
+COMMON = {
+    "deadline": None,
+    "database": None,
+    "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
+}
+
+
+def instruction_sets() -> list[str]:
+    return list(native.ISA)[1 : 1 + native._native.cpu_best_isa()]
+
+
+def check(problem: Problem) -> None:
+    """Integers bit for bit; floats are the reference's to 1e-5, or are alike infinite or NaN."""
+    want = problem.run("reference")
+    z = mixed(problem, "reference")
+    for isa in instruction_sets():
+        native.force_isa(isa)
+        try:
+            got = problem.run("cpu")
+            own_z = mixed(problem, "cpu")
+        finally:
+            native.force_isa("auto")
+        for name in EXACT:
+            x, y = getattr(got, name), getattr(want, name)
+            assert torch.equal(x, y), f"{isa}: {name} {x.tolist()} is not {y.tolist()}"
+        if z is not None:
+            assert torch.equal(torch.nan_to_num(own_z, nan=12345.0), torch.nan_to_num(z, nan=12345.0)), f"{isa}: z"
+        for name in ("logprobs", "raw_logprobs", "model_logprobs", "entropy", "top_logprobs"):
+            x, y = getattr(got, name), getattr(want, name)
+            close = (x == y) | (x.isnan() & y.isnan()) | ((x - y).abs() <= 1e-4 + 1e-5 * y.abs())
+            assert close.all(), f"{isa}: {name} {x[~close].tolist()} is not {y[~close].tolist()}"
+
+
+def mixed(problem: Problem, backend: str) -> torch.Tensor | None:
+    """The mixture's logits, where `combine` takes the call's form."""
+    if problem.conservative:
+        return None
+    extras = {k: problem.options[k] for k in ("bias", "allowed", "vocab_size") if k in problem.options}
+    return combine(problem.logits, problem.weights, backend=backend, **extras)
+
+
+@pytest.mark.skipif(SECONDS > 0, reason="the long search runs instead")
+@settings(max_examples=400, derandomize=True, phases=(Phase.explicit, Phase.generate, Phase.shrink), **COMMON)
+@given(problems())
+def test_made_up_calls(problem: Problem) -> None:
+    check(problem)
+
+
+@pytest.mark.skipif(SECONDS > 0, reason="the long search runs instead")
+@settings(max_examples=60, derandomize=True, phases=(Phase.explicit, Phase.generate, Phase.shrink), **COMMON)
+@given(large_problems())
+def test_made_up_rows_of_large_vocabularies(problem: Problem) -> None:
+    check(problem)
+
+
+@pytest.mark.skipif(not SECONDS, reason="EFT_FUZZ_SECONDS is not set")
+def test_search() -> None:
+    """Rounds of fresh examples until the time is up; the first finding ends it, with the seed that led there."""
+    end, examples = time.monotonic() + SECONDS, 0
+
+    def counted(problem: Problem) -> None:
+        nonlocal examples
+        examples += 1
+        check(problem)
+
+    try:
+        while time.monotonic() < end:
+            start = random.SystemRandom().randrange(2**32)
+            for strategy, count in ((problems(), 500), (large_problems(), 50)):
+                hypothesis_seed(start)(settings(max_examples=count, **COMMON)(given(strategy)(counted)))()
+    except AssertionError:
+        print(f"fuzz: failed in the round of seed {start}")
+        raise
+    finally:
+        print(f"fuzz: {examples} examples")
