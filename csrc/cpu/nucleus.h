@@ -107,6 +107,7 @@ inline bool keep_wide_nucleus(Row& row, uint64_t target, uint64_t mass, uint64_t
     }
     return true;
   }
+  if (bracket.high == INFINITY) return false;
   // What no cut can part are ties.
   uint64_t ties = 0;
   for (int64_t i = 0; i < row.n; ++i) ties += row.t[i] == bracket.high;

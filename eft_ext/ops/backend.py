@@ -11,9 +11,9 @@ import torch
 
 from eft_ext.ops import native, plain
 from eft_ext.ops.call import Mixture, Sampling
+from eft_ext.ops.seeds import GREEDY_BELOW
 
 NAMES = ("cuda", "triton", "cpu", "reference")
-_GREEDY_BELOW = 2.0**-20
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def _warn_slow_cuda() -> None:
 
 
 def _cuda_can(mix: Mixture, draw: Sampling, details: bool) -> bool:
-    greedy = draw.temperature.rows is None and draw.temperature.value < _GREEDY_BELOW
+    greedy = draw.temperature.rows is None and draw.temperature.value < GREEDY_BELOW
     return greedy and not mix.conservative and not details
 
 

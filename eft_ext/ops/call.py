@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -93,6 +93,8 @@ def given_weights(weights: Weights, logits: Sequence[Tensor]) -> list[Real]:
             raise ValueError(f"weights: expected shape [{count}] or [{batch}, {count}], got {list(weights.shape)}")
         rows = weights.expand(batch, count) if weights.dim() == 1 else weights
         return [real("weights", rows[:, k], batch, device) for k in range(count)]
+    if not isinstance(weights, Sequence):
+        raise TypeError(f"weights: expected {count} numbers, or a tensor, got {type(weights).__name__}")
     if len(weights) != count:
         raise ValueError(f"weights: expected {count}, one for each model, got {len(weights)}")
     return [real(f"weights[{k}]", w, batch, device) for k, w in enumerate(weights)]
@@ -108,9 +110,18 @@ def beta_weights(beta: float | Tensor, scale: float | Tensor | None, logits: Seq
 
 def is_traced(logits: Sequence[Tensor]) -> bool:
     """True where the call must appear as an operator: under tracing, dispatch modes, or with tensor subclasses."""
+    if recording():
+        return True
+    return any(x.is_meta or (type(x) is not Tensor and type(x) is not torch.nn.Parameter) for x in logits)
+
+
+def recording() -> bool:
+    """True while something looks at the operators that run instead of at their results."""
     if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
         return True
-    return any(type(x) is not Tensor and type(x) is not torch.nn.Parameter for x in logits)
+    if torch.jit.is_tracing():
+        raise RuntimeError("torch.jit.trace cannot record this call; use torch.compile or torch.export")
+    return False
 
 
 def sampling(
@@ -142,10 +153,10 @@ def models(logits: Sequence[Tensor]) -> list[str]:
 
 
 def checked(logits: Sequence[Tensor]) -> Sequence[Tensor]:
-    if isinstance(logits, Tensor):
-        raise TypeError(
-            f"logits: expected a sequence of 1 to 4 tensors [batch, vocab], got one tensor {list(logits.shape)}"
-        )
+    if isinstance(logits, Tensor) or not isinstance(logits, Iterable):
+        came = f"one tensor {list(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+        raise TypeError(f"logits: expected a sequence of 1 to 4 tensors [batch, vocab], got {came}")
+    logits = tuple(logits)
     check_logits(models(logits), logits)
     return logits
 

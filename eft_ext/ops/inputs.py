@@ -7,6 +7,7 @@ kernel, which marks that row invalid (SPEC §4).
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -47,6 +48,8 @@ def check_logits(names: Sequence[str], logits: Sequence[Tensor]) -> None:
             raise TypeError(f"{name}: expected bfloat16, float16 or float32, got {x.dtype}")
         if x.dim() != 2:
             raise ValueError(f"{name}: expected a tensor [batch, vocab], got shape {list(x.shape)}")
+        if x.layout is not torch.strided:
+            raise TypeError(f"{name}: expected a dense tensor, got {x.layout}")
         if x.shape[0] == 0 or x.shape[1] == 0:
             raise ValueError(f"{name}: expected at least one row and one token, got shape {list(x.shape)}")
         if x.shape[0] != first.shape[0]:
@@ -65,6 +68,8 @@ def resolve_vocab_size(names: Sequence[str], logits: Sequence[Tensor], vocab_siz
     width = min(widths)
     if vocab_size is None:
         return width
+    if not isinstance(vocab_size, int | torch.SymInt) and hasattr(vocab_size, "__index__"):
+        vocab_size = vocab_size.__index__()
     if isinstance(vocab_size, bool) or not isinstance(vocab_size, int | torch.SymInt):
         raise TypeError(f"vocab_size: expected an integer, got {type(vocab_size).__name__}")
     if not 1 <= vocab_size <= width:
@@ -95,6 +100,8 @@ def real(
         if not option.dtype.is_floating_point and option.dtype not in (torch.int64, torch.int32):
             raise TypeError(f"{name}: expected a floating tensor, got {option.dtype}")
         return Real(1.0, _rows_of(name, option, batch, device).to(torch.float32))
+    if not isinstance(option, int | float | torch.SymFloat | torch.SymInt) and isinstance(option, numbers.Real):
+        option = float(option)  # numpy's numbers
     if isinstance(option, bool) or not isinstance(option, int | float | torch.SymFloat | torch.SymInt):
         raise TypeError(f"{name}: expected a number or a tensor [{batch}], got {type(option).__name__}")
     if not low <= option <= high or not -3.4028235677973366e38 < option < 3.4028235677973366e38:

@@ -68,9 +68,16 @@ def _traced(mix: Mixture, draw: Sampling, backend: str, results: Results, num_to
 
 
 def _num_top(results: Results) -> int:
-    if results.details_out is not None:
-        return results.details_out.top_ids.shape[1]
-    count = results.top_logprobs
+    given, count = results.details_out, results.top_logprobs
+    if given is not None:
+        if not isinstance(given, StepDetails) or not all(isinstance(field, Tensor) for field in given):
+            raise TypeError(f"details_out: expected StepDetails of tensors, got {type(given).__name__}")
+        if given.top_ids.dim() != 2 or count not in (0, given.top_ids.shape[1]):
+            raise ValueError(
+                f"details_out.top_ids: expected [batch, top_logprobs], got {list(given.top_ids.shape)} "
+                f"beside top_logprobs={count}"
+            )
+        return given.top_ids.shape[1]
     if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count < 2**20:
         raise ValueError(f"top_logprobs: expected an integer of at least 0, got {count}")
     if count and not results.return_details:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from eft_ext.ops import native
-from eft_ext.ops.call import Mixture, Sampling
+from eft_ext.ops.call import Mixture, Sampling, recording
 from eft_ext.ops.seeds import GREEDY_BELOW, random_seed
 
 _LIMIT = 256  # kept calls; a loop needs one
@@ -31,17 +31,21 @@ def key_of(logits: tuple[Tensor, ...], options: tuple[Any, ...], seed: Any, posi
     elif type(seed) is not int or type(position) is not int or not (0 <= position < 2**63 and 0 <= seed < 2**63):
         return None
     kinds = tuple(map(type, options))
-    if not _SCALARS.issuperset(kinds) or torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
+    if not _SCALARS.issuperset(kinds) or recording():
         return None
     like: list[Any] = [kinds, options]
-    for x in logits:
-        if type(x) is not Tensor or not x.is_cpu:
-            return None
-        like += (x.shape, x.stride(), x.dtype)
+    try:
+        for x in logits:
+            if type(x) is not Tensor or not x.is_cpu:
+                return None
+            like += (x.shape, x.stride(), x.dtype)
+    except RuntimeError:  # a sparse tensor has no strides
+        return None
     if out is not None:
-        if out.dtype is not torch.int64 or not out.is_cpu or not out.is_contiguous():
+        if type(out) is not Tensor or out.dtype is not torch.int64 or not out.is_cpu or not out.is_contiguous():
             return None
-        like.append(out.shape)
+        if out.shape != logits[0].shape[:1]:
+            return None  # said where everything is checked
     return tuple(like)
 
 
@@ -60,6 +64,6 @@ def run(key: Any, logits: tuple[Tensor, ...], seed: Any, position: Any, out: Ten
     prepared, greedy = found
     if seed is None:
         seed, position = 0 if greedy else random_seed(None), 0
-    tokens = torch.empty(logits[0].shape[0], dtype=torch.int64) if out is None else out
+    tokens = torch.empty(logits[0].shape[0], dtype=torch.int64, device="cpu") if out is None else out
     prepared.run_next(native.isa(), tokens.data_ptr(), seed, position, *[x.data_ptr() for x in logits])
     return tokens

@@ -28,6 +28,8 @@ def seed_and_position(
             "position: expected the number of tokens each row has generated so far, got None beside a seed "
             "(it would repeat one draw at every step)"
         )
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise TypeError(f"generator: expected a torch.Generator, got {type(generator).__name__}")
     at = Integer(0) if position is None else integer("position", position, batch, device)
     if seed is not None:
         return integer("seed", seed, batch, device, low=None), at
@@ -38,7 +40,8 @@ def seed_and_position(
 
 def random_seed(generator: torch.Generator | None) -> int:
     """64 bits from a CPU generator, torch's default one if None."""
-    return int(torch.randint(_LOW, _HIGH, (), dtype=torch.int64, generator=generator))
+    # The device is named because torch.set_default_device must not move the draw to another generator.
+    return int(torch.randint(_LOW, _HIGH, (), dtype=torch.int64, generator=generator, device="cpu"))
 
 
 def _drawn(generator: torch.Generator | None, batch: int, device: torch.device, tracing: bool) -> Integer:
@@ -48,8 +51,16 @@ def _drawn(generator: torch.Generator | None, batch: int, device: torch.device, 
         )
     if tracing:
         # One seed a row: a scalar would have to leave the graph.
-        return Integer(0, torch.randint(_LOW, _HIGH, (batch,), dtype=torch.int64).to(device))
+        if generator is not None and torch.compiler.is_compiling():
+            raise ValueError(
+                "generator: expected None under torch.compile, which cannot carry one; give a seed instead"
+            )
+        return Integer(0, _row_seeds(generator, batch).to(device))
     if generator is None or generator.device.type == "cpu":
         return Integer(random_seed(generator))
-    rows = torch.randint(_LOW, _HIGH, (batch,), dtype=torch.int64, generator=generator, device=generator.device)
-    return Integer(0, rows.to(device))
+    return Integer(0, _row_seeds(generator, batch).to(device))
+
+
+def _row_seeds(generator: torch.Generator | None, batch: int) -> Tensor:
+    where = "cpu" if generator is None else generator.device
+    return torch.randint(_LOW, _HIGH, (batch,), dtype=torch.int64, generator=generator, device=where)

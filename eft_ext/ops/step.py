@@ -109,6 +109,7 @@ def fused_step(
     draw = sampling(mix, temperature, top_k, top_p, min_p, seed, position, generator)
     if key is not None and choose(backend, mix, draw, details=False) is native:
         repeat.keep(key, mix, draw)
+        return repeat.run(key, logits, draw.seed.value, draw.position.value, out)
     return launch(mix, draw, backend, Results(return_details, top_logprobs, out, details_out, workspace))
 
 

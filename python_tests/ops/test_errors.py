@@ -42,6 +42,7 @@ def replaced(k, x):
         ),
         ((torch.zeros(0, 10),) * 3, ValueError, "large: expected at least one row"),
         ((torch.zeros(2, 0),) * 3, ValueError, "large: expected at least one row and one token"),
+        (replaced(1, X.to_sparse_csr()), TypeError, "tuned: expected a dense tensor"),
         (replaced(1, [[0.0]]), TypeError, "tuned: expected a tensor .*, got list"),
     ],
 )
@@ -112,6 +113,8 @@ def test_logits(logits, error, match):
         ({"top_logprobs": 3}, ValueError, "top_logprobs: expected return_details=True"),
         ({"top_logprobs": -1, "return_details": True}, ValueError, "top_logprobs: expected an integer"),
         ({"workspace": 3}, TypeError, "workspace"),
+        ({"generator": 5, "seed": None}, TypeError, "generator: expected a torch.Generator, got int"),
+        ({"details_out": 5}, TypeError, "details_out: expected StepDetails of tensors, got int"),
     ],
 )
 def test_options(options, error, match):
@@ -134,6 +137,10 @@ def test_mix_and_combine():
         fused_mix([], [])
     with pytest.raises(TypeError, match="logits: expected a sequence"):
         fused_mix(X, [1.0])
+    with pytest.raises(TypeError, match="weights: expected 2 numbers, or a tensor, got float"):
+        fused_mix([X, X], 1.0)
+    with pytest.raises(TypeError, match="logits: expected a sequence .*, got int"):
+        fused_mix(3, [1.0])
     with pytest.raises(ValueError, match="weights: expected 2, one for each model, got 1"):
         fused_mix([X, X], [1.0])
     with pytest.raises(ValueError, match=r"weights: expected shape \[2\] or \[2, 2\], got \[3\]"):

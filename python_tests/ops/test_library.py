@@ -1,5 +1,6 @@
 """The operators of torch.library: opcheck, torch.compile without graph breaks, export."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -70,6 +71,35 @@ def test_inductor_runs_it():
     logits = rows("lm", 3, 2, 256)
     at = torch.tensor([3, 4])
     assert torch.equal(compiled(*logits, at), fused_step(*logits, seed=1, position=at, top_k=5))
+
+
+def test_a_generator_is_heard_or_refused():
+    logits = rows("flat", 3, 2, 400)
+
+    def draw():
+        return fused_step(*logits, generator=torch.Generator().manual_seed(7))
+
+    with torch.utils._python_dispatch.TorchDispatchMode():
+        assert torch.equal(draw(), draw())
+    compiled = torch.compile(lambda g: fused_step(*logits, generator=g), fullgraph=True, backend="eager")
+    with pytest.raises(Exception, match="generator"):
+        compiled(torch.Generator().manual_seed(7))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_what_cannot_be_recorded_says_so():
+    logits = rows("lm", 3, 2, 400)
+    with pytest.raises(RuntimeError, match=r"torch\.jit\.trace cannot record"):
+        torch.jit.trace(lambda *x: fused_step(*x, temperature=0), logits, check_trace=False)
+
+
+def test_meta_tensors_and_numpy_numbers():
+    x = torch.empty(3, 50, device="meta")
+    assert fused_step(x, x, x).device.type == "meta"
+    logits = rows("lm", 3, 2, 400)
+    want = fused_step(*logits, seed=1, position=0, top_k=5, temperature=0.5, vocab_size=300)
+    given = {"seed": np.int64(1), "position": np.int32(0), "top_k": np.int64(5), "temperature": np.float32(0.5)}
+    assert torch.equal(fused_step(*logits, vocab_size=np.int64(300), **given), want)
 
 
 def test_fake_tensors_have_the_right_shapes():

@@ -78,3 +78,23 @@ def test_kept_calls_are_bounded():
     for k in range(repeat._LIMIT + 50):
         fused_step(*logits, seed=1, position=0, top_k=k)
     assert len(repeat._kept) <= repeat._LIMIT
+
+
+def test_a_wrong_out_is_wrong_each_time():
+    logits = models("lm", 3, 4, 300)
+    for wrong in (torch.zeros(3, dtype=torch.int64), [1], "abc", torch.zeros(4)):
+        for _ in range(2):
+            with pytest.raises(ValueError, match="out: expected"):
+                fused_step(*logits, seed=1, position=0, out=wrong)
+
+
+def test_a_default_device_changes_nothing():
+    logits = models("lm", 3, 4, 300)
+    want = fused_step(*logits, seed=1, position=0)
+    torch.manual_seed(1)
+    unseeded = fused_step(*logits)
+    with torch.device("meta"):
+        for _ in range(2):
+            assert torch.equal(fused_step(*logits, seed=1, position=0), want)
+        torch.manual_seed(1)
+        assert torch.equal(fused_step(*logits), unseeded)
