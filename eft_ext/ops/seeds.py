@@ -52,9 +52,7 @@ def _drawn(generator: torch.Generator | None, batch: int, device: torch.device, 
     if tracing:
         # One seed a row: a scalar would have to leave the graph.
         if generator is not None and torch.compiler.is_compiling():
-            raise ValueError(
-                "generator: expected None under torch.compile, which cannot carry one; give a seed instead"
-            )
+            raise ValueError("generator: expected None under torch.compile, got one (give a seed instead)")
         return Integer(0, _row_seeds(generator, batch).to(device))
     if generator is None or generator.device.type == "cpu":
         return Integer(random_seed(generator))

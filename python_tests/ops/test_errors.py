@@ -42,7 +42,7 @@ def replaced(k, x):
         ),
         ((torch.zeros(0, 10),) * 3, ValueError, "large: expected at least one row"),
         ((torch.zeros(2, 0),) * 3, ValueError, "large: expected at least one row and one token"),
-        (replaced(1, X.to_sparse_csr()), TypeError, "tuned: expected a dense tensor"),
+        (replaced(1, X.to_sparse()), TypeError, "tuned: expected a dense tensor"),
         (replaced(1, [[0.0]]), TypeError, "tuned: expected a tensor .*, got list"),
     ],
 )
