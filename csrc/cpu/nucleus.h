@@ -130,7 +130,7 @@ inline void keep_top_p(Row& row, uint64_t p_fix, uint64_t (*above)[kCuts], Survi
   }
   // The nucleus usually lies a few powers of two below the maximum: widen until its mass is there.
   bool tried = false;
-  for (float depth : {kUsualDepth, 12.0f, 24.0f, 48.0f}) {
+  for (float depth : {kUsualDepth, 8.0f, 11.0f, 16.0f, 24.0f, 48.0f}) {
     if (!tried && num_groups_from(row, row.max_t - depth) > kManyGroups) {
       tried = true;
       if (keep_wide_nucleus(row, target, mass, above, s)) return;
