@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import subprocess
 import sys
 
@@ -200,6 +201,26 @@ def test_stop_strings_are_not_printed(capsys, folders):
     printer.on_finalized_text("", stream_end=True)
     assert printer.text == "well\nUsual#x"
     assert capsys.readouterr().out == "well\nUsual#x\n"
+
+
+def test_demo_of_a_folder_without_models(eft, tmp_path):
+    said = (
+        f"eft: --models: expected a folder made by python -m eft_ext.demo.train, found no training.json in {tmp_path}\n"
+    )
+    assert eft("demo", "--models", tmp_path)[::2] == (2, said)
+
+
+@pytest.mark.parametrize("arguments", [["env"], ["env", "--json"], ["--help"]], ids=" ".join)
+def test_a_reader_that_leaves_is_no_error(arguments):
+    """As `head` does: the pipe is closed before anything is printed."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "eft_ext", *arguments]
+    try:
+        run = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=120)
+    finally:
+        os.close(writing)
+    assert (run.returncode, run.stderr) == (0, "")
 
 
 def test_demo_of_a_folder_that_is_not_there(eft):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from typing import Annotated
@@ -56,10 +57,12 @@ def _run(arguments: list[str] | None) -> int:
     try:
         result = app(arguments, standalone_mode=False)
     except (ValueError, OSError, ImportError) as error:
-        if isinstance(error, BrokenPipeError):  # the reader of our output left, as `head` does
-            sys.stderr.close()
-            return 0
-        return _say(error, 2)
+        return _reader_left() if isinstance(error, BrokenPipeError) else _say(error, 2)
+    except SystemExit as error:
+        # What typer and rich make of a broken pipe, with exit code 1.
+        if isinstance(error.__context__, BrokenPipeError):
+            return _reader_left()
+        raise
     except RuntimeError as error:
         # typer's own exceptions of wrong usage are RuntimeErrors that know their message and exit code.
         code = getattr(error, "exit_code", 1)
@@ -73,6 +76,12 @@ def _run(arguments: list[str] | None) -> int:
             raise
         return _say(error.format_message(), getattr(error, "exit_code", 2))
     return result if isinstance(result, int) else 0
+
+
+def _reader_left() -> int:
+    """Whoever read our output has enough, as `head` does: no error, and what is still buffered goes nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return 0
 
 
 def _say(error: object, code: int) -> int:

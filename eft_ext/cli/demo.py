@@ -38,6 +38,10 @@ def run(
     """
     if models is not None and not models.is_dir():
         raise ValueError(f"--models: no such folder: {models}")
+    if models is not None and not (models / "training.json").is_file():
+        raise ValueError(
+            f"--models: expected a folder made by python -m eft_ext.demo.train, found no training.json in {models}"
+        )
     from eft_ext.demo.run import run_demo
 
     holds = run_demo(

@@ -66,15 +66,22 @@ def _ends(model: Any) -> list[int]:
     return list(eos) if isinstance(eos, (list, tuple)) else [] if eos is None else [eos]
 
 
-def add_stop_strings(config: GenerationConfig | None, kwargs: dict[str, Any], tokenizer: Any) -> None:
-    """Turn stop_strings into their criterion here: transformers keeps the tokenizer from custom loops."""
-    strings = kwargs.pop("stop_strings", None) or getattr(config, "stop_strings", None)
+def add_stop_strings(large: Any, config: GenerationConfig | None, kwargs: dict[str, Any], tokenizer: Any) -> None:
+    """Turn stop_strings into their criterion here: transformers keeps the tokenizer from custom loops.
+
+    As for any setting, those of the call count before those of its config, and these before the large model's.
+    """
+    inherited = getattr(getattr(large, "generation_config", None), "stop_strings", None)
+    of_config = getattr(config, "stop_strings", None)
+    strings = kwargs.pop("stop_strings", of_config if of_config is not None else inherited)
+    if config is not None:
+        config.stop_strings = None
+    if inherited is not None:
+        kwargs["stop_strings"] = None  # or transformers would fall back to them
     if not strings:
         return
     if tokenizer is None:
         raise ValueError("stop_strings: expected a tokenizer beside them; pass tokenizer= or give EmulatedModel one")
-    if config is not None:
-        config.stop_strings = None
     criteria = StoppingCriteriaList(kwargs.get("stopping_criteria") or [])
     criteria.append(StopStringCriteria(tokenizer, strings))
     kwargs["stopping_criteria"] = criteria

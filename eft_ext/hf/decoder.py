@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any
 
 import torch
@@ -47,7 +46,7 @@ def decode(
         logits_processor, stopping_criteria, generation_config: as transformers resolved them.
         prompts: other prompts for tuned and base (ids and mask, one row per prompt).
         seed: see `row_seeds`.
-        streamer: receives every step's tokens and the end.
+        streamer: receives every step's tokens and the end; who calls this ends it where this raises.
         model_kwargs: attention_mask [rows, length] or None for all ones; caches are made here.
 
     Raises:
@@ -64,7 +63,8 @@ def decode(
     copies = generation_config.num_return_sequences or 1
     own = (input_ids, model_kwargs.get("attention_mask"))
     _check_positions(model_kwargs.get("position_ids"), own[1])
-    others = {name: prompt.repeat(copies) for name, prompt in (prompts or {}).items()}
+    pad, ends = generation_config.pad_token_id, _ends(generation_config)
+    others = {name: prompt.inferred(pad, ends).repeat(copies) for name, prompt in (prompts or {}).items()}
     for name, prompt in others.items():
         if prompt.ids.shape[0] != rows:
             raise ValueError(f"prompts[{name!r}]: expected {rows // copies} rows, got {prompt.ids.shape[0] // copies}")
@@ -80,18 +80,12 @@ def decode(
         plan=plan(logits_processor, do_sample=sampled),
         criteria=stopping_criteria,
         seeds=row_seeds(seed if sampled or seed is not None else 0, rows),  # greedy consumes nothing
-        pad_token_id=_padding(generation_config) if has_eos else None,
+        pad_token_id=_padding(generation_config, members[0].vocab_size) if has_eos else None,
         emit=streamer.put if streamer is not None else None,
         keep_scores=details and bool(generation_config.output_scores),
         keep_logits=details and bool(generation_config.output_logits),
     )
-    try:
-        ids = loop.run(input_ids, read)
-    except BaseException:
-        if streamer is not None:  # who iterates over it in another thread must not wait forever
-            with suppress(Exception):
-                streamer.end()
-        raise
+    ids = loop.run(input_ids, read)
     if streamer is not None:
         streamer.end()
     return loop.output(ids) if details else ids
@@ -116,9 +110,22 @@ def _check_positions(positions: Tensor | None, mask: Tensor | None) -> None:
         raise ValueError("position_ids: not supported by emulated fine-tuning (each model's follow from its mask)")
 
 
-def _padding(config: GenerationConfig) -> int:
-    """What fills a row that has ended: pad_token_id, else the first end-of-text token, as in transformers."""
-    if config.pad_token_id is not None:
-        return int(config.pad_token_id)
+def _ends(config: GenerationConfig) -> list[int]:
     eos = config.eos_token_id
-    return int(eos[0] if isinstance(eos, (list, tuple)) else eos)
+    return [] if eos is None else [int(e) for e in eos] if isinstance(eos, (list, tuple)) else [int(eos)]
+
+
+def _padding(config: GenerationConfig, width: int) -> int | None:
+    """What fills a row that has ended: pad_token_id, else the first end-of-text token, as in transformers.
+
+    None where only ids that no model has end a text, such as −1: no row ends by them.
+
+    Raises:
+        ValueError: pad_token_id is outside the large model's `width` logits, where scores have their columns.
+    """
+    pad = config.pad_token_id
+    if pad is None:
+        return next((end for end in _ends(config) if 0 <= end < width), None)
+    if not 0 <= int(pad) < width:
+        raise ValueError(f"pad_token_id: expected 0 to {width - 1}, the large model's vocabulary, got {pad}")
+    return int(pad)

@@ -25,7 +25,7 @@ class EFTLogitsProcessor(LogitsProcessor):
         tuned, base: the small models; `tuned` may be a peft.PeftModel over `base`.
         beta, scale, conservative_top_p: as for EmulatedModel; numbers, or one per row.
         attention_mask: [rows, prompt length] of the prompt, where rows are padded on the left: a logits
-            processor is not told.
+            processor is not told. A row stands for all the sequences that num_return_sequences or beams make of it.
         pad_token_id: instead of a mask: this token counts as padding where a prompt begins with it.
 
     Raises:
@@ -82,6 +82,8 @@ class EFTLogitsProcessor(LogitsProcessor):
     def _mask(self, ids: Tensor) -> Tensor | None:
         given = self._prompt_mask
         if given is not None:
+            if given.ndim == 2 and len(given) and len(ids) % len(given) == 0:  # num_return_sequences repeats each row
+                given = given.repeat_interleave(len(ids) // len(given), 0)
             if given.ndim != 2 or given.shape[0] != ids.shape[0] or given.shape[1] > ids.shape[1]:
                 raise ValueError(
                     f"attention_mask: expected that of a prompt of [{ids.shape[0]}, up to {ids.shape[1]}] "

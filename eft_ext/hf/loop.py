@@ -60,7 +60,7 @@ class Loop:
         rows = ids.shape[0]
         # Rows still in the batch. Those that end leave it, unless nothing could stand in for their tokens
         # (no end-of-text token): then, as in transformers, they go on until all have ended.
-        here = torch.arange(rows)
+        here = torch.arange(rows, device="cpu")
         active = here.to(ids.device)
         ended = torch.zeros(rows, dtype=torch.bool, device=ids.device)
         outputs = [runner.prefill(*prompt) for runner, prompt in zip(self.runners, prompts, strict=True)]
@@ -97,7 +97,8 @@ class Loop:
         if not (self.plan.processors or self.keep_scores or self.keep_logits):
             return self.mixture.sample(logits, **options)
         z = self.mixture.combine(logits)
-        full = self._widen(z, active, ids.shape[0]).to(ids.device)  # processors may keep state for every row
+        # Processors may keep state for every row, and both they and readers of scores index all of large's columns.
+        full = self._widen(z, active, ids.shape[0], logits[0].shape[1]).to(ids.device)
         if self.keep_logits:
             self.raw.append(full)
         scores = self.plan.processors(ids, full) if self.plan.processors else full
@@ -105,15 +106,16 @@ class Loop:
             self.scores.append(self.plan.warpers(ids, scores))
         if not self.plan.processors:
             return self.mixture.sample(logits, **options)
-        return fused_mix([scores[active].to(z.device)], [1.0], **options)
+        return fused_mix([scores[active].to(z.device)], [1.0], vocab_size=z.shape[1], **options)
 
-    def _widen(self, z: Tensor, active: Tensor, rows: int) -> Tensor:
-        """z [active, vocab] over all rows; one that has ended is certain of its padding."""
+    def _widen(self, z: Tensor, active: Tensor, rows: int, width: int) -> Tensor:
+        """z [active, vocab] as [rows, width]: nothing beyond vocab, and a row that has ended certain of its padding."""
         if len(active) == rows:
-            return z
-        full = z.new_full((rows, z.shape[1]), -torch.inf)
+            return torch.nn.functional.pad(z, (0, width - z.shape[1]), value=-torch.inf)
+        full = z.new_full((rows, width), -torch.inf)
         full[:, self.pad_token_id] = 0.0
-        full[active.to(z.device)] = z
+        full[active.to(z.device)] = -torch.inf
+        full[active.to(z.device), : z.shape[1]] = z
         return full
 
     def _keep(self, staying: Tensor) -> None:

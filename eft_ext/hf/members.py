@@ -49,11 +49,16 @@ class Member:
         return set(inspect.signature(model.forward).parameters)
 
     def learned_positions(self) -> int | None:
-        """Rows of a learned position table, which must not be overrun; None for rotary and the like."""
+        """Positions in a learned table, which must not be overrun; None for rotary and the like.
+
+        Tables of OPT's kind have `offset` rows more, which no position uses.
+        """
         limit = getattr(self.config, "max_position_embeddings", None)
         tokens = self.model.get_input_embeddings()
         for module in self.model.modules():
-            if isinstance(module, nn.Embedding) and module is not tokens and module.num_embeddings == limit:
+            if not isinstance(module, nn.Embedding) or module is tokens:
+                continue
+            if module.num_embeddings - getattr(module, "offset", 0) == limit:
                 return int(limit)
         return None
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import numbers
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +26,14 @@ class Mixture:
 
     @classmethod
     def choose(cls, default: Mixture, beta: Any, scale: Any, conservative_top_p: Any) -> Mixture:
-        """A call's options over a model's own. Raises ValueError where two of them contradict each other."""
+        """A call's options over a model's own.
+
+        Raises:
+            ValueError: two of them contradict each other, or one holds what is not finite.
+            TypeError: one is neither a number nor numbers.
+        """
+        for name, value in (("beta", beta), ("scale", scale), ("conservative_top_p", conservative_top_p)):
+            _check(name, value)
         if beta is not None and (scale is not None or conservative_top_p is not None):
             other = "scale" if scale is not None else "conservative_top_p"
             raise ValueError(f"beta: expected nothing beside {other}, which belongs to tuned + scale·(large − base)")
@@ -69,6 +78,26 @@ class Mixture:
         return combine(list(logits), list(weights), conservative_top_p=self.conservative_top_p)
 
 
+def _check(name: str, value: Any) -> None:
+    """Raise unless `value` is nothing, a finite number, or a list or tensor of them."""
+    if value is None:
+        return
+    wanted = f"{name}: expected a finite number or one per row, got {value!r}"
+    if isinstance(value, (bool, str)):
+        raise TypeError(wanted)
+    try:
+        finite = math.isfinite(value) if isinstance(value, numbers.Real) else bool(_floats(value).isfinite().all())
+    except (TypeError, ValueError, RuntimeError) as error:  # what as_tensor raises depends on what it is given
+        raise TypeError(wanted) from error
+    if not finite:
+        raise ValueError(wanted)
+
+
+def _floats(value: Any) -> Tensor:
+    """Numbers as float32 where they are, lists on the CPU whatever torch's default device is."""
+    return torch.as_tensor(value, dtype=torch.float32, device=value.device if isinstance(value, Tensor) else "cpu")
+
+
 def spread(name: str, value: Any, rows: int, copies: int) -> Any:
     """A number stays as it is; a list or tensor becomes a float tensor [rows].
 
@@ -76,7 +105,7 @@ def spread(name: str, value: Any, rows: int, copies: int) -> Any:
     """
     if value is None or isinstance(value, (int, float)):
         return value
-    row = torch.as_tensor(value, dtype=torch.float32)
+    row = _floats(value)
     if row.ndim == 0:
         return row.expand(rows).contiguous()
     if row.ndim == 1 and copies > 1 and row.shape[0] == rows // copies:

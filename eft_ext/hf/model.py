@@ -16,8 +16,8 @@ from eft_ext.hf.arguments import add_ends, add_stop_strings, encode_all
 from eft_ext.hf.decoder import decode
 from eft_ext.hf.members import members
 from eft_ext.hf.mixture import Mixture
-from eft_ext.hf.prompts import encode
 from eft_ext.hf.seeds import Seed
+from eft_ext.hf.streaming import ended_by_errors
 from eft_ext.hf.support import reject_arguments
 from eft_ext.hf.vocabulary import check_widths, warn_softcaps
 
@@ -137,15 +137,16 @@ class EmulatedModel:
 
         Args:
             inputs: token ids [rows, length] (also as `input_ids=`), text, a list of texts, a chat, or a list
-                of chats. Shorter rows are padded on the left; `attention_mask` says where.
+                of chats. Shorter rows are padded on the left; `attention_mask` says where, and where it is
+                missing pad_token_id does, unless that also ends texts.
             generation_config, kwargs: as for transformers' generate, resolved by it: lengths, do_sample,
                 temperature, top_k (50 unless set, when sampling), top_p, min_p, eos_token_id, stop_strings,
                 max_time, num_return_sequences, logits_processor, stopping_criteria, return_dict_in_generate,
                 output_scores, output_logits, ... Unless eos_token_id is given, the end-of-text tokens of both
                 large and tuned end a row: a chat model often ends at a token that its base never uses.
             prompts: what single models read instead, {"large" | "tuned" | "base": as for `inputs`}; for
-                example the tuned model its chat template, the others plain text. Missing ones read what large
-                reads.
+                example the tuned model its chat template, the others plain text. A mask stands beside input_ids
+                in a mapping, else it is inferred likewise. Missing models read what large reads.
             beta, scale, conservative_top_p: as for the class, for this call; a number, or one per prompt or
                 per returned sequence.
             seed: an integer (row b gets its own stream), or one per returned sequence: the same seed then
@@ -156,42 +157,44 @@ class EmulatedModel:
         Returns:
             The large model's prompt and the new tokens, int64 [rows · num_return_sequences, length]; a
             GenerateDecoderOnlyOutput with return_dict_in_generate. Rows that have ended are padded and cost
-            nothing; their scores are those of a certain padding token. Raw logits are the mixture's.
+            nothing; their scores are those of a certain padding token. Raw logits are the mixture's. Both have
+            the large model's columns, −inf where the small models have none.
 
         Raises:
-            ValueError: an argument that is not supported or does not fit, named.
+            ValueError, TypeError: an argument that is not supported or does not fit, named.
             RuntimeError: NaN or +inf in a row's logits, with the row's number.
         """
-        reject_arguments(kwargs)
-        mixture = Mixture.choose(self.mixture, beta, scale, conservative_top_p)
-        tokenizer = tokenizer if tokenizer is not None else self.tokenizer
-        encoded = encode_all(inputs, prompts, tokenizer, kwargs)
-        large = encoded.pop("large")
-        kwargs["input_ids"] = large.ids.to(self.device)
-        if large.mask is not None:
-            kwargs["attention_mask"] = large.mask.to(self.device)
-        config = copy.deepcopy(generation_config)
-        add_ends(self.members, config, kwargs)
-        add_stop_strings(config, kwargs, tokenizer)
+        with ended_by_errors(streamer):
+            reject_arguments(kwargs)
+            mixture = Mixture.choose(self.mixture, beta, scale, conservative_top_p)
+            tokenizer = tokenizer if tokenizer is not None else self.tokenizer
+            encoded = encode_all(inputs, prompts, tokenizer, kwargs)
+            large = encoded.pop("large")
+            kwargs["input_ids"] = large.ids.to(self.device)
+            if large.mask is not None:
+                kwargs["attention_mask"] = large.mask.to(self.device)
+            config = copy.deepcopy(generation_config)
+            add_ends(self.members, config, kwargs)
+            add_stop_strings(self.large, config, kwargs, tokenizer)
 
-        # transformers reads this signature: an option named in it would be taken out of kwargs.
-        def emulated(model: Any, input_ids: Tensor, **prepared: Any) -> Any:
-            return decode(self.members, mixture, input_ids, prompts=encoded, seed=seed, streamer=streamer, **prepared)
+            # transformers reads this signature: an option named in it would be taken out of kwargs.
+            def emulated(model: Any, input_ids: Tensor, **prepared: Any) -> Any:
+                return decode(
+                    self.members, mixture, input_ids, prompts=encoded, seed=seed, streamer=streamer, **prepared
+                )
 
-        result: Tensor | GenerateDecoderOnlyOutput = self.large.generate(
-            generation_config=config, streamer=streamer, custom_generate=emulated, **kwargs
-        )
-        return result
+            result: Tensor | GenerateDecoderOnlyOutput = self.large.generate(
+                generation_config=config, streamer=streamer, custom_generate=emulated, **kwargs
+            )
+            return result
 
     def generate_text(self, inputs: Any = None, **kwargs: Any) -> list[str]:
         """`generate`, returning the new text of each row (the prompt left out, special tokens skipped)."""
-        if self.tokenizer is None:
-            raise ValueError("tokenizer: generate_text needs one; give it to EmulatedModel")
-        prompts = dict(kwargs.pop("prompts", None) or {})
-        if inputs is None and "large" in prompts:
-            inputs = prompts.pop("large")
-        prompt = encode("inputs", inputs, self.tokenizer, pad_token_id=self.tokenizer.pad_token_id)
-        read = {"input_ids": prompt.ids, "attention_mask": prompt.mask}
-        out = self.generate(read, prompts=prompts, **kwargs)
+        with ended_by_errors(kwargs.get("streamer")):
+            if self.tokenizer is None:
+                raise ValueError("tokenizer: generate_text needs one; give it to EmulatedModel")
+            encoded = encode_all(inputs, kwargs.pop("prompts", None), self.tokenizer, kwargs)
+        large = encoded.pop("large")
+        out = self.generate(large.inputs, prompts={name: prompt.inputs for name, prompt in encoded.items()}, **kwargs)
         ids = out if isinstance(out, Tensor) else out.sequences
-        return list(self.tokenizer.batch_decode(ids[:, prompt.ids.shape[1] :], skip_special_tokens=True))
+        return list(self.tokenizer.batch_decode(ids[:, large.ids.shape[1] :], skip_special_tokens=True))

@@ -21,6 +21,17 @@ class Prompt:
     def pair(self) -> tuple[Tensor, Tensor | None]:
         return self.ids, self.mask
 
+    @property
+    def inputs(self) -> dict[str, Tensor | None]:
+        """As `encode` takes it."""
+        return {"input_ids": self.ids, "attention_mask": self.mask}
+
+    def inferred(self, pad: int | None, ends: Sequence[int]) -> Prompt:
+        """With the mask that transformers infers where ids come without: padding, unless it also ends texts."""
+        if self.mask is not None or pad is None or pad in ends or not bool((self.ids == pad).any()):
+            return self
+        return Prompt(self.ids, (self.ids != pad).long())
+
     def repeat(self, copies: int) -> Prompt:
         """Each row `copies` times in a row, as num_return_sequences does."""
         if copies == 1:
@@ -51,7 +62,7 @@ def encode(name: str, value: Any, tokenizer: Any, *, pad_token_id: int | None = 
         pad_token_id: what stands in front of shorter rows; it is masked, so any id will do.
 
     Raises:
-        ValueError: empty, not a prompt, or text without a tokenizer.
+        ValueError: empty, not a prompt, text without a tokenizer, or a chat without a chat template.
     """
     if isinstance(value, Mapping) and "input_ids" in value:
         prompt = encode(name, value["input_ids"], tokenizer, pad_token_id=pad_token_id)
@@ -61,7 +72,8 @@ def encode(name: str, value: Any, tokenizer: Any, *, pad_token_id: int | None = 
         if value.ndim not in (1, 2) or value.numel() == 0 or value.is_floating_point():
             raise ValueError(f"{name}: expected token ids [rows, length], got {value.dtype} {list(value.shape)}")
         return Prompt(value.reshape(-1, value.shape[-1]).long(), None)
-    if is_text(value):
+    text = is_text(value)
+    if text:
         rows = _tokenize(name, value, tokenizer)
     elif isinstance(value, Sequence) and value and all(isinstance(i, int) for i in value):
         rows = [list(value)]
@@ -71,7 +83,9 @@ def encode(name: str, value: Any, tokenizer: Any, *, pad_token_id: int | None = 
         raise ValueError(f"{name}: expected text, a chat or token ids, got {_short(value)}")
     if not all(rows):
         raise ValueError(f"{name}: expected at least one token in every row, got an empty row {rows.index([])}")
-    return _pad_left(rows, pad_token_id or 0)
+    prompt = _pad_left(rows, pad_token_id or 0)
+    # Text holds no padding, whatever tokens it is made of; in ids, padding may be inferred.
+    return Prompt(prompt.ids, torch.ones_like(prompt.ids)) if text and prompt.mask is None else prompt
 
 
 def _tokenize(name: str, value: Any, tokenizer: Any) -> list[list[int]]:
@@ -83,6 +97,8 @@ def _tokenize(name: str, value: Any, tokenizer: Any) -> list[list[int]]:
         return [list(tokenizer(row)["input_ids"]) for row in rows]
     if not all(isinstance(row, (list, tuple)) for row in rows):
         raise ValueError(f"{name}: expected either texts or chats, got a mixture of them")
+    if getattr(tokenizer, "chat_template", "its own way") is None:
+        raise ValueError(f"{name}: expected text, since the tokenizer has no chat template, got a chat")
     # As text first: rendered templates hold their own special tokens already.
     texts = [tokenizer.apply_chat_template(row, tokenize=False, add_generation_prompt=True) for row in rows]
     return [list(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]
@@ -98,10 +114,10 @@ def _masked(name: str, prompt: Prompt, mask: Any) -> Prompt:
 
 def _pad_left(rows: list[list[int]], pad: int) -> Prompt:
     length = max(map(len, rows))
-    ids = torch.tensor([[pad] * (length - len(row)) + row for row in rows])
+    ids = torch.tensor([[pad] * (length - len(row)) + row for row in rows], device="cpu")
     if all(len(row) == length for row in rows):
         return Prompt(ids, None)
-    return Prompt(ids, torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in rows]))
+    return Prompt(ids, torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in rows], device="cpu"))
 
 
 def _short(value: Any) -> str:

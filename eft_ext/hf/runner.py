@@ -46,9 +46,12 @@ class Runner:
         Raises:
             ValueError: an id outside the vocabulary, padding on the right, or more than the model can position.
         """
-        largest, known = int(ids.max()), self.member.model.get_input_embeddings().num_embeddings
-        if largest >= known:
-            raise ValueError(f"{self.member.name}: token id {largest} is outside this model's vocabulary of {known}")
+        known = self.member.model.get_input_embeddings().num_embeddings
+        if mask is not None:  # what pads for one model may be no token of another
+            ids = ids.masked_fill((mask.to(ids.device) == 0) & ((ids < 0) | (ids >= known)), 0)
+        for token in torch.stack(ids.aminmax()).tolist():
+            if not 0 <= token < known:
+                raise ValueError(f"{self.member.name}: token id {token} is outside this model's vocabulary of {known}")
         if mask is not None and bool((mask[:, -1] == 0).any()):
             row = int((mask[:, -1] == 0).nonzero()[0])
             raise ValueError(

@@ -12,8 +12,9 @@ from transformers.generation.streamers import BaseStreamer
 from eft_ext.hf.decoder import decode
 from eft_ext.hf.members import NAMES, members
 from eft_ext.hf.mixture import Mixture
-from eft_ext.hf.prompts import encode
+from eft_ext.hf.prompts import Prompt, encode
 from eft_ext.hf.seeds import Seed
+from eft_ext.hf.streaming import ended_by_errors
 from eft_ext.hf.vocabulary import check_widths, warn_softcaps
 
 
@@ -54,17 +55,22 @@ def custom_generate(
         prompts: Mapping[str, Any] | None = None,
         **prepared: Any,
     ) -> GenerateDecoderOnlyOutput | Tensor:
-        three = members(model, tuned, base)
-        check_widths(three, tokenizer)
-        warn_softcaps(three)
-        for name in prompts or {}:
-            if name not in NAMES[1:]:
-                raise ValueError(f"prompts: expected the keys tuned and base beside the call's input_ids, got {name!r}")
-        pad = getattr(tokenizer, "pad_token_id", None)
-        encoded = {n: encode(f"prompts[{n!r}]", p, tokenizer, pad_token_id=pad) for n, p in (prompts or {}).items()}
-        if streamer is not None:
-            streamer.put(input_ids.cpu())
-        mixture = Mixture.choose(default, beta, scale, conservative_top_p)
-        return decode(three, mixture, input_ids, prompts=encoded, seed=seed, streamer=streamer, **prepared)
+        with ended_by_errors(streamer):
+            three = members(model, tuned, base)
+            check_widths(three, tokenizer)
+            warn_softcaps(three)
+            encoded = _encode_small(prompts or {}, tokenizer)
+            if streamer is not None:
+                streamer.put(input_ids.cpu())
+            mixture = Mixture.choose(default, beta, scale, conservative_top_p)
+            return decode(three, mixture, input_ids, prompts=encoded, seed=seed, streamer=streamer, **prepared)
 
     return emulated
+
+
+def _encode_small(prompts: Mapping[str, Any], tokenizer: Any) -> dict[str, Prompt]:
+    for name in prompts:
+        if name not in NAMES[1:]:
+            raise ValueError(f"prompts: expected the keys tuned and base beside the call's input_ids, got {name!r}")
+    pad = getattr(tokenizer, "pad_token_id", None)
+    return {n: encode(f"prompts[{n!r}]", p, tokenizer, pad_token_id=pad) for n, p in prompts.items()}

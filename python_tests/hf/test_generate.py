@@ -104,6 +104,24 @@ def test_stop_strings(model, ragged, free, tokenizer, llamas):
     assert torch.equal(stock, got)
 
 
+def test_stop_strings_of_the_large_models_own_config(model, llamas, tokenizer, free, ragged):
+    ids, mask = ragged
+    row, at = next((r, t) for r in range(4) for t in range(1, NEW) if tokenizer.decode(free[r, t]).isalnum())
+    only, own = ids[row][mask[row].bool()][None], llamas[0].generation_config
+    options = dict(max_new_tokens=NEW, eos_token_id=[999])
+    expected = model.generate(only, stop_strings=[tokenizer.decode(free[row, at])], **options)
+    own.stop_strings = [tokenizer.decode(free[row, at])]
+    try:
+        assert torch.equal(model.generate(only, **options), expected)
+        assert torch.equal(model.generate(only, GenerationConfig(**options)), expected)
+        assert torch.equal(EmulatedModel(*llamas).generate(only, tokenizer=tokenizer, **options), expected)
+        assert model.generate(only, stop_strings=None, **options).shape[1] == only.shape[1] + NEW
+        with pytest.raises(ValueError, match=r"^stop_strings: expected a tokenizer"):
+            EmulatedModel(*llamas).generate(only, **options)
+    finally:
+        own.stop_strings = None
+
+
 def test_stopping_criteria(model, ragged):
     class AtNine(StoppingCriteria):
         def __call__(self, input_ids, scores, **kwargs):
@@ -177,6 +195,31 @@ def test_text_and_ids(model, tokenizer):
     decoded = tokenizer.batch_decode(expected[:, encoded.input_ids.shape[1] :], skip_special_tokens=True)
     assert model.generate_text(texts, max_new_tokens=NEW) == decoded
     assert model.generate_text(prompts={"large": texts}, max_new_tokens=NEW) == decoded
+    assert model.generate_text(**encoded, max_new_tokens=NEW) == decoded
+
+
+def test_the_mask_of_another_prompt_is_inferred_as_that_of_inputs(model, llamas, ragged):
+    ids, mask = ragged
+    large, tuned, base = llamas
+    short = ids[:, -3:]
+    expected = model.generate(short, prompts={"tuned": {"input_ids": ids, "attention_mask": mask}}, max_new_tokens=NEW)
+    assert torch.equal(model.generate(short, prompts={"tuned": ids}, max_new_tokens=NEW), expected)
+    stock = custom_generate(tuned, base)
+    got = large.generate(short, prompts={"tuned": ids}, max_new_tokens=NEW, custom_generate=stock)
+    assert torch.equal(got, expected)
+    ones = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    for ends in (0, [2, 0]):  # what also ends a text may stand in one
+        options = dict(attention_mask=mask[:, -3:], max_new_tokens=NEW, eos_token_id=ends)
+        unmasked = model.generate(short, prompts={"tuned": ids}, **options)
+        assert torch.equal(unmasked, model.generate(short, prompts={"tuned": ones}, **options))
+
+
+def test_text_holds_no_padding(model):
+    """Equally long texts come without padding, whatever tokens they are made of."""
+    got = model.generate(["a<pad>b", "abc"], prompts={"tuned": ["a<pad>b", "abc"]}, max_new_tokens=NEW)
+    ids = {"input_ids": got[:, :3], "attention_mask": torch.ones(2, 3)}
+    assert (got[0, :3] == 0).any()
+    assert torch.equal(model.generate(ids, max_new_tokens=NEW), got)
 
 
 def test_chats_use_the_template(model, tokenizer):
@@ -212,12 +255,13 @@ def test_scores_and_logits(model, llamas, ragged, do_sample):
             for m in llamas
         ]
     z = z[0] + z[1] - z[2]
-    torch.testing.assert_close(out.logits[0], z, rtol=1e-4, atol=1e-4)
-    assert out.scores[0].shape == (4, 264)
+    torch.testing.assert_close(out.logits[0][:, :264], z, rtol=1e-4, atol=1e-4)
+    assert out.scores[0].shape == out.logits[0].shape == (4, 272)
+    assert (out.logits[0][:, 264:] == -torch.inf).all()
     if do_sample:
         kept = out.scores[0].isfinite()
         assert kept.sum(-1).tolist() == [5] * 4
-        torch.testing.assert_close(out.scores[0][kept], (z / 0.7)[kept], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(out.scores[0][kept], (z / 0.7)[kept[:, :264]], rtol=1e-4, atol=1e-4)
     else:
         assert torch.equal(out.scores[0], out.logits[0])
     assert model.generate(ids, **options, return_dict_in_generate=True).scores is None
@@ -233,7 +277,7 @@ def test_scores_of_rows_that_have_ended(model, ragged, free):
         return_dict_in_generate=True,
         output_scores=True,
     )
-    assert out.scores[-1].shape == (4, 264)
+    assert out.scores[-1].shape == (4, 272)
     assert out.scores[-1][0].softmax(-1)[0] == 1.0, "certain of the padding token"
 
 

@@ -81,6 +81,19 @@ def test_reset_takes_the_next_mask(llamas, ragged):
     assert torch.equal(got, EmulatedModel(*llamas).generate(ids, **options))
 
 
+def test_a_mask_stands_for_every_sequence_of_its_row(llamas, ragged):
+    _, tuned, base = llamas
+    ids, mask = ragged
+    options = dict(attention_mask=mask[:3], max_new_tokens=6, do_sample=True, top_k=0, num_return_sequences=2)
+    both = []
+    for given in (mask[:3], mask[:3].repeat_interleave(2, 0)):
+        torch.manual_seed(1)
+        processor = EFTLogitsProcessor(tuned, base, attention_mask=given)
+        both.append(llamas[0].generate(ids[:3], logits_processor=[processor], **options))
+    assert torch.equal(*both)
+    assert both[0].shape[0] == 6
+
+
 def test_an_error_leaves_no_half_step(processor, llamas):
     ids = torch.tensor([[5, 6, 7]])
     step(processor, llamas, ids)

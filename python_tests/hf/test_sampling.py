@@ -1,5 +1,6 @@
 """Seeds: the same one gives the same tokens, alone or in any slot of any batch."""
 
+import numpy as np
 import pytest
 import torch
 from transformers import (
@@ -56,6 +57,14 @@ def test_seeds_are_those_of_the_fused_step(llamas):
     for seed in (0, 7, -3, 2**40):
         by_row = fused_mix([logits], [1.0], seed=row_seeds(seed, 6), position=3)
         assert torch.equal(by_row, fused_mix([logits], [1.0], seed=seed, position=3))
+
+
+def test_kinds_of_seeds():
+    for one in (np.int64(7), torch.tensor(7), np.array(7)):
+        assert torch.equal(row_seeds(one, 3), row_seeds(7, 3))
+    for each in ((1, 2), np.array([1, 2]), torch.tensor([1, 2], dtype=torch.int32), [np.int64(1), torch.tensor(2)]):
+        assert row_seeds(each, 2).tolist() == [1, 2]
+    assert row_seeds([2**64 - 1], 1).tolist() == [-1]
 
 
 def test_without_a_seed_torch_governs(model, ragged):

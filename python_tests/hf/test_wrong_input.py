@@ -3,10 +3,18 @@
 import copy
 import re
 
+import numpy as np
 import pytest
 import torch
 from tokenizers import AddedToken
-from transformers import DynamicCache, T5Config, T5ForConditionalGeneration, TextIteratorStreamer
+from transformers import (
+    DynamicCache,
+    OPTConfig,
+    OPTForCausalLM,
+    T5Config,
+    T5ForConditionalGeneration,
+    TextIteratorStreamer,
+)
 
 from eft_ext.hf import EFTLogitsProcessor, EmulatedModel, custom_generate
 from eft_ext.hf.vocabulary import compare_tokenizers
@@ -78,6 +86,20 @@ CALLS = {
     "prompts['large']: expected nothing beside inputs": dict(prompts={"large": [[1]]}),
     "prompts['tuned']: expected 1 rows, got 2": dict(prompts={"tuned": [[1], [2]]}),
     "large: token id 272 is outside this model's vocabulary of 272": dict(inputs=[[5, 272]]),
+    "large: token id -1 is outside this model's vocabulary of 272": dict(inputs=[[-1, 5]]),
+    "pad_token_id: expected 0 to 271, the large model's vocabulary, got 272": dict(pad_token_id=272),
+    "pad_token_id: expected 0 to 271, the large model's vocabulary, got -1": dict(pad_token_id=-1),
+    "inputs: expected text, since the tokenizer has no chat template, got a chat": dict(
+        inputs=[{"role": "user", "content": "hi"}]
+    ),
+    "prompts['base']: expected text, since the tokenizer has no chat template": dict(
+        prompts={"base": [{"role": "user", "content": "hi"}]}
+    ),
+    "beta: expected a finite number or one per row, got [1, nan]": dict(
+        inputs=[[5], [6]], beta=[1, float("nan")], do_sample=True
+    ),
+    "beta: expected a finite number or one per row, got nan": dict(beta=float("nan")),
+    "scale: expected a finite number or one per row, got tensor(inf)": dict(scale=torch.tensor(torch.inf)),
     "tuned: token id 264 is outside this model's vocabulary of 264": dict(prompts={"tuned": [[264]]}),
     "expected padding on the left, got row 1 of large": dict(
         inputs=torch.ones(2, 2, dtype=torch.long), attention_mask=torch.tensor([[1, 1], [1, 0]])
@@ -119,9 +141,31 @@ def test_positions_in_stock_generate(llamas, ragged):
 
 
 def test_types_of_seeds(model):
-    for seed in (1.5, True, torch.tensor([1.5])):
-        with pytest.raises(TypeError, match=r"^seed: expected"):
+    for seed in (
+        1.5,
+        True,
+        "a",
+        ["a"],
+        [1.5],
+        [True],
+        torch.tensor([1.5]),
+        torch.tensor(True),
+        np.float64(3),
+        {},
+        [[1]],
+    ):
+        with pytest.raises((TypeError, ValueError), match=r"^seed: expected"):
             model.generate([[5]], seed=seed)
+    with pytest.raises(TypeError, match=r"^seed: expected an integer or one per row, got \[1.5, 2.5\]"):
+        model.generate([[5], [6]], seed=[1.5, 2.5])
+
+
+def test_types_of_weights(llamas, model):
+    for beta in ("a", ["a"], [[1.0], "b"], True, object()):
+        with pytest.raises(TypeError, match=r"^beta: expected a finite number or one per row, got"):
+            model.generate([[5]], beta=beta)
+    with pytest.raises(TypeError, match=r"^conservative_top_p: expected a finite number"):
+        EmulatedModel(*llamas, conservative_top_p="a")
 
 
 def test_no_prompt(model):
@@ -185,6 +229,38 @@ def test_a_stream_ends_when_generation_fails(model, tokenizer):
     assert "".join(streamer) == ""
 
 
+REJECTED = {
+    "top_p": dict(inputs="a", do_sample=True, top_p=3.0),
+    "num_beams": dict(inputs="a", num_beams=2),
+    "inputs": dict(),
+    "beta": dict(inputs="a", beta="a"),
+    "seed": dict(inputs="a", do_sample=True, seed=1.5),
+}
+
+
+@pytest.mark.parametrize("name", REJECTED)
+@pytest.mark.parametrize("method", ["generate", "generate_text"])
+def test_a_stream_ends_when_a_call_is_rejected(model, tokenizer, name, method):
+    streamer = TextIteratorStreamer(tokenizer, skip_prompt=True, timeout=10)
+    with pytest.raises((TypeError, ValueError), match=rf"^{name}: "):
+        getattr(model, method)(streamer=streamer, max_new_tokens=3, **REJECTED[name])
+    assert "".join(streamer) == ""
+    assert streamer.text_queue.empty(), "it ends once"
+
+
+@pytest.mark.parametrize(
+    "options", [{"top_p": 3.0}, {"beta": "a"}, {"prompts": {"tune": [[1]]}}], ids=lambda options: next(iter(options))
+)
+def test_a_stream_ends_when_stock_generate_is_rejected(llamas, tokenizer, options):
+    large, tuned, base = llamas
+    streamer = TextIteratorStreamer(tokenizer, skip_prompt=True, timeout=10)
+    stock = custom_generate(tuned, base, streamer=streamer)
+    with pytest.raises((TypeError, ValueError), match=rf"^{next(iter(options))}: "):
+        large.generate(torch.tensor([[5]]), do_sample=True, max_new_tokens=3, custom_generate=stock, **options)
+    assert "".join(streamer) == ""
+    assert streamer.text_queue.empty(), "it ends once"
+
+
 def test_nothing_left_to_choose(model):
     with pytest.raises(RuntimeError, match=r"^row 0, new token 0: no token is left"):
         model.generate([[5]], logits_processor=[lambda ids, scores: scores.fill_(-torch.inf)], max_new_tokens=3)
@@ -195,6 +271,17 @@ def test_a_table_of_positions_is_not_overrun(build):
     long = build("gpt_neox", 0, 32, 264)
     with pytest.raises(ValueError, match=r"^tuned: the sequence needs 129 positions, but .* table of 128"):
         EmulatedModel(long, short, short).generate([[5]], max_new_tokens=200, eos_token_id=[999])
+
+
+def test_a_table_with_an_offset_is_not_overrun(build):
+    shape = dict(vocab_size=264, hidden_size=16, ffn_dim=32, num_hidden_layers=1, num_attention_heads=2)
+    config = OPTConfig(**shape, max_position_embeddings=16, word_embed_proj_dim=16)
+    torch.manual_seed(0)
+    opt = OPTForCausalLM(config).eval()
+    model = EmulatedModel(build("gpt_neox", 0, 32, 264), opt, opt)
+    assert model.generate([[5]], max_new_tokens=16, eos_token_id=[999]).shape == (1, 17), "the last one is not read"
+    with pytest.raises(ValueError, match=r"^tuned: the sequence needs 17 positions, but .* table of 16"):
+        model.generate([[5]], max_new_tokens=17, eos_token_id=[999])
 
 
 def changed(tokenizer, change):
