@@ -24,6 +24,10 @@ struct ConservativeMixture {
   Limit nucleus;
   float delta;
 
+  void prefetch_tile(int64_t first, int n) const {
+    for (int k = 0; k < 3; ++k) prefetch(step.logits[k], row, first, n);
+  }
+
   bool operator()(int64_t first, int n, float c, float* t) const {
     float* const x[3] = {staging, staging + kTile, staging + 2 * kTile};
     for (int k = 0; k < 3; ++k) stage(step.logits[k], row, first, n, x[k]);

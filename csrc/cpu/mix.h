@@ -155,6 +155,10 @@ struct Mixture {
     return mix(in, first, n, c, t);
   }
 
+  void prefetch_tile(int64_t first, int n) const {
+    for (int k = 0; k < step.num_models; ++k) prefetch(step.logits[k], row, first, n);
+  }
+
   bool operator()(int64_t first, int n, float c, float* t) const {
     if (one_dtype(step)) {
       const int dtype = step.logits[0].dtype;
@@ -186,6 +190,8 @@ struct OneModel {
   const eft_logits& logits;
   int64_t row;
   bool finite_only = false;
+
+  void prefetch_tile(int64_t first, int n) const { prefetch(logits, row, first, n); }
 
   bool operator()(int64_t first, int n, float c, float* t) const {
     stage(logits, row, first, n, t);

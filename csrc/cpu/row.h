@@ -127,6 +127,9 @@ void fill_row(const Mixer& mixer, float c, bool masses, Row& row) {
     float* t = row.t + first;
     const bool finite = mixer(first, n, c, t);
     row.valid &= finite;
+    // The next tile comes from memory while this one's masses keep the arithmetic busy.
+    const int64_t next = first + kTile;
+    if (next < row.n) mixer.prefetch_tile(next, tile_length(row.n, next));
     const float top = tile_maxima(t, n, row.group_max + first / kLanes);
     const float a = floorf(top);
     row.tile_max[tile] = top;
