@@ -155,8 +155,6 @@ PYBIND11_MODULE(_native, m) {
   m.def("combine", &combine);
   m.def("version", &eft_version);
   m.def("cpu_best_isa", &eft_cpu_best_isa);
-  m.def("cpu_scratch_bytes", &eft_cpu_scratch_bytes);
   m.def("cuda_built", [] { return eft_cuda_built() != 0; });
   m.def("cuda_architectures", &eft_cuda_architectures);
-  m.def("cuda_device_count", &eft_cuda_device_count);
 }
