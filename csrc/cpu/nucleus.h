@@ -12,25 +12,11 @@ namespace eft {
 namespace {
 
 // above[tile][j] = mass, at the row's reference, of the tile's tokens with t > cuts[j].
-template <bool kNear>
-inline void masses_above(const Row& row, const float* cuts, uint64_t (*above)[kCuts]) {
-  int32_t high[kChunk], low[kChunk];
-  for (int64_t first = 0; first < padded(row.n); first += kChunk) {
-    uint64_t* sums = above[first / kTile];
-    if (first % kTile == 0) std::fill(sums, sums + kCuts, uint64_t(0));
-    const float* t = row.t + first;
-    split_masses<kNear>(t, row.reference, high, low);
-    for (int j = 0; j < kCuts; ++j) {
-      uint32_t sum_high = 0, sum_low = 0;
-      const float cut = cuts[j];
-#pragma omp simd reduction(+ : sum_high, sum_low)
-      for (int i = 0; i < kChunk; ++i) {
-        const uint32_t mask = 0u - uint32_t(t[i] > cut);
-        sum_high += uint32_t(high[i]) & mask;
-        sum_low += uint32_t(low[i]) & mask;
-      }
-      sums[j] += (uint64_t(sum_high) << 17) + sum_low;
-    }
+inline void row_masses_above(const Row& row, const float* cuts, uint64_t (*above)[kCuts]) {
+  for (int64_t tile = 0; tile < num_tiles(row); ++tile) {
+    const int64_t first = tile * kTile;
+    const int n = int(padded(tile_length(row.n, first)));
+    masses_above(row.t + first, n, row.reference, cuts, above[tile]);
   }
 }
 
@@ -69,11 +55,7 @@ inline int narrow(const Row& row, uint64_t target, uint64_t (*above)[kCuts], Can
   float cuts[kCuts];
   const double p = double(target - before) / double(mass);
   if (!sample_cuts<true>(row, bracket, p, sample, cuts)) return -2;
-  if (is_near(row.reference)) {
-    masses_above<true>(row, cuts, above);
-  } else {
-    masses_above<false>(row, cuts, above);
-  }
+  row_masses_above(row, cuts, above);
   uint64_t total[kCuts] = {};
   for (int64_t tile = 0; tile < num_tiles(row); ++tile) {
     for (int j = 0; j < kCuts; ++j) total[j] += above[tile][j];

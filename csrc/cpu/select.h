@@ -77,10 +77,7 @@ inline uint64_t mass_of(const Candidate* c, int64_t n) {
 }
 
 inline uint64_t kept_mass(const float* t, int64_t first, int n, float a, const Limit& limit) {
-  const int last = limit.ids_within(first, n);
-  const float cut = limit.t;
-  return mass_where(t, n, a,
-                    [=](int i) { return int(t[i] > cut) | (int(t[i] == cut) & int(i <= last)); });
+  return mass_within(t, n, a, limit.t, limit.ids_within(first, n));
 }
 
 // W_T of a tile, over the tokens within the limit.

@@ -1,0 +1,147 @@
+// Sums of integer masses over the tokens of a tile: of all of them, of those within a limit, of
+// those above several cuts. Each stands twice, as a plain loop and on lanes.h.
+#ifndef EFT_CPU_MASSES_H_
+#define EFT_CPU_MASSES_H_
+
+#include "common/mass.h"
+#include "cpu/lanes.h"
+#include "cpu/scratch.h"
+
+namespace eft {
+namespace {
+
+// For references where a - 100 is exact: all but rows of astronomical logits.
+inline bool is_near(float a) { return fabsf(a) < 0x1p20f; }
+
+// ---- plain --------------------------------------------------------------------------------------
+
+// token_mass(t, a) in two parts, mass = high * 2^17 + low, so that 32-bit lanes hold the sums of
+// 256 tokens (256 * (2^24 - 1) < 2^32) and nothing has to be widened on the way. Formed in fp32,
+// where it is exact: mass = trunc(P * 2^(40-d)).
+struct SplitMass {
+  int32_t high, low;
+};
+
+inline __attribute__((always_inline)) SplitMass split_mass(float t, float a) {
+  const float n = floorf(t);
+  const float fraction = t - n;                           // NaN where t = -inf
+  const float f = fraction > 0.0f ? fraction : 0.0f;      // and here 0
+  const float distance = a - n;                           // +inf where t = -inf
+  const float d = distance < 100.0f ? distance : 100.0f;  // 2^-60: no mass
+  const float w = exp2_fraction(f) * bit_cast<float>((127 + 23 - int32_t(d)) << 23);
+  const int32_t high = int32_t(w);
+  return {high, int32_t((w - float(high)) * 0x1p17f)};
+}
+
+// Over the tokens where `keep(i)` is 1 and not 0 (a condition would be a branch, and the loop no
+// longer vectorised).
+template <class Keep>
+inline uint64_t mass_where(const float* t, int n, float a, const Keep& keep) {
+  uint64_t sum = 0;
+  for (int start = 0; start < n; start += kChunk) {
+    const int end = n - start < kChunk ? n : start + kChunk;
+    uint32_t high = 0, low = 0;
+#pragma omp simd reduction(+ : high, low)
+    for (int i = start; i < end; ++i) {
+      const SplitMass w = split_mass(t[i], a);
+      const uint32_t mask = 0u - uint32_t(keep(i));
+      high += uint32_t(w.high) & mask;
+      low += uint32_t(w.low) & mask;
+    }
+    sum += (uint64_t(high) << 17) + low;
+  }
+  return sum;
+}
+
+// ---- lanes --------------------------------------------------------------------------------------
+
+#ifdef EFT_LANES
+// P(f) of exp2_fraction, times 2^(n - unit): a token's share of the reference. Clean tokens are
+// finite.
+template <bool kClean>
+inline void shares(const float* t, float a, Lanes* w) {
+  const Lanes lowest = splat(a - 100.0f), unit = splat(a - LaneMasses::kUnit);
+  Lanes x[kSideBySide], n[kSideBySide], p[kSideBySide];
+  const auto each = [](const auto& operation) {
+    for (int u = 0; u < kSideBySide; ++u) operation(u);
+  };
+  each([&](int u) { x[u] = load(t + 16 * u); });
+  if (!kClean) each([&](int u) { x[u] = larger(x[u], lowest); });
+  each([&](int u) { n[u] = floor(x[u]); });
+  each([&](int u) { x[u] = sub(x[u], n[u]); });
+  each([&](int u) { p[u] = fma(splat(0x1.e97502p-10f), x[u], splat(0x1.277854p-7f)); });
+  each([&](int u) { p[u] = fma(p[u], x[u], splat(0x1.c91ce6p-5f)); });
+  each([&](int u) { p[u] = fma(p[u], x[u], splat(0x1.ebdb56p-3f)); });
+  each([&](int u) { p[u] = fma(p[u], x[u], splat(0x1.62e4bap-1f)); });
+  each([&](int u) { p[u] = fma(p[u], x[u], splat(1.0f)); });
+  each([&](int u) { w[u] = times_power(p[u], sub(n[u], unit)); });
+}
+
+constexpr int kStep = 16 * kSideBySide;
+
+// Reads whole steps: what follows the n tokens is -inf.
+template <bool kClean, class Add>
+inline void for_each_sixteen(const float* t, int n, float a, const Add& add) {
+  Lanes w[kSideBySide];
+  for (int i = 0; i < n; i += kStep) {
+    shares<kClean>(t + i, a, w);
+    for (int u = 0; u < kSideBySide; ++u) add(i + 16 * u, LaneMasses(w[u]));
+  }
+}
+#endif
+
+// ---- the sums -----------------------------------------------------------------------------------
+
+// Of a tile's n tokens, padded with -inf to whole chunks. `clean`: all are finite.
+inline uint64_t mass_of(const float* t, int n, float a, bool clean) {
+#ifdef EFT_LANES
+  if (is_near(a)) {
+    LaneSum sum;
+    const auto add = [&](int, const LaneMasses& m) { sum.add(m); };
+    clean ? for_each_sixteen<true>(t, n, a, add) : for_each_sixteen<false>(t, n, a, add);
+    return sum.total();
+  }
+#endif
+  (void)clean;
+  return mass_where(t, n, a, [](int) { return 1; });
+}
+
+// Of those with t > cut, or t = cut and i <= last.
+inline uint64_t mass_within(const float* t, int n, float a, float cut, int last) {
+#ifdef EFT_LANES
+  if (is_near(a)) {
+    LaneSum sum;
+    const Lanes limit = splat(cut);
+    for_each_sixteen<false>(t, n, a, [&](int i, const LaneMasses& m) {
+      const Lanes x = load(t + i);
+      sum.add(m, or_(above(x, limit), and_(equal(x, limit), first_lanes(last + 1 - i))));
+    });
+    return sum.total();
+  }
+#endif
+  return mass_where(t, n, a,
+                    [=](int i) { return int(t[i] > cut) | (int(t[i] == cut) & int(i <= last)); });
+}
+
+// sums[j] = the mass of those with t > cuts[j].
+inline void masses_above(const float* t, int n, float a, const float* cuts, uint64_t* sums) {
+#ifdef EFT_LANES
+  if (is_near(a)) {
+    LaneSum sum[kCuts];
+    for_each_sixteen<false>(t, n, a, [&](int i, const LaneMasses& m) {
+      const Lanes x = load(t + i);
+      for (int j = 0; j < kCuts; ++j) sum[j].add(m, above(x, splat(cuts[j])));
+    });
+    for (int j = 0; j < kCuts; ++j) sums[j] = sum[j].total();
+    return;
+  }
+#endif
+  for (int j = 0; j < kCuts; ++j) {
+    const float cut = cuts[j];
+    sums[j] = mass_where(t, n, a, [=](int i) { return int(t[i] > cut); });
+  }
+}
+
+}  // namespace
+}  // namespace eft
+#endif  // EFT_CPU_MASSES_H_
