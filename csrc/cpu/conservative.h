@@ -24,12 +24,12 @@ struct ConservativeMixture {
   Limit nucleus;
   float delta;
 
-  TileKind operator()(int64_t first, int n, float c, float* t, float* group_max) const {
+  TileKind operator()(int64_t first, int n, float c, float* t, float*) const {
     float* const x[3] = {staging, staging + kTile, staging + 2 * kTile};
     for (int k = 0; k < 3; ++k) stage(step.logits[k], row, first, n, x[k]);
     const Extras extras = stage_extras(step, row, first, n, staging);
     mix_inside_and_outside(x, extras, defining_t + first, nucleus.ids_within(first, n), n, t);
-    return scale_tile(n, c, t, group_max);
+    return scale_tile(n, c, t);
   }
 
  private:

@@ -97,7 +97,7 @@ void temperature_one_details(const eft_step& step, int64_t row, const Mixer& mix
     write_top(work, norm, d.num_top, scratch, d.top_ids + at, d.top_logprobs + at);
   }
   for (int k = 0; d.model_logprobs && k < step.num_models; ++k) {
-    fill_row(OneModel{step.logits[k], row, true}, 1.0f, false, work);
+    fill_row(OneModelFinite{step.logits[k], row}, 1.0f, false, work);
     d.model_logprobs[row * step.num_models + k] = normalise(work).logprob(work.t[token]);
   }
 }
