@@ -72,8 +72,8 @@ inline bool prepare(ConservativeMixture& mixture, Row& work, Scratch& scratch) {
     normaliser[k] = log_normaliser(work);
   }
   mixture.delta = float(double(mixture.options.weights[0]) * (normaliser[2] - normaliser[0]));
-  Survivors s{Limit{}, scratch.candidates()};
-  keep_top_p(work, mixture.options.conservative_top_p, scratch.sums(), s);
+  Survivors s{Limit{}, scratch.picked()};
+  keep_top_p(work, mixture.options.conservative_top_p, scratch.above(), s);
   mixture.defining_t = work.t;
   mixture.nucleus = s.limit;
   return true;

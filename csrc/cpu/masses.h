@@ -15,23 +15,23 @@ inline bool is_near(float a) { return fabsf(a) < 0x1p20f; }
 
 // ---- plain --------------------------------------------------------------------------------------
 
-// token_mass(t, a) in two parts, mass = high * 2^17 + low, so that 32-bit lanes hold the sums of
-// 256 tokens (256 * (2^24 - 1) < 2^32) and nothing has to be widened on the way. Formed in fp32,
-// where it is exact: mass = trunc(P * 2^(40-d)).
-struct SplitMass {
-  int32_t high, low;
-};
-
-inline __attribute__((always_inline)) SplitMass split_mass(float t, float a) {
+// A token's mass before it is truncated, in units of 2^17: P(f) 2^(23-d), exact in fp32.
+inline __attribute__((always_inline)) float share_of(float t, float a) {
   const float n = floorf(t);
   const float fraction = t - n;                           // NaN where t = -inf
   const float f = fraction > 0.0f ? fraction : 0.0f;      // and here 0
   const float distance = a - n;                           // +inf where t = -inf
   const float d = distance < 100.0f ? distance : 100.0f;  // 2^-60: no mass
-  const float w = exp2_fraction(f) * bit_cast<float>((127 + 23 - int32_t(d)) << 23);
-  const int32_t high = int32_t(w);
-  return {high, int32_t((w - float(high)) * 0x1p17f)};
+  return exp2_fraction(f) * bit_cast<float>((127 + 23 - int32_t(d)) << 23);
 }
+
+// token_mass in two parts, mass = high * 2^17 + low, so that 32-bit lanes hold the sums of 256
+// tokens (256 * (2^24 - 1) < 2^32) and nothing has to be widened on the way.
+struct SplitMass {
+  int32_t high, low;
+  explicit SplitMass(float share)
+      : high(int32_t(share)), low(int32_t((share - float(high)) * 0x1p17f)) {}
+};
 
 // Over the tokens where `keep(i)` is 1 and not 0 (a condition would be a branch, and the loop no
 // longer vectorised).
@@ -43,7 +43,7 @@ inline uint64_t mass_where(const float* t, int n, float a, const Keep& keep) {
     uint32_t high = 0, low = 0;
 #pragma omp simd reduction(+ : high, low)
     for (int i = start; i < end; ++i) {
-      const SplitMass w = split_mass(t[i], a);
+      const SplitMass w(share_of(t[i], a));
       const uint32_t mask = 0u - uint32_t(keep(i));
       high += uint32_t(w.high) & mask;
       low += uint32_t(w.low) & mask;
@@ -79,13 +79,14 @@ inline void shares(const float* t, float a, Lanes* w) {
 
 constexpr int kStep = 16 * kSideBySide;
 
-// Reads whole steps: what follows the n tokens is -inf.
-template <bool kClean, class Add>
-inline void for_each_sixteen(const float* t, int n, float a, const Add& add) {
+// `use(i, w)` for each sixteen tokens from i on. Reads whole steps: what follows the n tokens is
+// -inf.
+template <bool kClean, class Use>
+inline void for_each_share(const float* t, int n, float a, const Use& use) {
   Lanes w[kSideBySide];
   for (int i = 0; i < n; i += kStep) {
     shares<kClean>(t + i, a, w);
-    for (int u = 0; u < kSideBySide; ++u) add(i + 16 * u, LaneMasses(w[u]));
+    for (int u = 0; u < kSideBySide; ++u) use(i + 16 * u, w[u]);
   }
 }
 #endif
@@ -97,8 +98,8 @@ inline uint64_t mass_of(const float* t, int n, float a, bool clean) {
 #ifdef EFT_LANES
   if (is_near(a)) {
     LaneSum sum;
-    const auto add = [&](int, const LaneMasses& m) { sum.add(m); };
-    clean ? for_each_sixteen<true>(t, n, a, add) : for_each_sixteen<false>(t, n, a, add);
+    const auto add = [&](int, Lanes w) { sum.add(LaneMasses(w)); };
+    clean ? for_each_share<true>(t, n, a, add) : for_each_share<false>(t, n, a, add);
     return sum.total();
   }
 #endif
@@ -106,15 +107,18 @@ inline uint64_t mass_of(const float* t, int n, float a, bool clean) {
   return mass_where(t, n, a, [](int) { return 1; });
 }
 
-// Of those with t > cut, or t = cut and i <= last.
+// Of those with t > cut, or t = cut and i <= last. `padded`: what follows the n tokens is -inf.
+template <bool kPadded = true>
 inline uint64_t mass_within(const float* t, int n, float a, float cut, int last) {
 #ifdef EFT_LANES
   if (is_near(a)) {
     LaneSum sum;
     const Lanes limit = splat(cut);
-    for_each_sixteen<false>(t, n, a, [&](int i, const LaneMasses& m) {
+    for_each_share<false>(t, n, a, [&](int i, Lanes w) {
       const Lanes x = load(t + i);
-      sum.add(m, or_(above(x, limit), and_(equal(x, limit), first_lanes(last + 1 - i))));
+      const LaneMask tied = and_(equal(x, limit), first_lanes(last + 1 - i));
+      const LaneMask inside = or_(above(x, limit), tied);
+      sum.add(LaneMasses(w), kPadded ? inside : and_(inside, first_lanes(n - i)));
     });
     return sum.total();
   }
@@ -123,23 +127,25 @@ inline uint64_t mass_within(const float* t, int n, float a, float cut, int last)
                     [=](int i) { return int(t[i] > cut) | (int(t[i] == cut) & int(i <= last)); });
 }
 
-// sums[j] = the mass of those with t > cuts[j].
-inline void masses_above(const float* t, int n, float a, const float* cuts, uint64_t* sums) {
+// Of those with t > cut, at two references; `near` is not below `far`.
+struct TwoMasses {
+  uint64_t at_far, at_near;
+};
+inline TwoMasses masses_above(const float* t, int n, float far, float near, float cut) {
 #ifdef EFT_LANES
-  if (is_near(a)) {
-    LaneSum sum[kCuts];
-    for_each_sixteen<false>(t, n, a, [&](int i, const LaneMasses& m) {
-      const Lanes x = load(t + i);
-      for (int j = 0; j < kCuts; ++j) sum[j].add(m, above(x, splat(cuts[j])));
+  if (is_near(far) && is_near(near)) {
+    LaneSum at_far, at_near;
+    const Lanes limit = splat(cut), nearer = splat(exp2f(far - near));
+    for_each_share<false>(t, n, far, [&](int i, Lanes w) {
+      const LaneMask inside = above(load(t + i), limit);
+      at_far.add(LaneMasses(w), inside);
+      if (near != far) at_near.add(LaneMasses(mul(w, nearer)), inside);
     });
-    for (int j = 0; j < kCuts; ++j) sums[j] = sum[j].total();
-    return;
+    return {at_far.total(), near == far ? at_far.total() : at_near.total()};
   }
 #endif
-  for (int j = 0; j < kCuts; ++j) {
-    const float cut = cuts[j];
-    sums[j] = mass_where(t, n, a, [=](int i) { return int(t[i] > cut); });
-  }
+  const auto keep = [=](int i) { return int(t[i] > cut); };
+  return {mass_where(t, n, far, keep), mass_where(t, n, near, keep)};
 }
 
 }  // namespace

@@ -10,11 +10,11 @@ namespace eft {
 namespace {
 
 Survivors filter(const RowOptions& o, Row& row, Scratch& scratch) {
-  Survivors s{Limit{}, scratch.candidates()};
-  if (o.top_k > 0) keep_top_k(row, o.top_k, scratch.values(), s);
+  Survivors s{Limit{}, scratch.picked()};
+  if (o.top_k > 0) keep_top_k(row, o.top_k, scratch.maxima(), s);
   if (o.top_p < kWhole) {
     if (o.top_k > 0) survivor_masses(s, row);
-    keep_top_p(row, o.top_p, scratch.sums(), s);
+    keep_top_p(row, o.top_p, scratch.above(), s);
   }
   keep_min_p(row, o.min_p_offset, s);
   return s;
