@@ -184,7 +184,8 @@ inline int32_t order_of(float t) {
 inline float from_order(int32_t order) {
   return bit_cast<float>(order ^ (order >> 31 & 0x7fffffff));
 }
-inline float next_below(float t) { return from_order(order_of(t) - 1); }
+// Below both zeros, for one of them.
+inline float next_below(float t) { return from_order((t == 0.0f ? -1 : order_of(t)) - 1); }
 
 // measure(t > low) = at_low >= goal > above = measure(t > high).
 struct Bracket {
