@@ -169,6 +169,7 @@ def test_sequences_without_a_copy():
         ([whole[0][1:2], whole[1][1:2], whole[2][1:2]], ids[1:2]),
         ([x[:, :, :400] for x in whole], ids % 400),
         ([x.transpose(0, 1) for x in whole], ids.T),
+        ([x[:, 2:3] for x in whole], ids[:, 2:3]),
     ):
         got = fused_score(*logits, targets, beta=0.5, num_top=2, num_changed=2)
         flat = [x.reshape(-1, x.shape[-1]) for x in logits]
