@@ -12,6 +12,7 @@ from transformers import DynamicCache
 
 from eft_ext.decoding.cache import SLACK, StaticLayer
 from eft_ext.decoding.forward import Forward
+from eft_ext.decoding.recorded import Recorded
 from eft_ext.decoding.support import forward_parameters, learned_positions, unsupported
 
 BUCKET = 64  # attention reads a multiple of this many slots, so that a loop meets few shapes
@@ -25,7 +26,8 @@ class Feeder:
         logits = feeder.feed(tokens)              # tokens [rows, n] -> [rows, n, vocab]
         feeder.rollback(feeder.lengths - 2)       # forgets each row's last two tokens
 
-    Nothing but `prefill` and `admit` waits for the device. The model is not changed.
+    Nothing but `prefill` and `admit` waits for the device. The model is not changed. Logits may be inference tensors:
+    read them, or clone them before changing them in place.
 
     Args:
         model: a causal language model of transformers for which `unsupported(model)` is None.
@@ -60,7 +62,7 @@ class Feeder:
         self._wanted = capacity
         windows = [getattr(layer, "sliding_window", None) for layer in DynamicCache(config=self._config).layers]
         self._layers = [StaticLayer(window) for window in windows]
-        self._forward = Forward(model, windows)
+        self._forward = Recorded(Forward(model, windows))
         self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in forward_parameters(model) else {}
         self._limit = learned_positions(model)
         self._longest = 0  # no row is longer; known without asking the device
@@ -71,14 +73,19 @@ class Feeder:
         """An upper bound of `lengths`, on the host."""
         return self._longest
 
+    @property
+    def plain_because(self) -> str | None:
+        """Why the forward pass is not recorded, the end of a sentence; None where it is, or will be."""
+        return self._forward.reason
+
     @torch.no_grad()
     def prefill(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
         """Starts anew with prompts [rows, length], padded on the left where `mask` (same shape) is 0.
 
         Returns the logits after each prompt, [rows, vocab].
         """
-        logits, stock, lengths, longest = self._read(ids, mask)
-        self._longest = longest
+        logits, stock, lengths, self._longest = self._read(ids, mask)
+        longest = self._longest
         self._capacity = round_up(max(longest + 1, self._wanted))
         self.lengths = lengths
         for mine, theirs in zip(self._layers, stock.layers, strict=True):
@@ -152,6 +159,7 @@ class Feeder:
             longest = int(lengths.max())
         else:
             mask = None
+        self._check(longest)
         stock = DynamicCache(config=self._config)
         with self._switch():
             out = self.model(
@@ -167,17 +175,20 @@ class Feeder:
 
     def _reserve(self, tokens: int) -> None:
         """Room for that many tokens in every row."""
-        if self._limit is not None and tokens > self._limit:
-            raise ValueError(
-                f"{self.name}: the sequence needs {tokens} positions, but this model has a "
-                f"table of {self._limit}; shorten the prompt or lower max_new_tokens"
-            )
+        self._check(tokens)
         if tokens <= self._capacity:
             return
         self._capacity = round_up(max(tokens, 2 * self._capacity))
         for layer in self._layers:
             layer.grow(self._capacity)
         self._place()
+
+    def _check(self, tokens: int) -> None:
+        if self._limit is not None and tokens > self._limit:
+            raise ValueError(
+                f"{self.name}: the sequence needs {tokens} positions, but this model has a "
+                f"table of {self._limit}; shorten the prompt or lower max_new_tokens"
+            )
 
     def _place(self) -> None:
         """First slots and column numbers, which change with rows and sizes only."""
