@@ -35,15 +35,9 @@ class Feeder:
         capacity: tokens a row is expected to grow to, prompt included; more are made room for when they come.
         switch: enters the state in which the model is run, such as an adapter being off.
 
-    Attributes:
-        lengths: tokens that each row holds, int64 [rows] on the model's device. Yours to read; changed by `feed`
-            (in place) and `rollback`.
-
     Raises:
         ValueError: the model cannot be decoded from static caches.
     """
-
-    lengths: Tensor
 
     def __init__(
         self,
@@ -67,6 +61,12 @@ class Feeder:
         self._limit = learned_positions(model)
         self._longest = 0  # no row is longer; known without asking the device
         self._capacity = 0
+        self._arguments: tuple[Any, tuple[Any, ...]] = ((), ())
+
+    @property
+    def lengths(self) -> Tensor:
+        """Tokens that each row holds, int64 [rows] on the model's device; `feed` changes it in place."""
+        return self._lengths[: self._rows]
 
     @property
     def longest(self) -> int:
@@ -87,7 +87,7 @@ class Feeder:
         logits, stock, lengths, self._longest = self._read(ids, mask)
         longest = self._longest
         self._capacity = round_up(max(longest + 1, self._wanted))
-        self.lengths = lengths
+        self._lengths, self._rows = lengths, ids.shape[0]
         for mine, theirs in zip(self._layers, stock.layers, strict=True):
             mine.keys = mine.values = None
             mine.load(None, ids.shape[0], self._capacity, theirs, lengths)
@@ -105,12 +105,15 @@ class Feeder:
         self._longest = max(self._longest, longest)
         self.lengths[rows.to(self.lengths.device)] = lengths
         for mine, theirs in zip(self._layers, stock.layers, strict=True):
-            mine.load(rows, self.lengths.shape[0], self._capacity, theirs, lengths)
+            mine.load(rows, self._lengths.shape[0], self._capacity, theirs, lengths)
         return logits
 
     @torch.no_grad()
-    def feed(self, tokens: Tensor) -> Tensor:
+    def feed(self, tokens: Tensor, advance: Tensor | None = None) -> Tensor:
         """Appends `tokens` [rows, n]; returns the logits after each, [rows, n, vocab].
+
+        Args:
+            advance: tokens by which each row really grows, [rows] up to n; all n where it is not given.
 
         Raises ValueError where a row would outgrow a table of learned positions, or n is above 64 and the model
         has sliding windows.
@@ -118,13 +121,26 @@ class Feeder:
         n = tokens.shape[1]
         if n > SLACK and any(layer.window for layer in self._layers):
             raise ValueError(f"tokens: expected at most {SLACK} at a time for a sliding window, got {n}")
-        self._reserve(self._longest + n)
+        self.reserve(n)
         self._longest += n
-        tokens = tokens.to(self.lengths.device, non_blocking=True)
+        return self.run(tokens, n if advance is None else advance)
+
+    def reserve(self, n: int) -> None:
+        """Makes room for `n` more tokens in every row, so that `run` allocates no storage."""
+        self._reserve(self._longest + n)
+
+    def run(self, tokens: Tensor, advance: Tensor | int) -> Tensor:
+        """`feed` without what happens on the host: what a graph captures, after `reserve`."""
+        lengths = self.lengths
+        tokens = tokens.to(lengths.device, non_blocking=True)
         with self._switch():
-            logits = self._forward(tokens, self.lengths, *self._inputs())
-        self.lengths += n
+            logits = self._forward(tokens, lengths, *self._inputs())
+        lengths.add_(advance)
         return logits
+
+    def replayed(self, n: int) -> None:
+        """Tells the host that a graph with a `run` of `n` tokens has been replayed."""
+        self._longest += n
 
     def rollback(self, lengths: Tensor, longest: int | None = None) -> None:
         """Forgets all but the first `lengths` [rows] tokens of each row.
@@ -138,12 +154,15 @@ class Feeder:
         if longest is not None:
             self._longest = longest
 
-    def keep(self, rows: Tensor) -> None:
-        """Goes on with these rows only (indices into the present ones)."""
-        self.lengths = self.lengths[rows.to(self.lengths.device)]
-        for layer in self._layers:
-            layer.keep(rows)
-        self._place()
+    def keep(self, rows: list[int]) -> None:
+        """Goes on with these rows only (indices into the present ones), in this order, within the same storage."""
+        moved = [(row, place) for place, row in enumerate(rows) if row != place]
+        if moved:
+            source, target = torch.tensor(moved, device="cpu").T
+            self._lengths[target.to(self._lengths.device)] = self._lengths[source.to(self._lengths.device)]
+            for layer in self._layers:
+                layer.move(source, target)
+        self._rows = len(rows)
 
     def _read(self, ids: Tensor, mask: Tensor | None) -> tuple[Tensor, Any, Tensor, int]:
         """Logits, stock cache and lengths of prompts, read as transformers reads them."""
@@ -191,18 +210,28 @@ class Feeder:
             )
 
     def _place(self) -> None:
-        """First slots and column numbers, which change with rows and sizes only."""
-        device, rows = self.lengths.device, self.lengths.shape[0]
+        """First slots and column numbers, which change with sizes only."""
+        device, rows = self._lengths.device, self._lengths.shape[0]
         full = next((layer.size for layer in self._layers if layer.window is None), 0)
         ring = next((layer.size for layer in self._layers if layer.window is not None), 0)
         row = torch.arange(rows, device=device)[:, None]
         self._bases = (row * full, row * ring)
         self._columns = (torch.arange(full, device=device), torch.arange(ring, device=device))
+        self._arguments = ((), ())
+
+    @property
+    def bound(self) -> int:
+        """Slots of a full layer that attention reads now."""
+        return min(self._columns[0].shape[0], round_up(self._longest))
 
     def _inputs(self) -> tuple[Any, ...]:
-        bound = min(self._columns[0].shape[0], round_up(self._longest))
-        columns = (self._columns[0][:bound], self._columns[1])
-        return (self._bases, columns, *(x for layer in self._layers for x in (layer.keys, layer.values)))
+        """What `Forward` takes beside tokens and lengths: made anew where rows, sizes or the bound have changed."""
+        rows, bound = self._rows, self.bound
+        if self._arguments[0] != (rows, bound):
+            stored = [x[:rows] for layer in self._layers for x in (layer.keys, layer.values)]
+            bases = tuple(base[:rows] for base in self._bases)
+            self._arguments = (rows, bound), (bases, (self._columns[0][:bound], self._columns[1]), *stored)
+        return self._arguments[1]
 
 
 def round_up(tokens: int) -> int:

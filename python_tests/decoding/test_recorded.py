@@ -31,7 +31,7 @@ def test_logits_are_equal_bit_for_bit(family, model_of, ragged, monkeypatch):
         monkeypatch.setattr(recorded, "AFTER", after)
         feeder = Feeder(model_of(family, 7))
         got = [greedy(feeder, feeder.prefill(*ragged), 60)]
-        feeder.keep(torch.tensor([2, 0]))
+        feeder.keep([2, 0])
         got += [greedy(feeder, got[0][-1][[2, 0]], 5), feeder.feed(torch.tensor([[5, 6, 7], [8, 9, 10]]))]
         assert feeder.plain_because is None
         both.append(got)
