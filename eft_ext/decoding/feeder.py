@@ -35,6 +35,9 @@ class Feeder:
         capacity: tokens a row is expected to grow to, prompt included; more are made room for when they come.
         switch: enters the state in which the model is run, such as an adapter being off.
 
+    Attributes:
+        prompt_lengths: tokens of each row of the last prompts that were read.
+
     Raises:
         ValueError: the model cannot be decoded from static caches.
     """
@@ -138,9 +141,9 @@ class Feeder:
         lengths.add_(advance)
         return logits
 
-    def replayed(self, n: int) -> None:
-        """Tells the host that a graph with a `run` of `n` tokens has been replayed."""
-        self._longest += n
+    def expect(self, longest: int) -> None:
+        """Tells the host what the longest row holds: after a `run`, or when longer ones have ended."""
+        self._longest = longest
 
     def rollback(self, lengths: Tensor, longest: int | None = None) -> None:
         """Forgets all but the first `lengths` [rows] tokens of each row.
@@ -167,6 +170,7 @@ class Feeder:
     def _read(self, ids: Tensor, mask: Tensor | None) -> tuple[Tensor, Any, Tensor, int]:
         """Logits, stock cache and lengths of prompts, read as transformers reads them."""
         device = self.model.get_input_embeddings().weight.device
+        self.prompt_lengths = [ids.shape[1]] * ids.shape[0]
         ids = ids.to(device)
         rows, length = ids.shape
         positions = torch.arange(length, device=device).expand(rows, length)
@@ -175,7 +179,8 @@ class Feeder:
         if mask is not None and not bool((mask == 1).all()):
             mask = mask.to(device, torch.long)
             positions, lengths = (mask.cumsum(-1) - 1).clamp(min=0), mask.sum(-1)
-            longest = int(lengths.max())
+            self.prompt_lengths = lengths.tolist()
+            longest = max(self.prompt_lengths)
         else:
             mask = None
         self._check(longest)
