@@ -112,6 +112,7 @@ class Engine:
             known.clear()
         logits = [feeder.prefill(*prompt) for feeder, prompt in zip(self.feeders, prompts, strict=True)]
         self.state = State(len(jobs), self._ends, self.ahead + 2, logits[0].device)
+        self.state.attach([feeder.stored_lengths for feeder in self.feeders])
         self._readback = Readback(self.state.ring)
         self._slots = [None] * len(jobs)
         self._begin(list(range(len(jobs))), jobs, logits)
@@ -131,7 +132,7 @@ class Engine:
     def step(self) -> None:
         """All models, one draw, and the tail: what a graph captures."""
         state = self.state
-        logits = [feeder.run(state.tokens, state.alive.to(feeder.lengths.device))[:, -1] for feeder in self.feeders]
+        logits = [feeder.run(state.tokens)[:, -1] for feeder in self.feeders]
         self._logits = together(logits, state.device), []
         self.draw(self._logits[0], state.seeds, state.steps, state.drawn)
         state.tail()
@@ -143,7 +144,7 @@ class Engine:
             InvalidRow: naming the job.
         """
         while self._pending or self._needed():
-            with torch.no_grad():
+            with torch.inference_mode():
                 self._launch()
             yield self._read()
 
@@ -239,9 +240,10 @@ class Engine:
             drawn = torch.empty_like(state.drawn[rows])
             self.draw(given, state.seeds[rows], state.steps[rows], drawn, rows)
             state.drawn[rows] = drawn
-        state.tail()
+        state.tail(fed=False)
         state.alive += others
-        self._sent([job if job in jobs else None for job in self._slots])
+        new = {job.number for job in jobs}
+        self._sent([job if job is not None and job.number in new else None for job in self._slots])
         self._expect()
 
 
