@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from transformers.generation import GenerateDecoderOnlyOutput
 from transformers.generation.streamers import BaseStreamer
 
 from eft_ext.hf.arguments import add_ends, add_stop_strings, encode_all
+from eft_ext.hf.batch import as_completed
 from eft_ext.hf.decoder import decode
 from eft_ext.hf.members import members
 from eft_ext.hf.mixture import Mixture
@@ -189,12 +190,19 @@ class EmulatedModel:
 
         Takes what `generate` takes; `inputs` may be left out. No model is run.
         """
-        given = {name: kwargs.pop(name, None) for name in ("prompts", "tokenizer", "streamer", "seed", "tier")}
-        weights = (kwargs.pop("beta", None), kwargs.pop("scale", None), kwargs.pop("conservative_top_p", None))
-        if inputs is None and given["prompts"] is None and "input_ids" not in kwargs:
+        if inputs is None and kwargs.get("prompts") is None and "input_ids" not in kwargs:
             inputs = [[0]]
-        found: DecodePlan = self._generate(inputs, generation_config, kwargs, weights=weights, only_plan=True, **given)
+        found: DecodePlan = self.decode_as(inputs, {"generation_config": generation_config, **kwargs}, only_plan=True)
         return found
+
+    def decode_as(self, inputs: Any, kwargs: dict[str, Any], **options: Any) -> Any:
+        """What `decode` returns with `options` for the arguments of `generate`."""
+        names = ("prompts", "tokenizer", "streamer", "seed", "tier")
+        given = {name: kwargs.get(name) for name in names}
+        weights = (kwargs.get("beta"), kwargs.get("scale"), kwargs.get("conservative_top_p"))
+        taken = (*names, "beta", "scale", "conservative_top_p", "generation_config")
+        rest = {name: value for name, value in kwargs.items() if name not in taken}
+        return self._generate(inputs, kwargs.get("generation_config"), rest, weights=weights, **given, **options)
 
     def _generate(
         self,
@@ -233,6 +241,38 @@ class EmulatedModel:
                 custom_generate=emulated,
                 **kwargs,
             )
+
+    def generate_batch(self, inputs: Any = None, *, batch_size: int = 8, **kwargs: Any) -> list[list[int]]:
+        """The new tokens of any number of prompts, in a batch that is kept full: as rows end, others follow.
+
+        Args:
+            inputs, kwargs: as for `generate`, and for `generate_as_completed`, whose results these are, in the
+                order of the prompts.
+        """
+        results = self.generate_as_completed(inputs, batch_size=batch_size, **kwargs)
+        return [tokens for _, tokens in sorted(results)]
+
+    def generate_as_completed(
+        self, inputs: Any = None, *, batch_size: int = 8, progress: bool | None = None, **kwargs: Any
+    ) -> Iterator[tuple[int, list[int]]]:
+        """Generates for any number of prompts in a batch that is kept full, and yields rows as they end.
+
+        Every row gets exactly the tokens that `generate` gives it alone with its own seed (`seed=[...]`; of one
+        number, `eft_ext.hf.seeds.row_seeds` makes them), as far as the models' arithmetic does not depend on the batch.
+
+        Args:
+            inputs, kwargs: as for `generate`, except streamers and num_return_sequences. What has to look at
+                every step (processors, other criteria, models without static caches) makes it one row at a time.
+            batch_size: rows at once.
+            progress: whether a bar is shown on stderr; None shows it where that is a terminal.
+
+        Yields:
+            (number of the prompt, its new tokens up to and with the one that ended it).
+
+        Raises:
+            ValueError, TypeError, RuntimeError: as `generate` does.
+        """
+        return as_completed(self, inputs, batch_size, progress, kwargs)
 
     def generate_text(self, inputs: Any = None, **kwargs: Any) -> list[str]:
         """`generate`, returning the new text of each row (the prompt left out, special tokens skipped)."""
