@@ -8,6 +8,8 @@
 #include <vector>
 
 #include "eft.h"
+#include "python/check.h"
+#include "python/loop.h"
 
 namespace py = pybind11;
 
@@ -35,20 +37,7 @@ eft_integer integer(const Integer& i) {
   return {at<const int64_t>(std::get<1>(i)), std::get<0>(i)};
 }
 
-void check(int code) {
-  if (code == EFT_OK) return;
-  const std::string message = eft_last_error();
-  if (code == EFT_BAD_ARGUMENT) throw py::value_error(message);
-  if (code == EFT_UNSUPPORTED) {
-    PyErr_SetString(PyExc_NotImplementedError, message.c_str());
-    throw py::error_already_set();
-  }
-  if (code == EFT_NO_MEMORY) {
-    PyErr_SetString(PyExc_MemoryError, message.c_str());
-    throw py::error_already_set();
-  }
-  throw std::runtime_error(message);
-}
+using eft::check;
 
 eft_step mixture(int64_t num_rows, int64_t vocab_size, const std::vector<Logits>& logits,
                  const std::vector<Real>& weights, const Strided& bias, const Strided& allowed,
@@ -89,18 +78,29 @@ struct Prepared {
   void run_next(int isa, Address tokens, int64_t seed, int64_t position,
                 const py::args& logits) const {
     eft_step next = step;
+    replace(next, logits);
+    next.seed = {nullptr, seed};
+    next.position = {nullptr, position};
+    launch(next, Address(isa), tokens);
+  }
+
+  // The same with the seeds and positions that it was prepared with, which stay where they are.
+  void run_logits(Address isa_or_stream, Address tokens, const py::args& logits) const {
+    eft_step next = step;
+    replace(next, logits);
+    launch(next, isa_or_stream, tokens);
+  }
+
+ private:
+  static void replace(eft_step& next, const py::args& logits) {
     if (logits.size() != size_t(next.num_models)) {
       throw py::value_error("logits: expected one address for each model");
     }
     for (size_t k = 0; k < logits.size(); ++k) {
       next.logits[k].data = at<const void>(logits[k].cast<Address>());
     }
-    next.seed = {nullptr, seed};
-    next.position = {nullptr, position};
-    launch(next, Address(isa), tokens);
   }
 
- private:
   void launch(eft_step s, Address isa_or_stream, Address tokens) const {
     s.tokens = at<int64_t>(tokens);
     int code;
@@ -190,7 +190,9 @@ void score(int isa, int64_t num_rows, int64_t vocab_size, const std::vector<Logi
 PYBIND11_MODULE(_native, m) {
   py::class_<Prepared>(m, "Prepared")
       .def("run", &Prepared::run)
-      .def("run_next", &Prepared::run_next);
+      .def("run_next", &Prepared::run_next)
+      .def("run_logits", &Prepared::run_logits);
+  eft::bind_loop(m);
   m.def("prepare", &prepare);
   m.def("combine", &combine);
   m.def("score", &score);

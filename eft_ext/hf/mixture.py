@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from eft_ext.ops import combine, fused_step
+from eft_ext.ops.prepared import PreparedStep
 
 Scalar = float | Tensor  # one value, or one per row
 
@@ -58,7 +59,7 @@ class Mixture:
         """The options of the rows on the device of the logits."""
         return self._map(lambda option: option.to(device))
 
-    def keep(self, rows: Tensor) -> Mixture:
+    def keep(self, rows: Tensor | slice) -> Mixture:
         """The options of these rows only."""
         return self._map(lambda option: option[rows])
 
@@ -81,6 +82,12 @@ class Mixture:
         if self.scale is None:
             return fused_step(*logits, beta=self.beta, **options)
         return fused_step(*logits, scale=self.scale, conservative_top_p=self.conservative_top_p, **options)
+
+    def prepare(self, **options: Any) -> PreparedStep:
+        """`sample` for a loop whose options stay where they are."""
+        if self.scale is None:
+            return PreparedStep(beta=self.beta, **options)
+        return PreparedStep(scale=self.scale, conservative_top_p=self.conservative_top_p, **options)
 
     def combine(self, logits: Sequence[Tensor]) -> Tensor:
         """The mixture's own logits, fp32 [rows, vocab_size]; excluded tokens are −inf."""

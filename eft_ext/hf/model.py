@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,12 +13,14 @@ from transformers.generation import GenerateDecoderOnlyOutput
 from transformers.generation.streamers import BaseStreamer
 
 from eft_ext.hf.arguments import add_ends, add_stop_strings, encode_all
+from eft_ext.hf.batch import as_completed
 from eft_ext.hf.decoder import decode
 from eft_ext.hf.members import members
 from eft_ext.hf.mixture import Mixture
 from eft_ext.hf.seeds import Seed
 from eft_ext.hf.streaming import ended_by_errors
 from eft_ext.hf.support import reject_arguments
+from eft_ext.hf.tiers import DecodePlan
 from eft_ext.hf.vocabulary import check_widths, warn_softcaps
 
 if TYPE_CHECKING:
@@ -134,6 +136,7 @@ class EmulatedModel:
         seed: Seed | None = None,
         streamer: BaseStreamer | None = None,
         tokenizer: Any = None,
+        tier: int | None = None,
         **kwargs: Any,
     ) -> Tensor | GenerateDecoderOnlyOutput:
         """Generate as `transformers` does, from the mixture.
@@ -156,6 +159,7 @@ class EmulatedModel:
                 gives the same tokens in any batch and slot. None: `torch.manual_seed` governs.
             streamer: as in transformers, for one row.
             tokenizer: for `stop_strings`; the model's own otherwise.
+            tier: no way of decoding above this one (see `plan`); the tokens do not depend on it.
 
         Returns:
             The large model's prompt and the new tokens, int64 [rows · num_return_sequences, length]; a
@@ -167,9 +171,57 @@ class EmulatedModel:
             ValueError, TypeError: an argument that is not supported or does not fit, named.
             RuntimeError: NaN or +inf in a row's logits, with the row's number.
         """
+        result: Tensor | GenerateDecoderOnlyOutput = self._generate(
+            inputs,
+            generation_config,
+            kwargs,
+            prompts=prompts,
+            weights=(beta, scale, conservative_top_p),
+            tokenizer=tokenizer,
+            streamer=streamer,
+            seed=seed,
+            tier=tier,
+        )
+        return result
+
+    def plan(self, inputs: Any = None, generation_config: GenerationConfig | None = None, **kwargs: Any) -> DecodePlan:
+        """How `generate` would decode with these arguments, and why not faster: print it.
+
+            tier 2: static caches, the host behind the device
+              large: LlamaForCausalLM on a static cache
+              ...
+
+        Takes what `generate` takes; `inputs` may be left out. No model is run.
+        """
+        if inputs is None and kwargs.get("prompts") is None and "input_ids" not in kwargs:
+            inputs = [[0]]
+        found: DecodePlan = self.decode_as(inputs, {"generation_config": generation_config, **kwargs}, only_plan=True)
+        return found
+
+    def decode_as(self, inputs: Any, kwargs: dict[str, Any], **options: Any) -> Any:
+        """What `decode` returns with `options` for the arguments of `generate`."""
+        names = ("prompts", "tokenizer", "streamer", "seed", "tier")
+        given = {name: kwargs.get(name) for name in names}
+        weights = (kwargs.get("beta"), kwargs.get("scale"), kwargs.get("conservative_top_p"))
+        taken = (*names, "beta", "scale", "conservative_top_p", "generation_config")
+        rest = {name: value for name, value in kwargs.items() if name not in taken}
+        return self._generate(inputs, kwargs.get("generation_config"), rest, weights=weights, **given, **options)
+
+    def _generate(
+        self,
+        inputs: Any,
+        generation_config: GenerationConfig | None,
+        kwargs: dict[str, Any],
+        *,
+        prompts: Mapping[str, Any] | None,
+        weights: tuple[Any, Any, Any],
+        tokenizer: Any,
+        streamer: BaseStreamer | None,
+        **options: Any,
+    ) -> Any:
         with ended_by_errors(streamer):
             reject_arguments(kwargs)
-            mixture = Mixture.choose(self.mixture, beta, scale, conservative_top_p)
+            mixture = Mixture.choose(self.mixture, *weights)
             tokenizer = tokenizer if tokenizer is not None else self.tokenizer
             encoded = encode_all(inputs, prompts, tokenizer, kwargs)
             large = encoded.pop("large")
@@ -183,13 +235,47 @@ class EmulatedModel:
             # transformers reads this signature: an option named in it would be taken out of kwargs.
             def emulated(model: Any, input_ids: Tensor, **prepared: Any) -> Any:
                 return decode(
-                    self.members, mixture, input_ids, prompts=encoded, seed=seed, streamer=streamer, **prepared
+                    self.members, mixture, input_ids, prompts=encoded, streamer=streamer, **options, **prepared
                 )
 
-            result: Tensor | GenerateDecoderOnlyOutput = self.large.generate(
-                generation_config=config, streamer=streamer, custom_generate=emulated, **kwargs
+            return self.large.generate(
+                generation_config=config,
+                streamer=streamer,
+                custom_generate=emulated,
+                **kwargs,
             )
-            return result
+
+    def generate_batch(self, inputs: Any = None, *, batch_size: int = 8, **kwargs: Any) -> list[list[int]]:
+        """The new tokens of any number of prompts, in a batch that is kept full: as rows end, others follow.
+
+        Args:
+            inputs, kwargs: as for `generate`, and for `generate_as_completed`, whose results these are, in the
+                order of the prompts.
+        """
+        results = self.generate_as_completed(inputs, batch_size=batch_size, **kwargs)
+        return [tokens for _, tokens in sorted(results)]
+
+    def generate_as_completed(
+        self, inputs: Any = None, *, batch_size: int = 8, progress: bool | None = None, **kwargs: Any
+    ) -> Iterator[tuple[int, list[int]]]:
+        """Generates for any number of prompts in a batch that is kept full, and yields rows as they end.
+
+        Every row gets exactly the tokens that `generate` gives it alone with its own seed (`seed=[...]`; of one
+        number, `eft_ext.hf.seeds.row_seeds` makes them), as far as the models' arithmetic does not depend on the batch.
+
+        Args:
+            inputs, kwargs: as for `generate`, except streamers and num_return_sequences. What has to look at
+                every step (processors, other criteria, models without static caches) makes it one row at a time.
+            batch_size: rows at once.
+            progress: whether a bar is shown on stderr; None shows it where that is a terminal.
+
+        Yields:
+            (number of the prompt, its new tokens up to and with the one that ended it).
+
+        Raises:
+            ValueError, TypeError, RuntimeError: as `generate` does.
+        """
+        return as_completed(self, inputs, batch_size, progress, kwargs)
 
     def generate_text(self, inputs: Any = None, **kwargs: Any) -> list[str]:
         """`generate`, returning the new text of each row (the prompt left out, special tokens skipped)."""

@@ -1,0 +1,141 @@
+"""A generation without anything of Python's in its steps: prompts go to the engine, tokens come back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import MaxLengthCriteria, MaxTimeCriteria, StoppingCriteriaList
+
+from eft_ext.decoding import Feeder
+from eft_ext.decoding.engine import Engine, InvalidRow, Job, News, Prompt
+from eft_ext.hf.draw import MixtureDraw
+from eft_ext.hf.members import AdapterSwitch, Member
+from eft_ext.hf.mixture import Mixture
+from eft_ext.hf.runner import checked
+
+FIRST = 1024  # new tokens that room is made for at once; more as they come
+
+
+def feeders(members: Sequence[Member], prompts: Sequence[Prompt], budget: int) -> list[Feeder]:
+    """One for each model, with room for its prompts and `budget` new tokens."""
+    return [
+        Feeder(
+            member.model,
+            name=member.name,
+            capacity=ids.shape[1] + min(budget, FIRST),
+            switch=AdapterSwitch(member),
+        )
+        for member, (ids, _) in zip(members, prompts, strict=True)
+    ]
+
+
+def budget_of(criteria: StoppingCriteriaList, length: int) -> int:
+    """New tokens that the criteria allow a prompt of `length`."""
+    limits = [c.max_length - length for c in criteria if isinstance(c, MaxLengthCriteria)]
+    return max(1, min(limits, default=2**40))
+
+
+def ends_of(criteria: StoppingCriteriaList) -> list[int]:
+    """Tokens that end a row."""
+    tokens = [c.eos_token_id for c in criteria if hasattr(c, "eos_token_id")]
+    return sorted({int(token) for given in tokens for token in given.reshape(-1).tolist()})
+
+
+def stream_rows(
+    members: Sequence[Member],
+    prompts: Sequence[Prompt],
+    mixture: Mixture,
+    options: dict[str, Any],
+    seeds: Tensor,
+    criteria: StoppingCriteriaList,
+    *,
+    ahead: int,
+    slots: int | None = None,
+) -> Iterator[list[News]]:
+    """What each step brings, a job being a row of the prompts.
+
+    Args:
+        prompts: ids and mask [rows, length] for each model, the large one's first.
+        mixture, options: what the fused step is called with.
+        seeds: key of each row.
+        criteria: lengths, end tokens and a time limit.
+        ahead: see `Engine`.
+        slots: rows of the batch; the others follow as rows end. All at once where it is not given.
+
+    Raises:
+        RuntimeError: a row's logits hold NaN or +inf, or every token is excluded; names the row and the models.
+    """
+    prompts = [checked(member, *prompt) for member, prompt in zip(members, prompts, strict=True)]
+    rows, budget = prompts[0][0].shape[0], budget_of(criteria, prompts[0][0].shape[1])
+    slots = min(rows, slots or rows)
+    limits = [c.initial_timestamp + c.max_time for c in criteria if isinstance(c, MaxTimeCriteria)]
+    jobs = [Job(row, seed, budget) for row, seed in enumerate(seeds.tolist())]
+    device = members[0].model.get_output_embeddings().weight.device
+    readers = feeders(members, prompts, budget)
+    engine = Engine(readers, MixtureDraw(mixture, options, slots, device), ends_of(criteria), ahead=ahead)
+    try:
+        engine.start(jobs[:slots], _some(prompts, 0, slots))
+        begun = slots
+        for news in engine.run():
+            yield news
+            if limits and time.time() > min(limits):
+                return
+            count = min(engine.free, rows - begun)
+            if count:
+                engine.admit(jobs[begun : begun + count], _some(prompts, begun, begun + count))
+                begun += count
+    except InvalidRow as error:
+        raise RuntimeError(_blame(error, members, prompts)) from error
+
+
+def _some(prompts: Sequence[Prompt], first: int, last: int) -> list[Prompt]:
+    """Rows `first` to `last` of the prompts, without the columns in which all of them are padded."""
+    some: list[Prompt] = []
+    for ids, mask in prompts:
+        if mask is None:
+            some.append((ids[first:last], None))
+            continue
+        kept = mask[first:last]
+        start = int((kept.sum(0) > 0).long().argmax())
+        some.append((ids[first:last, start:], kept[:, start:]))
+    return some
+
+
+def collect(
+    news_of_steps: Iterable[list[News]], rows: int, pad: int, emit: Callable[[Tensor], Any] | None = None
+) -> Tensor:
+    """All tokens [rows, new] on the CPU, rows that ended early filled with `pad`; `emit` gets each step's [rows]."""
+    tokens: list[list[int]] = [[] for _ in range(rows)]
+    for news in news_of_steps:
+        for job, token, _ in news:
+            tokens[job].append(token)
+        if emit is not None:
+            said = {job: token for job, token, _ in news}
+            emit(torch.tensor([said.get(row, pad) for row in range(rows)], device="cpu"))
+    longest = max(map(len, tokens))
+    return torch.tensor([row + [pad] * (longest - len(row)) for row in tokens], device="cpu")
+
+
+def _blame(error: InvalidRow, members: Sequence[Member], prompts: Sequence[Prompt]) -> str:
+    """Which models are to blame; reads the row once more where its logits are gone."""
+    bad = []
+    for k, (member, (ids, mask)) in enumerate(zip(members, prompts, strict=True)):
+        if error.logits is not None:
+            logits = error.logits[k]
+        else:
+            prompt = ids[error.job] if mask is None else ids[error.job][mask[error.job].bool()]
+            row = torch.cat([prompt, torch.tensor(error.tokens, dtype=prompt.dtype, device=prompt.device)])
+            logits = Feeder(member.model, name=member.name, switch=AdapterSwitch(member)).prefill(row[None])
+        if bool((logits.isnan() | (logits == torch.inf)).any()):
+            bad.append(member.name)
+    return blame(error.job, len(error.tokens), bad)
+
+
+def blame(row: int, step: int, bad: Sequence[str]) -> str:
+    """What is said of an invalid row, `bad` being the models whose logits are not finite."""
+    why = f"the logits of {' and '.join(bad)} hold NaN or +inf" if bad else "no token is left to choose from"
+    return f"row {row}, new token {step}: {why}"
