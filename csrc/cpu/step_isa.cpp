@@ -5,24 +5,11 @@
 #include "cpu/step_isa.h"
 
 #include "cpu/details.h"
+#include "cpu/filter.h"
+#include "cpu/verify.h"
 
 namespace eft {
 namespace {
-
-Survivors filter(const RowOptions& o, Row& row, Scratch& scratch) {
-  Survivors s{Limit{}, scratch.candidates()};
-  if (o.top_k > 0) keep_top_k(row, o.top_k, scratch.values(), s);
-  if (o.top_p < kWhole) {
-    if (o.top_k > 0) survivor_masses(s, row);
-    keep_top_p(row, o.top_p, scratch.sums(), s);
-  }
-  keep_min_p(row, o.min_p_offset, s);
-  return s;
-}
-
-bool unfiltered(const RowOptions& o) {
-  return o.top_k == 0 && o.top_p == kWhole && o.min_p_offset == -INFINITY;
-}
 
 bool wants_temperature_one(const eft_details& d) {
   return d.raw_logprobs || d.entropy || d.model_logprobs || d.num_top;
@@ -63,23 +50,6 @@ void sample_row(const eft_step& step, int64_t row, const RowOptions& o, const Mi
   if (wants_temperature_one(d)) temperature_one_details(step, row, mixture, token, work, scratch);
 }
 
-// Calls `use` with the row's mixture. False where the row's options or a model's logits are
-// invalid.
-template <class Use>
-bool with_mixture(const eft_step& step, int64_t row, const RowOptions& o, Scratch& scratch,
-                  const Use& use) {
-  if (!o.valid) return false;
-  if (!step.conservative || o.conservative_top_p == kWhole) {
-    use(Mixture{step, o, row, scratch.staging()});
-    return true;
-  }
-  ConservativeMixture mixture{step, o, row, scratch.staging(), nullptr, Limit{}, 0.0f};
-  Row defining = scratch.row(1, step.vocab_size);
-  if (!prepare(mixture, defining, scratch)) return false;
-  use(mixture);
-  return true;
-}
-
 void step_row(const eft_step& step, int64_t row, Scratch& scratch) {
   const RowOptions o = row_options(step, row);
   const bool ok = with_mixture(step, row, o, scratch, [&](const auto& mixture) {
@@ -103,6 +73,6 @@ void combine_row(const eft_step& step, int64_t row, Scratch& scratch, float* z) 
 }  // namespace
 
 extern const StepIsa EFT_ISA;
-const StepIsa EFT_ISA = {step_row, combine_row};
+const StepIsa EFT_ISA = {step_row, combine_row, verify_row};
 
 }  // namespace eft

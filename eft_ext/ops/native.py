@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eft_ext.ops.call import Mixture, Sampling
-from eft_ext.ops.details import StepDetails
+from eft_ext.ops.call import Drafted, Mixture, Sampling
+from eft_ext.ops.details import StepDetails, VerifyResult
 from eft_ext.ops.inputs import DTYPES, Integer, Real
 
 _native: Any = None
@@ -103,3 +103,28 @@ def step(mix: Mixture, draw: Sampling, tokens: Tensor, details: StepDetails | No
 def combine(mix: Mixture, z: Tensor) -> None:
     """Writes the mixture's logits, fp32 [B, V], on the CPU."""
     _native.combine(isa(), *_mixture(mix), z.data_ptr(), z.stride(0))
+
+
+def verify(mix: Mixture, draw: Sampling, drafted: Drafted, result: VerifyResult) -> None:
+    """Writes the result on the CPU. The logits of `mix` have a position axis, [B, k+1, V]."""
+    moved = mix.allowed is not None and mix.allowed.dim() == 3
+    first = mix._replace(
+        logits=tuple(x[:, 0] for x in mix.logits), allowed=mix.allowed[:, 0] if moved else mix.allowed
+    )
+    q = drafted.logits
+    _native.verify(
+        prepare(first, draw),
+        isa(),
+        [x.stride(1) for x in mix.logits],
+        mix.allowed.stride(1) if moved else 0,
+        drafted.drafts.data_ptr(),
+        drafted.drafts.shape[1],
+        _integer(drafted.lengths),
+        (0, 0, 2) if q is None else (q.data_ptr(), q.stride(0), DTYPES[q.dtype]),
+        0 if q is None else q.stride(1),
+        _real(drafted.temperature),
+        _integer(drafted.top_k),
+        _real(drafted.top_p),
+        _real(drafted.min_p),
+        *(x.data_ptr() for x in result),
+    )

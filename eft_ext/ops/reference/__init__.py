@@ -10,8 +10,10 @@ from eft_ext.ops.reference.distribution import distribution
 from eft_ext.ops.reference.mixture import combine
 from eft_ext.ops.reference.philox import philox4x32, random_bits, row_seed
 from eft_ext.ops.reference.step import step
+from eft_ext.ops.reference.verify import Filters, verify
 
 __all__ = [
+    "Filters",
     "combine",
     "distribution",
     "fma32",
@@ -20,4 +22,5 @@ __all__ = [
     "random_bits",
     "row_seed",
     "step",
+    "verify",
 ]
