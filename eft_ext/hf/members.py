@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,8 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
+
+from eft_ext.decoding.support import forward_parameters, learned_positions
 
 NAMES = ("large", "tuned", "base")
 _LOCKS: WeakKeyDictionary[nn.Module, Lock] = WeakKeyDictionary()  # one for each model that has adapters
@@ -44,23 +45,12 @@ class Member:
         return int(width if width is not None else self.config.vocab_size)
 
     def forward_parameters(self) -> set[str]:
-        """Names that the forward pass accepts (a PEFT model hides them behind **kwargs)."""
-        model = self.model.get_base_model() if is_peft(self.model) else self.model
-        return set(inspect.signature(model.forward).parameters)
+        """Names that the forward pass accepts."""
+        return forward_parameters(self.model)
 
     def learned_positions(self) -> int | None:
-        """Positions in a learned table, which must not be overrun; None for rotary and the like.
-
-        Tables of OPT's kind have `offset` rows more, which no position uses.
-        """
-        limit = getattr(self.config, "max_position_embeddings", None)
-        tokens = self.model.get_input_embeddings()
-        for module in self.model.modules():
-            if not isinstance(module, nn.Embedding) or module is tokens:
-                continue
-            if module.num_embeddings - getattr(module, "offset", 0) == limit:
-                return int(limit)
-        return None
+        """Positions in a learned table, which must not be overrun; None for rotary and the like."""
+        return learned_positions(self.model)
 
 
 def is_peft(model: Any) -> bool:

@@ -1,0 +1,198 @@
+"""One model decoding a ragged batch from static caches: the interface that loops and speculation are written on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from eft_ext.decoding.cache import SLACK, StaticLayer
+from eft_ext.decoding.forward import Forward
+from eft_ext.decoding.support import forward_parameters, learned_positions, unsupported
+
+BUCKET = 64  # attention reads a multiple of this many slots, so that a loop meets few shapes
+
+
+class Feeder:
+    """Reads prompts, then any number of tokens at a time, each row at its own position.
+
+        feeder = Feeder(model)
+        logits = feeder.prefill(ids, mask)        # [rows, vocab], after each prompt
+        logits = feeder.feed(tokens)              # tokens [rows, n] -> [rows, n, vocab]
+        feeder.rollback(feeder.lengths - 2)       # forgets each row's last two tokens
+
+    Nothing but `prefill` and `admit` waits for the device. The model is not changed.
+
+    Args:
+        model: a causal language model of transformers for which `unsupported(model)` is None.
+        name: for messages.
+        capacity: tokens a row is expected to grow to, prompt included; more are made room for when they come.
+        switch: enters the state in which the model is run, such as an adapter being off.
+
+    Attributes:
+        lengths: tokens that each row holds, int64 [rows] on the model's device. Yours to read; changed by `feed`
+            (in place) and `rollback`.
+
+    Raises:
+        ValueError: the model cannot be decoded from static caches.
+    """
+
+    lengths: Tensor
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        name: str = "model",
+        capacity: int = 0,
+        switch: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    ) -> None:
+        reason = unsupported(model)
+        if reason is not None:
+            raise ValueError(f"{name}: {type(model).__name__} {reason}")
+        self.model, self.name = model, name
+        self._config = model.config.get_text_config(decoder=True)
+        self._switch = switch
+        self._wanted = capacity
+        windows = [getattr(layer, "sliding_window", None) for layer in DynamicCache(config=self._config).layers]
+        self._layers = [StaticLayer(window) for window in windows]
+        self._forward = Forward(model, windows)
+        self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in forward_parameters(model) else {}
+        self._limit = learned_positions(model)
+        self._longest = 0  # no row is longer; known without asking the device
+        self._capacity = 0
+
+    @property
+    def longest(self) -> int:
+        """An upper bound of `lengths`, on the host."""
+        return self._longest
+
+    @torch.no_grad()
+    def prefill(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Starts anew with prompts [rows, length], padded on the left where `mask` (same shape) is 0.
+
+        Returns the logits after each prompt, [rows, vocab].
+        """
+        logits, stock, lengths, longest = self._read(ids, mask)
+        self._longest = longest
+        self._capacity = round_up(max(longest + 1, self._wanted))
+        self.lengths = lengths
+        for mine, theirs in zip(self._layers, stock.layers, strict=True):
+            mine.keys = mine.values = None
+            mine.load(None, ids.shape[0], self._capacity, theirs, lengths)
+        self._place()
+        return logits
+
+    @torch.no_grad()
+    def admit(self, rows: Tensor, ids: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Other prompts into `rows` (indices) of the batch, whose tokens are forgotten; the others are not touched.
+
+        Returns the logits after each of these prompts, [len(rows), vocab].
+        """
+        logits, stock, lengths, longest = self._read(ids, mask)
+        self._reserve(longest)
+        self._longest = max(self._longest, longest)
+        self.lengths[rows.to(self.lengths.device)] = lengths
+        for mine, theirs in zip(self._layers, stock.layers, strict=True):
+            mine.load(rows, self.lengths.shape[0], self._capacity, theirs, lengths)
+        return logits
+
+    @torch.no_grad()
+    def feed(self, tokens: Tensor) -> Tensor:
+        """Appends `tokens` [rows, n]; returns the logits after each, [rows, n, vocab].
+
+        Raises ValueError where a row would outgrow a table of learned positions, or n is above 64 and the model
+        has sliding windows.
+        """
+        n = tokens.shape[1]
+        if n > SLACK and any(layer.window for layer in self._layers):
+            raise ValueError(f"tokens: expected at most {SLACK} at a time for a sliding window, got {n}")
+        self._reserve(self._longest + n)
+        self._longest += n
+        tokens = tokens.to(self.lengths.device, non_blocking=True)
+        with self._switch():
+            logits = self._forward(tokens, self.lengths, *self._inputs())
+        self.lengths += n
+        return logits
+
+    def rollback(self, lengths: Tensor, longest: int | None = None) -> None:
+        """Forgets all but the first `lengths` [rows] tokens of each row.
+
+        Args:
+            longest: the largest of `lengths` where the caller knows it, so that attention reads no more than it must.
+        """
+        self.lengths.copy_(lengths)
+        if longest is None and lengths.device.type == "cpu":
+            longest = int(lengths.max())
+        if longest is not None:
+            self._longest = longest
+
+    def keep(self, rows: Tensor) -> None:
+        """Goes on with these rows only (indices into the present ones)."""
+        self.lengths = self.lengths[rows.to(self.lengths.device)]
+        for layer in self._layers:
+            layer.keep(rows)
+        self._place()
+
+    def _read(self, ids: Tensor, mask: Tensor | None) -> tuple[Tensor, Any, Tensor, int]:
+        """Logits, stock cache and lengths of prompts, read as transformers reads them."""
+        device = self.model.get_input_embeddings().weight.device
+        ids = ids.to(device)
+        rows, length = ids.shape
+        positions = torch.arange(length, device=device).expand(rows, length)
+        lengths = torch.full((rows,), length, device=device)
+        longest = length
+        if mask is not None and not bool((mask == 1).all()):
+            mask = mask.to(device, torch.long)
+            positions, lengths = (mask.cumsum(-1) - 1).clamp(min=0), mask.sum(-1)
+            longest = int(lengths.max())
+        else:
+            mask = None
+        stock = DynamicCache(config=self._config)
+        with self._switch():
+            out = self.model(
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=positions,
+                past_key_values=stock,
+                use_cache=True,
+                return_dict=True,
+                **self._last_only,
+            )
+        return out.logits[:, -1], stock, lengths, longest
+
+    def _reserve(self, tokens: int) -> None:
+        """Room for that many tokens in every row."""
+        if self._limit is not None and tokens > self._limit:
+            raise ValueError(
+                f"{self.name}: the sequence needs {tokens} positions, but this model has a "
+                f"table of {self._limit}; shorten the prompt or lower max_new_tokens"
+            )
+        if tokens <= self._capacity:
+            return
+        self._capacity = round_up(max(tokens, 2 * self._capacity))
+        for layer in self._layers:
+            layer.grow(self._capacity)
+        self._place()
+
+    def _place(self) -> None:
+        """First slots and column numbers, which change with rows and sizes only."""
+        device, rows = self.lengths.device, self.lengths.shape[0]
+        full = next((layer.size for layer in self._layers if layer.window is None), 0)
+        ring = next((layer.size for layer in self._layers if layer.window is not None), 0)
+        row = torch.arange(rows, device=device)[:, None]
+        self._bases = (row * full, row * ring)
+        self._columns = (torch.arange(full, device=device), torch.arange(ring, device=device))
+
+    def _inputs(self) -> tuple[Any, ...]:
+        bound = min(self._columns[0].shape[0], round_up(self._longest))
+        columns = (self._columns[0][:bound], self._columns[1])
+        return (self._bases, columns, *(x for layer in self._layers for x in (layer.keys, layer.values)))
+
+
+def round_up(tokens: int) -> int:
+    return -(-tokens // BUCKET) * BUCKET

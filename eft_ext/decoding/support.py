@@ -1,0 +1,80 @@
+"""Whether a model can be decoded from static caches, and if not, why."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from torch import nn
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+# The attention whose additive mask bounds it by each row's length. Others take no such mask.
+_ATTENTION = ("sdpa", "eager")
+_LAYERS = ("full_attention", "sliding_attention")
+
+
+def unsupported(model: Any) -> str | None:
+    """Why `model`, a causal language model of transformers, has to be run with transformers' own cache.
+
+    None where static caches do; otherwise the end of a sentence that begins with the model's name.
+    """
+    config = model.config.get_text_config(decoder=True)
+    if model.config.is_encoder_decoder:
+        return "is an encoder-decoder"
+    accepted = forward_parameters(model)
+    for needed in ("past_key_values", "position_ids", "attention_mask"):
+        if needed not in accepted:
+            return f"has a forward pass without {needed}"
+    if getattr(config, "alibi", False) or getattr(config, "position_embedding_type", None) == "alibi":
+        return "places tokens by ALiBi, which transformers derives from an unbroken mask"
+    attention = getattr(config, "_attn_implementation", None)
+    if attention not in _ATTENTION:
+        return (
+            f"uses attention {attention!r}, which cannot be bounded row by row (load with attn_implementation='sdpa')"
+        )
+    kinds = set(getattr(config, "layer_types", None) or ()) - set(_LAYERS)
+    if kinds:
+        return f"has layers of kind {min(kinds)!r}"
+    if model.get_input_embeddings().weight.device.type == "meta":
+        return "has offloaded weights"
+    return _rope(model) or _cache(config)
+
+
+def forward_parameters(model: Any) -> set[str]:
+    """Names that the forward pass accepts (a PEFT model hides them behind **kwargs)."""
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return set(inspect.signature(inner.forward).parameters)
+
+
+def learned_positions(model: Any) -> int | None:
+    """Positions in a learned table, which must not be overrun; None for rotary and the like.
+
+    Tables of OPT's kind have `offset` rows more, which no position uses.
+    """
+    limit = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+    tokens = model.get_input_embeddings()
+    for module in model.modules():
+        if not isinstance(module, nn.Embedding) or module is tokens:
+            continue
+        if module.num_embeddings - getattr(module, "offset", 0) == limit:
+            return int(limit)
+    return None
+
+
+def _rope(model: Any) -> str | None:
+    for module in model.modules():
+        rope = getattr(module, "rope_type", None)
+        for kind in rope.values() if isinstance(rope, dict) else (rope,):
+            if isinstance(kind, str) and ("dynamic" in kind or kind == "longrope"):
+                return f"has RoPE of type {kind!r}, whose frequencies depend on the longest row"
+    return None
+
+
+def _cache(config: Any) -> str | None:
+    try:
+        layers = DynamicCache(config=config).layers
+    except Exception as error:  # a model with a cache class of its own
+        return f"needs a cache of its own ({type(error).__name__})"
+    other = next((layer for layer in layers if type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer)), None)
+    return None if other is None else f"needs cache layers of type {type(other).__name__}"
