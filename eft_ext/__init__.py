@@ -9,7 +9,17 @@ driver on transformers (`EmulatedModel`, `custom_generate`, `EFTLogitsProcessor`
 from typing import TYPE_CHECKING, Any
 
 from eft_ext._version import __version__
-from eft_ext.ops import Backend, StepDetails, VerifyResult, backends, combine, fused_mix, fused_step, fused_verify, reference
+from eft_ext.ops import (
+    Backend,
+    StepDetails,
+    VerifyResult,
+    backends,
+    combine,
+    fused_mix,
+    fused_step,
+    fused_verify,
+    reference,
+)
 
 if TYPE_CHECKING:
     from eft_ext.hf import EFTLogitsProcessor, EmulatedModel, custom_generate

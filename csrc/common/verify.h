@@ -1,4 +1,5 @@
-// The decisions of speculative verification (docs/numerics.md, section 8), for the host and devices.
+// The decisions of speculative verification (docs/numerics.md, section 8), for the host and
+// devices.
 #ifndef EFT_COMMON_VERIFY_H_
 #define EFT_COMMON_VERIFY_H_
 
@@ -8,8 +9,8 @@
 namespace eft {
 namespace {
 
-// u q < p for u = bits / 2^64, q = wq / sq, p = wp / sp; w below 2^41, s below 2^64. Exact: bits * a
-// < b * 2^64 iff floor(bits * a / 2^64) < b.
+// u q < p for u = bits / 2^64, q = wq / sq, p = wp / sp; w below 2^41, s below 2^64. Exact: bits *
+// a < b * 2^64 iff floor(bits * a / 2^64) < b.
 EFT_HD bool accepts(uint64_t bits, uint64_t wp, uint64_t sp, uint64_t wq, uint64_t sq) {
   typedef unsigned __int128 Wide;
   const Wide a = Wide(wq) * sp, b = Wide(wp) * sq;

@@ -102,8 +102,8 @@ typedef struct {
   int32_t num_drafts;
   const int64_t* drafts;  // [num_rows, num_drafts]
   eft_integer lengths;    // drafts of a row that count, 0 to num_drafts
-  // The draft model's logits [num_rows, num_drafts, >= vocab_size]; data is null, or not read, where
-  // draft_temperature is greedy.
+  // The draft model's logits [num_rows, num_drafts, >= vocab_size]; data is null, or not read,
+  // where draft_temperature is greedy.
   eft_logits draft_logits;
   int64_t draft_position_stride;
   eft_real draft_temperature;

@@ -134,7 +134,8 @@ Prepared prepare(bool cuda, int64_t num_rows, int64_t vocab_size, const std::vec
   return {s, cuda};
 }
 
-// Speculative verification of a step that `prepare` made: position 0, and the strides to the others.
+// Speculative verification of a step that `prepare` made: position 0, and the strides to the
+// others.
 void verify(const Prepared& prepared, int isa, const std::vector<int64_t>& position_strides,
             int64_t allowed_position_stride, Address drafts, int num_drafts, const Integer& lengths,
             const Logits& draft_logits, int64_t draft_position_stride,

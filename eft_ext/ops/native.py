@@ -107,16 +107,16 @@ def combine(mix: Mixture, z: Tensor) -> None:
 
 def verify(mix: Mixture, draw: Sampling, drafted: Drafted, result: VerifyResult) -> None:
     """Writes the result on the CPU. The logits of `mix` have a position axis, [B, k+1, V]."""
-    moved = mix.allowed is not None and mix.allowed.dim() == 3
-    first = mix._replace(
-        logits=tuple(x[:, 0] for x in mix.logits), allowed=mix.allowed[:, 0] if moved else mix.allowed
-    )
+    allowed, mask_stride = mix.allowed, 0
+    if allowed is not None and allowed.dim() == 3:
+        allowed, mask_stride = allowed[:, 0], allowed.stride(1)
+    first = mix._replace(logits=tuple(x[:, 0] for x in mix.logits), allowed=allowed)
     q = drafted.logits
     _native.verify(
         prepare(first, draw),
         isa(),
         [x.stride(1) for x in mix.logits],
-        mix.allowed.stride(1) if moved else 0,
+        mask_stride,
         drafted.drafts.data_ptr(),
         drafted.drafts.shape[1],
         _integer(drafted.lengths),

@@ -96,7 +96,8 @@ def fused_verify(
         names, views = [*names, "draft_logits"], [*views, draft_logits[:, 0]]
     count = len(logits)
     mix = mixture(names, views, given_weights(weights, views[:count]), vocab_size, conservative, bias, first)
-    draw = sampling(mix._replace(logits=tuple(views[:count])), temperature, top_k, top_p, min_p, seed, position, generator)
+    mix = mix._replace(logits=tuple(views[:count]))
+    draw = sampling(mix, temperature, top_k, top_p, min_p, seed, position, generator)
     mix = mix._replace(logits=logits, allowed=allowed)
     batch, device = mix.batch, mix.device
 
@@ -119,10 +120,14 @@ def fused_verify(
 def _models(logits: Sequence[Tensor], drafts: Tensor) -> tuple[tuple[Tensor, ...], list[Tensor], list[str]]:
     """The logits, their first positions, and their names."""
     if isinstance(logits, Tensor) or not isinstance(logits, Sequence):
-        raise TypeError(f"logits: expected a sequence of 1 to 4 tensors [batch, k+1, vocab], got {type(logits).__name__}")
+        raise TypeError(
+            f"logits: expected a sequence of 1 to 4 tensors [batch, k+1, vocab], got {type(logits).__name__}"
+        )
     names = [f"logits[{k}]" for k in range(len(logits))]
     if not isinstance(drafts, Tensor) or drafts.dtype != torch.int64:
-        raise TypeError(f"drafts: expected an int64 tensor [batch, k], got {getattr(drafts, 'dtype', type(drafts).__name__)}")
+        raise TypeError(
+            f"drafts: expected an int64 tensor [batch, k], got {getattr(drafts, 'dtype', type(drafts).__name__)}"
+        )
     if drafts.dim() != 2 or drafts.shape[1] < 1:
         raise ValueError(f"drafts: expected shape [batch, k] with k >= 1, got {list(drafts.shape)}")
     for name, x in zip(names, logits, strict=True):

@@ -109,7 +109,8 @@ def test_every_option_may_differ_from_row_to_row():
     rest = {"lengths": lengths, "seed": seeds, "position": positions}
     whole = fused_verify(*call, weights, **options, **own, **rest)
     assert same(whole, fused_verify(*call, weights, **options, **own, **rest, backend="reference"))
-    assert (whole.num_accepted <= lengths).all() and (whole.status == 0).all()
+    assert (whole.num_accepted <= lengths).all()
+    assert (whole.status == 0).all()
     for b in range(batch):  # a row alone, with numbers in place of tensors
         mine = {name: x[b].item() for name, x in {**options, **own}.items()}
         one = fused_verify(
@@ -184,7 +185,8 @@ def test_a_row_of_no_drafts_takes_the_ordinary_step():
         **options,
     )
     want = fused_mix([x[:, 0] for x in logits], EFT, seed=seeds, position=4, **options)
-    assert torch.equal(found.tokens[:, 0], want) and (found.tokens[:, 1:] == -1).all()
+    assert torch.equal(found.tokens[:, 0], want)
+    assert (found.tokens[:, 1:] == -1).all()
 
 
 @pytest.mark.parametrize("options", [{}, {"top_p": 0.9}, {"temperature": 0.0}, {"temperature": 1.4, "top_k": 40}])
@@ -208,7 +210,8 @@ def test_supports_that_do_not_meet():
     even, odd, seeds = even.expand(batch, k + 1, -1), odd.expand(batch, k + 1, -1), torch.arange(batch)
     drafts = propose(even[:, :k], seeds)
     found = fused_verify(drafts, even[:, :k], [odd], [1.0], seed=seeds, position=0)
-    assert (found.num_accepted == 0).all() and (found.tokens[:, 0] % 2 == 1).all()
+    assert (found.num_accepted == 0).all()
+    assert (found.tokens[:, 0] % 2 == 1).all()
     assert len(found.tokens[:, 0].unique()) > 100
 
 
@@ -220,8 +223,10 @@ def test_logits_behind_a_rejection_are_not_looked_at():
     drafts[:, 2] = -7
     found = fused_verify(drafts, logits[1][:, :3], logits, EFT, temperature=0.0, seed=1, position=0)
     wanted = torch.where(found.num_accepted < 2, 0, 1)
-    assert torch.equal(found.status, wanted.int()) and 0 < wanted.sum() < 12
-    assert (found.tokens[found.status == 1, 2] == -1).all() and (found.tokens[found.status == 1, :2] >= 0).all()
+    assert torch.equal(found.status, wanted.int())
+    assert 0 < wanted.sum() < 12
+    assert (found.tokens[found.status == 1, 2] == -1).all()
+    assert (found.tokens[found.status == 1, :2] >= 0).all()
 
 
 def test_what_is_bad_spoils_its_row_only():
@@ -240,9 +245,7 @@ def test_what_is_bad_spoils_its_row_only():
     heat, own_heat = torch.ones(batch), torch.ones(batch)
     heat[7], own_heat[8] = torch.nan, -1.0
     options = {"temperature": heat, "draft_temperature": own_heat, "lengths": lengths, "seed": seeds, "position": 0}
-    got, plain = (
-        fused_verify(bad, draft_logits, logits, weights, backend=b, **options) for b in ("cpu", "reference")
-    )
+    got, plain = (fused_verify(bad, draft_logits, logits, weights, backend=b, **options) for b in ("cpu", "reference"))
     assert same(got, plain)
     assert got.status.tolist() == [1] * 9 + [0]
     assert got.num_accepted.tolist() == [1, 0, 2, 0, 1, 0, 0, 0, 0, 2]

@@ -31,7 +31,7 @@ class Weighed(NamedTuple):
 
     w: Tensor  # [V] int64 at the row's reference, 0 where filtered
     total: int  # S
-    left: Survivors
+    left: Survivors | None
     greedy: int | None  # the token, if there is nothing to draw
 
 
@@ -128,7 +128,10 @@ def redraw(bits: int, p: Weighed, q: Weighed | None, x: int) -> int:
 
 
 def _drawn(p: Weighed, bits: int) -> int:
-    return int(draw(p.left, [bits])) if p.greedy is None else p.greedy
+    if p.greedy is not None:
+        return p.greedy
+    assert p.left is not None
+    return int(draw(p.left, [bits]))
 
 
 def _weighed(logits: list[Tensor], filters: Filters, **mixture: Any) -> Weighed | None:
@@ -139,8 +142,7 @@ def _weighed(logits: list[Tensor], filters: Filters, **mixture: Any) -> Weighed 
     if not bool(valid):
         return None
     if bool(options.greedy):
-        nothing = Survivors(*[t] * 3, None)  # type: ignore[arg-type]
-        return Weighed(t[0], 0, nothing, int(greedy_tokens(mixed.z)))
+        return Weighed(t[0], 0, None, int(greedy_tokens(mixed.z)))
     left = survivors(t, options)
     at_row = left.mass.at_row().flatten(1)[0, : t.shape[1]]
     return Weighed(torch.where(left.kept[0], at_row, 0), int(left.share.sum()), left, None)
