@@ -56,7 +56,7 @@ class StaticLayer(CacheLayerMixin):
             slot = (token % size)[..., None, None].expand(given.shape)
             mine = given.new_zeros(given.shape[0], size, *given.shape[2:]).scatter_(1, slot, given)
             if rows is None:
-                getattr(self, name).copy_(mine)
+                getattr(self, name)[: len(mine)] = mine
             else:
                 getattr(self, name).index_copy_(0, rows.to(given.device), mine)
         self.is_initialized = True
@@ -72,10 +72,11 @@ class StaticLayer(CacheLayerMixin):
             new[:, : old.shape[1]] = old
             setattr(self, name, new)
 
-    def keep(self, rows: Tensor) -> None:
+    def move(self, source: Tensor, target: Tensor) -> None:
+        """Rows `source` to where `target` says; storage stays where it is."""
         if self.keys is not None:
-            at = rows.to(self.keys.device)
-            self.keys, self.values = self.keys[at], self.values[at]
+            for stored in (self.keys, self.values):
+                stored.index_copy_(0, target.to(stored.device), stored[source.to(stored.device)])
 
     # What transformers asks of a layer; masks and positions are given to the model, so these are not relied on.
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None: ...

@@ -12,6 +12,7 @@ from transformers import DynamicCache
 
 from eft_ext.decoding.cache import SLACK, StaticLayer
 from eft_ext.decoding.forward import Forward
+from eft_ext.decoding.recorded import Recorded
 from eft_ext.decoding.support import forward_parameters, learned_positions, unsupported
 
 BUCKET = 64  # attention reads a multiple of this many slots, so that a loop meets few shapes
@@ -25,7 +26,8 @@ class Feeder:
         logits = feeder.feed(tokens)              # tokens [rows, n] -> [rows, n, vocab]
         feeder.rollback(feeder.lengths - 2)       # forgets each row's last two tokens
 
-    Nothing but `prefill` and `admit` waits for the device. The model is not changed.
+    Nothing but `prefill` and `admit` waits for the device. The model is not changed. Logits may be inference tensors:
+    read them, or clone them before changing them in place.
 
     Args:
         model: a causal language model of transformers for which `unsupported(model)` is None.
@@ -34,14 +36,11 @@ class Feeder:
         switch: enters the state in which the model is run, such as an adapter being off.
 
     Attributes:
-        lengths: tokens that each row holds, int64 [rows] on the model's device. Yours to read; changed by `feed`
-            (in place) and `rollback`.
+        prompt_lengths: tokens of each row of the last prompts that were read.
 
     Raises:
         ValueError: the model cannot be decoded from static caches.
     """
-
-    lengths: Tensor
 
     def __init__(
         self,
@@ -60,16 +59,27 @@ class Feeder:
         self._wanted = capacity
         windows = [getattr(layer, "sliding_window", None) for layer in DynamicCache(config=self._config).layers]
         self._layers = [StaticLayer(window) for window in windows]
-        self._forward = Forward(model, windows)
+        self._forward = Recorded(Forward(model, windows))
         self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in forward_parameters(model) else {}
         self._limit = learned_positions(model)
         self._longest = 0  # no row is longer; known without asking the device
         self._capacity = 0
+        self._arguments: tuple[Any, tuple[Any, ...]] = ((), ())
+
+    @property
+    def lengths(self) -> Tensor:
+        """Tokens that each row holds, int64 [rows] on the model's device; `feed` changes it in place."""
+        return self._lengths[: self._rows]
 
     @property
     def longest(self) -> int:
         """An upper bound of `lengths`, on the host."""
         return self._longest
+
+    @property
+    def plain_because(self) -> str | None:
+        """Why the forward pass is not recorded, the end of a sentence; None where it is, or will be."""
+        return self._forward.reason
 
     @torch.no_grad()
     def prefill(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -77,10 +87,10 @@ class Feeder:
 
         Returns the logits after each prompt, [rows, vocab].
         """
-        logits, stock, lengths, longest = self._read(ids, mask)
-        self._longest = longest
+        logits, stock, lengths, self._longest = self._read(ids, mask)
+        longest = self._longest
         self._capacity = round_up(max(longest + 1, self._wanted))
-        self.lengths = lengths
+        self._lengths, self._rows = lengths, ids.shape[0]
         for mine, theirs in zip(self._layers, stock.layers, strict=True):
             mine.keys = mine.values = None
             mine.load(None, ids.shape[0], self._capacity, theirs, lengths)
@@ -98,12 +108,15 @@ class Feeder:
         self._longest = max(self._longest, longest)
         self.lengths[rows.to(self.lengths.device)] = lengths
         for mine, theirs in zip(self._layers, stock.layers, strict=True):
-            mine.load(rows, self.lengths.shape[0], self._capacity, theirs, lengths)
+            mine.load(rows, self._lengths.shape[0], self._capacity, theirs, lengths)
         return logits
 
     @torch.no_grad()
-    def feed(self, tokens: Tensor) -> Tensor:
+    def feed(self, tokens: Tensor, advance: Tensor | None = None) -> Tensor:
         """Appends `tokens` [rows, n]; returns the logits after each, [rows, n, vocab].
+
+        Args:
+            advance: tokens by which each row really grows, [rows] up to n; all n where it is not given.
 
         Raises ValueError where a row would outgrow a table of learned positions, or n is above 64 and the model
         has sliding windows.
@@ -111,13 +124,26 @@ class Feeder:
         n = tokens.shape[1]
         if n > SLACK and any(layer.window for layer in self._layers):
             raise ValueError(f"tokens: expected at most {SLACK} at a time for a sliding window, got {n}")
-        self._reserve(self._longest + n)
+        self.reserve(n)
         self._longest += n
-        tokens = tokens.to(self.lengths.device, non_blocking=True)
+        return self.run(tokens, n if advance is None else advance)
+
+    def reserve(self, n: int) -> None:
+        """Makes room for `n` more tokens in every row, so that `run` allocates no storage."""
+        self._reserve(self._longest + n)
+
+    def run(self, tokens: Tensor, advance: Tensor | int) -> Tensor:
+        """`feed` without what happens on the host: what a graph captures, after `reserve`."""
+        lengths = self.lengths
+        tokens = tokens.to(lengths.device, non_blocking=True)
         with self._switch():
-            logits = self._forward(tokens, self.lengths, *self._inputs())
-        self.lengths += n
+            logits = self._forward(tokens, lengths, *self._inputs())
+        lengths.add_(advance)
         return logits
+
+    def expect(self, longest: int) -> None:
+        """Tells the host what the longest row holds: after a `run`, or when longer ones have ended."""
+        self._longest = longest
 
     def rollback(self, lengths: Tensor, longest: int | None = None) -> None:
         """Forgets all but the first `lengths` [rows] tokens of each row.
@@ -131,16 +157,20 @@ class Feeder:
         if longest is not None:
             self._longest = longest
 
-    def keep(self, rows: Tensor) -> None:
-        """Goes on with these rows only (indices into the present ones)."""
-        self.lengths = self.lengths[rows.to(self.lengths.device)]
-        for layer in self._layers:
-            layer.keep(rows)
-        self._place()
+    def keep(self, rows: list[int]) -> None:
+        """Goes on with these rows only (indices into the present ones), in this order, within the same storage."""
+        moved = [(row, place) for place, row in enumerate(rows) if row != place]
+        if moved:
+            source, target = torch.tensor(moved, device="cpu").T
+            self._lengths[target.to(self._lengths.device)] = self._lengths[source.to(self._lengths.device)]
+            for layer in self._layers:
+                layer.move(source, target)
+        self._rows = len(rows)
 
     def _read(self, ids: Tensor, mask: Tensor | None) -> tuple[Tensor, Any, Tensor, int]:
         """Logits, stock cache and lengths of prompts, read as transformers reads them."""
         device = self.model.get_input_embeddings().weight.device
+        self.prompt_lengths = [ids.shape[1]] * ids.shape[0]
         ids = ids.to(device)
         rows, length = ids.shape
         positions = torch.arange(length, device=device).expand(rows, length)
@@ -149,9 +179,11 @@ class Feeder:
         if mask is not None and not bool((mask == 1).all()):
             mask = mask.to(device, torch.long)
             positions, lengths = (mask.cumsum(-1) - 1).clamp(min=0), mask.sum(-1)
-            longest = int(lengths.max())
+            self.prompt_lengths = lengths.tolist()
+            longest = max(self.prompt_lengths)
         else:
             mask = None
+        self._check(longest)
         stock = DynamicCache(config=self._config)
         with self._switch():
             out = self.model(
@@ -167,11 +199,7 @@ class Feeder:
 
     def _reserve(self, tokens: int) -> None:
         """Room for that many tokens in every row."""
-        if self._limit is not None and tokens > self._limit:
-            raise ValueError(
-                f"{self.name}: the sequence needs {tokens} positions, but this model has a "
-                f"table of {self._limit}; shorten the prompt or lower max_new_tokens"
-            )
+        self._check(tokens)
         if tokens <= self._capacity:
             return
         self._capacity = round_up(max(tokens, 2 * self._capacity))
@@ -179,19 +207,36 @@ class Feeder:
             layer.grow(self._capacity)
         self._place()
 
+    def _check(self, tokens: int) -> None:
+        if self._limit is not None and tokens > self._limit:
+            raise ValueError(
+                f"{self.name}: the sequence needs {tokens} positions, but this model has a "
+                f"table of {self._limit}; shorten the prompt or lower max_new_tokens"
+            )
+
     def _place(self) -> None:
-        """First slots and column numbers, which change with rows and sizes only."""
-        device, rows = self.lengths.device, self.lengths.shape[0]
+        """First slots and column numbers, which change with sizes only."""
+        device, rows = self._lengths.device, self._lengths.shape[0]
         full = next((layer.size for layer in self._layers if layer.window is None), 0)
         ring = next((layer.size for layer in self._layers if layer.window is not None), 0)
         row = torch.arange(rows, device=device)[:, None]
         self._bases = (row * full, row * ring)
         self._columns = (torch.arange(full, device=device), torch.arange(ring, device=device))
+        self._arguments = ((), ())
+
+    @property
+    def bound(self) -> int:
+        """Slots of a full layer that attention reads now."""
+        return min(self._columns[0].shape[0], round_up(self._longest))
 
     def _inputs(self) -> tuple[Any, ...]:
-        bound = min(self._columns[0].shape[0], round_up(self._longest))
-        columns = (self._columns[0][:bound], self._columns[1])
-        return (self._bases, columns, *(x for layer in self._layers for x in (layer.keys, layer.values)))
+        """What `Forward` takes beside tokens and lengths: made anew where rows, sizes or the bound have changed."""
+        rows, bound = self._rows, self.bound
+        if self._arguments[0] != (rows, bound):
+            stored = [x[:rows] for layer in self._layers for x in (layer.keys, layer.values)]
+            bases = tuple(base[:rows] for base in self._bases)
+            self._arguments = (rows, bound), (bases, (self._columns[0][:bound], self._columns[1]), *stored)
+        return self._arguments[1]
 
 
 def round_up(tokens: int) -> int:

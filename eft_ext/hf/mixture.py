@@ -58,7 +58,7 @@ class Mixture:
         """The options of the rows on the device of the logits."""
         return self._map(lambda option: option.to(device))
 
-    def keep(self, rows: Tensor) -> Mixture:
+    def keep(self, rows: Tensor | slice) -> Mixture:
         """The options of these rows only."""
         return self._map(lambda option: option[rows])
 

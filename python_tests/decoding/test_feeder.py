@@ -66,7 +66,7 @@ def test_rows_leave(family, model_of, ragged, truth):
     feeder, expected = Feeder(model_of(family)), truth(model_of(family))
     feeder.prefill(*ragged)
     feed(feeder, expected, 2)
-    feeder.keep(torch.tensor([3, 1]))
+    feeder.keep([3, 1])
     expected.rows = [expected.rows[3], expected.rows[1]]
     tokens = random_tokens(2)[:2]
     expected.append(tokens)

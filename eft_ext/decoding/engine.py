@@ -1,0 +1,229 @@
+"""The decoding loop: a batch of rows, one captured step at a time, the host reading results some steps late."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from eft_ext.decoding.feeder import Feeder
+from eft_ext.decoding.readback import Readback
+from eft_ext.decoding.state import INVALID, NOTHING, State
+
+Prompt = tuple[Tensor, Tensor | None]  # ids and mask [rows, length]
+
+
+class Draw(Protocol):
+    """How a token is drawn from the models' logits [rows, vocab_k]; options may differ from row to row."""
+
+    def __call__(
+        self, logits: Sequence[Tensor], seeds: Tensor, steps: Tensor, out: Tensor, slots: Tensor | None = None
+    ) -> None:
+        """Writes tokens [rows] into `out`, −1 for an invalid row.
+
+        Args:
+            seeds, steps: key and position of each row's random stream.
+            slots: which slots the rows are; the first ones if None.
+        """
+
+    def admit(self, slots: list[int], jobs: Sequence[Job]) -> None:
+        """Options of the jobs that begin in these slots."""
+
+    def move(self, source: list[int], target: list[int]) -> None:
+        """Options of slots `source` to where `target` says."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One row: its number, the key of its random stream, and how many tokens it may have at most."""
+
+    number: int
+    seed: int
+    budget: int
+
+
+class News(NamedTuple):
+    """A token of one job, and whether it is the last."""
+
+    job: int
+    token: int
+    last: bool
+
+
+class InvalidRow(RuntimeError):
+    """A row's logits hold NaN or +inf, or every token is excluded. `tokens` are those before."""
+
+    def __init__(self, job: int, tokens: list[int]) -> None:
+        super().__init__(f"row {job}, new token {len(tokens)}: no token can be drawn")
+        self.job, self.tokens = job, tokens
+
+
+class Engine:
+    """Decodes jobs in a batch of slots, in which rows begin, end, and are followed by others.
+
+        engine = Engine(feeders, draw, ends=[eos])
+        engine.start(jobs, prompts)
+        for news in engine.run():                 # one step
+            for job, token, last in news: ...
+
+    Args:
+        feeders: one for each model.
+        draw: what makes tokens of logits.
+        ends: tokens that end a row.
+        ahead: steps that the device may be ahead of the host. What a row draws after its end is thrown away, so no
+            result depends on it.
+        bucket: rows to run where so many are active, at least as many; the smaller batch takes over when it fits.
+        stepper: replaces `step` by something faster that does the same, such as graphs.
+    """
+
+    def __init__(
+        self,
+        feeders: Sequence[Feeder],
+        draw: Draw,
+        ends: Sequence[int],
+        *,
+        ahead: int = 0,
+        bucket: Callable[[int], int] = int,
+        stepper: Callable[[Engine], Callable[[], None]] | None = None,
+    ) -> None:
+        self.feeders, self.draw, self.ahead = list(feeders), draw, ahead
+        self._ends, self._bucket = list(ends), bucket
+        self._step = self.step if stepper is None else stepper(self)
+        self._slots: list[Job | None] = []  # what each row of the batch works on
+        self._tokens: dict[int, list[int]] = {}  # of the jobs that go on
+        self._prompts: dict[int, list[int]] = {}  # how long their prompts are for each model
+        self._pending: deque[tuple[int, list[Job | None]]] = deque()  # steps that the host has not read yet
+
+    def start(self, jobs: Sequence[Job], prompts: Sequence[Prompt]) -> None:
+        """Reads the first prompts: for each model ids and mask [jobs, length]. As many slots are made."""
+        for known in (self._tokens, self._prompts, self._pending):
+            known.clear()
+        logits = [feeder.prefill(*prompt) for feeder, prompt in zip(self.feeders, prompts, strict=True)]
+        self.state = State(len(jobs), self._ends, self.ahead + 2, logits[0].device)
+        self._readback = Readback(self.state.ring)
+        self._slots = [None] * len(jobs)
+        self._begin(list(range(len(jobs))), jobs, logits)
+
+    @property
+    def free(self) -> int:
+        """Slots whose job has ended."""
+        return self._slots.count(None)
+
+    def admit(self, jobs: Sequence[Job], prompts: Sequence[Prompt]) -> None:
+        """Reads prompts of at most `free` further jobs, as `start` does."""
+        slots = [slot for slot, job in enumerate(self._slots) if job is None][: len(jobs)]
+        rows = torch.tensor(slots)
+        logits = [feeder.admit(rows, *prompt) for feeder, prompt in zip(self.feeders, prompts, strict=True)]
+        self._begin(slots, jobs, logits)
+
+    def step(self) -> None:
+        """All models, one draw, and the tail: what a graph captures."""
+        state = self.state
+        logits = [feeder.run(state.tokens, state.alive.to(feeder.lengths.device))[:, -1] for feeder in self.feeders]
+        self.draw(_together(logits, state.device), state.seeds, state.steps, state.drawn)
+        state.tail()
+
+    def run(self) -> Iterator[list[News]]:
+        """What each step brings, until every job has ended; jobs may be admitted in between.
+
+        Raises:
+            InvalidRow: naming the job.
+        """
+        while self._pending or self._needed():
+            with torch.no_grad():
+                self._launch()
+            yield self._read()
+
+    def _launch(self) -> None:
+        """Steps until the device is `ahead` steps ahead of what has been read, or nothing is left to do."""
+        self._compact()
+        while len(self._pending) <= self.ahead and self._needed():
+            for feeder in self.feeders:
+                feeder.reserve(1)
+                feeder.expect(feeder.longest + 1)
+            self._step()
+            self._pending.append((self._readback.send(), list(self._slots)))
+
+    def _needed(self) -> bool:
+        """Whether, as far as the host knows, some row goes on after the steps that are under way."""
+        return any(job is not None and self._under_way(job) < job.budget for job in self._slots)
+
+    def _under_way(self, job: Job) -> int:
+        """Tokens of a job that the host has read, and those it will find when it reads on."""
+        return len(self._tokens[job.number]) + sum(job in jobs for _, jobs in self._pending)
+
+    def _read(self) -> list[News]:
+        ticket, jobs = self._pending.popleft()
+        news = []
+        for job, token in zip(jobs, self._readback.receive(ticket), strict=False):
+            if job is None or token == NOTHING:
+                continue
+            said = self._tokens[job.number]
+            if token == INVALID:
+                raise InvalidRow(job.number, said)
+            said.append(token)
+            last = token in self._ends or len(said) >= job.budget
+            news.append(News(job.number, token, last))
+            if last:
+                del self._tokens[job.number], self._prompts[job.number]
+                self._slots[self._slots.index(job)] = None  # it may have moved since
+        if news and any(entry.last for entry in news):
+            self._expect()
+        return news
+
+    def _expect(self) -> None:
+        """Tells the feeders how long the rows that go on are, so that attention reads no more than it must."""
+        jobs = [job for job in self._slots if job is not None]
+        for k, feeder in enumerate(self.feeders if jobs else ()):
+            # The first token of a row is drawn from its prompt: one fewer has been read than drawn.
+            feeder.expect(max(self._prompts[job.number][k] + self._under_way(job) - 1 for job in jobs))
+
+    def _compact(self) -> None:
+        """Lets the last rows take the places of those that ended, where a smaller batch then suffices."""
+        rows = [slot for slot, job in enumerate(self._slots) if job is not None]
+        width = self._bucket(len(rows))
+        if not rows or width >= len(self._slots):
+            return
+        source = [slot for slot in rows if slot >= width]
+        target = [slot for slot in range(width) if self._slots[slot] is None][: len(source)]
+        order = list(range(width))
+        for at, to in zip(source, target, strict=True):
+            order[to] = at
+        self._slots = [self._slots[slot] for slot in order]
+        if source:
+            self.state.move(source, target)
+            self.draw.move(source, target)
+        for feeder in self.feeders:
+            feeder.keep(order)
+        self.state.use(width)
+
+    def _begin(self, slots: list[int], jobs: Sequence[Job], logits: Sequence[Tensor]) -> None:
+        """The first draw of jobs, from their prompts' logits, while the other rows stand still."""
+        state, everywhere = self.state, len(slots) == len(self._slots)
+        for row, (slot, job) in enumerate(zip(slots, jobs, strict=True)):
+            self._slots[slot] = job
+            self._tokens[job.number] = []
+            self._prompts[job.number] = [feeder.prompt_lengths[row] for feeder in self.feeders]
+        self.draw.admit(slots, jobs)
+        others = state.admit(slots, [job.seed for job in jobs], [job.budget for job in jobs])
+        rows = None if everywhere else torch.tensor(slots, device=state.device)
+        given = _together(logits, state.device)
+        if rows is None:
+            self.draw(given, state.seeds, state.steps, state.drawn)
+        else:
+            drawn = torch.empty_like(state.drawn[rows])
+            self.draw(given, state.seeds[rows], state.steps[rows], drawn, rows)
+            state.drawn[rows] = drawn
+        state.tail()
+        state.alive += others
+        self._pending.append((self._readback.send(), [job if job in jobs else None for job in self._slots]))
+        self._expect()
+
+
+def _together(logits: Sequence[Tensor], device: torch.device) -> list[Tensor]:
+    """The logits on one device, in a type that the fused step takes."""
+    return [(x.float() if x.dtype == torch.float64 else x).to(device, non_blocking=True) for x in logits]
