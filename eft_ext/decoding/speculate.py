@@ -29,7 +29,7 @@ class Reader(Protocol):
     def prefill(self, ids: Tensor, mask: Tensor | None = None) -> Tensor: ...
     def feed(self, tokens: Tensor) -> Tensor: ...
     def rollback(self, lengths: Tensor, longest: int | None = None) -> None: ...
-    def keep(self, rows: Tensor) -> None: ...
+    def keep(self, rows: list[int]) -> None: ...
 
 
 class Mark(IntEnum):
@@ -166,9 +166,9 @@ def speculate(
         if not stay:
             return
         if len(stay) < len(here):
-            rows = torch.tensor(stay, device=device)
             for reader in readers:
-                reader.keep(rows)
+                reader.keep(stay)
+            rows = torch.tensor(stay, device=device)
             last, seeds, sampler = last[rows], seeds[rows], sampler.keep(rows)
         here = [here[i] for i in stay]
         done = [done[i] + len(result.tokens[i]) for i in stay]
@@ -197,7 +197,7 @@ def speculate(
             _check(host, here, done)
             found = [row[: n + 1] for row, n in zip(host, accepted, strict=True)]
             marks = [
-                [Mark.accepted] * n + [Mark.bonus if n == length else Mark.redrawn]
+                [Mark.accepted] * n + [Mark.redrawn if n < length else Mark.bonus if length else Mark.step]
                 for n, length in zip(accepted, lengths, strict=True)
             ]
         decided = sum(min(n + 1, length) for n, length in zip(accepted, lengths, strict=True))
@@ -220,20 +220,19 @@ def draft_and_verify(
 ) -> VerifyResult:
     """Every reader reads `last` [rows] and k drafts; what became of the first `lengths` [rows] of them."""
     # The draft model reads one token at a time, the last draft too: its logits there are its share of the bonus.
-    drafts: list[Tensor] = []
+    read = torch.empty(len(last), k + 1, dtype=torch.int64, device=last.device)  # the last token, then the drafts
+    read[:, 0] = last
     own: list[Tensor] = []  # the draft model's logits [rows, 1, vocab]
-    token = last
     for i in range(k + 1):
-        own.append(readers[sampler.draft].feed(token[:, None]).to(last.device))
+        own.append(readers[sampler.draft].feed(read[:, i : i + 1]).to(last.device))
         if i < k:
-            token = sampler.propose(own[-1][:, 0], width, seeds, at + i).clamp(min=0)  # invalid rows: see verify
-            drafts.append(token)
-    block = torch.stack([last, *drafts], dim=1)
+            drawn = sampler.propose(own[-1][:, 0], width, seeds, at + i)
+            read[:, i + 1] = drawn.clamp(min=0)  # invalid rows are found by the verification
     logits = [
-        torch.cat(own, dim=1) if m == sampler.draft else reader.feed(block).to(last.device)
+        torch.cat(own, dim=1) if m == sampler.draft else reader.feed(read).to(last.device)
         for m, reader in enumerate(readers)
     ]
-    return sampler.verify(block[:, 1:], logits, lengths, seeds, at)
+    return sampler.verify(read[:, 1:], logits, lengths, seeds, at)
 
 
 def _finish(

@@ -45,7 +45,7 @@ class TableReader:
         self.held.masked_fill_(torch.arange(self.capacity) >= lengths[:, None], 10**6)
         self.lengths = lengths.clone()
 
-    def keep(self, rows: Tensor) -> None:
+    def keep(self, rows: list[int]) -> None:
         self.held, self.lengths = self.held[rows], self.lengths[rows]
 
     def _after(self, last: Tensor) -> Tensor:
