@@ -37,7 +37,7 @@ class Draw(Protocol):
         """Options of slots `source` to where `target` says."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Job:
     """One row: its number, the key of its random stream, and how many tokens it may have at most."""
 
@@ -55,11 +55,17 @@ class News(NamedTuple):
 
 
 class InvalidRow(RuntimeError):
-    """A row's logits hold NaN or +inf, or every token is excluded. `tokens` are those before."""
+    """A row's logits hold NaN or +inf, or every token is excluded.
 
-    def __init__(self, job: int, tokens: list[int]) -> None:
+    Attributes:
+        job: its number.
+        tokens: those it drew before.
+        logits: of the models, [vocab_k] each; None where the device has gone on.
+    """
+
+    def __init__(self, job: int, tokens: list[int], logits: list[Tensor] | None) -> None:
         super().__init__(f"row {job}, new token {len(tokens)}: no token can be drawn")
-        self.job, self.tokens = job, tokens
+        self.job, self.tokens, self.logits = job, tokens, logits
 
 
 class Engine:
@@ -95,12 +101,14 @@ class Engine:
         self._step = self.step if stepper is None else stepper(self)
         self._slots: list[Job | None] = []  # what each row of the batch works on
         self._tokens: dict[int, list[int]] = {}  # of the jobs that go on
+        self._drawn: dict[int, int] = {}  # tokens of theirs that are under way or read
         self._prompts: dict[int, list[int]] = {}  # how long their prompts are for each model
+        self._logits: tuple[list[Tensor], list[int]] = ([], [])  # of the last step, and in which slots its rows are
         self._pending: deque[tuple[int, list[Job | None]]] = deque()  # steps that the host has not read yet
 
     def start(self, jobs: Sequence[Job], prompts: Sequence[Prompt]) -> None:
         """Reads the first prompts: for each model ids and mask [jobs, length]. As many slots are made."""
-        for known in (self._tokens, self._prompts, self._pending):
+        for known in (self._tokens, self._drawn, self._prompts, self._pending):
             known.clear()
         logits = [feeder.prefill(*prompt) for feeder, prompt in zip(self.feeders, prompts, strict=True)]
         self.state = State(len(jobs), self._ends, self.ahead + 2, logits[0].device)
@@ -124,7 +132,8 @@ class Engine:
         """All models, one draw, and the tail: what a graph captures."""
         state = self.state
         logits = [feeder.run(state.tokens, state.alive.to(feeder.lengths.device))[:, -1] for feeder in self.feeders]
-        self.draw(_together(logits, state.device), state.seeds, state.steps, state.drawn)
+        self._logits = together(logits, state.device), []
+        self.draw(self._logits[0], state.seeds, state.steps, state.drawn)
         state.tail()
 
     def run(self) -> Iterator[list[News]]:
@@ -146,15 +155,18 @@ class Engine:
                 feeder.reserve(1)
                 feeder.expect(feeder.longest + 1)
             self._step()
-            self._pending.append((self._readback.send(), list(self._slots)))
+            self._sent(list(self._slots))
 
     def _needed(self) -> bool:
         """Whether, as far as the host knows, some row goes on after the steps that are under way."""
-        return any(job is not None and self._under_way(job) < job.budget for job in self._slots)
+        return any(job is not None and self._drawn[job.number] < job.budget for job in self._slots)
 
-    def _under_way(self, job: Job) -> int:
-        """Tokens of a job that the host has read, and those it will find when it reads on."""
-        return len(self._tokens[job.number]) + sum(job in jobs for _, jobs in self._pending)
+    def _sent(self, jobs: list[Job | None]) -> None:
+        """A step has been launched in which these jobs drew a token, unless they had ended."""
+        self._pending.append((self._readback.send(), jobs))
+        for job in jobs:
+            if job is not None:
+                self._drawn[job.number] += 1
 
     def _read(self) -> list[News]:
         ticket, jobs = self._pending.popleft()
@@ -164,7 +176,7 @@ class Engine:
                 continue
             said = self._tokens[job.number]
             if token == INVALID:
-                raise InvalidRow(job.number, said)
+                raise InvalidRow(job.number, said, self._logits_of(jobs.index(job)))
             said.append(token)
             last = token in self._ends or len(said) >= job.budget
             news.append(News(job.number, token, last))
@@ -175,12 +187,20 @@ class Engine:
             self._expect()
         return news
 
+    def _logits_of(self, slot: int) -> list[Tensor] | None:
+        """What an invalid row was drawn from, if the step just read is the last that ran."""
+        logits, slots = self._logits
+        if self._pending or not logits:
+            return None
+        row = slots.index(slot) if slots else slot
+        return [x[row] for x in logits]
+
     def _expect(self) -> None:
         """Tells the feeders how long the rows that go on are, so that attention reads no more than it must."""
         jobs = [job for job in self._slots if job is not None]
         for k, feeder in enumerate(self.feeders if jobs else ()):
             # The first token of a row is drawn from its prompt: one fewer has been read than drawn.
-            feeder.expect(max(self._prompts[job.number][k] + self._under_way(job) - 1 for job in jobs))
+            feeder.expect(max(self._prompts[job.number][k] + self._drawn[job.number] - 1 for job in jobs))
 
     def _compact(self) -> None:
         """Lets the last rows take the places of those that ended, where a smaller batch then suffices."""
@@ -206,12 +226,13 @@ class Engine:
         state, everywhere = self.state, len(slots) == len(self._slots)
         for row, (slot, job) in enumerate(zip(slots, jobs, strict=True)):
             self._slots[slot] = job
-            self._tokens[job.number] = []
+            self._tokens[job.number], self._drawn[job.number] = [], 0
             self._prompts[job.number] = [feeder.prompt_lengths[row] for feeder in self.feeders]
         self.draw.admit(slots, jobs)
         others = state.admit(slots, [job.seed for job in jobs], [job.budget for job in jobs])
         rows = None if everywhere else torch.tensor(slots, device=state.device)
-        given = _together(logits, state.device)
+        given = together(logits, state.device)
+        self._logits = given, slots
         if rows is None:
             self.draw(given, state.seeds, state.steps, state.drawn)
         else:
@@ -220,10 +241,10 @@ class Engine:
             state.drawn[rows] = drawn
         state.tail()
         state.alive += others
-        self._pending.append((self._readback.send(), [job if job in jobs else None for job in self._slots]))
+        self._sent([job if job in jobs else None for job in self._slots])
         self._expect()
 
 
-def _together(logits: Sequence[Tensor], device: torch.device) -> list[Tensor]:
+def together(logits: Sequence[Tensor], device: torch.device) -> list[Tensor]:
     """The logits on one device, in a type that the fused step takes."""
     return [(x.float() if x.dtype == torch.float64 else x).to(device, non_blocking=True) for x in logits]

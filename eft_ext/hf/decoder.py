@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,9 +16,11 @@ from eft_ext.hf.members import Member
 from eft_ext.hf.mixture import Mixture
 from eft_ext.hf.processors import plan
 from eft_ext.hf.prompts import Prompt
-from eft_ext.hf.runner import Runner
+from eft_ext.hf.rows import budget_of, decode_rows, feeders
+from eft_ext.hf.runner import Runner, StaticRunner
 from eft_ext.hf.seeds import Seed, row_seeds
 from eft_ext.hf.support import reject_config
+from eft_ext.hf.tiers import DecodePlan, ahead, choose, warn
 
 # What transformers may have put beside the arguments above; anything else would be silently ignored here.
 _KNOWN = {"attention_mask", "position_ids", "past_key_values", "cache_params", "use_cache", "logits_to_keep"}
@@ -35,8 +37,10 @@ def decode(
     prompts: Mapping[str, Prompt] | None = None,
     seed: Seed | None = None,
     streamer: BaseStreamer | None = None,
+    tier: int | None = None,
+    only_plan: bool = False,
     **model_kwargs: Any,
-) -> GenerateDecoderOnlyOutput | Tensor:
+) -> GenerateDecoderOnlyOutput | Tensor | DecodePlan:
     """Decode from what `generate` prepared for the large model.
 
     Args:
@@ -47,6 +51,8 @@ def decode(
         prompts: other prompts for tuned and base (ids and mask, one row per prompt).
         seed: see `row_seeds`.
         streamer: receives every step's tokens and the end; who calls this ends it where this raises.
+        tier: no higher one is chosen (see `eft_ext.hf.tiers`).
+        only_plan: return how it would be decoded instead.
         model_kwargs: attention_mask [rows, length] or None for all ones; caches are made here.
 
     Raises:
@@ -74,16 +80,50 @@ def decode(
     sampled = bool(generation_config.do_sample)
     details = bool(generation_config.return_dict_in_generate)
     use_cache = model_kwargs.get("use_cache", True) is not False
+    keep_scores = details and bool(generation_config.output_scores)
+    keep_logits = details and bool(generation_config.output_logits)
+    work = plan(logits_processor, do_sample=sampled)
+    how = choose(
+        members,
+        stopping_criteria,
+        use_cache=use_cache,
+        processors=bool(work.processors),
+        records=keep_scores or keep_logits,
+        streamer=streamer is not None,
+        highest=tier,
+    )
+    if only_plan:
+        return how
+    warn(how, members)
+    seeds = row_seeds(seed if sampled or seed is not None else 0, rows)  # greedy consumes nothing
+    weights = mixture.per_row(rows, copies)
+    fill = _padding(generation_config, members[0].vocab_size) if has_eos else None
+    emit = streamer.put if streamer is not None else None
+    if not how.loop:
+        lag = ahead(input_ids.device, how)
+        new = decode_rows(
+            members, read, weights, work.options, seeds, stopping_criteria, pad=fill or 0, ahead=lag, emit=emit
+        )
+        if streamer is not None:
+            streamer.end()
+        ids = torch.cat([input_ids, new.to(input_ids.device)], dim=1)
+        return GenerateDecoderOnlyOutput(sequences=ids) if details else ids
+    budget = budget_of(stopping_criteria, input_ids.shape[1])
+    runners: Sequence[Runner | StaticRunner] = (
+        [StaticRunner(*pair) for pair in zip(feeders(members, read, budget), members, strict=True)]
+        if how.tier
+        else [Runner(member, use_cache=use_cache) for member in members]
+    )
     loop = Loop(
-        runners=[Runner(member, use_cache=use_cache) for member in members],
-        mixture=mixture.per_row(rows, copies),
-        plan=plan(logits_processor, do_sample=sampled),
+        runners=runners,
+        mixture=weights,
+        plan=work,
         criteria=stopping_criteria,
-        seeds=row_seeds(seed if sampled or seed is not None else 0, rows),  # greedy consumes nothing
-        pad_token_id=_padding(generation_config, members[0].vocab_size) if has_eos else None,
-        emit=streamer.put if streamer is not None else None,
-        keep_scores=details and bool(generation_config.output_scores),
-        keep_logits=details and bool(generation_config.output_logits),
+        seeds=seeds,
+        pad_token_id=fill,
+        emit=emit,
+        keep_scores=keep_scores,
+        keep_logits=keep_logits,
     )
     ids = loop.run(input_ids, read)
     if streamer is not None:

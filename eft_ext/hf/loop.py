@@ -11,10 +11,14 @@ from torch import Tensor
 from transformers import StoppingCriteriaList
 from transformers.generation import GenerateDecoderOnlyOutput
 
+from eft_ext.decoding.engine import together
 from eft_ext.hf.mixture import Mixture
 from eft_ext.hf.processors import Plan
-from eft_ext.hf.runner import Runner
+from eft_ext.hf.rows import blame
+from eft_ext.hf.runner import Runner, StaticRunner
 from eft_ext.ops import fused_mix
+
+AnyRunner = Runner | StaticRunner
 
 
 @dataclass
@@ -32,7 +36,7 @@ class Loop:
         keep_scores, keep_logits: record the processed scores, or the mixture's raw logits, of each step.
     """
 
-    runners: Sequence[Runner]
+    runners: Sequence[AnyRunner]
     mixture: Mixture
     plan: Plan
     criteria: StoppingCriteriaList
@@ -68,7 +72,7 @@ class Loop:
         self.seeds, self.mixture = self.seeds.to(device), self.mixture.to(device)
         step = 0
         while True:
-            logits = [out.to(device, non_blocking=True) for out in outputs]
+            logits = together(outputs, device)
             drawn = self._draw(logits, ids, active, step).to(ids.device)
             tokens = ids.new_full((rows,), self.pad_token_id or 0).index_copy(0, active, drawn)
             ids = torch.cat([ids, tokens.clamp(min=0)[:, None]], dim=1)
@@ -134,11 +138,10 @@ class Loop:
         )
 
 
-def _blame(place: int, row: int, step: int, runners: Sequence[Runner], logits: list[Tensor]) -> str:
+def _blame(place: int, row: int, step: int, runners: Sequence[AnyRunner], logits: list[Tensor]) -> str:
     bad = [
         runner.member.name
         for runner, x in zip(runners, logits, strict=True)
         if bool((x[place].isnan() | (x[place] == torch.inf)).any())
     ]
-    why = f"the logits of {' and '.join(bad)} hold NaN or +inf" if bad else "no token is left to choose from"
-    return f"row {row}, new token {step}: {why}"
+    return blame(row, step, bad)

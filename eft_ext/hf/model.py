@@ -19,6 +19,7 @@ from eft_ext.hf.mixture import Mixture
 from eft_ext.hf.seeds import Seed
 from eft_ext.hf.streaming import ended_by_errors
 from eft_ext.hf.support import reject_arguments
+from eft_ext.hf.tiers import DecodePlan
 from eft_ext.hf.vocabulary import check_widths, warn_softcaps
 
 
@@ -131,6 +132,7 @@ class EmulatedModel:
         seed: Seed | None = None,
         streamer: BaseStreamer | None = None,
         tokenizer: Any = None,
+        tier: int | None = None,
         **kwargs: Any,
     ) -> Tensor | GenerateDecoderOnlyOutput:
         """Generate as `transformers` does, from the mixture.
@@ -153,6 +155,7 @@ class EmulatedModel:
                 gives the same tokens in any batch and slot. None: `torch.manual_seed` governs.
             streamer: as in transformers, for one row.
             tokenizer: for `stop_strings`; the model's own otherwise.
+            tier: no way of decoding above this one (see `plan`); the tokens do not depend on it.
 
         Returns:
             The large model's prompt and the new tokens, int64 [rows · num_return_sequences, length]; a
@@ -164,9 +167,50 @@ class EmulatedModel:
             ValueError, TypeError: an argument that is not supported or does not fit, named.
             RuntimeError: NaN or +inf in a row's logits, with the row's number.
         """
+        result: Tensor | GenerateDecoderOnlyOutput = self._generate(
+            inputs,
+            generation_config,
+            kwargs,
+            prompts=prompts,
+            weights=(beta, scale, conservative_top_p),
+            tokenizer=tokenizer,
+            streamer=streamer,
+            seed=seed,
+            tier=tier,
+        )
+        return result
+
+    def plan(self, inputs: Any = None, generation_config: GenerationConfig | None = None, **kwargs: Any) -> DecodePlan:
+        """How `generate` would decode with these arguments, and why not faster: print it.
+
+            tier 2: static caches, the host behind the device
+              large: LlamaForCausalLM on a static cache
+              ...
+
+        Takes what `generate` takes; `inputs` may be left out. No model is run.
+        """
+        given = {name: kwargs.pop(name, None) for name in ("prompts", "tokenizer", "streamer", "seed", "tier")}
+        weights = (kwargs.pop("beta", None), kwargs.pop("scale", None), kwargs.pop("conservative_top_p", None))
+        if inputs is None and given["prompts"] is None and "input_ids" not in kwargs:
+            inputs = [[0]]
+        found: DecodePlan = self._generate(inputs, generation_config, kwargs, weights=weights, only_plan=True, **given)
+        return found
+
+    def _generate(
+        self,
+        inputs: Any,
+        generation_config: GenerationConfig | None,
+        kwargs: dict[str, Any],
+        *,
+        prompts: Mapping[str, Any] | None,
+        weights: tuple[Any, Any, Any],
+        tokenizer: Any,
+        streamer: BaseStreamer | None,
+        **options: Any,
+    ) -> Any:
         with ended_by_errors(streamer):
             reject_arguments(kwargs)
-            mixture = Mixture.choose(self.mixture, beta, scale, conservative_top_p)
+            mixture = Mixture.choose(self.mixture, *weights)
             tokenizer = tokenizer if tokenizer is not None else self.tokenizer
             encoded = encode_all(inputs, prompts, tokenizer, kwargs)
             large = encoded.pop("large")
@@ -180,13 +224,15 @@ class EmulatedModel:
             # transformers reads this signature: an option named in it would be taken out of kwargs.
             def emulated(model: Any, input_ids: Tensor, **prepared: Any) -> Any:
                 return decode(
-                    self.members, mixture, input_ids, prompts=encoded, seed=seed, streamer=streamer, **prepared
+                    self.members, mixture, input_ids, prompts=encoded, streamer=streamer, **options, **prepared
                 )
 
-            result: Tensor | GenerateDecoderOnlyOutput = self.large.generate(
-                generation_config=config, streamer=streamer, custom_generate=emulated, **kwargs
+            return self.large.generate(
+                generation_config=config,
+                streamer=streamer,
+                custom_generate=emulated,
+                **kwargs,
             )
-            return result
 
     def generate_text(self, inputs: Any = None, **kwargs: Any) -> list[str]:
         """`generate`, returning the new text of each row (the prompt left out, special tokens skipped)."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from eft_ext.decoding import Feeder
 from eft_ext.hf.members import AdapterSwitch, Member
 
 
@@ -44,19 +45,9 @@ class Runner:
         Returns the logits after the last token, [rows, vocab], on the model's output device.
 
         Raises:
-            ValueError: an id outside the vocabulary, padding on the right, or more than the model can position.
+            ValueError: as `checked` does, or more than the model can position.
         """
-        known = self.member.model.get_input_embeddings().num_embeddings
-        if mask is not None:  # what pads for one model may be no token of another
-            ids = ids.masked_fill((mask.to(ids.device) == 0) & ((ids < 0) | (ids >= known)), 0)
-        for token in torch.stack(ids.aminmax()).tolist():
-            if not 0 <= token < known:
-                raise ValueError(f"{self.member.name}: token id {token} is outside this model's vocabulary of {known}")
-        if mask is not None and bool((mask[:, -1] == 0).any()):
-            row = int((mask[:, -1] == 0).nonzero()[0])
-            raise ValueError(
-                f"attention_mask: expected padding on the left, got row {row} of {self.member.name} ending in it"
-            )
+        ids, mask = checked(self.member, ids, mask)
         ids = ids.to(self.member.device or ids.device)
         device = ids.device
         self._length = ids.shape[1]
@@ -116,3 +107,40 @@ class Runner:
         if self._cached:
             self._cache = out.past_key_values
         return out.logits[:, -1]
+
+
+class StaticRunner:
+    """As `Runner`, from static caches."""
+
+    def __init__(self, feeder: Feeder, member: Member) -> None:
+        self.member, self.feeder = member, feeder
+
+    def prefill(self, ids: Tensor, mask: Tensor | None) -> Tensor:
+        """As `Runner.prefill`."""
+        return self.feeder.prefill(*checked(self.member, ids, mask))
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """As `Runner.step`."""
+        return self.feeder.feed(tokens[:, None])[:, -1]
+
+    def keep(self, rows: Tensor) -> None:
+        """As `Runner.keep`."""
+        self.feeder.keep(rows.tolist())
+
+
+def checked(member: Member, ids: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """A model's prompts [rows, length] with ids that it knows.
+
+    Raises:
+        ValueError: an id outside the vocabulary, or padding on the right.
+    """
+    known = member.model.get_input_embeddings().num_embeddings
+    if mask is not None:  # what pads for one model may be no token of another
+        ids = ids.masked_fill((mask.to(ids.device) == 0) & ((ids < 0) | (ids >= known)), 0)
+    for token in torch.stack(ids.aminmax()).tolist():
+        if not 0 <= token < known:
+            raise ValueError(f"{member.name}: token id {token} is outside this model's vocabulary of {known}")
+    if mask is not None and bool((mask[:, -1] == 0).any()):
+        row = int((mask[:, -1] == 0).nonzero()[0])
+        raise ValueError(f"attention_mask: expected padding on the left, got row {row} of {member.name} ending in it")
+    return ids, mask

@@ -1,0 +1,101 @@
+"""Which way a generation takes: eager, or on static caches with Python in every step, or running ahead of it."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from weakref import WeakSet
+
+import torch
+from torch import nn
+from transformers import EosTokenCriteria, MaxLengthCriteria, MaxTimeCriteria, StoppingCriteriaList
+
+from eft_ext.decoding import unsupported
+from eft_ext.hf.members import Member
+
+TIERS = {
+    0: "eager, with transformers' own caches",
+    1: "static caches, Python after every step",
+    2: "static caches, the host behind the device",
+    3: "static caches, the loop on the device",
+}
+AHEAD = 4  # steps that a CUDA device may be ahead of the host
+_WARNED: WeakSet[nn.Module] = WeakSet()
+
+
+@dataclass(frozen=True)
+class DecodePlan:
+    """How a generation runs, and why not faster.
+
+    Attributes:
+        tier: a key of `TIERS`.
+        because: what keeps it from the next tier; empty where nothing does.
+        loop: whether transformers' processors, criteria or scores are served in each step.
+        models: what is special about each model, by name.
+    """
+
+    tier: int
+    because: str
+    loop: bool
+    models: dict[str, str]
+
+    def __str__(self) -> str:
+        lines = [f"tier {self.tier}: {TIERS[self.tier]}"]
+        lines += [f"  because {self.because}"] * bool(self.because)
+        return "\n".join(lines + [f"  {name}: {said}" for name, said in self.models.items()])
+
+
+def choose(
+    members: tuple[Member, ...],
+    criteria: StoppingCriteriaList,
+    *,
+    use_cache: bool,
+    processors: bool,
+    records: bool,
+    streamer: bool,
+    highest: int | None = None,
+) -> DecodePlan:
+    """The plan for a call.
+
+    Args:
+        processors, records, streamer: whether logits processors run that are not part of the fused step, whether
+            scores or logits are returned, and whether tokens are streamed.
+        highest: no tier above this one.
+    """
+    reasons = {member.name: unsupported(member.model) for member in members}
+    kinds = {member.name: type(member.model).__name__ for member in members}
+    models = {name: f"{kinds[name]} {why or 'on a static cache'}" for name, why in reasons.items()}
+    static = [f"{name}: {models[name]}" for name, why in reasons.items() if why]
+    if not use_cache:
+        return DecodePlan(0, "use_cache is off", True, models)
+    if static:
+        return DecodePlan(0, "; ".join(static), True, models)
+    if highest == 0:
+        return DecodePlan(0, "it was asked for", True, models)
+    other = next((c for c in criteria if type(c) not in (EosTokenCriteria, MaxLengthCriteria, MaxTimeCriteria)), None)
+    if processors or records or other is not None:
+        why = "logits processors run" if processors else "scores are returned" if records else type(other).__name__
+        return DecodePlan(1, f"{why} in every step" if other is None else f"{why} looks at every step", True, models)
+    if streamer:
+        return DecodePlan(1, "every step is streamed", False, models)
+    if highest == 1:
+        return DecodePlan(1, "it was asked for", False, models)
+    return DecodePlan(2, "", False, models)
+
+
+def warn(plan: DecodePlan, members: tuple[Member, ...]) -> None:
+    """Says once for each model why it runs on the eager tier."""
+    if plan.tier or plan.because in ("use_cache is off", "it was asked for"):
+        return
+    for member in members:
+        why = unsupported(member.model)
+        if why is None or member.model in _WARNED or "past_key_values" in why:  # of that, the runner warns
+            continue
+        _WARNED.add(member.model)
+        kind = type(member.model).__name__
+        warnings.warn(f"{member.name}: {kind} {why}; the three models run on the eager tier", stacklevel=2)
+
+
+def ahead(device: torch.device, plan: DecodePlan) -> int:
+    """Steps that the device may be ahead of the host; a CPU does what it is told at once."""
+    return AHEAD if plan.tier >= 2 and device.type == "cuda" else 0
