@@ -24,12 +24,14 @@ from eft_ext.ops import VerifyResult, fused_mix, fused_step, fused_verify
 class Reader(Protocol):
     """What the loop asks of a model and its cache; `decoding.Feeder` is one."""
 
-    lengths: Tensor  # tokens that each row holds, [rows]
+    @property
+    def lengths(self) -> Tensor: ...  # tokens that each row holds, [rows]
 
     def prefill(self, ids: Tensor, mask: Tensor | None = None) -> Tensor: ...
     def feed(self, tokens: Tensor) -> Tensor: ...
-    def rollback(self, lengths: Tensor, longest: int | None = None) -> None: ...
+    def rollback(self, lengths: Tensor) -> None: ...
     def keep(self, rows: list[int]) -> None: ...
+    def expect(self, longest: int) -> None: ...
 
 
 class Mark(IntEnum):
@@ -130,6 +132,7 @@ def speculate(
     budgets: Sequence[int],
     ends: Sequence[int] = (),
     cut: Callable[[int, list[int]], int | None] | None = None,
+    room: int | None = None,
     statistics: Statistics | None = None,
 ) -> Iterator[Round]:
     """Decodes all rows, yielding after each round.
@@ -143,6 +146,8 @@ def speculate(
         ends: tokens that end a row.
         cut: called with a row's number and its new tokens of this round; how many of them stand if the row ends
             there for another reason, else None.
+        room: tokens that a row may hold, where models have a table of positions.
+        statistics: kept up to date.
 
     Raises:
         RuntimeError: NaN or +inf in a row's logits, or no token is left; names the row and its new token.
@@ -156,7 +161,7 @@ def speculate(
     seeds = seeds.to(device)
     left = list(budgets)
     last = _checked(sampler.step([x.to(device) for x in start], seeds, seeds.new_zeros(len(here))), here, done)
-    longest = max(int(x[0].shape[1]) for x in prompts)
+    held = [_lengths(*prompt) for prompt in prompts]  # tokens of each row in each reader's cache, by original row
     found, marks = [[t] for t in last.tolist()], [[Mark.step]] * len(here)
     while True:
         result = _finish(here, found, marks, left, ends, cut)
@@ -173,16 +178,20 @@ def speculate(
         here = [here[i] for i in stay]
         done = [done[i] + len(result.tokens[i]) for i in stay]
         left = [left[i] - len(result.tokens[i]) for i in stay]
+        for reader, own in zip(readers, held, strict=True):
+            reader.expect(_longest(own, here, done))
 
         began = time.perf_counter()
-        lengths = [min(schedule.draft_length(), rest - 1) for rest in left]  # the round may emit one more
+        most = schedule.draft_length()
+        if room is not None:
+            most = max(0, min(most, room - max(_longest(h, here, done) for h in held) - 1))
+        lengths = [min(most, rest - 1) for rest in left]  # the round may emit one more
         k = max(lengths)
         at = torch.tensor(done, device=device)
         if k == 0:
             logits = [reader.feed(last[:, None])[:, 0].to(device) for reader in readers]
             last = _checked(sampler.step(logits, seeds, at), here, done)
             found, marks, accepted = [[t] for t in last.tolist()], [[Mark.step]] * len(here), [0] * len(here)
-            longest += 1
         else:
             at_most = torch.tensor(lengths, device=device)
             verdict = draft_and_verify(readers, sampler, last, k, at_most, width, seeds, at)
@@ -190,9 +199,8 @@ def speculate(
             forget = k - verdict.num_accepted
             host = torch.cat([verdict.tokens, verdict.num_accepted[:, None], verdict.status[:, None]], dim=1).tolist()
             accepted = [row[-2] for row in host]
-            longest += 1 + max(accepted)
             for reader in readers:
-                reader.rollback(reader.lengths - forget.to(reader.lengths.device), longest)
+                reader.rollback(reader.lengths - forget.to(reader.lengths.device))
             last = verdict.tokens.gather(1, verdict.num_accepted[:, None])[:, 0]
             _check(host, here, done)
             found = [row[: n + 1] for row, n in zip(host, accepted, strict=True)]
@@ -253,6 +261,15 @@ def _finish(
         tokens.append(new[:stop])
         ended.append(stop is not None)
     return Round(here, tokens, [m[: len(t)] for m, t in zip(marks, tokens, strict=True)], ended)
+
+
+def _lengths(ids: Tensor, mask: Tensor | None) -> list[int]:
+    return [ids.shape[1]] * ids.shape[0] if mask is None else mask.sum(-1).tolist()
+
+
+def _longest(prompts: list[int], here: list[int], done: list[int]) -> int:
+    """What the longest of these rows holds: its prompt and its new tokens, of which the last is not read yet."""
+    return max(prompts[row] + n - 1 for row, n in zip(here, done, strict=True))
 
 
 def _checked(tokens: Tensor, here: list[int], done: list[int]) -> Tensor:

@@ -40,8 +40,10 @@ class TableReader:
         self.lengths = self.lengths + n
         return torch.stack([self._after(at[:, i]) for i in range(n)], dim=1)
 
-    def rollback(self, lengths: Tensor, longest: int | None = None) -> None:
-        assert longest is None or bool((lengths <= longest).all())
+    def expect(self, longest: int) -> None:
+        assert int(self.lengths.max()) == longest
+
+    def rollback(self, lengths: Tensor) -> None:
         self.held.masked_fill_(torch.arange(self.capacity) >= lengths[:, None], 10**6)
         self.lengths = lengths.clone()
 
