@@ -13,12 +13,14 @@ from eft_ext.ops import (
     Backend,
     Score,
     StepDetails,
+    VerifyResult,
     backends,
     combine,
     fused_mix,
     fused_score,
     fused_score_mix,
     fused_step,
+    fused_verify,
     reference,
 )
 
@@ -33,6 +35,7 @@ __all__ = [
     "EmulatedModel",
     "Score",
     "StepDetails",
+    "VerifyResult",
     "__version__",
     "backends",
     "combine",
@@ -41,6 +44,7 @@ __all__ = [
     "fused_score",
     "fused_score_mix",
     "fused_step",
+    "fused_verify",
     "reference",
 ]
 

@@ -25,11 +25,11 @@ inline void store(float* to, Lanes x) {
 }
 inline Lanes mul(Lanes x, Lanes y) { return {_mm256_mul_ps(x.a, y.a), _mm256_mul_ps(x.b, y.b)}; }
 inline Lanes sub(Lanes x, Lanes y) { return {_mm256_sub_ps(x.a, y.a), _mm256_sub_ps(x.b, y.b)}; }
-inline Lanes fma(Lanes x, Lanes y, Lanes z) {
+inline Lanes multiply_add(Lanes x, Lanes y, Lanes z) {
   return {_mm256_fmadd_ps(x.a, y.a, z.a), _mm256_fmadd_ps(x.b, y.b, z.b)};
 }
 inline Lanes larger(Lanes x, Lanes y) { return {_mm256_max_ps(x.a, y.a), _mm256_max_ps(x.b, y.b)}; }
-inline Lanes floor(Lanes x) { return {_mm256_floor_ps(x.a), _mm256_floor_ps(x.b)}; }
+inline Lanes round_down(Lanes x) { return {_mm256_floor_ps(x.a), _mm256_floor_ps(x.b)}; }
 inline float largest(Lanes x) {
   float lanes[16];
   store(lanes, x);

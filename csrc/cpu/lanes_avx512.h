@@ -20,9 +20,9 @@ inline Lanes load(const float* x) { return _mm512_loadu_ps(x); }
 inline void store(float* to, Lanes x) { _mm512_storeu_ps(to, x); }
 inline Lanes mul(Lanes a, Lanes b) { return _mm512_mul_ps(a, b); }
 inline Lanes sub(Lanes a, Lanes b) { return _mm512_sub_ps(a, b); }
-inline Lanes fma(Lanes a, Lanes b, Lanes c) { return _mm512_fmadd_ps(a, b, c); }
+inline Lanes multiply_add(Lanes a, Lanes b, Lanes c) { return _mm512_fmadd_ps(a, b, c); }
 inline Lanes larger(Lanes a, Lanes b) { return _mm512_max_ps(a, b); }
-inline Lanes floor(Lanes x) {
+inline Lanes round_down(Lanes x) {
   return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
 }
 inline float largest(Lanes x) { return _mm512_reduce_max_ps(x); }

@@ -67,13 +67,13 @@ inline void shares(const float* t, float a, Lanes* w) {
   };
   each([&](int u) { x[u] = load(t + 16 * u); });
   if (!kClean) each([&](int u) { x[u] = larger(x[u], lowest); });
-  each([&](int u) { n[u] = floor(x[u]); });
+  each([&](int u) { n[u] = round_down(x[u]); });
   each([&](int u) { x[u] = sub(x[u], n[u]); });
-  each([&](int u) { p[u] = fma(splat(0x1.e97502p-10f), x[u], splat(0x1.277854p-7f)); });
-  each([&](int u) { p[u] = fma(p[u], x[u], splat(0x1.c91ce6p-5f)); });
-  each([&](int u) { p[u] = fma(p[u], x[u], splat(0x1.ebdb56p-3f)); });
-  each([&](int u) { p[u] = fma(p[u], x[u], splat(0x1.62e4bap-1f)); });
-  each([&](int u) { p[u] = fma(p[u], x[u], splat(1.0f)); });
+  each([&](int u) { p[u] = multiply_add(splat(0x1.e97502p-10f), x[u], splat(0x1.277854p-7f)); });
+  each([&](int u) { p[u] = multiply_add(p[u], x[u], splat(0x1.c91ce6p-5f)); });
+  each([&](int u) { p[u] = multiply_add(p[u], x[u], splat(0x1.ebdb56p-3f)); });
+  each([&](int u) { p[u] = multiply_add(p[u], x[u], splat(0x1.62e4bap-1f)); });
+  each([&](int u) { p[u] = multiply_add(p[u], x[u], splat(1.0f)); });
   each([&](int u) { w[u] = times_power(p[u], sub(n[u], unit)); });
 }
 

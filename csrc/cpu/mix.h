@@ -73,7 +73,7 @@ inline bool mix_clean(const TileInputs<T>& in, float c, float* t, float* group_m
     Lanes most = splat(-INFINITY);
     for (int i = chunk; i < chunk + kChunk; i += 16) {
       Lanes z = mul(w[0], logits[0](x[0] + i));
-      for (int k = 1; k < K; ++k) z = fma(w[k], logits[k](x[k] + i), z);
+      for (int k = 1; k < K; ++k) z = multiply_add(w[k], logits[k](x[k] + i), z);
       z = mul(z, scale);
       most = larger(most, z);
       store(t + i, z);

@@ -36,7 +36,8 @@ struct ScoredRow {
       return true;
     }
     std::fill(x + n, x + padded_tile(n), -INFINITY);
-    return mixture(first, n, 1.0f, x);  // scaled by 1, t is z
+    float group_max[kTile / kLanes];
+    return mixture(first, n, 1.0f, x, group_max).finite;  // scaled by 1, t is z
   }
 
   // The one read. False for an invalid row.
@@ -59,8 +60,6 @@ struct ScoredRow {
           tops[d].offer(tiles[d], n, first, [](int) { return 0.0f; });
         }
       }
-      const int64_t next = first + kTile;
-      if (next < vocab_size()) mixture.prefetch_tile(next, length(next));
     }
     return sums[models()].max > -INFINITY;
   }

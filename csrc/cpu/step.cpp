@@ -13,17 +13,6 @@
 namespace eft {
 namespace {
 
-const StepIsa* kernels(int isa) {
-  switch (isa == EFT_ISA_AUTO ? eft_cpu_best_isa() : isa) {
-#ifdef EFT_X86
-    case EFT_ISA_AVX512: return &kAvx512;
-    case EFT_ISA_AVX2: return &kAvx2;
-#endif
-    case EFT_ISA_PORTABLE: return &kPortable;
-    default: return nullptr;
-  }
-}
-
 #ifdef EFT_X86
 // By hand: clang 14's __builtin_cpu_supports does not know the name.
 bool has_f16c() {
@@ -31,9 +20,6 @@ bool has_f16c() {
   return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
 }
 #endif
-
-// Below this many logits a row's work is over before another thread has woken up (about 10 us).
-constexpr int64_t kWorthSharing = 1 << 16;
 
 struct Job {
   const eft_step& step;
@@ -63,11 +49,8 @@ struct Job {
 
 int run(const eft_step* step, int isa, int max_threads, float* z, int64_t z_row_stride) {
   if (const int error = check_step(step)) return error;
-  const StepIsa* chosen = isa <= eft_cpu_best_isa() ? kernels(isa) : nullptr;
-  if (!chosen) {
-    return fail(EFT_UNSUPPORTED, "isa: expected 0 to %d on this processor, got %d",
-                eft_cpu_best_isa(), isa);
-  }
+  const StepIsa* chosen = kernels(isa);
+  if (!chosen) return EFT_UNSUPPORTED;
   Job job(*step, *chosen, z, z_row_stride);
   const bool small = step->num_rows * step->vocab_size * step->num_models < kWorthSharing;
   for_each_row(step->num_rows, small ? 1 : max_threads, Job::run, &job);
@@ -79,6 +62,21 @@ int run(const eft_step* step, int isa, int max_threads, float* z, int64_t z_row_
 }
 
 }  // namespace
+
+const StepIsa* kernels(int isa) {
+  const int best = eft_cpu_best_isa();
+  switch (isa == EFT_ISA_AUTO ? best : isa <= best ? isa : -1) {
+#ifdef EFT_X86
+    case EFT_ISA_AVX512: return &kAvx512;
+    case EFT_ISA_AVX2: return &kAvx2;
+#endif
+    case EFT_ISA_PORTABLE: return &kPortable;
+    default:
+      fail(EFT_UNSUPPORTED, "isa: expected 0 to %d on this processor, got %d", best, isa);
+      return nullptr;
+  }
+}
+
 }  // namespace eft
 
 extern "C" int eft_cpu_best_isa(void) {

@@ -5,25 +5,11 @@
 #include "cpu/step_isa.h"
 
 #include "cpu/details.h"
-#include "cpu/with_mixture.h"
+#include "cpu/filter.h"
+#include "cpu/verify.h"
 
 namespace eft {
 namespace {
-
-Survivors filter(const RowOptions& o, Row& row, Scratch& scratch) {
-  Survivors s{Limit{}, scratch.picked()};
-  if (o.top_k > 0) keep_top_k(row, o.top_k, scratch.maxima(), s);
-  if (o.top_p < kWhole) {
-    if (o.top_k > 0) survivor_masses(s, row);
-    keep_top_p(row, o.top_p, scratch.above(), s);
-  }
-  keep_min_p(row, o.min_p_offset, s);
-  return s;
-}
-
-bool unfiltered(const RowOptions& o) {
-  return o.top_k == 0 && o.top_p == kWhole && o.min_p_offset == -INFINITY;
-}
 
 bool wants_temperature_one(const eft_details& d) {
   return d.raw_logprobs || d.entropy || d.model_logprobs || d.num_top;
@@ -89,6 +75,6 @@ void combine_row(const eft_step& step, int64_t row, Scratch& scratch, float* z) 
 }  // namespace
 
 extern const StepIsa EFT_ISA;
-const StepIsa EFT_ISA = {step_row, combine_row};
+const StepIsa EFT_ISA = {step_row, combine_row, verify_row};
 
 }  // namespace eft

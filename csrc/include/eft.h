@@ -128,6 +128,31 @@ typedef struct {
   eft_score_stats stats;
 } eft_score;
 
+// Speculative verification: which of a row's drafted tokens stand, and the token that follows them.
+typedef struct {
+  // The mixture at position 0; position i lies i strides further. tokens and details are not used.
+  // `seed` and `position` are those of the first draft.
+  eft_step step;
+  int64_t logits_position_stride[EFT_MAX_MODELS];  // in elements
+  int64_t allowed_position_stride;                 // 0: one mask for all positions
+
+  int32_t num_drafts;
+  const int64_t* drafts;  // [num_rows, num_drafts]
+  eft_integer lengths;    // drafts of a row that count, 0 to num_drafts
+  // The draft model's logits [num_rows, num_drafts, >= vocab_size]; data is null, or not read,
+  // where draft_temperature is greedy.
+  eft_logits draft_logits;
+  int64_t draft_position_stride;
+  eft_real draft_temperature;
+  eft_integer draft_top_k;
+  eft_real draft_top_p;
+  eft_real draft_min_p;
+
+  int64_t* tokens;        // [num_rows, num_drafts + 1]
+  int64_t* num_accepted;  // [num_rows]
+  int32_t* status;        // [num_rows], 0 ok, 1 invalid
+} eft_verify;
+
 EFT_API const char* eft_version(void);
 EFT_API const char* eft_last_error(void);  // of the calling thread
 
@@ -135,6 +160,7 @@ EFT_API const char* eft_last_error(void);  // of the calling thread
 // pool that the process already runs (0: as many as it would use), small work stays on the calling
 // thread.
 EFT_API int eft_step_cpu(const eft_step* step, int isa, int max_threads);
+EFT_API int eft_verify_cpu(const eft_verify* verify, int isa, int max_threads);
 // z, the mixture's logits, fp32 [num_rows, vocab_size]; excluded tokens are -inf. Reads the fields
 // up to bias.
 EFT_API int eft_combine_cpu(const eft_step* step, float* z, int64_t z_row_stride, int isa);

@@ -3,6 +3,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -133,6 +134,41 @@ Prepared prepare(bool cuda, int64_t num_rows, int64_t vocab_size, const std::vec
   return {s, cuda};
 }
 
+// Speculative verification of a step that `prepare` made: position 0, and the strides to the
+// others.
+void verify(const Prepared& prepared, int isa, const std::vector<int64_t>& position_strides,
+            int64_t allowed_position_stride, Address drafts, int num_drafts, const Integer& lengths,
+            const Logits& draft_logits, int64_t draft_position_stride,
+            const Real& draft_temperature, const Integer& draft_top_k, const Real& draft_top_p,
+            const Real& draft_min_p, Address tokens, Address num_accepted, Address status) {
+  eft_verify v{};
+  v.step = prepared.step;
+  if (position_strides.size() != size_t(v.step.num_models)) {
+    throw py::value_error("position_strides: expected one for each model");
+  }
+  std::copy(position_strides.begin(), position_strides.end(), v.logits_position_stride);
+  v.allowed_position_stride = allowed_position_stride;
+  v.num_drafts = num_drafts;
+  v.drafts = at<const int64_t>(drafts);
+  v.lengths = integer(lengths);
+  v.draft_logits = {at<const void>(std::get<0>(draft_logits)), std::get<1>(draft_logits),
+                    std::get<2>(draft_logits)};
+  v.draft_position_stride = draft_position_stride;
+  v.draft_temperature = real(draft_temperature);
+  v.draft_top_k = integer(draft_top_k);
+  v.draft_top_p = real(draft_top_p);
+  v.draft_min_p = real(draft_min_p);
+  v.tokens = at<int64_t>(tokens);
+  v.num_accepted = at<int64_t>(num_accepted);
+  v.status = at<int32_t>(status);
+  int code;
+  {
+    py::gil_scoped_release release;
+    code = eft_verify_cpu(&v, isa, 0);
+  }
+  check(code);
+}
+
 void combine(int isa, int64_t num_rows, int64_t vocab_size, const std::vector<Logits>& logits,
              const std::vector<Real>& weights, const Strided& bias, const Strided& allowed,
              const Conservative& conservative, Address z, int64_t z_row_stride) {
@@ -196,6 +232,7 @@ PYBIND11_MODULE(_native, m) {
   m.def("prepare", &prepare);
   m.def("combine", &combine);
   m.def("score", &score);
+  m.def("verify", &verify);
   m.def("version", &eft_version);
   m.def("cpu_best_isa", &eft_cpu_best_isa);
   m.def("cuda_built", [] { return eft_cuda_built() != 0; });

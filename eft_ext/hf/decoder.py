@@ -20,6 +20,7 @@ from eft_ext.hf.prompts import Prompt
 from eft_ext.hf.rows import budget_of, collect, feeders, stream_rows
 from eft_ext.hf.runner import Runner, StaticRunner
 from eft_ext.hf.seeds import Seed, row_seeds
+from eft_ext.hf.speculation import SpeculatedOutput, check, decode_speculated, fits
 from eft_ext.hf.support import reject_config
 from eft_ext.hf.tiers import DecodePlan, ahead, choose, warn
 
@@ -41,6 +42,7 @@ def decode(
     tier: int | None = None,
     only_plan: bool = False,
     slots: int | None = None,
+    speculate: int | str | None = None,
     **model_kwargs: Any,
 ) -> GenerateDecoderOnlyOutput | Tensor | DecodePlan | Iterator[list[News]]:
     """Decode from what `generate` prepared for the large model.
@@ -56,12 +58,14 @@ def decode(
         tier: no higher one is chosen (see `eft_ext.hf.tiers`).
         only_plan: return how it would be decoded instead.
         slots: decode in a batch of so many rows and return what each step brings, as it comes.
+        speculate: tokens that the small model drafts in a round, or "auto"; None or 0 for none.
         model_kwargs: attention_mask [rows, length] or None for all ones; caches are made here.
 
     Raises:
         ValueError: a setting or model input that is not supported, named.
     """
     reject_config(generation_config)
+    drafts = check(speculate)
     unknown = sorted(k for k, v in model_kwargs.items() if k not in _KNOWN and v is not None)
     if unknown:
         raise ValueError(f"{unknown[0]}: not supported by emulated fine-tuning (the three models share only token ids)")
@@ -102,6 +106,14 @@ def decode(
     weights = mixture.per_row(rows, copies)
     fill = _padding(generation_config, members[0].vocab_size) if has_eos else None
     emit = streamer.put if streamer is not None else None
+    if drafts and fits(members, mixture, work, how, keep_scores or keep_logits):
+        new, marks, statistics = decode_speculated(
+            members, read, weights, work.options, seeds, stopping_criteria, drafts=drafts, pad=fill or 0, emit=emit
+        )
+        if streamer is not None:
+            streamer.end()
+        ids = torch.cat([input_ids, new.to(input_ids.device)], dim=1)
+        return SpeculatedOutput(sequences=ids, marks=marks, speculation=statistics) if details else ids
     if not how.loop:
         lag = ahead(input_ids.device, how)
         news = stream_rows(members, read, weights, work.options, seeds, stopping_criteria, ahead=lag, slots=slots)

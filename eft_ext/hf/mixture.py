@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from eft_ext.ops import combine, fused_step
+from eft_ext.ops.details import Conservative
 from eft_ext.ops.prepared import PreparedStep
 
 Scalar = float | Tensor  # one value, or one per row
@@ -50,6 +51,17 @@ class Mixture:
             )
         top_p = default.conservative_top_p if conservative_top_p is None else conservative_top_p
         return cls(scale=1.0 if inherited is None else inherited, conservative_top_p=top_p)
+
+    @property
+    def weights(self) -> tuple[Scalar, Scalar, Scalar]:
+        """Of large, tuned and base; numbers or tensors [rows]."""
+        a = self.beta if self.scale is None else self.scale
+        return (1.0, a, -a) if self.scale is None else (a, 1.0, -a)
+
+    @property
+    def conservative(self) -> Conservative | None:
+        """The nucleus of conservative re-weighting, None where there is none."""
+        return None if self.conservative_top_p is None else Conservative(self.conservative_top_p)
 
     def per_row(self, rows: int, copies: int) -> Mixture:
         """Spread lists and tensors over the rows of a batch, each prompt standing `copies` times."""
@@ -91,9 +103,7 @@ class Mixture:
 
     def combine(self, logits: Sequence[Tensor]) -> Tensor:
         """The mixture's own logits, fp32 [rows, vocab_size]; excluded tokens are −inf."""
-        a = self.beta if self.scale is None else self.scale
-        weights = (1.0, a, -a) if self.scale is None else (a, 1.0, -a)
-        return combine(list(logits), list(weights), conservative_top_p=self.conservative_top_p)
+        return combine(list(logits), list(self.weights), conservative_top_p=self.conservative_top_p)
 
 
 def _check(name: str, value: Any) -> None:

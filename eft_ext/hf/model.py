@@ -137,6 +137,7 @@ class EmulatedModel:
         streamer: BaseStreamer | None = None,
         tokenizer: Any = None,
         tier: int | None = None,
+        speculate: int | str | None = None,
         **kwargs: Any,
     ) -> Tensor | GenerateDecoderOnlyOutput:
         """Generate as `transformers` does, from the mixture.
@@ -159,11 +160,16 @@ class EmulatedModel:
                 gives the same tokens in any batch and slot. None: `torch.manual_seed` governs.
             streamer: as in transformers, for one row.
             tokenizer: for `stop_strings`; the model's own otherwise.
+            speculate: how many tokens the small model drafts in a round, for the others to verify in one pass each;
+                "auto" finds out what pays. The tokens' distribution does not change; under a given seed the sampled
+                tokens are others than without, and with "auto" they may differ from run to run. Where a
+                generation cannot be speculated a warning says why.
             tier: no way of decoding above this one (see `plan`); the tokens do not depend on it.
 
         Returns:
             The large model's prompt and the new tokens, int64 [rows · num_return_sequences, length]; a
-            GenerateDecoderOnlyOutput with return_dict_in_generate. Rows that have ended are padded and cost
+            GenerateDecoderOnlyOutput with return_dict_in_generate (with `speculate` a `SpeculatedOutput`, which also
+            says how each token came about and how many drafts stood). Rows that have ended are padded and cost
             nothing; their scores are those of a certain padding token. Raw logits are the mixture's. Both have
             the large model's columns, −inf where the small models have none.
 
@@ -181,6 +187,7 @@ class EmulatedModel:
             streamer=streamer,
             seed=seed,
             tier=tier,
+            speculate=speculate,
         )
         return result
 
@@ -200,7 +207,7 @@ class EmulatedModel:
 
     def decode_as(self, inputs: Any, kwargs: dict[str, Any], **options: Any) -> Any:
         """What `decode` returns with `options` for the arguments of `generate`."""
-        names = ("prompts", "tokenizer", "streamer", "seed", "tier")
+        names = ("prompts", "tokenizer", "streamer", "seed", "tier", "speculate")
         given = {name: kwargs.get(name) for name in names}
         weights = (kwargs.get("beta"), kwargs.get("scale"), kwargs.get("conservative_top_p"))
         taken = (*names, "beta", "scale", "conservative_top_p", "generation_config")

@@ -30,8 +30,8 @@ def custom_generate(
 ) -> Callable[..., GenerateDecoderOnlyOutput | Tensor]:
     """Make a decoding loop for `large.generate(..., custom_generate=custom_generate(tuned, base))`.
 
-    The options beta, scale, conservative_top_p, seed and prompts may also be given to `large.generate` itself
-    and then count for that call. Two arguments of `generate` do not reach a custom loop: give `streamer` here
+    The options beta, scale, conservative_top_p, seed, speculate and prompts may also be given to `large.generate`
+    itself and then count for that call. Two arguments of `generate` do not reach a custom loop: give `streamer` here
     instead of there, and stop strings as a `StopStringCriteria(tokenizer, ...)` among the stopping_criteria.
 
     Args:
@@ -53,6 +53,7 @@ def custom_generate(
         conservative_top_p: Any = None,
         seed: Seed | None = None,
         prompts: Mapping[str, Any] | None = None,
+        speculate: int | str | None = None,
         **prepared: Any,
     ) -> GenerateDecoderOnlyOutput | Tensor:
         with ended_by_errors(streamer):
@@ -63,7 +64,16 @@ def custom_generate(
             if streamer is not None:
                 streamer.put(input_ids.cpu())
             mixture = Mixture.choose(default, beta, scale, conservative_top_p)
-            return decode(three, mixture, input_ids, prompts=encoded, seed=seed, streamer=streamer, **prepared)
+            return decode(
+                three,
+                mixture,
+                input_ids,
+                prompts=encoded,
+                seed=seed,
+                streamer=streamer,
+                speculate=speculate,
+                **prepared,
+            )
 
     return emulated
 

@@ -97,6 +97,24 @@ def choose(name: str, mix: Mixture, draw: Sampling | None, details: bool) -> Mod
     return native
 
 
+def choose_verify(name: str, mix: Mixture) -> ModuleType:
+    """The module whose `verify` serves this call: native on the CPU, the reference elsewhere in this version."""
+    if name in ("cuda", "triton"):
+        raise NotImplementedError(f"backend: {name!r} of this version has no verification; use 'auto' or 'reference'")
+    if name != "auto" or mix.device.type == "cpu":
+        return choose(name, mix, None, details=False)
+    _warn_slow_verify()
+    return plain
+
+
+@cache
+def _warn_slow_verify() -> None:
+    warnings.warn(
+        "eft_ext: this version verifies drafts natively on the CPU only; here they run on the slow reference backend",
+        stacklevel=5,
+    )
+
+
 def _automatic(mix: Mixture, draw: Sampling | None, details: bool) -> ModuleType:
     if mix.device.type == "cpu":
         if native._native is None:

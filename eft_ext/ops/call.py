@@ -58,6 +58,18 @@ class Sampling(NamedTuple):
     position: Integer
 
 
+class Drafted(NamedTuple):
+    """What a draft model proposed, and the distribution it was drawn from."""
+
+    drafts: Tensor  # [B, k] int64, contiguous
+    logits: Tensor | None  # [B, k, V]; None where the drafts are certain
+    lengths: Integer  # how many of a row's drafts count
+    temperature: Real
+    top_k: Integer
+    top_p: Real
+    min_p: Real
+
+
 def mixture(
     names: Sequence[str],
     logits: Sequence[Tensor],
@@ -178,6 +190,11 @@ SAMPLING_SCHEMA = ", ".join(
         "position": "SymInt",
     }.items()
 )
+DRAFTED_SCHEMA = (
+    "Tensor drafts, Tensor? draft_logits, SymInt lengths, Tensor? lengths_rows, float draft_temperature, "
+    "Tensor? draft_temperature_rows, SymInt draft_top_k, Tensor? draft_top_k_rows, float draft_top_p, "
+    "Tensor? draft_top_p_rows, float draft_min_p, Tensor? draft_min_p_rows"
+)
 _NUM_MIXTURE = MIXTURE_SCHEMA.count(",") + 1
 
 
@@ -198,3 +215,18 @@ def unflatten(arguments: Sequence[Any]) -> tuple[Mixture, Sampling | None]:
         return mix, None
     heat, top_k, top_p, min_p, seed, position = (rest[i : i + 2] for i in range(0, 12, 2))
     return mix, Sampling(Real(*heat), Integer(*top_k), Real(*top_p), Real(*min_p), Integer(*seed), Integer(*position))
+
+
+def flatten_drafted(drafted: Drafted) -> list[Any]:
+    """The arguments of `DRAFTED_SCHEMA`."""
+    return [drafted.drafts, drafted.logits, *(part for option in drafted[2:] for part in option)]
+
+
+NUM_DRAFTED = DRAFTED_SCHEMA.count(",") + 1
+
+
+def unflatten_drafted(arguments: Sequence[Any]) -> Drafted:
+    """The inverse of `flatten_drafted`."""
+    lengths, heat, top_k, top_p, min_p = (arguments[i : i + 2] for i in range(2, 12, 2))
+    options = (Integer(*lengths), Real(*heat), Integer(*top_k), Real(*top_p), Real(*min_p))
+    return Drafted(arguments[0], arguments[1], *options)

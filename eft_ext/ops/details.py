@@ -25,6 +25,18 @@ class StepDetails(NamedTuple):
     status: Tensor  # [B] int32, 0 ok, 1 invalid row
 
 
+class VerifyResult(NamedTuple):
+    """What became of a row's drafts: `num_accepted` of them stand, and one token follows (docs/numerics.md, 8).
+
+    That token was redrawn in place of a rejected draft, or is the bonus after all of them. Where ``status`` is 1
+    (an invalid row at that position) it is -1.
+    """
+
+    tokens: Tensor  # [B, k+1] int64: the accepted drafts, the token that follows, then -1
+    num_accepted: Tensor  # [B] int64
+    status: Tensor  # [B] int32, 0 ok, 1 invalid
+
+
 class Conservative(NamedTuple):
     """Conservative re-weighting of the up-scaling form (Mitchell et al., conservative decoding)."""
 

@@ -11,9 +11,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eft_ext.ops.backend import choose
-from eft_ext.ops.call import MIXTURE_SCHEMA, SAMPLING_SCHEMA, Mixture, Sampling, flatten, unflatten
-from eft_ext.ops.details import StepDetails
+from eft_ext.ops.backend import choose, choose_verify
+from eft_ext.ops.call import (
+    DRAFTED_SCHEMA,
+    MIXTURE_SCHEMA,
+    NUM_DRAFTED,
+    SAMPLING_SCHEMA,
+    Drafted,
+    Mixture,
+    Sampling,
+    flatten,
+    flatten_drafted,
+    unflatten,
+    unflatten_drafted,
+)
+from eft_ext.ops.details import StepDetails, VerifyResult
 
 _library = torch.library.Library("eft_ext", "DEF")
 _library.define(f"step({MIXTURE_SCHEMA}, {SAMPLING_SCHEMA}, str backend) -> Tensor")
@@ -21,6 +33,9 @@ _library.define(
     f"step_details({MIXTURE_SCHEMA}, {SAMPLING_SCHEMA}, str backend, SymInt num_top) -> ({', '.join(['Tensor'] * 9)})"
 )
 _library.define(f"combine({MIXTURE_SCHEMA}, str backend) -> Tensor")
+_library.define(
+    f"verify({DRAFTED_SCHEMA}, {MIXTURE_SCHEMA}, {SAMPLING_SCHEMA}, str backend) -> (Tensor, Tensor, Tensor)"
+)
 
 
 def new_tokens(mix: Mixture) -> Tensor:
@@ -75,7 +90,24 @@ def _combine(*arguments: Any) -> Tensor:
     return z
 
 
-for _name, _implementation in {"step": _step, "step_details": _step_details, "combine": _combine}.items():
+def new_verified(drafted: Drafted) -> VerifyResult:
+    def new(dtype: torch.dtype, *width: int) -> Tensor:
+        return torch.empty((batch, *width), dtype=dtype, device=drafted.drafts.device)
+
+    batch, k = drafted.drafts.shape
+    return VerifyResult(new(torch.int64, k + 1), new(torch.int64), new(torch.int32))
+
+
+def _verify(*arguments: Any) -> tuple[Tensor, ...]:
+    drafted = unflatten_drafted(arguments[:NUM_DRAFTED])
+    mix, draw = _split(arguments[NUM_DRAFTED:-1])
+    result = new_verified(drafted)
+    choose_verify(arguments[-1], mix).verify(mix, draw, drafted, result)
+    return tuple(result)
+
+
+_IMPLEMENTATIONS = {"step": _step, "step_details": _step_details, "combine": _combine, "verify": _verify}
+for _name, _implementation in _IMPLEMENTATIONS.items():
     _library.impl(_name, _implementation, "CompositeExplicitAutograd")
 
 
@@ -93,6 +125,15 @@ def _fake_step_details(*arguments: Any) -> tuple[Tensor, ...]:
 @torch.library.register_fake("eft_ext::combine", lib=_library)
 def _fake_combine(*arguments: Any) -> Tensor:
     return new_mixed(unflatten(arguments[:-1])[0])
+
+
+@torch.library.register_fake("eft_ext::verify", lib=_library)
+def _fake_verify(*arguments: Any) -> tuple[Tensor, ...]:
+    return tuple(new_verified(unflatten_drafted(arguments[:NUM_DRAFTED])))
+
+
+def traced_verify(mix: Mixture, draw: Sampling, drafted: Drafted, backend: str) -> VerifyResult:
+    return VerifyResult(*torch.ops.eft_ext.verify(*flatten_drafted(drafted), *flatten(mix, draw), backend))
 
 
 def traced_step(mix: Mixture, draw: Sampling, backend: str) -> Tensor:

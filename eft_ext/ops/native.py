@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eft_ext.ops.call import Mixture, Sampling
-from eft_ext.ops.details import StepDetails
+from eft_ext.ops.call import Drafted, Mixture, Sampling
+from eft_ext.ops.details import StepDetails, VerifyResult
 from eft_ext.ops.inputs import DTYPES, Integer, Real
 
 _native: Any = None
@@ -121,3 +121,28 @@ def run_tail(prepared: Any, device: torch.device, rows: int, fed: bool) -> None:
         return
     with torch.cuda.device(device):
         prepared.run(rows, fed, torch.cuda.current_stream().cuda_stream)
+
+
+def verify(mix: Mixture, draw: Sampling, drafted: Drafted, result: VerifyResult) -> None:
+    """Writes the result on the CPU. The logits of `mix` have a position axis, [B, k+1, V]."""
+    allowed, mask_stride = mix.allowed, 0
+    if allowed is not None and allowed.dim() == 3:
+        allowed, mask_stride = allowed[:, 0], allowed.stride(1)
+    first = mix._replace(logits=tuple(x[:, 0] for x in mix.logits), allowed=allowed)
+    q = drafted.logits
+    _native.verify(
+        prepare(first, draw),
+        isa(),
+        [x.stride(1) for x in mix.logits],
+        mask_stride,
+        drafted.drafts.data_ptr(),
+        drafted.drafts.shape[1],
+        _integer(drafted.lengths),
+        (0, 0, 2) if q is None else (q.data_ptr(), q.stride(0), DTYPES[q.dtype]),
+        0 if q is None else q.stride(1),
+        _real(drafted.temperature),
+        _integer(drafted.top_k),
+        _real(drafted.top_p),
+        _real(drafted.min_p),
+        *(x.data_ptr() for x in result),
+    )

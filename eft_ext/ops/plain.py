@@ -7,9 +7,10 @@ from typing import Any
 from torch import Tensor
 
 from eft_ext.ops import reference
-from eft_ext.ops.call import SETS, Mixture, Sampling
-from eft_ext.ops.details import Conservative, StepDetails
+from eft_ext.ops.call import SETS, Drafted, Mixture, Sampling
+from eft_ext.ops.details import Conservative, StepDetails, VerifyResult
 from eft_ext.ops.inputs import Integer, Real
+from eft_ext.ops.reference import Filters
 
 
 def _option(option: Real | Integer) -> Any:
@@ -47,3 +48,21 @@ def step(mix: Mixture, draw: Sampling, tokens: Tensor, details: StepDetails | No
 def combine(mix: Mixture, z: Tensor) -> None:
     """Writes the mixture's logits, fp32 [B, V]."""
     z.copy_(reference.combine(**_mixture(mix)))
+
+
+def verify(mix: Mixture, draw: Sampling, drafted: Drafted, result: VerifyResult) -> None:
+    """Writes the result. The logits of `mix` have a position axis, [B, k+1, V]."""
+    options = {name: _option(getattr(draw, name)) for name in Sampling._fields}
+    own = Filters(*(options.pop(name) for name in Filters._fields))
+    drafts_own = Filters(*(_option(getattr(drafted, name)) for name in Filters._fields))
+    found = reference.verify(
+        drafted.drafts,
+        drafted.logits,
+        **_mixture(mix),
+        lengths=_option(drafted.lengths),
+        filters=own,
+        draft_filters=drafts_own,
+        **options,
+    )
+    for field, value in zip(result, found, strict=True):
+        field.copy_(value)

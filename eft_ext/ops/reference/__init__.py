@@ -11,8 +11,10 @@ from eft_ext.ops.reference.mixture import combine
 from eft_ext.ops.reference.philox import philox4x32, random_bits, row_seed
 from eft_ext.ops.reference.score import score
 from eft_ext.ops.reference.step import step
+from eft_ext.ops.reference.verify import Filters, verify
 
 __all__ = [
+    "Filters",
     "combine",
     "distribution",
     "fma32",
@@ -22,4 +24,5 @@ __all__ = [
     "row_seed",
     "score",
     "step",
+    "verify",
 ]

@@ -1,0 +1,72 @@
+// Speculative verification on the CPU: check, choose the instruction set, share the rows.
+#include <atomic>
+
+#include "common/error.h"
+#include "cpu/float_mode.h"
+#include "cpu/parallel.h"
+#include "cpu/step_isa.h"
+
+namespace eft {
+namespace {
+
+struct Job {
+  const eft_verify& verify;
+  const StepIsa& isa;
+  std::atomic<bool> out_of_memory{false};
+
+  Job(const eft_verify& verify, const StepIsa& isa) : verify(verify), isa(isa) {}
+
+  static void run(void* context, int64_t row) {
+    static thread_local Scratch scratch;
+    Job& job = *static_cast<Job*>(context);
+    if (!scratch.reserve(job.verify.step.vocab_size)) {
+      job.out_of_memory = true;
+      return;
+    }
+    const FloatMode mode;
+    job.isa.verify_row(job.verify, row, scratch);
+  }
+};
+
+bool always_greedy(const eft_real& temperature) {
+  return !temperature.rows && temperature.value < 0x1p-20f;
+}
+
+int check_verify(const eft_verify* v) {
+  if (!v) return fail(EFT_BAD_ARGUMENT, "verify: null");
+  if (const int error = check_step(&v->step)) return error;
+  if (v->num_drafts < 1) {
+    return fail(EFT_BAD_ARGUMENT, "num_drafts: expected at least 1, got %d", v->num_drafts);
+  }
+  if (!v->drafts) return fail(EFT_BAD_ARGUMENT, "drafts: null");
+  if (!v->tokens || !v->num_accepted || !v->status) {
+    return fail(EFT_BAD_ARGUMENT, "tokens, num_accepted, status: expected addresses, got null");
+  }
+  if (!v->draft_logits.data && !always_greedy(v->draft_temperature)) {
+    return fail(EFT_BAD_ARGUMENT, "draft_logits: null beside a draft_temperature that samples");
+  }
+  if (v->draft_logits.dtype < EFT_BF16 || v->draft_logits.dtype > EFT_FP32) {
+    return fail(EFT_BAD_ARGUMENT, "draft_logits.dtype: expected bf16, fp16 or fp32, got %d",
+                v->draft_logits.dtype);
+  }
+  return EFT_OK;
+}
+
+}  // namespace
+}  // namespace eft
+
+extern "C" int eft_verify_cpu(const eft_verify* verify, int isa, int max_threads) {
+  using namespace eft;
+  if (const int error = check_verify(verify)) return error;
+  const StepIsa* chosen = kernels(isa);
+  if (!chosen) return EFT_UNSUPPORTED;
+  Job job(*verify, *chosen);
+  const eft_step& s = verify->step;
+  const int64_t logits = s.num_rows * s.vocab_size * s.num_models * (verify->num_drafts + 1);
+  for_each_row(s.num_rows, logits < kWorthSharing ? 1 : max_threads, Job::run, &job);
+  if (job.out_of_memory) {
+    return fail(EFT_NO_MEMORY, "scratch: %llu bytes a thread could not be allocated",
+                (unsigned long long)eft_cpu_scratch_bytes(s.vocab_size));
+  }
+  return EFT_OK;
+}

@@ -1,0 +1,202 @@
+// Speculative verification of one row: which drafts stand, and the token that follows them.
+#ifndef EFT_CPU_VERIFY_H_
+#define EFT_CPU_VERIFY_H_
+
+#include "common/verify.h"
+#include "cpu/filter.h"
+
+namespace eft {
+namespace {
+
+// A distribution in integers: the survivors' masses at the row's reference over their sum.
+struct Weighed {
+  Row row;
+  Limit limit;
+  uint64_t mass;
+
+  uint64_t of(int64_t token) const {
+    const float t = row.t[token];
+    return keeps(limit, t, uint32_t(token)) ? token_mass(t, row.reference) : 0;
+  }
+};
+
+// Keeps nothing: the part of q that is left where it is certain of a token of p.
+constexpr Limit kNothing = {INFINITY, 0};
+
+// False where the row is invalid.
+template <class Mixer>
+bool weigh(const Mixer& mixture, const RowOptions& o, Row row, Scratch& scratch, Weighed& out) {
+  fill_row(mixture, o.scale, true, row);
+  if (!row.valid) return false;
+  const Survivors s = filter(o, row, scratch);
+  if (!unfiltered(o)) survivor_masses(s, row);
+  out = {row, s.limit, total_mass(row)};
+  return true;
+}
+
+// The masses of n tokens from id `first` on at the row's reference, whole numbers.
+inline void whole_masses(const Weighed& x, int64_t first, int n, double* w) {
+  const float *t = x.row.t + first, a = x.row.reference, cut = x.limit.t;
+  const int last = x.limit.ids_within(first, n);
+#pragma omp simd
+  for (int i = 0; i < n; ++i) {
+    const SplitMass m(share_of(t[i], a));
+    const int32_t mask = -(int32_t(t[i] > cut) | (int32_t(t[i] == cut) & int32_t(i <= last)));
+    w[i] = double(m.high & mask) * 0x1p17 + double(m.low & mask);
+  }
+}
+
+// max(0, p - q) in units of p's masses.
+struct Residual {
+  const Weighed &p, &q;
+  double ratio;
+
+  // Weights of n <= kChunk tokens; their sum, which is exact in any order.
+  double weights(int64_t first, int n, double* rho) const {
+    double other[kChunk];
+    whole_masses(p, first, n, rho);
+    whole_masses(q, first, n, other);
+    double sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int i = 0; i < n; ++i) {
+      rho[i] = residual_weight(rho[i], other[i], ratio);
+      sum += rho[i];
+    }
+    return sum;
+  }
+};
+
+inline int chunk_length(int64_t n, int64_t first) {
+  return int(n - first < kChunk ? n - first : kChunk);
+}
+
+// The token at `bits` of the residual; -1 where it is empty.
+inline int64_t draw_residual(const Residual& residual, uint64_t bits) {
+  double rho[kChunk];
+  const Row& p = residual.p.row;
+  const auto empty = [&](int64_t tile) {
+    return p.tile_mass[tile] == 0 || !(p.tile_reference[tile] >= p.reference - kMaxShift);
+  };
+  const auto tile_mass = [&](int64_t tile) {
+    double sum = 0;
+    const int64_t end = std::min(p.n, (tile + 1) * kTile);
+    for (int64_t first = tile * kTile; first < end; first += kChunk) {
+      sum += residual.weights(first, chunk_length(end, first), rho);
+    }
+    return uint64_t(sum);
+  };
+  uint64_t total = 0;
+  for (int64_t tile = 0; tile < num_tiles(p); ++tile) total += empty(tile) ? 0 : tile_mass(tile);
+  if (total == 0) return -1;
+  uint64_t rest = mul_high(bits, total);
+  for (int64_t first = 0;; first += kChunk) {
+    if (empty(first / kTile)) continue;
+    const int n = chunk_length(p.n, first);
+    const uint64_t share = uint64_t(residual.weights(first, n, rho));
+    if (rest >= share) {
+      rest -= share;
+      continue;
+    }
+    int i = 0;
+    for (; rest >= uint64_t(rho[i]); ++i) rest -= uint64_t(rho[i]);
+    return first + i;
+  }
+}
+
+enum class Verdict { kAccepted, kLast, kInvalid };
+
+// One position of one row. `draft` is -1 behind the last one.
+struct Position {
+  const eft_verify& verify;
+  const RowOptions &p, &q;
+  int64_t row, index, draft;
+  eft_step step;
+  Scratch& scratch;
+  int64_t* token;
+
+  uint64_t bits(Purpose purpose) const {
+    return random_bits(p.seed, p.position + uint64_t(index), 0, purpose);
+  }
+
+  Verdict last(int64_t t) const {
+    *token = t;
+    return Verdict::kLast;
+  }
+  Verdict accepted() const {
+    *token = draft;
+    return Verdict::kAccepted;
+  }
+
+  template <class Mixer>
+  Verdict decide(const Mixer& mixture) const {
+    Row work = scratch.row(0, step.vocab_size);
+    if (p.greedy) {
+      fill_row(mixture, p.scale, false, work);
+      if (!work.valid) return Verdict::kInvalid;
+      const int64_t top = first_max(work);
+      return top == draft ? accepted() : last(top);
+    }
+    Weighed mixed;
+    if (!weigh(mixture, p, work, scratch, mixed)) return Verdict::kInvalid;
+    if (draft < 0) return last(draw(mixed.row, mixed.limit, mixed.mass, bits(kSample)));
+    return q.greedy ? against_certainty(mixed) : against_draft(mixed);
+  }
+
+  Verdict against_certainty(const Weighed& mixed) const {
+    if (accepts(bits(kAccept), mixed.of(draft), mixed.mass, 1, 1)) return accepted();
+    float& own = mixed.row.t[draft];
+    const float kept = own;
+    own = -INFINITY;
+    const Weighed nothing{mixed.row, kNothing, 1};
+    const int64_t other = draw_residual({mixed, nothing, 1.0}, bits(kResidual));
+    own = kept;
+    return last(other >= 0 ? other : from_mixture(mixed));
+  }
+
+  Verdict against_draft(const Weighed& mixed) const {
+    const eft_step alone = draft_at(verify, step, index);
+    Weighed drafted;
+    if (!weigh(Mixture{alone, q, row, scratch.staging()}, q, scratch.row(1, step.vocab_size),
+               scratch, drafted)) {
+      return Verdict::kInvalid;
+    }
+    if (accepts(bits(kAccept), mixed.of(draft), mixed.mass, drafted.of(draft), drafted.mass)) {
+      return accepted();
+    }
+    const double ratio = double(mixed.mass) / double(drafted.mass);
+    const int64_t other = draw_residual({mixed, drafted, ratio}, bits(kResidual));
+    return last(other >= 0 ? other : from_mixture(mixed));
+  }
+
+  // The residual has less than a unit anywhere.
+  int64_t from_mixture(const Weighed& mixed) const {
+    return draw(mixed.row, mixed.limit, mixed.mass, bits(kResidual));
+  }
+};
+
+void verify_row(const eft_verify& v, int64_t row, Scratch& scratch) {
+  const RowOptions p = row_options(v.step, row);
+  const RowOptions q = row_options(draft_at(v, v.step, 0), row);
+  const int64_t length = option_at(v.lengths, row);
+  int64_t* tokens = v.tokens + row * (int64_t(v.num_drafts) + 1);
+  std::fill(tokens, tokens + v.num_drafts + 1, int64_t(-1));
+  v.num_accepted[row] = 0;
+  v.status[row] = 1;
+  if (!p.valid || !q.valid || length < 0 || length > v.num_drafts) return;
+  for (int64_t i = 0;; ++i) {
+    const int64_t draft = i < length ? v.drafts[row * v.num_drafts + i] : -1;
+    if (i < length && (draft < 0 || draft >= v.step.vocab_size)) return;
+    Verdict verdict = Verdict::kInvalid;
+    const Position position{v, p, q, row, i, draft, step_at(v, i), scratch, tokens + i};
+    with_mixture(position.step, row, p, scratch,
+                 [&](const auto& mixture) { verdict = position.decide(mixture); });
+    if (verdict == Verdict::kInvalid) return;
+    if (verdict == Verdict::kLast) break;
+    ++v.num_accepted[row];
+  }
+  v.status[row] = 0;
+}
+
+}  // namespace
+}  // namespace eft
+#endif  // EFT_CPU_VERIFY_H_

@@ -1,0 +1,178 @@
+"""Speculative verification: drafted tokens and logits at k + 1 positions in, what stands out (docs/numerics.md, 8)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from eft_ext.ops import library
+from eft_ext.ops.backend import choose_verify
+from eft_ext.ops.call import Drafted, Mixture, Weights, given_weights, is_traced, mixture, sampling
+from eft_ext.ops.details import Conservative, VerifyResult
+from eft_ext.ops.inputs import Integer, check_logits, check_out, integer, real
+from eft_ext.ops.seeds import GREEDY_BELOW
+
+
+def fused_verify(
+    drafts: Tensor,
+    draft_logits: Tensor | None,
+    logits: Sequence[Tensor],
+    weights: Weights,
+    *,
+    lengths: int | Tensor | None = None,
+    temperature: float | Tensor = 1.0,
+    top_k: int | Tensor = 0,
+    top_p: float | Tensor = 1.0,
+    min_p: float | Tensor = 0.0,
+    draft_temperature: float | Tensor | None = None,
+    draft_top_k: int | Tensor | None = None,
+    draft_top_p: float | Tensor | None = None,
+    draft_min_p: float | Tensor | None = None,
+    conservative_top_p: float | Tensor | None = None,
+    conservative_set: Literal["large", "tuned", "base"] = "tuned",
+    conservative_outside: Literal["keep", "drop"] = "keep",
+    bias: Tensor | None = None,
+    allowed: Tensor | None = None,
+    seed: int | Tensor | None = None,
+    position: int | Tensor | None = None,
+    generator: torch.Generator | None = None,
+    vocab_size: int | None = None,
+    backend: str = "auto",
+    out: VerifyResult | None = None,
+) -> VerifyResult:
+    """Decides how many drafted tokens stand, and draws the one that follows: exact speculative sampling.
+
+    Each draft x is accepted with probability min(1, p(x)/q(x)), p being the mixture and q the draft model alone,
+    both after temperature and filters; at the first rejection the token is drawn from max(0, p - q), and after k
+    acceptances a bonus token from p. What comes out is distributed as if every token had been drawn from the
+    mixture (Leviathan et al. 2023, arXiv 2211.17192; for emulated fine-tuning Mitchell et al. 2023, speculative
+    up-scaling). The decisions are made in integers: the same on every backend, for every batch size and slot.
+
+    Args:
+        drafts: proposed tokens, int64 [B, k], k >= 1. They must have been drawn from q: by
+            `fused_mix([draft_logits[:, i]], [1.0], position=position + i, ...)` with the same seeds.
+        draft_logits: the draft model's logits at the drafted positions [B, k, V_d], any strides with a contiguous
+            last dimension. None, or any, for drafts that are certain (draft_temperature 0: a greedy draft model,
+            or a lookup): q is then 1 at the draft.
+        logits: 1 to 4 tensors [B, k+1, V_k]: every model's logits before each draft and after the last one. That of
+            the draft model may be the same memory as `draft_logits`.
+        weights: as for `fused_mix`; with `conservative_top_p` they are (scale, 1, -scale), as for `combine`.
+        lengths: how many of a row's drafts count, 0 to k, an integer or int64 [B]; all of them if not given. A row
+            with 0 takes an ordinary step.
+        temperature, top_k, top_p, min_p, bias, seed, position, generator, vocab_size, backend: as for `fused_step`;
+            position is the number of tokens generated before the first draft. With a temperature below 2^-20 a draft
+            is accepted iff it is the mixture's first token. `bias` also applies to q.
+        draft_temperature, draft_top_k, draft_top_p, draft_min_p: those that the drafts were drawn with; the
+            mixture's where not given.
+        conservative_top_p, conservative_set, conservative_outside: as for `fused_step`.
+        allowed: int32 bitmask [B, ceil(V/32)] for all positions or [B, k+1, ceil(V/32)]; also applies to q.
+        out: contiguous tensors to write into.
+
+    Returns:
+        `VerifyResult`: the tokens [B, k+1] (accepted drafts, the token that follows, then -1), how many drafts were
+        accepted [B], status [B]. A row that meets an invalid position (NaN, +inf, nothing left, a draft outside
+        the vocabulary) ends there with -1 and status 1; logits behind a rejection are not looked at.
+
+    Raises:
+        ValueError, TypeError: an argument that does not fit; the message names it, what was expected, what came.
+        NotImplementedError: backend "cuda" or "triton".
+    """
+    logits, views, names = _models(logits, drafts)
+    if draft_logits is not None:
+        _check_draft(draft_logits, drafts, logits[0])
+    conservative = None
+    if conservative_top_p is not None:
+        if len(logits) != 3:
+            raise ValueError(f"conservative_top_p: expected large, tuned and base, got {len(logits)} models")
+        conservative = Conservative(conservative_top_p, conservative_set, conservative_outside)
+    per_position = isinstance(allowed, Tensor) and allowed.dim() == 3
+    if per_position and (allowed is None or allowed.shape[1] != drafts.shape[1] + 1):
+        raise ValueError(f"allowed: expected {drafts.shape[1] + 1} positions, got shape {list(allowed.shape)}")  # type: ignore[union-attr]
+    first = allowed[:, 0] if per_position else allowed  # type: ignore[index]
+    if draft_logits is not None:
+        names, views = [*names, "draft_logits"], [*views, draft_logits[:, 0]]
+    count = len(logits)
+    mix = mixture(names, views, given_weights(weights, views[:count]), vocab_size, conservative, bias, first)
+    mix = mix._replace(logits=tuple(views[:count]))
+    draw = sampling(mix, temperature, top_k, top_p, min_p, seed, position, generator)
+    mix = mix._replace(logits=logits, allowed=allowed)
+    batch, device = mix.batch, mix.device
+
+    def own(name: str, option: Any, default: Any, make: Any, *bounds: float) -> Any:
+        return default if option is None else make(f"draft_{name}", option, batch, device, *bounds)
+
+    drafted = Drafted(
+        drafts.contiguous(),
+        draft_logits,
+        Integer(drafts.shape[1]) if lengths is None else integer("lengths", lengths, batch, device),
+        own("temperature", draft_temperature, draw.temperature, real, 0),
+        own("top_k", draft_top_k, draw.top_k, integer),
+        own("top_p", draft_top_p, draw.top_p, real, 0, 1),
+        own("min_p", draft_min_p, draw.min_p, real, 0, 1),
+    )
+    _check_lengths_and_certainty(drafted)
+    return _launch(mix, draw, drafted, backend, out)
+
+
+def _models(logits: Sequence[Tensor], drafts: Tensor) -> tuple[tuple[Tensor, ...], list[Tensor], list[str]]:
+    """The logits, their first positions, and their names."""
+    if isinstance(logits, Tensor) or not isinstance(logits, Sequence):
+        raise TypeError(
+            f"logits: expected a sequence of 1 to 4 tensors [batch, k+1, vocab], got {type(logits).__name__}"
+        )
+    names = [f"logits[{k}]" for k in range(len(logits))]
+    if not isinstance(drafts, Tensor) or drafts.dtype != torch.int64:
+        raise TypeError(
+            f"drafts: expected an int64 tensor [batch, k], got {getattr(drafts, 'dtype', type(drafts).__name__)}"
+        )
+    if drafts.dim() != 2 or drafts.shape[1] < 1:
+        raise ValueError(f"drafts: expected shape [batch, k] with k >= 1, got {list(drafts.shape)}")
+    for name, x in zip(names, logits, strict=True):
+        _check_positions(name, x, drafts.shape[1] + 1)
+    views = [x[:, 0] for x in logits]
+    check_logits(names, views)
+    if views[0].shape[0] != drafts.shape[0] or views[0].device != drafts.device:
+        raise ValueError(
+            f"drafts: expected {views[0].shape[0]} rows on {views[0].device} as the logits, got "
+            f"{list(drafts.shape)} on {drafts.device}"
+        )
+    return tuple(logits), views, names
+
+
+def _check_positions(name: str, x: Any, positions: int) -> None:
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name}: expected a tensor [batch, {positions}, vocab], got {type(x).__name__}")
+    if x.dim() != 3 or x.shape[1] != positions:
+        raise ValueError(f"{name}: expected shape [batch, {positions}, vocab], got {list(x.shape)}")
+
+
+def _check_draft(draft_logits: Tensor, drafts: Tensor, like: Tensor) -> None:
+    _check_positions("draft_logits", draft_logits, drafts.shape[1])
+    check_logits(["logits[0]", "draft_logits"], [like[:, 0], draft_logits[:, 0]])
+
+
+def _check_lengths_and_certainty(drafted: Drafted) -> None:
+    k = drafted.drafts.shape[1]
+    if drafted.lengths.rows is None and drafted.lengths.value > k:
+        raise ValueError(f"lengths: expected 0 to {k}, got {drafted.lengths.value}")
+    certain = drafted.temperature.rows is None and drafted.temperature.value < GREEDY_BELOW
+    if drafted.logits is None and not certain:
+        raise ValueError("draft_logits: expected a tensor, got None (only drafts of draft_temperature 0 need none)")
+
+
+def _launch(mix: Mixture, draw: Any, drafted: Drafted, backend: str, out: VerifyResult | None) -> VerifyResult:
+    if out is not None:
+        batch, k = drafted.drafts.shape
+        shapes = {"tokens": (torch.int64, (batch, k + 1)), "num_accepted": (torch.int64, (batch,))}
+        shapes["status"] = (torch.int32, (batch,))
+        for name, field in zip(VerifyResult._fields, out, strict=True):
+            check_out(f"out.{name}", field, *shapes[name], mix.device)
+    if is_traced((*mix.logits, drafted.drafts)):
+        found = library.traced_verify(mix, draw, drafted, backend)
+        return found if out is None else VerifyResult(*(x.copy_(y) for x, y in zip(out, found, strict=True)))
+    result = library.new_verified(drafted) if out is None else out
+    choose_verify(backend, mix).verify(mix, draw, drafted, result)
+    return result

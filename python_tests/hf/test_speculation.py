@@ -1,0 +1,202 @@
+"""generate(speculate=...): greedy tokens, what users pass beside it, statistics, and where it says no."""
+
+import time
+import warnings
+
+import pytest
+import torch
+from transformers import MambaConfig, MambaForCausalLM, RepetitionPenaltyLogitsProcessor, StoppingCriteria, TextStreamer
+
+from eft_ext.decoding import Mark
+from eft_ext.hf import EmulatedModel, custom_generate
+
+NEW = 14
+NO_END = {"eos_token_id": [999], "max_new_tokens": NEW}
+
+
+@pytest.fixture
+def model(llamas, tokenizer):
+    return EmulatedModel(*llamas, tokenizer)
+
+
+@pytest.fixture(autouse=True)
+def no_warnings():
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "speculate")
+        yield
+
+
+@pytest.mark.parametrize("k", [1, 4, "auto"])
+def test_greedy_is_token_identical(trio, batch, k):
+    model = EmulatedModel(*trio)
+    ids, mask = batch
+    for options in ({"beta": 0.4}, {"scale": 0.7}, {"scale": 1.0, "conservative_top_p": 0.9}):
+        want = model.generate(ids, attention_mask=mask, max_new_tokens=NEW, **options)
+        assert torch.equal(model.generate(ids, attention_mask=mask, max_new_tokens=NEW, speculate=k, **options), want)
+
+
+def test_each_row_its_own_weights_ends_and_budget(model, ragged):
+    ids, mask = ragged
+    options = {"beta": [0.0, 0.3, 1.0, 2.0], "attention_mask": mask}
+    free = model.generate(ids, **NO_END, **options)[:, ids.shape[1] :]
+    ends = [int(free[0, 2]), int(free[3, 5])]
+    want = model.generate(ids, max_new_tokens=NEW, eos_token_id=ends, **options)
+    got = model.generate(ids, max_new_tokens=NEW, eos_token_id=ends, speculate=6, **options)
+    assert torch.equal(got, want)
+    for new in (1, 2, 7):
+        got = model.generate(ids, max_new_tokens=new, eos_token_id=[999], speculate=5, **options)
+        assert torch.equal(got[:, ids.shape[1] :], free[:, :new])
+
+
+def test_seeds_are_heard_and_the_batch_is_not(model, ragged):
+    ids, mask = ragged
+    options = {"do_sample": True, "temperature": 1.2, "top_p": 0.97, "top_k": 0, **NO_END}
+    whole = model.generate(ids, attention_mask=mask, speculate=3, seed=[4, 5, 6, 7], **options)
+    again = model.generate(ids, attention_mask=mask, speculate=3, seed=[4, 5, 6, 7], **options)
+    assert torch.equal(whole, again)
+    assert not torch.equal(whole, model.generate(ids, attention_mask=mask, speculate=3, seed=1, **options))
+    row = ids[1][mask[1] == 1][None]
+    alone = model.generate(row, speculate=3, seed=[5], **options)
+    assert torch.equal(alone[0, row.shape[1] :], whole[1, ids.shape[1] :])
+    torch.manual_seed(3)
+    first = model.generate(row, speculate=3, **options)
+    torch.manual_seed(3)
+    assert torch.equal(model.generate(row, speculate=3, **options), first)
+
+
+def test_the_tuned_model_as_its_own_mixture(llamas, tokenizer):
+    """scale = 0 is the tuned model: every draft stands, and sampled tokens are those of no speculation."""
+    model = EmulatedModel(*llamas, tokenizer, scale=0.0)
+    options = {"do_sample": True, "seed": 8, "top_k": 0, **NO_END}
+    want = model.generate("one", **options)
+    got = model.generate("one", speculate=4, return_dict_in_generate=True, **options)
+    assert torch.equal(got.sequences, want)
+    assert got.speculation.acceptance == 1
+    usual = [Mark.step] + ([Mark.accepted] * 4 + [Mark.bonus]) * 3
+    assert got.marks[0].tolist()[:-1] == usual[: NEW - 1]
+
+
+def test_marks_and_statistics(model, ragged):
+    ids, mask = ragged
+    out = model.generate(ids, attention_mask=mask, beta=0.3, speculate=2, return_dict_in_generate=True, **NO_END)
+    assert out.marks.shape == (4, NEW)
+    assert out.speculation.emitted == 4 * NEW
+    assert int((out.marks == Mark.accepted).sum()) == out.speculation.accepted
+    assert int((out.marks == Mark.redrawn).sum()) == out.speculation.drafted - out.speculation.accepted
+    assert 1 <= out.speculation.tokens_per_round <= 3
+    plain = model.generate(ids, attention_mask=mask, return_dict_in_generate=True, **NO_END)
+    assert not hasattr(plain, "marks")
+
+
+class Counted(StoppingCriteria):
+    def __init__(self, stop_at):
+        self.stop_at, self.seen = stop_at, []
+
+    def __call__(self, input_ids, scores, **kwargs):
+        self.seen.append(input_ids.shape)
+        return torch.tensor([row[-1] == self.stop_at for row in input_ids.tolist()])
+
+
+def test_criteria_strings_and_time(model, tokenizer):
+    free = model.generate("abc", beta=0.4, **NO_END)
+    stop = int(free[0, 3 + 6])
+    criterion = Counted(stop)
+    options = {"stopping_criteria": [criterion], "beta": 0.4}
+    want = model.generate("abc", **NO_END, **options)
+    steps = len(criterion.seen)
+    got = model.generate("abc", speculate=5, **NO_END, **options)
+    assert torch.equal(got, want)
+    assert criterion.seen[steps:] == criterion.seen[:steps], "each token is looked at, as without drafts"
+    text = tokenizer.decode(free[0, 3 + 4 : 3 + 6])
+    if text.isprintable() and text.isascii():
+        options = {"stop_strings": [text], "beta": 0.4}
+        assert torch.equal(
+            model.generate("abc", speculate=5, **NO_END, **options), model.generate("abc", **NO_END, **options)
+        )
+    began = time.perf_counter()
+    model.generate("abc", speculate=3, max_new_tokens=110, eos_token_id=[999], max_time=0.05)
+    assert time.perf_counter() - began < 20
+
+
+class Columns:
+    def __init__(self):
+        self.seen, self.ended = [], 0
+
+    def put(self, value):
+        self.seen.append(value.tolist())
+
+    def end(self):
+        self.ended += 1
+
+
+def test_streaming(model, ragged, capsys, tokenizer):
+    ids, mask = ragged
+    streamer = Columns()
+    out = model.generate(ids, attention_mask=mask, beta=0.3, speculate=3, streamer=streamer, **NO_END)
+    assert streamer.seen[0] == ids.tolist()
+    assert streamer.seen[1:] == out[:, ids.shape[1] :].T.tolist()
+    assert streamer.ended == 1
+    model.generate("abc", speculate=3, streamer=TextStreamer(tokenizer, skip_prompt=True), **NO_END)
+    assert capsys.readouterr().out
+
+
+def test_a_table_of_positions_is_not_overrun(build):
+    """128 positions: rows draft no further than there is room, wherever they stand."""
+    trio = [build("gpt2", seed, 16, 264) for seed in (0, 1, 2)]
+    model = EmulatedModel(*trio)
+    ids = torch.randint(5, 200, (3, 100), generator=torch.Generator().manual_seed(0))
+    options = {"max_new_tokens": 28, "eos_token_id": [999], "beta": 0.2}
+    assert torch.equal(model.generate(ids, speculate=8, **options), model.generate(ids, **options))
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"repetition_penalty": 1.3}, "RepetitionPenaltyLogitsProcessor looks at the tokens"),
+        ({"logits_processor": [RepetitionPenaltyLogitsProcessor(1.3)]}, "RepetitionPenaltyLogitsProcessor"),
+        ({"output_scores": True, "return_dict_in_generate": True}, "scores of every step"),
+        ({"use_cache": False}, "use_cache is off"),
+    ],
+)
+def test_what_cannot_be_speculated_says_so(model, options, why):
+    want = model.generate("abc", **NO_END, **options)
+    with pytest.warns(UserWarning, match=f"speculate: decoding without drafts, since .*{why}"):
+        got = model.generate("abc", speculate=4, **NO_END, **options)
+    assert torch.equal(getattr(got, "sequences", got), getattr(want, "sequences", want))
+
+
+def test_a_family_without_static_caches(llamas):
+    torch.manual_seed(0)
+    config = MambaConfig(
+        vocab_size=264, hidden_size=16, num_hidden_layers=1, state_size=4, pad_token_id=0, eos_token_id=2
+    )
+    model = EmulatedModel(MambaForCausalLM(config).eval(), *llamas[1:])
+    ids = torch.tensor([[11, 12, 13]])
+    with pytest.warns(UserWarning, match=r"speculate: decoding without drafts, since large: MambaForCausalLM"):
+        got = model.generate(ids, speculate=4, **NO_END)
+    assert torch.equal(got, model.generate(ids, **NO_END))
+
+
+@pytest.mark.parametrize("value", [-1, 64, True, "often", 2.5])
+def test_wrong_values(model, value):
+    with pytest.raises(ValueError, match="speculate: expected 'auto' or a number of drafts from 0 to 63"):
+        model.generate("abc", speculate=value, max_new_tokens=2)
+
+
+def test_inside_stock_transformers(llamas, ragged):
+    large, tuned, base = llamas
+    ids, mask = ragged
+    want = EmulatedModel(*llamas).generate(ids, attention_mask=mask, **NO_END)
+    got = large.generate(
+        ids, attention_mask=mask, custom_generate=custom_generate(tuned, base), speculate=3, pad_token_id=0, **NO_END
+    )
+    assert torch.equal(got, want)
+
+
+def test_nan_is_blamed(llamas, tokenizer, build):
+    broken = build("llama", 5, 16, 264)
+    with torch.no_grad():
+        broken.lm_head.weight[7] = torch.nan
+    model = EmulatedModel(llamas[0], llamas[1], broken, tokenizer)
+    with pytest.raises(RuntimeError, match="row 0, new token 0"):
+        model.generate("abc", speculate=3, max_new_tokens=5)
