@@ -93,6 +93,7 @@ class Loop:
 
     def _draw(self, logits: list[Tensor], ids: Tensor, active: Tensor, step: int) -> Tensor:
         """Next token of each active row, [active], −1 where the row is invalid."""
+        self.mixture = self.mixture.at(step)
         options = {**self.plan.options, "seed": self.seeds, "position": step}
         if not (self.plan.processors or self.keep_scores or self.keep_logits):
             return self.mixture.sample(logits, **options)
