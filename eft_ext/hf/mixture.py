@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eft_ext.methods import Amplify, Conservative, Named, UpScale
+from eft_ext.methods import Amplify, Conservative, Interpolate, Named, UpScale
 from eft_ext.methods.values import Value
 from eft_ext.ops import combine, fused_mix, fused_step
 from eft_ext.ops.details import Conservative as Settings
@@ -162,6 +162,15 @@ class Mixture:
     def combine(self, logits: Sequence[Tensor]) -> Tensor:
         """The mixture's own logits, fp32 [rows, vocab_size]; excluded tokens are −inf."""
         return combine(logits, self.now)
+
+
+def mixture_of(
+    tuned: Any, beta: Any = None, scale: Any = None, conservative_top_p: Any = None, method: Any = None
+) -> Mixture:
+    """The mixture of models as they are given: several `tuned` ones by name, in equal shares if no method says else."""
+    several = method is None and isinstance(tuned, Mapping)
+    default = Mixture(Interpolate(dict.fromkeys(tuned, 1 / max(1, len(tuned))))) if several else Mixture()
+    return Mixture.choose(default, beta, scale, conservative_top_p, method)
 
 
 def spread(name: str, value: Any, rows: int, copies: int) -> Any:

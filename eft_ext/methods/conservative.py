@@ -33,6 +33,7 @@ class Conservative(Named):
         TypeError, ValueError: a mass outside [0, 1], a name that is none, a method of another form.
     """
 
+    foundation = "base"
     formula = "tuned + scale·(large − base) inside the nucleus, tuned outside"
     bounds: ClassVar[Mapping[str, tuple[float, float]]] = {"top_p": (0.0, 1.0)}
 

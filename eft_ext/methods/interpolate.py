@@ -31,6 +31,7 @@ class Interpolate(Named):
     """
 
     formula = "large + Σ λ·(tuned − base)"
+    foundation = "base"
 
     def __init__(self, behaviours: Mapping[str, Any]) -> None:
         if not isinstance(behaviours, Mapping):
@@ -62,6 +63,10 @@ class Interpolate(Named):
     @property
     def models(self) -> tuple[str, ...]:
         return "large", *self._parameters, "base"
+
+    @property
+    def groups(self) -> dict[str, tuple[str, ...]]:
+        return {"tuned": self.behaviours}
 
     @property
     def ending(self) -> tuple[str, ...]:

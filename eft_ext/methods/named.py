@@ -26,12 +26,16 @@ class Named(Method):
         formula: the mixture's logits in terms of the models' names and the parameters.
         roles: names of the models, in the order of logits and weights.
         ends: models whose own end-of-text tokens end a text, for the behaviour includes ending.
+        foundation: the model that another one may be an adapter of; the two then share their weights.
+        alone: models that read the last token of the prompt unless they are given one of their own.
         bounds: what a parameter may be, where not any finite number.
     """
 
     formula: ClassVar[str] = ""
     roles: ClassVar[tuple[str, ...]] = ()
     ends: ClassVar[tuple[str, ...]] = ()
+    foundation: ClassVar[str | None] = None
+    alone: ClassVar[tuple[str, ...]] = ()
     bounds: ClassVar[Mapping[str, tuple[float, float]]] = {}
 
     def __init__(self, **parameters: Any) -> None:
@@ -45,6 +49,11 @@ class Named(Method):
     def ending(self) -> tuple[str, ...]:
         """`ends` as names of this method's models."""
         return self.ends
+
+    @property
+    def groups(self) -> Mapping[str, tuple[str, ...]]:
+        """Names that stand for several of the models, wherever something is given by model."""
+        return {}
 
     @property
     def parameters(self) -> Mapping[str, Value]:

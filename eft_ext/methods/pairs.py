@@ -72,6 +72,7 @@ class Realign(Named):
     formula = "reference + share·(aligned − reference)"
     roles = ("reference", "aligned")
     ends = ("reference", "aligned")
+    foundation = "reference"
 
     def __init__(self, share: Any = 1.0) -> None:
         super().__init__(share=share)
@@ -98,9 +99,14 @@ class Guidance(Named):
     formula = "unconditional + scale·(conditional − unconditional)"
     roles = ("conditional", "unconditional")
     ends = ("conditional",)
+    alone = ("unconditional",)
 
     def __init__(self, scale: Any = 1.5) -> None:
         super().__init__(scale=scale)
+
+    @property
+    def groups(self) -> dict[str, tuple[str, ...]]:
+        return {"model": self.roles}
 
     def weights(self) -> tuple[Number, ...]:
         scale = self._number("scale")

@@ -27,6 +27,7 @@ class UpScale(Named):
     formula = "large + beta·(tuned − base)"
     roles = ("large", "tuned", "base")
     ends = ("large", "tuned")
+    foundation = "base"
 
     def __init__(self, beta: Any = 1.0) -> None:
         super().__init__(beta=beta)
@@ -76,6 +77,7 @@ class Amplify(Named):
     formula = "tuned + scale·(large − base)"
     roles = ("large", "tuned", "base")
     ends = ("large", "tuned")
+    foundation = "base"
 
     def __init__(self, scale: Any = 1.0) -> None:
         super().__init__(scale=scale)
