@@ -153,7 +153,8 @@ def _check(name: str, model: Any) -> None:
         raise TypeError(f"{name}: expected a decoder-only model, got the encoder-decoder {type(model).__name__}")
     if model.training:
         warnings.warn(f"{name} is in training mode: dropout will disturb its logits; call .eval()", stacklevel=4)
-    if is_peft(model) and any(config.is_prompt_learning for config in model.peft_config.values()):
+    adapters: Any = model.peft_config if is_peft(model) else {}
+    if any(adapter.is_prompt_learning for adapter in adapters.values()):
         raise ValueError(f"{name}: adapters that learn a prompt change the sequence length; only weight adapters work")
 
 
