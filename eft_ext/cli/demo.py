@@ -31,8 +31,8 @@ def run(
 ) -> int:
     """Show large, small tuned, EFT and oracle answering the same held-out questions, then count.
 
-    With --interpolate: two behaviours of the small models, polite and talkative, in all proportions on the large one;
-    greedily, or with --unfiltered sampled at temperature 1.
+    With --interpolate: two behaviours of the small models, polite and talkative, in all proportions on the large one,
+    sampled at temperature 1.
 
     Exit code 1 if the figures do not show what they should.
 
@@ -58,7 +58,6 @@ def run(
         holds = run_interpolation(
             questions=questions,
             shown=shown,
-            sampled=unfiltered,
             seed=seed,
             models=models,
             as_json=as_json,

@@ -159,6 +159,8 @@ def chosen(
 
 
 def _interpolation(models: Mapping[str, str], share: float | None) -> methods.Interpolate:
+    if "tuned" in models:
+        raise ValueError("--tuned: expected --model NAME=MODEL for each behaviour of --method interpolate")
     behaviours = [name for name in models if name not in ("large", "base")]
     if len(behaviours) == 1:
         return methods.Interpolate({behaviours[0]: 1.0 if share is None else share})

@@ -142,6 +142,9 @@ def load(
         if not all(folder.is_dir() for folder in folders.values()):
             raise ValueError("--large, --tuned, --base: expected models, since this copy has no embedded ones")
         named = {name: str(folder) for name, folder in folders.items()}
+    for name in named:
+        if name not in (*how.models, *how.groups):
+            raise ValueError(f"--model {name}=...: not a model of {how!r}, which has {', '.join(how.models)}")
     for name in how.models:
         standing = any(name in group and other in named for other, group in how.groups.items())
         if name not in named and name != how.foundation and not standing:

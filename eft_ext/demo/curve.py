@@ -14,7 +14,7 @@ from rich.table import Table
 from eft_ext.demo.grade import Proportion
 from eft_ext.demo.interpolation import LARGE, SMALL, Curve, answer, claims, emulated, measure
 from eft_ext.demo.report import as_share
-from eft_ext.demo.trio import GREEDY, UNFILTERED, Mode, load_talkative, load_trio
+from eft_ext.demo.trio import UNFILTERED, Mode, load_talkative, load_trio
 
 SIDE_BY_SIDE = (0.0, 0.5, 1.0)
 
@@ -23,7 +23,6 @@ def run_interpolation(
     *,
     questions: int = 500,
     shown: int = 4,
-    sampled: bool = False,
     seed: int = 0,
     models: Path | None = None,
     console: Console | None = None,
@@ -33,10 +32,11 @@ def run_interpolation(
 ) -> bool:
     """Shows answers at three shares, then the curve over eleven, on the large model and on the small base.
 
+    Answers are sampled at temperature 1.
+
     Args:
         questions: held-out questions that every share is measured on.
         shown: how many are answered side by side first.
-        sampled: sample at temperature 1 instead of answering greedily.
         seed: of the choice of questions and of sampling.
         models: folder made by `python -m eft_ext.demo.train`; the shipped models if None.
         as_json: print one JSON object and nothing else.
@@ -56,7 +56,7 @@ def run_interpolation(
         raise ValueError(f"shown: expected 0 to {questions}, got {shown}")
     console = console or Console()
     screen = Console(quiet=True) if as_json else console
-    mode = UNFILTERED if sampled else GREEDY
+    mode = UNFILTERED  # what is interpolated is a distribution, and this is it
     answers = []
     if shown:
         each = answer(emulated(trio, talkative, LARGE), pool[:shown], SIDE_BY_SIDE, mode, seed)
@@ -91,13 +91,13 @@ def show(curves: list[Curve], mode: Mode, console: Console) -> None:
     """The table over λ, then a line per claim."""
     large, small = curves
     table = Table(
-        "λ (polite)",
+        "λ polite",
         "polite",
         "talkative",
         "facts right",
         "further fact right,\n% of the talkative",
         "facts right on\nthe small base",
-        title=f"{large.points[0].facts.n} held-out questions at every λ, {mode.name}: % of answers (95 % intervals)",
+        title=f"{large.points[0].facts.n} questions at every λ, {mode.name}: % (95 % intervals)",
     )
     for a, b in zip(large.points, small.points, strict=True):
         table.add_row(f"{a.share:g}", *map(_cell, (a.polite, a.talkative, a.facts, a.further, b.facts)))
@@ -130,7 +130,7 @@ def as_dict(curves: list[Curve], mode: Mode) -> dict[str, Any]:
 
 
 def plot(curves: list[Curve], mode: Mode, path: Path) -> None:
-    """Left the behaviours over λ, right the trade-off: one against the other, coloured by facts right."""
+    """Left the behaviours over λ, right the trade-off: one against the other, coloured by the facts that are right."""
     from matplotlib.figure import Figure
 
     large, small = curves
@@ -142,24 +142,23 @@ def plot(curves: list[Curve], mode: Mode, path: Path) -> None:
         ("polite", [p.polite for p in large.points], "C0", "o-"),
         ("talkative", [p.talkative for p in large.points], "C1", "s-"),
         ("facts right", [p.facts for p in large.points], "C2", "D-"),
-        ("facts right, small models alone", [p.facts for p in small.points], "C7", "D:"),
+        ("facts, small base", [p.facts for p in small.points], "C7", "D:"),
     )
     for name, values, colour, style in lines:
         low, high = zip(*(value.interval for value in values), strict=True)
         left.fill_between(shares, [100 * x for x in low], [100 * x for x in high], color=colour, alpha=0.2, lw=0)
         left.plot(shares, [100 * v.value for v in values], style, color=colour, label=name, markersize=4)
     left.set(xlabel="λ, share of the polite behaviour", ylabel="% of answers", ylim=(-4, 104))
-    left.legend(loc="center left", fontsize=8)
-    x, y = ([100 * getattr(p, name).value for p in large.points] for name in ("talkative", "polite"))
-    right.plot(x, y, "-", color="0.8", zorder=1)
-    dots = right.scatter(
-        x, y, c=[100 * p.facts.value for p in large.points], vmin=0, vmax=100, cmap="viridis", zorder=2
-    )
-    for point, a, b in zip(large.points, x, y, strict=True):
-        right.annotate(f"{point.share:g}", (a, b), textcoords="offset points", xytext=(6, 4), fontsize=8)
+    left.legend(loc="center right", fontsize=8)
+    for curve, mark in ((small, "s"), (large, "o")):
+        x, y = ([100 * getattr(p, name).value for p in curve.points] for name in ("talkative", "polite"))
+        facts = [100 * p.facts.value for p in curve.points]
+        right.plot(x, y, "-", color="0.8", zorder=1)
+        dots = right.scatter(x, y, c=facts, vmin=0, vmax=100, cmap="viridis", marker=mark, label=curve.on, zorder=2)
+    for point, a, b in list(zip(large.points, x, y, strict=True))[2:-2]:  # the ends lie on top of each other
+        right.annotate(f"λ = {point.share:g}", (a, b), textcoords="offset points", xytext=(7, 4), fontsize=8)
+    right.legend(title="behaviours put on", loc="lower left", fontsize=8, title_fontsize=8)
     right.set(xlabel="talkative, %", ylabel="polite, %", xlim=(-5, 108), ylim=(-5, 108))
     figure.colorbar(dots, label="facts right, %")
-    figure.suptitle(
-        f"Two behaviours of small models on the large one: {n} held-out questions, {mode.name}", fontsize=10
-    )
+    figure.suptitle(f"Behaviours of two small models: {n} held-out questions at every λ, {mode.name}", fontsize=10)
     figure.savefig(path, dpi=150)

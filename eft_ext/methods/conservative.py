@@ -61,12 +61,12 @@ class Conservative(Named):
         return self._ending
 
     def weights(self) -> tuple[Number, ...]:
-        scale = self._number("scale")
+        scale = self.number("scale")
         return scale, 1.0, -scale
 
     def conservative(self) -> details.Conservative:
         place = self._models.index(self.nucleus_of)
-        return details.Conservative(self._number("top_p"), SETS[place], self.outside)  # type: ignore[arg-type]
+        return details.Conservative(self.number("top_p"), SETS[place], self.outside)  # type: ignore[arg-type]
 
     def __repr__(self) -> str:
         inside = super().__repr__()[:-1]

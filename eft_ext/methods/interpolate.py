@@ -73,5 +73,5 @@ class Interpolate(Named):
         return "large", *self._parameters
 
     def weights(self) -> tuple[Number, ...]:
-        each = [self._number(name) for name in self._parameters]
+        each = [self.number(name) for name in self._parameters]
         return 1.0, *each, linear(0.0, *((-1.0, weight) for weight in each))

@@ -96,7 +96,7 @@ class Named(Method):
     def _checked(self, parameters: Mapping[str, Any]) -> dict[str, Value]:
         return {name: checked(name, v, *self.bounds.get(name, UNBOUNDED)) for name, v in parameters.items()}
 
-    def _number(self, name: str) -> Number:
+    def number(self, name: str) -> Number:
         """A parameter that is no function of the step (see `at`)."""
         value = self._parameters[name]
         if callable(value) and not isinstance(value, Tensor):

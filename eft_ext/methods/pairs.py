@@ -40,11 +40,11 @@ class Contrast(Named):
         super().__init__(beta=beta, plausibility=plausibility)
 
     def weights(self) -> tuple[Number, ...]:
-        beta = self._number("beta")
+        beta = self.number("beta")
         return linear(1.0, (1.0, beta)), linear(0.0, (-1.0, beta))
 
     def prepare(self, logits: Sequence[Tensor], vocab_size: int | None = None) -> Sequence[Tensor]:
-        share = self._number("plausibility")
+        share = self.number("plausibility")
         if not isinstance(share, Tensor) and share == 0.0:
             return logits
         expert = logits[0][:, : min(x.shape[1] for x in logits) if vocab_size is None else vocab_size]
@@ -78,7 +78,7 @@ class Realign(Named):
         super().__init__(share=share)
 
     def weights(self) -> tuple[Number, ...]:
-        share = self._number("share")
+        share = self.number("share")
         return linear(1.0, (-1.0, share)), linear(0.0, (1.0, share))
 
 
@@ -109,7 +109,7 @@ class Guidance(Named):
         return {"model": self.roles}
 
     def weights(self) -> tuple[Number, ...]:
-        scale = self._number("scale")
+        scale = self.number("scale")
         return linear(0.0, (1.0, scale)), linear(1.0, (-1.0, scale))
 
 

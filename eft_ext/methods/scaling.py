@@ -39,7 +39,7 @@ class UpScale(Named):
         return isinstance(beta, float) and beta == 1.0
 
     def weights(self) -> tuple[Number, ...]:
-        beta = self._number("beta")
+        beta = self.number("beta")
         return 1.0, beta, -beta
 
 
@@ -83,5 +83,5 @@ class Amplify(Named):
         super().__init__(scale=scale)
 
     def weights(self) -> tuple[Number, ...]:
-        scale = self._number("scale")
+        scale = self.number("scale")
         return scale, 1.0, -scale

@@ -43,4 +43,4 @@ class Weighted(Named):
         return tuple(n for n, w in self._parameters.items() if not isinstance(w, float) or w > 0) or self.models[:1]
 
     def weights(self) -> tuple[Number, ...]:
-        return tuple(self._number(name) for name in self._parameters)
+        return tuple(self.number(name) for name in self._parameters)

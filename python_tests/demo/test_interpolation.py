@@ -147,7 +147,7 @@ def test_prints_answers_table_and_claims(tmp_path: Path) -> None:
     out = io.StringIO()
     report, picture = tmp_path / "curve.json", tmp_path / "curve.png"
     console = Console(file=out, width=100)
-    run_interpolation(questions=6, shown=1, console=console, json_path=report, plot_path=picture, sampled=True)
+    run_interpolation(questions=6, shown=1, console=console, json_path=report, plot_path=picture)
     text = out.getvalue()
     for words in ("λ = 0.5", "polite", "talkative", "facts right", "sampled at temperature 1", "neither"):
         assert words in text
