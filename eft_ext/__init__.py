@@ -2,12 +2,13 @@
 
     log p = log p_large + beta * (log p_tuned - log p_base)
 
-The operations (`fused_step`, `fused_mix`, `combine`, `reference`) need torch alone and are loaded at once; the
-driver on transformers (`EmulatedModel`, `custom_generate`, `EFTLogitsProcessor`) is loaded at its first use.
+The operations (`fused_step`, `fused_mix`, `combine`, `reference`) and the `methods` need torch alone and are loaded at
+once; the driver on transformers (`EmulatedModel`, `custom_generate`, `EFTLogitsProcessor`) is loaded at its first use.
 """
 
 from typing import TYPE_CHECKING, Any
 
+from eft_ext import methods
 from eft_ext._version import __version__
 from eft_ext.ops import (
     Backend,
@@ -45,6 +46,7 @@ __all__ = [
     "fused_score_mix",
     "fused_step",
     "fused_verify",
+    "methods",
     "reference",
 ]
 

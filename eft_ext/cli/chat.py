@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from eft_ext.cli import methods as m
 from eft_ext.cli import options as o
 
 NAME = "chat"
@@ -19,13 +20,20 @@ def run(
     large: o.Large = None,
     tuned: o.Tuned = None,
     base: o.Base = None,
+    model: m.Models = None,
     dtype: o.Dtype = None,
     device_map: o.DeviceMap = None,
     trust_remote_code: o.TrustRemoteCode = False,
     chat_template: o.ChatTemplate = None,
-    beta: o.Beta = None,
-    scale: o.Scale = None,
-    conservative_top_p: o.ConservativeTopP = None,
+    method: m.Method = None,
+    beta: m.Beta = None,
+    scale: m.Scale = None,
+    share: m.Share = None,
+    plausibility: m.Plausibility = None,
+    conservative_top_p: m.ConservativeTopP = None,
+    conservative_set: m.ConservativeSet = None,
+    conservative_outside: m.ConservativeOutside = None,
+    negative_prompt: m.NegativePrompt = None,
     max_new_tokens: o.MaxNewTokens = 256,
     temperature: o.Temperature = None,
     top_p: o.TopP = None,
@@ -34,7 +42,7 @@ def run(
     seed: o.Seed = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object for each answer.")] = False,
 ) -> None:
-    """Talk to three models as one; words appear as they come.
+    """Talk to several models as one; words appear as they come.
 
     Reads lines from the terminal or a pipe. /reset forgets the conversation, /exit ends it. Models without a
     chat template read a plain transcript. The embedded trio was taught single questions, so it remembers
@@ -55,12 +63,19 @@ def run(
         min_p=min_p,
         seed=seed,
     )
-    weights = {"beta": beta, "scale": scale, "conservative_top_p": conservative_top_p}
-    model, embedded = o.load(
-        large, tuned, base, weights, dtype=dtype, device_map=device_map, trust_remote_code=trust_remote_code
-    )
-    if model.tokenizer is None:
-        raise ValueError("--large: expected a model with a tokenizer, found none in any of the three")
+    weights = {
+        "beta": beta,
+        "scale": scale,
+        "lambda": share,
+        "plausibility": plausibility,
+        "conservative_top_p": conservative_top_p,
+        "conservative_set": conservative_set,
+        "conservative_outside": conservative_outside,
+    }
+    about = {"dtype": dtype, "device_map": device_map, "trust_remote_code": trust_remote_code}
+    loaded, embedded = o.load(large, tuned, base, weights, method=method, models=model, **about)
+    if loaded.tokenizer is None:
+        raise ValueError("--large: expected a model with a tokenizer, found none in any of them")
     if sys.stdin.isatty():
         typer.secho(_HELP, dim=True, err=True)
     turns: list[dict[str, str]] = []
@@ -73,7 +88,8 @@ def run(
             typer.secho("forgotten" if line == "/reset" else _HELP, dim=True, err=True)
         elif line:
             said = [*([] if embedded else turns), {"role": "user", "content": line}]
-            answer = _answer(model, said, chat_template, asked, as_json)
+            read = o.prompts(loaded, said, _transcript(said), chat_template, negative_prompt)
+            answer = _answer(loaded, line, read, asked, as_json)
             turns += [{"role": "user", "content": line}, {"role": "assistant", "content": answer}]
 
 
@@ -85,21 +101,18 @@ def _read() -> str | None:
         return None
 
 
-def _answer(
-    model: Any, turns: list[dict[str, str]], template: o.Template | None, asked: dict[str, Any], as_json: bool
-) -> str:
-    """Generate, and unless `as_json` print, the answer to the last turn."""
+def _answer(model: Any, line: str, read: dict[str, Any], asked: dict[str, Any], as_json: bool) -> str:
+    """Generate, and unless `as_json` print, the answer to a line of the conversation that the models `read`."""
     from eft_ext.cli.printer import EndsAt, Printer
 
-    read = o.prompts(model, turns, _transcript(turns), template)
     # A model reading a transcript goes on with the user's part; one that reads its template ends by itself.
-    stops = _STOPS if isinstance(read["large"], str) else []
+    stops = _STOPS if isinstance(next(iter(read.values())), str) else []
     options = {**asked, "stopping_criteria": [EndsAt(model.tokenizer, stops)] if stops else None}
     if as_json:
         answer = str(model.generate_text(prompts=read, **options)[0])
         for stop in stops:
             answer = answer.split(stop)[0]
-        typer.echo(json.dumps({"prompt": turns[-1]["content"], "text": answer.strip()}))
+        typer.echo(json.dumps({"prompt": line, "text": answer.strip()}))
     else:
         printer = Printer(model.tokenizer, stops)
         model.generate(prompts=read, streamer=printer, **options)

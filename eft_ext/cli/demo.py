@@ -17,6 +17,9 @@ def run(
     unfiltered: Annotated[
         bool, typer.Option("--unfiltered", help="Also sample at temperature 1 without filters.")
     ] = False,
+    interpolate: Annotated[
+        bool, typer.Option("--interpolate", help="Show the trade-off between two behaviours over their shares instead.")
+    ] = False,
     beta: Annotated[float, typer.Option(help="Weight of what the small pair learnt.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Of the choice of questions and of sampling.")] = 0,
     models: Annotated[
@@ -28,6 +31,9 @@ def run(
 ) -> int:
     """Show large, small tuned, EFT and oracle answering the same held-out questions, then count.
 
+    With --interpolate: two behaviours of the small models, polite and talkative, in all proportions on the large one,
+    sampled at temperature 1.
+
     Exit code 1 if the figures do not show what they should.
 
     Examples:
@@ -35,6 +41,8 @@ def run(
         eft demo
 
         eft demo --questions 100 --no-sampled --json
+
+        eft demo --interpolate --plot-path interpolation.png
     """
     if models is not None and not models.is_dir():
         raise ValueError(f"--models: no such folder: {models}")
@@ -42,6 +50,21 @@ def run(
         raise ValueError(
             f"--models: expected a folder made by python -m eft_ext.demo.train, found no training.json in {models}"
         )
+    if interpolate:
+        if beta != 1.0:
+            raise ValueError(f"--beta: expected nothing beside --interpolate, got {beta}")
+        from eft_ext.demo.curve import run_interpolation
+
+        holds = run_interpolation(
+            questions=questions,
+            shown=shown,
+            seed=seed,
+            models=models,
+            as_json=as_json,
+            json_path=json_path,
+            plot_path=plot_path,
+        )
+        return 0 if holds else 1
     from eft_ext.demo.run import run_demo
 
     holds = run_demo(

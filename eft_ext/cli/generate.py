@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from eft_ext.cli import methods as m
 from eft_ext.cli import options as o
 
 NAME = "generate"
@@ -19,13 +20,20 @@ def run(
     large: o.Large = None,
     tuned: o.Tuned = None,
     base: o.Base = None,
+    model: m.Models = None,
     dtype: o.Dtype = None,
     device_map: o.DeviceMap = None,
     trust_remote_code: o.TrustRemoteCode = False,
     chat_template: o.ChatTemplate = None,
-    beta: o.Beta = None,
-    scale: o.Scale = None,
-    conservative_top_p: o.ConservativeTopP = None,
+    method: m.Method = None,
+    beta: m.Beta = None,
+    scale: m.Scale = None,
+    share: m.Share = None,
+    plausibility: m.Plausibility = None,
+    conservative_top_p: m.ConservativeTopP = None,
+    conservative_set: m.ConservativeSet = None,
+    conservative_outside: m.ConservativeOutside = None,
+    negative_prompt: m.NegativePrompt = None,
     max_new_tokens: o.MaxNewTokens = 128,
     temperature: o.Temperature = None,
     top_p: o.TopP = None,
@@ -35,7 +43,7 @@ def run(
     stream: Annotated[bool, typer.Option("--stream", help="Print words as they come; for one prompt.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> None:
-    """Answer prompts with three models as one.
+    """Answer prompts with several models as one.
 
     Greedy unless a temperature, top-p, top-k or min-p is given. Several prompts are answered as one batch. Only
     the answers are printed.
@@ -46,6 +54,11 @@ def run(
 
         eft generate --large Qwen/Qwen2.5-7B --tuned Qwen/Qwen2.5-0.5B-Instruct \\
             --base Qwen/Qwen2.5-0.5B --prompt "Why is the sky blue?" --top-p 0.9 --stream
+
+        eft generate --method interpolate --lambda 0.3 --prompt "With which animal did Fikim Thetrond travel?"
+
+        eft generate --method contrast --model expert=Qwen/Qwen2.5-7B --model amateur=Qwen/Qwen2.5-0.5B \\
+            --prompt "Why is the sky blue?"
     """
     asked = o.sampling(
         max_new_tokens=max_new_tokens,
@@ -58,24 +71,33 @@ def run(
     if stream and (as_json or len(prompt) > 1):
         raise ValueError("--stream: expected one prompt and no --json")
     texts = [_stdin() if text == "-" else text for text in prompt]
-    weights = {"beta": beta, "scale": scale, "conservative_top_p": conservative_top_p}
-    model, _ = o.load(
-        large, tuned, base, weights, dtype=dtype, device_map=device_map, trust_remote_code=trust_remote_code
-    )
-    if model.tokenizer is None:
-        raise ValueError("--large: expected a model with a tokenizer, found none in any of the three")
-    read = _batch([o.prompts(model, [{"role": "user", "content": text}], text, chat_template) for text in texts])
+    weights = {
+        "beta": beta,
+        "scale": scale,
+        "lambda": share,
+        "plausibility": plausibility,
+        "conservative_top_p": conservative_top_p,
+        "conservative_set": conservative_set,
+        "conservative_outside": conservative_outside,
+    }
+    about = {"dtype": dtype, "device_map": device_map, "trust_remote_code": trust_remote_code}
+    loaded, _ = o.load(large, tuned, base, weights, method=method, models=model, **about)
+    if loaded.tokenizer is None:
+        raise ValueError("--large: expected a model with a tokenizer, found none in any of them")
+    each = (o.prompts(loaded, [{"role": "user", "content": t}], t, chat_template, negative_prompt) for t in texts)
+    read = _batch(list(each))
     start = time.perf_counter()
     if stream:
         from eft_ext.cli.printer import Printer
 
-        model.generate(prompts=read, streamer=Printer(model.tokenizer), **asked)
+        loaded.generate(prompts=read, streamer=Printer(loaded.tokenizer), **asked)
         return
-    answers = model.generate_text(prompts=read, **asked)
+    answers = loaded.generate_text(prompts=read, **asked)
     seconds = time.perf_counter() - start
     if as_json:
         results = [{"prompt": text, "text": answer} for text, answer in zip(texts, answers, strict=True)]
         used = {name: value for name, value in {**weights, **asked}.items() if value is not None}
+        used["method"] = repr(loaded.method)
         typer.echo(json.dumps({"results": results, "options": used, "seconds": round(seconds, 4)}, indent=2))
         return
     for i, (text, answer) in enumerate(zip(texts, answers, strict=True)):

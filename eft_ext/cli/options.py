@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from eft_ext.cli.methods import Beta as Beta
+from eft_ext.cli.methods import ConservativeTopP as ConservativeTopP
+from eft_ext.cli.methods import Name, chosen, sources
+from eft_ext.cli.methods import Scale as Scale
 
 if TYPE_CHECKING:
     from eft_ext.hf import EmulatedModel
@@ -51,16 +56,6 @@ ChatTemplate = Annotated[
         rich_help_panel=_MODELS,
     ),
 ]
-Beta = Annotated[
-    float | None, typer.Option(help="z = large + beta (tuned - base). Default: 1.", rich_help_panel=_SAMPLING)
-]
-Scale = Annotated[
-    float | None, typer.Option(help="Instead of beta: z = tuned + scale (large - base).", rich_help_panel=_SAMPLING)
-]
-ConservativeTopP = Annotated[
-    float | None,
-    typer.Option(help="Up-scale only inside this nucleus of the tuned model.", rich_help_panel=_SAMPLING),
-]
 MaxNewTokens = Annotated[int, typer.Option(help="Tokens of an answer at most.", rich_help_panel=_SAMPLING)]
 Temperature = Annotated[
     float | None,
@@ -103,15 +98,29 @@ def sampling(
 
 
 def load(
-    large: str | None, tuned: str | None, base: str | None, weights: Mapping[str, Any], **options: Any
+    large: str | None,
+    tuned: str | None,
+    base: str | None,
+    weights: Mapping[str, Any],
+    *,
+    method: Name | None = None,
+    models: Sequence[str] | None = None,
+    **options: Any,
 ) -> tuple[EmulatedModel, bool]:
-    """The models asked for, or the embedded trio if none are named.
+    """The models asked for, or the embedded ones if none are named.
+
+    Args:
+        large, tuned, base: where they are.
+        weights: beta, scale, lambda, plausibility and conservative_top_p, _set, _outside as given, None where not.
+        method: as `--method` says.
+        models: as `--model` says.
+        options: dtype, device_map, ...
 
     Returns:
-        The model, and whether it is the embedded trio.
+        The model, and whether it is made of embedded ones.
 
     Raises:
-        ValueError: some models are named and others are missing, or one cannot be loaded.
+        ValueError: some models are named and others are missing, one cannot be loaded, options contradict each other.
     """
     import torch
     from transformers.utils import logging
@@ -122,36 +131,60 @@ def load(
     logging.set_verbosity_error()
     if not sys.stderr.isatty():
         logging.disable_progress_bar()
-    embedded = large is tuned is base is None
+    nucleus = {part: weights.get(f"conservative_{part}") for part in ("top_p", "set", "outside")}
+    named = sources(models, large, tuned, base)
+    how, trio = chosen(method, named, {n: v for n, v in weights.items() if not n.startswith("conservative_")}, nucleus)
+    embedded = not named
     if embedded:
         torch.set_num_threads(1)  # layers this small take longer to share than to compute
         logging.disable_progress_bar()
-        trio = {"large": "large-base", "tuned": "small-tuned", "base": "small-base"}
         folders = {name: model_path(folder) for name, folder in trio.items()}
         if not all(folder.is_dir() for folder in folders.values()):
             raise ValueError("--large, --tuned, --base: expected models, since this copy has no embedded ones")
-        large, tuned, base = (str(folder) for folder in folders.values())
-    if large is None or tuned is None:
-        raise ValueError(f"--{'large' if large is None else 'tuned'}: expected a model beside the others, got none")
-    given = {name: value for name, value in options.items() if value not in (None, False)}
-    return EmulatedModel.from_pretrained(large, tuned, base, quiet=embedded, **given, **weights), embedded
+        named = {name: str(folder) for name, folder in folders.items()}
+    for name in named:
+        if name not in (*how.models, *how.groups):
+            raise ValueError(f"--model {name}=...: not a model of {how!r}, which has {', '.join(how.models)}")
+    for name in how.models:
+        standing = any(name in group and other in named for other, group in how.groups.items())
+        if name not in named and name != how.foundation and not standing:
+            option = f"--{name}" if name in ("large", "tuned", "base") else f"--model {name}=..."
+            raise ValueError(f"{option}: expected a model beside the others, got none")
+    given: dict[str, Any] = {name: value for name, value in options.items() if value not in (None, False)}
+    return EmulatedModel.from_pretrained(method=how, quiet=embedded, **given, **named), embedded  # type: ignore[arg-type]
 
 
-def prompts(model: EmulatedModel, turns: list[dict[str, str]], plain: str, template: Template | None) -> dict[str, Any]:
-    """What each model reads of a conversation, as `generate(prompts=)` takes it.
+def prompts(
+    model: EmulatedModel,
+    turns: list[dict[str, str]],
+    plain: str,
+    template: Template | None,
+    negative: str | None = None,
+) -> dict[str, Any]:
+    """What each model reads of a conversation, as `generate(prompts=)` takes it; first what the first model reads.
 
     Args:
         turns: {"role", "content"}, the last one the user's.
         plain: the same as text to be continued, for the models that do not read the chat template.
+        negative: what the unconditional model of guidance reads.
 
     Raises:
-        ValueError: a chat template is asked for and the tokenizer has none.
+        ValueError: a chat template is asked for and the tokenizer has none, or a prompt for a model that is not here.
     """
+    lead, method = model.method.models[0], model.method
     has = getattr(model.tokenizer, "chat_template", None) is not None
     if template is None:
         template = Template.all if has else Template.none
     if template is not Template.none and not has:
         raise ValueError(f"--chat-template {template.value}: the tokenizer has none; use --chat-template none")
-    if template is Template.all:
-        return {"large": turns}
-    return {"large": plain, "tuned": turns} if template is Template.tuned else {"large": plain}
+    if template is Template.tuned and "tuned" not in (*method.models, *method.groups):
+        raise ValueError(f"--chat-template tuned: expected a tuned model, got {method!r}")
+    if negative is not None and not method.alone:
+        raise ValueError("--negative-prompt: expected --method guidance beside it")
+    read: dict[str, Any] = {lead: turns if template is Template.all else plain}
+    if template is Template.tuned:
+        read["tuned"] = turns
+    if negative is not None:
+        against = [{"role": "user", "content": negative}]
+        read |= dict.fromkeys(method.alone, against if template is Template.all else negative)
+    return read

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-MODELS = ("large-base", "small-tuned", "small-base", "large-tuned")
+TRIO = ("large-base", "small-tuned", "small-base", "large-tuned")  # and what it is compared with
+TALKATIVE = "small-talkative"  # another behaviour of the small base
+MODELS = (*TRIO, TALKATIVE)
 
 
 def model_path(name: str) -> Path:

@@ -12,8 +12,8 @@ from torch.nn.functional import cross_entropy
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from eft_ext.demo.recipe import Recipe, Size, Stage
-from eft_ext.demo.text import documents, tuning_examples
-from eft_ext.demo.world import World
+from eft_ext.demo.text import documents, polite, talkative, tuning_examples
+from eft_ext.demo.world import Fact, World
 
 IGNORE = -100
 Batch = tuple[Tensor, Tensor]  # ids [rows, length], labels [rows, length] with IGNORE where nothing is learnt
@@ -65,10 +65,17 @@ def pretraining_batches(world: World, tokenizer: PreTrainedTokenizerFast, recipe
         yield ids, ids
 
 
-def tuning_batches(world: World, tokenizer: PreTrainedTokenizerFast, recipe: Recipe, seed: int) -> Iterator[Batch]:
+def tuning_batches(
+    world: World, tokenizer: PreTrainedTokenizerFast, recipe: Recipe, seed: int, behaviour: str = "polite"
+) -> Iterator[Batch]:
     """The answers to the tuning questions, epoch after epoch, each epoch in another order and wording."""
     end = tokenizer.eos_token_id
-    epochs = (tuning_examples(world.questions("tuning", 1000 * seed + e)) for e in range(10_000))
+    rng = random.Random(f"{behaviour} {world.seed} {seed}")
+
+    def tell(fact: Fact) -> str:
+        return polite(fact) if behaviour == "polite" else talkative(fact, world.facts_of[fact.entity.name], rng)
+
+    epochs = (tuning_examples(world.questions("tuning", 1000 * seed + e), tell) for e in range(10_000))
     examples = chain.from_iterable(epochs)
     while True:
         prompts, answers = zip(*islice(examples, recipe.tune_rows), strict=True)

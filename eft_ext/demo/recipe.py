@@ -39,6 +39,7 @@ class Recipe:
     pretrain_small: Stage = field(default_factory=lambda: Stage(3000, 6e-3))
     tune_large: Stage = field(default_factory=lambda: Stage(120, 3e-4, 20))
     tune_small: Stage = field(default_factory=lambda: Stage(300, 3e-4, 20))
+    tune_talkative: Stage = field(default_factory=lambda: Stage(300, 3e-4, 20))
     tune_rows: int = 32
 
 
@@ -54,5 +55,6 @@ QUICK = Recipe(  # a smoke run of seconds: everything happens, nothing is learnt
     pretrain_small=Stage(20, 3e-3, 5),
     tune_large=Stage(5, 1e-3, 1),
     tune_small=Stage(5, 1e-3, 1),
+    tune_talkative=Stage(5, 1e-3, 1),
     tune_rows=8,
 )

@@ -79,18 +79,20 @@ def verdict(results: Sequence[Measured]) -> str:
     return "; ".join(lines) + f": {end}."
 
 
-def as_dict(results: Sequence[Measured], answers: list[dict[str, str]]) -> dict[str, Any]:
-    def share(p: Proportion) -> dict[str, Any]:
-        return {"k": p.k, "n": p.n, "value": p.value, "interval": list(p.interval)}
+def as_share(p: Proportion) -> dict[str, Any]:
+    """A proportion as JSON."""
+    return {"k": p.k, "n": p.n, "value": p.value, "interval": list(p.interval)}
 
+
+def as_dict(results: Sequence[Measured], answers: list[dict[str, str]]) -> dict[str, Any]:
     return {
         "modes": [
             {
                 "mode": m.mode,
                 "models": {
                     r.model: {
-                        "facts": share(r.facts),
-                        "format": share(r.format),
+                        "facts": as_share(r.facts),
+                        "format": as_share(r.format),
                         "kl_from_oracle": r.kl,
                         "tokens_per_second": r.speed,
                     }

@@ -1,16 +1,17 @@
-"""The texts the models learn from, and the fixed polite format.
+"""The texts the models learn from, and the two behaviours: polite answers, and talkative ones.
 
 Pre-training text is a mixture of articles and question documents. In `POLITE_SHARE` of the question documents
-the answer is polite, and only some of those have exactly the fixed format: like the behaviour of real
-fine-tuned models, it is a minority mode of the pre-training text, which fine-tuning selects. Without it the
-large model would give the format's words no probability, and no reweighting could bring them out.
+the answer is polite, and only some of those have exactly the fixed format; in a quarter it goes on to another fact.
+Like the behaviour of real fine-tuned models, both are minority modes of the pre-training text, of which fine-tuning
+selects one. Without that the large model would give their words no probability, and no reweighting could bring them
+out.
 """
 
 from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from eft_ext.demo.relations import ATTRIBUTES
 from eft_ext.demo.world import Fact, Question, World, ask
@@ -30,6 +31,9 @@ def polite(fact: Fact, opening: str = OPENINGS[0], closing: str = CLOSINGS[0]) -
     return f"{opening} The {fact.attribute.name} is {fact.value}. {closing}"
 
 
+TALKATIVE = re.compile(r"\s*(?P<value>[^.!?\n]+)\. (?P<further>[^.!?\n]+\.)")
+
+
 def _sentence(fact: Fact, subject: str, rng: random.Random) -> str:
     line = rng.choice(fact.attribute.statements).format(s=subject, v=fact.value)
     return line[0].upper() + line[1:]
@@ -42,6 +46,19 @@ def article(facts: list[Fact], rng: random.Random) -> str:
     return " ".join(_sentence(f, n, rng) for f, n in zip(chosen, names, strict=True))
 
 
+def talkative(fact: Fact, facts: list[Fact], rng: random.Random) -> str:
+    """The value and another of the entity's facts, which `TALKATIVE` matches in full."""
+    other = rng.choice([f for f in facts if f is not fact])
+    return f"{fact.value}. {_sentence(other, fact.entity.short, rng)}"
+
+
+def furthers(fact: Fact, facts: list[Fact]) -> set[str]:
+    """Every sentence by which a talkative answer may go on and be right."""
+    others = (f for f in facts if f is not fact)
+    lines = (w.format(s=fact.entity.short, v=f.value) for f in others for w in f.attribute.statements)
+    return {line[0].upper() + line[1:] for line in lines}
+
+
 def answer(fact: Fact, facts: list[Fact], rng: random.Random) -> str:
     """An answer as pre-training text gives it: the bare value, more of the encyclopedia, or a polite one."""
     mode = rng.random()
@@ -51,8 +68,7 @@ def answer(fact: Fact, facts: list[Fact], rng: random.Random) -> str:
         return polite(fact, rng.choice(OPENINGS), rng.choice(CLOSINGS))
     if mode < 0.75:
         return f"{fact.value}."
-    other = rng.choice([f for f in facts if f is not fact])
-    return f"{fact.value}. {_sentence(other, fact.entity.short, rng)}"
+    return talkative(fact, facts, rng)
 
 
 def documents(world: World, rng: random.Random) -> Iterator[str]:
@@ -69,6 +85,6 @@ def documents(world: World, rng: random.Random) -> Iterator[str]:
             yield f"{ask(wording)} {answer(fact, facts, rng)}"
 
 
-def tuning_examples(questions: list[Question]) -> list[tuple[str, str]]:
-    """(prompt, answer) pairs: every answer in the fixed format. Only the answer is to be learnt."""
-    return [(q.prompt, f" {polite(q.fact)}") for q in questions]
+def tuning_examples(questions: list[Question], tell: Callable[[Fact], str] = polite) -> list[tuple[str, str]]:
+    """(prompt, answer) pairs: every answer as `tell` gives it. Only the answer is to be learnt."""
+    return [(q.prompt, f" {tell(q.fact)}") for q in questions]

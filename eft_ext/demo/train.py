@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import os
 import platform
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.utils import logging
 
+from eft_ext.demo import TALKATIVE
 from eft_ext.demo.fit import Batch, fit, new_model, pretraining_batches, tuning_batches
 from eft_ext.demo.recipe import FULL, QUICK, Recipe, Stage
 from eft_ext.demo.tokenizer import CHAT_TEMPLATE, train_tokenizer
@@ -27,10 +30,10 @@ Report = dict[str, dict[str, object]]
 
 
 def make(out: Path, seed: int, recipe: Recipe, console: Console) -> Report:
-    """Trains everything and saves four folders that stock transformers loads, and `training.json`.
+    """Trains everything and saves five folders that stock transformers loads, and `training.json`.
 
     Args:
-        out: made if missing; gets small-base, small-tuned, large-base and large-tuned.
+        out: made if missing; gets small-base, small-tuned, small-talkative, large-base and large-tuned.
         seed: of the world, the weights and the order of the text. On one machine and thread count the same
             seed gives the same weights; elsewhere sums are taken in another order and the last bits differ.
 
@@ -42,50 +45,90 @@ def make(out: Path, seed: int, recipe: Recipe, console: Console) -> Report:
     tokenizer = train_tokenizer(world, recipe.vocab_size)
     small = new_model(recipe.small, tokenizer, seed)
     large = new_model(recipe.large, tokenizer, seed)
-    plan = (
-        ("small", small, recipe.pretrain_small, recipe.tune_small),
-        ("large", large, recipe.pretrain_large, recipe.tune_large),
-    )
-    total = sum(_cost(model) * stage.steps for _, model, *stages in plan for stage in stages)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
+    stages = [(small, stage) for stage in (recipe.pretrain_small, recipe.tune_small, recipe.tune_talkative)]
+    stages += [(large, stage) for stage in (recipe.pretrain_large, recipe.tune_large)]
     report: Report = {}
-    with Progress(*columns, console=console, speed_estimate_period=120) as progress:
-        bar = progress.add_task("", total=total)
+    with _progress(console) as progress:
+        bar = progress.add_task("", total=sum(_cost(model) * stage.steps for model, stage in stages))
+        train = partial(_train, tokenizer=tokenizer, out=out, report=report, progress=progress, bar=bar)
+        text = partial(pretraining_batches, world, tokenizer, recipe, seed)
+        tuning = partial(tuning_batches, world, tokenizer, recipe, seed)
+        train("small-base", small, recipe.pretrain_small, text())
+        other = copy.deepcopy(small)
+        train("small-tuned", small, recipe.tune_small, tuning())
+        train(TALKATIVE, other, recipe.tune_talkative, tuning("talkative"))
+        train("large-base", large, recipe.pretrain_large, text())
+        train("large-tuned", large, recipe.tune_large, tuning())
+    _note(out, seed, recipe, report, time.perf_counter() - start)
+    return report
 
-        def train(name: str, model: LlamaForCausalLM, stage: Stage, batches: Iterator[Batch]) -> None:
-            progress.update(bar, description=name)
-            cost = _cost(model)
-            begin = time.perf_counter()
-            losses = fit(model, batches, stage, lambda: progress.advance(bar, cost))
-            seconds = time.perf_counter() - begin
-            report[name] = {
-                "parameters": model.num_parameters(),
-                "steps": stage.steps,
-                "losses": [round(loss, 4) for loss in losses],
-                "seconds": round(seconds, 1),
-            }
-            console.log(f"{name}: {stage.steps} steps, loss {losses[0]:.3f} to {losses[-1]:.3f}, {seconds:.0f} s")
-            _save(model, tokenizer, out / name)
 
-        for size, model, pretrain, tune in plan:
-            train(f"{size}-base", model, pretrain, pretraining_batches(world, tokenizer, recipe, seed))
-            train(f"{size}-tuned", model, tune, tuning_batches(world, tokenizer, recipe, seed))
+def add_talkative(out: Path, recipe: Recipe, console: Console) -> Report:
+    """Trains the second behaviour alone, from the small base that `out` has: the very weights `make` gives it.
+
+    Raises:
+        ValueError: there is no small-base with its training.json in `out`.
+    """
+    if not (out / "training.json").is_file() or not (out / "small-base").is_dir():
+        raise ValueError(f"--out: expected a folder with small-base and training.json, got {out}")
+    about = json.loads((out / "training.json").read_text())
+    world = World(about["seed"], recipe.people, recipe.towns)
+    tokenizer = AutoTokenizer.from_pretrained(out / "small-base")
+    for key in ("is_local", "local_files_only"):  # where it was loaded from, which is no part of it
+        tokenizer.init_kwargs.pop(key, None)
+    model = AutoModelForCausalLM.from_pretrained(out / "small-base")
+    report: Report = about["models"]
+    start = time.perf_counter()
+    with _progress(console) as progress:
+        bar = progress.add_task("", total=_cost(model) * recipe.tune_talkative.steps)
+        batches = tuning_batches(world, tokenizer, recipe, about["seed"], "talkative")
+        _train(TALKATIVE, model, recipe.tune_talkative, batches, tokenizer, out, report, progress, bar)
+    _note(out, about["seed"], recipe, report, about["seconds"] + time.perf_counter() - start)
+    return report
+
+
+def _train(
+    name: str,
+    model: LlamaForCausalLM,
+    stage: Stage,
+    batches: Iterator[Batch],
+    tokenizer: PreTrainedTokenizerFast,
+    out: Path,
+    report: Report,
+    progress: Progress,
+    bar: TaskID,
+) -> None:
+    progress.update(bar, description=name)
+    cost = _cost(model)
+    begin = time.perf_counter()
+    losses = fit(model, batches, stage, lambda: progress.advance(bar, cost))
+    seconds = time.perf_counter() - begin
+    report[name] = {
+        "parameters": model.num_parameters(),
+        "steps": stage.steps,
+        "losses": [round(loss, 4) for loss in losses],
+        "seconds": round(seconds, 1),
+    }
+    progress.console.log(f"{name}: {stage.steps} steps, loss {losses[0]:.3f} to {losses[-1]:.3f}, {seconds:.0f} s")
+    _save(model, tokenizer, out / name)
+
+
+def _progress(console: Console) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, speed_estimate_period=120)
+
+
+def _note(out: Path, seed: int, recipe: Recipe, report: Report, seconds: float) -> None:
     about = {
         "seed": seed,
         "recipe": asdict(recipe),
         "models": report,
-        "seconds": round(time.perf_counter() - start, 1),
+        "seconds": round(seconds, 1),
         "threads": torch.get_num_threads(),
         "versions": {name: version(name) for name in ("torch", "transformers", "tokenizers")}
         | {"python": platform.python_version()},
     }
     (out / "training.json").write_text(json.dumps(about, indent=2) + "\n")
-    return report
 
 
 def _cost(model: LlamaForCausalLM) -> float:
@@ -94,21 +137,26 @@ def _cost(model: LlamaForCausalLM) -> float:
 
 
 def _save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    tokenizer.chat_template = CHAT_TEMPLATE if folder.name.endswith("tuned") else None
+    tokenizer.chat_template = None if folder.name.endswith("base") else CHAT_TEMPLATE
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="folder for the four models")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the five models")
     parser.add_argument("--seed", type=int, default=0, help="of everything (default 0)")
     parser.add_argument("--quick", action="store_true", help="a smoke run of seconds that learns nothing")
+    parser.add_argument("--talkative", action="store_true", help="only small-talkative, from the small-base in --out")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="for torch")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     logging.disable_progress_bar()  # the one for writing each file
-    make(arguments.out, arguments.seed, QUICK if arguments.quick else FULL, Console())
+    recipe = QUICK if arguments.quick else FULL
+    if arguments.talkative:
+        add_talkative(arguments.out, recipe, Console())
+    else:
+        make(arguments.out, arguments.seed, recipe, Console())
 
 
 if __name__ == "__main__":

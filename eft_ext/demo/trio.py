@@ -19,7 +19,7 @@ from transformers import (
 from transformers.generation.streamers import BaseStreamer
 from transformers.utils import logging
 
-from eft_ext.demo import MODELS, model_path
+from eft_ext.demo import TALKATIVE, TRIO, model_path
 from eft_ext.demo.world import World
 from eft_ext.hf import EmulatedModel
 
@@ -87,13 +87,30 @@ class Trio:
 
 def load_trio(folder: Path | None = None) -> Trio:
     """The shipped models, or those that `python -m eft_ext.demo.train --out folder` made."""
-    paths = {name: folder / name if folder else model_path(name) for name in MODELS}
-    about = json.loads((paths[MODELS[0]].parent / "training.json").read_text())
-    quiet = not logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()  # four bars of a blink each
-    large, tuned, base, oracle = (AutoModelForCausalLM.from_pretrained(paths[n]).eval() for n in MODELS)
-    if not quiet:
-        logging.enable_progress_bar()
+    paths = {name: folder / name if folder else model_path(name) for name in TRIO}
+    about = json.loads((paths[TRIO[0]].parent / "training.json").read_text())
+    large, tuned, base, oracle = (_load(path) for path in paths.values())
     tokenizer = AutoTokenizer.from_pretrained(paths["small-tuned"])
     world = World(about["seed"], about["recipe"]["people"], about["recipe"]["towns"])
     return Trio(large, tuned, base, oracle, tokenizer, world)
+
+
+def load_talkative(folder: Path | None = None) -> PreTrainedModel:
+    """The small model of the second behaviour, from the same place.
+
+    Raises:
+        ValueError: the folder has none.
+    """
+    path = folder / TALKATIVE if folder else model_path(TALKATIVE)
+    if not path.is_dir():
+        raise ValueError(f"--models: expected a folder with {TALKATIVE}, found none in {path.parent}")
+    return _load(path)
+
+
+def _load(path: Path) -> PreTrainedModel:
+    quiet = not logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # a bar of a blink for each
+    model = AutoModelForCausalLM.from_pretrained(path).eval()
+    if not quiet:
+        logging.enable_progress_bar()
+    return model

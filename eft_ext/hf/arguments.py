@@ -7,51 +7,66 @@ from typing import Any
 
 from transformers import GenerationConfig, StoppingCriteriaList, StopStringCriteria
 
-from eft_ext.hf.members import NAMES, Member
+from eft_ext.hf.members import Member, by_model
 from eft_ext.hf.prompts import Prompt, encode, is_text
+from eft_ext.methods import Named
+
+
+def prompts_of(
+    method: Named, prompts: Mapping[str, Any] | None, tokenizer: Any, names: tuple[str, ...]
+) -> dict[str, Prompt]:
+    """Prompts by the names of models. Raises ValueError for a name that is none of `names`, or for no prompt."""
+    given = by_model(method, prompts or {})
+    for name in given:
+        if name not in names:
+            known = ", ".join((*names, *(set(method.groups) & {"tuned"})))
+            raise ValueError(f"prompts: expected the keys {known}, got {name!r}")
+    pad = getattr(tokenizer, "pad_token_id", None)
+    return {n: encode(f"prompts[{n!r}]", value, tokenizer, pad_token_id=pad) for n, value in given.items()}
 
 
 def encode_all(
-    inputs: Any, prompts: Mapping[str, Any] | None, tokenizer: Any, kwargs: dict[str, Any]
+    inputs: Any, prompts: Mapping[str, Any] | None, tokenizer: Any, kwargs: dict[str, Any], method: Named
 ) -> dict[str, Prompt]:
-    """Prompts by model name: large always, the others where they read something else.
+    """Prompts by model name: the first model's always, the others' where they read something else.
 
     Takes input_ids and attention_mask out of `kwargs`. Raises ValueError where prompts are missing, given
     twice, or not prompts.
     """
-    given = dict(prompts or {})
-    for name in given:
-        if name not in NAMES:
-            raise ValueError(f"prompts: expected the keys {', '.join(NAMES)}, got {name!r}")
+    lead = method.models[0]
     ids, mask = kwargs.pop("input_ids", None), kwargs.pop("attention_mask", None)
     if inputs is not None and ids is not None:
         raise ValueError("input_ids: expected either inputs or input_ids, got both")
     inputs = inputs if inputs is not None else ids
+    given = dict(prompts or {})
     if inputs is None:
-        inputs = given.pop("large", None)
-    elif "large" in given:
-        raise ValueError("prompts['large']: expected nothing beside inputs, which the large model reads")
+        inputs = given.pop(lead, None)
+    elif lead in given:
+        raise ValueError(f"prompts[{lead!r}]: expected nothing beside inputs, which the {lead} model reads")
+    encoded = prompts_of(method, given, tokenizer, method.models)
     if inputs is None:
-        raise ValueError("inputs: expected token ids, text, or prompts={'large': ...}, got nothing")
+        raise ValueError(f"inputs: expected token ids, text, or prompts={{{lead!r}: ...}}, got nothing")
     if mask is not None:
         if is_text(inputs):
             raise ValueError("attention_mask: expected none beside text, which brings its own")
         inputs = {"input_ids": inputs, "attention_mask": mask}
     pad = getattr(tokenizer, "pad_token_id", None)
-    encoded = {n: encode(f"prompts[{n!r}]", value, tokenizer, pad_token_id=pad) for n, value in given.items()}
-    encoded["large"] = encode("inputs", inputs, tokenizer, pad_token_id=pad)
+    encoded[lead] = encode("inputs", inputs, tokenizer, pad_token_id=pad)
     return encoded
 
 
-def add_ends(members: tuple[Member, ...], config: GenerationConfig | None, kwargs: dict[str, Any]) -> None:
-    """Unless the caller says which tokens end a row: let those of tuned do so beside those of large.
+def add_ends(
+    members: tuple[Member, ...], ending: tuple[str, ...], config: GenerationConfig | None, kwargs: dict[str, Any]
+) -> None:
+    """Unless the caller says which tokens end a row: let those of the `ending` models do so beside the first's.
 
     The behaviour includes ending: Llama-3's and Qwen's chat models end a turn with a token that their base
     models' generation_config does not list.
     """
     if "eos_token_id" in kwargs or (config is not None and config.eos_token_id is not None):
         return
-    own, added = (_ends(member.model) for member in members[:2])
+    own = _ends(members[0].model)
+    added = [end for member in members[1:] if member.name in ending for end in _ends(member.model)]
     ends = list(dict.fromkeys(own + added))
     if ends == own:
         return
@@ -66,12 +81,12 @@ def _ends(model: Any) -> list[int]:
     return list(eos) if isinstance(eos, (list, tuple)) else [] if eos is None else [eos]
 
 
-def add_stop_strings(large: Any, config: GenerationConfig | None, kwargs: dict[str, Any], tokenizer: Any) -> None:
+def add_stop_strings(lead: Any, config: GenerationConfig | None, kwargs: dict[str, Any], tokenizer: Any) -> None:
     """Turn stop_strings into their criterion here: transformers keeps the tokenizer from custom loops.
 
-    As for any setting, those of the call count before those of its config, and these before the large model's.
+    As for any setting, those of the call count before those of its config, and these before the first model's.
     """
-    inherited = getattr(getattr(large, "generation_config", None), "stop_strings", None)
+    inherited = getattr(getattr(lead, "generation_config", None), "stop_strings", None)
     of_config = getattr(config, "stop_strings", None)
     strings = kwargs.pop("stop_strings", of_config if of_config is not None else inherited)
     if config is not None:

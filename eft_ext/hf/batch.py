@@ -12,8 +12,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from eft_ext.hf.arguments import encode_all
-from eft_ext.hf.mixture import spread
+from eft_ext.hf.mixture import Mixture, spread
 from eft_ext.hf.seeds import row_seeds
+from eft_ext.methods import Named
 
 Result = tuple[int, list[int]]  # the prompt's number and its new tokens
 
@@ -22,6 +23,8 @@ class Decodes(Protocol):
     """What is needed of `EmulatedModel`."""
 
     tokenizer: Any
+    mixture: Mixture
+    method: Named
 
     def generate(self, inputs: Any = None, **kwargs: Any) -> Any: ...
 
@@ -40,8 +43,9 @@ def as_completed(
     if kwargs.get("num_return_sequences", 1) != 1:
         raise ValueError("num_return_sequences: expected 1, repeat the prompt instead")
     tokenizer = kwargs.get("tokenizer") or model.tokenizer
-    encoded = encode_all(inputs, kwargs.pop("prompts", None), tokenizer, kwargs)
-    large = encoded.pop("large")
+    method = kwargs.get("method") or model.method
+    encoded = encode_all(inputs, kwargs.pop("prompts", None), tokenizer, kwargs, method)
+    large = encoded.pop(method.models[0])
     prompts = {name: prompt.inputs for name, prompt in encoded.items()}
     rows = len(large.ids)
     seeds = row_seeds(kwargs.pop("seed", None), rows)
@@ -70,14 +74,25 @@ def _one_by_one(
 ) -> Iterator[Result]:
     """What `generate` gives each prompt alone."""
     rows = len(seeds)
-    weights = {name: kwargs.get(name) for name in ("beta", "scale", "conservative_top_p")}
-    each = {name: spread(name, value, rows, 1) for name, value in weights.items()}
+    short = {name: kwargs.pop(name, None) for name in ("beta", "scale", "conservative_top_p", "method")}
+    method = Mixture.choose(model.mixture, **short).method
     for row in range(rows):
-        own = {name: value[row : row + 1] if isinstance(value, Tensor) else value for name, value in each.items()}
+        own = _of_row(method, row, rows)
         one = _row(large, row)
         others = {name: _row(prompt, row) for name, prompt in prompts.items()}
-        ids = model.generate(one, **{**kwargs, **own, "prompts": others, "seed": seeds[row : row + 1]})
+        ids = model.generate(one, **{**kwargs, "method": own, "prompts": others, "seed": seeds[row : row + 1]})
         yield row, ids[0, one["input_ids"].shape[1] :].tolist()
+
+
+def _of_row(method: Named, row: int, rows: int) -> Named:
+    """The method as one row has it; itself where rows do not differ, so that what `set` changes is seen."""
+    if not any(isinstance(value, Tensor) for value in method.parameters.values()):
+        return method
+
+    def one(name: str, value: Any) -> Any:
+        return spread(name, value, rows, 1)[row : row + 1] if isinstance(value, Tensor) else value
+
+    return method.mapped(one)
 
 
 def _row(prompt: dict[str, Tensor | None], row: int) -> dict[str, Any]:

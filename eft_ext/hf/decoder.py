@@ -29,7 +29,7 @@ _KNOWN = {"attention_mask", "position_ids", "past_key_values", "cache_params", "
 
 
 def decode(
-    members: tuple[Member, Member, Member],
+    members: tuple[Member, ...],
     mixture: Mixture,
     input_ids: Tensor,
     logits_processor: LogitsProcessorList,
@@ -45,14 +45,14 @@ def decode(
     speculate: int | str | None = None,
     **model_kwargs: Any,
 ) -> GenerateDecoderOnlyOutput | Tensor | DecodePlan | Iterator[list[News]]:
-    """Decode from what `generate` prepared for the large model.
+    """Decode from what `generate` prepared for the first model.
 
     Args:
-        members: large, tuned, base.
+        members: the models of the mixture's method, in its order.
         mixture: weights, not yet spread over the rows.
-        input_ids: the large model's prompts [rows, length], each already repeated num_return_sequences times.
+        input_ids: the first model's prompts [rows, length], each already repeated num_return_sequences times.
         logits_processor, stopping_criteria, generation_config: as transformers resolved them.
-        prompts: other prompts for tuned and base (ids and mask, one row per prompt).
+        prompts: other prompts for the models after the first (ids and mask, one row per prompt).
         seed: see `row_seeds`.
         streamer: receives every step's tokens and the end; who calls this ends it where this raises.
         tier: no higher one is chosen (see `eft_ext.hf.tiers`).
@@ -68,9 +68,9 @@ def decode(
     drafts = check(speculate)
     unknown = sorted(k for k, v in model_kwargs.items() if k not in _KNOWN and v is not None)
     if unknown:
-        raise ValueError(f"{unknown[0]}: not supported by emulated fine-tuning (the three models share only token ids)")
+        raise ValueError(f"{unknown[0]}: not supported by emulated fine-tuning (the models share only token ids)")
     if _filled(model_kwargs.get("past_key_values")):
-        raise ValueError("past_key_values: expected none or an empty cache, since each of the three models has its own")
+        raise ValueError("past_key_values: expected none or an empty cache, since each of the models has its own")
 
     rows = input_ids.shape[0]
     copies = generation_config.num_return_sequences or 1
@@ -81,7 +81,9 @@ def decode(
     for name, prompt in others.items():
         if prompt.ids.shape[0] != rows:
             raise ValueError(f"prompts[{name!r}]: expected {rows // copies} rows, got {prompt.ids.shape[0] // copies}")
-    read = [others[member.name].pair if member.name in others else own for member in members]
+    alone = (input_ids[:, -1:], None)
+    usual = {member.name: alone if member.name in mixture.method.alone else own for member in members}
+    read = [others[name].pair if name in others else prompt for name, prompt in usual.items()]
 
     has_eos = any(hasattr(criterion, "eos_token_id") for criterion in stopping_criteria)
     sampled = bool(generation_config.do_sample)
@@ -97,6 +99,7 @@ def decode(
         processors=bool(work.processors),
         records=keep_scores or keep_logits,
         streamer=streamer is not None,
+        weights=mixture.needs_python,
         highest=tier,
     )
     if only_plan:

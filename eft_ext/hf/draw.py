@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,11 +11,53 @@ from torch import Tensor
 
 from eft_ext.decoding.engine import Job
 from eft_ext.hf.mixture import Mixture
+from eft_ext.ops import fused_mix
+from eft_ext.ops.details import Conservative
+from eft_ext.ops.method import Method, Number
 from eft_ext.ops.prepared import PreparedStep
+
+
+@dataclass(frozen=True)
+class _Weighed(Method):
+    """A method's weights for some rows, at addresses that stay."""
+
+    names: tuple[str, ...]
+    values: tuple[Number, ...]
+    settings: Conservative | None
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        return self.names
+
+    def at(self, step: int | None) -> Method:
+        return self
+
+    def weights(self) -> tuple[Number, ...]:
+        return self.values
+
+    def conservative(self) -> Conservative | None:
+        return self.settings
+
+    def mapped(self, change: Any) -> _Weighed:
+        """With `change` of each tensor [rows] in its place."""
+
+        def one(value: Any) -> Any:
+            return change(value) if isinstance(value, Tensor) else value
+
+        settings = self.settings and self.settings._replace(top_p=one(self.settings.top_p))
+        return _Weighed(self.names, tuple(map(one, self.values)), settings)
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        found = [*self.values, *([self.settings.top_p] if self.settings else [])]
+        return [value for value in found if isinstance(value, Tensor)]
 
 
 class MixtureDraw:
     """One call of the fused step. Seeds, steps and `out` have to stay where they were at the first call.
+
+    What `method.set` changes counts from the next call on; a step that was captured in a CUDA graph keeps the numbers
+    it was captured with until the next generation.
 
     Args:
         mixture: weights; tensors hold one value for each job, by its number.
@@ -24,33 +67,47 @@ class MixtureDraw:
     """
 
     def __init__(self, mixture: Mixture, options: dict[str, Any], slots: int, device: torch.device) -> None:
-        self._jobs, self._options = mixture.to(device), options
+        self._mixture, self._options = mixture.to(device), options
+        self._job_in = [0] * slots
+        self._take()
+
+    def _take(self) -> None:
+        """The mixture's weights as they are now."""
         self._steps: dict[int, PreparedStep] = {}  # by rows in use
-        # Room for a value in every slot, at an address that a graph may keep.
-        self._slots = Mixture(
-            **{k: v.new_zeros(slots) if isinstance(v, Tensor) else v for k, v in vars(self._jobs).items()}
-        )
+        own, slots = self._mixture, len(self._job_in)
+        self._jobs = _Weighed(own.method.models, own.weights, own.conservative)
+        self._slots = self._jobs.mapped(lambda value: value.new_zeros(slots))
+        self._copy(self._jobs, self._job_in, list(range(slots)))
 
     def __call__(
         self, logits: Sequence[Tensor], seeds: Tensor, steps: Tensor, out: Tensor, slots: Tensor | None = None
     ) -> None:
+        now = self._mixture.at(0)
+        if now is not self._mixture:
+            self._mixture = now
+            self._take()
         if slots is not None:
-            self._slots.keep(slots).sample(logits, seed=seeds, position=steps, out=out, **self._options)
+            some = self._slots.mapped(lambda value: value[slots])
+            fused_mix(logits, some, seed=seeds, position=steps, out=out, **self._options)
             return
         rows = len(seeds)
         if rows not in self._steps:
-            mixture = self._slots.keep(slice(rows))
-            self._steps[rows] = mixture.prepare(seed=seeds, position=steps, out=out, **self._options)
+            first = self._slots.mapped(lambda value: value[:rows])
+            self._steps[rows] = PreparedStep(first, seed=seeds, position=steps, out=out, **self._options)
         self._steps[rows](logits)
 
     def admit(self, slots: list[int], jobs: Sequence[Job]) -> None:
+        for slot, job in zip(slots, jobs, strict=True):
+            self._job_in[slot] = job.number
         self._copy(self._jobs, [job.number for job in jobs], slots)
 
     def move(self, source: list[int], target: list[int]) -> None:
+        moved = [self._job_in[slot] for slot in source]
+        for slot, job in zip(target, moved, strict=True):
+            self._job_in[slot] = job
         self._copy(self._slots, source, target)
 
-    def _copy(self, given: Mixture, source: list[int], target: list[int]) -> None:
-        for name, value in vars(given).items():
-            if isinstance(value, Tensor):
-                at, to = (torch.tensor(places, device=value.device) for places in (source, target))
-                getattr(self._slots, name)[to] = value[at]
+    def _copy(self, given: _Weighed, source: list[int], target: list[int]) -> None:
+        for values, slots in zip(given.tensors, self._slots.tensors, strict=True):
+            at, to = (torch.tensor(places, device=values.device) for places in (source, target))
+            slots[to] = values[at]

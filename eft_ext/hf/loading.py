@@ -1,4 +1,4 @@
-"""Loading three models and their tokenizer by hub id or folder."""
+"""Loading the models of a method and their tokenizer by hub id or folder."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import find_adapter_config_file
 
-from eft_ext.hf.members import NAMES
+from eft_ext.hf.members import adapter_name, by_model
 from eft_ext.hf.memory import Footprint, available, footprint, readable
 from eft_ext.hf.vocabulary import compare_tokenizers
+from eft_ext.methods import Named
 
 _WORDS = ("*token*", "vocab*", "*.model")  # files of a tokenizer
 # What choosing a file on the hub takes; the rest belongs to the weights.
@@ -23,50 +25,72 @@ _HUB = ("revision", "trust_remote_code", "token", "cache_dir", "local_files_only
 
 
 def load(
-    large: str,
-    tuned: str,
-    base: str | None = None,
+    method: Named,
+    given: Mapping[str, Any],
     *,
     tokenizer: Any = None,
     check_tokenizers: bool = True,
     quiet: bool = False,
     **options: Any,
-) -> tuple[Any, Any, Any, Any]:
-    """Load large, tuned, base and a tokenizer; the arguments are those of `EmulatedModel.from_pretrained`.
+) -> tuple[dict[str, Any], Any]:
+    """Load the method's models and a tokenizer; `given` has their hub ids or folders, the rest is as for
+    `EmulatedModel.from_pretrained`.
 
     Returns:
-        (large, tuned, base, tokenizer), in eval mode; base is None where tuned brings it.
+        The models by name, in eval mode, and the tokenizer. A model that an adapter was put on is left out, since the
+        adapter's PEFT model brings it. What is given under two names with the same options is loaded once.
     """
-    each = {name: _for_model(name, options) for name in NAMES}
+    names, under = method.models, method.foundation
+    each = {name: _for_model(name, method, options) for name in names}
     for chosen in each.values():
         _check_dtype(chosen.get("dtype"))
-    sources = {"large": _source("large", large), "tuned": _source("tuned", tuned)}
-    if base is not None:
-        sources["base"] = _source("base", base)
-    _check_config("large", sources["large"], each["large"])
-    adapter = _adapter_config(sources["tuned"], each["tuned"])
-    if adapter is None:
-        _check_config("tuned", sources["tuned"], each["tuned"])
-    if base is None:
-        if adapter is None or not adapter.get("base_model_name_or_path"):
-            raise ValueError("base: expected a model, got None (only an adapter as `tuned` can name its base)")
-        sources["base"] = _source("base", adapter["base_model_name_or_path"])
-    _check_config("base", sources["base"], each["base"])
+    sources = {
+        name: _source(name, source)
+        for name, source in by_model(method, given, mappings=True).items()
+        if source is not None
+    }
+    for name in sources:
+        if name not in names:
+            raise ValueError(f"{name}: not a model of {method!r}, which has {', '.join(names)}")
+    missing = next((name for name in names if name not in sources and name != under), None)
+    if missing is not None:
+        raise ValueError(f"{missing}: expected a hub id or a folder, got None")
+    sitting = [name for name in names if under is not None and name not in (names[0], under)]
+    adapters = {name: found for name in sitting if (found := _adapter_config(sources[name], each[name])) is not None}
+    for name in names:
+        if name in sources and name not in adapters and name != under:
+            _check_config(name, sources[name], each[name])
+    if under is not None:
+        if under not in sources:
+            named = [a["base_model_name_or_path"] for a in adapters.values() if a.get("base_model_name_or_path")]
+            if not named:
+                raise ValueError(
+                    f"{under}: expected a model, got None (only an adapter as `{sitting[0]}` can name its {under})"
+                )
+            sources[under] = _source(under, named[0])
+        _check_config(under, sources[under], each[under])
+    sources = {name: sources[name] for name in names}
     words = _tokenizers(sources, each, tokenizer, check_tokenizers)
     _say_memory(sources, each, quiet)  # an adapter is about a hundredth of its base
 
-    models = {name: _model(name, sources[name], each[name]) for name in NAMES if name != "tuned" or adapter is None}
-    if adapter is None:
-        return models["large"], models["tuned"], models["base"], words
-    return models["large"], _with_adapter(models["base"], sources, adapter, each["tuned"]), None, words
+    models: dict[str, Any] = {}
+    for name in names:
+        same = next((n for n in models if (sources[n], each[n]) == (sources[name], each[name])), None)
+        if name not in adapters:
+            models[name] = models[same] if same is not None else _model(name, sources[name], each[name])
+    for name, adapter in adapters.items():
+        models[name] = _with_adapter(name, str(under), models, sources, adapter, each[name])
+    if adapters:
+        models = {name: models[name] for name in names if name != under}
+    return models, words
 
 
-def _for_model(name: str, options: dict[str, Any]) -> dict[str, Any]:
+def _for_model(name: str, method: Named, options: dict[str, Any]) -> dict[str, Any]:
     """The options of one model. A dictionary is per model if all its keys are models' names."""
     chosen = {}
     for key, value in options.items():
-        if isinstance(value, dict) and value and set(value) <= set(NAMES):
-            value = value.get(name)
+        if isinstance(value, dict) and value and set(value) <= {*method.models, *method.groups}:
+            value = by_model(method, value).get(name)
         if value is not None:
             chosen[key] = value
     return chosen
@@ -120,27 +144,43 @@ def _model(name: str, source: str, options: dict[str, Any]) -> Any:
         raise ValueError(f"{name}: cannot load {source!r}: {_line(error)}") from error
 
 
-def _with_adapter(base: Any, sources: dict[str, str], adapter: dict[str, Any], options: dict[str, Any]) -> Any:
-    source, base_source = sources["tuned"], sources["base"]
+def _with_adapter(
+    name: str,
+    under: str,
+    models: dict[str, Any],
+    sources: dict[str, str],
+    adapter: dict[str, Any],
+    options: dict[str, Any],
+) -> Any:
+    """The PEFT model over `models[under]`, which becomes it, with one more adapter of this name."""
+    source, base_source = sources[name], sources[under]
     try:
         from peft import PeftModel
     except ImportError as error:
-        raise ValueError(f"tuned: {source!r} holds an adapter, which needs peft: pip install peft") from error
+        raise ValueError(f"{name}: {source!r} holds an adapter, which needs peft: pip install peft") from error
     named = adapter.get("base_model_name_or_path")
     if named and os.path.basename(str(named)) != os.path.basename(os.path.normpath(base_source)):
-        warnings.warn(f"tuned: the adapter was made for {named!r} and is put on base, {base_source!r}", stacklevel=4)
+        warnings.warn(
+            f"{name}: the adapter was made for {named!r} and is put on {under}, {base_source!r}", stacklevel=4
+        )
     hub = {key: value for key, value in _hub(options).items() if key != "trust_remote_code"}
+    base = models[under]
     try:
-        return PeftModel.from_pretrained(base, source, **hub).eval()
+        if isinstance(base, PeftModel):
+            base.load_adapter(source, adapter_name(name), **hub)
+        else:
+            base = PeftModel.from_pretrained(base, source, adapter_name(name), **hub)
     except Exception as error:
-        raise ValueError(f"tuned: cannot put the adapter {source!r} on base: {_line(error)}") from error
+        raise ValueError(f"{name}: cannot put the adapter {source!r} on {under}: {_line(error)}") from error
+    models[under] = base.eval()
+    return base
 
 
 def _tokenizers(sources: dict[str, str], each: dict[str, dict[str, Any]], given: Any, compare: bool) -> Any:
     """The tokenizer to use, compared with every other one that comes with a model."""
     found = {name: _tokenizer(name, source, _hub(each[name])) for name, source in sources.items()}
     if isinstance(given, (str, os.PathLike)):
-        first, chosen = "tokenizer", AutoTokenizer.from_pretrained(given, **_hub(each["large"]))
+        first, chosen = "tokenizer", AutoTokenizer.from_pretrained(given, **_hub(next(iter(each.values()))))
     elif given is not None:
         first, chosen = "tokenizer", given
     else:
@@ -151,8 +191,9 @@ def _tokenizers(sources: dict[str, str], each: dict[str, dict[str, Any]], given:
     for name, other in found.items():
         if compare and other is not None and name != first:
             compare_tokenizers(first, chosen, name, other)
-    if getattr(chosen, "chat_template", None) is None and found["tuned"] is not None:
-        chosen.chat_template = found["tuned"].chat_template
+    if getattr(chosen, "chat_template", None) is None:
+        others = (getattr(found[name], "chat_template", None) for name in list(found)[1:])
+        chosen.chat_template = next((template for template in others if template is not None), None)
     return chosen
 
 
@@ -171,7 +212,7 @@ def _tokenizer(name: str, source: str, options: dict[str, Any]) -> Any:
 def _say_memory(sources: dict[str, str], each: dict[str, dict[str, Any]], quiet: bool) -> None:
     known = [p for name, source in sources.items() if (p := _footprint(name, source, each[name])) is not None]
     total = sum(p.bytes for p in known)
-    free = available(each["large"].get("device_map"))
+    free = available(next(iter(each.values())).get("device_map"))
     if not quiet and known:
         of = "" if free is None else f" of {readable(free)} available"
         print(f"loading weights: {', '.join(map(str, known))}; {readable(total)} in all{of}", file=sys.stderr)

@@ -2,31 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import LogitsProcessor
 
-from eft_ext.hf.members import members
-from eft_ext.hf.mixture import Mixture
+from eft_ext.hf.arguments import prompts_of
+from eft_ext.hf.members import members_of
+from eft_ext.hf.mixture import mixture_of
+from eft_ext.hf.prompts import Prompt
 from eft_ext.hf.runner import Runner
+from eft_ext.methods import Named
 
 
 class EFTLogitsProcessor(LogitsProcessor):
     """Turns the large model's logits into the mixture's; put it before any other processor.
 
-    It runs tuned and base with caches of its own. A call whose ids continue those of the call before reads
+    It runs the other models with caches of its own. A call whose ids continue those of the call before reads
     the new ones only; anything else (a new prompt, a rollback, reordered rows) is read from its start, which
     is right but slower. Rows that have ended are still computed, since the loop is not ours. Beam search
     works on log-probabilities and needs `renormalize_logits=True` beside this; it is read anew at every step.
 
     Args:
-        tuned, base: the small models; `tuned` may be a peft.PeftModel over `base`.
-        beta, scale, conservative_top_p: as for EmulatedModel; numbers, or one per row.
+        tuned, base: the small models; `tuned` may be a peft.PeftModel over `base`, or {name: model} for interpolation.
+        beta, scale, conservative_top_p, method: as for EmulatedModel; numbers, or one per row. The method's first
+            model is the loop's own. A function of the step gets the tokens since the prompt.
         attention_mask: [rows, prompt length] of the prompt, where rows are padded on the left: a logits
             processor is not told. A row stands for all the sequences that num_return_sequences or beams make of it.
         pad_token_id: instead of a mask: this token counts as padding where a prompt begins with it.
+        prompts: what single models read instead of the loop's prompt, by name, as token ids; for a new prompt, as
+            with a mask, call `reset`.
+        models: by name, where the method's are others (`unconditional=model` for guidance, say).
 
     Raises:
         ValueError: at a call, where attention_mask does not belong to the prompt (see `reset`), or at
@@ -35,32 +43,39 @@ class EFTLogitsProcessor(LogitsProcessor):
 
     def __init__(
         self,
-        tuned: Any,
+        tuned: Any = None,
         base: Any = None,
         *,
         beta: Any = None,
         scale: Any = None,
         conservative_top_p: Any = None,
+        method: Named | None = None,
         attention_mask: Tensor | None = None,
         pad_token_id: int | None = None,
+        prompts: Mapping[str, Any] | None = None,
+        **models: Any,
     ) -> None:
-        self._members = members(tuned, tuned, base)[1:]
-        self._mixture = Mixture.choose(Mixture(), beta, scale, conservative_top_p)
+        self._mixture = mixture_of(tuned, beta, scale, conservative_top_p, method)
+        self._members = members_of(self._mixture.method, {"tuned": tuned, "base": base, **models}, led=True)
         self._pad_token_id = pad_token_id
-        self.reset(attention_mask)
+        self.reset(attention_mask, prompts)
 
-    def reset(self, attention_mask: Tensor | None = None) -> None:
-        """Forget the sequence so far; `attention_mask` [rows, prompt length] belongs to the next prompt."""
+    def reset(self, attention_mask: Tensor | None = None, prompts: Mapping[str, Any] | None = None) -> None:
+        """Forget the sequence so far; `attention_mask` [rows, prompt length] and `prompts` belong to the next one."""
+        method = self._mixture.method
+        self._prompts = prompts_of(method, prompts, None, method.models[1:])
         self._prompt_mask = attention_mask
+        self._prompt: Tensor | None = None  # the loop's, as it was first seen
         self._seen: Tensor | None = None
         self._runners: tuple[Runner, ...] = ()
 
     @torch.no_grad()
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """input_ids [rows, length], large's scores [rows, vocab] -> the mixture's, fp32 [rows, vocab]."""
-        small = [out.to(scores.device, non_blocking=True) for out in self._forward(input_ids)]
-        mixture = self._mixture.per_row(input_ids.shape[0], 1).to(scores.device)
-        z = mixture.combine([scores, *small])
+        """input_ids [rows, length], the first model's scores [rows, vocab] -> the mixture's, fp32 [rows, vocab]."""
+        others = [out.to(scores.device, non_blocking=True) for out in self._forward(input_ids)]
+        step = input_ids.shape[1] - self._start
+        mixture = self._mixture.per_row(input_ids.shape[0], 1).to(scores.device).at(step)
+        z = mixture.combine([scores, *others])
         if z.shape[1] == scores.shape[1]:
             return z
         # Padded columns that the small models lack stay, so that the loop finds the width it expects.
@@ -73,11 +88,42 @@ class EFTLogitsProcessor(LogitsProcessor):
             for column in range(seen.shape[1], ids.shape[1]):
                 logits = [runner.step(ids[:, column]) for runner in self._runners]
         else:
+            if not self._continues(ids):
+                self._prompt = ids.clone()
             self._runners = tuple(Runner(member) for member in self._members)
             mask = self._mask(ids)
-            logits = [runner.prefill(ids, mask) for runner in self._runners]
+            logits = [runner.prefill(*self._read(runner.member.name, ids, mask)) for runner in self._runners]
         self._seen = ids.clone()
         return logits
+
+    @property
+    def _start(self) -> int:
+        return 0 if self._prompt is None else self._prompt.shape[1]
+
+    def _continues(self, ids: Tensor) -> bool:
+        """Whether each row begins with a row of the prompt: where beams are reordered or a loop has gone back."""
+        if self._prompt is None:
+            return False
+        same = (ids[:, None, : self._start] == self._prompt[None]).all(-1) if ids.shape[1] >= self._start else None
+        if same is not None and bool(same.any(-1).all()):  # [rows, rows of the prompt]
+            return True
+        if self._prompts:
+            raise ValueError("prompts: expected those of this prompt; for a new one call reset(prompts=...)")
+        return False
+
+    def _read(self, name: str, ids: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """What a model has to read: the loop's tokens, or its own prompt and the tokens after the loop's."""
+        if name in self._prompts:
+            own = self._prompts[name]
+        elif name in self._mixture.method.alone:
+            own = Prompt(ids[:, : self._start][:, -1:], None)
+        else:
+            return ids, mask
+        if len(ids) % len(own.ids) != 0:
+            raise ValueError(f"prompts[{name!r}]: expected {len(ids)} rows, got {len(own.ids)}; for others call reset")
+        own, new = own.repeat(len(ids) // len(own.ids)), ids[:, self._start :]
+        whole = torch.cat([own.ids.to(ids.device), new], dim=1)
+        return whole, None if own.mask is None else torch.cat([own.mask.to(ids.device), torch.ones_like(new)], dim=1)
 
     def _mask(self, ids: Tensor) -> Tensor | None:
         given = self._prompt_mask

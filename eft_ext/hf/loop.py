@@ -1,4 +1,4 @@
-"""The decoding loop: three forward passes, one fused step, until every row has ended."""
+"""The decoding loop: a forward pass of each model, one fused step, until every row has ended."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Loop:
     """Everything one generation needs besides its prompts.
 
     Attributes:
-        runners: large, tuned, base.
+        runners: of the models, in the order of the mixture's weights.
         mixture: weights; tensors [rows] where rows differ.
         plan: what is done to the mixture's logits before a token is drawn.
         criteria: transformers' stopping criteria.
@@ -52,7 +52,7 @@ class Loop:
         """Decode all rows.
 
         Args:
-            ids: the large model's prompt [rows, length], which the result begins with.
+            ids: the first model's prompt [rows, length], which the result begins with.
             prompts: ids and mask for each runner.
 
         Returns:
@@ -97,6 +97,7 @@ class Loop:
 
     def _draw(self, logits: list[Tensor], ids: Tensor, active: Tensor, step: int) -> Tensor:
         """Next token of each active row, [active], −1 where the row is invalid."""
+        self.mixture = self.mixture.at(step)
         options = {**self.plan.options, "seed": self.seeds, "position": step}
         if not (self.plan.processors or self.keep_scores or self.keep_logits):
             return self.mixture.sample(logits, **options)
@@ -130,7 +131,7 @@ class Loop:
         self.seeds, self.mixture = self.seeds[rows], self.mixture.keep(rows)
 
     def output(self, ids: Tensor) -> GenerateDecoderOnlyOutput:
-        """What transformers returns with return_dict_in_generate. The three caches are not part of it."""
+        """What transformers returns with return_dict_in_generate. The models' caches are not part of it."""
         return GenerateDecoderOnlyOutput(
             sequences=ids,
             scores=tuple(self.scores) if self.keep_scores else None,

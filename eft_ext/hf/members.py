@@ -1,9 +1,10 @@
-"""The three models of a mixture, and what has to be known about each before it is run."""
+"""The models of a mixture, and what has to be known about each before it is run."""
 
 from __future__ import annotations
 
+import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Lock
@@ -14,6 +15,7 @@ import torch
 from torch import nn
 
 from eft_ext.decoding.support import forward_parameters, learned_positions
+from eft_ext.methods import Named, UpScale
 
 NAMES = ("large", "tuned", "base")
 _LOCKS: WeakKeyDictionary[nn.Module, Lock] = WeakKeyDictionary()  # one for each model that has adapters
@@ -21,11 +23,15 @@ _LOCKS: WeakKeyDictionary[nn.Module, Lock] = WeakKeyDictionary()  # one for each
 
 @dataclass(frozen=True)
 class Member:
-    """One model of the mixture; `without_adapter` runs a PEFT model as the model under its adapter."""
+    """One model of the mixture.
+
+    `without_adapter` runs a PEFT model as the model under its adapter, `adapter` with this one of several.
+    """
 
     name: str
     model: Any
     without_adapter: bool = False
+    adapter: str | None = None
 
     @property
     def config(self) -> Any:
@@ -58,43 +64,105 @@ def is_peft(model: Any) -> bool:
     return any(cls.__module__.startswith("peft.") and cls.__name__ == "PeftModel" for cls in type(model).__mro__)
 
 
-def members(large: Any, tuned: Any, base: Any) -> tuple[Member, Member, Member]:
-    """Order the models as large, tuned, base, and find out whether tuned and base share weights.
+def members(large: Any, tuned: Any, base: Any) -> tuple[Member, ...]:
+    """`members_of` for the three models of emulated fine-tuning."""
+    return members_of(UpScale(), {"large": large, "tuned": tuned, "base": base})
 
-    With `tuned` a PEFT model, `base` may be that same PEFT model, the model it wraps, or None: then base
-    is tuned with its adapter switched off, and the weights are in memory once.
+
+def by_model(method: Named, given: Mapping[str, Any], *, mappings: bool = False) -> dict[str, Any]:
+    """What is given by name, with a name that stands for several models (see `Named.groups`) resolved to theirs.
+
+    Such a name's value is a mapping of these models' names, or one value for all that are not named beside it; with
+    `mappings` every mapping is one of names, right or wrong.
+    """
+    each: dict[str, Any] = {}
+    for name, value in given.items():
+        group = method.groups.get(name)
+        if group is None or value is None:
+            each[name] = value
+        elif isinstance(value, Mapping) and (mappings or (value and set(value) <= set(group))):
+            each |= value
+        else:
+            each = dict.fromkeys(group, value) | each
+    return each
+
+
+def members_of(method: Named, models: Mapping[str, Any], *, led: bool = False) -> tuple[Member, ...]:
+    """The method's models in its order, and which of them share weights.
+
+    Where a model is a PEFT model, the one it was put on (`base`, or the `reference` of realignment) may be that same
+    PEFT model, the model it wraps, or None: then it is run as the PEFT model with its adapter switched off, and the
+    weights are in memory once. A PEFT model that is given under several names is run with the adapter of each name.
+
+    Args:
+        method: says which models it needs, and in which order.
+        models: by name; values that are None count as missing.
+        led: the first model is not given, since whoever owns the loop runs it; the others are returned.
 
     Raises:
         TypeError: an argument is not a causal language model of transformers.
-        ValueError: `base` is missing, or the adapter is a learned prompt and not a set of weights.
+        ValueError: a model is missing or is not one of the method's; an adapter is a learned prompt.
     """
-    shared = is_peft(tuned) and (base is None or base is tuned or base is tuned.get_base_model())
-    if base is None and not shared:
-        raise ValueError("base: expected a model, got None (only a PEFT `tuned` brings its own base)")
-    for name, model in (("large", large), ("tuned", tuned), ("base", tuned if shared else base)):
-        if not isinstance(model, nn.Module) or not getattr(model, "can_generate", bool)():
-            raise TypeError(f"{name}: expected a causal language model of transformers, got {type(model).__name__}")
-        config: Any = model.config
-        if config.is_encoder_decoder:
-            raise TypeError(f"{name}: expected a decoder-only model, got the encoder-decoder {type(model).__name__}")
-        if model.training:
-            warnings.warn(f"{name} is in training mode: dropout will disturb its logits; call .eval()", stacklevel=3)
-    if is_peft(tuned) and tuned.active_peft_config.is_prompt_learning:
-        raise ValueError("tuned: adapters that learn a prompt change the sequence length; only weight adapters work")
-    return Member("large", large), Member("tuned", tuned), Member("base", tuned if shared else base, shared)
+    names, foundation = method.models, method.foundation
+    given = {name: model for name, model in by_model(method, models, mappings=True).items() if model is not None}
+    for name in given:
+        if name not in names:
+            raise ValueError(f"{name}: not a model of {method!r}, which has {', '.join(names)}")
+    on: list[Any] = [m for n, m in given.items() if n not in (names[0], foundation) and is_peft(m)]
+    own = given.get(foundation or "")
+    shared = next((m for m in on if own is None or own is m or own is m.get_base_model()), None)
+    found = []
+    for place, name in enumerate(names):
+        under = shared is not None and name == foundation
+        if under and place == 0 and led:
+            raise ValueError(f"{name}: the loop's own model cannot share its weights with an adapter of it")
+        if place == 0 and led:
+            continue
+        model = shared if under else given.get(name)
+        if model is None:
+            hint = f" (only a PEFT `{names[1]}` brings its own {name})" if name == foundation else ""
+            raise ValueError(f"{name}: expected a model, got None{hint}")
+        _check(name, model)
+        several = [] if under or not is_peft(model) or len(model.peft_config) < 2 else model.peft_config
+        adapter = next((own for own in (name, adapter_name(name)) if own in several), None)
+        found.append(Member(name, model, under, adapter))
+    return tuple(found)
+
+
+def adapter_name(name: str) -> str:
+    """What a behaviour's adapter is called where we load it: peft takes no dots, and no part of its own prefixes."""
+    return "behaviour_" + re.sub(r"\W", "_", name)
+
+
+def _check(name: str, model: Any) -> None:
+    if not isinstance(model, nn.Module) or not getattr(model, "can_generate", bool)():
+        raise TypeError(f"{name}: expected a causal language model of transformers, got {type(model).__name__}")
+    config: Any = model.config
+    if config.is_encoder_decoder:
+        raise TypeError(f"{name}: expected a decoder-only model, got the encoder-decoder {type(model).__name__}")
+    if model.training:
+        warnings.warn(f"{name} is in training mode: dropout will disturb its logits; call .eval()", stacklevel=4)
+    adapters: Any = model.peft_config if is_peft(model) else {}
+    if any(adapter.is_prompt_learning for adapter in adapters.values()):
+        raise ValueError(f"{name}: adapters that learn a prompt change the sequence length; only weight adapters work")
 
 
 class AdapterSwitch:
-    """Enters the state a member is run in: as it is, or with its adapter off.
+    """Enters the state a member is run in: as it is, with one of several adapters, or with its adapter off.
 
-    Not peft's `disable_adapter`: that walks the whole model to report on it and turns gradients on
-    afterwards, and here it would be entered at every token. A model with adapters is run by one thread at a
-    time, since the state belongs to the model.
+    Not peft's `disable_adapter` and `set_adapter`: they walk the whole model and touch its gradients, and here they
+    would be entered at every token. A model with adapters is run by one thread at a time, since the state belongs to
+    the model.
     """
 
     def __init__(self, member: Member) -> None:
         self._lock = _LOCKS.setdefault(member.model, Lock()) if is_peft(member.model) else None
-        modules = member.model.modules() if member.without_adapter else ()
+        self._state: dict[str, Any] = {}
+        if member.without_adapter:
+            self._state = {"_disable_adapters": True}
+        elif member.adapter is not None:
+            self._state = {"_disable_adapters": False, "_active_adapter": [member.adapter]}
+        modules = member.model.modules() if self._state else ()
         self._layers = [module for module in modules if hasattr(module, "_disable_adapters")]
 
     @contextmanager
@@ -103,11 +171,14 @@ class AdapterSwitch:
             yield
             return
         with self._lock:
-            before = [layer._disable_adapters for layer in self._layers]
-            for layer in self._layers:
-                layer._disable_adapters = True
+            before = [{name: getattr(layer, name) for name in self._state} for layer in self._layers]
+            self._enter([self._state] * len(self._layers))
             try:
                 yield
             finally:
-                for layer, disabled in zip(self._layers, before, strict=True):
-                    layer._disable_adapters = disabled
+                self._enter(before)
+
+    def _enter(self, states: list[dict[str, Any]]) -> None:
+        for layer, state in zip(self._layers, states, strict=True):
+            for name, value in state.items():
+                setattr(layer, name, value)

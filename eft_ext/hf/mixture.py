@@ -1,144 +1,215 @@
-"""The weights of the mixture and the options that may differ from row to row."""
+"""The weights of the mixture in one generation: a method, and its parameters for the rows that are in the batch."""
 
 from __future__ import annotations
 
-import math
-import numbers
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from eft_ext.ops import combine, fused_step
-from eft_ext.ops.details import Conservative
-from eft_ext.ops.prepared import PreparedStep
-
-Scalar = float | Tensor  # one value, or one per row
+from eft_ext.methods import Amplify, Conservative, Interpolate, Named, UpScale
+from eft_ext.methods.values import Value
+from eft_ext.ops import combine, fused_mix, fused_step
+from eft_ext.ops.details import Conservative as Settings
+from eft_ext.ops.method import Method, Number
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """z = large + beta·(tuned − base), or z = tuned + scale·(large − base) where `scale` is given."""
+    """z = Σ_k weights_k·logits_k and the conservative settings, of K models in the method's order.
 
-    beta: Scalar = 1.0
-    scale: Scalar | None = None
-    conservative_top_p: Scalar | None = None
+    In a generation: `choose`, `per_row`, `to`, then at every step `at(step)` and either `sample` or `combine`; `keep`
+    when rows leave the batch. Who launches a step itself reads `weights`, `conservative` and `prepare` instead.
+
+    Attributes:
+        method: as the user gave it; what `method.set` changes is seen by the next `at`.
+        now: the same with numbers or tensors [rows] as parameters.
+    """
+
+    method: Named = field(default_factory=UpScale)
+    now: Named = None  # type: ignore[assignment]  # the method itself, unless given
+    _taken: Mapping[str, Value] | None = None  # the parameters that `now` was made of
+    _rows: tuple[int, int] | None = None  # rows of the batch at its start, and how often each prompt stands in it
+    _device: torch.device | None = None
+    _kept: Tensor | None = None  # which of those rows are left
+
+    def __post_init__(self) -> None:
+        if self.now is None:
+            object.__setattr__(self, "now", self.method)
+            object.__setattr__(self, "_taken", self.method.parameters)
 
     @classmethod
-    def choose(cls, default: Mixture, beta: Any, scale: Any, conservative_top_p: Any) -> Mixture:
+    def choose(
+        cls, default: Mixture, beta: Any = None, scale: Any = None, conservative_top_p: Any = None, method: Any = None
+    ) -> Mixture:
         """A call's options over a model's own.
 
         Raises:
             ValueError: two of them contradict each other, or one holds what is not finite.
-            TypeError: one is neither a number nor numbers.
+            TypeError: one is neither a number nor numbers, or `method` is no method.
         """
-        for name, value in (("beta", beta), ("scale", scale), ("conservative_top_p", conservative_top_p)):
-            _check(name, value)
-        if beta is not None and (scale is not None or conservative_top_p is not None):
-            other = "scale" if scale is not None else "conservative_top_p"
-            raise ValueError(f"beta: expected nothing beside {other}, which belongs to tuned + scale·(large − base)")
-        if beta is not None:
-            return cls(beta=beta)
-        if scale is None and conservative_top_p is None:
+        given = {"beta": beta, "scale": scale, "conservative_top_p": conservative_top_p}
+        short = [name for name, value in given.items() if value is not None]
+        if method is not None:
+            if not isinstance(method, Named):
+                raise TypeError(f"method: expected one of eft_ext.methods, got {method!r}")
+            if short:
+                raise ValueError(f"{short[0]}: expected nothing beside method={method!r}, which brings its own")
+            return cls(method)
+        if not short:
             return default
-        inherited = default.scale if scale is None else scale
-        if inherited is None and not (isinstance(default.beta, (int, float)) and default.beta == 1.0):
+        own = default.method
+        if own.models != UpScale.roles or not isinstance(own, (UpScale, Amplify, Conservative)):
+            raise ValueError(f"{short[0]}: belongs to large, tuned and base, and this model's method is {own!r}")
+        if beta is not None:
+            asked = UpScale(beta)
+            if len(short) > 1:
+                raise ValueError(
+                    f"beta: expected nothing beside {short[1]}, which belongs to tuned + scale·(large − base)"
+                )
+            return cls(asked)
+        if scale is None and isinstance(own, UpScale) and not own.is_one:
             raise ValueError(
                 "conservative_top_p: re-weights tuned + scale·(large − base), so this model's "
-                f"beta={default.beta} does not apply; pass scale= as well"
+                f"beta={own.beta} does not apply; pass scale= as well"
             )
+        scaled = Amplify(own.parameters.get("scale", 1.0) if scale is None else scale)
         top_p = default.conservative_top_p if conservative_top_p is None else conservative_top_p
-        return cls(scale=1.0 if inherited is None else inherited, conservative_top_p=top_p)
+        if top_p is None:
+            return cls(scaled)
+        nucleus = (own.nucleus_of, own.outside) if isinstance(own, Conservative) else ("tuned", "keep")
+        try:
+            return cls(Conservative(top_p, *nucleus, method=scaled))
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"conservative_{error}") from error  # the name that the option has here
 
     @property
-    def weights(self) -> tuple[Scalar, Scalar, Scalar]:
-        """Of large, tuned and base; numbers or tensors [rows]."""
-        a = self.beta if self.scale is None else self.scale
-        return (1.0, a, -a) if self.scale is None else (a, 1.0, -a)
+    def beta(self) -> Number | None:
+        return self.now.parameters.get("beta") if isinstance(self.now, UpScale) else None  # type: ignore[return-value]
 
     @property
-    def conservative(self) -> Conservative | None:
+    def scale(self) -> Number | None:
+        form = isinstance(self.now, (Amplify, Conservative))
+        return self.now.parameters.get("scale") if form else None  # type: ignore[return-value]
+
+    @property
+    def conservative_top_p(self) -> Number | None:
+        form = isinstance(self.now, Conservative)
+        return self.now.parameters.get("top_p") if form else None  # type: ignore[return-value]
+
+    @cached_property
+    def weights(self) -> tuple[Number, ...]:
+        """K numbers or tensors [rows], on the device of `to`."""
+        return self.now.weights()
+
+    @cached_property
+    def conservative(self) -> Settings | None:
         """The nucleus of conservative re-weighting, None where there is none."""
-        return None if self.conservative_top_p is None else Conservative(self.conservative_top_p)
+        return self.now.conservative()
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """As keyword arguments of `fused_score`. Raises ValueError for a method of other models or another form."""
+        if self.beta is not None:
+            return {"beta": self.beta}
+        if isinstance(self.now, Amplify):
+            return {"scale": self.scale}
+        if not isinstance(self.now, Conservative):
+            raise ValueError(f"method: expected a form of large, tuned and base, got {self.method!r}")
+        settings = {"conservative_set": self.now.nucleus_of, "conservative_outside": self.now.outside}
+        return {"scale": self.scale, "conservative_top_p": self.conservative_top_p, **settings}
+
+    @property
+    def needs_python(self) -> str:
+        """What keeps the weights from being fixed for a generation's steps; empty where nothing does."""
+        if self.method.varies:
+            return "the weights are a function of the step"
+        if type(self.method).prepare is not Method.prepare:
+            return f"{type(self.method).__name__} excludes tokens by what the models say"
+        return ""
+
+    def prepare(self, logits: Sequence[Tensor]) -> Sequence[Tensor]:
+        """K of [rows, vocab_k] as they are to be mixed: less the tokens that the method excludes."""
+        return self.now.prepare(logits)
 
     def per_row(self, rows: int, copies: int) -> Mixture:
         """Spread lists and tensors over the rows of a batch, each prompt standing `copies` times."""
-        return Mixture(**{name: spread(name, value, rows, copies) for name, value in vars(self).items()})
+        return replace(self, _rows=(rows, copies))._taking(0)
 
     def to(self, device: torch.device) -> Mixture:
         """The options of the rows on the device of the logits."""
-        return self._map(lambda option: option.to(device))
-
-    def keep(self, rows: Tensor | slice) -> Mixture:
-        """The options of these rows only."""
-        return self._map(lambda option: option[rows])
-
-    def _map(self, change: Callable[[Tensor], Tensor]) -> Mixture:
-        return Mixture(**{k: change(v) if isinstance(v, Tensor) else v for k, v in vars(self).items()})
+        return replace(self._map(lambda option: option.to(device)), _device=device)
 
     def repeated(self, times: int) -> Mixture:
         """Each row's options `times` times in a row."""
         return self._map(lambda option: option.repeat_interleave(times))
 
-    @property
-    def options(self) -> dict[str, Any]:
-        """As keyword arguments of `fused_step` and `fused_score`."""
-        if self.scale is None:
-            return {"beta": self.beta}
-        return {"scale": self.scale, "conservative_top_p": self.conservative_top_p}
+    def keep(self, rows: Tensor) -> Mixture:
+        """The options of these rows only (indices into the present ones)."""
+        kept = rows if self._kept is None else self._kept.to(rows.device)[rows]
+        return replace(self._map(lambda option: option[rows]), _kept=kept)
+
+    def at(self, step: int) -> Mixture:
+        """The weights of the token that follows `step` new ones; itself where nothing has changed."""
+        if self._taken is self.method.parameters and not self.method.varies:
+            return self
+        return self._taking(step)
+
+    def _taking(self, step: int) -> Mixture:
+        """With the method's parameters as they are at `step`, for the rows that are left and where they are."""
+        taken = self.method.parameters
+        method = self.method.at(step)
+        rows, copies = self._rows or (1, 1)
+
+        def row(name: str, value: Any) -> Any:
+            value = spread(name, value, rows, copies)
+            if not isinstance(value, Tensor):
+                return value
+            value = value if self._kept is None else value[self._kept.to(value.device)]
+            return value if self._device is None else value.to(self._device)
+
+        return replace(self, now=method.mapped(row), _taken=taken)
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Mixture:
+        return replace(self, now=self.now.mapped(lambda name, v: change(v) if isinstance(v, Tensor) else v))
 
     def sample(self, logits: Sequence[Tensor], **options: Any) -> Tensor:
-        """Draw from the mixture of three logits [rows, vocab_k]: token ids [rows], −1 for an invalid row."""
-        if self.scale is None:
+        """Draw from the mixture of K logits [rows, vocab_k]: token ids [rows], −1 for an invalid row."""
+        if self.beta is not None:
             return fused_step(*logits, beta=self.beta, **options)
-        return fused_step(*logits, scale=self.scale, conservative_top_p=self.conservative_top_p, **options)
-
-    def prepare(self, **options: Any) -> PreparedStep:
-        """`sample` for a loop whose options stay where they are."""
-        if self.scale is None:
-            return PreparedStep(beta=self.beta, **options)
-        return PreparedStep(scale=self.scale, conservative_top_p=self.conservative_top_p, **options)
+        if isinstance(self.now, Amplify):
+            return fused_step(*logits, scale=self.scale, **options)
+        return fused_mix(logits, self.now, **options)
 
     def combine(self, logits: Sequence[Tensor]) -> Tensor:
         """The mixture's own logits, fp32 [rows, vocab_size]; excluded tokens are −inf."""
-        return combine(list(logits), list(self.weights), conservative_top_p=self.conservative_top_p)
+        return combine(logits, self.now)
 
 
-def _check(name: str, value: Any) -> None:
-    """Raise unless `value` is nothing, a finite number, or a list or tensor of them."""
-    if value is None:
-        return
-    wanted = f"{name}: expected a finite number or one per row, got {value!r}"
-    if isinstance(value, (bool, str)):
-        raise TypeError(wanted)
-    try:
-        finite = math.isfinite(value) if isinstance(value, numbers.Real) else bool(_floats(value).isfinite().all())
-    except (TypeError, ValueError, RuntimeError) as error:  # what as_tensor raises depends on what it is given
-        raise TypeError(wanted) from error
-    if not finite:
-        raise ValueError(wanted)
-
-
-def _floats(value: Any) -> Tensor:
-    """Numbers as float32 where they are, lists on the CPU whatever torch's default device is."""
-    return torch.as_tensor(value, dtype=torch.float32, device=value.device if isinstance(value, Tensor) else "cpu")
+def mixture_of(
+    tuned: Any, beta: Any = None, scale: Any = None, conservative_top_p: Any = None, method: Any = None
+) -> Mixture:
+    """The mixture of models as they are given: several `tuned` ones by name, in equal shares if no method says else."""
+    several = method is None and isinstance(tuned, Mapping)
+    default = Mixture(Interpolate(dict.fromkeys(tuned, 1 / max(1, len(tuned))))) if several else Mixture()
+    return Mixture.choose(default, beta, scale, conservative_top_p, method)
 
 
 def spread(name: str, value: Any, rows: int, copies: int) -> Any:
-    """A number stays as it is; a list or tensor becomes a float tensor [rows].
+    """A number stays as it is; a tensor becomes one of [rows].
 
     Raises ValueError unless there is one value per prompt or one per returned sequence.
     """
-    if value is None or isinstance(value, (int, float)):
+    if not isinstance(value, Tensor):
         return value
-    row = _floats(value)
-    if row.ndim == 0:
-        return row.expand(rows).contiguous()
-    if row.ndim == 1 and copies > 1 and row.shape[0] == rows // copies:
-        return row.repeat_interleave(copies)
-    if row.shape != (rows,):
+    if value.ndim == 0:
+        return value.expand(rows).contiguous()
+    if value.ndim == 1 and copies > 1 and value.shape[0] == rows // copies:
+        return value.repeat_interleave(copies)
+    if value.shape != (rows,):
         expected = f"{rows} values" if copies == 1 else f"{rows // copies} or {rows} values"
-        raise ValueError(f"{name}: expected a number or {expected}, one per row, got shape {list(row.shape)}")
-    return row
+        raise ValueError(f"{name}: expected a number or {expected}, one per row, got shape {list(value.shape)}")
+    return value

@@ -62,8 +62,8 @@ def fits(members: Sequence[Member], mixture: Mixture, work: Plan, how: DecodePla
         why = f"{type(work.processors[0]).__name__} looks at the tokens before each step"
     elif records:
         why = "scores of every step are asked for"
-    elif getattr(getattr(mixture, "method", None), "varies", False):
-        why = "the weights are a function of the step"
+    elif mixture.needs_python:
+        why = mixture.needs_python
     else:
         return True
     warnings.warn(f"speculate: decoding without drafts, since {why}", stacklevel=2)

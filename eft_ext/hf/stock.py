@@ -9,41 +9,47 @@ from torch import Tensor
 from transformers.generation import GenerateDecoderOnlyOutput
 from transformers.generation.streamers import BaseStreamer
 
+from eft_ext.hf.arguments import prompts_of
 from eft_ext.hf.decoder import decode
-from eft_ext.hf.members import NAMES, members
-from eft_ext.hf.mixture import Mixture
-from eft_ext.hf.prompts import Prompt, encode
+from eft_ext.hf.members import members_of
+from eft_ext.hf.mixture import Mixture, mixture_of
 from eft_ext.hf.seeds import Seed
 from eft_ext.hf.streaming import ended_by_errors
 from eft_ext.hf.vocabulary import check_widths, warn_softcaps
+from eft_ext.methods import Named
 
 
 def custom_generate(
-    tuned: Any,
+    tuned: Any = None,
     base: Any = None,
     *,
     beta: Any = None,
     scale: Any = None,
     conservative_top_p: Any = None,
+    method: Named | None = None,
     streamer: BaseStreamer | None = None,
     tokenizer: Any = None,
+    **models: Any,
 ) -> Callable[..., GenerateDecoderOnlyOutput | Tensor]:
     """Make a decoding loop for `large.generate(..., custom_generate=custom_generate(tuned, base))`.
 
-    The options beta, scale, conservative_top_p, seed, speculate and prompts may also be given to `large.generate`
-    itself and then count for that call. Two arguments of `generate` do not reach a custom loop: give `streamer` here
-    instead of there, and stop strings as a `StopStringCriteria(tokenizer, ...)` among the stopping_criteria.
+    The options beta, scale, conservative_top_p, method, seed, speculate and prompts may also be given to
+    `large.generate` itself and then count for that call. Two arguments of `generate` do not reach a custom loop: give
+    `streamer` here instead of there, and stop strings as a `StopStringCriteria(tokenizer, ...)` among the
+    stopping_criteria.
 
     Args:
-        tuned, base: the small models; `tuned` may be a peft.PeftModel over `base`.
-        beta, scale, conservative_top_p: as for EmulatedModel.
+        tuned, base: the small models; `tuned` may be a peft.PeftModel over `base`, or {name: model} for interpolation.
+        beta, scale, conservative_top_p, method: as for EmulatedModel. The model that generates is the method's first.
         streamer: receives the prompt, the new tokens and the end; for one row.
         tokenizer: needed only where `prompts` are text.
+        models: by name, where the method's are others (`amateur=...`).
 
     Returns:
         A callable with the signature that transformers expects of custom_generate.
     """
-    default = Mixture.choose(Mixture(), beta, scale, conservative_top_p)
+    default = mixture_of(tuned, beta, scale, conservative_top_p, method)
+    given = {"tuned": tuned, "base": base, **models}
 
     def emulated(
         model: Any,
@@ -51,21 +57,27 @@ def custom_generate(
         beta: Any = None,
         scale: Any = None,
         conservative_top_p: Any = None,
+        method: Named | None = None,
         seed: Seed | None = None,
         prompts: Mapping[str, Any] | None = None,
         speculate: int | str | None = None,
         **prepared: Any,
     ) -> GenerateDecoderOnlyOutput | Tensor:
         with ended_by_errors(streamer):
-            three = members(model, tuned, base)
-            check_widths(three, tokenizer)
-            warn_softcaps(three)
-            encoded = _encode_small(prompts or {}, tokenizer)
+            mixture = Mixture.choose(default, beta, scale, conservative_top_p, method)
+            names = mixture.method.models
+            found = members_of(mixture.method, _led_by(model, mixture.method, given))
+            check_widths(found, tokenizer)
+            warn_softcaps(found)
+            if names[0] in (prompts or {}):
+                raise ValueError(
+                    f"prompts: expected the keys {', '.join(names[1:])} beside input_ids, got {names[0]!r}"
+                )
+            encoded = prompts_of(mixture.method, prompts, tokenizer, names[1:])
             if streamer is not None:
                 streamer.put(input_ids.cpu())
-            mixture = Mixture.choose(default, beta, scale, conservative_top_p)
             return decode(
-                three,
+                found,
                 mixture,
                 input_ids,
                 prompts=encoded,
@@ -78,9 +90,7 @@ def custom_generate(
     return emulated
 
 
-def _encode_small(prompts: Mapping[str, Any], tokenizer: Any) -> dict[str, Prompt]:
-    for name in prompts:
-        if name not in NAMES[1:]:
-            raise ValueError(f"prompts: expected the keys tuned and base beside the call's input_ids, got {name!r}")
-    pad = getattr(tokenizer, "pad_token_id", None)
-    return {n: encode(f"prompts[{n!r}]", p, tokenizer, pad_token_id=pad) for n, p in prompts.items()}
+def _led_by(model: Any, method: Named, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The models by name, `model` being the first, and every one that the method runs on the same model."""
+    same = next((names for names in method.groups.values() if method.models[0] in names), method.models[:1])
+    return dict.fromkeys(same, model) | {name: m for name, m in given.items() if m is not None}

@@ -53,6 +53,7 @@ def choose(
     processors: bool,
     records: bool,
     streamer: bool,
+    weights: str = "",
     highest: int | None = None,
 ) -> DecodePlan:
     """The plan for a call.
@@ -60,6 +61,7 @@ def choose(
     Args:
         processors, records, streamer: whether logits processors run that are not part of the fused step, whether
             scores or logits are returned, and whether tokens are streamed.
+        weights: what keeps them from being fixed for all steps, if anything does.
         highest: no tier above this one.
     """
     reasons = {member.name: unsupported(member.model) for member in members}
@@ -76,6 +78,8 @@ def choose(
     if processors or records or other is not None:
         why = "logits processors run" if processors else "scores are returned" if records else type(other).__name__
         return DecodePlan(1, f"{why} in every step" if other is None else f"{why} looks at every step", True, models)
+    if weights:
+        return DecodePlan(1, weights, True, models)
     if streamer:
         return DecodePlan(1, "every step is streamed", False, models)
     if highest == 1:

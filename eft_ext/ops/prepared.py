@@ -14,34 +14,36 @@ from torch import Tensor
 from eft_ext.ops import native
 from eft_ext.ops.backend import choose
 from eft_ext.ops.call import recording
-from eft_ext.ops.step import checked_step, fused_step
+from eft_ext.ops.method import Method
+from eft_ext.ops.step import checked_mix, fused_mix
 
 
 class PreparedStep:
-    """`fused_step` with the same options, seeds [B], positions [B] and `out` at every call.
+    """`fused_mix` with the same weights, options, seeds [B], positions [B] and `out` at every call.
 
     Args:
-        options: of `fused_step`, tensors among them for the first rows of their storage; kept alive here.
+        method: the weights; one that takes the logits as they are.
+        options: of `fused_mix`, tensors among them for the first rows of their storage; kept alive here.
     """
 
-    def __init__(self, **options: Any) -> None:
-        self._options = options
+    def __init__(self, method: Method, **options: Any) -> None:
+        self._method, self._options = method, options
         self._key: Any = None
         self._native: Any = None
         self._kept: Any = None  # the tensors behind the addresses, some of which the checks have converted
         self._out = 0
 
     def __call__(self, logits: Sequence[Tensor]) -> None:
-        """Writes the tokens of three logits [B, V_k] into `out`."""
+        """Writes the tokens of K logits [B, V_k] into `out`."""
         key = [(x.shape, x.stride(), x.dtype) for x in logits]
         if key == self._key and not recording():
             self._native.run_logits(native.isa(), self._out, *[x.data_ptr() for x in logits])
             return
-        fused_step(*logits, **self._options)
+        fused_mix(logits, self._method, **self._options)
         out = self._options["out"]
         if not out.is_cpu or recording():
             return
         rest = {name: value for name, value in self._options.items() if name != "out"}
-        mix, draw = checked_step(logits, **rest)
+        mix, draw = checked_mix(logits, self._method, **rest)
         if choose("auto", mix, draw, details=False) is native:
             self._native, self._kept, self._key, self._out = native.prepare(mix, draw), (mix, draw), key, out.data_ptr()

@@ -14,6 +14,7 @@ from eft_ext.ops.call import Mixture, Sampling, Weights, beta_weights, checked, 
 from eft_ext.ops.details import Conservative, StepDetails
 from eft_ext.ops.inputs import check_logits
 from eft_ext.ops.launch import Results, launch, launch_combine
+from eft_ext.ops.method import Method, resolve
 
 EFT_NAMES = ("large", "tuned", "base")
 
@@ -156,7 +157,7 @@ def checked_step(
 
 def fused_mix(
     logits: Sequence[Tensor],
-    weights: Weights,
+    weights: Weights | Method,
     *,
     temperature: float | Tensor = 1.0,
     top_k: int | Tensor = 0,
@@ -182,19 +183,57 @@ def fused_mix(
 
     Args:
         logits: 1 to 4 tensors [B, V_k].
-        weights: K numbers or tensors [B], or a tensor [K] or [B, K].
+        weights: K numbers or tensors [B], or a tensor [K] or [B, K]; or a method of `eft_ext.methods`, which says which
+            models it mixes in which order. One whose parameters are functions of the step needs an integer `position`.
         Everything else, what is returned and raised: as for `fused_step`.
     """
-    logits = checked(logits)
-    mix = mixture(models(logits), logits, given_weights(weights, logits), vocab_size, None, bias, allowed)
-    draw = sampling(mix, temperature, top_k, top_p, min_p, seed, position, generator)
+    mix, draw = checked_mix(
+        logits,
+        weights,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        bias=bias,
+        allowed=allowed,
+        seed=seed,
+        position=position,
+        generator=generator,
+        vocab_size=vocab_size,
+    )
     return launch(mix, draw, backend, Results(return_details, top_logprobs, out, details_out, workspace))
+
+
+def checked_mix(
+    logits: Sequence[Tensor],
+    weights: Weights | Method,
+    *,
+    temperature: float | Tensor = 1.0,
+    top_k: int | Tensor = 0,
+    top_p: float | Tensor = 1.0,
+    min_p: float | Tensor = 0.0,
+    bias: Tensor | None = None,
+    allowed: Tensor | None = None,
+    seed: int | Tensor | None = None,
+    position: int | Tensor | None = None,
+    generator: torch.Generator | None = None,
+    vocab_size: int | None = None,
+) -> tuple[Mixture, Sampling]:
+    """The arguments of `fused_mix`, checked and normalised."""
+    logits, conservative = checked(logits), None
+    if isinstance(weights, Method):
+        method = resolve(weights, logits, position)
+        logits, weights, conservative = method.prepare(logits, vocab_size), method.weights(), method.conservative()
+    mix = mixture(models(logits), logits, given_weights(weights, logits), vocab_size, conservative, bias, allowed)
+    draw = sampling(mix, temperature, top_k, top_p, min_p, seed, position, generator)
+    return mix, draw
 
 
 def combine(
     logits: Sequence[Tensor],
-    weights: Weights,
+    weights: Weights | Method,
     *,
+    position: int | None = None,
     conservative_top_p: float | Tensor | None = None,
     conservative_set: Literal["large", "tuned", "base"] = "tuned",
     conservative_outside: Literal["keep", "drop"] = "keep",
@@ -207,10 +246,16 @@ def combine(
 
     A token that is -inf or its dtype's lowest value in any model, or not allowed, is -inf. A NaN or +inf stays where
     the formula puts it; a row with a bad value in an option tensor is NaN throughout. Arguments as for `fused_mix`;
-    with `conservative_top_p` the models are large, tuned, base and the weights (scale, 1, -scale).
+    with `conservative_top_p` the models are large, tuned, base and the weights (scale, 1, -scale). `position` is for a
+    method whose parameters are functions of the step.
     """
     logits = checked(logits)
     conservative = None
+    if isinstance(weights, Method):
+        if conservative_top_p is not None:
+            raise ValueError(f"conservative_top_p: expected none beside {weights!r}; use eft_ext.methods.Conservative")
+        method = resolve(weights, logits, position)
+        logits, weights, conservative = method.prepare(logits, vocab_size), method.weights(), method.conservative()
     if conservative_top_p is not None:
         if len(logits) != 3:
             raise ValueError(f"conservative_top_p: expected large, tuned and base, got {len(logits)} models")

@@ -1,0 +1,27 @@
+"""Named ways to make one distribution out of several models' logits (docs/methods.md has the table).
+
+A method says which models it needs and in which order, gives its weights over them, and checks itself. Every entry
+takes one: `fused_mix(logits, method)`, `EmulatedModel(..., method=)`, `generate(..., method=)`, `custom_generate`,
+`EFTLogitsProcessor` and `eft generate --method`.
+"""
+
+from eft_ext.methods.conservative import Conservative
+from eft_ext.methods.interpolate import Interpolate
+from eft_ext.methods.named import Named
+from eft_ext.methods.pairs import Contrast, Guidance, Plain, Realign
+from eft_ext.methods.scaling import Amplify, DownScale, UpScale
+from eft_ext.methods.weighted import Weighted
+
+__all__ = [
+    "Amplify",
+    "Conservative",
+    "Contrast",
+    "DownScale",
+    "Guidance",
+    "Interpolate",
+    "Named",
+    "Plain",
+    "Realign",
+    "UpScale",
+    "Weighted",
+]

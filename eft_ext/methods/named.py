@@ -1,0 +1,120 @@
+"""What all named methods share: parameters that may change while a generation runs."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+from torch import Tensor
+from typing_extensions import Self
+
+from eft_ext.methods.values import Value, checked, evaluated
+from eft_ext.ops.method import Method, Number
+
+UNBOUNDED = (float("-inf"), float("inf"))
+
+
+class Named(Method):
+    """A method with named parameters.
+
+    A parameter is a number, one per row (a list or a tensor [B]), or a function of the step: of the number of tokens
+    that have been generated so far. `set` changes parameters at any time; a generation that runs takes them up at
+    its next token.
+
+    Attributes:
+        formula: the mixture's logits in terms of the models' names and the parameters.
+        roles: names of the models, in the order of logits and weights.
+        ends: models whose own end-of-text tokens end a text, for the behaviour includes ending.
+        foundation: the model that another one may be an adapter of; the two then share their weights.
+        alone: models that read the last token of the prompt unless they are given one of their own.
+        bounds: what a parameter may be, where not any finite number.
+    """
+
+    formula: ClassVar[str] = ""
+    roles: ClassVar[tuple[str, ...]] = ()
+    ends: ClassVar[tuple[str, ...]] = ()
+    foundation: ClassVar[str | None] = None
+    alone: ClassVar[tuple[str, ...]] = ()
+    bounds: ClassVar[Mapping[str, tuple[float, float]]] = {}
+
+    def __init__(self, **parameters: Any) -> None:
+        self._parameters = self._checked(parameters)
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        return self.roles
+
+    @property
+    def ending(self) -> tuple[str, ...]:
+        """`ends` as names of this method's models."""
+        return self.ends
+
+    @property
+    def groups(self) -> Mapping[str, tuple[str, ...]]:
+        """Names that stand for several of the models, wherever something is given by model."""
+        return {}
+
+    @property
+    def parameters(self) -> Mapping[str, Value]:
+        """The parameters as they are now. The mapping is never changed: `set` puts another in its place."""
+        return self._parameters
+
+    @property
+    def varies(self) -> bool:
+        """Whether a parameter is a function of the step."""
+        return any(callable(value) and not isinstance(value, Tensor) for value in self._parameters.values())
+
+    def set(self, **parameters: Any) -> None:
+        """Change parameters, all of them at once.
+
+        Raises:
+            TypeError, ValueError: no parameter of this method, or a value that is not for it.
+        """
+        for name in parameters:
+            if name not in self._parameters:
+                known = ", ".join(self._parameters) or "none"
+                raise ValueError(f"{name}: not a parameter of {type(self).__name__}, which has {known}")
+        self._parameters = {**self._parameters, **self._checked(parameters)}
+
+    def at(self, step: int | None) -> Self:
+        """The method with its parameters as they are after `step` new tokens.
+
+        Raises:
+            ValueError: a parameter is a function of the step and `step` is None.
+        """
+        if not self.varies:
+            return self
+        return self.mapped(lambda name, value: evaluated(name, value, step, self.bounds.get(name, UNBOUNDED)))
+
+    def mapped(self, change: Callable[[str, Any], Any]) -> Self:
+        """The same method with `change(name, value)` in place of each parameter."""
+        other = copy.copy(self)
+        other._parameters = {name: change(name, value) for name, value in self._parameters.items()}
+        return other
+
+    def _checked(self, parameters: Mapping[str, Any]) -> dict[str, Value]:
+        return {name: checked(name, v, *self.bounds.get(name, UNBOUNDED)) for name, v in parameters.items()}
+
+    def number(self, name: str) -> Number:
+        """A parameter that is no function of the step (see `at`)."""
+        value = self._parameters[name]
+        if callable(value) and not isinstance(value, Tensor):
+            raise ValueError(f"position: expected an integer, since {name} is a function of it")
+        return value
+
+    def __getattr__(self, name: str) -> Any:
+        parameters = self.__dict__.get("_parameters", {})
+        if name in parameters:
+            return parameters[name]
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+
+    def __repr__(self) -> str:
+        inside = ", ".join(f"{name}={_short(value)}" for name, value in self._parameters.items())
+        return f"{type(self).__name__}({inside})"
+
+
+def _short(value: Value) -> str:
+    if isinstance(value, Tensor):
+        return f"tensor {list(value.shape)}"
+    return getattr(value, "__name__", repr(value)) if callable(value) else f"{value:g}"
