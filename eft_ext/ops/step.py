@@ -146,20 +146,23 @@ def fused_mix(
             models it mixes in which order. One whose parameters are functions of the step needs an integer `position`.
         Everything else, what is returned and raised: as for `fused_step`.
     """
-    method = resolve(weights, logits, position) if isinstance(weights, Method) else None
-    given = weights if method is None else method.weights()
+    method: Method | None = None
+    if isinstance(weights, Method):
+        method = resolve(weights, logits, position)
+        weights = method.weights()
     key = None
     alike = method is None or (method.conservative() is None and type(method).prepare is Method.prepare)
-    alike = alike and type(logits) in (list, tuple) and len(logits) > 0 and type(given) in (list, tuple)
+    alike = alike and type(logits) in (list, tuple) and len(logits) > 0 and type(weights) in (list, tuple)
     if alike and not (return_details or details_out is not None or top_logprobs or workspace is not None):
-        options = ("mix", *given, temperature, top_k, top_p, min_p, bias, allowed, generator, vocab_size, backend)
-        key = repeat.key_of(tuple(logits), options, seed, position, out)
+        logits = tuple(logits)
+        options = ("mix", *weights, temperature, top_k, top_p, min_p, bias, allowed, generator, vocab_size, backend)
+        key = repeat.key_of(logits, options, seed, position, out)
         if key is not None and (tokens := repeat.run(key, logits, seed, position, out)) is not None:
             return tokens
     logits, conservative = checked(logits), None
     if method is not None:
         logits, conservative = method.prepare(logits, vocab_size), method.conservative()
-    mix = mixture(models(logits), logits, given_weights(given, logits), vocab_size, conservative, bias, allowed)
+    mix = mixture(models(logits), logits, given_weights(weights, logits), vocab_size, conservative, bias, allowed)
     draw = sampling(mix, temperature, top_k, top_p, min_p, seed, position, generator)
     if key is not None and choose(backend, mix, draw, details=False) is native:
         repeat.keep(key, mix, draw)
