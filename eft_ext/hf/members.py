@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
-from eft_ext.methods import Named, UpScale
+from eft_ext.methods import Named
 
 NAMES = ("large", "tuned", "base")
 _LOCKS: WeakKeyDictionary[nn.Module, Lock] = WeakKeyDictionary()  # one for each model that has adapters
@@ -73,11 +73,6 @@ class Member:
 def is_peft(model: Any) -> bool:
     """Whether `model` is a peft.PeftModel, without importing peft."""
     return any(cls.__module__.startswith("peft.") and cls.__name__ == "PeftModel" for cls in type(model).__mro__)
-
-
-def members(large: Any, tuned: Any, base: Any) -> tuple[Member, ...]:
-    """`members_of` for the three models of emulated fine-tuning."""
-    return members_of(UpScale(), {"large": large, "tuned": tuned, "base": base})
 
 
 def by_model(method: Named, given: Mapping[str, Any], *, mappings: bool = False) -> dict[str, Any]:
