@@ -162,6 +162,7 @@ def test_limits(models):
     options = dict(attention_mask=mask, max_new_tokens=NEW, eos_token_id=[999])
     trio = EmulatedModel(large, a, base)
     one = trio.generate(ids, **options)
+    assert (trio.large, trio.tuned, trio.base) == (large, a, base)
     for same in (m.UpScale(1.0), m.Amplify(1.0), m.Conservative(1.0)):
         assert torch.equal(trio.generate(ids, method=same, **options), one)
     up = trio.generate(ids, scale=1.3, **options)
@@ -178,6 +179,8 @@ def test_limits(models):
         model = EmulatedModel(method=method, **named(method, (1, 3), models))
         assert torch.equal(model.generate(ids, **options), alone[expected])
     guided = EmulatedModel(model=a, method=m.Guidance(1.0))
+    with pytest.raises(AttributeError, match=r"^large: not a model of Guidance\(scale=1\), which has conditional, un"):
+        _ = guided.large
     assert torch.equal(guided.generate(ids, **options), alone[a])
 
 
