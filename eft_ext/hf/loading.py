@@ -75,7 +75,8 @@ def load(
 
     models: dict[str, Any] = {}
     for name in names:
-        same = next((n for n in models if (sources[n], each[n]) == (sources[name], each[name])), None)
+        alike = (n for n in models if (sources[n], each[n]) == (sources[name], each[name]))
+        same = next((n for n in alike if not (adapters and under in (n, name))), None)  # an adapter changes its base
         if name not in adapters:
             models[name] = models[same] if same is not None else _model(name, sources[name], each[name])
     for name, adapter in adapters.items():

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from eft_ext.decoding.support import forward_parameters, learned_positions
-from eft_ext.methods import Named, UpScale
+from eft_ext.methods import Named
 
 NAMES = ("large", "tuned", "base")
 _LOCKS: WeakKeyDictionary[nn.Module, Lock] = WeakKeyDictionary()  # one for each model that has adapters
@@ -64,11 +64,6 @@ def is_peft(model: Any) -> bool:
     return any(cls.__module__.startswith("peft.") and cls.__name__ == "PeftModel" for cls in type(model).__mro__)
 
 
-def members(large: Any, tuned: Any, base: Any) -> tuple[Member, ...]:
-    """`members_of` for the three models of emulated fine-tuning."""
-    return members_of(UpScale(), {"large": large, "tuned": tuned, "base": base})
-
-
 def by_model(method: Named, given: Mapping[str, Any], *, mappings: bool = False) -> dict[str, Any]:
     """What is given by name, with a name that stands for several models (see `Named.groups`) resolved to theirs.
 
@@ -92,7 +87,8 @@ def members_of(method: Named, models: Mapping[str, Any], *, led: bool = False) -
 
     Where a model is a PEFT model, the one it was put on (`base`, or the `reference` of realignment) may be that same
     PEFT model, the model it wraps, or None: then it is run as the PEFT model with its adapter switched off, and the
-    weights are in memory once. A PEFT model that is given under several names is run with the adapter of each name.
+    weights are in memory once; so is any other model that is the wrapped one. A PEFT model that is given under several
+    names is run with the adapter of each name.
 
     Args:
         method: says which models it needs, and in which order.
@@ -108,30 +104,45 @@ def members_of(method: Named, models: Mapping[str, Any], *, led: bool = False) -
     for name in given:
         if name not in names:
             raise ValueError(f"{name}: not a model of {method!r}, which has {', '.join(names)}")
-    on: list[Any] = [m for n, m in given.items() if n not in (names[0], foundation) and is_peft(m)]
-    own = given.get(foundation or "")
-    shared = next((m for m in on if own is None or own is m or own is m.get_base_model()), None)
+    adapters = {n: m for n, m in given.items() if n not in (names[0], foundation) and is_peft(m)}
+    _check_adapters(adapters)
+    if led and foundation == names[0] and adapters:
+        raise ValueError(f"{next(iter(adapters))}: expected a whole model, since the loop runs {foundation}; merge it")
     found = []
-    for place, name in enumerate(names):
-        under = shared is not None and name == foundation
-        if under and place == 0 and led:
-            raise ValueError(f"{name}: the loop's own model cannot share its weights with an adapter of it")
-        if place == 0 and led:
-            continue
-        model = shared if under else given.get(name)
-        if model is None:
+    for name in names[led:]:
+        model: Any = given.get(name)
+        over: Any = next((m for m in adapters.values() if model is m.get_base_model()), None)
+        if name == foundation and over is None:
+            over = next((m for m in adapters.values() if model is None or model is m), None)
+        if model is None and over is None:
             hint = f" (only a PEFT `{names[1]}` brings its own {name})" if name == foundation else ""
             raise ValueError(f"{name}: expected a model, got None{hint}")
-        _check(name, model)
-        several = [] if under or not is_peft(model) or len(model.peft_config) < 2 else model.peft_config
-        adapter = next((own for own in (name, adapter_name(name)) if own in several), None)
-        found.append(Member(name, model, under, adapter))
+        _check(name, model if over is None else over)
+        if over is not None:
+            found.append(Member(name, over, without_adapter=True))
+            continue
+        several = model.peft_config if is_peft(model) and len(model.peft_config) > 1 else ()
+        own = next((own for own in (name, adapter_name(name)) if own in several), None)
+        found.append(Member(name, model, adapter=own))
     return tuple(found)
 
 
 def adapter_name(name: str) -> str:
     """What a behaviour's adapter is called where we load it: peft takes no dots, and no part of its own prefixes."""
     return "behaviour_" + re.sub(r"\W", "_", name)
+
+
+def _check_adapters(adapters: Mapping[str, Any]) -> None:
+    """Raise ValueError where two PEFT models were put on one model: the second has then changed the first."""
+    for name, model in adapters.items():
+        for other, earlier in adapters.items():
+            if other == name:
+                break
+            if earlier is not model and earlier.get_base_model() is model.get_base_model():
+                raise ValueError(
+                    f"{name}: expected an adapter of {other}'s PEFT model (load_adapter, under this name) or a base of "
+                    f"its own, got a second PEFT model over the base of {other}"
+                )
 
 
 def _check(name: str, model: Any) -> None:

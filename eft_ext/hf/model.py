@@ -132,16 +132,22 @@ class EmulatedModel:
 
     @property
     def large(self) -> Any:
-        return self.models["large"]
+        return self._named("large")
 
     @property
     def tuned(self) -> Any:
-        return self.models["tuned"]
+        return self._named("tuned")
 
     @property
     def base(self) -> Any:
         """The small pre-trained model; where an adapter shares its weights, calling it runs that too."""
-        return self.models["base"]
+        return self._named("base")
+
+    def _named(self, name: str) -> Any:
+        found = self.models
+        if name not in found:
+            raise AttributeError(f"{name}: not a model of {self.method!r}, which has {', '.join(found)}")
+        return found[name]
 
     @property
     def device(self) -> torch.device:

@@ -69,10 +69,6 @@ def custom_generate(
             found = members_of(mixture.method, _led_by(model, mixture.method, given))
             check_widths(found, tokenizer)
             warn_softcaps(found)
-            if names[0] in (prompts or {}):
-                raise ValueError(
-                    f"prompts: expected the keys {', '.join(names[1:])} beside input_ids, got {names[0]!r}"
-                )
             encoded = prompts_of(mixture.method, prompts, tokenizer, names[1:])
             if streamer is not None:
                 streamer.put(input_ids.cpu())

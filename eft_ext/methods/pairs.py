@@ -11,6 +11,7 @@ from torch import Tensor
 
 from eft_ext.methods.named import Named
 from eft_ext.methods.values import linear
+from eft_ext.ops.inputs import real
 from eft_ext.ops.method import Number
 
 
@@ -48,11 +49,18 @@ class Contrast(Named):
         if not isinstance(share, Tensor) and share == 0.0:
             return logits
         expert = logits[0][:, : min(x.shape[1] for x in logits) if vocab_size is None else vocab_size]
-        log = math.log(share) if not isinstance(share, Tensor) else share.double().log()[..., None]
-        exact = expert.amax(dim=-1, keepdim=True).double() + log  # [B, 1]; a NaN is left for the step to find
+        log: float | Tensor
+        if isinstance(share, Tensor):
+            rows = real("plausibility", share, len(expert), expert.device).rows
+            assert rows is not None
+            log = torch.where((rows >= 0) & (rows <= 1), rows, math.nan).double().log()[:, None]
+        else:
+            log = math.log(share)
+        exact = expert.amax(dim=-1, keepdim=True).double() + log  # [B, 1]
         floor = exact.float()
         floor = torch.where(floor.double() < exact, floor.nextafter(torch.full_like(floor, math.inf)), floor)
-        return [torch.where(expert < floor, -math.inf, expert), *logits[1:]]
+        # NaN among the logits, or a share that is none, keeps nothing: the step finds the row invalid.
+        return [torch.where(expert >= floor, expert, -math.inf), *logits[1:]]
 
 
 class Realign(Named):

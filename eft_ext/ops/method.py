@@ -46,7 +46,7 @@ def resolve(method: Method, logits: Sequence[Tensor], position: object) -> Metho
     Raises:
         ValueError: not one tensor for each model, or a function of the step without an integer `position`.
     """
-    if len(logits) != len(method.models):
+    if isinstance(logits, Sequence) and len(logits) != len(method.models):
         order = ", ".join(method.models)
         raise ValueError(f"logits: expected {len(method.models)} tensors for {method!r} ({order}), got {len(logits)}")
     return method.at(position if isinstance(position, int) else None)

@@ -6,6 +6,7 @@ call for every token, so what the checks of an earlier call found is kept under 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -56,7 +57,7 @@ def keep(key: Any, mix: Mixture, draw: Sampling) -> None:
     _kept[key] = native.prepare(mix, draw), draw.temperature.value < GREEDY_BELOW
 
 
-def run(key: Any, logits: tuple[Tensor, ...], seed: Any, position: Any, out: Tensor | None) -> Any:
+def run(key: Any, logits: Sequence[Tensor], seed: Any, position: Any, out: Tensor | None) -> Any:
     """The tokens [B], or None if no such call was kept."""
     found = _kept.get(key)
     if found is None:

@@ -187,9 +187,22 @@ def fused_mix(
             models it mixes in which order. One whose parameters are functions of the step needs an integer `position`.
         Everything else, what is returned and raised: as for `fused_step`.
     """
+    method: Method | None = None
+    if isinstance(weights, Method):
+        method = resolve(weights, logits, position)
+        weights = method.weights()
+    key = None
+    alike = method is None or (method.conservative() is None and type(method).prepare is Method.prepare)
+    alike = alike and type(logits) in (list, tuple) and len(logits) > 0 and type(weights) in (list, tuple)
+    if alike and not (return_details or details_out is not None or top_logprobs or workspace is not None):
+        logits = tuple(logits)
+        options = ("mix", *weights, temperature, top_k, top_p, min_p, bias, allowed, generator, vocab_size, backend)
+        key = repeat.key_of(logits, options, seed, position, out)
+        if key is not None and (tokens := repeat.run(key, logits, seed, position, out)) is not None:
+            return tokens
     mix, draw = checked_mix(
         logits,
-        weights,
+        weights if method is None else method,
         temperature=temperature,
         top_k=top_k,
         top_p=top_p,
@@ -201,6 +214,9 @@ def fused_mix(
         generator=generator,
         vocab_size=vocab_size,
     )
+    if key is not None and choose(backend, mix, draw, details=False) is native:
+        repeat.keep(key, mix, draw)
+        return repeat.run(key, logits, draw.seed.value, draw.position.value, out)
     return launch(mix, draw, backend, Results(return_details, top_logprobs, out, details_out, workspace))
 
 

@@ -156,6 +156,34 @@ def test_rows_that_end_take_their_weights_with_them(models):
             assert cut[row, 7 : 7 + n].tolist() == new[:n]
 
 
+def test_limits(models):
+    large, a, base, b = models
+    ids, mask = padded(RAGGED)
+    options = dict(attention_mask=mask, max_new_tokens=NEW, eos_token_id=[999])
+    trio = EmulatedModel(large, a, base)
+    one = trio.generate(ids, **options)
+    assert (trio.large, trio.tuned, trio.base) == (large, a, base)
+    for same in (m.UpScale(1.0), m.Amplify(1.0), m.Conservative(1.0)):
+        assert torch.equal(trio.generate(ids, method=same, **options), one)
+    up = trio.generate(ids, scale=1.3, **options)
+    assert torch.equal(trio.generate(ids, method=m.Conservative(1.0, method=m.Amplify(1.3)), **options), up)
+    assert not torch.equal(up, one)
+    alone = {x: x.generate(ids, **options) for x in (a, b)}
+    assert torch.equal(trio.generate(ids, method=m.Amplify(0.0), **options), alone[a])
+    for method, expected in (
+        (m.Realign(0.0), a),
+        (m.Realign(1.0), b),
+        (m.Contrast(0.0, 0.3), a),
+        (m.Weighted({"x": 0.0, "y": 1.0}), b),
+    ):
+        model = EmulatedModel(method=method, **named(method, (1, 3), models))
+        assert torch.equal(model.generate(ids, **options), alone[expected])
+    guided = EmulatedModel(model=a, method=m.Guidance(1.0))
+    with pytest.raises(AttributeError, match=r"^large: not a model of Guidance\(scale=1\), which has conditional, un"):
+        _ = guided.large
+    assert torch.equal(guided.generate(ids, **options), alone[a])
+
+
 class At:
     """A streamer that changes a method after so many tokens."""
 
@@ -298,6 +326,37 @@ def test_realignment_with_an_adapter(folders, models):
     expected = EmulatedModel(reference=models[2], aligned=merged(folders, "one"), method=m.Realign(0.5))
     options = dict(max_new_tokens=NEW, eos_token_id=[999])
     assert torch.equal(loaded.generate([[5, 6]], **options), expected.generate([[5, 6]], **options))
+
+
+def test_the_model_under_an_adapter_in_another_place(folders, models):
+    """Large equal to base, or a behaviour that is the base: none of them sees the adapter."""
+    base, one = str(folders / "base"), str(folders / "one")
+    tuned = merged(folders, "one")
+    options = dict(max_new_tokens=NEW, eos_token_id=[999])
+    expected = tuned.generate(torch.tensor([[5, 6]]), **options)
+    for given in (base, None):
+        loaded = EmulatedModel.from_pretrained(base, one, given, quiet=True)
+        assert torch.equal(loaded.generate([[5, 6]], **options), expected)
+    peft_model = loaded.members[1].model
+    inside = peft_model.get_base_model()
+    assert torch.equal(EmulatedModel(inside, peft_model).generate([[5, 6]], **options), expected)
+    shares = m.Interpolate({"a": 0.5, "b": 0.5})
+    whole = EmulatedModel(models[0], {"a": tuned, "b": models[2]}, models[2], method=shares)
+    expected = whole.generate([[5, 6]], **options)
+    both = EmulatedModel.from_pretrained(str(folders / "large"), {"a": one, "b": base}, base, method=shares, quiet=True)
+    assert torch.equal(both.generate([[5, 6]], **options), expected)
+    again = EmulatedModel(models[0], {"a": peft_model, "b": inside}, method=shares)
+    assert torch.equal(again.generate([[5, 6]], **options), expected)
+
+
+def test_adapters_that_cannot_be_told_apart(folders, models):
+    base = copy.deepcopy(models[2])
+    first = with_adapters(base, ["one"])
+    second = with_adapters(base, ["two"])
+    with pytest.raises(ValueError, match=r"^b: expected an adapter of a's PEFT model .* over the base of a"):
+        EmulatedModel(models[0], {"a": first, "b": second}, base)
+    with pytest.raises(ValueError, match=r"^aligned: expected a whole model, since the loop runs reference"):
+        EFTLogitsProcessor(aligned=first, method=m.Realign())
 
 
 def test_loading_by_the_names_of_a_method(folders, models):

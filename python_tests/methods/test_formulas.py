@@ -192,8 +192,24 @@ def test_bad_rows_stay_bad():
     for bad in (math.nan, math.inf):
         a, b = lm_rows(2)
         a[2, 9] = bad
-        assert eft_ext.fused_mix([a, b], m.Contrast(), temperature=0.0).tolist()[2] == -1
-        assert (eft_ext.fused_mix([a, b], m.Contrast(), temperature=0.0)[[0, 1, 3]] >= 0).all()
+        for plausibility in (0.1, torch.full((4,), 0.1)):
+            tokens = eft_ext.fused_mix([a, b], m.Contrast(0.5, plausibility), temperature=0.0)
+            assert (tokens < 0).tolist() == [False, False, True, False]
+
+
+def test_bad_values_in_tensors_mark_their_rows():
+    """As they would come from a GPU, where `set` and the constructors do not look at them."""
+    a, b, c, d = lm_rows(4)
+    for method, name, logits in (
+        (m.Contrast(), "plausibility", [a, b]),
+        (m.Contrast(), "beta", [a, b]),
+        (m.Interpolate({"x": 0.5, "y": 0.5}), "y", [a, b, c, d]),
+        (m.Conservative(0.5), "top_p", [a, b, c]),
+    ):
+        rows = torch.tensor([0.5, math.nan, 0.5, 0.5])
+        unseen = method.mapped(lambda n, v, name=name, rows=rows: rows if n == name else v)
+        tokens = eft_ext.fused_mix(logits, unseen, temperature=0.0)
+        assert (tokens < 0).tolist() == [False, True, False, False]
 
 
 def test_a_number_and_a_tensor_of_it_agree():

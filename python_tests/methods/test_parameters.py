@@ -8,6 +8,7 @@ import torch
 
 import eft_ext
 from eft_ext import methods as m
+from eft_ext.ops import repeat
 
 
 def rows(k, batch=3, size=40, seed=0):
@@ -124,6 +125,7 @@ WRONG = [
     ),
     (lambda: eft_ext.combine(rows(3), m.Contrast()), ValueError, "logits: expected 2 tensors for Contrast(beta=0.5"),
     (lambda: eft_ext.combine(rows(3), m.UpScale([1.0, 2.0])), ValueError, "weights[1]: expected a scalar or a tensor"),
+    (lambda: eft_ext.combine(rows(2), m.Contrast(plausibility=[0.1])), ValueError, "plausibility: expected a scalar"),
     (
         lambda: eft_ext.combine(rows(3), m.Amplify(), conservative_top_p=0.5),
         ValueError,
@@ -137,6 +139,45 @@ WRONG = [
 def test_what_does_not_fit_is_named(act, kind, message):
     with pytest.raises(kind, match=re.escape(message)):
         act()
+
+
+def test_repeated_calls_of_a_loop():
+    """The short way for calls that differ in addresses, seed and position only gives the same tokens."""
+    repeat._kept.clear()
+    method = m.Interpolate({"a": 0.3, "b": 0.7})
+    given = [1.0, 0.3, 0.7, -1.0]
+    for position in range(4):
+        logits = rows(4, seed=position)
+        options = {"temperature": 0.8, "top_p": 0.9, "seed": 3, "position": position}
+        expected = eft_ext.fused_mix(logits, given, backend="reference", **options)
+        for weights in (method, given, torch.tensor(given)):
+            assert torch.equal(eft_ext.fused_mix(logits, weights, **options), expected)
+    assert len(repeat._kept) == 2, "0.3 as it is and rounded to fp32"
+    method.set(a=2.0)
+    changed = eft_ext.fused_mix(logits, [1.0, 2.0, 0.7, -2.7], backend="reference", **options)
+    assert torch.equal(eft_ext.fused_mix(logits, method, **options), changed)
+    repeat._kept.clear()
+    for unlike in (m.Conservative(0.5), m.Contrast(), m.UpScale([1.0, 2.0, 3.0]), m.Plain()):
+        logits = rows(len(unlike.models))
+        for _ in range(2):
+            tokens = eft_ext.fused_mix(logits, unlike, **options)
+            assert torch.equal(tokens, eft_ext.fused_mix(logits, unlike, backend="reference", **options))
+    assert len(repeat._kept) == 1, "of the plain one"
+    with pytest.raises(ValueError, match=r"^logits: expected 1 to 4 tensors, got 0"):
+        eft_ext.fused_mix([], [], seed=1, position=0, out=torch.zeros(1, dtype=torch.int64))
+    with pytest.raises(ValueError, match=r"^weights: expected 2, one for each model, got 3"):
+        eft_ext.fused_mix(rows(2), [1.0, 2.0, 3.0], seed=1, position=0)
+
+
+def test_copies_are_whole():
+    import copy
+    import pickle
+
+    method = m.Interpolate({"a": 0.3, "b": [0.1, 0.2]})
+    for other in (copy.copy(method), copy.deepcopy(method), pickle.loads(pickle.dumps(method))):
+        other.set(a=1.0)
+        assert (other.a, method.a) == (1.0, pytest.approx(0.3))
+        assert other.models == method.models
 
 
 def test_under_compile():
