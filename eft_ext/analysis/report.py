@@ -78,7 +78,7 @@ def report_html(records: Sequence[Record], title: str = "Token report") -> str:
     environment = Environment(
         loader=PackageLoader("eft_ext.analysis"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    environment.filters |= {"percent": percent, "nats": nats, "share": lambda x: 0.0 if x is None else math.exp(x)}
+    environment.filters |= {"percent": percent, "nats": nats}
 
     def raw(name: str) -> Markup:
         assert environment.loader is not None
@@ -125,10 +125,12 @@ def shown(token: Token) -> str:
 
 
 def percent(logprob: float | None) -> str:
-    """A log-probability as a share: 12.3 %, 0.012 %, 3e-9."""
+    """A log-probability as a share: 100 %, 12.3 %, 0.012 %, 3e-9."""
     if logprob is None:
         return "0"
     p = math.exp(logprob)
+    if p >= 0.9995:
+        return "100 %"
     if p >= 0.0995:
         return f"{100 * p:.1f} %"
     return f"{100 * p:.2g} %" if p >= 1e-6 else f"{p:.0e}"

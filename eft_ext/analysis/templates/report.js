@@ -16,6 +16,7 @@ function element(tag, text, kind, parent) {
 function percent(logprob) {
   if (logprob === null) return "0";
   const p = Math.exp(logprob);
+  if (p >= 0.9995) return "100 %";
   if (p >= 0.0995) return (100 * p).toFixed(1) + " %";
   return p >= 1e-6 ? Number((100 * p).toPrecision(2)) + " %" : p.toExponential(0);
 }
@@ -41,7 +42,9 @@ function candidates(record, token) {
   const listed = token.candidates.some((c) => c.id === token.id)
     ? token.candidates
     : [...token.candidates, { id: token.id, text: token.text, logprobs: token.logprobs }];
-  for (const candidate of listed.slice(0, 12)) {
+  const likely = (c) => c.id === token.id || c.logprobs.some((x) => x !== null && x > Math.log(1e-4));
+  const some = listed.filter(likely);
+  for (const candidate of (some.length < 3 ? listed.slice(0, 3) : some).slice(0, 12)) {
     const row = element("tr", null, candidate.id === token.id ? "own" : null, body);
     isolated(candidate.text, element("td", null, null, row));
     for (const logprob of candidate.logprobs) {
@@ -87,8 +90,11 @@ function show(r, t) {
     element("p", mark[token.speculation], token.speculation === "rejected" ? "down" : "up", panel);
   }
   candidates(record, token);
-  changes("gains most:", "↑", "up", token.up);
-  changes("loses most:", "↓", "down", token.down);
+  // Where next to nothing moved, what moved most is noise.
+  if (token.tv === null || token.tv > 0.002) {
+    changes("gains most:", "↑", "up", token.up);
+    changes("loses most:", "↓", "down", token.down);
+  }
   if (token.attribution) {
     const parts = Object.entries(token.attribution).map(([name, x]) => `${name} ${number(x)}`);
     element("p", parts.join(" · "), "quiet", panel);
@@ -100,7 +106,9 @@ function show(r, t) {
 function keep(span) {
   for (const old of document.querySelectorAll(".kept")) old.classList.remove("kept");
   kept = span === kept ? null : span;
-  if (kept) kept.classList.add("kept");
+  if (!kept) return;
+  kept.classList.add("kept");
+  kept.scrollIntoView({ block: "nearest" }); // on a phone, not under the panel
 }
 
 for (const section of document.querySelectorAll("section")) {
