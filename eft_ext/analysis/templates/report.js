@@ -15,10 +15,10 @@ function element(tag, text, kind, parent) {
 
 function percent(logprob) {
   if (logprob === null) return "0";
-  const p = Math.exp(logprob);
-  if (p >= 0.9995) return "100 %";
-  if (p >= 0.0995) return (100 * p).toFixed(1) + " %";
-  return p >= 1e-6 ? Number((100 * p).toPrecision(2)) + " %" : p.toExponential(0);
+  const p = 100 * Math.exp(logprob);
+  if (p >= 99.95) return "100";
+  if (p >= 9.95) return p.toFixed(1);
+  return p >= 1e-3 ? String(Number(p.toPrecision(2))) : p.toExponential(0);
 }
 
 const number = (x, digits = 3) => (x === null || x === undefined ? "–" : x.toFixed(digits));
@@ -35,6 +35,7 @@ function isolated(text, parent) {
 
 function candidates(record, token) {
   const table = element("table", null, null, panel);
+  element("caption", "probabilities in %; change of the mixture against tuned", "quiet", table);
   const head = element("tr", null, null, element("thead", null, null, table));
   const tuned = record.names.indexOf("tuned");
   for (const name of ["token", ...record.names, "change"]) element("th", name, null, head).scope = "col";
@@ -84,7 +85,7 @@ function show(r, t) {
   const rank = token.rank.length ? `, rank ${token.rank.at(-1) + 1} of the mixture` : "";
   element("p", `token ${t + 1} of ${record.tokens.length}, id ${token.id}${rank}`, "quiet", panel);
   const figures = `total variation ${number(token.tv)} · KL ${number(token.kl)} · reward ${number(measures.reward[t], 2)}`;
-  element("p", figures, null, panel);
+  element("p", figures, "figures", panel);
   if (token.speculation) {
     const mark = { accepted: "✓ accepted draft", rejected: "✗ drawn after a rejected draft", bonus: "+ bonus after the draft" };
     element("p", mark[token.speculation], token.speculation === "rejected" ? "down" : "up", panel);
