@@ -26,7 +26,7 @@ const number = (x, digits = 3) => (x === null || x === undefined ? "–" : x.toF
 function factor(logRatio) {
   if (logRatio === null) return "×0";
   const f = Math.exp(Math.abs(logRatio));
-  return (logRatio < 0 ? "÷" : "×") + (f >= 100 ? f.toExponential(0) : f.toPrecision(2));
+  return (logRatio < 0 ? "÷" : "×") + (f >= 1e4 ? f.toExponential(0) : f >= 100 ? Math.round(f) : f.toPrecision(2));
 }
 
 function isolated(text, parent) {
