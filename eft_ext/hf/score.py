@@ -60,7 +60,7 @@ class SequenceScore:
         return self.logprobs[:, 1] - self.logprobs[:, 2]
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def score(
     members: tuple[Member, ...],
     mixture: Mixture,
