@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from eft_ext.hf import EmulatedModel
 
 NAME = "score"
-_NAMES = ("large", "tuned", "base", "mixture")
 
 
 def run(
@@ -121,13 +120,14 @@ def _scored(
 def _results(scores: Any, batch: Sequence[Item], model: EmulatedModel, tokens: bool) -> list[dict[str, Any]]:
     counts = scores.counts.tolist()
     sums, perplexity = scores.logprobs.tolist(), scores.perplexity.tolist()
+    rewards = scores.reward.tolist() if {"tuned", "base"} <= set(scores.names) else [math.nan] * len(counts)
     tv, kl = (field.double().sum(dim=1).tolist() for field in (scores.tokens.tv, scores.tokens.kl))
     found: list[dict[str, Any]] = [
         {
             "tokens": count,
-            "logprobs": {name: _finite(x) for name, x in zip(_NAMES, sums[b], strict=True)},
-            "perplexity": {name: _finite(x) for name, x in zip(_NAMES, perplexity[b], strict=True)},
-            "reward": _finite(sums[b][1] - sums[b][2]),
+            "logprobs": {name: _finite(x) for name, x in zip(scores.names, sums[b], strict=True)},
+            "perplexity": {name: _finite(x) for name, x in zip(scores.names, perplexity[b], strict=True)},
+            "reward": _finite(rewards[b]),
             "tv": tv[b] / count,
             "kl": kl[b] / count,
         }
@@ -152,7 +152,7 @@ def summary(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Of the whole data set: perplexity over all tokens; reward per text; distances per token."""
     tokens = sum(r["tokens"] for r in results)
     perplexity: dict[str, float | None] = {}
-    for name in _NAMES:
+    for name in results[0]["logprobs"]:
         sums = [r["logprobs"][name] for r in results]
         perplexity[name] = None if None in sums else _finite(_exp(-math.fsum(sums) / tokens))
     rewards = [r["reward"] for r in results if r["reward"] is not None]
@@ -172,8 +172,7 @@ def _show(report: dict[str, Any]) -> None:
     table = Table(title=f"{report['texts']:,} texts, {report['tokens']:,} tokens")
     table.add_column("model")
     table.add_column("perplexity", justify="right")
-    for name in _NAMES:
-        value = report["perplexity"][name]
+    for name, value in report["perplexity"].items():
         table.add_row(
             name, "infinite" if value is None else f"{value:,.4g}", style="bold" if name == "mixture" else None
         )

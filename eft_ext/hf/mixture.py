@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from eft_ext.ops import combine, fused_step
+from eft_ext.ops.details import Conservative
 
 Scalar = float | Tensor  # one value, or one per row
 
@@ -65,16 +66,16 @@ class Mixture:
     def _map(self, change: Callable[[Tensor], Tensor]) -> Mixture:
         return Mixture(**{k: change(v) if isinstance(v, Tensor) else v for k, v in vars(self).items()})
 
-    def repeated(self, times: int) -> Mixture:
-        """Each row's options `times` times in a row."""
-        return self._map(lambda option: option.repeat_interleave(times))
+    @property
+    def weights(self) -> tuple[Scalar, ...]:
+        """Of large, tuned and base: numbers or tensors [rows]."""
+        a = self.beta if self.scale is None else self.scale
+        return (1.0, a, -a) if self.scale is None else (a, 1.0, -a)
 
     @property
-    def options(self) -> dict[str, Any]:
-        """As keyword arguments of `fused_step` and `fused_score`."""
-        if self.scale is None:
-            return {"beta": self.beta}
-        return {"scale": self.scale, "conservative_top_p": self.conservative_top_p}
+    def conservative(self) -> Conservative | None:
+        """The nucleus of conservative re-weighting, None where there is none."""
+        return None if self.conservative_top_p is None else Conservative(self.conservative_top_p)
 
     def sample(self, logits: Sequence[Tensor], **options: Any) -> Tensor:
         """Draw from the mixture of three logits [rows, vocab_k]: token ids [rows], −1 for an invalid row."""
@@ -84,9 +85,7 @@ class Mixture:
 
     def combine(self, logits: Sequence[Tensor]) -> Tensor:
         """The mixture's own logits, fp32 [rows, vocab_size]; excluded tokens are −inf."""
-        a = self.beta if self.scale is None else self.scale
-        weights = (1.0, a, -a) if self.scale is None else (a, 1.0, -a)
-        return combine(list(logits), list(weights), conservative_top_p=self.conservative_top_p)
+        return combine(list(logits), list(self.weights), conservative_top_p=self.conservative_top_p)
 
 
 def _check(name: str, value: Any) -> None:

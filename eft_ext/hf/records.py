@@ -8,7 +8,6 @@ from typing import Any
 from torch import Tensor
 
 from eft_ext.analysis.record import Candidate, Change, Record, Token
-from eft_ext.hf.members import NAMES
 from eft_ext.hf.score import IGNORED, SequenceScore
 
 _WINDOW = 8  # tokens before one that its text may depend on (leading spaces, bytes of a character)
@@ -52,7 +51,7 @@ def records(
                 )
             )
         prompt = prompts[b] if b < len(prompts) else ""
-        found.append(Record(tokens, prompt, [*NAMES, "mixture"], dict(options or {})))
+        found.append(Record(tokens, prompt, list(score.names), dict(options or {})))
     return found
 
 
