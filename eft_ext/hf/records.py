@@ -14,7 +14,11 @@ _WINDOW = 8  # tokens before one that its text may depend on (leading spaces, by
 
 
 def records(
-    score: SequenceScore, tokenizer: Any, prompts: Sequence[str] = (), options: Mapping[str, Any] | None = None
+    score: SequenceScore,
+    tokenizer: Any,
+    prompts: Sequence[str] = (),
+    options: Mapping[str, Any] | None = None,
+    speculation: Sequence[Sequence[str | None]] | None = None,
 ) -> list[Record]:
     """One record for each row of a score; lists of tokens are as long as the score's.
 
@@ -23,6 +27,7 @@ def records(
         tokenizer: the model's.
         prompts: what stood before each row, as text.
         options: how it was scored or generated.
+        speculation: for each row and scored token how a draft brought it there (`SPECULATION` in analysis.record).
     """
     host = score.tokens._replace(
         **{k: v.float().cpu() for k, v in score.tokens._asdict().items() if v.dtype.is_floating_point}
@@ -33,8 +38,11 @@ def records(
         start = next((i for i, token in enumerate(row) if token != IGNORED), len(row))
         ids = row[start:]
         texts = pieces(tokenizer, ids)
+        marks = [None] * len(ids) if speculation is None else speculation[b]
+        if len(marks) != len(ids):
+            raise ValueError(f"speculation[{b}]: expected {len(ids)} marks, one for each token, got {len(marks)}")
         tokens = []
-        for t, (token, text) in enumerate(zip(ids, texts, strict=True), start=start):
+        for t, (token, text, mark) in enumerate(zip(ids, texts, marks, strict=True), start=start):
             tokens.append(
                 Token(
                     id=token,
@@ -45,6 +53,7 @@ def records(
                     tv=float(host.tv[b, t]),
                     kl=float(host.kl[b, t]),
                     special=token in special,
+                    speculation=mark,
                     candidates=_candidates(score, b, t, tokenizer),
                     up=_changes(host.up_ids[b, t], host.up_log_ratios[b, t], tokenizer),
                     down=_changes(host.down_ids[b, t], host.down_log_ratios[b, t], tokenizer),

@@ -38,3 +38,12 @@ def test_a_record_says_what_the_score_says(llamas, tokenizer):
             shares = [c.logprobs[-1] for c in token.candidates]
             assert shares == sorted(shares, reverse=True)
         assert Record.from_dict(json.loads(json.dumps(record.to_dict(), allow_nan=False))) == record
+
+
+def test_marks_of_speculation(llamas, tokenizer):
+    score = EmulatedModel(*llamas, tokenizer).score("ab", "xyz")
+    marks = ["accepted", "rejected", None]
+    (record,) = records(score, tokenizer, speculation=[marks])
+    assert [token.speculation for token in record.tokens] == marks
+    with pytest.raises(ValueError, match=r"speculation\[0\]: expected 3 marks"):
+        records(score, tokenizer, speculation=[marks[:2]])
