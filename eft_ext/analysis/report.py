@@ -100,6 +100,15 @@ def report_html(records: Sequence[Record], title: str = "Token report") -> str:
     )
 
 
+def _rounded(value: Any) -> Any:
+    """What the page shows has three digits: five halve its size."""
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_rounded(item) for item in value]
+    return float(f"{value:.5g}") if isinstance(value, float) else value
+
+
 def view(record: Record) -> View:
     measures = {m.key: [_finite(m.of(record, token)) for token in record.tokens] for m in MEASURES}
     shades = {}
