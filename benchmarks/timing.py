@@ -20,5 +20,5 @@ def times_us(call: Callable[[], object], seconds: float, at_least: int = 7) -> n
     return np.array(times)
 
 
-def median_us(call: Callable[[], object], seconds: float, at_least: int = 7) -> float:
-    return float(np.median(times_us(call, seconds, at_least)))
+def median_us(call: Callable[[], object], seconds: float) -> float:
+    return float(np.median(times_us(call, seconds)))
