@@ -1,4 +1,4 @@
-"""What scoring costs: `fused_score` beside the plain PyTorch expression, time and peak memory, each in a process.
+"""What scoring costs: `fused_score` beside the plain PyTorch expression, time and peak memory.
 
     python benchmarks/bench_score.py
     python benchmarks/bench_score.py --vocab 32000 --length 256 --json benchmarks/results/score-cpu.json
@@ -13,8 +13,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import subprocess
 import sys
+import time
+from itertools import product
 from pathlib import Path
 
 import rows
@@ -22,7 +25,6 @@ import torch
 from machine import describe
 from rich.console import Console
 from rich.table import Table
-from timing import median_us
 from torch import Tensor
 
 from eft_ext import fused_score
@@ -57,63 +59,82 @@ def memory(name: str) -> int:
     return int(line.split()[1]) * 1024
 
 
-def measure(way: str, vocab: int, length: int, seconds: float) -> dict[str, float]:
-    """In this process: peak memory of the first call, then the median of further ones."""
-    logits = [x[:length] for x in rows.make("lm", length, vocab, torch.bfloat16, 3)]
-    targets = torch.arange(length) * 7919 % vocab
+def problem(vocab: int, length: int) -> tuple[list[Tensor], Tensor]:
+    logits = [x.repeat(-(-length // 32), 1)[:length] for x in rows.make("lm", 32, vocab, torch.bfloat16, 3)]
+    return logits, torch.arange(length) * 7919 % vocab
+
+
+def measure_memory(way: str, vocab: int, length: int) -> dict[str, float]:
+    """Of a first call in this process."""
+    logits, targets = problem(vocab, length)
     call = WAYS[way]
     call(*(x[:2, :512] for x in logits), targets[:2] % 512)  # what a first call loads is not the call's
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
     held = memory("VmRSS")
     call(*logits, targets)
-    peak = memory("VmHWM")
-    return {
-        "us": median_us(lambda: call(*logits, targets), seconds),
-        "peak_above_logits": max(0, peak - held),
-        "logits": sum(x.numel() * x.element_size() for x in logits),
-    }
+    own = max(0, memory("VmHWM") - held)
+    return {"peak_above_logits": own, "logits": sum(x.numel() * x.element_size() for x in logits)}
+
+
+def measure_times(vocab: int, length: int, rounds: int) -> dict[str, dict[str, float]]:
+    """Medians, the ways taking turns, so that what else the machine does hits all of them.
+
+    `cpu_us` is the processor's time of all threads: unlike the wall's it says the same on a busy machine.
+    """
+    logits, targets = problem(vocab, length)
+    wall: dict[str, list[float]] = {way: [] for way in WAYS}
+    cpu: dict[str, list[float]] = {way: [] for way in WAYS}
+    for i in range(rounds + 1):
+        for way, call in WAYS.items():
+            start, start_cpu = time.perf_counter(), time.process_time()
+            call(*logits, targets)
+            if i:  # the first round warms up
+                wall[way].append(1e6 * (time.perf_counter() - start))
+                cpu[way].append(1e6 * (time.process_time() - start_cpu))
+    return {way: {"us": statistics.median(wall[way]), "cpu_us": statistics.median(cpu[way])} for way in WAYS}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--vocab", type=int, nargs="+", default=[32000, 128256])
     parser.add_argument("--length", type=int, nargs="+", default=[512])
-    parser.add_argument("--seconds", type=float, default=3.0, help="time for each measurement")
-    parser.add_argument(
-        "--one", choices=list(WAYS), help="measure this one here, print JSON (used by the script itself)"
-    )
+    parser.add_argument("--rounds", type=int, default=7, help="calls that each median is over")
+    parser.add_argument("--one", choices=[*WAYS, "times"], help="measure this here, print JSON (for the script itself)")
     parser.add_argument("--json", type=Path, help="write the results, with the machine, here")
     args = parser.parse_args()
     if args.one:
-        print(json.dumps(measure(args.one, args.vocab[0], args.length[0], args.seconds)))
+        vocab, length = args.vocab[0], args.length[0]
+        times = args.one == "times"
+        print(
+            json.dumps(measure_times(vocab, length, args.rounds) if times else measure_memory(args.one, vocab, length))
+        )
         return
 
-    table = Table("V", "T", "", "ms", "MB above the logits", "with the logits", title="Scoring three bf16 models")
+    table = Table(
+        "V", "T", "", "ms", "ms of CPU", "MB above the logits", "with the logits", title="Scoring three bf16 models"
+    )
     results = []
-    for vocab in args.vocab:
-        for length in args.length:
-            options = ["--vocab", str(vocab), "--length", str(length), "--seconds", str(args.seconds)]
-            found = {}
-            for way in WAYS:
-                command = [sys.executable, __file__, "--one", way, *options]
-                found[way] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-                own, all_of_it = found[way]["peak_above_logits"], found[way]["logits"]
-                megabytes = [f"{own / 1e6:,.0f}", f"{(own + all_of_it) / 1e6:,.0f}"]
-                table.add_row(str(vocab), str(length), way, f"{found[way]['us'] / 1e3:,.1f}", *megabytes)
-            faster = found["plain"]["us"] / found["fused"]["us"]
-            smaller = [
-                (found["plain"]["peak_above_logits"] + with_logits * found["plain"]["logits"])
-                / max(1, found["fused"]["peak_above_logits"] + with_logits * found["fused"]["logits"])
-                for with_logits in (0, 1)
-            ]
-            times_floor = found["fused"]["us"] / found["floor"]["us"]
-            ratios = {"faster": faster, "less_memory": smaller[0], "less_memory_with_logits": smaller[1]}
-            results.append({"vocab": vocab, "length": length, **found, **ratios, "times_floor": times_floor})
-            table.add_section()
-            table.add_row(
-                "", "", "fused", f"{faster:.1f}x faster", f"{smaller[0]:.0f}x less", f"{smaller[1]:.1f}x less"
-            )
-            table.add_row("", "", "", f"{times_floor:.1f}x the floor", "", "", end_section=True)
+    for vocab, length in product(args.vocab, args.length):
+        options = ["--vocab", str(vocab), "--length", str(length), "--rounds", str(args.rounds)]
+        found = {}
+        for one in (*WAYS, "times"):
+            command = [sys.executable, __file__, "--one", one, *options]
+            found[one] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        times = found["times"]
+        for way in WAYS:
+            own, all_of_it = found[way]["peak_above_logits"], found[way]["logits"]
+            megabytes = [f"{own / 1e6:,.1f}", f"{(own + all_of_it) / 1e6:,.0f}"]
+            milliseconds = [f"{times[way][kind] / 1e3:,.1f}" for kind in ("us", "cpu_us")]
+            table.add_row(str(vocab), str(length), way, *milliseconds, *megabytes)
+        faster, less_cpu = (times["plain"][kind] / times["fused"][kind] for kind in ("us", "cpu_us"))
+        floors = times["fused"]["us"] / times["floor"]["us"]
+        peak = {way: found[way]["peak_above_logits"] + found[way]["logits"] for way in WAYS}
+        less = peak["plain"] / peak["fused"]
+        memory_of = {way: found[way] for way in WAYS}
+        ratios = {"faster": faster, "less_cpu": less_cpu, "times_floor": floors, "less_memory_with_logits": less}
+        results.append({"vocab": vocab, "length": length, "times": times, "bytes": memory_of, **ratios})
+        said = [f"{faster:.1f}x faster", f"{less_cpu:.1f}x less", f"{floors:.1f}x the floor", f"{less:.1f}x less"]
+        table.add_row("", "", "fused", *said, end_section=True)
     Console(width=110).print(table)
     if args.json:
         args.json.write_text(json.dumps({"machine": describe(), "results": results}, indent=1) + "\n")

@@ -24,7 +24,9 @@ class Decodes(Protocol):
 
     tokenizer: Any
     mixture: Mixture
-    method: Named
+
+    @property
+    def method(self) -> Named: ...
 
     def generate(self, inputs: Any = None, **kwargs: Any) -> Any: ...
 

@@ -111,18 +111,6 @@ class Mixture:
         return self.now.conservative()
 
     @property
-    def options(self) -> dict[str, Any]:
-        """As keyword arguments of `fused_score`. Raises ValueError for a method of other models or another form."""
-        if self.beta is not None:
-            return {"beta": self.beta}
-        if isinstance(self.now, Amplify):
-            return {"scale": self.scale}
-        if not isinstance(self.now, Conservative):
-            raise ValueError(f"method: expected a form of large, tuned and base, got {self.method!r}")
-        settings = {"conservative_set": self.now.nucleus_of, "conservative_outside": self.now.outside}
-        return {"scale": self.scale, "conservative_top_p": self.conservative_top_p, **settings}
-
-    @property
     def needs_python(self) -> str:
         """What keeps the weights from being fixed for a generation's steps; empty where nothing does."""
         if self.method.varies:
@@ -142,10 +130,6 @@ class Mixture:
     def to(self, device: torch.device) -> Mixture:
         """The options of the rows on the device of the logits."""
         return replace(self._map(lambda option: option.to(device)), _device=device)
-
-    def repeated(self, times: int) -> Mixture:
-        """Each row's options `times` times in a row."""
-        return self._map(lambda option: option.repeat_interleave(times))
 
     def keep(self, rows: Tensor) -> Mixture:
         """The options of these rows only (indices into the present ones)."""

@@ -362,7 +362,7 @@ class EmulatedModel:
             responses: one for each row of inputs: texts (tokenized without special tokens; write the end-of-text
                 token where it is to be scored), or token ids. Only they are scored.
             prompts: as for `generate`, what single models read instead before the responses.
-            beta, scale, conservative_top_p, method: as for `generate`; of large, tuned and base.
+            beta, scale, conservative_top_p, method: as for `generate`.
             num_top, num_changed: as for `fused_score`: tokens to list of each distribution, and that gain or lose.
             candidates: list what all distributions say of each one's first `candidates` tokens.
             positions: read so many at a time; chosen by memory if not given (2^26 logits).
@@ -379,15 +379,20 @@ class EmulatedModel:
         from eft_ext.hf.score import score
 
         mixture = Mixture.choose(self.mixture, beta, scale, conservative_top_p, method)
+        if mixture.needs_python:
+            raise ValueError(f"method: expected one with weights that stay, but {mixture.needs_python}")
         texts = encode_all(inputs, prompts, self.tokenizer, kwargs, mixture.method)
+        for name in mixture.method.alone:
+            if name not in texts:
+                raise ValueError(f"prompts: expected one for {name}, which does not read what the others do, got none")
         if kwargs:
             raise TypeError(f"{min(kwargs)}: not an argument of score")
         pad, end = (getattr(self.tokenizer, name, None) for name in ("pad_token_id", "eos_token_id"))
-        texts = {name: text.inferred(pad, [end]) for name, text in texts.items()}
+        texts = {name: text.inferred(pad, [] if end is None else [end]) for name, text in texts.items()}
         if responses is None:
             if len(texts) > 1:
                 raise ValueError("prompts: expected responses beside them, which all models read, got None")
-            targets = whole_targets(texts["large"])
+            targets = whole_targets(texts[self.members[0].name])
         else:
             texts, targets = with_responses(texts, responses, self.tokenizer)
         listing = {"num_top": num_top, "num_changed": num_changed, "candidates": candidates}

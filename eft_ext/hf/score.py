@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +14,8 @@ from eft_ext.hf.members import Member
 from eft_ext.hf.mixture import Mixture
 from eft_ext.hf.prompts import Prompt
 from eft_ext.hf.reading import Reader
-from eft_ext.ops import Score, fused_score
+from eft_ext.ops import Score, combine, fused_score_mix
+from eft_ext.ops.details import Conservative
 
 IGNORED = -100
 _LOGITS = 1 << 26  # of all three models at a time: 128 MB in bf16
@@ -24,19 +26,20 @@ class Candidates:
     """The first of each distribution's rank, and what every distribution says of them."""
 
     ids: Tensor  # [B, T, C] int64, descending; -1 past the end
-    logprobs: Tensor  # [B, T, C, 4] fp32: large, tuned, base, mixture
+    logprobs: Tensor  # [B, T, C, D] fp32
 
 
 @dataclass(frozen=True)
 class SequenceScore:
     """What the three models and the mixture say of B texts, token by token and in sum.
 
-    The last dimension D = 4 is large, tuned, base, mixture. Rows are aligned at their ends: column -1 is each
+    The last dimension D follows `names`: large, tuned, base, mixture. Rows are aligned at their ends: column -1 is each
     text's last token.
     """
 
     ids: Tensor  # [B, T] int64, the scored tokens; what is not scored is -100
     tokens: Score  # [B, T, ...]; status 2 where nothing is scored
+    names: tuple[str, ...]  # of the distributions: the models', then "mixture"
     candidates: Candidates | None = None
 
     @property
@@ -46,21 +49,24 @@ class SequenceScore:
 
     @property
     def logprobs(self) -> Tensor:
-        """[B, 4] float64: log-probability of each whole text, in nats."""
+        """[B, D] float64: log-probability of each whole text, in nats."""
         return self.tokens.logprobs.double().sum(dim=1)
 
     @property
     def perplexity(self) -> Tensor:
-        """[B, 4] float64: exp of minus the mean log-probability of a token; NaN for a row without tokens."""
+        """[B, D] float64: exp of minus the mean log-probability of a token; NaN for a row without tokens."""
         return (-self.logprobs / self.counts[:, None]).exp()
 
     @property
     def reward(self) -> Tensor:
         """[B] float64: log π_tuned - log π_base of the text, the implicit reward of its fine-tuning (beta = 1)."""
-        return self.logprobs[:, 1] - self.logprobs[:, 2]
+        if not {"tuned", "base"} <= set(self.names):
+            raise ValueError(f"reward: expected tuned and base among the models, got {', '.join(self.names[:-1])}")
+        sums = self.logprobs
+        return sums[:, self.names.index("tuned")] - sums[:, self.names.index("base")]
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def score(
     members: tuple[Member, ...],
     mixture: Mixture,
@@ -79,13 +85,14 @@ def score(
     """
     if positions is not None and (isinstance(positions, bool) or not isinstance(positions, int) or positions < 1):
         raise ValueError(f"positions: expected an integer of at least 1, got {positions!r}")
-    own = [texts.get(member.name, texts["large"]) for member in members]
+    own = [texts.get(member.name, texts[members[0].name]) for member in members]
     readers = [Reader(member, *text.pair) for member, text in zip(members, own, strict=True)]
     before = [text.ids.shape[1] - targets.shape[1] - 1 for text in own]  # the prompt but for its last token
     rows, length = targets.shape
     mixture = mixture.per_row(rows, 1)
     step = positions or max(1, _LOGITS // (rows * vocab_size * len(members)))
     top = max(num_top, candidates)
+    compared = next((k for k, member in enumerate(members) if member.name.startswith("tuned")), 0)
     found: list[Score] = []
     listed: list[Candidates] = []
     for start in range(0, length, step):
@@ -97,10 +104,12 @@ def score(
         logits = [x.to(logits[0].device) for x in logits]
         if start == 0:
             targets, mixture = targets.to(logits[0].device), mixture.to(logits[0].device)
-        part = fused_score(
-            *logits,
+        part = fused_score_mix(
+            logits,
+            mixture.weights,
             targets[:, start : start + count],
-            **mixture.options,
+            compared=compared,
+            **_nucleus(mixture.conservative),
             vocab_size=vocab_size,
             ignore_index=IGNORED,
             num_top=top,
@@ -112,21 +121,34 @@ def score(
     tokens = Score(*(torch.cat(pieces, dim=1) for pieces in zip(*found, strict=True)))
     _raise_invalid(tokens.status, members)
     cut = tokens._replace(top_ids=tokens.top_ids[..., :num_top], top_logprobs=tokens.top_logprobs[..., :num_top])
-    return SequenceScore(targets, cut, _joined(listed) if listed else None)
+    names = (*(member.name for member in members), "mixture")
+    return SequenceScore(targets, cut, names, _joined(listed) if listed else None)
+
+
+def _nucleus(conservative: Conservative | None) -> dict[str, Any]:
+    if conservative is None:
+        return {}
+    return {f"conservative_{name}": value for name, value in conservative._asdict().items()}
 
 
 def _candidates(logits: list[Tensor], mixture: Mixture, part: Score) -> Candidates:
     """What all distributions say of the tokens that any of them ranks first."""
     rows, length = part.status.shape
-    ids = part.top_ids.flatten(2).sort(dim=-1, descending=True).values  # [B, T, 4·n], -1 last
+    ids = part.top_ids.flatten(2).sort(dim=-1, descending=True).values  # [B, T, D·n], -1 last
     ids = torch.where(torch.nn.functional.pad(ids[..., :-1] == ids[..., 1:], (1, 0)), -1, ids)
     ids = ids.sort(dim=-1, descending=True).values
     ids = ids[..., : int((ids >= 0).sum(dim=-1).max())]
-    z = mixture.repeated(length).combine([x.flatten(0, 1) for x in logits]).unflatten(0, (rows, length))
+    weights = [_repeated(w, length) for w in mixture.weights]
+    nucleus = {name: _repeated(value, length) for name, value in _nucleus(mixture.conservative).items()}
+    z = combine([x.flatten(0, 1) for x in logits], weights, **nucleus).unflatten(0, (rows, length))
     own = [x.gather(-1, ids.clamp(min=0)).double() for x in (*logits, z)]
     logprobs = torch.stack(own, dim=-1) - part.lse[:, :, None]
     there = (ids >= 0)[..., None]
     return Candidates(ids, torch.where(there, logprobs, -math.inf).float())
+
+
+def _repeated(option: Any, times: int) -> Any:
+    return option.repeat_interleave(times) if isinstance(option, Tensor) else option
 
 
 def _joined(parts: list[Candidates]) -> Candidates:

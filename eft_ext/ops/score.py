@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -71,12 +71,11 @@ def fused_score(
     beta = 1.0 if beta is None else beta
 
     def build(part: Sequence[Tensor], rows: slice) -> Mixture:
-        conservative = None
-        if conservative_top_p is not None:
-            nucleus = option_rows("conservative_top_p", conservative_top_p, targets, rows)
-            conservative = Conservative(nucleus, conservative_set, conservative_outside)
-        of_rows = [option_rows("beta", beta, targets, rows), option_rows("scale", scale, targets, rows)]
-        return mixture(EFT_NAMES, part, beta_weights(*of_rows, part), vocab_size, conservative, None, None)
+        weights = beta_weights(
+            option_rows("beta", beta, targets, rows), option_rows("scale", scale, targets, rows), part
+        )
+        nucleus = _nucleus(conservative_top_p, conservative_set, conservative_outside, targets, rows)
+        return mixture(EFT_NAMES, part, weights, vocab_size, nucleus, None, None)
 
     return launch(logits, targets, build, scoring(ignore_index, 1, num_top, num_changed, len(logits)), backend)
 
@@ -87,6 +86,9 @@ def fused_score_mix(
     targets: Tensor,
     *,
     compared: int = 0,
+    conservative_top_p: float | Tensor | None = None,
+    conservative_set: Literal["large", "tuned", "base"] = "tuned",
+    conservative_outside: Literal["keep", "drop"] = "keep",
     ignore_index: int = -100,
     num_top: int = 0,
     num_changed: int = 0,
@@ -99,12 +101,15 @@ def fused_score_mix(
         logits: K tensors [B, V_k] or [B, T, V_k].
         weights: K numbers or tensors ([B] or as the targets), or one tensor [K].
         compared: the model that the mixture is compared with (`tv`, `kl`, `up`, `down`).
+        conservative_top_p, ...: as for `combine`: three models with the weights (scale, 1, -scale).
         Everything else, what is returned and raised: as for `fused_score`.
     """
     if isinstance(logits, Tensor) or not isinstance(logits, Sequence):
         came = f"one tensor {list(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
         raise TypeError(f"logits: expected a sequence of 1 to 4 tensors, got {came}")
     check_positions(models(logits), logits, targets)
+    if conservative_top_p is not None and len(logits) != 3:
+        raise ValueError(f"conservative_top_p: expected large, tuned and base, got {len(logits)} models")
 
     def build(part: Sequence[Tensor], rows: slice) -> Mixture:
         of_rows = weights
@@ -112,6 +117,15 @@ def fused_score_mix(
             of_rows = [option_rows(f"weights[{k}]", w, targets, rows) for k, w in enumerate(weights)]
         elif isinstance(weights, Tensor) and weights.dim() != 1:
             raise ValueError(f"weights: expected shape [{len(logits)}], got {list(weights.shape)}")
-        return mixture(models(part), part, given_weights(of_rows, part), vocab_size, None, None, None)
+        nucleus = _nucleus(conservative_top_p, conservative_set, conservative_outside, targets, rows)
+        return mixture(models(part), part, given_weights(of_rows, part), vocab_size, nucleus, None, None)
 
     return launch(logits, targets, build, scoring(ignore_index, compared, num_top, num_changed, len(logits)), backend)
+
+
+def _nucleus(
+    top_p: float | Tensor | None, model: Any, outside: Any, targets: Tensor, rows: slice
+) -> Conservative | None:
+    if top_p is None:
+        return None
+    return Conservative(option_rows("conservative_top_p", top_p, targets, rows), model, outside)

@@ -210,6 +210,9 @@ def test_conservative_scores_the_distribution_that_is_sampled():
         got = fused_score(*logits, targets, num_top=1, **options)
         assert_agrees(got, fused_score(*logits, targets, num_top=1, backend="reference", **options))
         scale = options.get("scale", 1.0)
+        form = {k: v for k, v in options.items() if k != "scale"}
+        again = fused_score_mix(logits, [scale, 1.0, -scale], targets, compared=1, **form)
+        assert torch.equal(again.logprobs, got.logprobs)
         z = eft_ext.combine(logits, [scale, 1.0, -scale], **{k: v for k, v in options.items() if k != "scale"})
         want = z.double().log_softmax(-1).gather(1, targets[:, None])[:, 0]
         torch.testing.assert_close(got.logprobs[:, 3].double(), want, rtol=2e-6, atol=1e-6)
