@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+from eft_ext.decoding.device import one_after_another
 from eft_ext.decoding.feeder import Feeder
 from eft_ext.decoding.readback import Readback
 from eft_ext.decoding.state import INVALID, NOTHING, State
@@ -84,6 +86,7 @@ class Engine:
             result depends on it.
         bucket: rows to run where so many are active, at least as many; the smaller batch takes over when it fits.
         stepper: replaces `step` by something faster that does the same, such as graphs.
+        parallel: runs the models of a step.
     """
 
     def __init__(
@@ -95,7 +98,9 @@ class Engine:
         ahead: int = 0,
         bucket: Callable[[int], int] = int,
         stepper: Callable[[Engine], Callable[[], None]] | None = None,
+        parallel: Callable[[Sequence[Callable[[], Tensor]]], list[Tensor]] = one_after_another,
     ) -> None:
+        self._parallel = parallel
         self.feeders, self.draw, self.ahead = list(feeders), draw, ahead
         self._ends, self._bucket = list(ends), bucket
         self._step = self.step if stepper is None else stepper(self)
@@ -137,10 +142,23 @@ class Engine:
     def step(self) -> None:
         """All models, one draw, and the tail: what a graph captures."""
         state = self.state
-        logits = [feeder.run(state.tokens)[:, -1] for feeder in self.feeders]
-        self._logits = together(logits, state.device), []
+        logits = self._parallel([partial(feeder.run, state.tokens) for feeder in self.feeders])
+        self._logits = together([x[:, -1] for x in logits], state.device), []
         self.draw(self._logits[0], state.seeds, state.steps, state.drawn)
         state.tail()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """What a graph of the step depends on beside addresses: rows, and slots that attention reads."""
+        return (self.state.rows, *(feeder.bound for feeder in self.feeders))
+
+    def addresses(self) -> tuple[int, ...]:
+        """Of everything that the step reads and writes from one call to the next."""
+        return (*self.state.addresses(), *(a for feeder in self.feeders for a in feeder.addresses()))
+
+    def forget_logits(self) -> None:
+        """What a capture leaves in `step` was never computed."""
+        self._logits = ([], [])
 
     def run(self) -> Iterator[list[News]]:
         """What each step brings, until every job has ended; jobs may be admitted in between.

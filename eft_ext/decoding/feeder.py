@@ -147,6 +147,11 @@ class Feeder:
         with self._switch():
             return self._forward(tokens, lengths, *self._inputs())
 
+    def addresses(self) -> tuple[int, ...]:
+        """Where a `run` reads and writes: they change when a row outgrows the storage, and with `prefill`."""
+        stored = (x for layer in self._layers for x in (layer.keys, layer.values))
+        return tuple(x.data_ptr() for x in (self._lengths, *self._bases, *self._columns, *stored))
+
     def expect(self, longest: int) -> None:
         """Tells the host what the longest row holds: after a `run`, or when longer ones have ended."""
         self._longest = longest

@@ -74,6 +74,10 @@ class State:
         own = [x.data_ptr() for x in self._lengths]
         self._tail = native.tail(self.device, addresses, self.ring.shape, len(self.ends), own)
 
+    def addresses(self) -> tuple[int, ...]:
+        """Where everything lies."""
+        return tuple(x.data_ptr() for x in (*self._all.values(), self.ring, self.tick, self.ends))
+
     def tail(self, *, fed: bool = True) -> None:
         """After a draw: tokens into the ring, lengths if a token was fed, ends and budgets, and on."""
         if fed:
