@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -34,6 +34,9 @@ class Draw(Protocol):
 
     def admit(self, slots: list[int], jobs: Sequence[Job]) -> None:
         """Options of the jobs that begin in these slots."""
+
+    def renew(self, options: Any) -> None:
+        """Other options for the jobs of the next start."""
 
     def move(self, source: list[int], target: list[int]) -> None:
         """Options of slots `source` to where `target` says."""
@@ -104,6 +107,8 @@ class Engine:
         self.feeders, self.draw, self.ahead = list(feeders), draw, ahead
         self._ends, self._bucket = list(ends), bucket
         self._step = self.step if stepper is None else stepper(self)
+        self.state: Any = None  # a `State` from the first `start` on
+        self._room = 0
         self._slots: list[Job | None] = []  # what each row of the batch works on
         self._tokens: dict[int, list[int]] = {}  # of the jobs that go on
         self._drawn: dict[int, int] = {}  # tokens of theirs that are under way or read
@@ -113,14 +118,19 @@ class Engine:
 
     @torch.no_grad()
     def start(self, jobs: Sequence[Job], prompts: Sequence[Prompt]) -> None:
-        """Reads the first prompts: for each model ids and mask [jobs, length]. As many slots are made."""
+        """Reads the first prompts: for each model ids and mask [jobs, length]. As many slots are made.
+
+        Storage of an earlier start is used again where it suffices, and so are the graphs that refer to it.
+        """
         for known in (self._tokens, self._drawn, self._prompts, self._pending):
             known.clear()
         logits = [feeder.prefill(*prompt) for feeder, prompt in zip(self.feeders, prompts, strict=True)]
-        self.state = State(len(jobs), self._ends, self.ahead + 2, logits[0].device)
-        self.state.attach([feeder.stored_lengths for feeder in self.feeders])
-        self._readback = Readback(self.state.ring)
         self._room = len(jobs)
+        if self.state is None or self.state.room < self._room:
+            self.state = State(self._room, self._ends, self.ahead + 2, logits[0].device)
+            self._readback = Readback(self.state.ring)
+        self.state.restart(self._room)
+        self.state.attach([feeder.stored_lengths for feeder in self.feeders])
         self._slots = [None] * self._room
         self._begin(list(range(len(jobs))), jobs, logits)
 

@@ -62,8 +62,11 @@ class Feeder:
         self._forward = Recorded(Forward(model, windows))
         self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in forward_parameters(model) else {}
         self._limit = learned_positions(model)
+        self._lengths = torch.empty(0, dtype=torch.int64)
+        self._rows = 0
         self._longest = 0  # no row is longer; known without asking the device
         self._capacity = 0
+        self._placed: tuple[Any, ...] = ()
         self._arguments: tuple[Any, tuple[Any, ...]] = ((), ())
 
     @property
@@ -93,14 +96,22 @@ class Feeder:
         Returns the logits after each prompt, [rows, vocab].
         """
         logits, stock, lengths, self._longest = self._read(ids, mask)
-        longest = self._longest
-        self._capacity = round_up(max(longest + 1, self._wanted))
-        self._lengths, self._rows = lengths, ids.shape[0]
+        rows, wanted = ids.shape[0], max(self._longest + 1, self._wanted)
+        if rows > len(self._lengths) or wanted > self._capacity:
+            self._capacity = round_up(wanted)
+            self._lengths = lengths
+            for layer in self._layers:
+                layer.keys = layer.values = None
+        self._lengths[:rows] = lengths
+        self._rows, self._arguments = rows, ((), ())
         for mine, theirs in zip(self._layers, stock.layers, strict=True):
-            mine.keys = mine.values = None
-            mine.load(None, ids.shape[0], self._capacity, theirs, lengths)
+            mine.load(None, len(self._lengths), self._capacity, theirs, lengths)
         self._place()
         return logits
+
+    def expand(self, capacity: int) -> None:
+        """Tokens a row is expected to grow to after the next `prefill`, if more than before."""
+        self._wanted = max(self._wanted, capacity)
 
     @torch.no_grad()
     def admit(self, rows: Tensor, ids: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -230,10 +241,12 @@ class Feeder:
         device, rows = self._lengths.device, self._lengths.shape[0]
         full = next((layer.size for layer in self._layers if layer.window is None), 0)
         ring = next((layer.size for layer in self._layers if layer.window is not None), 0)
+        if self._placed == (rows, full, ring, device):
+            return
+        self._placed = (rows, full, ring, device)
         row = torch.arange(rows, device=device)[:, None]
         self._bases = (row * full, row * ring)
         self._columns = (torch.arange(full, device=device), torch.arange(ring, device=device))
-        self._arguments = ((), ())
 
     @property
     def bound(self) -> int:
@@ -243,10 +256,11 @@ class Feeder:
     def _inputs(self) -> tuple[Any, ...]:
         """What `Forward` takes beside tokens and lengths: made anew where rows, sizes or the bound have changed."""
         rows, bound = self._rows, self.bound
-        if self._arguments[0] != (rows, bound):
+        if self._arguments[0] != (rows, bound, self._placed):
             stored = [x[:rows] for layer in self._layers for x in (layer.keys, layer.values)]
             bases = tuple(base[:rows] for base in self._bases)
-            self._arguments = (rows, bound), (bases, (self._columns[0][:bound], self._columns[1]), *stored)
+            columns = (self._columns[0][:bound], self._columns[1])
+            self._arguments = (rows, bound, self._placed), (bases, columns, *stored)
         return self._arguments[1]
 
 

@@ -108,6 +108,8 @@ class Recorded:
 
 
 def _unfit(model: nn.Module) -> str | None:
+    if any(p.device.type != "cpu" for p in model.parameters()):
+        return "is not on the CPU"  # there graphs do better
     if model.training:
         return "is in training mode"
     if hasattr(model, "peft_config"):

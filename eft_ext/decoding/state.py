@@ -48,6 +48,16 @@ class State:
             self._all[name][:rows] for name in ("steps", "budgets", "seeds", "alive", "drawn", "tokens")
         )
 
+    @property
+    def room(self) -> int:
+        """Rows of the storage."""
+        return len(self._all["alive"])
+
+    def restart(self, rows: int) -> None:
+        """No row is alive; the first `rows` are used."""
+        self._all["alive"].zero_()
+        self.use(rows)
+
     def move(self, source: list[int], target: list[int]) -> None:
         """Rows `source` to where `target` says."""
         at, to = (torch.tensor(rows, device=self.device) for rows in (source, target))

@@ -17,7 +17,7 @@ from eft_ext.hf.members import Member
 from eft_ext.hf.mixture import Mixture
 from eft_ext.hf.processors import plan
 from eft_ext.hf.prompts import Prompt
-from eft_ext.hf.rows import budget_of, collect, feeders, stream_rows
+from eft_ext.hf.rows import Engines, budget_of, collect, feeders, stream_rows
 from eft_ext.hf.runner import Runner, StaticRunner
 from eft_ext.hf.seeds import Seed, row_seeds
 from eft_ext.hf.support import reject_config
@@ -41,6 +41,7 @@ def decode(
     tier: int | None = None,
     only_plan: bool = False,
     slots: int | None = None,
+    engines: Engines | None = None,
     **model_kwargs: Any,
 ) -> GenerateDecoderOnlyOutput | Tensor | DecodePlan | Iterator[list[News]]:
     """Decode from what `generate` prepared for the large model.
@@ -55,6 +56,7 @@ def decode(
         streamer: receives every step's tokens and the end; who calls this ends it where this raises.
         tier: no higher one is chosen (see `eft_ext.hf.tiers`).
         only_plan: return how it would be decoded instead.
+        engines: idle engines of earlier calls.
         slots: decode in a batch of so many rows and return what each step brings, as it comes.
         model_kwargs: attention_mask [rows, length] or None for all ones; caches are made here.
 
@@ -104,7 +106,9 @@ def decode(
     emit = streamer.put if streamer is not None else None
     if not how.loop:
         lag = ahead(input_ids.device, how)
-        news = stream_rows(members, read, weights, work.options, seeds, stopping_criteria, ahead=lag, slots=slots)
+        news = stream_rows(
+            members, read, weights, work.options, seeds, stopping_criteria, ahead=lag, slots=slots, engines=engines
+        )
         if slots is not None:
             return news
         new = collect(news, rows, fill or 0, emit)

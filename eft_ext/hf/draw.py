@@ -24,12 +24,16 @@ class MixtureDraw:
     """
 
     def __init__(self, mixture: Mixture, options: dict[str, Any], slots: int, device: torch.device) -> None:
-        self._jobs, self._options = mixture.to(device), options
+        self._jobs, self._options, self._device = mixture.to(device), options, device
         self._steps: dict[int, PreparedStep] = {}  # by rows in use
         # Room for a value in every slot, at an address that a graph may keep.
         self._slots = Mixture(
             **{k: v.new_zeros(slots) if isinstance(v, Tensor) else v for k, v in vars(self._jobs).items()}
         )
+
+    def renew(self, mixture: Mixture) -> None:
+        """Other values for the jobs to come, in the same form (see `Mixture.scalars`)."""
+        self._jobs = mixture.to(self._device)
 
     def __call__(
         self, logits: Sequence[Tensor], seeds: Tensor, steps: Tensor, out: Tensor, slots: Tensor | None = None

@@ -63,6 +63,11 @@ class Mixture:
         """The options of these rows only."""
         return self._map(lambda option: option[rows])
 
+    @property
+    def scalars(self) -> tuple[Any, ...]:
+        """What is the same for all rows, which a prepared step holds; "rows" for what is not."""
+        return tuple("rows" if isinstance(option, Tensor) else option for option in vars(self).values())
+
     def _map(self, change: Callable[[Tensor], Tensor]) -> Mixture:
         return Mixture(**{k: change(v) if isinstance(v, Tensor) else v for k, v in vars(self).items()})
 

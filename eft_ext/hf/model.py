@@ -17,6 +17,7 @@ from eft_ext.hf.batch import as_completed
 from eft_ext.hf.decoder import decode
 from eft_ext.hf.members import members
 from eft_ext.hf.mixture import Mixture
+from eft_ext.hf.rows import Engines
 from eft_ext.hf.seeds import Seed
 from eft_ext.hf.streaming import ended_by_errors
 from eft_ext.hf.support import reject_arguments
@@ -61,6 +62,11 @@ class EmulatedModel:
         self.mixture = Mixture.choose(Mixture(), beta, scale, conservative_top_p)
         self.vocab_size = check_widths(self.members, tokenizer)
         warn_softcaps(self.members)
+        self.engines = Engines()
+
+    def release(self) -> None:
+        """Frees the caches and graphs that are kept on CUDA for the next call."""
+        self.engines.clear()
 
     @classmethod
     def from_pretrained(
@@ -228,6 +234,9 @@ class EmulatedModel:
             config = copy.deepcopy(generation_config)
             add_ends(self.members, config, kwargs)
             add_stop_strings(self.large, config, kwargs, tokenizer)
+
+            if self.device.type == "cuda":
+                options["engines"] = self.engines
 
             # transformers reads this signature: an option named in it would be taken out of kwargs.
             def emulated(model: Any, input_ids: Tensor, **prepared: Any) -> Any:
