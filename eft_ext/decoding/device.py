@@ -9,6 +9,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from eft_ext.ops import native
+
 _ONE_CAPTURE = Lock()  # in a process, as torch's graphs want it
 
 
@@ -76,3 +78,7 @@ class CudaDevice:
         self.graphs.append(graph)
         replay: Callable[[], None] = graph.replay
         return replay
+
+    def loop(self, engine: Any) -> Any:
+        """A WHILE node around the step that was captured last (`keep_graph`). Raises where the driver has none."""
+        return native.WhileLoop(engine.state.prepared_tail, engine.state.rows, self.graphs[-1].raw_cuda_graph())

@@ -87,8 +87,10 @@ class Engine:
         ends: tokens that end a row.
         ahead: steps that the device may be ahead of the host. What a row draws after its end is thrown away, so no
             result depends on it.
+        ring: steps whose tokens the device keeps until they are read, at least `ahead` + 2.
         bucket: rows to run where so many are active, at least as many; the smaller batch takes over when it fits.
-        stepper: replaces `step` by something faster that does the same, such as graphs.
+        stepper: replaces `step` by something faster that does the same, such as graphs. Its `chunk(limit)`, if there
+            is one, runs up to `limit` steps and says how many.
         parallel: runs the models of a step.
     """
 
@@ -99,16 +101,18 @@ class Engine:
         ends: Sequence[int],
         *,
         ahead: int = 0,
+        ring: int = 0,
         bucket: Callable[[int], int] = int,
         stepper: Callable[[Engine], Callable[[], None]] | None = None,
         parallel: Callable[[Sequence[Callable[[], Tensor]]], list[Tensor]] = one_after_another,
     ) -> None:
-        self._parallel = parallel
+        self._parallel, self._ring = parallel, ring
         self.feeders, self.draw, self.ahead = list(feeders), draw, ahead
         self._ends, self._bucket = list(ends), bucket
         self._step = self.step if stepper is None else stepper(self)
         self.state: Any = None  # a `State` from the first `start` on
         self._room = 0
+        self._chunk: Callable[[int], int] | None = getattr(self._step, "chunk", None)
         self._slots: list[Job | None] = []  # what each row of the batch works on
         self._tokens: dict[int, list[int]] = {}  # of the jobs that go on
         self._drawn: dict[int, int] = {}  # tokens of theirs that are under way or read
@@ -127,7 +131,7 @@ class Engine:
         logits = [feeder.prefill(*prompt) for feeder, prompt in zip(self.feeders, prompts, strict=True)]
         self._room = len(jobs)
         if self.state is None or self.state.room < self._room:
-            self.state = State(self._room, self._ends, self.ahead + 2, logits[0].device)
+            self.state = State(self._room, self._ends, max(self._ring, self.ahead + 2), logits[0].device)
             self._readback = Readback(self.state.ring)
         self.state.restart(self._room)
         self.state.attach([feeder.stored_lengths for feeder in self.feeders])
@@ -188,8 +192,19 @@ class Engine:
             for feeder in self.feeders:
                 feeder.reserve(1)
                 feeder.expect(feeder.longest + 1)
-            self._step()
-            self._sent(list(self._slots))
+            ran = self._chunk(self._limit()) if self._chunk is not None else 1
+            if self._chunk is None:
+                self._step()
+            for _ in range(ran):
+                self._sent(list(self._slots))
+            for feeder in self.feeders if ran > 1 else ():
+                feeder.expect(feeder.longest + ran - 1)
+
+    def _limit(self) -> int:
+        """Steps that may be launched at once: budgets, what attention reads, and the ring have room for them."""
+        left = max(job.budget - self._drawn[job.number] for job in self._slots if job is not None)
+        room = min(feeder.bound - feeder.longest + 1 for feeder in self.feeders)
+        return max(1, min(left, room, len(self.state.ring) - len(self._pending) - 1))
 
     def _needed(self) -> bool:
         """Whether, as far as the host knows, some row goes on after the steps that are under way."""

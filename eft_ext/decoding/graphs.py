@@ -31,11 +31,8 @@ class Graphs:
         if self.reason is not None:
             engine.step()
             return
-        addresses = engine.addresses()
-        if addresses != self._addresses:  # storage has grown: what was captured reads and writes elsewhere
-            self._runs.clear()
-            self._replays.clear()
-            self._addresses = addresses
+        if self._stale():
+            self._forget()
         shape = engine.shape
         replay = self._replays.get(shape)
         if replay is None:
@@ -45,6 +42,15 @@ class Graphs:
                 return
             replay = self._capture(shape)
         replay()
+
+    def _stale(self) -> bool:
+        """Whether storage has grown, so that what was captured reads and writes elsewhere."""
+        return self._engine.addresses() != self._addresses
+
+    def _forget(self) -> None:
+        self._runs.clear()
+        self._replays.clear()
+        self._addresses = self._engine.addresses()
 
     def _capture(self, shape: Any) -> Callable[[], None]:
         try:

@@ -82,7 +82,7 @@ class State:
         addresses = [self._all[name].data_ptr() for name in names]
         addresses += [x.data_ptr() for x in (self.ring, self.tick, self.ends)]
         own = [x.data_ptr() for x in self._lengths]
-        self._tail = native.tail(self.device, addresses, self.ring.shape, len(self.ends), own)
+        self.prepared_tail = native.tail(self.device, addresses, self.ring.shape, len(self.ends), own)
 
     def addresses(self) -> tuple[int, ...]:
         """Where everything lies."""
@@ -93,8 +93,8 @@ class State:
         if fed:
             for x in self._elsewhere:
                 x[: self.rows] += self.alive.to(x.device)
-        if self._tail is not None and not recording():
-            native.run_tail(self._tail, self.device, self.rows, fed)
+        if self.prepared_tail is not None and not recording():
+            native.run_tail(self.prepared_tail, self.device, self.rows, fed)
             return
         lengths = [x[: self.rows] for x in self._lengths] if fed else []
         tail(self.drawn, self.tokens, self.steps, self.budgets, self.alive, self.ring, self.tick, self.ends, lengths)

@@ -107,7 +107,16 @@ def decode(
     if not how.loop:
         lag = ahead(input_ids.device, how)
         news = stream_rows(
-            members, read, weights, work.options, seeds, stopping_criteria, ahead=lag, slots=slots, engines=engines
+            members,
+            read,
+            weights,
+            work.options,
+            seeds,
+            stopping_criteria,
+            ahead=lag,
+            slots=slots,
+            loop=how.tier == 3,
+            engines=engines,
         )
         if slots is not None:
             return news

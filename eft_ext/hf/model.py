@@ -162,7 +162,8 @@ class EmulatedModel:
                 gives the same tokens in any batch and slot. None: `torch.manual_seed` governs.
             streamer: as in transformers, for one row.
             tokenizer: for `stop_strings`; the model's own otherwise.
-            tier: no way of decoding above this one (see `plan`); the tokens do not depend on it.
+            tier: no way of decoding above this one (see `plan`), 2 where it is not given; 3 runs the loop on the
+                device. The tokens do not depend on it.
 
         Returns:
             The large model's prompt and the new tokens, int64 [rows · num_return_sequences, length]; a

@@ -14,6 +14,7 @@ from eft_ext.decoding import Feeder
 from eft_ext.decoding.device import CudaDevice
 from eft_ext.decoding.engine import Engine, InvalidRow, Job, News, Prompt
 from eft_ext.decoding.graphs import bucket, graphs_on
+from eft_ext.decoding.while_loop import STEPS, loops_on
 from eft_ext.hf.draw import MixtureDraw
 from eft_ext.hf.members import AdapterSwitch, Member
 from eft_ext.hf.mixture import Mixture
@@ -87,13 +88,16 @@ def _engine(
     draw: MixtureDraw,
     ends: list[int],
     ahead: int,
+    loop: bool,
 ) -> Engine:
     device = graph_device(members)
     readers = feeders(members, prompts, budget)
     if device is None:
         return Engine(readers, draw, ends, ahead=ahead)
-    cuda = CudaDevice(device)
+    cuda = CudaDevice(device, keep_graph=loop)
     how: dict[str, Any] = {"bucket": bucket, "parallel": cuda.parallel, "stepper": graphs_on(cuda)}
+    if loop:
+        how |= {"stepper": loops_on(cuda), "ring": STEPS}
     return Engine(readers, draw, ends, ahead=ahead, **how)
 
 
@@ -107,6 +111,7 @@ def stream_rows(
     *,
     ahead: int,
     slots: int | None = None,
+    loop: bool = False,
     engines: Engines | None = None,
 ) -> Iterator[list[News]]:
     """What each step brings, a job being a row of the prompts.
@@ -118,6 +123,7 @@ def stream_rows(
         criteria: lengths, end tokens and a time limit.
         ahead: see `Engine`.
         slots: rows of the batch; the others follow as rows end. All at once where it is not given.
+        loop: run it on the device where all models are on one CUDA device.
         engines: idle ones of earlier calls, whose graphs serve again.
 
     Raises:
@@ -129,10 +135,10 @@ def stream_rows(
     limits = [c.initial_timestamp + c.max_time for c in criteria if isinstance(c, MaxTimeCriteria)]
     jobs = [Job(row, seed, budget) for row, seed in enumerate(seeds.tolist())]
     draw = MixtureDraw(mixture, options, slots, members[0].model.get_output_embeddings().weight.device)
-    key = (ahead, slots, tuple(ends_of(criteria)), tuple(options.items()), mixture.scalars, fingerprint(members))
+    key = (ahead, loop, slots, tuple(ends_of(criteria)), tuple(options.items()), mixture.scalars, fingerprint(members))
     engine = engines.take(key) if engines is not None else None
     if engine is None:
-        engine = _engine(members, prompts, budget, draw, ends_of(criteria), ahead)
+        engine = _engine(members, prompts, budget, draw, ends_of(criteria), ahead, loop)
     else:
         engine.draw.renew(mixture)
         for feeder, (ids, _) in zip(engine.feeders, prompts, strict=True):

@@ -12,6 +12,7 @@ from transformers import EosTokenCriteria, MaxLengthCriteria, MaxTimeCriteria, S
 
 from eft_ext.decoding import unsupported
 from eft_ext.hf.members import Member
+from eft_ext.ops import native
 
 TIERS = {
     0: "eager, with transformers' own caches",
@@ -80,7 +81,11 @@ def choose(
         return DecodePlan(1, "every step is streamed", False, models)
     if highest == 1:
         return DecodePlan(1, "it was asked for", False, models)
-    return DecodePlan(2, "", False, models)
+    if highest is None or highest < 3:
+        return DecodePlan(2, "", False, models)
+    if not native.while_supported():
+        return DecodePlan(2, "there are no WHILE nodes here (CUDA 12.4 in build and driver)", False, models)
+    return DecodePlan(3, "", False, models)
 
 
 def warn(plan: DecodePlan, members: tuple[Member, ...]) -> None:

@@ -76,3 +76,40 @@ def undone():
     yield
     for x, old in zip(WATCHED, before, strict=True):
         x.copy_(old)
+
+
+class TapeLoop:
+    """A WHILE node's stand-in: the tape again and again while a row is alive."""
+
+    def __init__(self, replay: Callable[[], None], state: Any) -> None:
+        self._replay, self._state, self.launches, self.closed = replay, state, [], False
+
+    def launch(self, max_steps: int) -> None:
+        self.launches.append(max_steps)
+        for _ in range(max_steps):
+            self._replay()
+            if not bool(self._state.alive.any()):
+                break
+
+    def poll(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class LoopingTapeDevice(TapeDevice):
+    def __init__(self, *, fails: bool = False) -> None:
+        super().__init__()
+        self.loops: list[TapeLoop] = []
+        self._fails = fails
+
+    def capture(self, work: Callable[[], None]) -> Callable[[], None]:
+        self._last = super().capture(work)
+        return self._last
+
+    def loop(self, engine: Any) -> TapeLoop:
+        if self._fails:
+            raise NotImplementedError("loop: libeft was built with CUDA 12.2, which has no WHILE nodes")
+        self.loops.append(TapeLoop(self._last, engine.state))
+        return self.loops[-1]

@@ -2,11 +2,12 @@
 
 import pytest
 import torch
-from tape import WATCHED, TapeDevice
+from tape import WATCHED, LoopingTapeDevice, TapeDevice
 
 from eft_ext.decoding import Feeder, recorded
 from eft_ext.decoding.engine import Engine, Job
 from eft_ext.decoding.graphs import Graphs, bucket
+from eft_ext.decoding.while_loop import loops_on
 from eft_ext.hf.draw import MixtureDraw
 from eft_ext.hf.mixture import Mixture
 
@@ -29,12 +30,13 @@ def llamas(model_of):
     return [model_of("llama", 0, 32, 272), model_of("llama", 1, 16), model_of("llama", 2, 16)]
 
 
-def decode(trio, batch, budgets, device=None, ends=(), capacity=0, ahead=0, options=SAMPLED, beta=1.0):
+def decode(trio, batch, budgets, device=None, ends=(), capacity=0, ahead=0, options=SAMPLED, beta=1.0, **other):
     ids, mask = batch
     rows = len(budgets)
     jobs = [Job(i, 5 + i, budget) for i, budget in enumerate(budgets)]
     draw = MixtureDraw(Mixture(beta=beta), options, rows, torch.device("cpu"))
     how = {} if device is None else dict(bucket=bucket, parallel=device.parallel, stepper=lambda e: Graphs(e, device))
+    how |= other
     engine = Engine([Feeder(model, capacity=capacity) for model in trio], draw, list(ends), ahead=ahead, **how)
     engine.start(jobs, [(ids[:rows], mask[:rows])] * 3)
     state = engine.state
@@ -122,3 +124,48 @@ def test_the_stand_in_catches_what_a_graph_would_freeze():
 
 def test_buckets_of_rows():
     assert [bucket(n) for n in (1, 2, 3, 4, 5, 8, 9, 16, 17)] == [1, 2, 4, 4, 8, 8, 16, 16, 24]
+
+
+def looping(device):
+    return dict(stepper=loops_on(device), ring=40)
+
+
+def test_a_loop_on_the_device(llamas, ragged):
+    """Many steps a launch; it ends by itself when no row is alive, and for a new bound or batch."""
+    budgets = [140, 60, 100, 20]
+    free, _ = decode(llamas, ragged, budgets)
+    ends = [free[0][75], free[2][30]]
+    expected, _ = decode(llamas, ragged, budgets, ends=ends)
+    device = LoopingTapeDevice()
+    assert decode(llamas, ragged, budgets, device, ends=ends, capacity=200, **looping(device))[0] == expected
+    launches = [n for loop in device.loops for n in loop.launches]
+    assert max(launches) > 20
+    assert device.replays > 2 * len(launches)
+
+
+def test_without_loops_the_host_launches_each_step(llamas, ragged):
+    budgets, device = [12, 30, 7, 20], LoopingTapeDevice(fails=True)
+    expected, _ = decode(llamas, ragged, budgets)
+    with pytest.warns(UserWarning, match=r"^no loop on the device, the host launches each step: NotImplementedError"):
+        got, engine = decode(llamas, ragged, budgets, device, **looping(device))
+    assert got == expected
+    assert device.replays > 10
+    assert "CUDA 12.2" in engine._step.loop_reason
+
+
+def test_loops_go_when_storage_grows(llamas, ragged):
+    budgets, device = [140] * 4, LoopingTapeDevice()
+    expected, _ = decode(llamas, ragged, budgets)
+    assert decode(llamas, ragged, budgets, device, **looping(device))[0] == expected
+    assert [loop.closed for loop in device.loops] == [True, True, False]
+
+
+def test_loops_need_a_cuda_build_and_driver():
+    """The binding is there either way, and says what is missing."""
+    from eft_ext.ops import native
+
+    if native.while_supported():
+        pytest.skip("there are WHILE nodes here")
+    tail = native.tail(torch.device("cpu"), [0] * 8, (1, 1), 0, [])
+    with pytest.raises((NotImplementedError, RuntimeError), match=r"cuda|loop"):
+        native.WhileLoop(tail, 1, 0)
