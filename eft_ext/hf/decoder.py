@@ -12,6 +12,7 @@ from transformers.generation import GenerateDecoderOnlyOutput
 from transformers.generation.streamers import BaseStreamer
 
 from eft_ext.decoding.engine import News
+from eft_ext.hf.distributed import sharded
 from eft_ext.hf.loop import Loop
 from eft_ext.hf.members import Member
 from eft_ext.hf.mixture import Mixture
@@ -141,6 +142,7 @@ def decode(
         emit=emit,
         keep_scores=keep_scores,
         keep_logits=keep_logits,
+        once=sharded(members),
     )
     ids = loop.run(input_ids, read)
     if streamer is not None:

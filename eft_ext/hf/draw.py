@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from eft_ext.decoding.engine import Job
+from eft_ext.hf.distributed import draw_once
 from eft_ext.hf.mixture import Mixture
 from eft_ext.ops.prepared import PreparedStep
 
@@ -21,9 +22,13 @@ class MixtureDraw:
         options: temperature and filters, the same for all.
         slots: rows of the batch.
         device: where the logits meet.
+        once: rank 0 draws for all processes (`eft_ext.hf.distributed`).
     """
 
-    def __init__(self, mixture: Mixture, options: dict[str, Any], slots: int, device: torch.device) -> None:
+    def __init__(
+        self, mixture: Mixture, options: dict[str, Any], slots: int, device: torch.device, *, once: bool = False
+    ) -> None:
+        self._once = once
         self._jobs, self._options, self._device = mixture.to(device), options, device
         self._steps: dict[int, PreparedStep] = {}  # by rows in use
         # Room for a value in every slot, at an address that a graph may keep.
@@ -38,6 +43,12 @@ class MixtureDraw:
     def __call__(
         self, logits: Sequence[Tensor], seeds: Tensor, steps: Tensor, out: Tensor, slots: Tensor | None = None
     ) -> None:
+        if self._once:
+            draw_once(lambda: self._draw(logits, seeds, steps, out, slots), out)
+        else:
+            self._draw(logits, seeds, steps, out, slots)
+
+    def _draw(self, logits: Sequence[Tensor], seeds: Tensor, steps: Tensor, out: Tensor, slots: Tensor | None) -> None:
         if slots is not None:
             self._slots.keep(slots).sample(logits, seed=seeds, position=steps, out=out, **self._options)
             return

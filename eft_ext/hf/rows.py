@@ -15,6 +15,7 @@ from eft_ext.decoding.device import CudaDevice
 from eft_ext.decoding.engine import Engine, InvalidRow, Job, News, Prompt
 from eft_ext.decoding.graphs import bucket, graphs_on
 from eft_ext.decoding.while_loop import STEPS, loops_on
+from eft_ext.hf.distributed import sharded
 from eft_ext.hf.draw import MixtureDraw
 from eft_ext.hf.members import AdapterSwitch, Member
 from eft_ext.hf.mixture import Mixture
@@ -134,7 +135,8 @@ def stream_rows(
     slots = min(rows, slots or rows)
     limits = [c.initial_timestamp + c.max_time for c in criteria if isinstance(c, MaxTimeCriteria)]
     jobs = [Job(row, seed, budget) for row, seed in enumerate(seeds.tolist())]
-    draw = MixtureDraw(mixture, options, slots, members[0].model.get_output_embeddings().weight.device)
+    where = members[0].model.get_output_embeddings().weight.device
+    draw = MixtureDraw(mixture, options, slots, where, once=sharded(members))
     key = (ahead, loop, slots, tuple(ends_of(criteria)), tuple(options.items()), mixture.scalars, fingerprint(members))
     engine = engines.take(key) if engines is not None else None
     if engine is None:

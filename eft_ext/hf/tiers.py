@@ -11,6 +11,7 @@ from torch import nn
 from transformers import EosTokenCriteria, MaxLengthCriteria, MaxTimeCriteria, StoppingCriteriaList
 
 from eft_ext.decoding import unsupported
+from eft_ext.hf.distributed import sharded
 from eft_ext.hf.members import Member
 from eft_ext.ops import native
 
@@ -79,6 +80,8 @@ def choose(
         return DecodePlan(1, f"{why} in every step" if other is None else f"{why} looks at every step", True, models)
     if streamer:
         return DecodePlan(1, "every step is streamed", False, models)
+    if sharded(members) or len({p.device for p in members[0].model.parameters()}) > 1:
+        return DecodePlan(1, "the large model is spread over devices", False, models)
     if highest == 1:
         return DecodePlan(1, "it was asked for", False, models)
     if highest is None or highest < 3:
