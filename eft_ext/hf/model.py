@@ -192,7 +192,7 @@ class EmulatedModel:
         """How `generate` would decode with these arguments, and why not faster: print it.
 
             tier 2: static caches, the host behind the device
-              large: LlamaForCausalLM on a static cache
+              large: LlamaForCausalLM on a static cache, recorded after 16 steps
               ...
 
         Takes what `generate` takes; `inputs` may be left out. No model is run.

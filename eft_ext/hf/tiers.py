@@ -11,6 +11,7 @@ from torch import nn
 from transformers import EosTokenCriteria, MaxLengthCriteria, MaxTimeCriteria, StoppingCriteriaList
 
 from eft_ext.decoding import unsupported
+from eft_ext.decoding.recorded import AFTER, unfit
 from eft_ext.hf.distributed import sharded
 from eft_ext.hf.members import Member
 from eft_ext.ops import native
@@ -66,7 +67,10 @@ def choose(
     """
     reasons = {member.name: unsupported(member.model) for member in members}
     kinds = {member.name: type(member.model).__name__ for member in members}
-    models = {name: f"{kinds[name]} {why or 'on a static cache'}" for name, why in reasons.items()}
+    models = {
+        member.name: f"{kinds[member.name]} {reasons[member.name] or 'on a static cache, ' + _steps(member)}"
+        for member in members
+    }
     static = [f"{name}: {models[name]}" for name, why in reasons.items() if why]
     if not use_cache:
         return DecodePlan(0, "use_cache is off", True, models)
@@ -89,6 +93,14 @@ def choose(
     if not native.while_supported():
         return DecodePlan(2, "there are no WHILE nodes here (CUDA 12.4 in build and driver)", False, models)
     return DecodePlan(3, "", False, models)
+
+
+def _steps(member: Member) -> str:
+    """How the forward passes of a model on static caches are run."""
+    if any(p.is_cuda for p in member.model.parameters()):
+        return "captured in CUDA graphs if all models are on one device"
+    why = unfit(member.model)
+    return f"recorded after {AFTER} steps" if why is None else f"run by Python: it {why}"
 
 
 def warn(plan: DecodePlan, members: tuple[Member, ...]) -> None:
