@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from functools import cache
 from typing import Any
 
 from torch import nn
@@ -44,7 +45,13 @@ def unsupported(model: Any) -> str | None:
 def forward_parameters(model: Any) -> set[str]:
     """Names that the forward pass accepts (a PEFT model hides them behind **kwargs)."""
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return set(inspect.signature(inner.forward).parameters)
+    own = inner.__dict__.get("forward")  # where a library has put its own in front of the class's
+    return set(inspect.signature(own).parameters) if own is not None else _parameters_of(type(inner))
+
+
+@cache
+def _parameters_of(kind: Any) -> set[str]:
+    return set(inspect.signature(kind.forward).parameters)
 
 
 def learned_positions(model: Any) -> int | None:

@@ -97,6 +97,7 @@ def decode(
         records=keep_scores or keep_logits,
         streamer=streamer is not None,
         highest=tier,
+        detailed=only_plan,
     )
     if only_plan:
         return how

@@ -137,8 +137,11 @@ def stream_rows(
     jobs = [Job(row, seed, budget) for row, seed in enumerate(seeds.tolist())]
     where = members[0].model.get_output_embeddings().weight.device
     draw = MixtureDraw(mixture, options, slots, where, once=sharded(members))
-    key = (ahead, loop, slots, tuple(ends_of(criteria)), tuple(options.items()), mixture.scalars, fingerprint(members))
-    engine = engines.take(key) if engines is not None else None
+    key: tuple[Any, ...] = (ahead, loop, slots, tuple(ends_of(criteria)), tuple(options.items()), mixture.scalars)
+    engine = None
+    if engines is not None:
+        key = (*key, fingerprint(members))
+        engine = engines.take(key)
     if engine is None:
         engine = _engine(members, prompts, budget, draw, ends_of(criteria), ahead, loop)
     else:

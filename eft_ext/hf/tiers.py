@@ -57,6 +57,7 @@ def choose(
     records: bool,
     streamer: bool,
     highest: int | None = None,
+    detailed: bool = False,
 ) -> DecodePlan:
     """The plan for a call.
 
@@ -64,13 +65,13 @@ def choose(
         processors, records, streamer: whether logits processors run that are not part of the fused step, whether
             scores or logits are returned, and whether tokens are streamed.
         highest: no tier above this one.
+        detailed: say how each model's passes run.
     """
     reasons = {member.name: unsupported(member.model) for member in members}
     kinds = {member.name: type(member.model).__name__ for member in members}
-    models = {
-        member.name: f"{kinds[member.name]} {reasons[member.name] or 'on a static cache, ' + _steps(member)}"
-        for member in members
-    }
+    models = {name: f"{kinds[name]} {why or 'on a static cache'}" for name, why in reasons.items()}
+    if detailed:
+        models |= {m.name: f"{models[m.name]}, {_steps(m)}" for m in members if reasons[m.name] is None}
     static = [f"{name}: {models[name]}" for name, why in reasons.items() if why]
     if not use_cache:
         return DecodePlan(0, "use_cache is off", True, models)
