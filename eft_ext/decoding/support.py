@@ -46,7 +46,7 @@ def forward_parameters(model: Any) -> set[str]:
     """Names that the forward pass accepts (a PEFT model hides them behind **kwargs)."""
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     own = inner.__dict__.get("forward")  # where a library has put its own in front of the class's
-    return set(inspect.signature(own).parameters) if own is not None else _parameters_of(type(inner))
+    return set(inspect.signature(own).parameters) if own is not None else _parameters_of(inner.__class__)
 
 
 @cache
