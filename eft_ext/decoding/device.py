@@ -41,6 +41,7 @@ class CudaDevice:
     """
 
     def __init__(self, device: torch.device, *, keep_graph: bool = False) -> None:
+        self._device = device
         self._main = torch.cuda.Stream(device)
         self._side = [torch.cuda.Stream(device) for _ in range(2)]
         self._pool = torch.cuda.graph_pool_handle()
@@ -49,7 +50,7 @@ class CudaDevice:
 
     def parallel(self, works: Sequence[Callable[[], Tensor]]) -> list[Tensor]:
         """The first on the current stream, the others on streams that fork from it and join it again."""
-        main = torch.cuda.current_stream()
+        main = torch.cuda.current_stream(self._device)
         fork = torch.cuda.Event()
         fork.record(main)
         others = []
@@ -63,7 +64,7 @@ class CudaDevice:
         return [first, *others]
 
     def warm(self, work: Callable[[], None]) -> None:
-        current = torch.cuda.current_stream()
+        current = torch.cuda.current_stream(self._device)
         self._main.wait_stream(current)
         with torch.cuda.stream(self._main):
             work()

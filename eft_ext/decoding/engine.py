@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, Protocol
@@ -136,7 +137,8 @@ class Engine:
         self.state.restart(self._room)
         self.state.attach([feeder.stored_lengths for feeder in self.feeders])
         self._slots = [None] * self._room
-        self._begin(list(range(len(jobs))), jobs, logits)
+        with on(self.state.device):
+            self._begin(list(range(len(jobs))), jobs, logits)
 
     @property
     def free(self) -> int:
@@ -151,7 +153,8 @@ class Engine:
         self._use(self._room, list(range(self._room)))
         rows = torch.tensor(slots)
         logits = [feeder.admit(rows, *prompt) for feeder, prompt in zip(self.feeders, prompts, strict=True)]
-        self._begin(slots, jobs, logits)
+        with on(self.state.device):
+            self._begin(slots, jobs, logits)
 
     def step(self) -> None:
         """All models, one draw, and the tail: what a graph captures."""
@@ -181,7 +184,7 @@ class Engine:
             InvalidRow: naming the job.
         """
         while self._pending or self._needed():
-            with torch.inference_mode():
+            with torch.inference_mode(), on(self.state.device):
                 self._launch()
             yield self._read()
 
@@ -296,6 +299,11 @@ class Engine:
         new = {job.number for job in jobs}
         self._sent([job if job is not None and job.number in new else None for job in self._slots])
         self._expect()
+
+
+def on(device: torch.device) -> AbstractContextManager[Any]:
+    """Makes a CUDA device the current one, which streams, events and graphs go by."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def together(logits: Sequence[Tensor], device: torch.device) -> list[Tensor]:

@@ -33,6 +33,7 @@ class Feeder:
         model: a causal language model of transformers for which `unsupported(model)` is None.
         name: for messages.
         capacity: tokens a row is expected to grow to, prompt included; more are made room for when they come.
+        checked: ask `unsupported` first.
         switch: enters the state in which the model is run, such as an adapter being off.
 
     Attributes:
@@ -48,9 +49,10 @@ class Feeder:
         *,
         name: str = "model",
         capacity: int = 0,
+        checked: bool = True,
         switch: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
-        reason = unsupported(model)
+        reason = unsupported(model) if checked else None
         if reason is not None:
             raise ValueError(f"{name}: {type(model).__name__} {reason}")
         self.model, self.name = model, name

@@ -48,14 +48,12 @@ class WhileLoops(Graphs):
     def chunk(self, limit: int) -> int:
         """Runs at least one step and at most `limit`; waits for them and returns how many there were."""
         shape = self._engine.shape
-        if self.reason is not None or self.loop_reason is not None or self._stale() or shape not in self._replays:
-            self()
-            if shape in self._replays and shape not in self._loops:
-                self._build(shape)
-            return 1
-        loop = self._loops.get(shape)
+        loop = None if self._stale() else self._loops.get(shape)
         if loop is None:
+            known = shape in self._replays
             self()
+            if shape in self._replays and not known and self.loop_reason is None:
+                self._build(shape)
             return 1
         before = int(self._engine.state.tick)
         loop.launch(limit)
