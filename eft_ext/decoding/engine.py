@@ -121,7 +121,7 @@ class Engine:
         self._logits: tuple[list[Tensor], list[int]] = ([], [])  # of the last step, and in which slots its rows are
         self._pending: deque[tuple[int, list[Job | None]]] = deque()  # steps that the host has not read yet
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def start(self, jobs: Sequence[Job], prompts: Sequence[Prompt]) -> None:
         """Reads the first prompts: for each model ids and mask [jobs, length]. As many slots are made.
 
@@ -145,7 +145,7 @@ class Engine:
         """Slots whose job has ended."""
         return self._room - sum(job is not None for job in self._slots)
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def admit(self, jobs: Sequence[Job], prompts: Sequence[Prompt]) -> None:
         """Reads prompts of at most `free` further jobs, as `start` does."""
         self._slots += [None] * (self._room - len(self._slots))
@@ -206,7 +206,7 @@ class Engine:
     def _limit(self) -> int:
         """Steps that may be launched at once: budgets, what attention reads, and the ring have room for them."""
         left = max(job.budget - self._drawn[job.number] for job in self._slots if job is not None)
-        room = min(feeder.bound - feeder.longest + 1 for feeder in self.feeders)
+        room = 1 + min(feeder.room for feeder in self.feeders)
         return max(1, min(left, room, len(self.state.ring) - len(self._pending) - 1))
 
     def _needed(self) -> bool:

@@ -26,8 +26,8 @@ class Feeder:
         logits = feeder.feed(tokens)              # tokens [rows, n] -> [rows, n, vocab]
         feeder.rollback(feeder.lengths - 2)       # forgets each row's last two tokens
 
-    Nothing but `prefill` and `admit` waits for the device. The model is not changed. Logits may be inference tensors:
-    read them, or clone them before changing them in place.
+    Nothing but `prefill` and `admit` waits for the device. The model is not changed. Logits and lengths are inference
+    tensors: read them, or clone them before changing them in place.
 
     Args:
         model: a causal language model of transformers for which `unsupported(model)` is None.
@@ -91,7 +91,7 @@ class Feeder:
         """Why the forward pass is not recorded, the end of a sentence; None where it is, or will be."""
         return self._forward.reason
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def prefill(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
         """Starts anew with prompts [rows, length], padded on the left where `mask` (same shape) is 0.
 
@@ -115,7 +115,7 @@ class Feeder:
         """Tokens a row is expected to grow to after the next `prefill`, if more than before."""
         self._wanted = max(self._wanted, capacity)
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def admit(self, rows: Tensor, ids: Tensor, mask: Tensor | None = None) -> Tensor:
         """Other prompts into `rows` (indices) of the batch, whose tokens are forgotten; the others are not touched.
 
@@ -129,7 +129,7 @@ class Feeder:
             mine.load(rows, self._lengths.shape[0], self._capacity, theirs, lengths)
         return logits
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def feed(self, tokens: Tensor) -> Tensor:
         """Appends `tokens` [rows, n]; returns the logits after each, [rows, n, vocab].
 
@@ -169,6 +169,7 @@ class Feeder:
         """Tells the host what the longest row holds: after a `run`, or when longer ones have ended."""
         self._longest = longest
 
+    @torch.inference_mode()
     def rollback(self, lengths: Tensor, longest: int | None = None) -> None:
         """Forgets all but the first `lengths` [rows] tokens of each row.
 
@@ -181,6 +182,7 @@ class Feeder:
         if longest is not None:
             self._longest = longest
 
+    @torch.inference_mode()
     def keep(self, rows: list[int]) -> None:
         """Goes on with these rows only (indices into the present ones), in this order, within the same storage."""
         moved = [(row, place) for place, row in enumerate(rows) if row != place]
@@ -254,6 +256,11 @@ class Feeder:
     def bound(self) -> int:
         """Slots of a full layer that attention reads now."""
         return min(self._columns[0].shape[0], round_up(self._longest))
+
+    @property
+    def room(self) -> int:
+        """Tokens that may still be appended before `bound` or the storage has to change."""
+        return (self.bound or self._capacity) - self._longest
 
     def _inputs(self) -> tuple[Any, ...]:
         """What `Forward` takes beside tokens and lengths: made anew where rows, sizes or the bound have changed."""

@@ -93,7 +93,7 @@ def _tried(model: Any) -> str | None:
     return _TRIED[model]
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def static_is_right(model: Any) -> bool:
     """Whether rows of different lengths get the logits that they get alone."""
     from eft_ext.decoding.feeder import Feeder

@@ -103,10 +103,11 @@ def test_two_threads_with_the_same_models(llamas, ragged):
         assert all(torch.equal(result, expected[i]) for result in got[i])
 
 
-def test_memory_does_not_grow_over_many_steps(build):
-    """10,000 steps, of a model whose window bounds what it keeps."""
-    large = build("mistral", 0, 8, 32)
-    model = EmulatedModel(large, build("mistral", 1, 8, 32), build("mistral", 2, 8, 32))
+def test_memory_does_not_grow_over_many_steps():
+    """10,000 steps, of models whose window bounds what they keep."""
+    shape = dict(vocab_size=32, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1)
+    config = hf.MistralConfig(**shape, num_key_value_heads=1, sliding_window=6, pad_token_id=0)
+    model = EmulatedModel(*(hf.MistralForCausalLM(config).eval() for _ in range(3)))
     options = dict(eos_token_id=[999], do_sample=True, seed=1)
     model.generate([[5]], max_new_tokens=200, **options)
     gc.collect()
