@@ -46,7 +46,8 @@ class StaticLayer(CacheLayerMixin):
         size = self.slots_for(capacity)
         for name in ("keys", "values"):
             given = getattr(stock, name).transpose(1, 2)  # [prompts, kept, heads, width]
-            if getattr(self, name) is None:
+            stored = getattr(self, name)
+            if stored is None or stored.dtype != given.dtype or stored.device != given.device:
                 setattr(self, name, given.new_zeros(count, size, *given.shape[2:]))
             kept = min(given.shape[1], size)
             given = given[:, given.shape[1] - kept :]

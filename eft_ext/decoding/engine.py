@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from functools import partial
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+from eft_ext.decoding.device import one_after_another
 from eft_ext.decoding.feeder import Feeder
 from eft_ext.decoding.readback import Readback
 from eft_ext.decoding.state import INVALID, NOTHING, State
@@ -32,6 +35,9 @@ class Draw(Protocol):
 
     def admit(self, slots: list[int], jobs: Sequence[Job]) -> None:
         """Options of the jobs that begin in these slots."""
+
+    def renew(self, options: Any) -> None:
+        """Other options for the jobs of the next start."""
 
     def move(self, source: list[int], target: list[int]) -> None:
         """Options of slots `source` to where `target` says."""
@@ -82,8 +88,11 @@ class Engine:
         ends: tokens that end a row.
         ahead: steps that the device may be ahead of the host. What a row draws after its end is thrown away, so no
             result depends on it.
+        ring: steps whose tokens the device keeps until they are read, at least `ahead` + 2.
         bucket: rows to run where so many are active, at least as many; the smaller batch takes over when it fits.
-        stepper: replaces `step` by something faster that does the same, such as graphs.
+        stepper: replaces `step` by something faster that does the same, such as graphs. Its `chunk(limit)`, if there
+            is one, runs up to `limit` steps and says how many.
+        parallel: runs the models of a step.
     """
 
     def __init__(
@@ -93,12 +102,18 @@ class Engine:
         ends: Sequence[int],
         *,
         ahead: int = 0,
+        ring: int = 0,
         bucket: Callable[[int], int] = int,
         stepper: Callable[[Engine], Callable[[], None]] | None = None,
+        parallel: Callable[[Sequence[Callable[[], Tensor]]], list[Tensor]] = one_after_another,
     ) -> None:
+        self._parallel, self._ring = parallel, ring
         self.feeders, self.draw, self.ahead = list(feeders), draw, ahead
         self._ends, self._bucket = list(ends), bucket
         self._step = self.step if stepper is None else stepper(self)
+        self.state: Any = None  # a `State` from the first `start` on
+        self._room = 0
+        self._chunk: Callable[[int], int] | None = getattr(self._step, "chunk", None)
         self._slots: list[Job | None] = []  # what each row of the batch works on
         self._tokens: dict[int, list[int]] = {}  # of the jobs that go on
         self._drawn: dict[int, int] = {}  # tokens of theirs that are under way or read
@@ -106,25 +121,31 @@ class Engine:
         self._logits: tuple[list[Tensor], list[int]] = ([], [])  # of the last step, and in which slots its rows are
         self._pending: deque[tuple[int, list[Job | None]]] = deque()  # steps that the host has not read yet
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def start(self, jobs: Sequence[Job], prompts: Sequence[Prompt]) -> None:
-        """Reads the first prompts: for each model ids and mask [jobs, length]. As many slots are made."""
+        """Reads the first prompts: for each model ids and mask [jobs, length]. As many slots are made.
+
+        Storage of an earlier start is used again where it suffices, and so are the graphs that refer to it.
+        """
         for known in (self._tokens, self._drawn, self._prompts, self._pending):
             known.clear()
         logits = [feeder.prefill(*prompt) for feeder, prompt in zip(self.feeders, prompts, strict=True)]
-        self.state = State(len(jobs), self._ends, self.ahead + 2, logits[0].device)
-        self.state.attach([feeder.stored_lengths for feeder in self.feeders])
-        self._readback = Readback(self.state.ring)
         self._room = len(jobs)
+        if self.state is None or self.state.room < self._room:
+            self.state = State(self._room, self._ends, max(self._ring, self.ahead + 2), logits[0].device)
+            self._readback = Readback(self.state.ring)
+        self.state.restart(self._room)
+        self.state.attach([feeder.stored_lengths for feeder in self.feeders])
         self._slots = [None] * self._room
-        self._begin(list(range(len(jobs))), jobs, logits)
+        with on(self.state.device):
+            self._begin(list(range(len(jobs))), jobs, logits)
 
     @property
     def free(self) -> int:
         """Slots whose job has ended."""
         return self._room - sum(job is not None for job in self._slots)
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def admit(self, jobs: Sequence[Job], prompts: Sequence[Prompt]) -> None:
         """Reads prompts of at most `free` further jobs, as `start` does."""
         self._slots += [None] * (self._room - len(self._slots))
@@ -132,15 +153,29 @@ class Engine:
         self._use(self._room, list(range(self._room)))
         rows = torch.tensor(slots)
         logits = [feeder.admit(rows, *prompt) for feeder, prompt in zip(self.feeders, prompts, strict=True)]
-        self._begin(slots, jobs, logits)
+        with on(self.state.device):
+            self._begin(slots, jobs, logits)
 
     def step(self) -> None:
         """All models, one draw, and the tail: what a graph captures."""
         state = self.state
-        logits = [feeder.run(state.tokens)[:, -1] for feeder in self.feeders]
-        self._logits = together(logits, state.device), []
+        logits = self._parallel([partial(feeder.run, state.tokens) for feeder in self.feeders])
+        self._logits = together([x[:, -1] for x in logits], state.device), []
         self.draw(self._logits[0], state.seeds, state.steps, state.drawn)
         state.tail()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """What a graph of the step depends on beside addresses: rows, and slots that attention reads."""
+        return (self.state.rows, *(feeder.bound for feeder in self.feeders))
+
+    def addresses(self) -> tuple[int, ...]:
+        """Of everything that the step reads and writes from one call to the next."""
+        return (*self.state.addresses(), *(a for feeder in self.feeders for a in feeder.addresses()))
+
+    def forget_logits(self) -> None:
+        """What a capture leaves in `step` was never computed."""
+        self._logits = ([], [])
 
     def run(self) -> Iterator[list[News]]:
         """What each step brings, until every job has ended; jobs may be admitted in between.
@@ -149,7 +184,7 @@ class Engine:
             InvalidRow: naming the job.
         """
         while self._pending or self._needed():
-            with torch.inference_mode():
+            with torch.inference_mode(), on(self.state.device):
                 self._launch()
             yield self._read()
 
@@ -160,8 +195,19 @@ class Engine:
             for feeder in self.feeders:
                 feeder.reserve(1)
                 feeder.expect(feeder.longest + 1)
-            self._step()
-            self._sent(list(self._slots))
+            ran = self._chunk(self._limit()) if self._chunk is not None else 1
+            if self._chunk is None:
+                self._step()
+            for _ in range(ran):
+                self._sent(list(self._slots))
+            for feeder in self.feeders if ran > 1 else ():
+                feeder.expect(feeder.longest + ran - 1)
+
+    def _limit(self) -> int:
+        """Steps that may be launched at once: budgets, what attention reads, and the ring have room for them."""
+        left = max(job.budget - self._drawn[job.number] for job in self._slots if job is not None)
+        room = 1 + min(feeder.room for feeder in self.feeders)
+        return max(1, min(left, room, len(self.state.ring) - len(self._pending) - 1))
 
     def _needed(self) -> bool:
         """Whether, as far as the host knows, some row goes on after the steps that are under way."""
@@ -253,6 +299,11 @@ class Engine:
         new = {job.number for job in jobs}
         self._sent([job if job is not None and job.number in new else None for job in self._slots])
         self._expect()
+
+
+def on(device: torch.device) -> AbstractContextManager[Any]:
+    """Makes a CUDA device the current one, which streams, events and graphs go by."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def together(logits: Sequence[Tensor], device: torch.device) -> list[Tensor]:

@@ -26,13 +26,14 @@ class Feeder:
         logits = feeder.feed(tokens)              # tokens [rows, n] -> [rows, n, vocab]
         feeder.rollback(feeder.lengths - 2)       # forgets each row's last two tokens
 
-    Nothing but `prefill` and `admit` waits for the device. The model is not changed. Logits may be inference tensors:
-    read them, or clone them before changing them in place.
+    Nothing but `prefill` and `admit` waits for the device. The model is not changed. Logits and lengths are inference
+    tensors: read them, or clone them before changing them in place.
 
     Args:
         model: a causal language model of transformers for which `unsupported(model)` is None.
         name: for messages.
         capacity: tokens a row is expected to grow to, prompt included; more are made room for when they come.
+        checked: ask `unsupported` first.
         switch: enters the state in which the model is run, such as an adapter being off.
 
     Attributes:
@@ -48,9 +49,10 @@ class Feeder:
         *,
         name: str = "model",
         capacity: int = 0,
+        checked: bool = True,
         switch: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
-        reason = unsupported(model)
+        reason = unsupported(model) if checked else None
         if reason is not None:
             raise ValueError(f"{name}: {type(model).__name__} {reason}")
         self.model, self.name = model, name
@@ -62,8 +64,11 @@ class Feeder:
         self._forward = Recorded(Forward(model, windows))
         self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in forward_parameters(model) else {}
         self._limit = learned_positions(model)
+        self._lengths = torch.empty(0, dtype=torch.int64)
+        self._rows = 0
         self._longest = 0  # no row is longer; known without asking the device
         self._capacity = 0
+        self._placed: tuple[Any, ...] = ()
         self._arguments: tuple[Any, tuple[Any, ...]] = ((), ())
 
     @property
@@ -86,23 +91,31 @@ class Feeder:
         """Why the forward pass is not recorded, the end of a sentence; None where it is, or will be."""
         return self._forward.reason
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def prefill(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
         """Starts anew with prompts [rows, length], padded on the left where `mask` (same shape) is 0.
 
         Returns the logits after each prompt, [rows, vocab].
         """
         logits, stock, lengths, self._longest = self._read(ids, mask)
-        longest = self._longest
-        self._capacity = round_up(max(longest + 1, self._wanted))
-        self._lengths, self._rows = lengths, ids.shape[0]
+        rows, wanted = ids.shape[0], max(self._longest + 1, self._wanted)
+        if rows > len(self._lengths) or wanted > self._capacity:
+            self._capacity = round_up(wanted)
+            self._lengths = lengths
+            for layer in self._layers:
+                layer.keys = layer.values = None
+        self._lengths[:rows] = lengths
+        self._rows, self._arguments = rows, ((), ())
         for mine, theirs in zip(self._layers, stock.layers, strict=True):
-            mine.keys = mine.values = None
-            mine.load(None, ids.shape[0], self._capacity, theirs, lengths)
+            mine.load(None, len(self._lengths), self._capacity, theirs, lengths)
         self._place()
         return logits
 
-    @torch.no_grad()
+    def expand(self, capacity: int) -> None:
+        """Tokens a row is expected to grow to after the next `prefill`, if more than before."""
+        self._wanted = max(self._wanted, capacity)
+
+    @torch.inference_mode()
     def admit(self, rows: Tensor, ids: Tensor, mask: Tensor | None = None) -> Tensor:
         """Other prompts into `rows` (indices) of the batch, whose tokens are forgotten; the others are not touched.
 
@@ -116,7 +129,7 @@ class Feeder:
             mine.load(rows, self._lengths.shape[0], self._capacity, theirs, lengths)
         return logits
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def feed(self, tokens: Tensor) -> Tensor:
         """Appends `tokens` [rows, n]; returns the logits after each, [rows, n, vocab].
 
@@ -147,10 +160,16 @@ class Feeder:
         with self._switch():
             return self._forward(tokens, lengths, *self._inputs())
 
+    def addresses(self) -> tuple[int, ...]:
+        """Where a `run` reads and writes: they change when a row outgrows the storage, and with `prefill`."""
+        stored = (x for layer in self._layers for x in (layer.keys, layer.values))
+        return tuple(x.data_ptr() for x in (self._lengths, *self._bases, *self._columns, *stored))
+
     def expect(self, longest: int) -> None:
         """Tells the host what the longest row holds: after a `run`, or when longer ones have ended."""
         self._longest = longest
 
+    @torch.inference_mode()
     def rollback(self, lengths: Tensor, longest: int | None = None) -> None:
         """Forgets all but the first `lengths` [rows] tokens of each row.
 
@@ -163,6 +182,7 @@ class Feeder:
         if longest is not None:
             self._longest = longest
 
+    @torch.inference_mode()
     def keep(self, rows: list[int]) -> None:
         """Goes on with these rows only (indices into the present ones), in this order, within the same storage."""
         moved = [(row, place) for place, row in enumerate(rows) if row != place]
@@ -225,23 +245,31 @@ class Feeder:
         device, rows = self._lengths.device, self._lengths.shape[0]
         full = next((layer.size for layer in self._layers if layer.window is None), 0)
         ring = next((layer.size for layer in self._layers if layer.window is not None), 0)
+        if self._placed == (rows, full, ring, device):
+            return
+        self._placed = (rows, full, ring, device)
         row = torch.arange(rows, device=device)[:, None]
         self._bases = (row * full, row * ring)
         self._columns = (torch.arange(full, device=device), torch.arange(ring, device=device))
-        self._arguments = ((), ())
 
     @property
     def bound(self) -> int:
         """Slots of a full layer that attention reads now."""
         return min(self._columns[0].shape[0], round_up(self._longest))
 
+    @property
+    def room(self) -> int:
+        """Tokens that may still be appended before `bound` or the storage has to change."""
+        return (self.bound or self._capacity) - self._longest
+
     def _inputs(self) -> tuple[Any, ...]:
         """What `Forward` takes beside tokens and lengths: made anew where rows, sizes or the bound have changed."""
         rows, bound = self._rows, self.bound
-        if self._arguments[0] != (rows, bound):
+        if self._arguments[0] != (rows, bound, self._placed):
             stored = [x[:rows] for layer in self._layers for x in (layer.keys, layer.values)]
             bases = tuple(base[:rows] for base in self._bases)
-            self._arguments = (rows, bound), (bases, (self._columns[0][:bound], self._columns[1]), *stored)
+            columns = (self._columns[0][:bound], self._columns[1])
+            self._arguments = (rows, bound, self._placed), (bases, columns, *stored)
         return self._arguments[1]
 
 

@@ -11,16 +11,20 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 # Their results, or the shapes of their results, depend on values; under CUDA each of them waits for the device.
 _OPERATORS = frozenset(
-    (
+    [
         "_local_scalar_dense",
-        "nonzero",
+        "item",
         "is_nonzero",
-        "masked_select",
-        "unique",
-        "_unique2",
-        "unique_consecutive",
         "equal",
-    )
+        "allclose",
+        "nonzero",
+        "argwhere",
+        "masked_select",
+        "bincount",
+        "_unique2",
+        "unique_dim",
+        "unique_consecutive",
+    ]
 )
 _METHODS = frozenset((torch.Tensor.tolist, torch.Tensor.numpy, torch.Tensor.__array__, torch.Tensor.cpu))
 

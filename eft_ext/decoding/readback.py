@@ -27,7 +27,7 @@ class Readback:
         self._sent += 1
         if self._pinned is not None:
             self._pinned[slot].copy_(self._ring[slot], non_blocking=True)
-            self._events[slot].record()
+            self._events[slot].record(torch.cuda.current_stream(self._ring.device))
         return slot
 
     def receive(self, ticket: int) -> list[int]:

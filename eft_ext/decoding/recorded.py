@@ -55,7 +55,7 @@ class Recorded:
                 known = _RECORDINGS[model] = Recordings(weights)
         self._known = known
         self._compared: set[int] = set()
-        self.reason = known.reason or _unfit(model)
+        self.reason = known.reason or unfit(model)
 
     def __call__(self, *inputs: Any) -> Tensor:
         tokens: Tensor = inputs[0]
@@ -107,7 +107,10 @@ class Recorded:
         self._known.traces.clear()
 
 
-def _unfit(model: nn.Module) -> str | None:
+def unfit(model: nn.Module) -> str | None:
+    """Why `model` is never recorded, the end of a sentence; None where it may be."""
+    if any(p.device.type != "cpu" for p in model.parameters()):
+        return "is not on the CPU"  # there graphs do better
     if model.training:
         return "is in training mode"
     if hasattr(model, "peft_config"):

@@ -48,6 +48,16 @@ class State:
             self._all[name][:rows] for name in ("steps", "budgets", "seeds", "alive", "drawn", "tokens")
         )
 
+    @property
+    def room(self) -> int:
+        """Rows of the storage."""
+        return len(self._all["alive"])
+
+    def restart(self, rows: int) -> None:
+        """No row is alive; the first `rows` are used."""
+        self._all["alive"].zero_()
+        self.use(rows)
+
     def move(self, source: list[int], target: list[int]) -> None:
         """Rows `source` to where `target` says."""
         at, to = (torch.tensor(rows, device=self.device) for rows in (source, target))
@@ -72,15 +82,19 @@ class State:
         addresses = [self._all[name].data_ptr() for name in names]
         addresses += [x.data_ptr() for x in (self.ring, self.tick, self.ends)]
         own = [x.data_ptr() for x in self._lengths]
-        self._tail = native.tail(self.device, addresses, self.ring.shape, len(self.ends), own)
+        self.prepared_tail = native.tail(self.device, addresses, self.ring.shape, len(self.ends), own)
+
+    def addresses(self) -> tuple[int, ...]:
+        """Where everything lies."""
+        return tuple(x.data_ptr() for x in (*self._all.values(), self.ring, self.tick, self.ends))
 
     def tail(self, *, fed: bool = True) -> None:
         """After a draw: tokens into the ring, lengths if a token was fed, ends and budgets, and on."""
         if fed:
             for x in self._elsewhere:
                 x[: self.rows] += self.alive.to(x.device)
-        if self._tail is not None and not recording():
-            native.run_tail(self._tail, self.device, self.rows, fed)
+        if self.prepared_tail is not None and not recording():
+            native.run_tail(self.prepared_tail, self.device, self.rows, fed)
             return
         lengths = [x[: self.rows] for x in self._lengths] if fed else []
         tail(self.drawn, self.tokens, self.steps, self.budgets, self.alive, self.ring, self.tick, self.ends, lengths)

@@ -12,12 +12,13 @@ from transformers.generation import GenerateDecoderOnlyOutput
 from transformers.generation.streamers import BaseStreamer
 
 from eft_ext.decoding.engine import News
+from eft_ext.hf.distributed import sharded
 from eft_ext.hf.loop import Loop
 from eft_ext.hf.members import Member
 from eft_ext.hf.mixture import Mixture
 from eft_ext.hf.processors import plan
 from eft_ext.hf.prompts import Prompt
-from eft_ext.hf.rows import budget_of, collect, feeders, stream_rows
+from eft_ext.hf.rows import Engines, budget_of, collect, feeders, stream_rows
 from eft_ext.hf.runner import Runner, StaticRunner
 from eft_ext.hf.seeds import Seed, row_seeds
 from eft_ext.hf.speculation import SpeculatedOutput, check, decode_speculated, fits
@@ -43,6 +44,7 @@ def decode(
     only_plan: bool = False,
     slots: int | None = None,
     speculate: int | str | None = None,
+    engines: Engines | None = None,
     **model_kwargs: Any,
 ) -> GenerateDecoderOnlyOutput | Tensor | DecodePlan | Iterator[list[News]]:
     """Decode from what `generate` prepared for the first model.
@@ -57,6 +59,7 @@ def decode(
         streamer: receives every step's tokens and the end; who calls this ends it where this raises.
         tier: no higher one is chosen (see `eft_ext.hf.tiers`).
         only_plan: return how it would be decoded instead.
+        engines: idle engines of earlier calls.
         slots: decode in a batch of so many rows and return what each step brings, as it comes.
         speculate: tokens that the small model drafts in a round, or "auto"; None or 0 for none.
         model_kwargs: attention_mask [rows, length] or None for all ones; caches are made here.
@@ -101,6 +104,7 @@ def decode(
         streamer=streamer is not None,
         weights=mixture.needs_python,
         highest=tier,
+        detailed=only_plan,
     )
     if only_plan:
         return how
@@ -119,7 +123,18 @@ def decode(
         return SpeculatedOutput(sequences=ids, marks=marks, speculation=statistics) if details else ids
     if not how.loop:
         lag = ahead(input_ids.device, how)
-        news = stream_rows(members, read, weights, work.options, seeds, stopping_criteria, ahead=lag, slots=slots)
+        news = stream_rows(
+            members,
+            read,
+            weights,
+            work.options,
+            seeds,
+            stopping_criteria,
+            ahead=lag,
+            slots=slots,
+            loop=how.tier == 3,
+            engines=engines,
+        )
         if slots is not None:
             return news
         new = collect(news, rows, fill or 0, emit)
@@ -143,6 +158,7 @@ def decode(
         emit=emit,
         keep_scores=keep_scores,
         keep_logits=keep_logits,
+        once=sharded(members),
     )
     ids = loop.run(input_ids, read)
     if streamer is not None:

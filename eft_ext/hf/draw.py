@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from eft_ext.decoding.engine import Job
+from eft_ext.hf.distributed import draw_once
 from eft_ext.hf.mixture import Mixture
 from eft_ext.ops import fused_mix
 from eft_ext.ops.details import Conservative
@@ -64,9 +65,13 @@ class MixtureDraw:
         options: temperature and filters, the same for all.
         slots: rows of the batch.
         device: where the logits meet.
+        once: rank 0 draws for all processes (`eft_ext.hf.distributed`).
     """
 
-    def __init__(self, mixture: Mixture, options: dict[str, Any], slots: int, device: torch.device) -> None:
+    def __init__(
+        self, mixture: Mixture, options: dict[str, Any], slots: int, device: torch.device, *, once: bool = False
+    ) -> None:
+        self._once, self._device = once, device
         self._mixture, self._options = mixture.to(device), options
         self._job_in = [0] * slots
         self._take()
@@ -74,14 +79,28 @@ class MixtureDraw:
     def _take(self) -> None:
         """The mixture's weights as they are now."""
         self._steps: dict[int, PreparedStep] = {}  # by rows in use
-        own, slots = self._mixture, len(self._job_in)
-        self._jobs = _Weighed(own.method.models, own.weights, own.conservative)
+        slots = len(self._job_in)
+        self._jobs = self._weighed()
         self._slots = self._jobs.mapped(lambda value: value.new_zeros(slots))
         self._copy(self._jobs, self._job_in, list(range(slots)))
+
+    def _weighed(self) -> _Weighed:
+        return _Weighed(self._mixture.method.models, self._mixture.weights, self._mixture.conservative)
+
+    def renew(self, mixture: Mixture) -> None:
+        """Other values for the jobs to come, in the same form (see `Mixture.scalars`)."""
+        self._mixture = mixture.to(self._device)
+        self._jobs = self._weighed()
 
     def __call__(
         self, logits: Sequence[Tensor], seeds: Tensor, steps: Tensor, out: Tensor, slots: Tensor | None = None
     ) -> None:
+        if self._once:
+            draw_once(lambda: self._draw(logits, seeds, steps, out, slots), out)
+        else:
+            self._draw(logits, seeds, steps, out, slots)
+
+    def _draw(self, logits: Sequence[Tensor], seeds: Tensor, steps: Tensor, out: Tensor, slots: Tensor | None) -> None:
         now = self._mixture.at(0)
         if now is not self._mixture:
             self._mixture = now

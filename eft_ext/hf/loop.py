@@ -12,6 +12,7 @@ from transformers import StoppingCriteriaList
 from transformers.generation import GenerateDecoderOnlyOutput
 
 from eft_ext.decoding.engine import together
+from eft_ext.hf.distributed import draw_once
 from eft_ext.hf.mixture import Mixture
 from eft_ext.hf.processors import Plan
 from eft_ext.hf.rows import blame
@@ -33,6 +34,7 @@ class Loop:
         seeds: key of each row's random stream, int64 [rows].
         pad_token_id: fills a row that has ended; None if rows cannot end before all do.
         emit: receives each step's tokens [rows] on the host.
+        once: rank 0's tokens count for all processes (`eft_ext.hf.distributed`).
         keep_scores, keep_logits: record the processed scores, or the mixture's raw logits, of each step.
     """
 
@@ -45,6 +47,7 @@ class Loop:
     emit: Callable[[Tensor], Any] | None = None
     keep_scores: bool = False
     keep_logits: bool = False
+    once: bool = False
     scores: list[Tensor] = field(default_factory=list)
     raw: list[Tensor] = field(default_factory=list)
 
@@ -73,7 +76,7 @@ class Loop:
         step = 0
         while True:
             logits = together(outputs, device)
-            drawn = self._draw(logits, ids, active, step).to(ids.device)
+            drawn = self._shared(logits, ids, active, step).to(ids.device)
             tokens = ids.new_full((rows,), self.pad_token_id or 0).index_copy(0, active, drawn)
             ids = torch.cat([ids, tokens.clamp(min=0)[:, None]], dim=1)
             ended = ended | self.criteria(ids, tuple(self.scores) if self.keep_scores else None)
@@ -94,6 +97,13 @@ class Loop:
                     active = here.to(ids.device)
             outputs = [runner.step(drawn) for runner in self.runners]
             step += 1
+
+    def _shared(self, logits: list[Tensor], ids: Tensor, active: Tensor, step: int) -> Tensor:
+        """`_draw`; where models are sharded over processes, what rank 0 drew."""
+        drawn = self._draw(logits, ids, active, step)
+        if self.once:
+            draw_once(lambda: None, drawn)
+        return drawn
 
     def _draw(self, logits: list[Tensor], ids: Tensor, active: Tensor, step: int) -> Tensor:
         """Next token of each active row, [active], −1 where the row is invalid."""

@@ -111,6 +111,12 @@ class Mixture:
         return self.now.conservative()
 
     @property
+    def scalars(self) -> tuple[Any, ...]:
+        """What is the same for all rows, which a prepared step holds; "rows" for what is not."""
+        found = (*self.weights, *(self.conservative or ()))
+        return (self.now.models, *("rows" if isinstance(value, Tensor) else value for value in found))
+
+    @property
     def needs_python(self) -> str:
         """What keeps the weights from being fixed for a generation's steps; empty where nothing does."""
         if self.method.varies:
@@ -156,6 +162,11 @@ class Mixture:
             return value if self._device is None else value.to(self._device)
 
         return replace(self, now=method.mapped(row), _taken=taken)
+
+    @property
+    def scalars(self) -> tuple[Any, ...]:
+        """What is the same for all rows, which a prepared step holds; "rows" for what is not."""
+        return tuple("rows" if isinstance(option, Tensor) else option for option in vars(self).values())
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> Mixture:
         return replace(self, now=self.now.mapped(lambda name, v: change(v) if isinstance(v, Tensor) else v))

@@ -17,6 +17,7 @@ from eft_ext.hf.batch import as_completed
 from eft_ext.hf.decoder import decode
 from eft_ext.hf.members import members_of
 from eft_ext.hf.mixture import Mixture, mixture_of
+from eft_ext.hf.rows import Engines
 from eft_ext.hf.seeds import Seed
 from eft_ext.hf.streaming import ended_by_errors
 from eft_ext.hf.support import reject_arguments
@@ -72,6 +73,11 @@ class EmulatedModel:
         self.tokenizer = tokenizer
         self.vocab_size = check_widths(self.members, tokenizer)
         warn_softcaps(self.members)
+        self.engines = Engines()
+
+    def release(self) -> None:
+        """Frees the caches and graphs that are kept on CUDA for the next call."""
+        self.engines.clear()
 
     @classmethod
     def from_pretrained(
@@ -197,7 +203,8 @@ class EmulatedModel:
                 "auto" finds out what pays. The tokens' distribution does not change; under a given seed the sampled
                 tokens are others than without, and with "auto" they may differ from run to run. Where a
                 generation cannot be speculated a warning says why.
-            tier: no way of decoding above this one (see `plan`); the tokens do not depend on it.
+            tier: no way of decoding above this one (see `plan`), 2 where it is not given; 3 runs the loop on the
+                device. The tokens do not depend on it.
 
         Returns:
             The first model's prompt and the new tokens, int64 [rows · num_return_sequences, length]; a
@@ -228,7 +235,7 @@ class EmulatedModel:
         """How `generate` would decode with these arguments, and why not faster: print it.
 
             tier 2: static caches, the host behind the device
-              large: LlamaForCausalLM on a static cache
+              large: LlamaForCausalLM on a static cache, recorded after 16 steps
               ...
 
         Takes what `generate` takes; `inputs` may be left out. No model is run.
@@ -278,6 +285,9 @@ class EmulatedModel:
             config = copy.deepcopy(generation_config)
             add_ends(self.members, mixture.method.ending, config, kwargs)
             add_stop_strings(lead.model, config, kwargs, tokenizer)
+
+            if self.device.type == "cuda":
+                options["engines"] = self.engines
 
             # transformers reads this signature: an option named in it would be taken out of kwargs.
             def emulated(model: Any, input_ids: Tensor, **prepared: Any) -> Any:

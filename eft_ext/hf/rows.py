@@ -11,7 +11,11 @@ from torch import Tensor
 from transformers import MaxLengthCriteria, MaxTimeCriteria, StoppingCriteriaList
 
 from eft_ext.decoding import Feeder
+from eft_ext.decoding.device import CudaDevice
 from eft_ext.decoding.engine import Engine, InvalidRow, Job, News, Prompt
+from eft_ext.decoding.graphs import bucket, graphs_on
+from eft_ext.decoding.while_loop import STEPS, loops_on
+from eft_ext.hf.distributed import sharded
 from eft_ext.hf.draw import MixtureDraw
 from eft_ext.hf.members import AdapterSwitch, Member
 from eft_ext.hf.mixture import Mixture
@@ -45,6 +49,59 @@ def ends_of(criteria: StoppingCriteriaList) -> list[int]:
     return sorted({int(token) for given in tokens for token in given.reshape(-1).tolist()})
 
 
+class Engines:
+    """Engines that earlier calls have left, with their caches and graphs; on CUDA, where capturing takes its time."""
+
+    def __init__(self, limit: int = 2) -> None:
+        self._idle: dict[Any, Engine] = {}
+        self._limit = limit
+
+    def take(self, key: Any) -> Engine | None:
+        """An engine that suits, which is this caller's until it gives it back."""
+        return self._idle.pop(key, None)
+
+    def give_back(self, key: Any, engine: Engine) -> None:
+        """After a run that ended as it should; the oldest ones make room."""
+        self._idle[key] = engine
+        while len(self._idle) > self._limit:
+            self._idle.pop(next(iter(self._idle)), None)
+
+    def clear(self) -> None:
+        """Frees their memory."""
+        self._idle.clear()
+
+
+def fingerprint(members: Sequence[Member]) -> int:
+    """Changes where a model gets other weights, whose addresses a graph holds."""
+    return hash(tuple(p.data_ptr() for member in members for p in member.model.parameters()))
+
+
+def graph_device(members: Sequence[Member]) -> torch.device | None:
+    """The CUDA device that all models are on, and nothing else; None where their steps cannot be captured."""
+    devices = {p.device for member in members for p in member.model.parameters()}
+    return next(iter(devices)) if len(devices) == 1 and next(iter(devices)).type == "cuda" else None
+
+
+def _engine(
+    members: Sequence[Member],
+    prompts: Sequence[Prompt],
+    budget: int,
+    draw: MixtureDraw,
+    ends: list[int],
+    ahead: int,
+    loop: bool,
+) -> Engine:
+    device = graph_device(members)
+    readers = feeders(members, prompts, budget)
+    if device is None:
+        return Engine(readers, draw, ends, ahead=ahead)
+    cuda = CudaDevice(device, keep_graph=loop)
+    how: dict[str, Any] = {"bucket": bucket, "parallel": cuda.parallel, "stepper": graphs_on(cuda)}
+    if loop:
+        how |= {"stepper": loops_on(cuda), "ring": STEPS}
+    return Engine(readers, draw, ends, ahead=ahead, **how)
+
+
 def stream_rows(
     members: Sequence[Member],
     prompts: Sequence[Prompt],
@@ -55,6 +112,8 @@ def stream_rows(
     *,
     ahead: int,
     slots: int | None = None,
+    loop: bool = False,
+    engines: Engines | None = None,
 ) -> Iterator[list[News]]:
     """What each step brings, a job being a row of the prompts.
 
@@ -65,6 +124,8 @@ def stream_rows(
         criteria: lengths, end tokens and a time limit.
         ahead: see `Engine`.
         slots: rows of the batch; the others follow as rows end. All at once where it is not given.
+        loop: run it on the device where all models are on one CUDA device.
+        engines: idle ones of earlier calls, whose graphs serve again.
 
     Raises:
         RuntimeError: a row's logits hold NaN or +inf, or every token is excluded; names the row and the models.
@@ -74,9 +135,19 @@ def stream_rows(
     slots = min(rows, slots or rows)
     limits = [c.initial_timestamp + c.max_time for c in criteria if isinstance(c, MaxTimeCriteria)]
     jobs = [Job(row, seed, budget) for row, seed in enumerate(seeds.tolist())]
-    device = members[0].model.get_output_embeddings().weight.device
-    readers = feeders(members, prompts, budget)
-    engine = Engine(readers, MixtureDraw(mixture, options, slots, device), ends_of(criteria), ahead=ahead)
+    where = members[0].model.get_output_embeddings().weight.device
+    draw = MixtureDraw(mixture, options, slots, where, once=sharded(members))
+    key: tuple[Any, ...] = (ahead, loop, slots, tuple(ends_of(criteria)), tuple(options.items()), mixture.scalars)
+    engine = None
+    if engines is not None:
+        key = (*key, fingerprint(members))
+        engine = engines.take(key)
+    if engine is None:
+        engine = _engine(members, prompts, budget, draw, ends_of(criteria), ahead, loop)
+    else:
+        engine.draw.renew(mixture)
+        for feeder, (ids, _) in zip(engine.feeders, prompts, strict=True):
+            feeder.expand(ids.shape[1] + min(budget, FIRST))
     try:
         engine.start(jobs[:slots], _some(prompts, 0, slots))
         begun = slots
@@ -88,6 +159,8 @@ def stream_rows(
             if count:
                 engine.admit(jobs[begun : begun + count], _some(prompts, begun, begun + count))
                 begun += count
+        if engines is not None:
+            engines.give_back(key, engine)
     except InvalidRow as error:
         raise RuntimeError(_blame(error, members, prompts)) from error
 

@@ -11,7 +11,10 @@ from torch import nn
 from transformers import EosTokenCriteria, MaxLengthCriteria, MaxTimeCriteria, StoppingCriteriaList
 
 from eft_ext.decoding import unsupported
+from eft_ext.decoding.recorded import AFTER, unfit
+from eft_ext.hf.distributed import sharded
 from eft_ext.hf.members import Member
+from eft_ext.ops import native
 
 TIERS = {
     0: "eager, with transformers' own caches",
@@ -55,6 +58,7 @@ def choose(
     streamer: bool,
     weights: str = "",
     highest: int | None = None,
+    detailed: bool = False,
 ) -> DecodePlan:
     """The plan for a call.
 
@@ -63,10 +67,13 @@ def choose(
             scores or logits are returned, and whether tokens are streamed.
         weights: what keeps them from being fixed for all steps, if anything does.
         highest: no tier above this one.
+        detailed: say how each model's passes run.
     """
     reasons = {member.name: unsupported(member.model) for member in members}
     kinds = {member.name: type(member.model).__name__ for member in members}
     models = {name: f"{kinds[name]} {why or 'on a static cache'}" for name, why in reasons.items()}
+    if detailed:
+        models |= {m.name: f"{models[m.name]}, {_steps(m)}" for m in members if reasons[m.name] is None}
     static = [f"{name}: {models[name]}" for name, why in reasons.items() if why]
     if not use_cache:
         return DecodePlan(0, "use_cache is off", True, models)
@@ -82,9 +89,23 @@ def choose(
         return DecodePlan(1, weights, True, models)
     if streamer:
         return DecodePlan(1, "every step is streamed", False, models)
+    if sharded(members) or len({p.device for p in members[0].model.parameters()}) > 1:
+        return DecodePlan(1, "the large model is spread over devices", False, models)
     if highest == 1:
         return DecodePlan(1, "it was asked for", False, models)
-    return DecodePlan(2, "", False, models)
+    if highest is None or highest < 3:
+        return DecodePlan(2, "", False, models)
+    if not native.while_supported():
+        return DecodePlan(2, "there are no WHILE nodes here (CUDA 12.4 in build and driver)", False, models)
+    return DecodePlan(3, "", False, models)
+
+
+def _steps(member: Member) -> str:
+    """How the forward passes of a model on static caches are run."""
+    if any(p.is_cuda for p in member.model.parameters()):
+        return "captured in CUDA graphs if all models are on one device"
+    why = unfit(member.model)
+    return f"recorded after {AFTER} steps" if why is None else f"run by Python: it {why}"
 
 
 def warn(plan: DecodePlan, members: tuple[Member, ...]) -> None:

@@ -146,3 +146,35 @@ def verify(mix: Mixture, draw: Sampling, drafted: Drafted, result: VerifyResult)
         _real(drafted.min_p),
         *(x.data_ptr() for x in result),
     )
+
+
+def while_supported() -> bool:
+    """Whether build, driver and device can loop on the device."""
+    return _native is not None and bool(_native.while_supported())
+
+
+class WhileLoop:
+    """A captured step in a WHILE node, launched on the current stream.
+
+    Args:
+        tail, rows: the prepared tail of the step, and its rows.
+        graph: address of the cudaGraph_t; whoever captured it keeps it alive.
+
+    Raises:
+        NotImplementedError, RuntimeError: there are no WHILE nodes here, or the step cannot be put into one.
+    """
+
+    def __init__(self, tail: Any, rows: int, graph: int) -> None:
+        self._loop = _native.WhileLoop(tail, rows, graph)
+
+    def launch(self, max_steps: int) -> None:
+        """Starts up to `max_steps` steps; they end sooner when no row is alive."""
+        self._loop.launch(max_steps, torch.cuda.current_stream().cuda_stream)
+
+    def poll(self) -> bool:
+        """Whether a launch is still under way; does not wait."""
+        return bool(self._loop.poll())
+
+    def close(self) -> None:
+        """Waits for the last launch and frees the loop."""
+        self._loop.close()

@@ -110,3 +110,26 @@ def test_a_sliding_window_takes_few_tokens_at_a_time(model_of, ragged):
     feeder.prefill(*ragged)
     with pytest.raises(ValueError, match=r"^tokens: expected at most 64 at a time"):
         feeder.feed(random_tokens(65))
+
+
+def test_families_that_no_test_knows_are_tried(build):
+    import transformers as hf
+
+    torch.manual_seed(0)
+    shape = dict(vocab_size=64, hidden_size=16, num_hidden_layers=1, num_attention_heads=2)
+    fine = [
+        hf.PhiForCausalLM(hf.PhiConfig(**shape, intermediate_size=16)),
+        hf.OlmoForCausalLM(hf.OlmoConfig(**shape, intermediate_size=16)),
+        hf.OPTForCausalLM(hf.OPTConfig(**shape, ffn_dim=16, word_embed_proj_dim=16, max_position_embeddings=64)),
+    ]
+    for model in fine:
+        assert unsupported(model.eval()) is None, type(model)
+    odd = build("llama", 9)
+    odd.config.model_type = "odd"
+    inner = odd.model.layers[0].self_attn.forward
+    odd.model.layers[0].self_attn.forward = lambda *a, **k: inner(*a, **{**k, "attention_mask": None})
+    assert unsupported(odd) == "gives other logits from static caches"
+    broken = build("llama", 9)
+    broken.config.model_type = "broken"
+    broken.model.layers[0].self_attn.forward = lambda *a, past_key_values, **k: past_key_values.no_such_thing
+    assert unsupported(broken) == "cannot use static caches (AttributeError)"

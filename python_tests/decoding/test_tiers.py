@@ -11,6 +11,7 @@ from transformers.generation.streamers import BaseStreamer
 
 from eft_ext.decoding import recorded
 from eft_ext.hf import EmulatedModel
+from eft_ext.hf.rows import Engines, _engine
 from eft_ext.hf.tiers import TIERS
 
 SAMPLED = dict(do_sample=True, temperature=1.2, top_k=0, top_p=0.95, seed=3)
@@ -102,10 +103,11 @@ def test_two_threads_with_the_same_models(llamas, ragged):
         assert all(torch.equal(result, expected[i]) for result in got[i])
 
 
-def test_memory_does_not_grow_over_many_steps(build):
-    """10,000 steps, of a model whose window bounds what it keeps."""
-    large = build("mistral", 0, 8, 32)
-    model = EmulatedModel(large, build("mistral", 1, 8, 32), build("mistral", 2, 8, 32))
+def test_memory_does_not_grow_over_many_steps():
+    """10,000 steps, of models whose window bounds what they keep."""
+    shape = dict(vocab_size=32, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1)
+    config = hf.MistralConfig(**shape, num_key_value_heads=1, sliding_window=6, pad_token_id=0)
+    model = EmulatedModel(*(hf.MistralForCausalLM(config).eval() for _ in range(3)))
     options = dict(eos_token_id=[999], do_sample=True, seed=1)
     model.generate([[5]], max_new_tokens=200, **options)
     gc.collect()
@@ -215,3 +217,25 @@ def test_recordings_serve_later_calls(build, ragged, monkeypatch):
     for _ in range(3):
         assert torch.equal(model.generate(ids, **options), expected)
     assert 1 in recorded._RECORDINGS[model.large].traces
+
+
+def test_engines_of_earlier_calls_serve_again(llamas, ragged, monkeypatch):
+    """As on CUDA, where their graphs are worth keeping: other rows, lengths and weights in the same storage."""
+    ids, mask = ragged
+    made = []
+    monkeypatch.setattr("eft_ext.hf.rows._engine", lambda *given: made.append(1) or _engine(*given))
+    engines = Engines()
+    calls = [
+        (4, dict(max_new_tokens=20, beta=0.5)),
+        (2, dict(max_new_tokens=12, beta=0.5)),
+        (4, dict(max_new_tokens=90, beta=0.5)),
+        (4, dict(max_new_tokens=20, beta=[0.1, 0.2, 0.3, 0.4])),
+        (4, dict(max_new_tokens=20, beta=[0.4, 0.3, 0.2, 0.1])),
+        (4, dict(max_new_tokens=9, beta=0.5)),
+    ]
+    for rows, options in calls:
+        options = {**options, **SAMPLED, "attention_mask": mask[:rows], "eos_token_id": ENDS, "pad_token_id": 0}
+        expected = llamas.generate(ids[:rows], tier=0, **options)
+        assert torch.equal(llamas.decode_as(ids[:rows], options, engines=engines), expected)
+    assert len(made) == 3, "one for four rows, one for two, one for weights by row"
+    engines.clear()

@@ -1,0 +1,201 @@
+"""Decoding three models as one: time per token beside the three forward passes alone and the loop people write today.
+
+    python benchmarks/bench_decode.py                                        # demo trio and a wide vocabulary, CPU
+    python benchmarks/bench_decode.py --device cuda --json decode-gpu.json   # random weights at real sizes
+
+(a) the three models' forward passes alone, one token each, transformers' cache and no sampling: the floor of the CPU.
+(b) all weights read once at the copy bandwidth measured in this run: the floor of a GPU.
+(c) a plain loop: three forward passes with transformers' cache, its processor chain, one multinomial (plain_loop.py).
+(d) `large.generate` alone in transformers, sampling: eager, and with --compile a static cache and torch.compile.
+Medians over rounds in which all of them take turns; the time of a step is the slope between two lengths, so prompts
+and set-up are not in it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from machine import describe
+from plain_loop import one_forward, plain_loop
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from torch import Tensor
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers.utils import logging
+
+from eft_ext.demo import model_path
+from eft_ext.hf import EmulatedModel
+
+OPTIONS = {"temperature": 0.7, "top_p": 0.9}
+# hidden, intermediate, layers, heads, key-value heads; vocabulary: Llama-style models of about the size in the name
+SIZES = {
+    "256w": (256, 768, 4, 4, 4, 128256),
+    "128w": (128, 384, 2, 4, 4, 128256),
+    "0.5B": (1024, 4096, 24, 16, 8, 32000),
+    "1B": (2048, 8192, 16, 32, 8, 128256),
+    "7B": (4096, 11008, 32, 32, 32, 32000),
+    "8B": (4096, 14336, 32, 32, 8, 128256),
+    "13B": (5120, 13824, 40, 40, 40, 32000),
+}
+TRIOS = {
+    "demo": ("demo", "demo"),
+    "wide": ("256w", "128w"),
+    "1B": ("1B", "0.5B"),
+    "8B": ("8B", "1B"),
+    "13B": ("13B", "7B"),
+}
+
+
+def random_model(size: str, vocab: int, dtype: torch.dtype, device: str) -> Any:
+    hidden, intermediate, layers, heads, kv_heads, _ = SIZES[size]
+    config = LlamaConfig(
+        vocab_size=vocab,
+        hidden_size=hidden,
+        intermediate_size=intermediate,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+        max_position_embeddings=4096,
+    )
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    with torch.device(device):
+        model = LlamaForCausalLM(config).eval()
+    torch.set_default_dtype(before)
+    return model
+
+
+def load(name: str, dtype: torch.dtype, device: str) -> list[Any]:
+    large, small = TRIOS[name]
+    if large == "demo":
+        logging.disable_progress_bar()
+        names = ("large-base", "small-tuned", "small-base")
+        return [AutoModelForCausalLM.from_pretrained(model_path(n), dtype=dtype).to(device).eval() for n in names]
+    vocab = SIZES[large][-1]
+    return [random_model(size, vocab, dtype, device) for size in (large, small, small)]
+
+
+def seconds(work: Callable[[], Any]) -> float:
+    synchronize()
+    start = time.perf_counter()
+    work()
+    synchronize()
+    return time.perf_counter() - start
+
+
+def synchronize() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def bandwidth(device: str) -> float:
+    """Bytes per second of a copy on the device, read and written."""
+    x = torch.empty(2**30, dtype=torch.uint8, device=device)
+    y = torch.empty_like(x)
+    y.copy_(x)
+    return 2 * x.nbytes / statistics.median(seconds(lambda: y.copy_(x)) for _ in range(10))
+
+
+def prompts(rows: int, length: int, vocab: int, device: str) -> tuple[Tensor, Tensor]:
+    """Ragged ones, padded on the left."""
+    ids = torch.randint(5, vocab, (rows, length), generator=torch.Generator().manual_seed(0))
+    mask = torch.ones_like(ids)
+    for row in range(rows):
+        mask[row, : row % (length // 2)] = 0
+    return ids.to(device), mask.to(device)
+
+
+def measure(name: str, models: list[Any], rows: int, args: argparse.Namespace) -> dict[str, Any]:
+    device, short, long = args.device, args.tokens // 8, args.tokens
+    vocab = min(model.config.vocab_size for model in models)
+    ids, mask = prompts(rows, args.prompt, vocab, device)
+    emulated = EmulatedModel(*models)
+    common = dict(attention_mask=mask, do_sample=True, top_k=0, eos_token_id=vocab + 999, pad_token_id=0, **OPTIONS)
+
+    def ours(tokens: int) -> Any:
+        return emulated.generate(ids, max_new_tokens=tokens, seed=1, **common)
+
+    def alone(tokens: int) -> Any:
+        return models[0].generate(ids, max_new_tokens=tokens, **{**common, **static})
+
+    static: dict[str, Any] = {"cache_implementation": "static"} if args.compile else {}
+    loops: dict[str, Callable[[int], Any]] = {
+        "ours": ours,
+        "plain": lambda tokens: plain_loop(models, ids, mask, tokens, OPTIONS, vocab + 999),
+        "large_alone": alone,
+    }
+    forwards = [one_forward(model, rows, args.prompt + args.tokens // 2) for model in models]
+    times: dict[str, list[float]] = {key: [] for key in (*loops, "forwards")}
+    for loop in loops.values():
+        loop(long)  # caches, recordings, graphs
+    for _ in range(args.rounds):
+        for key, loop in loops.items():
+            a, b = (seconds(lambda loop=loop, n=n: loop(n)) for n in (short, long))
+            times[key].append((b - a) / (long - short))
+        sums = [statistics.median(seconds(forward) for _ in range(15)) for forward in forwards]
+        times["forwards"].append(sum(sums))
+    found = {f"{key}_us": 1e6 * statistics.median(values) for key, values in times.items()}
+    size = sum(p.nbytes for model in models for p in model.parameters())
+    floor = {"bytes": size, "floor_us": 1e6 * size / args.bandwidth} if args.bandwidth else {"bytes": size}
+    plan = emulated.plan(ids, max_new_tokens=9)
+    return {"trio": name, "rows": rows, "dtype": str(models[0].dtype)[6:], "tier": plan.tier, **found, **floor}
+
+
+def show(results: list[dict[str, Any]], gpu: bool) -> Table:
+    heads = ["trio", "dtype", "B", "step", "tokens/s", "(a) forwards", "over (a)", "(c) plain loop", "faster than (c)"]
+    heads += ["(d) large alone", "of (d)"] + ["(b) floor", "of the floor"] * gpu
+    table = Table(
+        *heads, title="Decoding, microseconds a step", caption="over (a) below 0: less than the forwards alone"
+    )
+    for r in results:
+        ours = r["ours_us"]
+        cells = [r["trio"], r["dtype"], str(r["rows"]), f"{ours:,.0f}", f"{1e6 * r['rows'] / ours:,.0f}"]
+        cells += [f"{r['forwards_us']:,.0f}", f"{ours / r['forwards_us'] - 1:+.0%}"]
+        cells += [f"{r['plain_us']:,.0f}", f"{r['plain_us'] / ours:.2f}x"]
+        cells += [f"{r['large_alone_us']:,.0f}", f"{ours / r['large_alone_us']:.2f}x"]
+        cells += [f"{r['floor_us']:,.0f}", f"{r['floor_us'] / ours:.0%}"] if gpu else []
+        table.add_row(*cells)
+    return table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--trios", nargs="+", choices=list(TRIOS), help="demo wide; on cuda 1B 8B 13B")
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--dtype", help="float32 on the CPU for demo, bfloat16 else")
+    parser.add_argument("--prompt", type=int, default=16, help="tokens of a prompt")
+    parser.add_argument("--tokens", type=int, default=96, help="new tokens of the longer run")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, help="of torch, on the CPU")
+    parser.add_argument("--compile", action="store_true", help="(d) with a static cache and torch.compile")
+    parser.add_argument("--json", type=Path, help="write the results, with the machine, here")
+    args = parser.parse_args()
+    gpu = args.device == "cuda"
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    trios = args.trios or (["1B", "8B", "13B"] if gpu else ["demo", "wide"])
+    args.bandwidth = bandwidth(args.device) if gpu else 0.0
+    results: list[dict[str, Any]] = []
+    for name in trios:
+        dtype = getattr(torch, args.dtype or ("float32" if name == "demo" else "bfloat16"))
+        models = load(name, dtype, args.device)
+        for rows in track(args.batch, name, console=Console(stderr=True)):
+            results.append(measure(name, models, rows, args))
+        del models
+    Console(width=160).print(show(results, gpu))
+    if args.json:
+        about = {"machine": describe(), "bandwidth": args.bandwidth or None, "compiled": args.compile}
+        args.json.write_text(json.dumps({**about, "results": results}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""Tuned and base as one grouped forward pass (stacked weights under vmap) against one after the other, on the CPU.
+
+    python benchmarks/bench_pair.py --json benchmarks/results/pair-cpu.json
+
+Both read static caches; "recorded" is how the engine runs a model after its first steps. Medians of turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from bench_decode import load
+from machine import describe
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+from torch.func import functional_call, stack_module_state
+
+from eft_ext.decoding import Feeder
+from eft_ext.decoding.forward import Forward
+
+
+def inputs_of(model: Any, rows: int) -> tuple[Any, ...]:
+    feeder = Feeder(model, capacity=64)
+    feeder.prefill(torch.full((rows, 40), 5))
+    feeder.reserve(1)
+    feeder.expect(41)
+    return (torch.full((rows, 1), 7), feeder.lengths, *feeder._inputs())
+
+
+def grouped(pair: list[Any], inputs: list[tuple[Any, ...]], windows: list[int | None]) -> Callable[[], Tensor]:
+    """One pass of both models: every operator once, with a dimension for the model in front."""
+    weights, buffers = stack_module_state(pair)
+    weights = {name: x.detach() for name, x in weights.items()}
+    forward = Forward(pair[0], windows)
+    state = {f"model.{name}": x for name, x in {**weights, **buffers}.items()}
+    tokens, lengths, bases, columns, *_ = inputs[0]
+    stored = tuple(torch.stack(both) for both in zip(*(given[4:] for given in inputs), strict=True))
+
+    def one(state: dict[str, Tensor], *stored: Tensor) -> Tensor:
+        logits: Tensor = functional_call(forward, state, (tokens, lengths, bases, columns, *stored))
+        return logits
+
+    return lambda: torch.vmap(one)(state, *stored)
+
+
+def measure(name: str, rows: int, rounds: int) -> dict[str, Any]:
+    pair = load(name, torch.float32, "cpu")[1:]
+    for model in pair:
+        model.requires_grad_(False)
+    inputs = [inputs_of(model, rows) for model in pair]
+    windows: list[int | None] = [None] * pair[0].config.num_hidden_layers
+    forwards = [Forward(model, windows) for model in pair]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        traces = [
+            torch.jit.trace(f, given, check_trace=False, strict=False)
+            for f, given in zip(forwards, inputs, strict=True)
+        ]
+    together = grouped(pair, inputs, windows)
+    ways: dict[str, Callable[[], Any]] = {
+        "two, recorded": lambda: [trace(*given) for trace, given in zip(traces, inputs, strict=True)],
+        "two, eager": lambda: [f(*given) for f, given in zip(forwards, inputs, strict=True)],
+        "grouped, eager": together,
+    }
+    for mine, other in zip(together(), ways["two, eager"](), strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-3, atol=1e-3)
+    times: dict[str, list[float]] = {way: [] for way in ways}
+    for way in ways.values():
+        for _ in range(10):
+            way()
+    for _ in range(rounds):
+        for key, way in ways.items():
+            start = time.perf_counter()
+            way()
+            times[key].append(1e6 * (time.perf_counter() - start))
+    return {"trio": name, "rows": rows, **{key: statistics.median(values) for key, values in times.items()}}
+
+
+@torch.no_grad()
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trios", nargs="+", default=["demo", "wide"])
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--threads", type=int, help="of torch")
+    parser.add_argument("--json", type=Path, help="write the results, with the machine, here")
+    args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    results = [measure(name, rows, args.rounds) for name in args.trios for rows in args.batch]
+    ways = list(results[0])[2:]
+    table = Table("pair of", "B", *ways, title="Tuned and base, one token, microseconds")
+    for r in results:
+        table.add_row(r["trio"], str(r["rows"]), *(f"{r[way]:,.0f}" for way in ways))
+    Console().print(table)
+    if args.json:
+        args.json.write_text(json.dumps({"machine": describe(), "results": results}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""The loop that people write today: three forward passes with transformers' cache, its processors, one draw."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from chain import transformers_chain
+from torch import Tensor
+from transformers import DynamicCache
+
+
+@torch.no_grad()
+def plain_loop(models: list[Any], ids: Tensor, mask: Tensor, steps: int, options: dict[str, float], eos: int) -> Tensor:
+    """`steps` new tokens of left-padded prompts [rows, length], one forward pass of each model a token."""
+    chain = transformers_chain(options)
+    caches = [DynamicCache(config=model.config) for model in models]
+    ended = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
+    given = ids
+    for _ in range(steps):
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -given.shape[1] :]
+        logits = [
+            model(
+                input_ids=given, attention_mask=mask, position_ids=positions, past_key_values=cache, logits_to_keep=1
+            ).logits[:, -1]
+            for model, cache in zip(models, caches, strict=True)
+        ]
+        tokens = chain(*logits)
+        ids = torch.cat([ids, tokens[:, None]], dim=1)
+        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+        ended |= tokens == eos
+        if ended.all():
+            break
+        given = tokens[:, None]
+    return ids
+
+
+@torch.no_grad()
+def one_forward(model: Any, rows: int, context: int) -> Callable[[], Tensor]:
+    """A forward pass of one new token for each row after `context` others, as transformers does it."""
+    device = model.get_input_embeddings().weight.device
+    cache = DynamicCache(config=model.config)
+    prompt = torch.full((rows, context), 5, device=device)
+    with torch.no_grad():
+        model(input_ids=prompt, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    token, position = prompt[:, :1], torch.full((rows, 1), context, device=device)
+
+    def forward() -> Tensor:
+        for layer in cache.layers:  # what the last call appended is taken back
+            layer.keys, layer.values = layer.keys[:, :, :context], layer.values[:, :, :context]
+        with torch.no_grad():
+            logits: Tensor = model(
+                input_ids=token, position_ids=position, past_key_values=cache, use_cache=True, logits_to_keep=1
+            ).logits
+        return logits
+
+    return forward

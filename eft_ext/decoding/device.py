@@ -1,0 +1,85 @@
+"""Where a step runs: models one after another, or on streams of their own and captured as one graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from threading import Lock
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from eft_ext.ops import native
+
+_ONE_CAPTURE = Lock()  # in a process, as torch's graphs want it
+
+
+class Device(Protocol):
+    """What `Graphs` asks of a device; tests put a stand-in here."""
+
+    def parallel(self, works: Sequence[Callable[[], Tensor]]) -> list[Tensor]:
+        """The results of works that do not depend on each other."""
+
+    def warm(self, work: Callable[[], None]) -> None:
+        """Runs `work` where it will be captured, so that libraries make their buffers before."""
+
+    def capture(self, work: Callable[[], None]) -> Callable[[], None]:
+        """What replays `work`, which is not run now."""
+
+
+def one_after_another(works: Sequence[Callable[[], Tensor]]) -> list[Tensor]:
+    """`Device.parallel` without streams."""
+    return [work() for work in works]
+
+
+class CudaDevice:
+    """Streams for three models, and one pool of memory for all graphs.
+
+    Args:
+        device: of all models.
+        keep_graph: keep what `torch.cuda.CUDAGraph.raw_cuda_graph` returns, for a loop on the device.
+    """
+
+    def __init__(self, device: torch.device, *, keep_graph: bool = False) -> None:
+        self._device = device
+        self._main = torch.cuda.Stream(device)
+        self._side = [torch.cuda.Stream(device) for _ in range(2)]
+        self._pool = torch.cuda.graph_pool_handle()
+        self._keep_graph = keep_graph
+        self.graphs: list[Any] = []
+
+    def parallel(self, works: Sequence[Callable[[], Tensor]]) -> list[Tensor]:
+        """The first on the current stream, the others on streams that fork from it and join it again."""
+        main = torch.cuda.current_stream(self._device)
+        fork = torch.cuda.Event()
+        fork.record(main)
+        others = []
+        for work, stream in zip(works[1:], self._side, strict=False):
+            stream.wait_event(fork)
+            with torch.cuda.stream(stream):
+                others.append(work())
+        first = works[0]()
+        for stream in self._side[: len(others)]:
+            main.wait_stream(stream)
+        return [first, *others]
+
+    def warm(self, work: Callable[[], None]) -> None:
+        current = torch.cuda.current_stream(self._device)
+        self._main.wait_stream(current)
+        with torch.cuda.stream(self._main):
+            work()
+        current.wait_stream(self._main)
+
+    def capture(self, work: Callable[[], None]) -> Callable[[], None]:
+        # Thread-local: another thread may use the device meanwhile, as readers of streamers do.
+        graph = torch.cuda.CUDAGraph(keep_graph=True) if self._keep_graph else torch.cuda.CUDAGraph()
+        capture = torch.cuda.graph(graph, pool=self._pool, stream=self._main, capture_error_mode="thread_local")
+        with _ONE_CAPTURE, capture:
+            work()
+        self.graphs.append(graph)
+        replay: Callable[[], None] = graph.replay
+        return replay
+
+    def loop(self, engine: Any) -> Any:
+        """A WHILE node around the step that was captured last (`keep_graph`). Raises where the driver has none."""
+        return native.WhileLoop(engine.state.prepared_tail, engine.state.rows, self.graphs[-1].raw_cuda_graph())

@@ -1,0 +1,172 @@
+"""Capture, tested with a stand-in that replays recorded operators: the tokens are those of the plain step."""
+
+import pytest
+import torch
+from tape import WATCHED, LoopingTapeDevice, TapeDevice
+
+from eft_ext.decoding import Feeder, recorded
+from eft_ext.decoding.engine import Engine, Job
+from eft_ext.decoding.graphs import Graphs, bucket
+from eft_ext.decoding.while_loop import loops_on
+from eft_ext.hf.draw import MixtureDraw
+from eft_ext.hf.mixture import Mixture
+
+SAMPLED = {"temperature": 1.2, "top_p": 0.95}
+
+
+@pytest.fixture(autouse=True)
+def _plain_models(monkeypatch):
+    """What is captured on a GPU is the model itself, not a recording of it."""
+    monkeypatch.setattr(recorded, "unfit", lambda model: "is captured")
+
+
+@pytest.fixture
+def trio(model_of, family):
+    return [model_of(family, 0, 32, 272), model_of(family, 1, 16), model_of(family, 2, 16)]
+
+
+@pytest.fixture
+def llamas(model_of):
+    return [model_of("llama", 0, 32, 272), model_of("llama", 1, 16), model_of("llama", 2, 16)]
+
+
+def decode(trio, batch, budgets, device=None, ends=(), capacity=0, ahead=0, options=SAMPLED, beta=1.0, **other):
+    ids, mask = batch
+    rows = len(budgets)
+    jobs = [Job(i, 5 + i, budget) for i, budget in enumerate(budgets)]
+    draw = MixtureDraw(Mixture(beta=beta), options, rows, torch.device("cpu"))
+    how = {} if device is None else dict(bucket=bucket, parallel=device.parallel, stepper=lambda e: Graphs(e, device))
+    how |= other
+    engine = Engine([Feeder(model, capacity=capacity) for model in trio], draw, list(ends), ahead=ahead, **how)
+    engine.start(jobs, [(ids[:rows], mask[:rows])] * 3)
+    state = engine.state
+    WATCHED[:] = [*state._all.values(), state.ring, state.tick, *(feeder.stored_lengths for feeder in engine.feeders)]
+    tokens = [[] for _ in jobs]
+    for news in engine.run():
+        WATCHED[-3:] = [feeder.stored_lengths for feeder in engine.feeders]
+        for job, token, _ in news:
+            tokens[job].append(token)
+    return tokens, engine
+
+
+@pytest.mark.filterwarnings("ignore:the step is not captured")
+def test_replays_draw_the_tokens_of_the_plain_step(family, trio, ragged):
+    budgets, device = [20, 9, 20, 14], TapeDevice()
+    expected, _ = decode(trio, ragged, budgets)
+    got, engine = decode(trio, ragged, budgets, device)
+    assert got == expected
+    if family == "falcon":  # its multi-query form indexes with a list, which is copied from the host
+        assert "data of the host" in engine._step.reason
+        return
+    assert engine._step.reason is None
+    assert device.captures == 2, "a batch of four, and of two"
+    assert device.warm_ups == 4
+    assert device.replays == 19 - 4
+    assert device.forks == 4 + 2, "the models of a step may run at once"
+
+
+@pytest.mark.parametrize("ahead", [1, 5])
+def test_running_ahead_of_the_host(llamas, ragged, ahead):
+    budgets = [30, 11, 25, 3]
+    free, _ = decode(llamas, ragged, budgets)
+    ends = [free[0][7], free[2][12]]
+    expected, _ = decode(llamas, ragged, budgets, ends=ends)
+    betas = torch.tensor([0.2, 0.8, 1.0, 1.4])
+    assert decode(llamas, ragged, budgets, TapeDevice(), ends=ends, ahead=ahead)[0] == expected
+    expected, _ = decode(llamas, ragged, budgets, ends=ends, beta=betas)
+    assert decode(llamas, ragged, budgets, TapeDevice(), ends=ends, ahead=ahead, beta=betas)[0] == expected
+
+
+def test_a_graph_for_each_bound_and_new_ones_when_storage_grows(llamas, ragged):
+    budgets = [140, 140, 140, 140]
+    expected, _ = decode(llamas, ragged, budgets)
+    device = TapeDevice()
+    assert decode(llamas, ragged, budgets, device, capacity=200)[0] == expected
+    assert device.captures == 3, "up to 64, 128 and 192 slots"
+    device = TapeDevice()
+    got, engine = decode(llamas, ragged, budgets, device)
+    assert got == expected
+    assert device.captures == 3, "storage grew at 64 and at 128"
+    assert len(engine._step._replays) == 1, "what was captured before is gone"
+
+
+def test_what_cannot_be_captured_runs_as_it_is(build, llamas, ragged):
+    """A model that reads a value on the host."""
+    odd = build("llama", 1, 16)
+    inner = odd.model.layers[0].mlp.forward
+    odd.model.layers[0].mlp.forward = lambda x: inner(x) if x.sum().item() != 0 else x
+    trio = [llamas[0], odd, llamas[2]]
+    expected, _ = decode(trio, ragged, [9] * 4)
+    with pytest.warns(UserWarning, match=r"^the step is not captured, so it runs slower: RuntimeError: item"):
+        got, engine = decode(trio, ragged, [9] * 4, TapeDevice())
+    assert got == expected
+    assert "reads a value on the host" in engine._step.reason
+
+
+def test_the_stand_in_catches_what_a_graph_would_freeze():
+    device, x = TapeDevice(), torch.ones(3)
+    count = [0]
+
+    def step():
+        count[0] += 1
+        x.add_(count[0])
+
+    WATCHED[:] = [x]
+    replay = device.capture(step)
+    assert x.tolist() == [1.0] * 3, "a capture computes nothing"
+    replay()
+    replay()
+    assert x.tolist() == [3.0] * 3, "the host's number is frozen"
+    for bad in (lambda: torch.tensor([1.0]), lambda: x.sum().item(), lambda: x[x > 0], lambda: float(x[0])):
+        with pytest.raises(RuntimeError, match=r"host"):
+            device.capture(bad)
+
+
+def test_buckets_of_rows():
+    assert [bucket(n) for n in (1, 2, 3, 4, 5, 8, 9, 16, 17)] == [1, 2, 4, 4, 8, 8, 16, 16, 24]
+
+
+def looping(device):
+    return dict(stepper=loops_on(device), ring=40)
+
+
+def test_a_loop_on_the_device(llamas, ragged):
+    """Many steps a launch; it ends by itself when no row is alive, and for a new bound or batch."""
+    budgets = [140, 60, 100, 20]
+    free, _ = decode(llamas, ragged, budgets)
+    ends = [free[0][75], free[2][30]]
+    expected, _ = decode(llamas, ragged, budgets, ends=ends)
+    device = LoopingTapeDevice()
+    assert decode(llamas, ragged, budgets, device, ends=ends, capacity=200, **looping(device))[0] == expected
+    launches = [n for loop in device.loops for n in loop.launches]
+    assert max(launches) > 20
+    assert device.replays > 2 * len(launches)
+
+
+def test_without_loops_the_host_launches_each_step(llamas, ragged):
+    budgets, device = [12, 30, 7, 20], LoopingTapeDevice(fails=True)
+    expected, _ = decode(llamas, ragged, budgets)
+    with pytest.warns(UserWarning, match=r"^no loop on the device, the host launches each step: NotImpl") as said:
+        got, engine = decode(llamas, ragged, budgets, device, **looping(device))
+    assert len(said) == 1
+    assert got == expected
+    assert device.replays > 10
+    assert "CUDA 12.2" in engine._step.loop_reason
+
+
+def test_loops_go_when_storage_grows(llamas, ragged):
+    budgets, device = [140] * 4, LoopingTapeDevice()
+    expected, _ = decode(llamas, ragged, budgets)
+    assert decode(llamas, ragged, budgets, device, **looping(device))[0] == expected
+    assert [loop.closed for loop in device.loops] == [True, True, False]
+
+
+def test_loops_need_a_cuda_build_and_driver():
+    """The binding is there either way, and says what is missing."""
+    from eft_ext.ops import native
+
+    if native.while_supported():
+        pytest.skip("there are WHILE nodes here")
+    tail = native.tail(torch.device("cpu"), [0] * 8, (1, 1), 0, [])
+    with pytest.raises((NotImplementedError, RuntimeError), match=r"cuda|loop"):
+        native.WhileLoop(tail, 1, 0)

@@ -1,0 +1,45 @@
+"""What each of two processes runs for test_distributed.py: the large model sharded, tokens written to a file.
+
+torchrun --nproc-per-node 2 two_ranks.py FOLDER
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from transformers import AutoModelForCausalLM
+
+from eft_ext.hf import EmulatedModel
+from eft_ext.ops import prepared, step
+
+
+def main(folder: Path) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo")
+    rank = dist.get_rank()
+    large = AutoModelForCausalLM.from_pretrained(folder / "large", tp_plan="auto")
+    tuned, base = (AutoModelForCausalLM.from_pretrained(folder / name) for name in ("tuned", "base"))
+    model = EmulatedModel(large.eval(), tuned.eval(), base.eval())
+    steps = []
+    for module in (prepared, step):
+        original = module.fused_step
+        module.fused_step = lambda *a, original=original, **k: steps.append(1) or original(*a, **k)
+    ids = torch.tensor([[0, 5, 6], [7, 8, 9]])
+    options = dict(attention_mask=(ids > 0).long(), max_new_tokens=12, do_sample=True, top_k=0, seed=1)
+    found = {
+        "tokens": model.generate(ids, **options).tolist(),
+        "plan": str(model.plan(ids)),
+        "drew": bool(steps),
+        "eager": model.generate(ids, tier=0, **options).tolist(),
+        "processed": model.generate(ids, repetition_penalty=1.3, **options).tolist(),
+        # Data parallelism: whole models, other prompts and lengths on each rank.
+        "own": EmulatedModel(tuned, base, base).generate([[5 + rank]], max_new_tokens=3 + rank).tolist(),
+    }
+    (folder / f"{rank}.json").write_text(json.dumps(found))
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
