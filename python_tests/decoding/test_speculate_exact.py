@@ -75,10 +75,9 @@ def test_the_loop_gives_what_the_rounds_give():
     for method in ("eft", "conservative"):
         weights, options, drafting, k, _ = METHODS[method]
         models, sampler = tables(3, VOCAB, seed=1), Sampler(weights, options, draft=1, draft_options=drafting)
-        mine, rate = outputs(models, sampler, k, 3000, 5)
-        theirs, same_rate = many_outputs(models, sampler, k, 3000, 5)
+        mine, _ = outputs(models, sampler, k, 3000, 5)
+        theirs, _ = many_outputs(models, sampler, k, 3000, 5)
         assert torch.equal(mine, theirs)
-        assert rate == same_rate
 
 
 @pytest.mark.parametrize("method", METHODS)
