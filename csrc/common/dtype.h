@@ -46,6 +46,7 @@ struct Lowest<float> {
 
 // The bits of a value's magnitude: they order finite magnitudes, then infinity, then NaN.
 EFT_HD uint16_t magnitude(Bf16 x) { return x.bits & 0x7fffu; }
+EFT_HD uint16_t magnitude(Fp16 x) { return x.bits & 0x7fffu; }
 EFT_HD uint32_t magnitude(float x) { return bit_cast<uint32_t>(x) & 0x7fffffffu; }
 
 // The largest magnitude bits that mean |x| <= limit and neither +-infinity, NaN nor the lowest
@@ -53,6 +54,9 @@ EFT_HD uint32_t magnitude(float x) { return bit_cast<uint32_t>(x) & 0x7fffffffu;
 EFT_HD uint16_t magnitude_limit(Bf16, float limit) {
   const uint32_t bits = bit_cast<uint32_t>(limit) >> 16;
   return uint16_t(bits < 0x7f7eu ? bits : 0x7f7eu);
+}
+EFT_HD uint16_t magnitude_limit(Fp16, float limit) {
+  return limit >= 65504.0f ? 0x7bfeu : 0;  // with weights beyond 2^100 every tile is tested
 }
 EFT_HD uint32_t magnitude_limit(float, float limit) {
   const uint32_t bits = bit_cast<uint32_t>(limit);

@@ -1,13 +1,8 @@
-// Where a filter's limit lies among thousands of tokens, without ranking them: a sample says about
-// where, cuts around that place are counted or weighed exactly in one pass, and only the tokens
-// between two cuts are gathered.
+// About where a measure of a row (its tokens counted, or weighed) reaches a goal, from a sample.
 #ifndef EFT_CPU_BRACKET_H_
 #define EFT_CPU_BRACKET_H_
 
 #include <math.h>
-#ifdef __AVX512F__
-#include <immintrin.h>
-#endif
 
 #include "cpu/select.h"
 
@@ -15,98 +10,100 @@ namespace eft {
 namespace {
 
 constexpr int kSampled = 1024;
-constexpr int64_t kMostBetween = 1 << 14;
+// A list is worth its while up to so many tokens, and group by group in so many groups.
+constexpr int64_t kMostListed = 1 << 14;
+constexpr int64_t kFewGroups = 512;
 
-inline bool is_wide(const Row& row) { return row.n >= 4 * kMostBetween; }
+inline bool is_wide(const Row& row) { return row.n >= 8 * kSampled; }
 
-constexpr int64_t kManyGroups = 512;
-
-inline int64_t num_groups_from(const Row& row, float at_least) {
-  int32_t count = 0;
-  const int32_t groups = int32_t(padded(row.n) / kLanes);
-#pragma omp simd reduction(+ : count)
-  for (int32_t g = 0; g < groups; ++g) count += row.group_max[g] >= at_least;
-  return count;
-}
-
-// Tokens with low < t <= high, of which the limit is known to be one.
-struct Bracket {
-  float low = -INFINITY;
-  float high = INFINITY;
+// What is known of the tokens that a cut parts.
+struct Estimate {
+  float low,
+      high;           // the goal is reached between them, with three standard errors to spare
+  int64_t num_above;  // tokens above `low`, about
 };
 
-// The t at which the bracket's sampled share (of its mass, or of its tokens) reaches p - 3.5, p -
-// 1, p + 1 and p + 3.5 standard errors. False where the sample is too small.
-template <bool kByMass>
-inline bool sample_cuts(const Row& row, const Bracket& within, double p, Candidate* sample,
-                        float* cuts) {
-  const int64_t stride = row.n / kSampled;
-  int count = 0;
-  double total = 0, squares = 0;
-  for (int64_t i = 0; i < kSampled; ++i) {
-    // Scattered within its stride, so that rows with a period are sampled as well as others.
-    const int64_t id = i * stride + int64_t(uint32_t(i) * 2654435761u >> 8) % stride;
-    const float t = row.t[id];
-    if (!(t > within.low && t <= within.high)) continue;
-    const uint64_t weight = kByMass ? token_mass(t, row.reference) : 1;
-    if (weight == 0) continue;
-    sample[count++] = {rank_key(t, uint32_t(id)), weight};
-    total += double(weight);
-    squares += double(weight) * double(weight);
-  }
-  if (count < 16) return false;
-  std::sort(sample, sample + count, ByRank());
-  const double error = ::sqrt(p * (1.0 - p) * squares) / total;  // of a weighted sample
-  const double place[kCuts] = {p - 3.5 * error, p - error, p + error, p + 3.5 * error};
-  double above = 0;
-  int cut = 0;
-  for (int i = 0; i < count && cut < kCuts; ++i) {
-    above += double(sample[i].mass);
-    while (cut < kCuts && above >= place[cut] * total) cuts[cut++] = key_t(sample[i].key);
-  }
-  while (cut < kCuts) cuts[cut++] = key_t(sample[count - 1].key);
-  return true;
-}
-
-// The ids of a chunk's tokens with low < t <= high, appended at `out`; how many. One token in
-// thirty is such a one, too many to skip the rest and too few to branch on each.
-inline int append_between(const float* t, float low, float high, uint32_t first, uint32_t* out) {
-  int count = 0;
-#ifdef __AVX512F__
-  __m512i ids =
-      _mm512_add_epi32(_mm512_set1_epi32(int(first)),
-                       _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
-  for (int i = 0; i < kChunk; i += 16, ids = _mm512_add_epi32(ids, _mm512_set1_epi32(16))) {
-    const __m512 x = _mm512_loadu_ps(t + i);
-    const __mmask16 above = _mm512_cmp_ps_mask(x, _mm512_set1_ps(low), _CMP_GT_OQ);
-    const __mmask16 in = _mm512_mask_cmp_ps_mask(above, x, _mm512_set1_ps(high), _CMP_LE_OQ);
-    _mm512_storeu_si512(out + count, _mm512_maskz_compress_epi32(in, ids));
-    count += __builtin_popcount(in);
-  }
-#else
-  for (int i = 0; i < kChunk; ++i) {
-    out[count] = first + uint32_t(i);
-    count += int(t[i] > low) & int(t[i] <= high);
-  }
-#endif
-  return count;
-}
-
-// The tokens with low < t <= high; -1 if there are more than `limit`.
-inline int64_t gather_between(const Row& row, float low, float high, int64_t limit,
-                              Candidate* out) {
-  uint32_t ids[kChunk + 16];  // a vector is stored whole
-  int64_t count = 0;
-  for (int64_t first = 0; first < padded(row.n); first += kChunk) {
-    const int found = append_between(row.t + first, low, high, uint32_t(first), ids);
-    if (count + found > limit) return -1;
-    for (int i = 0; i < found; ++i) {
-      const float t = row.t[ids[i]];
-      out[count++] = {rank_key(t, ids[i]), token_mass(t, row.reference)};
+class Sample {
+ public:
+  // Weighed by their share of the mass at the row's reference, or all alike.
+  Sample(const Row& row, bool by_mass) : by_mass_(by_mass), scale_(float(row.n) / kSampled) {
+    const int64_t stride = row.n / kSampled;
+    for (int i = 0; i < kSampled; ++i) {
+      // Scattered within its stride, so that rows with a period are sampled as well as others.
+      const uint32_t hash = uint32_t(i) * 2654435761u;
+      const float t = row.t[i * stride + int64_t(uint64_t(hash) * uint64_t(stride) >> 32)];
+      t_[i] = t > -0x1.fffffep127f ? t : -0x1.fffffep127f;
+    }
+#pragma omp simd
+    for (int i = 0; i < kSampled; ++i) {
+      const float d = t_[i] - row.reference;
+      weight_[i] = by_mass ? share(d > -100.0f ? d : -100.0f) : 1.0f;
     }
   }
-  return count;
-}
+
+  // Where `goal` of `total` lies above. Estimated from what lies below: no weight there is larger
+  // than the limit's own, while a sample may miss the one token that has most of the mass.
+  Estimate place(float goal, float total) const {
+    const float below = total - goal;
+    const float error = 3.0f * error_at(ends(below).high);
+    const float low = ends(below - error).low;
+    return {low, ends(below + error).high, int64_t(float(count_over(low)) * scale_)};
+  }
+
+ private:
+  static float share(float d) {
+    const float n = floorf(d);
+    return exp2_fraction(d - n) * bit_cast<float>((127 + int32_t(n)) << 23);
+  }
+
+  float below(float cut) const {
+    float sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int i = 0; i < kSampled; ++i) {
+      const uint32_t mask = 0u - uint32_t(t_[i] <= cut);
+      sum += bit_cast<float>(bit_cast<uint32_t>(weight_[i]) & mask);
+    }
+    return sum * scale_;
+  }
+
+  // The neighbouring cuts between which the measure below them passes the goal.
+  struct Ends {
+    float low, high;
+  };
+  Ends ends(float goal) const {
+    int64_t low = order_of(-INFINITY), high = order_of(INFINITY);
+    while (high - low > 1) {
+      const int64_t middle = (low + high) >> 1;
+      (below(from_order(int32_t(middle))) > goal ? high : low) = middle;
+    }
+    return {from_order(int32_t(low)), from_order(int32_t(high))};
+  }
+
+  // Standard error of what is below the cut, or above where that is known better: tokens are
+  // counted.
+  float error_at(float cut) const {
+    float above = 0, below = 0;
+#pragma omp simd reduction(+ : above, below)
+    for (int i = 0; i < kSampled; ++i) {
+      const uint32_t mask = 0u - uint32_t(t_[i] > cut);
+      const uint32_t square = bit_cast<uint32_t>(weight_[i] * weight_[i]);
+      above += bit_cast<float>(square & mask);
+      below += bit_cast<float>(square & ~mask);
+    }
+    return sqrtf(by_mass_ || below < above ? below : above) * scale_;
+  }
+
+  int count_over(float cut) const {
+    int count = 0;
+#pragma omp simd reduction(+ : count)
+    for (int i = 0; i < kSampled; ++i) count += t_[i] > cut;
+    return count;
+  }
+
+  bool by_mass_;
+  float scale_;
+  float t_[kSampled], weight_[kSampled];
+};
 
 }  // namespace
 }  // namespace eft

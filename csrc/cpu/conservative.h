@@ -24,11 +24,7 @@ struct ConservativeMixture {
   Limit nucleus;
   float delta;
 
-  void prefetch_tile(int64_t first, int n) const {
-    for (int k = 0; k < 3; ++k) prefetch(step.logits[k], row, first, n);
-  }
-
-  bool operator()(int64_t first, int n, float c, float* t) const {
+  TileKind operator()(int64_t first, int n, float c, float* t, float*) const {
     float* const x[3] = {staging, staging + kTile, staging + 2 * kTile};
     for (int k = 0; k < 3; ++k) stage(step.logits[k], row, first, n, x[k]);
     const Extras extras = stage_extras(step, row, first, n, staging);
@@ -76,8 +72,8 @@ inline bool prepare(ConservativeMixture& mixture, Row& work, Scratch& scratch) {
     normaliser[k] = log_normaliser(work);
   }
   mixture.delta = float(double(mixture.options.weights[0]) * (normaliser[2] - normaliser[0]));
-  Survivors s{Limit{}, scratch.candidates()};
-  keep_top_p(work, mixture.options.conservative_top_p, scratch.sums(), s);
+  Survivors s{Limit{}, scratch.picked()};
+  keep_top_p(work, mixture.options.conservative_top_p, scratch.above(), s);
   mixture.defining_t = work.t;
   mixture.nucleus = s.limit;
   return true;

@@ -50,19 +50,22 @@ inline Normaliser normalise(const Row& z) {
 
 inline void write_top(const Row& z, const Normaliser& norm, int num_top, Scratch& scratch,
                       int64_t* ids, float* logprobs) {
-  Survivors s{Limit{}, scratch.candidates()};
-  keep_top_k(z, num_top, scratch.values(), s);
-  if (!s.listed()) s.count = gather(z, -0x1.fffffep127f, s.tokens);
-  const int count = int(std::min<int64_t>(num_top, s.count));
-  std::partial_sort(s.tokens, s.tokens + count, s.tokens + s.count, ByRank());
+  Survivors s{Limit{}, scratch.picked()};
+  keep_top_k(z, num_top, scratch.maxima(), s);
+  if (!s.listed) pick_between(z, -INFINITY, INFINITY, s.tokens);
+  const int count = int(std::min<int64_t>(num_top, s.tokens.count));
+  uint32_t* id = s.tokens.id;
+  std::partial_sort(id, id + count, id + s.tokens.count, [&](uint32_t a, uint32_t b) {
+    return z.t[a] > z.t[b] || (z.t[a] == z.t[b] && a < b);
+  });
   for (int i = 0; i < num_top; ++i) {
-    ids[i] = i < count ? int64_t(key_id(s.tokens[i].key)) : -1;
-    logprobs[i] = i < count ? norm.logprob(key_t(s.tokens[i].key)) : -INFINITY;
+    ids[i] = i < count ? int64_t(id[i]) : -1;
+    logprobs[i] = i < count ? norm.logprob(z.t[id[i]]) : -INFINITY;
   }
 }
 
 inline int64_t count_kept(const Row& row, const Survivors& s) {
-  if (s.listed()) return s.count;
+  if (s.listed) return s.tokens.count;
   int64_t count = 0;
   for (int64_t i = 0; i < row.n; ++i) count += keeps(s.limit, row.t[i], uint32_t(i));
   return count;
@@ -97,7 +100,7 @@ void temperature_one_details(const eft_step& step, int64_t row, const Mixer& mix
     write_top(work, norm, d.num_top, scratch, d.top_ids + at, d.top_logprobs + at);
   }
   for (int k = 0; d.model_logprobs && k < step.num_models; ++k) {
-    fill_row(OneModel{step.logits[k], row, true}, 1.0f, false, work);
+    fill_row(OneModelFinite{step.logits[k], row}, 1.0f, false, work);
     d.model_logprobs[row * step.num_models + k] = normalise(work).logprob(work.t[token]);
   }
 }

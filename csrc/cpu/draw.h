@@ -11,12 +11,9 @@ namespace {
 // Rewrites row.tile_mass with the survivors' masses, formed as W_T are.
 inline void survivor_masses(const Survivors& s, Row& row) {
   if (s.masses_known) return;
-  if (s.listed()) {
+  if (s.listed) {
     std::fill(row.tile_mass, row.tile_mass + num_tiles(row), uint64_t(0));
-    for (int64_t i = 0; i < s.count; ++i) {
-      const int64_t tile = key_id(s.tokens[i].key) / kTile;
-      row.tile_mass[tile] += token_mass(key_t(s.tokens[i].key), row.tile_reference[tile]);
-    }
+    add_by_tile(s.tokens, row);
     return;
   }
   for (int64_t tile = 0; tile < num_tiles(row); ++tile) {
@@ -44,7 +41,7 @@ inline int64_t draw(const Row& row, const Limit& limit, uint64_t mass, uint64_t 
   int64_t i = tile * kTile;
   for (;; i += kStride) {
     const int n = int(std::min<int64_t>(kStride, end - i));
-    const uint64_t stride = kept_mass(row.t + i, i, n, a, limit);
+    const uint64_t stride = mass_within(row.t + i, n, a, limit.t, limit.ids_within(i, n));
     if (rest < stride) break;
     rest -= stride;
   }

@@ -6,7 +6,7 @@
 #include <algorithm>
 
 #include "common/row_options.h"
-#include "cpu/scratch.h"
+#include "cpu/row.h"
 #include "cpu/stage.h"
 
 namespace eft {
@@ -58,40 +58,65 @@ inline bool mix_tested(const TileInputs<T>& in, int n, float c, float* t) {
   return bad == 0;
 }
 
-// The same for a tile so ordinary that nothing has to be tested: half of the instructions.
+// A whole tile so ordinary that no token can be excluded and no z or t can overflow: half of the
+// work, and the maxima on the way. False, and t undefined, where the tile is not of that kind.
 template <int K, class T>
-inline void mix_ordinary(const TileInputs<T>& in, int n, float c, float* t) {
+inline bool mix_clean(const TileInputs<T>& in, float c, float* t, float* group_max, float* top) {
+#ifdef EFT_LANES
+  const T* x[K];
+  Lanes w[K];
+  Loader<T> logits[K];
+  for (int k = 0; k < K; ++k) x[k] = in.x[k], w[k] = splat(in.weights[k]);
+  const Lanes scale = splat(c);
+  Lanes highest = splat(-INFINITY);
+  for (int chunk = 0; chunk < kTile; chunk += kChunk) {
+    Lanes most = splat(-INFINITY);
+    for (int i = chunk; i < chunk + kChunk; i += 16) {
+      Lanes z = mul(w[0], logits[0](x[0] + i));
+      for (int k = 1; k < K; ++k) z = multiply_add(w[k], logits[k](x[k] + i), z);
+      z = mul(z, scale);
+      most = larger(most, z);
+      store(t + i, z);
+    }
+    store(group_max + chunk / kLanes, most);
+    highest = larger(highest, most);
+  }
+  *top = largest(highest);
+  for (int k = 0; k < K; ++k) {
+    if (!logits[k].within(in.ordinary)) return false;
+  }
+  return true;
+#else
   const T* x[K];
   float w[K];
-  for (int k = 0; k < K; ++k) x[k] = in.x[k], w[k] = in.weights[k];
+  decltype(magnitude(T{})) most = 0;
+  for (int k = 0; k < K; ++k) {
+    x[k] = in.x[k], w[k] = in.weights[k];
+    const T* logits = x[k];
+#pragma omp simd reduction(max : most)
+    for (int i = 0; i < kTile; ++i) {
+      const auto m = magnitude(logits[i]);
+      most = m > most ? m : most;
+    }
+  }
+  if (most > in.ordinary) return false;
 #pragma omp simd
-  for (int i = 0; i < n; ++i) {
+  for (int i = 0; i < kTile; ++i) {
     float z = w[0] * to_float(x[0][i]);
     for (int k = 1; k < K; ++k) z = fmaf(w[k], to_float(x[k][i]), z);
     t[i] = z * c;
   }
-}
-
-// Whether no token of the tile can be excluded and no z or t can overflow.
-template <int K, class T>
-inline bool is_ordinary(const TileInputs<T>& in, int n) {
-  decltype(magnitude(T{})) largest = 0;
-  for (int k = 0; k < K; ++k) {
-    const T* x = in.x[k];
-#pragma omp simd reduction(max : largest)
-    for (int i = 0; i < n; ++i) {
-      const auto m = magnitude(x[i]);
-      largest = m > largest ? m : largest;
-    }
-  }
-  return largest <= in.ordinary;
+  *top = tile_maxima(t, kTile, group_max);
+  return true;
+#endif
 }
 
 template <int K, class T, bool kExtras>
-bool mix_tile(const TileInputs<T>& in, int n, float c, float* t) {
-  if (kExtras || !is_ordinary<K>(in, n)) return mix_tested<K, T, kExtras>(in, n, c, t);
-  mix_ordinary<K>(in, n, c, t);
-  return true;
+TileKind mix_tile(const TileInputs<T>& in, int n, float c, float* t, float* group_max) {
+  TileKind kind{};
+  kind.clean = !kExtras && n == kTile && mix_clean<K>(in, c, t, group_max, &kind.top);
+  kind.finite = kind.clean || mix_tested<K, T, kExtras>(in, n, c, t);
+  return kind;
 }
 
 // Logits up to this magnitude cannot overflow z or t: half of the largest fp32 over sum |w|, over
@@ -103,12 +128,13 @@ inline float ordinary_limit(const float* weights, int num_models, float c) {
 }
 
 template <class T, bool kExtras>
-bool mix_models(const TileInputs<T>& in, int num_models, int n, float c, float* t) {
+TileKind mix_models(const TileInputs<T>& in, int num_models, int n, float c, float* t,
+                    float* group_max) {
   switch (num_models) {
-    case 1: return mix_tile<1, T, kExtras>(in, n, c, t);
-    case 2: return mix_tile<2, T, kExtras>(in, n, c, t);
-    case 3: return mix_tile<3, T, kExtras>(in, n, c, t);
-    default: return mix_tile<4, T, kExtras>(in, n, c, t);
+    case 1: return mix_tile<1, T, kExtras>(in, n, c, t, group_max);
+    case 2: return mix_tile<2, T, kExtras>(in, n, c, t, group_max);
+    case 3: return mix_tile<3, T, kExtras>(in, n, c, t, group_max);
+    default: return mix_tile<4, T, kExtras>(in, n, c, t, group_max);
   }
 }
 
@@ -126,8 +152,32 @@ struct Mixture {
   int64_t row;
   float* staging;  // [6][1024]
 
+  TileKind operator()(int64_t first, int n, float c, float* t, float* group_max) const {
+    if (one_dtype(step)) {
+      switch (step.logits[0].dtype) {
+        case EFT_BF16: return mix_direct<Bf16>(first, n, c, t, group_max);
+        case EFT_FP16: return mix_direct<Fp16>(first, n, c, t, group_max);
+        default: return mix_direct<float>(first, n, c, t, group_max);
+      }
+    }
+    TileInputs<float> in;
+    for (int k = 0; k < step.num_models; ++k) {
+      stage(step.logits[k], row, first, n, staging + k * kTile);
+      in.x[k] = staging + k * kTile;
+    }
+    return mix(in, first, n, c, t, group_max);
+  }
+
+ private:
   template <class T>
-  bool mix(TileInputs<T>& in, int64_t first, int n, float c, float* t) const {
+  TileKind mix_direct(int64_t first, int n, float c, float* t, float* group_max) const {
+    TileInputs<T> in;
+    for (int k = 0; k < step.num_models; ++k) in.x[k] = logits_at<T>(step.logits[k], row, first);
+    return mix(in, first, n, c, t, group_max);
+  }
+
+  template <class T>
+  TileKind mix(TileInputs<T>& in, int64_t first, int n, float c, float* t, float* group_max) const {
     for (int k = 0; k < step.num_models; ++k) {
       in.weights[k] = options.weights[k];
       in.lowest[k] = lowest_of(step.logits[k].dtype);
@@ -140,65 +190,59 @@ struct Mixture {
     }
     in.ordinary = magnitude_limit(T{}, limit);
     if (!has_extras(step)) {
-      return mix_models<T, false>(in, step.num_models, n, c, t);
+      return mix_models<T, false>(in, step.num_models, n, c, t, group_max);
     }
     const Extras extras = stage_extras(step, row, first, n, staging);
     in.bias = extras.bias;
     in.forbidden = extras.forbidden;
-    return mix_models<T, true>(in, step.num_models, n, c, t);
-  }
-
-  template <class T>
-  bool mix_direct(int64_t first, int n, float c, float* t) const {
-    TileInputs<T> in;
-    for (int k = 0; k < step.num_models; ++k) in.x[k] = logits_at<T>(step.logits[k], row, first);
-    return mix(in, first, n, c, t);
-  }
-
-  void prefetch_tile(int64_t first, int n) const {
-    for (int k = 0; k < step.num_models; ++k) prefetch(step.logits[k], row, first, n);
-  }
-
-  bool operator()(int64_t first, int n, float c, float* t) const {
-    if (one_dtype(step)) {
-      const int dtype = step.logits[0].dtype;
-      if (dtype == EFT_BF16) return mix_direct<Bf16>(first, n, c, t);
-      if (dtype == EFT_FP32) return mix_direct<float>(first, n, c, t);
-    }
-    TileInputs<float> in;  // fp16, or models of several dtypes
-    for (int k = 0; k < step.num_models; ++k) {
-      stage(step.logits[k], row, first, n, staging + k * kTile);
-      in.x[k] = staging + k * kTile;
-    }
-    return mix(in, first, n, c, t);
+    return mix_models<T, true>(in, step.num_models, n, c, t, group_max);
   }
 };
 
 // t = z * c in place, for mixers that write z themselves.
-inline bool scale_tile(int n, float c, float* t) {
+inline TileKind scale_tile(int n, float c, float* t) {
   TileInputs<float> in{};
   in.x[0] = t;
   in.weights[0] = 1.0f;
   in.lowest[0] = -INFINITY;
-  return mix_tile<1, float, false>(in, n, c, t);
+  return {mix_tested<1, float, false>(in, n, c, t), false, 0.0f};
 }
 
-// One model alone, as it stands. In a row that is valid as a mixture, a token where one model has
-// NaN or +inf is excluded by something else: `finite_only` leaves it out of that model's own
-// distribution too.
+// One model alone, as it stands.
 struct OneModel {
   const eft_logits& logits;
   int64_t row;
-  bool finite_only = false;
 
-  void prefetch_tile(int64_t first, int n) const { prefetch(logits, row, first, n); }
+  TileKind operator()(int64_t first, int n, float c, float* t, float* group_max) const {
+    if (logits.dtype == EFT_BF16) return mix<Bf16>(first, n, c, t, group_max);
+    if (logits.dtype == EFT_FP16) return mix<Fp16>(first, n, c, t, group_max);
+    return mix<float>(first, n, c, t, group_max);
+  }
 
-  bool operator()(int64_t first, int n, float c, float* t) const {
+ private:
+  template <class T>
+  TileKind mix(int64_t first, int n, float c, float* t, float* group_max) const {
+    TileInputs<T> in{};
+    in.x[0] = logits_at<T>(logits, row, first);
+    in.weights[0] = 1.0f;
+    in.lowest[0] = Lowest<T>::value;
+    in.ordinary = magnitude_limit(T{}, ordinary_limit(in.weights, 1, c));
+    return mix_tile<1, T, false>(in, n, c, t, group_max);
+  }
+};
+
+// The same without NaN and +inf: in a row that is valid as a mixture, a token where one model has
+// those is excluded by something else, and left out of that model's own distribution too.
+struct OneModelFinite {
+  const eft_logits& logits;
+  int64_t row;
+
+  TileKind operator()(int64_t first, int n, float c, float* t, float*) const {
     stage(logits, row, first, n, t);
     const float lowest = lowest_of(logits.dtype);
 #pragma omp simd
     for (int i = 0; i < n; ++i) {
-      const bool excluded = t[i] <= lowest || (finite_only && !(t[i] < INFINITY));
+      const bool excluded = t[i] <= lowest || !(t[i] < INFINITY);
       t[i] = excluded ? -INFINITY : t[i];
     }
     return scale_tile(n, c, t);

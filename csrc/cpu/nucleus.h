@@ -1,8 +1,6 @@
-// top_p where the nucleus is wide: thousands of candidates, as in flat rows. Gathering and
-// partitioning them all takes twenty times as long as reading the row, so the boundary is bracketed
-// first: a sample says where it should be, one pass over the row sums the mass above four cuts
-// around that place, and only the tokens between the two cuts that hold the boundary are ranked.
-// Every sum is exact; a sample that misleads costs time, never a token.
+// top_p. The limit is looked for among few tokens: those a few powers of two below the maximum,
+// where these are few; else those that a sample says it is among. All sums are exact; a sample that
+// misleads costs time, never a token.
 #ifndef EFT_CPU_NUCLEUS_H_
 #define EFT_CPU_NUCLEUS_H_
 
@@ -11,136 +9,114 @@
 namespace eft {
 namespace {
 
-// above[tile][j] = mass, at the row's reference, of the tile's tokens with t > cuts[j].
-template <bool kNear>
-inline void masses_above(const Row& row, const float* cuts, uint64_t (*above)[kCuts]) {
-  int32_t high[kChunk], low[kChunk];
-  for (int64_t first = 0; first < padded(row.n); first += kChunk) {
-    uint64_t* sums = above[first / kTile];
-    if (first % kTile == 0) std::fill(sums, sums + kCuts, uint64_t(0));
-    const float* t = row.t + first;
-    split_masses<kNear>(t, row.reference, high, low);
-    for (int j = 0; j < kCuts; ++j) {
-      uint32_t sum_high = 0, sum_low = 0;
-      const float cut = cuts[j];
-#pragma omp simd reduction(+ : sum_high, sum_low)
-      for (int i = 0; i < kChunk; ++i) {
-        const uint32_t mask = 0u - uint32_t(t[i] > cut);
-        sum_high += uint32_t(high[i]) & mask;
-        sum_low += uint32_t(low[i]) & mask;
-      }
-      sums[j] += (uint64_t(sum_high) << 17) + sum_low;
-    }
-  }
+// How many of the tokens that tie at a closed bracket's end are kept: those whose mass above is
+// below the target.
+inline uint64_t num_ties_kept(const Row& row, const Bracket& b, uint64_t target) {
+  const uint64_t each = token_mass(b.high, row.reference);
+  return (target - b.above + each - 1) / each;
 }
 
-// Of the tokens that tie at t, each of the same mass, the ids are kept in order until `target` is
-// reached.
-inline Limit tie_limit(const Row& row, float t, uint64_t target) {
-  uint64_t left = (target + token_mass(t, row.reference) - 1) / token_mass(t, row.reference);
-  for (int64_t i = 0;; ++i) {
-    if (row.t[i] == t && --left == 0) return {t, uint32_t(i)};
-  }
+inline Limit limit_in_list(const Row& row, const Bracket& b, uint64_t target, const Picked& list,
+                           float guess) {
+  const Bracket end = close<true>(b, list, target, guess);
+  const uint64_t ties = num_ties_kept(row, end, target);
+  return {end.high, list.id[nth_equal(list.t, list.count, end.high, ties)]};
 }
 
-// The survivors' tile masses: what lies above the cut is summed already, in all tiles whose
-// reference is the row's; the tokens between the cuts are at hand.
-inline void nucleus_masses(const uint64_t (*above)[kCuts], int cut, const Candidate* between,
-                           int64_t count, const Limit& limit, Row& row) {
-  for (int64_t tile = 0; tile < num_tiles(row); ++tile) {
-    const bool summed = row.tile_reference[tile] == row.reference;
-    row.tile_mass[tile] = !summed   ? kept_tile_mass(row, tile, limit)
-                          : cut < 0 ? 0
-                                    : above[tile][cut];
-  }
-  for (int64_t i = 0; i < count; ++i) {
-    const int64_t tile = key_id(between[i].key) / kTile;
-    if (row.tile_reference[tile] != row.reference) continue;
-    const bool kept = keeps(limit, key_t(between[i].key), key_id(between[i].key));
-    row.tile_mass[tile] += kept ? between[i].mass : 0;
-  }
-}
-
-// Sums the mass above four cuts within the bracket, which holds the limit and `mass`, and narrows
-// it to between two of them. `before` is the mass above the bracket. Returns the cut at its upper
-// end, -1 if that did not move, -2 where the sample leads nowhere.
-inline int narrow(const Row& row, uint64_t target, uint64_t (*above)[kCuts], Candidate* sample,
-                  Bracket& bracket, uint64_t& before, uint64_t& mass) {
-  float cuts[kCuts];
-  const double p = double(target - before) / double(mass);
-  if (!sample_cuts<true>(row, bracket, p, sample, cuts)) return -2;
-  if (is_near(row.reference)) {
-    masses_above<true>(row, cuts, above);
-  } else {
-    masses_above<false>(row, cuts, above);
-  }
-  uint64_t total[kCuts] = {};
-  for (int64_t tile = 0; tile < num_tiles(row); ++tile) {
-    for (int j = 0; j < kCuts; ++j) total[j] += above[tile][j];
-  }
-  const uint64_t end = before + mass;
-  int j = 0;  // the limit lies at or below cuts[j - 1] and above cuts[j]
-  while (j < kCuts && total[j] < target) ++j;
-  if (j > 0) bracket.high = cuts[j - 1], before = total[j - 1];
-  if (j < kCuts) bracket.low = cuts[j];
-  mass = (j < kCuts ? total[j] : end) - before;
-  return j - 1;
-}
-
-// Keeps the nucleus of `target` within all of the row; false where this way does not lead there.
-inline bool keep_wide_nucleus(Row& row, uint64_t target, uint64_t mass, uint64_t (*above)[kCuts],
-                              Survivors& s) {
-  if (!is_wide(row)) return false;
-  Bracket bracket;
-  uint64_t before = 0;
-  for (int round = 0; round < 4; ++round) {
-    const int cut = narrow(row, target, above, s.tokens, bracket, before, mass);
-    if (cut == -2) return false;
-    const int64_t count = gather_between(row, bracket.low, bracket.high, kMostBetween, s.tokens);
-    if (count < 0) continue;
-    if (before + mass_of(s.tokens, count) < target) return false;  // all the row is kept
-    s.shrink(nucleus_limit(s.tokens, count, target - before));
-    // Unless top_k had cut deeper already, or the upper end is an earlier round's.
-    if (s.limit.t <= bracket.high && (cut >= 0 || bracket.high == INFINITY)) {
-      nucleus_masses(above, cut, s.tokens, count, s.limit, row);
-      s.masses_known = true;
-    }
-    return true;
-  }
-  if (bracket.high == INFINITY) return false;
-  // What no cut can part are ties.
-  uint64_t ties = 0;
-  for (int64_t i = 0; i < row.n; ++i) ties += row.t[i] == bracket.high;
-  if (before + ties * token_mass(bracket.high, row.reference) < target) return false;
-  s.shrink(tie_limit(row, bracket.high, target - before));
+// The nucleus within a list of all tokens above `low`. False where its mass does not reach the
+// target.
+inline bool keep_listed_nucleus(const Row& row, uint64_t target, float low, float guess,
+                                Survivors& s) {
+  weigh(s.tokens, row.reference);
+  const uint64_t mass = measure_above(s.tokens, low).measure;
+  if (mass < target) return false;
+  s.listed = true;
+  s.shrink(limit_in_list(row, {low, row.max_t, mass, 0}, target, s.tokens, guess));
   return true;
 }
 
-// Powers of two below the maximum that usually hold the nucleus.
-constexpr float kUsualDepth = 6.0f;
+// The mass above a cut at the row's reference, and by tile at the tiles' own (`above`).
+inline uint64_t row_mass_above(const Row& row, float cut, uint64_t* above) {
+  uint64_t total = 0;
+  for (int64_t tile = 0; tile < num_tiles(row); ++tile) {
+    above[tile] = 0;
+    const float a = row.tile_reference[tile];
+    if (!(row.tile_max[tile] > cut && a >= row.reference - 51.0f)) continue;
+    const int64_t first = tile * kTile;
+    const TwoMasses sum =
+        masses_above(row.t + first, tile_length(row.n, first), row.reference, a, cut);
+    total += sum.at_far;
+    above[tile] = sum.at_near;
+  }
+  return total;
+}
+
+// Too many tokens to list: those above `e.high` are weighed, those between the ends listed.
+inline bool keep_wide_nucleus(Row& row, uint64_t target, const Estimate& e, uint64_t* above,
+                              Survivors& s) {
+  const uint64_t before = row_mass_above(row, e.high, above);
+  if (before >= target) return false;
+  pick_between(row, e.low, e.high, s.tokens);
+  weigh(s.tokens, row.reference);
+  const uint64_t mass = before + measure_above(s.tokens, e.low).measure;
+  if (mass < target) return false;
+  const Limit limit = limit_in_list(row, {e.low, e.high, mass, before}, target, s.tokens, INFINITY);
+  s.shrink(limit);
+  if (s.limit.t == limit.t && s.limit.id == limit.id) {  // top_k had not cut deeper
+    std::copy(above, above + num_tiles(row), row.tile_mass);
+    drop_outside(limit, s.tokens);
+    add_by_tile(s.tokens, row);
+    s.masses_known = true;
+  }
+  return true;
+}
+
+// By halving, a pass over the row each time: for rows that no sample describes, such as ties.
+inline void keep_any_nucleus(const Row& row, uint64_t target, uint64_t* above, Survivors& s) {
+  Bracket b{-INFINITY, row.max_t, row_mass_above(row, -INFINITY, above), 0};
+  if (b.at_low < target) return;  // all of the row
+  int64_t from_low = row.n, from_high = 0;
+  while (!b.closed() && from_low - from_high > kMostListed) {
+    const float cut = b.middle();
+    b.narrow(cut, row_mass_above(row, cut, above), target);
+    (b.low == cut ? from_low : from_high) = int64_t(count_above(row.t, row.n, cut));
+  }
+  if (b.closed()) {
+    const uint64_t ties = num_ties_kept(row, b, target);
+    s.shrink({b.high, uint32_t(nth_equal(row.t, row.n, b.high, ties))});
+    return;
+  }
+  pick_between(row, b.low, b.high, s.tokens);
+  weigh(s.tokens, row.reference);
+  s.shrink(limit_in_list(row, b, target, s.tokens, INFINITY));
+}
 
 // top_p over the survivors, whose masses row.tile_mass holds. `above` is scratch, one entry a tile.
-inline void keep_top_p(Row& row, uint64_t p_fix, uint64_t (*above)[kCuts], Survivors& s) {
+inline void keep_top_p(Row& row, uint64_t p_fix, uint64_t* above, Survivors& s) {
   const uint64_t mass = total_mass(row);
   // Rank 0 stays even where p is 0, as it does for a target of one unit.
   const uint64_t target = std::max(mass_target(p_fix, mass), uint64_t(1));
-  if (s.listed()) {
-    if (mass_of(s.tokens, s.count) >= target) s.shrink(nucleus_limit(s.tokens, s.count, target));
+  if (s.listed) {
+    keep_listed_nucleus(row, target, -INFINITY, INFINITY, s);
     return;
   }
-  // The nucleus usually lies a few powers of two below the maximum: widen until its mass is there.
-  bool tried = false;
-  for (float depth : {kUsualDepth, 8.0f, 11.0f, 16.0f, 24.0f, 48.0f}) {
-    if (!tried && num_groups_from(row, row.max_t - depth) > kManyGroups) {
-      tried = true;
-      if (keep_wide_nucleus(row, target, mass, above, s)) return;
-    }
-    const int64_t count = gather(row, row.max_t - depth, s.tokens);
-    if (mass_of(s.tokens, count) < target) continue;
-    s.count = count;
-    s.shrink(nucleus_limit(s.tokens, count, target));
+  for (float depth : {6.0f, 9.0f, 13.0f}) {
+    const float low = row.max_t - depth;
+    if (!(low < row.max_t) || num_groups_from(row, low) > kFewGroups) break;
+    pick_between(row, low, INFINITY, s.tokens);
+    if (keep_listed_nucleus(row, target, low, INFINITY, s)) return;
+  }
+  if (!is_wide(row)) {
+    pick_between(row, -INFINITY, INFINITY, s.tokens);
+    keep_listed_nucleus(row, target, -INFINITY, INFINITY, s);
     return;
   }
+  const Estimate e = Sample(row, true).place(float(target) * 0x1p-40f, float(mass) * 0x1p-40f);
+  if (e.num_above <= kMostListed) {
+    pick_between(row, e.low, INFINITY, s.tokens);
+    if (keep_listed_nucleus(row, target, e.low, e.high, s)) return;
+  }
+  if (!keep_wide_nucleus(row, target, e, above, s)) keep_any_nucleus(row, target, above, s);
 }
 
 }  // namespace

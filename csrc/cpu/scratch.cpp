@@ -14,7 +14,7 @@ int64_t tiles(int64_t n) { return (n + kTile - 1) / kTile; }
 
 uint64_t Scratch::bytes(int64_t n) {
   const uint64_t per_row = 4 * padded(n) + 4 * groups(n) + (4 + 4 + 8) * tiles(n);
-  return 2 * per_row + sizeof(Candidate) * n + 4 * groups(n) + 8 * kCuts * tiles(n) + 4 * 6 * kTile;
+  return 2 * per_row + 12 * (n + kPickedPadding) + (4 + 8) * tiles(n) + 4 * 6 * kTile;
 }
 
 bool Scratch::reserve(int64_t n) {
@@ -34,13 +34,17 @@ bool Scratch::reserve(int64_t n) {
     allocate(tile_reference_[i], tiles(n));
     allocate(tile_mass_[i], tiles(n));
   }
-  allocate(values_, groups(n));
+  allocate(maxima_, tiles(n));
   allocate(staging_, 6 * kTile);
-  allocate(sums_, tiles(n));
-  allocate(candidates_, n);
+  allocate(above_, tiles(n));
+  allocate(picked_t_, n + kPickedPadding);
+  allocate(picked_share_, n + kPickedPadding);
+  allocate(picked_id_, n + kPickedPadding);
   if (ok) capacity_ = n;
   return ok;
 }
+
+Picked Scratch::picked() { return {picked_t_.get(), picked_share_.get(), picked_id_.get(), 0, 0}; }
 
 Row Scratch::row(int which, int64_t n) {
   Row row{};

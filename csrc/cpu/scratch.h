@@ -17,14 +17,7 @@ constexpr int kChunk = 256;
 
 constexpr int64_t padded(int64_t n) { return (n + kChunk - 1) / kChunk * kChunk; }
 
-// How many places of a row's rank the mass above is summed for at once.
-constexpr int kCuts = 4;
-
-// A token under consideration; `key` sorts by the rank: t descending, then id ascending.
-struct Candidate {
-  uint64_t key;
-  uint64_t mass;
-};
+constexpr int kPickedPadding = 128;  // whole steps of a list may be read and written
 
 // One row of scaled logits and its summary by groups of 16 and tiles of 1024 tokens.
 struct Row {
@@ -39,6 +32,15 @@ struct Row {
   bool valid;       // no NaN, no +inf, something left
 };
 
+// Some of a row's tokens side by side, by ascending id: what a filter looks for its limit among.
+struct Picked {
+  float* t;      // [n + padding]
+  float* share;  // [n + padding], of the mass at `reference`, where weighed
+  uint32_t* id;  // [n + padding]
+  int64_t count;
+  float reference;
+};
+
 class Scratch {
  public:
   // Bytes for rows of n tokens. `Row rows[2]`: the step's own row and, where asked for, a second
@@ -46,12 +48,10 @@ class Scratch {
   static uint64_t bytes(int64_t n);
   bool reserve(int64_t n);  // false when out of memory
   Row row(int which, int64_t n);
-  Candidate* candidates() { return candidates_.get(); }
-  float* values() { return values_.get(); }  // [padded(n) / 16], for selecting among maxima
-  uint64_t (*sums()) [kCuts] { return sums_.get(); }  // [ceil(n / 1024)]
-  float* staging() {
-    return staging_.get();
-  }  // [6][1024] fp32, staged inputs, bias and mask
+  Picked picked();
+  float* maxima() { return maxima_.get(); }    // [ceil(n / 1024)], for selecting among them
+  uint64_t* above() { return above_.get(); }   // [ceil(n / 1024)], tile masses above a cut
+  float* staging() { return staging_.get(); }  // [6][1024] fp32, staged inputs, bias and mask
 
  private:
   // On cache lines: a 64-byte access that straddles two of them counts twice.
@@ -62,10 +62,11 @@ class Scratch {
   using Array = std::unique_ptr<T[], Free>;
 
   int64_t capacity_ = 0;
-  Array<float> t_[2], group_max_[2], tile_max_[2], tile_reference_[2], values_, staging_;
+  Array<float> t_[2], group_max_[2], tile_max_[2], tile_reference_[2], maxima_, staging_, picked_t_,
+      picked_share_;
   Array<uint64_t> tile_mass_[2];
-  Array<uint64_t[kCuts]> sums_;
-  Array<Candidate> candidates_;
+  Array<uint64_t> above_;
+  Array<uint32_t> picked_id_;
 };
 
 }  // namespace eft

@@ -3,10 +3,7 @@
 #ifndef EFT_CPU_SELECT_H_
 #define EFT_CPU_SELECT_H_
 
-#include <algorithm>
-
-#include "common/row_options.h"
-#include "cpu/row.h"
+#include "cpu/picked.h"
 
 namespace eft {
 namespace {
@@ -26,7 +23,7 @@ struct Limit {
 };
 
 inline bool keeps(const Limit& limit, float t, uint32_t id) {
-  return t > limit.t || (t == limit.t && id <= limit.id);
+  return (t > limit.t) | ((t == limit.t) & (id <= limit.id));
 }
 
 inline Limit stricter(const Limit& a, const Limit& b) {
@@ -34,102 +31,75 @@ inline Limit stricter(const Limit& a, const Limit& b) {
   return a.id < b.id ? a : b;
 }
 
-// Ascending keys are descending t (finite, no -0), then ascending id.
-inline uint64_t rank_key(float t, uint32_t id) {
-  const uint32_t bits = bit_cast<uint32_t>(t + 0.0f);  // -0 ranks as +0
-  const uint32_t ascending = bits & 0x80000000u ? ~bits : bits | 0x80000000u;
-  return uint64_t(~ascending) << 32 | id;
-}
-inline float key_t(uint64_t key) {
-  const uint32_t ascending = ~uint32_t(key >> 32);
-  return bit_cast<float>(ascending & 0x80000000u ? ascending & 0x7fffffffu : ~ascending);
-}
-inline uint32_t key_id(uint64_t key) { return uint32_t(key); }
-inline Limit key_limit(uint64_t key) { return {key_t(key), key_id(key)}; }
-
-struct ByRank {
-  bool operator()(const Candidate& a, const Candidate& b) const { return a.key < b.key; }
-};
-
-// All tokens with t >= at_least, with their masses at the row's reference.
-inline int64_t gather(const Row& row, float at_least, Candidate* out) {
-  int64_t count = 0;
-  for (int64_t tile = 0; tile < num_tiles(row); ++tile) {
-    if (!(row.tile_max[tile] >= at_least)) continue;
-    const int64_t first = tile * kTile;
-    const int64_t end = first + padded(tile_length(row.n, first));
-    for (int64_t group = first / kLanes; group < end / kLanes; ++group) {
-      if (!(row.group_max[group] >= at_least)) continue;
-      const int64_t start = group / kLanes * kChunk + group % kLanes;
-      for (int64_t i = start; i < start + kChunk; i += kLanes) {
-        const float t = row.t[i];
-        if (t >= at_least) out[count++] = {rank_key(t, uint32_t(i)), token_mass(t, row.reference)};
-      }
-    }
-  }
-  return count;
-}
-
-inline uint64_t mass_of(const Candidate* c, int64_t n) {
-  uint64_t sum = 0;
-  for (int64_t i = 0; i < n; ++i) sum += c[i].mass;
-  return sum;
-}
-
-inline uint64_t kept_mass(const float* t, int64_t first, int n, float a, const Limit& limit) {
-  const int last = limit.ids_within(first, n);
-  const float cut = limit.t;
-  return mass_where(t, n, a,
-                    [=](int i) { return int(t[i] > cut) | (int(t[i] == cut) & int(i <= last)); });
-}
-
 // W_T of a tile, over the tokens within the limit.
 inline uint64_t kept_tile_mass(const Row& row, int64_t tile, const Limit& limit) {
   const int64_t first = tile * kTile;
+  const int n = tile_length(row.n, first);
   const float a = row.tile_reference[tile];
   if (!(a > -INFINITY && a >= row.reference - 51.0f && row.tile_max[tile] >= limit.t)) return 0;
-  return kept_mass(row.t + first, first, tile_length(row.n, first), a, limit);
+  return mass_within(row.t + first, n, a, limit.t, limit.ids_within(first, n));
 }
 
-// The survivors of a row's filters: the limit, and the tokens themselves where they were gathered
-// (count < 0 where they were not: all of the row up to the limit).
+inline void drop_outside(const Limit& limit, Picked& list) {
+  int64_t count = 0;
+#ifdef __AVX512F__
+  const __m512 cut = _mm512_set1_ps(limit.t);
+  const __m512i last = _mm512_set1_epi32(int(limit.id));
+  for (int64_t i = 0; i < list.count; i += 16) {  // what follows the list is -inf
+    const __m512 t = _mm512_loadu_ps(list.t + i);
+    const __m512i id = _mm512_loadu_si512(list.id + i);
+    const __mmask16 tied = _mm512_cmp_ps_mask(t, cut, _CMP_EQ_OQ);
+    const __mmask16 in = __mmask16(_mm512_cmp_ps_mask(t, cut, _CMP_GT_OQ) |
+                                   _mm512_mask_cmple_epu32_mask(tied, id, last));
+    _mm512_storeu_ps(list.t + count, _mm512_maskz_compress_ps(in, t));
+    _mm512_storeu_si512(list.id + count, _mm512_maskz_compress_epi32(in, id));
+    count += __builtin_popcount(in);
+  }
+#else
+  for (int64_t i = 0; i < list.count; ++i) {
+    const float t = list.t[i];
+    const uint32_t id = list.id[i];
+    list.t[count] = t;
+    list.id[count] = id;
+    count += keeps(limit, t, id);
+  }
+#endif
+  end_list(list, count);
+}
+
+// The place of the nth of n values that equals x; n if there is none.
+inline int64_t nth_equal(const float* t, int64_t n, float x, uint64_t nth) {
+  for (int64_t first = 0; first < n; first += kChunk) {
+    const int length = int(std::min<int64_t>(kChunk, n - first));
+    int32_t count = 0;
+#pragma omp simd reduction(+ : count)
+    for (int i = 0; i < length; ++i) count += t[first + i] == x;
+    if (uint64_t(count) < nth) {
+      nth -= uint64_t(count);
+      continue;
+    }
+    for (int i = 0;; ++i) {
+      if (t[first + i] == x && --nth == 0) return first + i;
+    }
+  }
+  return n;
+}
+
+// The survivors of a row's filters: the limit, and the tokens themselves where they were picked
+// (all of the row up to the limit where they were not).
 struct Survivors {
   Limit limit;
-  Candidate* tokens;
-  int64_t count = -1;
+  Picked tokens;
+  bool listed = false;
   bool masses_known = false;  // row.tile_mass already holds the survivors' masses
 
-  bool listed() const { return count >= 0; }
   void shrink(const Limit& next) {
     limit = stricter(limit, next);
     masses_known = false;
-    if (!listed()) return;
-    const auto outside = [this](const Candidate& c) {
-      return !keeps(limit, key_t(c.key), key_id(c.key));
-    };
-    count = std::remove_if(tokens, tokens + count, outside) - tokens;
+    if (!listed) return;
+    drop_outside(limit, tokens);
   }
 };
-
-// The shortest prefix of the rank whose mass reaches `target`, by halving: nth_element splits at
-// the median, the sum of the better half says which half the boundary is in. The candidates' mass
-// must reach the target.
-inline Limit nucleus_limit(Candidate* c, int64_t n, uint64_t target) {
-  int64_t low = 0, high = n;
-  uint64_t above = 0;
-  while (high - low > 1) {
-    const int64_t middle = low + (high - low) / 2;
-    std::nth_element(c + low, c + middle, c + high, ByRank());
-    const uint64_t better = mass_of(c + low, middle - low);
-    if (above + better >= target) {
-      high = middle;
-    } else {
-      above += better;
-      low = middle;
-    }
-  }
-  return key_limit(c[low].key);
-}
 
 }  // namespace
 }  // namespace eft

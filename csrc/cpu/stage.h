@@ -56,14 +56,6 @@ inline void stage(const eft_logits& logits, int64_t row, int64_t first, int n, f
   convert(logits_at<float>(logits, row, first), n, out);
 }
 
-// Asks for n of a model's logits ahead of their use.
-inline void prefetch(const eft_logits& logits, int64_t row, int64_t first, int n) {
-  const int64_t size = logits.dtype == EFT_FP32 ? 4 : 2;
-  const char* start =
-      static_cast<const char*>(logits.data) + (row * logits.row_stride + first) * size;
-  for (int64_t byte = 0; byte < n * size; byte += 64) __builtin_prefetch(start + byte);
-}
-
 // Bias and bitmask of a tile, spelled out as floats: what the loop above reads.
 struct Extras {
   const float* bias;

@@ -63,8 +63,10 @@ void step_row(const eft_step& step, int64_t row, Scratch& scratch) {
 void combine_row(const eft_step& step, int64_t row, Scratch& scratch, float* z) {
   const RowOptions o = row_options(step, row);
   const bool ok = with_mixture(step, row, o, scratch, [&](const auto& mixture) {
+    float group_max[kTile / kLanes];
     for (int64_t first = 0; first < step.vocab_size; first += kTile) {
-      mixture(first, tile_length(step.vocab_size, first), 1.0f, z + first);  // scaled by 1, t is z
+      // Scaled by 1, t is z.
+      mixture(first, tile_length(step.vocab_size, first), 1.0f, z + first, group_max);
     }
   });
   if (!ok) std::fill(z, z + step.vocab_size, NAN);

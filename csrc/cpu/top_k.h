@@ -7,63 +7,67 @@
 namespace eft {
 namespace {
 
-inline void counts_above(const Row& row, const float* cuts, int64_t* above) {
-  for (int j = 0; j < kCuts; ++j) {
-    int32_t count = 0;
-    const float cut = cuts[j];
-    const int32_t n = int32_t(padded(row.n));
-#pragma omp simd reduction(+ : count)
-    for (int32_t i = 0; i < n; ++i) count += row.t[i] > cut;
-    above[j] = count;
-  }
-}
-
-// Thousands of tokens are kept: the k-th largest is bracketed. False where this does not lead
-// there.
-inline bool keep_wide_top_k(const Row& row, int64_t k, Survivors& s) {
-  float cuts[kCuts];
-  int64_t above[kCuts];
-  if (!is_wide(row)) return false;
-  if (!sample_cuts<false>(row, Bracket{}, double(k) / double(row.n), s.tokens, cuts)) return false;
-  counts_above(row, cuts, above);
-  int j = 0;  // the k-th largest lies at or below cuts[j - 1] and above cuts[j]
-  while (j < kCuts && above[j] < k) ++j;
-  const float high = j > 0 ? cuts[j - 1] : INFINITY;
-  const float low = j < kCuts ? cuts[j] : -INFINITY;
-  const int64_t place = k - (j > 0 ? above[j - 1] : 0);
-  const int64_t count = gather_between(row, low, high, kMostBetween, s.tokens);
-  if (count < place) return false;  // too many between, or fewer tokens than k
-  std::nth_element(s.tokens, s.tokens + (place - 1), s.tokens + count, ByRank());
-  s.shrink({key_t(s.tokens[place - 1].key), kLastId});
+// Everything at or above the k-th largest of a list of all tokens above `low`. False where the list
+// is shorter.
+inline bool keep_listed_top_k(const Row& row, int64_t k, float low, float guess, Survivors& s) {
+  const Picked& list = s.tokens;
+  if (list.count < k) return false;
+  const Bracket b{low, row.max_t, uint64_t(list.count), 0};
+  s.listed = true;
+  s.shrink({close<false>(b, list, uint64_t(k), guess).high, kLastId});
   return true;
 }
 
-// Everything at or above the k-th largest t.
-inline void keep_top_k(const Row& row, int64_t k, float* values, Survivors& s) {
-  if (k >= row.n || (k > 2 * kManyGroups && keep_wide_top_k(row, k, s))) return;
-  // k tokens are at or above the k-th largest maximum, so the k-th largest token is no lower.
-  const int64_t num_groups = padded(row.n) / kLanes;
-  const bool by_tile = k <= num_tiles(row);
-  const float* maxima = by_tile ? row.tile_max : row.group_max;
-  const int64_t count = by_tile ? num_tiles(row) : num_groups;
-  float at_least = -0x1.fffffep127f;
-  if (k <= count) {
-    std::copy(maxima, maxima + count, values);
-    std::nth_element(values, values + (k - 1), values + count, std::greater<float>());
-    at_least = std::max(at_least, values[k - 1]);
+// Too many to list: the k-th largest is bracketed by counting, the ends of the estimate first.
+inline void keep_wide_top_k(const Row& row, int64_t k, const Estimate& e, Survivors& s) {
+  const uint64_t goal = uint64_t(k);
+  Bracket b{-INFINITY, row.max_t, count_above(row.t, row.n, -INFINITY), 0};
+  if (b.at_low < goal) return;  // fewer than k
+  for (int round = 0; !b.closed() && b.at_low - b.above > uint64_t(kMostListed); ++round) {
+    float cut = round == 0 ? e.low : e.high;
+    if (round > 1 || !(cut > b.low && cut < b.high)) cut = b.middle();
+    b.narrow(cut, count_above(row.t, row.n, cut), goal);
   }
-  s.count = gather(row, at_least, s.tokens);
-  if (s.count < k) return;
-  std::nth_element(s.tokens, s.tokens + (k - 1), s.tokens + s.count, ByRank());
-  s.shrink({key_t(s.tokens[k - 1].key), kLastId});
+  if (!b.closed()) {
+    pick_between(row, b.low, b.high, s.tokens);
+    b = close<false>(b, s.tokens, goal, INFINITY);
+  }
+  s.shrink({b.high, kLastId});
+}
+
+inline void keep_top_k(const Row& row, int64_t k, float* maxima, Survivors& s) {
+  if (k >= row.n) return;
+  if (k <= num_tiles(row)) {
+    // k tokens are at or above the k-th largest maximum, so the k-th largest token is no lower.
+    std::copy(row.tile_max, row.tile_max + num_tiles(row), maxima);
+    std::nth_element(maxima, maxima + (k - 1), maxima + num_tiles(row), std::greater<float>());
+    const float at_least = std::max(maxima[k - 1], -0x1.fffffep127f);
+    if (num_groups_from(row, at_least) <= kFewGroups) {
+      const float low = next_below(at_least);
+      pick_between(row, low, INFINITY, s.tokens);
+      if (keep_listed_top_k(row, k, low, INFINITY, s)) return;
+    }
+  }
+  if (!is_wide(row)) {
+    pick_between(row, -INFINITY, INFINITY, s.tokens);
+    keep_listed_top_k(row, k, -INFINITY, INFINITY, s);
+    return;
+  }
+  const Estimate e = Sample(row, false).place(float(k), float(row.n));
+  if (e.num_above <= kMostListed) {
+    pick_between(row, e.low, INFINITY, s.tokens);
+    if (keep_listed_top_k(row, k, e.low, e.high, s)) return;
+  }
+  keep_wide_top_k(row, k, e, s);
 }
 
 inline void keep_min_p(const Row& row, float offset, Survivors& s) {
   const float at_least = row.max_t + offset;
   if (!(at_least > -INFINITY)) return;
   // A list is worth its while only for few.
-  if (!s.listed() && num_groups_from(row, at_least) <= kManyGroups) {
-    s.count = gather(row, at_least, s.tokens);
+  if (!s.listed && num_groups_from(row, at_least) <= kFewGroups) {
+    pick_between(row, next_below(at_least), INFINITY, s.tokens);
+    s.listed = true;
   }
   s.shrink({at_least, kLastId});
 }

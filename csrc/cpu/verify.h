@@ -35,13 +35,12 @@ bool weigh(const Mixer& mixture, const RowOptions& o, Row row, Scratch& scratch,
 }
 
 // The masses of n tokens from id `first` on at the row's reference, whole numbers.
-template <bool kNear>
 inline void whole_masses(const Weighed& x, int64_t first, int n, double* w) {
   const float *t = x.row.t + first, a = x.row.reference, cut = x.limit.t;
   const int last = x.limit.ids_within(first, n);
 #pragma omp simd
   for (int i = 0; i < n; ++i) {
-    const SplitMass m = split_mass<kNear>(t[i], a);
+    const SplitMass m(share_of(t[i], a));
     const int32_t mask = -(int32_t(t[i] > cut) | (int32_t(t[i] == cut) & int32_t(i <= last)));
     w[i] = double(m.high & mask) * 0x1p17 + double(m.low & mask);
   }
@@ -55,10 +54,8 @@ struct Residual {
   // Weights of n <= kChunk tokens; their sum, which is exact in any order.
   double weights(int64_t first, int n, double* rho) const {
     double other[kChunk];
-    is_near(p.row.reference) ? whole_masses<true>(p, first, n, rho)
-                             : whole_masses<false>(p, first, n, rho);
-    is_near(q.row.reference) ? whole_masses<true>(q, first, n, other)
-                             : whole_masses<false>(q, first, n, other);
+    whole_masses(p, first, n, rho);
+    whole_masses(q, first, n, other);
     double sum = 0;
 #pragma omp simd reduction(+ : sum)
     for (int i = 0; i < n; ++i) {

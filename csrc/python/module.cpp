@@ -9,6 +9,8 @@
 #include <vector>
 
 #include "eft.h"
+#include "python/check.h"
+#include "python/loop.h"
 
 namespace py = pybind11;
 
@@ -36,20 +38,7 @@ eft_integer integer(const Integer& i) {
   return {at<const int64_t>(std::get<1>(i)), std::get<0>(i)};
 }
 
-void check(int code) {
-  if (code == EFT_OK) return;
-  const std::string message = eft_last_error();
-  if (code == EFT_BAD_ARGUMENT) throw py::value_error(message);
-  if (code == EFT_UNSUPPORTED) {
-    PyErr_SetString(PyExc_NotImplementedError, message.c_str());
-    throw py::error_already_set();
-  }
-  if (code == EFT_NO_MEMORY) {
-    PyErr_SetString(PyExc_MemoryError, message.c_str());
-    throw py::error_already_set();
-  }
-  throw std::runtime_error(message);
-}
+using eft::check;
 
 eft_step mixture(int64_t num_rows, int64_t vocab_size, const std::vector<Logits>& logits,
                  const std::vector<Real>& weights, const Strided& bias, const Strided& allowed,
@@ -90,18 +79,29 @@ struct Prepared {
   void run_next(int isa, Address tokens, int64_t seed, int64_t position,
                 const py::args& logits) const {
     eft_step next = step;
+    replace(next, logits);
+    next.seed = {nullptr, seed};
+    next.position = {nullptr, position};
+    launch(next, Address(isa), tokens);
+  }
+
+  // The same with the seeds and positions that it was prepared with, which stay where they are.
+  void run_logits(Address isa_or_stream, Address tokens, const py::args& logits) const {
+    eft_step next = step;
+    replace(next, logits);
+    launch(next, isa_or_stream, tokens);
+  }
+
+ private:
+  static void replace(eft_step& next, const py::args& logits) {
     if (logits.size() != size_t(next.num_models)) {
       throw py::value_error("logits: expected one address for each model");
     }
     for (size_t k = 0; k < logits.size(); ++k) {
       next.logits[k].data = at<const void>(logits[k].cast<Address>());
     }
-    next.seed = {nullptr, seed};
-    next.position = {nullptr, position};
-    launch(next, Address(isa), tokens);
   }
 
- private:
   void launch(eft_step s, Address isa_or_stream, Address tokens) const {
     s.tokens = at<int64_t>(tokens);
     int code;
@@ -181,14 +181,57 @@ void combine(int isa, int64_t num_rows, int64_t vocab_size, const std::vector<Lo
   check(code);
 }
 
+// `fields` are the addresses of eft_score_stats in its order.
+void score(int isa, int64_t num_rows, int64_t vocab_size, const std::vector<Logits>& logits,
+           const std::vector<Real>& weights, const Strided& bias, const Strided& allowed,
+           const Conservative& conservative, Address targets, int64_t ignore_index, int compared,
+           const std::vector<Address>& fields, int num_top, int num_changed) {
+  if (fields.size() != 17) throw py::value_error("fields: expected 17 addresses");
+  eft_score s{};
+  s.mixture = mixture(num_rows, vocab_size, logits, weights, bias, allowed, conservative);
+  s.targets = at<const int64_t>(targets);
+  s.ignore_index = ignore_index;
+  s.compared = compared;
+  const auto f = [&](int i) { return at<float>(fields[i]); };
+  const auto id = [&](int i) { return at<int64_t>(fields[i]); };
+  s.stats = {at<double>(fields[0]),
+             f(1),
+             f(2),
+             f(3),
+             f(4),
+             f(5),
+             id(6),
+             id(7),
+             id(8),
+             f(9),
+             f(10),
+             f(11),
+             id(12),
+             f(13),
+             id(14),
+             f(15),
+             at<int32_t>(fields[16]),
+             num_top,
+             num_changed};
+  int code;
+  {
+    py::gil_scoped_release release;
+    code = eft_score_cpu(&s, isa, 0);
+  }
+  check(code);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_native, m) {
   py::class_<Prepared>(m, "Prepared")
       .def("run", &Prepared::run)
-      .def("run_next", &Prepared::run_next);
+      .def("run_next", &Prepared::run_next)
+      .def("run_logits", &Prepared::run_logits);
+  eft::bind_loop(m);
   m.def("prepare", &prepare);
   m.def("combine", &combine);
+  m.def("score", &score);
   m.def("verify", &verify);
   m.def("version", &eft_version);
   m.def("cpu_best_isa", &eft_cpu_best_isa);

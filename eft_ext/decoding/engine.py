@@ -106,24 +106,30 @@ class Engine:
         self._logits: tuple[list[Tensor], list[int]] = ([], [])  # of the last step, and in which slots its rows are
         self._pending: deque[tuple[int, list[Job | None]]] = deque()  # steps that the host has not read yet
 
+    @torch.no_grad()
     def start(self, jobs: Sequence[Job], prompts: Sequence[Prompt]) -> None:
         """Reads the first prompts: for each model ids and mask [jobs, length]. As many slots are made."""
         for known in (self._tokens, self._drawn, self._prompts, self._pending):
             known.clear()
         logits = [feeder.prefill(*prompt) for feeder, prompt in zip(self.feeders, prompts, strict=True)]
         self.state = State(len(jobs), self._ends, self.ahead + 2, logits[0].device)
+        self.state.attach([feeder.stored_lengths for feeder in self.feeders])
         self._readback = Readback(self.state.ring)
-        self._slots = [None] * len(jobs)
+        self._room = len(jobs)
+        self._slots = [None] * self._room
         self._begin(list(range(len(jobs))), jobs, logits)
 
     @property
     def free(self) -> int:
         """Slots whose job has ended."""
-        return self._slots.count(None)
+        return self._room - sum(job is not None for job in self._slots)
 
+    @torch.no_grad()
     def admit(self, jobs: Sequence[Job], prompts: Sequence[Prompt]) -> None:
         """Reads prompts of at most `free` further jobs, as `start` does."""
+        self._slots += [None] * (self._room - len(self._slots))
         slots = [slot for slot, job in enumerate(self._slots) if job is None][: len(jobs)]
+        self._use(self._room, list(range(self._room)))
         rows = torch.tensor(slots)
         logits = [feeder.admit(rows, *prompt) for feeder, prompt in zip(self.feeders, prompts, strict=True)]
         self._begin(slots, jobs, logits)
@@ -131,7 +137,7 @@ class Engine:
     def step(self) -> None:
         """All models, one draw, and the tail: what a graph captures."""
         state = self.state
-        logits = [feeder.run(state.tokens, state.alive.to(feeder.lengths.device))[:, -1] for feeder in self.feeders]
+        logits = [feeder.run(state.tokens)[:, -1] for feeder in self.feeders]
         self._logits = together(logits, state.device), []
         self.draw(self._logits[0], state.seeds, state.steps, state.drawn)
         state.tail()
@@ -143,7 +149,7 @@ class Engine:
             InvalidRow: naming the job.
         """
         while self._pending or self._needed():
-            with torch.no_grad():
+            with torch.inference_mode():
                 self._launch()
             yield self._read()
 
@@ -217,6 +223,9 @@ class Engine:
         if source:
             self.state.move(source, target)
             self.draw.move(source, target)
+        self._use(width, order)
+
+    def _use(self, width: int, order: list[int]) -> None:
         for feeder in self.feeders:
             feeder.keep(order)
         self.state.use(width)
@@ -239,9 +248,10 @@ class Engine:
             drawn = torch.empty_like(state.drawn[rows])
             self.draw(given, state.seeds[rows], state.steps[rows], drawn, rows)
             state.drawn[rows] = drawn
-        state.tail()
+        state.tail(fed=False)
         state.alive += others
-        self._sent([job if job in jobs else None for job in self._slots])
+        new = {job.number for job in jobs}
+        self._sent([job if job is not None and job.number in new else None for job in self._slots])
         self._expect()
 
 

@@ -72,6 +72,11 @@ class Feeder:
         return self._lengths[: self._rows]
 
     @property
+    def stored_lengths(self) -> Tensor:
+        """`lengths` of all rows that there is room for, which stay at their address until the next `prefill`."""
+        return self._lengths
+
+    @property
     def longest(self) -> int:
         """An upper bound of `lengths`, on the host."""
         return self._longest
@@ -112,11 +117,8 @@ class Feeder:
         return logits
 
     @torch.no_grad()
-    def feed(self, tokens: Tensor, advance: Tensor | None = None) -> Tensor:
+    def feed(self, tokens: Tensor) -> Tensor:
         """Appends `tokens` [rows, n]; returns the logits after each, [rows, n, vocab].
-
-        Args:
-            advance: tokens by which each row really grows, [rows] up to n; all n where it is not given.
 
         Raises ValueError where a row would outgrow a table of learned positions, or n is above 64 and the model
         has sliding windows.
@@ -126,20 +128,24 @@ class Feeder:
             raise ValueError(f"tokens: expected at most {SLACK} at a time for a sliding window, got {n}")
         self.reserve(n)
         self._longest += n
-        return self.run(tokens, n if advance is None else advance)
+        logits = self.run(tokens)
+        self._lengths[: self._rows].add_(n)
+        return logits
 
     def reserve(self, n: int) -> None:
         """Makes room for `n` more tokens in every row, so that `run` allocates no storage."""
         self._reserve(self._longest + n)
 
-    def run(self, tokens: Tensor, advance: Tensor | int) -> Tensor:
-        """`feed` without what happens on the host: what a graph captures, after `reserve`."""
-        lengths = self.lengths
-        tokens = tokens.to(lengths.device, non_blocking=True)
+    def run(self, tokens: Tensor) -> Tensor:
+        """`feed` without what happens on the host, after `reserve` and `expect`: what a graph captures.
+
+        The caller advances `lengths`.
+        """
+        lengths = self._lengths[: self._rows]
+        if tokens.device != lengths.device:
+            tokens = tokens.to(lengths.device, non_blocking=True)
         with self._switch():
-            logits = self._forward(tokens, lengths, *self._inputs())
-        lengths.add_(advance)
-        return logits
+            return self._forward(tokens, lengths, *self._inputs())
 
     def expect(self, longest: int) -> None:
         """Tells the host what the longest row holds: after a `run`, or when longer ones have ended."""

@@ -67,9 +67,12 @@ class Recorded:
                 if self._known.feeds[n] > AFTER:
                     return self._record(inputs)
             return self._run(inputs)
-        with torch.inference_mode():
+        if torch.is_inference_mode_enabled():
             logits: Tensor = trace(*inputs)
-        shape = (n, tokens.shape[0], *(x.shape[0] for x in inputs[3]))
+        else:
+            with torch.inference_mode():
+                logits = trace(*inputs)
+        shape = (n, tokens.shape[0], *(len(x) for x in inputs[3]))
         if n in self._compared and shape in self._known.compared:
             return logits
         expected = self._run(inputs)

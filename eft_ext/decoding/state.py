@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
+
+from eft_ext.ops import native
+from eft_ext.ops.call import recording
 
 NOTHING = -2  # in the ring: this row had ended before
 INVALID = -1  # from the fused step: no token could be drawn
@@ -59,9 +64,26 @@ class State:
             self._all[name][at] = torch.tensor(values, device=self.device)
         return others
 
-    def tail(self) -> None:
-        """After a draw: tokens into the ring, ends and budgets, and on."""
-        tail(self.drawn, self.tokens, self.steps, self.budgets, self.alive, self.ring, self.tick, self.ends)
+    def attach(self, lengths: Sequence[Tensor]) -> None:
+        """Tokens that each row holds in each model, [storage] each: the tail advances those on this device."""
+        self._lengths = [x for x in lengths if x.device == self.device]
+        self._elsewhere = [x for x in lengths if x.device != self.device]
+        names = ("drawn", "tokens", "steps", "budgets", "alive")
+        addresses = [self._all[name].data_ptr() for name in names]
+        addresses += [x.data_ptr() for x in (self.ring, self.tick, self.ends)]
+        own = [x.data_ptr() for x in self._lengths]
+        self._tail = native.tail(self.device, addresses, self.ring.shape, len(self.ends), own)
+
+    def tail(self, *, fed: bool = True) -> None:
+        """After a draw: tokens into the ring, lengths if a token was fed, ends and budgets, and on."""
+        if fed:
+            for x in self._elsewhere:
+                x[: self.rows] += self.alive.to(x.device)
+        if self._tail is not None and not recording():
+            native.run_tail(self._tail, self.device, self.rows, fed)
+            return
+        lengths = [x[: self.rows] for x in self._lengths] if fed else []
+        tail(self.drawn, self.tokens, self.steps, self.budgets, self.alive, self.ring, self.tick, self.ends, lengths)
 
 
 def tail(
@@ -73,12 +95,14 @@ def tail(
     ring: Tensor,
     tick: Tensor,
     ends: Tensor,
-) -> Tensor:
-    """`State.tail` of its tensors, in place. Returns `tick`, because a recording has to return something."""
+    lengths: Sequence[Tensor],
+) -> None:
+    """`State.tail` of its tensors, in place; csrc/common/tail.h is its native twin."""
     said = torch.where(alive > 0, drawn, NOTHING)
     ring[:, : said.shape[0]].index_copy_(0, tick % ring.shape[0], said[None])
-    steps.add_(alive)
+    for held in (steps, *lengths):
+        held.add_(alive)
     over = (drawn[:, None] == ends).any(1) | (steps >= budgets) | (drawn < 0)
     alive.masked_fill_(over, 0)
     tokens.copy_(drawn.clamp(min=0)[:, None])  # what a row that has ended reads does not matter
-    return tick.add_(1)
+    tick.add_(1)

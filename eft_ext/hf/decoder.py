@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,12 +11,13 @@ from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteria
 from transformers.generation import GenerateDecoderOnlyOutput
 from transformers.generation.streamers import BaseStreamer
 
+from eft_ext.decoding.engine import News
 from eft_ext.hf.loop import Loop
 from eft_ext.hf.members import Member
 from eft_ext.hf.mixture import Mixture
 from eft_ext.hf.processors import plan
 from eft_ext.hf.prompts import Prompt
-from eft_ext.hf.rows import budget_of, decode_rows, feeders
+from eft_ext.hf.rows import budget_of, collect, feeders, stream_rows
 from eft_ext.hf.runner import Runner, StaticRunner
 from eft_ext.hf.seeds import Seed, row_seeds
 from eft_ext.hf.speculation import SpeculatedOutput, check, decode_speculated, fits
@@ -40,9 +41,10 @@ def decode(
     streamer: BaseStreamer | None = None,
     tier: int | None = None,
     only_plan: bool = False,
+    slots: int | None = None,
     speculate: int | str | None = None,
     **model_kwargs: Any,
-) -> GenerateDecoderOnlyOutput | Tensor | DecodePlan:
+) -> GenerateDecoderOnlyOutput | Tensor | DecodePlan | Iterator[list[News]]:
     """Decode from what `generate` prepared for the large model.
 
     Args:
@@ -55,6 +57,7 @@ def decode(
         streamer: receives every step's tokens and the end; who calls this ends it where this raises.
         tier: no higher one is chosen (see `eft_ext.hf.tiers`).
         only_plan: return how it would be decoded instead.
+        slots: decode in a batch of so many rows and return what each step brings, as it comes.
         speculate: tokens that the small model drafts in a round, or "auto"; None or 0 for none.
         model_kwargs: attention_mask [rows, length] or None for all ones; caches are made here.
 
@@ -113,9 +116,10 @@ def decode(
         return SpeculatedOutput(sequences=ids, marks=marks, speculation=statistics) if details else ids
     if not how.loop:
         lag = ahead(input_ids.device, how)
-        new = decode_rows(
-            members, read, weights, work.options, seeds, stopping_criteria, pad=fill or 0, ahead=lag, emit=emit
-        )
+        news = stream_rows(members, read, weights, work.options, seeds, stopping_criteria, ahead=lag, slots=slots)
+        if slots is not None:
+            return news
+        new = collect(news, rows, fill or 0, emit)
         if streamer is not None:
             streamer.end()
         ids = torch.cat([input_ids, new.to(input_ids.device)], dim=1)

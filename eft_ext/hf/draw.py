@@ -10,10 +10,11 @@ from torch import Tensor
 
 from eft_ext.decoding.engine import Job
 from eft_ext.hf.mixture import Mixture
+from eft_ext.ops.prepared import PreparedStep
 
 
 class MixtureDraw:
-    """One call of the fused step.
+    """One call of the fused step. Seeds, steps and `out` have to stay where they were at the first call.
 
     Args:
         mixture: weights; tensors hold one value for each job, by its number.
@@ -24,6 +25,7 @@ class MixtureDraw:
 
     def __init__(self, mixture: Mixture, options: dict[str, Any], slots: int, device: torch.device) -> None:
         self._jobs, self._options = mixture.to(device), options
+        self._steps: dict[int, PreparedStep] = {}  # by rows in use
         # Room for a value in every slot, at an address that a graph may keep.
         self._slots = Mixture(
             **{k: v.new_zeros(slots) if isinstance(v, Tensor) else v for k, v in vars(self._jobs).items()}
@@ -32,8 +34,14 @@ class MixtureDraw:
     def __call__(
         self, logits: Sequence[Tensor], seeds: Tensor, steps: Tensor, out: Tensor, slots: Tensor | None = None
     ) -> None:
-        rows = slice(len(seeds)) if slots is None else slots
-        self._slots.keep(rows).sample(logits, seed=seeds, position=steps, out=out, **self._options)
+        if slots is not None:
+            self._slots.keep(slots).sample(logits, seed=seeds, position=steps, out=out, **self._options)
+            return
+        rows = len(seeds)
+        if rows not in self._steps:
+            mixture = self._slots.keep(slice(rows))
+            self._steps[rows] = mixture.prepare(seed=seeds, position=steps, out=out, **self._options)
+        self._steps[rows](logits)
 
     def admit(self, slots: list[int], jobs: Sequence[Job]) -> None:
         self._copy(self._jobs, [job.number for job in jobs], slots)

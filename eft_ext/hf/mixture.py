@@ -13,6 +13,7 @@ from torch import Tensor
 
 from eft_ext.ops import combine, fused_step
 from eft_ext.ops.details import Conservative
+from eft_ext.ops.prepared import PreparedStep
 
 Scalar = float | Tensor  # one value, or one per row
 
@@ -77,11 +78,28 @@ class Mixture:
     def _map(self, change: Callable[[Tensor], Tensor]) -> Mixture:
         return Mixture(**{k: change(v) if isinstance(v, Tensor) else v for k, v in vars(self).items()})
 
+    def repeated(self, times: int) -> Mixture:
+        """Each row's options `times` times in a row."""
+        return self._map(lambda option: option.repeat_interleave(times))
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """As keyword arguments of `fused_step` and `fused_score`."""
+        if self.scale is None:
+            return {"beta": self.beta}
+        return {"scale": self.scale, "conservative_top_p": self.conservative_top_p}
+
     def sample(self, logits: Sequence[Tensor], **options: Any) -> Tensor:
         """Draw from the mixture of three logits [rows, vocab_k]: token ids [rows], −1 for an invalid row."""
         if self.scale is None:
             return fused_step(*logits, beta=self.beta, **options)
         return fused_step(*logits, scale=self.scale, conservative_top_p=self.conservative_top_p, **options)
+
+    def prepare(self, **options: Any) -> PreparedStep:
+        """`sample` for a loop whose options stay where they are."""
+        if self.scale is None:
+            return PreparedStep(beta=self.beta, **options)
+        return PreparedStep(scale=self.scale, conservative_top_p=self.conservative_top_p, **options)
 
     def combine(self, logits: Sequence[Tensor]) -> Tensor:
         """The mixture's own logits, fp32 [rows, vocab_size]; excluded tokens are −inf."""

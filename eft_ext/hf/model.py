@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from transformers.generation import GenerateDecoderOnlyOutput
 from transformers.generation.streamers import BaseStreamer
 
 from eft_ext.hf.arguments import add_ends, add_stop_strings, encode_all
+from eft_ext.hf.batch import as_completed
 from eft_ext.hf.decoder import decode
 from eft_ext.hf.members import members
 from eft_ext.hf.mixture import Mixture
@@ -21,6 +22,9 @@ from eft_ext.hf.streaming import ended_by_errors
 from eft_ext.hf.support import reject_arguments
 from eft_ext.hf.tiers import DecodePlan
 from eft_ext.hf.vocabulary import check_widths, warn_softcaps
+
+if TYPE_CHECKING:
+    from eft_ext.hf.score import SequenceScore
 
 
 class EmulatedModel:
@@ -196,13 +200,19 @@ class EmulatedModel:
 
         Takes what `generate` takes; `inputs` may be left out. No model is run.
         """
-        names = ("prompts", "tokenizer", "streamer", "seed", "tier", "speculate")
-        given = {name: kwargs.pop(name, None) for name in names}
-        weights = (kwargs.pop("beta", None), kwargs.pop("scale", None), kwargs.pop("conservative_top_p", None))
-        if inputs is None and given["prompts"] is None and "input_ids" not in kwargs:
+        if inputs is None and kwargs.get("prompts") is None and "input_ids" not in kwargs:
             inputs = [[0]]
-        found: DecodePlan = self._generate(inputs, generation_config, kwargs, weights=weights, only_plan=True, **given)
+        found: DecodePlan = self.decode_as(inputs, {"generation_config": generation_config, **kwargs}, only_plan=True)
         return found
+
+    def decode_as(self, inputs: Any, kwargs: dict[str, Any], **options: Any) -> Any:
+        """What `decode` returns with `options` for the arguments of `generate`."""
+        names = ("prompts", "tokenizer", "streamer", "seed", "tier", "speculate")
+        given = {name: kwargs.get(name) for name in names}
+        weights = (kwargs.get("beta"), kwargs.get("scale"), kwargs.get("conservative_top_p"))
+        taken = (*names, "beta", "scale", "conservative_top_p", "generation_config")
+        rest = {name: value for name, value in kwargs.items() if name not in taken}
+        return self._generate(inputs, kwargs.get("generation_config"), rest, weights=weights, **given, **options)
 
     def _generate(
         self,
@@ -242,6 +252,38 @@ class EmulatedModel:
                 **kwargs,
             )
 
+    def generate_batch(self, inputs: Any = None, *, batch_size: int = 8, **kwargs: Any) -> list[list[int]]:
+        """The new tokens of any number of prompts, in a batch that is kept full: as rows end, others follow.
+
+        Args:
+            inputs, kwargs: as for `generate`, and for `generate_as_completed`, whose results these are, in the
+                order of the prompts.
+        """
+        results = self.generate_as_completed(inputs, batch_size=batch_size, **kwargs)
+        return [tokens for _, tokens in sorted(results)]
+
+    def generate_as_completed(
+        self, inputs: Any = None, *, batch_size: int = 8, progress: bool | None = None, **kwargs: Any
+    ) -> Iterator[tuple[int, list[int]]]:
+        """Generates for any number of prompts in a batch that is kept full, and yields rows as they end.
+
+        Every row gets exactly the tokens that `generate` gives it alone with its own seed (`seed=[...]`; of one
+        number, `eft_ext.hf.seeds.row_seeds` makes them), as far as the models' arithmetic does not depend on the batch.
+
+        Args:
+            inputs, kwargs: as for `generate`, except streamers and num_return_sequences. What has to look at
+                every step (processors, other criteria, models without static caches) makes it one row at a time.
+            batch_size: rows at once.
+            progress: whether a bar is shown on stderr; None shows it where that is a terminal.
+
+        Yields:
+            (number of the prompt, its new tokens up to and with the one that ended it).
+
+        Raises:
+            ValueError, TypeError, RuntimeError: as `generate` does.
+        """
+        return as_completed(self, inputs, batch_size, progress, kwargs)
+
     def generate_text(self, inputs: Any = None, *, return_output: bool = False, **kwargs: Any) -> Any:
         """`generate`, returning the new text of each row, list[str] (the prompt left out, special tokens skipped).
 
@@ -256,3 +298,60 @@ class EmulatedModel:
         ids = out if isinstance(out, Tensor) else out.sequences
         texts = list(self.tokenizer.batch_decode(ids[:, large.ids.shape[1] :], skip_special_tokens=True))
         return (texts, out) if return_output else texts
+
+    def score(
+        self,
+        inputs: Any = None,
+        responses: Any = None,
+        *,
+        prompts: Mapping[str, Any] | None = None,
+        beta: Any = None,
+        scale: Any = None,
+        conservative_top_p: Any = None,
+        num_top: int = 0,
+        num_changed: int = 0,
+        candidates: int = 0,
+        positions: int | None = None,
+        **kwargs: Any,
+    ) -> SequenceScore:
+        """What the three models and their mixture say of given texts, teacher-forced.
+
+        Per token: log-probability, entropy, rank, argmax under each model and the mixture, total variation and KL
+        between the mixture and tuned, the implicit reward log π_tuned - log π_base. The models' logits exist for some
+        positions at a time only. Nothing is differentiable here.
+
+        Args:
+            inputs: texts, chats or ids as for `generate`: what is scored, or with `responses` what comes before it.
+            responses: one for each row of inputs: texts (tokenized without special tokens; write the end-of-text
+                token where it is to be scored), or token ids. Only they are scored.
+            prompts: as for `generate`, what single models read instead before the responses.
+            beta, scale, conservative_top_p: as for the class, for this call; a number or one per row.
+            num_top, num_changed: as for `fused_score`: tokens to list of each distribution, and that gain or lose.
+            candidates: list what all distributions say of each one's first `candidates` tokens.
+            positions: read so many at a time; chosen by memory if not given (2^26 logits).
+            kwargs: input_ids, attention_mask as for `generate`.
+
+        Returns:
+            `SequenceScore`: tokens [B, T, ...], aligned at the texts' ends, with sums, perplexities and rewards.
+
+        Raises:
+            ValueError, TypeError: an argument that does not fit, named.
+            RuntimeError: NaN or +inf in a row's logits, with the row's number.
+        """
+        from eft_ext.hf.responses import whole_targets, with_responses
+        from eft_ext.hf.score import score
+
+        mixture = Mixture.choose(self.mixture, beta, scale, conservative_top_p)
+        texts = encode_all(inputs, prompts, self.tokenizer, kwargs)
+        if kwargs:
+            raise TypeError(f"{min(kwargs)}: not an argument of score")
+        pad, end = (getattr(self.tokenizer, name, None) for name in ("pad_token_id", "eos_token_id"))
+        texts = {name: text.inferred(pad, [end]) for name, text in texts.items()}
+        if responses is None:
+            if len(texts) > 1:
+                raise ValueError("prompts: expected responses beside them, which all models read, got None")
+            targets = whole_targets(texts["large"])
+        else:
+            texts, targets = with_responses(texts, responses, self.tokenizer)
+        listing = {"num_top": num_top, "num_changed": num_changed, "candidates": candidates}
+        return score(self.members, mixture, self.vocab_size, texts, targets, **listing, positions=positions)

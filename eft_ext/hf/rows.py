@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import MaxLengthCriteria, MaxTimeCriteria, StoppingCriteriaList
 
 from eft_ext.decoding import Feeder
-from eft_ext.decoding.engine import Engine, InvalidRow, Job, Prompt
+from eft_ext.decoding.engine import Engine, InvalidRow, Job, News, Prompt
 from eft_ext.hf.draw import MixtureDraw
 from eft_ext.hf.members import AdapterSwitch, Member
 from eft_ext.hf.mixture import Mixture
@@ -45,7 +45,7 @@ def ends_of(criteria: StoppingCriteriaList) -> list[int]:
     return sorted({int(token) for given in tokens for token in given.reshape(-1).tolist()})
 
 
-def decode_rows(
+def stream_rows(
     members: Sequence[Member],
     prompts: Sequence[Prompt],
     mixture: Mixture,
@@ -53,11 +53,10 @@ def decode_rows(
     seeds: Tensor,
     criteria: StoppingCriteriaList,
     *,
-    pad: int,
     ahead: int,
-    emit: Callable[[Tensor], Any] | None = None,
-) -> Tensor:
-    """New tokens [rows, new] on the CPU, rows that ended early filled with `pad`.
+    slots: int | None = None,
+) -> Iterator[list[News]]:
+    """What each step brings, a job being a row of the prompts.
 
     Args:
         prompts: ids and mask [rows, length] for each model, the large one's first.
@@ -65,31 +64,58 @@ def decode_rows(
         seeds: key of each row.
         criteria: lengths, end tokens and a time limit.
         ahead: see `Engine`.
-        emit: receives each step's tokens [rows].
+        slots: rows of the batch; the others follow as rows end. All at once where it is not given.
 
     Raises:
         RuntimeError: a row's logits hold NaN or +inf, or every token is excluded; names the row and the models.
     """
     prompts = [checked(member, *prompt) for member, prompt in zip(members, prompts, strict=True)]
     rows, budget = prompts[0][0].shape[0], budget_of(criteria, prompts[0][0].shape[1])
+    slots = min(rows, slots or rows)
     limits = [c.initial_timestamp + c.max_time for c in criteria if isinstance(c, MaxTimeCriteria)]
-    readers = feeders(members, prompts, budget)
     jobs = [Job(row, seed, budget) for row, seed in enumerate(seeds.tolist())]
     device = members[0].model.get_output_embeddings().weight.device
-    engine = Engine(readers, MixtureDraw(mixture, options, rows, device), ends_of(criteria), ahead=ahead)
-    tokens: list[list[int]] = [[] for _ in range(rows)]
+    readers = feeders(members, prompts, budget)
+    engine = Engine(readers, MixtureDraw(mixture, options, slots, device), ends_of(criteria), ahead=ahead)
     try:
-        engine.start(jobs, prompts)
+        engine.start(jobs[:slots], _some(prompts, 0, slots))
+        begun = slots
         for news in engine.run():
-            for job, token, _ in news:
-                tokens[job].append(token)
-            if emit is not None:
-                said = {job: token for job, token, _ in news}
-                emit(torch.tensor([said.get(row, pad) for row in range(rows)], device="cpu"))
+            yield news
             if limits and time.time() > min(limits):
-                break
+                return
+            count = min(engine.free, rows - begun)
+            if count:
+                engine.admit(jobs[begun : begun + count], _some(prompts, begun, begun + count))
+                begun += count
     except InvalidRow as error:
         raise RuntimeError(_blame(error, members, prompts)) from error
+
+
+def _some(prompts: Sequence[Prompt], first: int, last: int) -> list[Prompt]:
+    """Rows `first` to `last` of the prompts, without the columns in which all of them are padded."""
+    some: list[Prompt] = []
+    for ids, mask in prompts:
+        if mask is None:
+            some.append((ids[first:last], None))
+            continue
+        kept = mask[first:last]
+        start = int((kept.sum(0) > 0).long().argmax())
+        some.append((ids[first:last, start:], kept[:, start:]))
+    return some
+
+
+def collect(
+    news_of_steps: Iterable[list[News]], rows: int, pad: int, emit: Callable[[Tensor], Any] | None = None
+) -> Tensor:
+    """All tokens [rows, new] on the CPU, rows that ended early filled with `pad`; `emit` gets each step's [rows]."""
+    tokens: list[list[int]] = [[] for _ in range(rows)]
+    for news in news_of_steps:
+        for job, token, _ in news:
+            tokens[job].append(token)
+        if emit is not None:
+            said = {job: token for job, token, _ in news}
+            emit(torch.tensor([said.get(row, pad) for row in range(rows)], device="cpu"))
     longest = max(map(len, tokens))
     return torch.tensor([row + [pad] * (longest - len(row)) for row in tokens], device="cpu")
 

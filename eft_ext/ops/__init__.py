@@ -4,17 +4,22 @@ from eft_ext.ops import reference
 from eft_ext.ops.backend import Backend, backends
 from eft_ext.ops.details import StepDetails, VerifyResult
 from eft_ext.ops.native import force_isa
+from eft_ext.ops.score import fused_score, fused_score_mix
+from eft_ext.ops.scores import Score
 from eft_ext.ops.step import combine, fused_mix, fused_step
 from eft_ext.ops.verify import fused_verify
 
 __all__ = [
     "Backend",
+    "Score",
     "StepDetails",
     "VerifyResult",
     "backends",
     "combine",
     "force_isa",
     "fused_mix",
+    "fused_score",
+    "fused_score_mix",
     "fused_step",
     "fused_verify",
     "reference",

@@ -105,6 +105,24 @@ def combine(mix: Mixture, z: Tensor) -> None:
     _native.combine(isa(), *_mixture(mix), z.data_ptr(), z.stride(0))
 
 
+def tail(device: torch.device, addresses: list[int], ring: tuple[int, ...], num_ends: int, lengths: list[int]) -> Any:
+    """The tail of a decoding step (csrc/include/eft_loop.h) as the binding wants it, or None where there is none.
+
+    It holds addresses, so the tensors must outlive it.
+    """
+    built = _native is not None and (device.type == "cpu" or (device.type == "cuda" and _native.cuda_built()))
+    return _native.Tail(device.type == "cuda", addresses, *ring, num_ends, lengths) if built else None
+
+
+def run_tail(prepared: Any, device: torch.device, rows: int, fed: bool) -> None:
+    """The tail of the first `rows` rows; `fed` where a token was fed before (CUDA: on the current stream)."""
+    if device.type != "cuda":
+        prepared.run(rows, fed, 0)
+        return
+    with torch.cuda.device(device):
+        prepared.run(rows, fed, torch.cuda.current_stream().cuda_stream)
+
+
 def verify(mix: Mixture, draw: Sampling, drafted: Drafted, result: VerifyResult) -> None:
     """Writes the result on the CPU. The logits of `mix` have a position axis, [B, k+1, V]."""
     allowed, mask_stride = mix.allowed, 0

@@ -1,4 +1,4 @@
-"""Limits among tens of thousands of candidates, where the CPU step brackets instead of ranking (csrc/cpu/bracket.h)."""
+"""Limits among tens of thousands of candidates, where the CPU step samples first (csrc/cpu/bracket.h)."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ import torch
 from eft_ext.ops import fused_mix, fused_step
 from python_tests.ops.rows import models
 
-VOCAB = 70_001  # bracketing starts at 65,536
+VOCAB = 70_001  # samples are taken from 8,192 on, lists end at 16,384
 OPTIONS = [
     {"top_p": 0.9},
     {"top_p": 0.5, "temperature": 3.0},

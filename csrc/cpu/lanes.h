@@ -1,0 +1,39 @@
+// Sixteen fp32 lanes for the two loops that the time goes to, mixing and weighing: one register of
+// AVX-512, two of AVX2. Written out because a polynomial is a chain of waiting: several sixteens
+// side by side take two thirds of the time, and no compiler interleaves them by itself. Where
+// neither instruction set is compiled for, EFT_LANES stays undefined and the plain loops beside
+// each use serve.
+#ifndef EFT_CPU_LANES_H_
+#define EFT_CPU_LANES_H_
+
+#if defined(__AVX512F__)
+#include "cpu/lanes_avx512.h"
+#elif defined(__AVX2__)
+#include "cpu/lanes_avx2.h"
+#endif
+
+#ifdef EFT_LANES
+#include "common/dtype.h"
+
+namespace eft {
+namespace {
+
+// Widens sixteen logits to fp32 and keeps the largest magnitude bits of all it has seen.
+template <class T>
+class Loader {
+ public:
+  Lanes operator()(const T* x) {
+    const auto bits = load_bits(x);
+    most_ = larger_magnitude(most_, bits, T{});
+    return widen(bits, T{});
+  }
+  bool within(decltype(magnitude(T{})) limit) const { return magnitudes_within(most_, limit); }
+
+ private:
+  decltype(load_bits(static_cast<const T*>(nullptr))) most_{};
+};
+
+}  // namespace
+}  // namespace eft
+#endif
+#endif  // EFT_CPU_LANES_H_

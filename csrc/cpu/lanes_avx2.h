@@ -1,0 +1,173 @@
+// See lanes.h.
+#ifndef EFT_CPU_LANES_AVX2_H_
+#define EFT_CPU_LANES_AVX2_H_
+#define EFT_LANES 1
+
+#include <immintrin.h>
+
+#include "common/dtype.h"
+
+namespace eft {
+namespace {
+
+constexpr int kSideBySide = 2;  // four registers of the sixteen
+
+struct Lanes {
+  __m256 a, b;
+};
+using LaneMask = Lanes;  // all bits of a lane, or none
+
+inline Lanes splat(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
+inline Lanes load(const float* x) { return {_mm256_loadu_ps(x), _mm256_loadu_ps(x + 8)}; }
+inline void store(float* to, Lanes x) {
+  _mm256_storeu_ps(to, x.a);
+  _mm256_storeu_ps(to + 8, x.b);
+}
+inline Lanes mul(Lanes x, Lanes y) { return {_mm256_mul_ps(x.a, y.a), _mm256_mul_ps(x.b, y.b)}; }
+inline Lanes sub(Lanes x, Lanes y) { return {_mm256_sub_ps(x.a, y.a), _mm256_sub_ps(x.b, y.b)}; }
+inline Lanes multiply_add(Lanes x, Lanes y, Lanes z) {
+  return {_mm256_fmadd_ps(x.a, y.a, z.a), _mm256_fmadd_ps(x.b, y.b, z.b)};
+}
+inline Lanes larger(Lanes x, Lanes y) { return {_mm256_max_ps(x.a, y.a), _mm256_max_ps(x.b, y.b)}; }
+inline Lanes round_down(Lanes x) { return {_mm256_floor_ps(x.a), _mm256_floor_ps(x.b)}; }
+inline float largest(Lanes x) {
+  float lanes[16];
+  store(lanes, x);
+  float most = lanes[0];
+  for (float lane : lanes) most = lane > most ? lane : most;
+  return most;
+}
+
+inline LaneMask above(Lanes x, Lanes cut) {
+  return {_mm256_cmp_ps(x.a, cut.a, _CMP_GT_OQ), _mm256_cmp_ps(x.b, cut.b, _CMP_GT_OQ)};
+}
+inline LaneMask equal(Lanes x, Lanes cut) {
+  return {_mm256_cmp_ps(x.a, cut.a, _CMP_EQ_OQ), _mm256_cmp_ps(x.b, cut.b, _CMP_EQ_OQ)};
+}
+inline LaneMask first_lanes(int count) {
+  const __m256i end = _mm256_set1_epi32(count);
+  const __m256i a = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+  const __m256i b = _mm256_setr_epi32(8, 9, 10, 11, 12, 13, 14, 15);
+  return {_mm256_castsi256_ps(_mm256_cmpgt_epi32(end, a)),
+          _mm256_castsi256_ps(_mm256_cmpgt_epi32(end, b))};
+}
+inline LaneMask and_(LaneMask x, LaneMask y) {
+  return {_mm256_and_ps(x.a, y.a), _mm256_and_ps(x.b, y.b)};
+}
+inline LaneMask or_(LaneMask x, LaneMask y) {
+  return {_mm256_or_ps(x.a, y.a), _mm256_or_ps(x.b, y.b)};
+}
+inline int count(LaneMask m) {
+  return __builtin_popcount(unsigned(_mm256_movemask_ps(m.a))) +
+         __builtin_popcount(unsigned(_mm256_movemask_ps(m.b)));
+}
+
+// p * 2^n for integral n <= 23; below 2^-100 it is no mass, and no matter which.
+inline __m256 times_power(__m256 p, __m256 n) {
+  const __m256i exponent = _mm256_cvttps_epi32(_mm256_max_ps(n, _mm256_set1_ps(-100.0f)));
+  const __m256i biased = _mm256_add_epi32(exponent, _mm256_set1_epi32(127));
+  return _mm256_mul_ps(p, _mm256_castsi256_ps(_mm256_slli_epi32(biased, 23)));
+}
+inline Lanes times_power(Lanes p, Lanes n) {
+  return {times_power(p.a, n.a), times_power(p.b, n.b)};
+}
+
+// Sixteen masses in two parts, mass = high * 2^17 + low, so that nothing has to be widened: 32-bit
+// lanes hold the sums of 128 tokens, a tile's share. w is a token's share of the reference *
+// 2^kUnit.
+struct LaneMasses {
+  static constexpr float kUnit = 23;
+  __m256i high[2], low[2];
+  explicit LaneMasses(Lanes w) {
+    split(w.a, high[0], low[0]);
+    split(w.b, high[1], low[1]);
+  }
+
+ private:
+  static void split(__m256 w, __m256i& high, __m256i& low) {
+    high = _mm256_cvttps_epi32(w);
+    const __m256 rest = _mm256_sub_ps(w, _mm256_cvtepi32_ps(high));
+    low = _mm256_cvttps_epi32(_mm256_mul_ps(rest, _mm256_set1_ps(0x1p17f)));
+  }
+};
+
+class LaneSum {
+ public:
+  void add(const LaneMasses& m) {
+    for (int i = 0; i < 2; ++i) {
+      high_ = _mm256_add_epi32(high_, m.high[i]);
+      low_ = _mm256_add_epi32(low_, m.low[i]);
+    }
+  }
+  void add(const LaneMasses& m, LaneMask where) {
+    const __m256i mask[2] = {_mm256_castps_si256(where.a), _mm256_castps_si256(where.b)};
+    for (int i = 0; i < 2; ++i) {
+      high_ = _mm256_add_epi32(high_, _mm256_and_si256(m.high[i], mask[i]));
+      low_ = _mm256_add_epi32(low_, _mm256_and_si256(m.low[i], mask[i]));
+    }
+  }
+  uint64_t total() const { return (sum(high_) << 17) + sum(low_); }
+
+ private:
+  static uint64_t sum(__m256i x) {
+    uint32_t lanes[8];
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(lanes), x);
+    uint64_t all = 0;
+    for (uint32_t lane : lanes) all += lane;
+    return all;
+  }
+  __m256i high_ = _mm256_setzero_si256(), low_ = _mm256_setzero_si256();
+};
+
+// ---- logits as they are stored ----
+struct Bits {  // of fp32
+  __m256i a, b;
+};
+inline Bits load_bits(const float* x) {
+  const __m256i* at = reinterpret_cast<const __m256i*>(x);
+  return {_mm256_loadu_si256(at), _mm256_loadu_si256(at + 1)};
+}
+inline __m256i load_bits(const Bf16* x) {
+  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x));
+}
+inline __m256i load_bits(const Fp16* x) {
+  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x));
+}
+inline Lanes widen(Bits bits, float) {
+  return {_mm256_castsi256_ps(bits.a), _mm256_castsi256_ps(bits.b)};
+}
+inline Lanes widen(__m256i bits, Bf16) {
+  const __m256i a = _mm256_cvtepu16_epi32(_mm256_castsi256_si128(bits));
+  const __m256i b = _mm256_cvtepu16_epi32(_mm256_extracti128_si256(bits, 1));
+  return {_mm256_castsi256_ps(_mm256_slli_epi32(a, 16)),
+          _mm256_castsi256_ps(_mm256_slli_epi32(b, 16))};
+}
+inline Lanes widen(__m256i bits, Fp16) {
+  return {_mm256_cvtph_ps(_mm256_castsi256_si128(bits)),
+          _mm256_cvtph_ps(_mm256_extracti128_si256(bits, 1))};
+}
+
+inline Bits larger_magnitude(Bits most, Bits bits, float) {
+  const __m256i mask = _mm256_set1_epi32(0x7fffffff);
+  return {_mm256_max_epu32(most.a, _mm256_and_si256(bits.a, mask)),
+          _mm256_max_epu32(most.b, _mm256_and_si256(bits.b, mask))};
+}
+template <class Half>
+inline __m256i larger_magnitude(__m256i most, __m256i bits, Half) {
+  return _mm256_max_epu16(most, _mm256_and_si256(bits, _mm256_set1_epi16(0x7fff)));
+}
+inline bool magnitudes_within(Bits most, uint32_t limit) {
+  // Magnitudes and limit are below 2^31, so signed comparison serves.
+  const __m256i end = _mm256_set1_epi32(int(limit));
+  const __m256i over =
+      _mm256_or_si256(_mm256_cmpgt_epi32(most.a, end), _mm256_cmpgt_epi32(most.b, end));
+  return _mm256_testz_si256(over, over);
+}
+inline bool magnitudes_within(__m256i most, uint16_t limit) {
+  const __m256i over = _mm256_cmpgt_epi16(most, _mm256_set1_epi16(int16_t(limit)));
+  return _mm256_testz_si256(over, over);
+}
+
+}  // namespace
+}  // namespace eft
+#endif  // EFT_CPU_LANES_AVX2_H_

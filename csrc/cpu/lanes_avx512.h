@@ -1,0 +1,99 @@
+// See lanes.h.
+#ifndef EFT_CPU_LANES_AVX512_H_
+#define EFT_CPU_LANES_AVX512_H_
+#define EFT_LANES 1
+
+#include <immintrin.h>
+
+#include "common/dtype.h"
+
+namespace eft {
+namespace {
+
+constexpr int kSideBySide = 4;  // 3 to 5 take the same time, 8 no longer fit into the registers
+
+using Lanes = __m512;
+using LaneMask = __mmask16;
+
+inline Lanes splat(float x) { return _mm512_set1_ps(x); }
+inline Lanes load(const float* x) { return _mm512_loadu_ps(x); }
+inline void store(float* to, Lanes x) { _mm512_storeu_ps(to, x); }
+inline Lanes mul(Lanes a, Lanes b) { return _mm512_mul_ps(a, b); }
+inline Lanes sub(Lanes a, Lanes b) { return _mm512_sub_ps(a, b); }
+inline Lanes multiply_add(Lanes a, Lanes b, Lanes c) { return _mm512_fmadd_ps(a, b, c); }
+inline Lanes larger(Lanes a, Lanes b) { return _mm512_max_ps(a, b); }
+inline Lanes round_down(Lanes x) {
+  return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+}
+inline float largest(Lanes x) { return _mm512_reduce_max_ps(x); }
+
+inline LaneMask above(Lanes x, Lanes cut) { return _mm512_cmp_ps_mask(x, cut, _CMP_GT_OQ); }
+inline LaneMask equal(Lanes x, Lanes cut) { return _mm512_cmp_ps_mask(x, cut, _CMP_EQ_OQ); }
+inline LaneMask first_lanes(int count) {
+  return LaneMask(count >= 16 ? 0xffff : count <= 0 ? 0 : (1 << count) - 1);
+}
+inline LaneMask and_(LaneMask a, LaneMask b) { return LaneMask(a & b); }
+inline LaneMask or_(LaneMask a, LaneMask b) { return LaneMask(a | b); }
+inline int count(LaneMask m) { return __builtin_popcount(m); }
+
+// p * 2^n for integral n, 0 where that underflows.
+inline Lanes times_power(Lanes p, Lanes n) { return _mm512_scalef_ps(p, n); }
+
+// Sixteen masses, trunc(2^40 times a token's share of the reference): w below is share * 2^kUnit.
+struct LaneMasses {
+  static constexpr float kUnit = 40;
+  __m512i first, second;
+  explicit LaneMasses(Lanes w)
+      : first(_mm512_cvttps_epi64(_mm512_castps512_ps256(w))),
+        second(_mm512_cvttps_epi64(_mm512_extractf32x8_ps(w, 1))) {}
+};
+
+class LaneSum {
+ public:
+  void add(const LaneMasses& m) {
+    first_ = _mm512_add_epi64(first_, m.first);
+    second_ = _mm512_add_epi64(second_, m.second);
+  }
+  void add(const LaneMasses& m, LaneMask where) {
+    first_ = _mm512_mask_add_epi64(first_, __mmask8(where), first_, m.first);
+    second_ = _mm512_mask_add_epi64(second_, __mmask8(where >> 8), second_, m.second);
+  }
+  uint64_t total() const {
+    return uint64_t(_mm512_reduce_add_epi64(_mm512_add_epi64(first_, second_)));
+  }
+
+ private:
+  __m512i first_ = _mm512_setzero_si512(), second_ = _mm512_setzero_si512();
+};
+
+// ---- logits as they are stored ----
+inline __m512i load_bits(const float* x) { return _mm512_loadu_si512(x); }
+inline __m256i load_bits(const Bf16* x) {
+  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x));
+}
+inline __m256i load_bits(const Fp16* x) {
+  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x));
+}
+inline Lanes widen(__m512i bits, float) { return _mm512_castsi512_ps(bits); }
+inline Lanes widen(__m256i bits, Bf16) {
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
+}
+inline Lanes widen(__m256i bits, Fp16) { return _mm512_cvtph_ps(bits); }
+
+inline __m512i larger_magnitude(__m512i most, __m512i bits, float) {
+  return _mm512_max_epu32(most, _mm512_and_si512(bits, _mm512_set1_epi32(0x7fffffff)));
+}
+template <class Half>
+inline __m256i larger_magnitude(__m256i most, __m256i bits, Half) {
+  return _mm256_max_epu16(most, _mm256_and_si256(bits, _mm256_set1_epi16(0x7fff)));
+}
+inline bool magnitudes_within(__m512i most, uint32_t limit) {
+  return _mm512_cmpgt_epu32_mask(most, _mm512_set1_epi32(int(limit))) == 0;
+}
+inline bool magnitudes_within(__m256i most, uint16_t limit) {
+  return _mm256_cmpgt_epu16_mask(most, _mm256_set1_epi16(int16_t(limit))) == 0;
+}
+
+}  // namespace
+}  // namespace eft
+#endif  // EFT_CPU_LANES_AVX512_H_

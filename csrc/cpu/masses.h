@@ -1,0 +1,153 @@
+// Sums of integer masses over the tokens of a tile: of all of them, of those within a limit, of
+// those above several cuts. Each stands twice, as a plain loop and on lanes.h.
+#ifndef EFT_CPU_MASSES_H_
+#define EFT_CPU_MASSES_H_
+
+#include "common/mass.h"
+#include "cpu/lanes.h"
+#include "cpu/scratch.h"
+
+namespace eft {
+namespace {
+
+// For references where a - 100 is exact: all but rows of astronomical logits.
+inline bool is_near(float a) { return fabsf(a) < 0x1p20f; }
+
+// ---- plain --------------------------------------------------------------------------------------
+
+// A token's mass before it is truncated, in units of 2^17: P(f) 2^(23-d), exact in fp32.
+inline __attribute__((always_inline)) float share_of(float t, float a) {
+  const float n = floorf(t);
+  const float fraction = t - n;                           // NaN where t = -inf
+  const float f = fraction > 0.0f ? fraction : 0.0f;      // and here 0
+  const float distance = a - n;                           // +inf where t = -inf
+  const float d = distance < 100.0f ? distance : 100.0f;  // 2^-60: no mass
+  return exp2_fraction(f) * bit_cast<float>((127 + 23 - int32_t(d)) << 23);
+}
+
+// token_mass in two parts, mass = high * 2^17 + low, so that 32-bit lanes hold the sums of 256
+// tokens (256 * (2^24 - 1) < 2^32) and nothing has to be widened on the way.
+struct SplitMass {
+  int32_t high, low;
+  explicit SplitMass(float share)
+      : high(int32_t(share)), low(int32_t((share - float(high)) * 0x1p17f)) {}
+};
+
+// Over the tokens where `keep(i)` is 1 and not 0 (a condition would be a branch, and the loop no
+// longer vectorised).
+template <class Keep>
+inline uint64_t mass_where(const float* t, int n, float a, const Keep& keep) {
+  uint64_t sum = 0;
+  for (int start = 0; start < n; start += kChunk) {
+    const int end = n - start < kChunk ? n : start + kChunk;
+    uint32_t high = 0, low = 0;
+#pragma omp simd reduction(+ : high, low)
+    for (int i = start; i < end; ++i) {
+      const SplitMass w(share_of(t[i], a));
+      const uint32_t mask = 0u - uint32_t(keep(i));
+      high += uint32_t(w.high) & mask;
+      low += uint32_t(w.low) & mask;
+    }
+    sum += (uint64_t(high) << 17) + low;
+  }
+  return sum;
+}
+
+// ---- lanes --------------------------------------------------------------------------------------
+
+#ifdef EFT_LANES
+// P(f) of exp2_fraction, times 2^(n - unit): a token's share of the reference. Clean tokens are
+// finite.
+template <bool kClean>
+inline void shares(const float* t, float a, Lanes* w) {
+  const Lanes lowest = splat(a - 100.0f), unit = splat(a - LaneMasses::kUnit);
+  Lanes x[kSideBySide], n[kSideBySide], p[kSideBySide];
+  const auto each = [](const auto& operation) {
+    for (int u = 0; u < kSideBySide; ++u) operation(u);
+  };
+  each([&](int u) { x[u] = load(t + 16 * u); });
+  if (!kClean) each([&](int u) { x[u] = larger(x[u], lowest); });
+  each([&](int u) { n[u] = round_down(x[u]); });
+  each([&](int u) { x[u] = sub(x[u], n[u]); });
+  each([&](int u) { p[u] = multiply_add(splat(0x1.e97502p-10f), x[u], splat(0x1.277854p-7f)); });
+  each([&](int u) { p[u] = multiply_add(p[u], x[u], splat(0x1.c91ce6p-5f)); });
+  each([&](int u) { p[u] = multiply_add(p[u], x[u], splat(0x1.ebdb56p-3f)); });
+  each([&](int u) { p[u] = multiply_add(p[u], x[u], splat(0x1.62e4bap-1f)); });
+  each([&](int u) { p[u] = multiply_add(p[u], x[u], splat(1.0f)); });
+  each([&](int u) { w[u] = times_power(p[u], sub(n[u], unit)); });
+}
+
+constexpr int kStep = 16 * kSideBySide;
+
+// `use(i, w)` for each sixteen tokens from i on. Reads whole steps: what follows the n tokens is
+// -inf.
+template <bool kClean, class Use>
+inline void for_each_share(const float* t, int n, float a, const Use& use) {
+  Lanes w[kSideBySide];
+  for (int i = 0; i < n; i += kStep) {
+    shares<kClean>(t + i, a, w);
+    for (int u = 0; u < kSideBySide; ++u) use(i + 16 * u, w[u]);
+  }
+}
+#endif
+
+// ---- the sums -----------------------------------------------------------------------------------
+
+// Of a tile's n tokens, padded with -inf to whole chunks. `clean`: all are finite.
+inline uint64_t mass_of(const float* t, int n, float a, bool clean) {
+#ifdef EFT_LANES
+  if (is_near(a)) {
+    LaneSum sum;
+    const auto add = [&](int, Lanes w) { sum.add(LaneMasses(w)); };
+    clean ? for_each_share<true>(t, n, a, add) : for_each_share<false>(t, n, a, add);
+    return sum.total();
+  }
+#endif
+  (void)clean;
+  return mass_where(t, n, a, [](int) { return 1; });
+}
+
+// Of those with t > cut, or t = cut and i <= last. `padded`: what follows the n tokens is -inf.
+template <bool kPadded = true>
+inline uint64_t mass_within(const float* t, int n, float a, float cut, int last) {
+#ifdef EFT_LANES
+  if (is_near(a)) {
+    LaneSum sum;
+    const Lanes limit = splat(cut);
+    for_each_share<false>(t, n, a, [&](int i, Lanes w) {
+      const Lanes x = load(t + i);
+      const LaneMask tied = and_(equal(x, limit), first_lanes(last + 1 - i));
+      const LaneMask inside = or_(above(x, limit), tied);
+      sum.add(LaneMasses(w), kPadded ? inside : and_(inside, first_lanes(n - i)));
+    });
+    return sum.total();
+  }
+#endif
+  return mass_where(t, n, a,
+                    [=](int i) { return int(t[i] > cut) | (int(t[i] == cut) & int(i <= last)); });
+}
+
+// Of those with t > cut, at two references; `near` is not below `far`.
+struct TwoMasses {
+  uint64_t at_far, at_near;
+};
+inline TwoMasses masses_above(const float* t, int n, float far, float near, float cut) {
+#ifdef EFT_LANES
+  if (is_near(far) && is_near(near)) {
+    LaneSum at_far, at_near;
+    const Lanes limit = splat(cut), nearer = splat(exp2f(far - near));
+    for_each_share<false>(t, n, far, [&](int i, Lanes w) {
+      const LaneMask inside = above(load(t + i), limit);
+      at_far.add(LaneMasses(w), inside);
+      if (near != far) at_near.add(LaneMasses(mul(w, nearer)), inside);
+    });
+    return {at_far.total(), near == far ? at_far.total() : at_near.total()};
+  }
+#endif
+  const auto keep = [=](int i) { return int(t[i] > cut); };
+  return {mass_where(t, n, far, keep), mass_where(t, n, near, keep)};
+}
+
+}  // namespace
+}  // namespace eft
+#endif  // EFT_CPU_MASSES_H_

@@ -1,0 +1,102 @@
+// The decoding loop for Python: State's addresses once, then one call a step.
+#include "python/loop.h"
+
+#include <pybind11/stl.h>
+
+#include <array>
+
+#include "eft_loop.h"
+#include "python/check.h"
+
+namespace py = pybind11;
+
+namespace eft {
+namespace {
+
+int64_t* at(uintptr_t address) { return reinterpret_cast<int64_t*>(address); }
+
+// `tail` of one State; rows in use may change from call to call, addresses may not.
+struct Tail {
+  eft_tail tail{};
+  bool cuda;
+
+  Tail(bool cuda, const std::array<uintptr_t, 8>& addresses, int64_t ring_slots,
+       int64_t ring_stride, int64_t num_ends, const std::vector<uintptr_t>& lengths)
+      : cuda(cuda) {
+    if (lengths.size() > EFT_MAX_MODELS) throw py::value_error("lengths: expected at most 4");
+    tail.drawn = at(addresses[0]);
+    tail.tokens = at(addresses[1]);
+    tail.steps = at(addresses[2]);
+    tail.budgets = at(addresses[3]);
+    tail.alive = at(addresses[4]);
+    tail.ring = at(addresses[5]);
+    tail.tick = at(addresses[6]);
+    tail.ends = at(addresses[7]);
+    tail.ring_slots = ring_slots;
+    tail.ring_stride = ring_stride;
+    tail.num_ends = num_ends;
+    for (size_t k = 0; k < lengths.size(); ++k) tail.lengths[k] = at(lengths[k]);
+    tail.num_lengths = int32_t(lengths.size());
+  }
+
+  eft_tail of(int64_t rows, bool fed) const {
+    eft_tail t = tail;
+    t.num_rows = rows;
+    if (!fed) t.num_lengths = 0;
+    return t;
+  }
+
+  void run(int64_t rows, bool fed, uintptr_t stream) const {
+    const eft_tail t = of(rows, fed);
+    check(cuda ? eft_tail_cuda(&t, reinterpret_cast<void*>(stream)) : eft_tail_cpu(&t));
+  }
+};
+
+// A loop on the device. Keep the graph that `body` came from alive as long as this.
+class WhileLoop {
+ public:
+  WhileLoop(const Tail& tail, int64_t rows, uintptr_t body) {
+    const eft_tail t = tail.of(rows, true);
+    check(eft_while_build(&t, reinterpret_cast<void*>(body), &loop_));
+  }
+  ~WhileLoop() { close(); }
+  WhileLoop(const WhileLoop&) = delete;
+  WhileLoop& operator=(const WhileLoop&) = delete;
+
+  void launch(int64_t max_steps, uintptr_t stream) {
+    check(eft_while_launch(open(), max_steps, reinterpret_cast<void*>(stream)));
+  }
+  bool poll() {
+    const int state = eft_while_poll(open());
+    if (state < 0) check(-state);
+    return state != 0;
+  }
+  void close() {
+    if (loop_) eft_while_close(loop_);
+    loop_ = nullptr;
+  }
+
+ private:
+  eft_while* open() const {
+    if (!loop_) throw py::value_error("loop: expected an open one, got one that was closed");
+    return loop_;
+  }
+  eft_while* loop_ = nullptr;
+};
+
+}  // namespace
+
+void bind_loop(py::module_& m) {
+  py::class_<Tail>(m, "Tail")
+      .def(py::init<bool, std::array<uintptr_t, 8>, int64_t, int64_t, int64_t,
+                    std::vector<uintptr_t>>())
+      .def("run", &Tail::run);
+  py::class_<WhileLoop>(m, "WhileLoop")
+      .def(py::init<const Tail&, int64_t, uintptr_t>())
+      .def("launch", &WhileLoop::launch)
+      .def("poll", &WhileLoop::poll)
+      .def("close", &WhileLoop::close);
+  m.def("while_supported", [] { return eft_while_supported() != 0; });
+}
+
+}  // namespace eft

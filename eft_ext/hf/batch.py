@@ -1,0 +1,100 @@
+"""Many prompts through a batch that is kept full."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from eft_ext.hf.arguments import encode_all
+from eft_ext.hf.mixture import spread
+from eft_ext.hf.seeds import row_seeds
+
+Result = tuple[int, list[int]]  # the prompt's number and its new tokens
+
+
+class Decodes(Protocol):
+    """What is needed of `EmulatedModel`."""
+
+    tokenizer: Any
+
+    def generate(self, inputs: Any = None, **kwargs: Any) -> Any: ...
+
+    def decode_as(self, inputs: Any, kwargs: dict[str, Any], **options: Any) -> Any: ...
+
+
+def as_completed(
+    model: Decodes, inputs: Any, batch_size: int, progress: bool | None, kwargs: dict[str, Any]
+) -> Iterator[Result]:
+    """See `EmulatedModel.generate_as_completed`."""
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(f"batch_size: expected an integer of at least 1, got {batch_size!r}")
+    for name in ("streamer", "return_dict_in_generate", "speculate"):
+        if kwargs.get(name):
+            raise ValueError(f"{name}: not supported here, where rows end at different times; use generate")
+    if kwargs.get("num_return_sequences", 1) != 1:
+        raise ValueError("num_return_sequences: expected 1, repeat the prompt instead")
+    tokenizer = kwargs.get("tokenizer") or model.tokenizer
+    encoded = encode_all(inputs, kwargs.pop("prompts", None), tokenizer, kwargs)
+    large = encoded.pop("large")
+    prompts = {name: prompt.inputs for name, prompt in encoded.items()}
+    rows = len(large.ids)
+    seeds = row_seeds(kwargs.pop("seed", None), rows)
+    results: Iterator[Result]
+    plan = model.decode_as(large.inputs, {**kwargs, "prompts": prompts}, only_plan=True)
+    if plan.loop:
+        results = _one_by_one(model, large.inputs, prompts, seeds, kwargs)
+    else:
+        steps = model.decode_as(large.inputs, {**kwargs, "prompts": prompts, "seed": seeds}, slots=batch_size)
+        results = _ended(steps)
+    return _shown(results, rows, sys.stderr.isatty() if progress is None else progress)
+
+
+def _ended(steps: Iterator[Any]) -> Iterator[Result]:
+    tokens: dict[int, list[int]] = {}
+    for news in steps:
+        for job, token, last in news:
+            tokens.setdefault(job, []).append(token)
+            if last:
+                yield job, tokens.pop(job)
+    yield from tokens.items()  # cut off by max_time
+
+
+def _one_by_one(
+    model: Decodes, large: dict[str, Tensor | None], prompts: dict[str, Any], seeds: Tensor, kwargs: dict[str, Any]
+) -> Iterator[Result]:
+    """What `generate` gives each prompt alone."""
+    rows = len(seeds)
+    weights = {name: kwargs.get(name) for name in ("beta", "scale", "conservative_top_p")}
+    each = {name: spread(name, value, rows, 1) for name, value in weights.items()}
+    for row in range(rows):
+        own = {name: value[row : row + 1] if isinstance(value, Tensor) else value for name, value in each.items()}
+        one = _row(large, row)
+        others = {name: _row(prompt, row) for name, prompt in prompts.items()}
+        ids = model.generate(one, **{**kwargs, **own, "prompts": others, "seed": seeds[row : row + 1]})
+        yield row, ids[0, one["input_ids"].shape[1] :].tolist()
+
+
+def _row(prompt: dict[str, Tensor | None], row: int) -> dict[str, Any]:
+    """One prompt without its padding."""
+    ids, mask = prompt["input_ids"], prompt["attention_mask"]
+    assert ids is not None
+    alone = ids[row] if mask is None else ids[row][mask[row].bool()]
+    return {"input_ids": alone[None], "attention_mask": torch.ones_like(alone[None])}
+
+
+def _shown(results: Iterator[Result], rows: int, progress: bool) -> Iterator[Result]:
+    if not progress:
+        yield from results
+        return
+    columns = (TextColumn("generating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("", total=rows)
+        for result in results:
+            bar.advance(task)
+            yield result
