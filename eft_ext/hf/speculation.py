@@ -64,10 +64,17 @@ def fits(members: Sequence[Member], mixture: Mixture, work: Plan, how: DecodePla
         why = "scores of every step are asked for"
     elif getattr(getattr(mixture, "method", None), "varies", False):
         why = "the weights are a function of the step"
+    elif _excludes(mixture):
+        why = "the method takes tokens out before it mixes"
     else:
         return True
     warnings.warn(f"speculate: decoding without drafts, since {why}", stacklevel=2)
     return False
+
+
+def _excludes(mixture: Mixture) -> bool:
+    kinds = type(getattr(mixture, "method", None)).__mro__
+    return any("prepare" in vars(kind) for kind in kinds if kind.__module__.startswith("eft_ext.methods"))
 
 
 def sampler_of(members: Sequence[Member], mixture: Mixture, options: dict[str, Any]) -> Sampler:
