@@ -108,6 +108,22 @@ def test_generate(eft, folders):
     assert eft("generate", *options, "--prompt", "it ran")[1].startswith(f"> the cat\n{answer}\n> it ran\n")
 
 
+def test_speculation(eft, folders):
+    options = ("--prompt", "the cat", "--max-new-tokens", 9, *folders)
+    plain = eft("generate", *options)[1]
+    for drafts in (3, "auto", 0):
+        code, answer, err = eft("generate", *options, "--speculate", drafts)
+        assert (code, answer) == (0, plain)
+        assert ("drafts stand" in err) == (drafts != 0)
+    told = json.loads(eft("generate", *options, "--speculate", 3, "--json")[1])
+    assert told["options"]["speculate"] == 3
+    assert set(told["speculation"]) == {"accepted", "drafted", "tokens_per_round"}
+    for wrong in ("x", 64, -1):
+        code, _, err = eft("generate", *options, f"--speculate={wrong}")
+        assert code == 2
+        assert "--speculate: expected auto or a number from 0 to 63" in err
+
+
 def test_sampling_options(eft, folders):
     options = ("--prompt", "the cat", "--max-new-tokens", 8, *folders, "--temperature", 1.5, "--top-p", 0.99)
     first = eft("generate", *options, "--seed", 1)[1]

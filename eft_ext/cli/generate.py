@@ -40,6 +40,7 @@ def run(
     top_k: o.TopK = None,
     min_p: o.MinP = None,
     seed: o.Seed = None,
+    speculate: o.Speculate = None,
     stream: Annotated[bool, typer.Option("--stream", help="Print words as they come; for one prompt.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> None:
@@ -53,7 +54,7 @@ def run(
         eft generate --prompt "With which animal did Fikim Thetrond travel?"
 
         eft generate --large Qwen/Qwen2.5-7B --tuned Qwen/Qwen2.5-0.5B-Instruct \\
-            --base Qwen/Qwen2.5-0.5B --prompt "Why is the sky blue?" --top-p 0.9 --stream
+            --base Qwen/Qwen2.5-0.5B --prompt "Why is the sky blue?" --top-p 0.9 --stream --speculate auto
 
         eft generate --method interpolate --lambda 0.3 --prompt "With which animal did Fikim Thetrond travel?"
 
@@ -68,6 +69,7 @@ def run(
         min_p=min_p,
         seed=seed,
     )
+    drafting = o.speculation(speculate)
     if stream and (as_json or len(prompt) > 1):
         raise ValueError("--stream: expected one prompt and no --json")
     texts = [_stdin() if text == "-" else text for text in prompt]
@@ -90,20 +92,34 @@ def run(
     if stream:
         from eft_ext.cli.printer import Printer
 
-        loaded.generate(prompts=read, streamer=Printer(loaded.tokenizer), **asked)
+        loaded.generate(prompts=read, streamer=Printer(loaded.tokenizer), **drafting, **asked)
         return
-    answers = loaded.generate_text(prompts=read, **asked)
+    answers, out = loaded.generate_text(
+        prompts=read, return_output=True, return_dict_in_generate=True, **drafting, **asked
+    )
     seconds = time.perf_counter() - start
     if as_json:
         results = [{"prompt": text, "text": answer} for text, answer in zip(texts, answers, strict=True)]
-        used = {name: value for name, value in {**weights, **asked}.items() if value is not None}
+        used = {name: value for name, value in {**weights, **drafting, **asked}.items() if value is not None}
         used["method"] = repr(loaded.method)
-        typer.echo(json.dumps({"results": results, "options": used, "seconds": round(seconds, 4)}, indent=2))
+        whole = {"results": results, "options": used, "seconds": round(seconds, 4), **_told(out)}
+        typer.echo(json.dumps(whole, indent=2))
         return
+    _told(out)
     for i, (text, answer) in enumerate(zip(texts, answers, strict=True)):
         if len(texts) > 1:
             typer.secho(f"{'' if i == 0 else chr(10)}> {text}", dim=True)
         typer.echo(answer.strip())
+
+
+def _told(out: Any) -> dict[str, Any]:
+    """What became of the drafts, also said on stderr; nothing where there were none."""
+    statistics = getattr(out, "speculation", None)
+    if statistics is None or not statistics.drafted:
+        return {}
+    accepted, drafted, rate = statistics.accepted, statistics.drafted, statistics.tokens_per_round
+    typer.secho(f"{accepted} of {drafted} drafts stand, {rate:.2f} tokens a round", dim=True, err=True)
+    return {"speculation": {"accepted": accepted, "drafted": drafted, "tokens_per_round": round(rate, 3)}}
 
 
 def _stdin() -> str:

@@ -64,6 +64,13 @@ Temperature = Annotated[
 TopP = Annotated[float | None, typer.Option(help="From 0 to 1.", rich_help_panel=_SAMPLING)]
 TopK = Annotated[int | None, typer.Option(help="0 is off. Default: off.", rich_help_panel=_SAMPLING)]
 MinP = Annotated[float | None, typer.Option(help="From 0 to 1.", rich_help_panel=_SAMPLING)]
+Speculate = Annotated[
+    str | None,
+    typer.Option(
+        help="Tokens that the small model drafts for the others to verify, or auto. The answers' distribution stays.",
+        rich_help_panel=_SAMPLING,
+    ),
+]
 Seed = Annotated[int | None, typer.Option(help="The same seed gives the same answer.", rich_help_panel=_SAMPLING)]
 
 
@@ -95,6 +102,17 @@ def sampling(
         return {"max_new_tokens": max_new_tokens, "do_sample": False}
     warm = {"do_sample": True, "temperature": temperature, "top_k": 0, "seed": seed}
     return {"max_new_tokens": max_new_tokens, **warm, **given}
+
+
+def speculation(given: str | None) -> dict[str, Any]:
+    """`--speculate` as keyword arguments for `EmulatedModel.generate`. Raises ValueError for a value out of range."""
+    from eft_ext.hf.speculation import MOST
+
+    if given is None:
+        return {}
+    if given != "auto" and not (given.isascii() and given.isdecimal() and int(given) <= MOST):
+        raise ValueError(f"--speculate: expected auto or a number from 0 to {MOST}, got {given}")
+    return {"speculate": given if given == "auto" else int(given)}
 
 
 def load(

@@ -88,7 +88,7 @@ class Adaptive:
 
     def costs(self) -> tuple[float, float]:
         """c0 and c1 in seconds: the line of least squares through the times by k."""
-        ks, times = list(self._seconds), list(self._seconds.values())
+        ks, times = zip(*list(self._seconds.items()), strict=True)
         n, mean_k, mean_t = len(ks), sum(ks) / len(ks), sum(times) / len(times)
         spread = sum((k - mean_k) ** 2 for k in ks)
         each = sum((k - mean_k) * (t - mean_t) for k, t in zip(ks, times, strict=True)) / spread if n > 1 else 0.0

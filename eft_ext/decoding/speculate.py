@@ -104,13 +104,23 @@ class Round(NamedTuple):
 
 @dataclass
 class Statistics:
-    """Of a whole generation, kept up to date while it runs."""
+    """Of a whole generation, kept up to date while it runs.
 
-    rounds: int = 0  # of row and round: a batch of two counts twice
-    drafted: int = 0  # proposals that were decided: none behind a rejection counts
+    Attributes:
+        rows: rows of the batch; the first token of each comes from its prompt, without a round.
+        rounds: of row and round: a batch of two counts twice.
+        drafted: proposals that were decided: none behind a rejection or an end counts.
+        accepted: those that stand.
+        emitted: tokens.
+        draft_lengths: k of each round.
+    """
+
+    rows: int = 0
+    rounds: int = 0
+    drafted: int = 0
     accepted: int = 0
     emitted: int = 0
-    draft_lengths: list[int] = field(default_factory=list)  # k of each round
+    draft_lengths: list[int] = field(default_factory=list)
 
     @property
     def acceptance(self) -> float:
@@ -119,7 +129,7 @@ class Statistics:
 
     @property
     def tokens_per_round(self) -> float:
-        return self.emitted / self.rounds if self.rounds else float("nan")
+        return (self.emitted - self.rows) / self.rounds if self.rounds else float("nan")
 
 
 def speculate(
@@ -153,6 +163,7 @@ def speculate(
         RuntimeError: NaN or +inf in a row's logits, or no token is left; names the row and its new token.
     """
     stats = Statistics() if statistics is None else statistics
+    stats.rows = len(budgets)
     start = [reader.prefill(*prompt) for reader, prompt in zip(readers, prompts, strict=True)]
     device = start[0].device
     width = min(x.shape[-1] for x in start)
@@ -163,9 +174,19 @@ def speculate(
     last = _checked(sampler.step([x.to(device) for x in start], seeds, seeds.new_zeros(len(here))), here, done)
     held = [_lengths(*prompt) for prompt in prompts]  # tokens of each row in each reader's cache, by original row
     found, marks = [[t] for t in last.tolist()], [[Mark.step]] * len(here)
+    k, taken = None, 0.0
     while True:
         result = _finish(here, found, marks, left, ends, cut)
         stats.emitted += sum(map(len, result.tokens))
+        if k is not None:
+            how = [mark for row in result.marks for mark in row]
+            accepted = how.count(Mark.accepted)
+            decided = accepted + how.count(Mark.redrawn)
+            schedule.observe(k, decided, accepted, taken)
+            stats.rounds += len(here)
+            stats.drafted += decided
+            stats.accepted += accepted
+            stats.draft_lengths.append(k)
         yield result
         stay = [i for i, ended in enumerate(result.ended) if not ended]
         if not stay:
@@ -191,29 +212,23 @@ def speculate(
         if k == 0:
             logits = [reader.feed(last[:, None])[:, 0].to(device) for reader in readers]
             last = _checked(sampler.step(logits, seeds, at), here, done)
-            found, marks, accepted = [[t] for t in last.tolist()], [[Mark.step]] * len(here), [0] * len(here)
+            found, marks = [[t] for t in last.tolist()], [[Mark.step]] * len(here)
         else:
             at_most = torch.tensor(lengths, device=device)
             verdict = draft_and_verify(readers, sampler, last, k, at_most, width, seeds, at)
             # Of the k + 1 tokens read, the last one before and the accepted ones stand.
             forget = k - verdict.num_accepted
             host = torch.cat([verdict.tokens, verdict.num_accepted[:, None], verdict.status[:, None]], dim=1).tolist()
-            accepted = [row[-2] for row in host]
             for reader in readers:
                 reader.rollback(reader.lengths - forget.to(reader.lengths.device))
             last = verdict.tokens.gather(1, verdict.num_accepted[:, None])[:, 0]
             _check(host, here, done)
-            found = [row[: n + 1] for row, n in zip(host, accepted, strict=True)]
+            found = [row[: row[-2] + 1] for row in host]
             marks = [
-                [Mark.accepted] * n + [Mark.redrawn if n < length else Mark.bonus if length else Mark.step]
-                for n, length in zip(accepted, lengths, strict=True)
+                [Mark.accepted] * row[-2] + [Mark.redrawn if row[-2] < length else Mark.bonus if length else Mark.step]
+                for row, length in zip(host, lengths, strict=True)
             ]
-        decided = sum(min(n + 1, length) for n, length in zip(accepted, lengths, strict=True))
-        stats.rounds += len(here)
-        stats.drafted += decided
-        stats.accepted += sum(accepted)
-        stats.draft_lengths.append(k)
-        schedule.observe(k, decided, sum(accepted), time.perf_counter() - began)
+        taken = time.perf_counter() - began
 
 
 def draft_and_verify(

@@ -39,7 +39,7 @@ def as_completed(
     """See `EmulatedModel.generate_as_completed`."""
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
         raise ValueError(f"batch_size: expected an integer of at least 1, got {batch_size!r}")
-    for name in ("streamer", "return_dict_in_generate"):
+    for name in ("streamer", "return_dict_in_generate", "speculate"):
         if kwargs.get(name):
             raise ValueError(f"{name}: not supported here, where rows end at different times; use generate")
     if kwargs.get("num_return_sequences", 1) != 1:

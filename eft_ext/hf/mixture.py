@@ -163,11 +163,6 @@ class Mixture:
 
         return replace(self, now=method.mapped(row), _taken=taken)
 
-    @property
-    def scalars(self) -> tuple[Any, ...]:
-        """What is the same for all rows, which a prepared step holds; "rows" for what is not."""
-        return tuple("rows" if isinstance(option, Tensor) else option for option in vars(self).values())
-
     def _map(self, change: Callable[[Tensor], Tensor]) -> Mixture:
         return replace(self, now=self.now.mapped(lambda name, v: change(v) if isinstance(v, Tensor) else v))
 

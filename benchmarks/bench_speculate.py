@@ -1,0 +1,227 @@
+"""Speculative decoding: tokens a second against no speculation, and the formula beside what was measured.
+
+python benchmarks/bench_speculate.py                    # both trios: results/speculate-cpu.json, docs/speculation.png
+python benchmarks/bench_speculate.py --part controlled  # a large model that costs three small ones
+python benchmarks/bench_speculate.py --part demo
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from controlled import build, disturb
+from machine import describe
+from rich.console import Console
+from rich.table import Table
+
+from eft_ext import EmulatedModel
+from eft_ext.decoding import Feeder
+from eft_ext.decoding.schedule import expected_tokens
+from eft_ext.ops import fused_mix, fused_verify
+
+HERE = Path(__file__).parent
+NOISE = (0.05, 0.1, 0.2, 0.45)
+DRAFTS = (1, 2, 4, 8, 12, 16)
+SAMPLED = {"do_sample": True, "top_k": 0, "seed": 1}
+EFT = [1.0, 1.0, -1.0]
+console = Console()
+
+
+def seconds(call: Callable[[], Any], times: int) -> float:
+    """The median of `times` calls."""
+    taken = []
+    for _ in range(times):
+        began = time.perf_counter()
+        call()
+        taken.append(time.perf_counter() - began)
+    return median(taken)
+
+
+def forward_seconds(model: Any, n: int, times: int = 9) -> float:
+    """One forward pass over n tokens from a static cache of 64, recorded as in a generation."""
+    feeder = Feeder(model, capacity=256)
+    feeder.prefill(torch.arange(5, 69)[None])
+    tokens = torch.full((1, n), 7)
+
+    def call() -> None:
+        feeder.feed(tokens)
+        feeder.rollback(feeder.lengths - n)
+
+    for _ in range(20):  # until it is recorded
+        call()
+    return seconds(call, times)
+
+
+def step_seconds(vocab: int, k: int) -> float:
+    """One step (k = 0), or the draws of k drafts and their verification."""
+    logits = [torch.randn(1, k + 1, vocab) for _ in range(3)]
+    if k == 0:
+        views = [x[:, 0] for x in logits]
+        return seconds(lambda: fused_mix(views, EFT, seed=1, position=0), 51)
+    drafts, seeds = torch.zeros(1, k, dtype=torch.int64), torch.ones(1, dtype=torch.int64)
+
+    def call() -> None:
+        for i in range(k):
+            fused_mix([logits[1][:, i]], [1.0], seed=seeds, position=i)
+        fused_verify(drafts, logits[1][:, :k], logits, EFT, seed=seeds, position=0)
+
+    return seconds(call, 51)
+
+
+def controlled(new: int) -> dict[str, Any]:
+    """Speed-up over k and acceptance beside E(k) T / T(k) from the costs measured in the same run."""
+    large, small = build(layers=4, extra=10)
+    base = build(layers=4, extra=0)[1]
+    base.load_state_dict(small.state_dict())
+    model = EmulatedModel(large, small, base)
+    prompt = torch.randint(5, 4000, (1, 64), generator=torch.Generator().manual_seed(2))
+    fixed = dict(max_new_tokens=new, **SAMPLED)
+
+    cost = {
+        "large": {n: forward_seconds(large, n) for n in (1, *(k + 1 for k in DRAFTS))},
+        "small": {n: forward_seconds(small, n) for n in (1, *(k + 1 for k in DRAFTS))},
+        "step": {k: step_seconds(4096, k) for k in (0, *DRAFTS)},
+    }
+    ordinary = cost["large"][1] + 2 * cost["small"][1] + cost["step"][0]
+
+    def rate(**options: Any) -> tuple[float, Any]:
+        found: list[Any] = []
+        taken = seconds(
+            lambda: found.append(model.generate(prompt, return_dict_in_generate=True, **fixed, **options)), 1
+        )
+        return new / taken, found[-1]
+
+    for k in DRAFTS:  # every shape is met once before it is timed
+        rate(speculate=k)
+    rate()
+    plain = rate()[0]
+    stock = new / seconds(
+        lambda: large.generate(prompt, max_new_tokens=new, do_sample=True, top_k=0, pad_token_id=0), 1
+    )
+    alone = 1 / (cost["large"][1] + cost["step"][0])
+    rows = []
+    for noise in NOISE:
+        disturb(large, small, noise)
+        for k in (*DRAFTS, "auto"):
+            got, out = rate(speculate=k)
+            told = out.speculation
+            row = {"noise": noise, "k": k, "tokens_per_second": got, "speed_up": got / plain}
+            row |= {"acceptance": told.acceptance, "tokens_per_round": told.tokens_per_round}
+            if k != "auto":
+                taken = (k + 1) * cost["small"][1] + cost["large"][k + 1] + cost["small"][k + 1] + cost["step"][k]
+                row["predicted"] = expected_tokens(k, told.acceptance) * ordinary / taken
+            else:
+                row["median_k"] = median(told.draft_lengths)
+            rows.append(row)
+    return {
+        "new_tokens": new,
+        "cost_ms": {name: {n: 1e3 * t for n, t in each.items()} for name, each in cost.items()},
+        "tokens_per_second": {"unspeculated": plain, "large.generate": stock, "large alone, static cache": alone},
+        "rows": rows,
+    }
+
+
+def demo(new: int) -> dict[str, Any]:
+    """The embedded trio on 30 of its held-out questions, greedy, one at a time, one thread."""
+    from eft_ext.demo.trio import load_trio
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    trio = load_trio()
+    model = EmulatedModel(trio.large, trio.tuned, trio.base, trio.tokenizer)
+    prompts = [trio.tokenizer(q.prompt, return_tensors="pt")["input_ids"] for q in trio.world.questions("heldout")[:30]]
+    greedy = {"max_new_tokens": new, "do_sample": False, "return_dict_in_generate": True}
+
+    def run(call: Callable[..., Any], **options: Any) -> dict[str, float]:
+        for ids in prompts:  # shapes are recorded, "auto" has made up its mind
+            call(ids, **greedy, **options)
+        began, tokens, accepted, drafted = time.perf_counter(), 0, 0, 0
+        for ids in prompts:
+            out = call(ids, **greedy, **options)
+            tokens += out.sequences.shape[1] - ids.shape[1]
+            told = getattr(out, "speculation", None)
+            if told is not None:
+                accepted, drafted = accepted + told.accepted, drafted + told.drafted
+        taken = time.perf_counter() - began
+        return {"tokens_per_second": tokens / taken, "acceptance": accepted / drafted if drafted else float("nan")}
+
+    found = {"unspeculated": run(model.generate)}
+    found |= {f"k = {k}": run(model.generate, speculate=k) for k in (1, 2, 4, 8)}
+    found["auto"] = run(model.generate, speculate="auto")
+    ends = {"eos_token_id": trio.tokenizer.eos_token_id, "pad_token_id": trio.tokenizer.eos_token_id}
+    found["large.generate"] = run(trio.oracle.generate, **ends)
+    torch.set_num_threads(threads)
+    return found
+
+
+def plot(result: dict[str, Any], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(7.2, 4.2), layout="constrained")
+    for i, noise in enumerate(NOISE):
+        rows = [r for r in result["rows"] if r["noise"] == noise and r["k"] != "auto"]
+        ks = [r["k"] for r in rows]
+        share = sum(r["acceptance"] for r in rows) / len(rows)
+        axes.plot(ks, [r["speed_up"] for r in rows], "o-", color=f"C{i}", label=f"{share:.0%} of drafts stand")
+        axes.plot(ks, [r["predicted"] for r in rows], ":", color=f"C{i}")
+    rates = result["tokens_per_second"]
+    axes.axhline(rates["large alone, static cache"] / rates["unspeculated"], color="grey", lw=0.8)
+    axes.text(16.2, rates["large alone, static cache"] / rates["unspeculated"], "large alone", va="center", fontsize=8)
+    axes.axhline(1, color="black", lw=0.8)
+    axes.set(xlabel="drafts a round, k", ylabel="times as fast as without drafts", xlim=(0, 19))
+    axes.legend(title="measured (solid), formula (dotted)", fontsize=8, title_fontsize=8)
+    figure.savefig(path, dpi=150)
+
+
+def show(results: dict[str, Any]) -> None:
+    if "controlled" in results:
+        found = results["controlled"]
+        table = Table(
+            "k", "noise", "acceptance", "tokens/round", "tokens/s", "speed-up", "formula", title="Controlled trio"
+        )
+        for r in found["rows"]:
+            formula = f"{r['predicted']:.2f}" if "predicted" in r else f"(k = {r['median_k']:g})"
+            numbers = (
+                f"{r[n]:.{d}f}" for n, d in (("acceptance", 3), ("tokens_per_round", 2), ("tokens_per_second", 1))
+            )
+            table.add_row(str(r["k"]), str(r["noise"]), *numbers, f"{r['speed_up']:.2f}", formula)
+        console.print(table)
+        console.print({name: round(x, 1) for name, x in found["tokens_per_second"].items()})
+        console.print({n: {k: round(x, 2) for k, x in each.items()} for n, each in found["cost_ms"].items()})
+    if "demo" in results:
+        table = Table("", "tokens/s", "acceptance", title="Demo trio, greedy, one thread")
+        for name, r in results["demo"].items():
+            share = r.get("acceptance", float("nan"))
+            table.add_row(name, f"{r['tokens_per_second']:.0f}", f"{share:.3f}" if share == share else "")
+        console.print(table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--part", choices=("controlled", "demo"))
+    parser.add_argument("--new", type=int, default=48, help="tokens of a generation")
+    asked = parser.parse_args()
+    path = HERE / "results" / "speculate-cpu.json"
+    results = json.loads(path.read_text()) if path.exists() and asked.part else {}
+    results["machine"] = describe()
+    if asked.part != "demo":
+        results["controlled"] = controlled(asked.new)
+        plot(results["controlled"], HERE.parent / "docs" / "speculation.png")
+    if asked.part != "controlled":
+        results["demo"] = demo(60)
+    show(results)
+    path.write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
