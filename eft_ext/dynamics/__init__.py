@@ -1,9 +1,20 @@
 """Learning dynamics: what fine-tuning on one response does to all the others."""
 
+from typing import TYPE_CHECKING, Any
+
+from eft_ext.dynamics.builders import cross_prompt, own_responses, permuted_words, random_responses
 from eft_ext.dynamics.decompose import Decomposition, Verification, decompose, verify
 from eft_ext.dynamics.kernel import KernelNorms, kernel_norms, last_layer
 from eft_ext.dynamics.losses import DPO, IPO, LOSSES, SFT, SPPO, SLiC
+from eft_ext.dynamics.preferences import extend_for_sft
+from eft_ext.dynamics.probes import Probe, ProbeSet
+from eft_ext.dynamics.recording import Recording
 from eft_ext.dynamics.responses import Pairs, Responses
+from eft_ext.dynamics.squeeze import squeeze_step
+from eft_ext.dynamics.track import Tracker, track
+
+if TYPE_CHECKING:
+    from eft_ext.dynamics.callback import DynamicsCallback
 
 __all__ = [
     "DPO",
@@ -12,13 +23,33 @@ __all__ = [
     "SFT",
     "SPPO",
     "Decomposition",
+    "DynamicsCallback",
     "KernelNorms",
     "Pairs",
+    "Probe",
+    "ProbeSet",
+    "Recording",
     "Responses",
     "SLiC",
+    "Tracker",
     "Verification",
+    "cross_prompt",
     "decompose",
+    "extend_for_sft",
     "kernel_norms",
     "last_layer",
+    "own_responses",
+    "permuted_words",
+    "random_responses",
+    "squeeze_step",
+    "track",
     "verify",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "DynamicsCallback":  # the only part that needs transformers
+        from eft_ext.dynamics.callback import DynamicsCallback
+
+        return DynamicsCallback
+    raise AttributeError(f"module 'eft_ext.dynamics' has no attribute {name!r}")

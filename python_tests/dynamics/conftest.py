@@ -61,3 +61,14 @@ def responses() -> Callable[[int, int], Responses]:
 def pairs() -> Callable[[Any], Pairs]:
     """Three preferences, with another model's log-probs as the reference."""
     return lambda model: Pairs(draw(3, 11), draw(3, 12)).with_reference(build("llama", seed=9))
+
+
+@pytest.fixture
+def small_base() -> tuple[Any, Any]:
+    """The demonstration's small pre-trained model and its tokenizer."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from eft_ext.demo import model_path
+
+    folder = model_path("small-base")
+    return AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
