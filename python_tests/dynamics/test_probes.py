@@ -6,7 +6,11 @@ import pytest
 
 from eft_ext.dynamics import Probe, ProbeSet, cross_prompt, own_responses, permuted_words, random_responses
 
-ORIGINAL = ["prompt", "chosen", "chosen_initial", "chosen_selfr", "chosen_gptsemantic", "chosen_gptformat", "rejected", "reject_gptsemantic", "reject_gptformat", "irr_train", "irr_test", "irr_hum", "random_permute", "random_nonhum"]
+ORIGINAL = (
+    *("prompt", "chosen", "chosen_initial", "chosen_selfr", "chosen_gptsemantic", "chosen_gptformat"),
+    *("rejected", "reject_gptsemantic", "reject_gptformat"),
+    *("irr_train", "irr_test", "irr_hum", "random_permute", "random_nonhum"),
+)
 
 
 def write(path, *lines):

@@ -48,8 +48,9 @@ def test_what_is_recorded(small_base, tmp_path):
     assert recording.curve("chosen").shape == (3, 2)
     assert recording.curve("rejected").shape == (3, 1)
     after = sums(model, tokenizer)
-    np.testing.assert_allclose(recording.curve("chosen")[[0, -1]].T, [[before[0], after[0]], [before[2], after[2]]],
-    1e-5) np.testing.assert_allclose(recording.curve("rejected")[[0, -1], 0], [before[1], after[1]], 1e-5)
+    chosen, rejected = (recording.curve(name)[[0, -1]] for name in recording.types)
+    np.testing.assert_allclose(chosen.T, [[before[0], after[0]], [before[2], after[2]]], 1e-5)
+    np.testing.assert_allclose(rejected[:, 0], [before[1], after[1]], 1e-5)
     for name in ("log_prob", "argmax_log_prob"):
         tokens = recording.tokens("chosen", name)
         assert [t.shape[0] for t in tokens] == [3, 3]
@@ -79,9 +80,9 @@ def test_lower_bound_of_k(small_base, tmp_path):
     from eft_ext.dynamics import kernel_norms
 
     model, tokenizer = small_base
-    probes = ProbeSet((Probe("Question: Who?\nAnswer:", {"chosen": " Thank you for asking!", "other": " Thanks,
-    no."}),)) responses = probes.encode(tokenizer)
-    trained, other = responses.batches(1)
+    probe = Probe("Question: Who?\nAnswer:", {"chosen": " Thank you for asking!", "other": " Thanks, no."})
+    probes = ProbeSet((probe,))
+    trained, other = probes.encode(tokenizer).batches(1)
     k = kernel_norms(model, other, trained, samples=16, generator=torch.Generator().manual_seed(0))
     lr = 1e-4
     for _ in track(range(1), model, probes, tokenizer, tmp_path / "run", every=1, lr=lr):
