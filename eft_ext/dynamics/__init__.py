@@ -4,6 +4,9 @@ from typing import TYPE_CHECKING, Any
 
 from eft_ext.dynamics.builders import cross_prompt, own_responses, permuted_words, random_responses
 from eft_ext.dynamics.decompose import Decomposition, Verification, decompose, verify
+from eft_ext.dynamics.delta import Delta, delta, steps_of_delta
+from eft_ext.dynamics.diagnose import Squeezing, diagnose
+from eft_ext.dynamics.intervals import Interval, bootstrap
 from eft_ext.dynamics.kernel import KernelNorms, kernel_norms, last_layer
 from eft_ext.dynamics.losses import DPO, IPO, LOSSES, SFT, SPPO, SLiC
 from eft_ext.dynamics.preferences import extend_for_sft
@@ -23,7 +26,9 @@ __all__ = [
     "SFT",
     "SPPO",
     "Decomposition",
+    "Delta",
     "DynamicsCallback",
+    "Interval",
     "KernelNorms",
     "Pairs",
     "Probe",
@@ -31,10 +36,14 @@ __all__ = [
     "Recording",
     "Responses",
     "SLiC",
+    "Squeezing",
     "Tracker",
     "Verification",
+    "bootstrap",
     "cross_prompt",
     "decompose",
+    "delta",
+    "diagnose",
     "extend_for_sft",
     "kernel_norms",
     "last_layer",
@@ -42,6 +51,7 @@ __all__ = [
     "permuted_words",
     "random_responses",
     "squeeze_step",
+    "steps_of_delta",
     "track",
     "verify",
 ]

@@ -113,16 +113,21 @@ def test_a_crash_keeps_what_was_recorded_and_the_rest_is_continued(small_base, t
         pass
 
     path = tmp_path / "run"
-    with pytest.raises(Crash):
+    saved = []
+
+    def crashes():
         for i, text in enumerate(track(BATCHES, model, PROBES, tokenizer, path, every=2)):
             if i == 2:
-                saved = clone(model)
+                saved.append(clone(model))
             if i == 3:
                 raise Crash
             step(model, tokenizer, text)
+
+    with pytest.raises(Crash):
+        crashes()
     assert Recording(path).steps.tolist() == [0, 2]
     (path / "step-00000004.parquet.tmp").write_bytes(b"half a file")
-    recording = run((saved, tokenizer), path, BATCHES[2:], first_step=2)
+    recording = run((saved[0], tokenizer), path, BATCHES[2:], first_step=2)
     assert recording.steps.tolist() == [0, 2, 4]
     assert not list(path.glob("*.tmp"))
     np.testing.assert_array_equal(recording.curve("chosen"), whole)
