@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from eft_ext._version import __version__
-from eft_ext.cli import chat, demo, environment, generate
+from eft_ext.cli import chat, demo, dynamics, environment, generate
 
 app = typer.Typer(
     name="eft",
@@ -39,6 +39,7 @@ def _root(
 
 for module in (demo, generate, chat, environment):
     app.command(module.NAME)(module.run)
+app.add_typer(dynamics.app)
 
 
 def main(arguments: list[str] | None = None) -> int:
