@@ -9,7 +9,18 @@ driver on transformers (`EmulatedModel`, `custom_generate`, `EFTLogitsProcessor`
 from typing import TYPE_CHECKING, Any
 
 from eft_ext._version import __version__
-from eft_ext.ops import Backend, StepDetails, backends, combine, fused_mix, fused_step, reference
+from eft_ext.ops import (
+    Backend,
+    Score,
+    StepDetails,
+    backends,
+    combine,
+    fused_mix,
+    fused_score,
+    fused_score_mix,
+    fused_step,
+    reference,
+)
 
 if TYPE_CHECKING:
     from eft_ext.hf import EFTLogitsProcessor, EmulatedModel, custom_generate
@@ -20,12 +31,15 @@ __all__ = [
     "Backend",
     "EFTLogitsProcessor",
     "EmulatedModel",
+    "Score",
     "StepDetails",
     "__version__",
     "backends",
     "combine",
     "custom_generate",
     "fused_mix",
+    "fused_score",
+    "fused_score_mix",
     "fused_step",
     "reference",
 ]

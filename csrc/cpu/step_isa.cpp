@@ -5,6 +5,7 @@
 #include "cpu/step_isa.h"
 
 #include "cpu/details.h"
+#include "cpu/with_mixture.h"
 
 namespace eft {
 namespace {
@@ -61,23 +62,6 @@ void sample_row(const eft_step& step, int64_t row, const RowOptions& o, const Mi
   if (d.kept) d.kept[row] = int32_t(kept);
   if (d.status) d.status[row] = 0;
   if (wants_temperature_one(d)) temperature_one_details(step, row, mixture, token, work, scratch);
-}
-
-// Calls `use` with the row's mixture. False where the row's options or a model's logits are
-// invalid.
-template <class Use>
-bool with_mixture(const eft_step& step, int64_t row, const RowOptions& o, Scratch& scratch,
-                  const Use& use) {
-  if (!o.valid) return false;
-  if (!step.conservative || o.conservative_top_p == kWhole) {
-    use(Mixture{step, o, row, scratch.staging()});
-    return true;
-  }
-  ConservativeMixture mixture{step, o, row, scratch.staging(), nullptr, Limit{}, 0.0f};
-  Row defining = scratch.row(1, step.vocab_size);
-  if (!prepare(mixture, defining, scratch)) return false;
-  use(mixture);
-  return true;
 }
 
 void step_row(const eft_step& step, int64_t row, Scratch& scratch) {

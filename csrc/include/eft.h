@@ -91,6 +91,43 @@ typedef struct {
   eft_details details;
 } eft_step;
 
+// Teacher-forced statistics of K models and of their mixture, the (K+1)-th distribution; all in
+// nats and at temperature 1. A null address is not written (and what only it needs not computed).
+typedef struct {
+  double* lse;          // [num_rows, K+1], log sum exp of the logits
+  float* logprobs;      // [num_rows, K+1], of the target; -inf where it is excluded
+  float* entropy;       // [num_rows, K+1]
+  float* max_prob;      // [num_rows, K+1], the largest probability
+  float* log1m_max;     // [num_rows, K+1], log(1 - max_prob) from the sum of all others
+  float* sum_squares;   // [num_rows, K+1], sum of the squared probabilities
+  int64_t* argmax;      // [num_rows, K+1], lowest id on ties
+  int64_t* rank;        // [num_rows, K+1], tokens before the target (logit descending, then id)
+  int64_t* top_ids;     // [num_rows, K+1, num_top], first of the rank; -1 where fewer exist
+  float* top_logprobs;  // [num_rows, K+1, num_top]
+
+  // p the mixture, q the compared model.
+  float* tv;               // [num_rows], sum |p - q| / 2
+  float* kl;               // [num_rows], sum p (log p - log q)
+  int64_t* up_ids;         // [num_rows, num_changed], largest p - q > 0 first; -1 where fewer exist
+  float* up_log_ratios;    // [num_rows, num_changed], their log p - log q; 0 where id is -1
+  int64_t* down_ids;       // [num_rows, num_changed], smallest p - q < 0 first
+  float* down_log_ratios;  // [num_rows, num_changed]
+
+  // 0 ok. 1 invalid (NaN, +inf, everything excluded, a bad option, a target that is no token):
+  // floats are NaN, ids and ranks -1. 2 ignored, and not read: floats are 0, ids and ranks -1.
+  int32_t* status;  // [num_rows]
+  int32_t num_top;
+  int32_t num_changed;
+} eft_score_stats;
+
+typedef struct {
+  eft_step mixture;        // its fields up to allowed_row_stride; the others are not read
+  const int64_t* targets;  // [num_rows], in [0, vocab_size) or ignore_index
+  int64_t ignore_index;
+  int32_t compared;  // the model that the mixture is compared with, 0 to K-1
+  eft_score_stats stats;
+} eft_score;
+
 EFT_API const char* eft_version(void);
 EFT_API const char* eft_last_error(void);  // of the calling thread
 
@@ -101,6 +138,8 @@ EFT_API int eft_step_cpu(const eft_step* step, int isa, int max_threads);
 // z, the mixture's logits, fp32 [num_rows, vocab_size]; excluded tokens are -inf. Reads the fields
 // up to bias.
 EFT_API int eft_combine_cpu(const eft_step* step, float* z, int64_t z_row_stride, int isa);
+// As eft_step_cpu; everything but tv, kl, up and down takes one read of the logits.
+EFT_API int eft_score_cpu(const eft_score* score, int isa, int max_threads);
 EFT_API int eft_cpu_best_isa(void);
 EFT_API uint64_t eft_cpu_scratch_bytes(int64_t vocab_size);
 

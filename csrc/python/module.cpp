@@ -145,6 +145,46 @@ void combine(int isa, int64_t num_rows, int64_t vocab_size, const std::vector<Lo
   check(code);
 }
 
+// `fields` are the addresses of eft_score_stats in its order.
+void score(int isa, int64_t num_rows, int64_t vocab_size, const std::vector<Logits>& logits,
+           const std::vector<Real>& weights, const Strided& bias, const Strided& allowed,
+           const Conservative& conservative, Address targets, int64_t ignore_index, int compared,
+           const std::vector<Address>& fields, int num_top, int num_changed) {
+  if (fields.size() != 17) throw py::value_error("fields: expected 17 addresses");
+  eft_score s{};
+  s.mixture = mixture(num_rows, vocab_size, logits, weights, bias, allowed, conservative);
+  s.targets = at<const int64_t>(targets);
+  s.ignore_index = ignore_index;
+  s.compared = compared;
+  const auto f = [&](int i) { return at<float>(fields[i]); };
+  const auto id = [&](int i) { return at<int64_t>(fields[i]); };
+  s.stats = {at<double>(fields[0]),
+             f(1),
+             f(2),
+             f(3),
+             f(4),
+             f(5),
+             id(6),
+             id(7),
+             id(8),
+             f(9),
+             f(10),
+             f(11),
+             id(12),
+             f(13),
+             id(14),
+             f(15),
+             at<int32_t>(fields[16]),
+             num_top,
+             num_changed};
+  int code;
+  {
+    py::gil_scoped_release release;
+    code = eft_score_cpu(&s, isa, 0);
+  }
+  check(code);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_native, m) {
@@ -153,6 +193,7 @@ PYBIND11_MODULE(_native, m) {
       .def("run_next", &Prepared::run_next);
   m.def("prepare", &prepare);
   m.def("combine", &combine);
+  m.def("score", &score);
   m.def("version", &eft_version);
   m.def("cpu_best_isa", &eft_cpu_best_isa);
   m.def("cuda_built", [] { return eft_cuda_built() != 0; });

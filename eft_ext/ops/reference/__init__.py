@@ -9,6 +9,7 @@ from eft_ext.ops.reference.arithmetic import fma32, log2
 from eft_ext.ops.reference.distribution import distribution
 from eft_ext.ops.reference.mixture import combine
 from eft_ext.ops.reference.philox import philox4x32, random_bits, row_seed
+from eft_ext.ops.reference.score import score
 from eft_ext.ops.reference.step import step
 
 __all__ = [
@@ -19,5 +20,6 @@ __all__ = [
     "philox4x32",
     "random_bits",
     "row_seed",
+    "score",
     "step",
 ]

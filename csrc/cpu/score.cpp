@@ -1,0 +1,96 @@
+// The CPU's entry point of scoring: check, choose the instruction set, share the rows.
+#include <atomic>
+
+#include "common/error.h"
+#include "cpu/float_mode.h"
+#include "cpu/parallel.h"
+#include "cpu/score_isa.h"
+
+namespace eft {
+namespace {
+
+scoring::ScoreRow kernel(int isa) {
+  switch (isa == EFT_ISA_AUTO ? eft_cpu_best_isa() : isa) {
+#ifdef EFT_X86
+    case EFT_ISA_AVX512: return scoring::kAvx512;
+    case EFT_ISA_AVX2: return scoring::kAvx2;
+#endif
+    case EFT_ISA_PORTABLE: return scoring::kPortable;
+    default: return nullptr;
+  }
+}
+
+int check(const eft_score* score) {
+  if (!score) return fail(EFT_BAD_ARGUMENT, "score: null");
+  if (!score->targets) return fail(EFT_BAD_ARGUMENT, "targets: null");
+  const eft_score_stats& s = score->stats;
+  if (score->compared < 0 || score->compared >= score->mixture.num_models) {
+    return fail(EFT_BAD_ARGUMENT, "compared: expected 0 to %d, got %d",
+                score->mixture.num_models - 1, score->compared);
+  }
+  if (s.num_top < 0 || (s.num_top > 0 && (!s.top_ids || !s.top_logprobs))) {
+    return fail(EFT_BAD_ARGUMENT,
+                "stats.num_top: expected 0, or addresses of top_ids and top_logprobs, got %d",
+                s.num_top);
+  }
+  const bool lists = s.up_ids && s.up_log_ratios && s.down_ids && s.down_log_ratios;
+  if (s.num_changed < 0 || (s.num_changed > 0 && !lists)) {
+    return fail(EFT_BAD_ARGUMENT,
+                "stats.num_changed: expected 0, or addresses of up and down, got %d",
+                s.num_changed);
+  }
+  return EFT_OK;
+}
+
+// Below this many logits a model a row's work is over before another thread has woken up.
+constexpr int64_t kWorthSharing = 1 << 14;
+
+struct Job {
+  const eft_score& score;
+  scoring::ScoreRow score_row;
+  int64_t scratch_size;
+  std::atomic<bool> out_of_memory{false};
+
+  Job(const eft_score& score, scoring::ScoreRow score_row)
+      : score(score),
+        score_row(score_row),
+        scratch_size(score.mixture.conservative ? score.mixture.vocab_size : 1) {}
+
+  static void run(void* context, int64_t row) {
+    static thread_local Scratch scratch;
+    Job& job = *static_cast<Job*>(context);
+    if (!scratch.reserve(job.scratch_size)) {
+      job.out_of_memory = true;
+      return;
+    }
+    const FloatMode mode;
+    job.score_row(job.score, row, scratch);
+  }
+};
+
+}  // namespace
+}  // namespace eft
+
+extern "C" int eft_score_cpu(const eft_score* given, int isa, int max_threads) {
+  using namespace eft;
+  if (const int error = check(given)) return error;
+  eft_score score = *given;
+  // What only drawing needs may hold anything.
+  score.mixture.temperature = score.mixture.top_p = score.mixture.min_p = {nullptr, 0, 1.0f};
+  score.mixture.top_k = score.mixture.seed = score.mixture.position = {nullptr, 0};
+  score.mixture.details = {};
+  if (const int error = check_step(&score.mixture)) return error;
+  const scoring::ScoreRow chosen = isa <= eft_cpu_best_isa() ? kernel(isa) : nullptr;
+  if (!chosen) {
+    return fail(EFT_UNSUPPORTED, "isa: expected 0 to %d on this processor, got %d",
+                eft_cpu_best_isa(), isa);
+  }
+  Job job(score, chosen);
+  const int64_t logits = score.mixture.num_rows * score.mixture.vocab_size;
+  for_each_row(score.mixture.num_rows, logits < kWorthSharing ? 1 : max_threads, Job::run, &job);
+  if (job.out_of_memory) {
+    return fail(EFT_NO_MEMORY, "scratch: %llu bytes a thread could not be allocated",
+                (unsigned long long)Scratch::bytes(job.scratch_size));
+  }
+  return EFT_OK;
+}

@@ -1,0 +1,139 @@
+// One row's statistics: read tile by tile, all K + 1 distributions of a tile while it is in L1;
+// what compares two distributions needs their normalisers first and reads again, from L2.
+#ifndef EFT_CPU_SCORE_ROW_H_
+#define EFT_CPU_SCORE_ROW_H_
+
+#include "cpu/conservative.h"
+#include "cpu/score_best.h"
+#include "cpu/score_sums.h"
+
+namespace eft {
+namespace {
+
+constexpr int kMaxDistributions = EFT_MAX_MODELS + 1;
+
+template <class Mixer>
+struct ScoredRow {
+  const eft_score& score;
+  int64_t row;
+  const Mixer& mixture;
+  float (*tiles)[kTile];  // [K + 1][1024], the distributions' logits of the tile at hand
+  Sums sums[kMaxDistributions] = {};
+  float at_target[kMaxDistributions] = {};
+  std::vector<Best> tops = {};  // K + 1 where top_ids are asked for
+  double tv = 0, kl = 0;
+
+  const eft_step& step() const { return score.mixture; }
+  int models() const { return step().num_models; }
+  int64_t vocab_size() const { return step().vocab_size; }
+  int length(int64_t first) const { return tile_length(vocab_size(), first); }
+
+  // A tile of one distribution, padded with -inf. False where the mixture has NaN or +inf.
+  bool fill(int distribution, int64_t first, int n) {
+    float* x = tiles[distribution];
+    if (distribution < models()) {
+      own_tile(step().logits[distribution], row, first, n, x);
+      return true;
+    }
+    std::fill(x + n, x + padded_tile(n), -INFINITY);
+    return mixture(first, n, 1.0f, x);  // scaled by 1, t is z
+  }
+
+  // The one read. False for an invalid row.
+  bool read(int64_t target) {
+    const int64_t own = target / kTile * kTile;
+    for (int d = 0; d <= models(); ++d) {
+      if (!fill(d, own, length(own))) return false;
+      at_target[d] = tiles[d][target - own];
+      if (score.stats.num_top) tops.emplace_back(score.stats.num_top, -INFINITY);
+    }
+    for (int64_t first = 0; first < vocab_size(); first += kTile) {
+      const int n = length(first), padded = padded_tile(n);
+      const int64_t place = target - first;
+      const int ties = place <= 0 ? 0 : place < n ? int(place) : n;
+      for (int d = 0; d <= models(); ++d) {
+        if (!fill(d, first, n)) return false;
+        const float top = sums[d].add(tiles[d], padded, first);
+        if (score.stats.rank) sums[d].before += count_before(tiles[d], n, at_target[d], ties);
+        if (!tops.empty() && tops[d].wants(top)) {
+          tops[d].offer(tiles[d], n, first, [](int) { return 0.0f; });
+        }
+      }
+      const int64_t next = first + kTile;
+      if (next < vocab_size()) mixture.prefetch_tile(next, length(next));
+    }
+    return sums[models()].max > -INFINITY;
+  }
+
+  // The lowest id of the largest logit.
+  int64_t argmax(int d) {
+    const int64_t first = sums[d].first;
+    const int n = length(first);
+    fill(d, first, n);
+    const float max = float(sums[d].max);
+    return first + (std::find(tiles[d], tiles[d] + n, max) - tiles[d]);
+  }
+
+  // log sum exp(x - max) over all but the first largest. Where that one is almost certain, the rest
+  // of its tile may be lost to underflow: then it is read once more, relative to its own maximum.
+  double log_others(int d, int64_t largest) {
+    if (sums[d].others > kAlmostCertain) return ::log(sums[d].others);
+    Sums rest;
+    for (int64_t first = 0; first < vocab_size(); first += kTile) {
+      const int n = length(first);
+      fill(d, first, n);
+      if (largest >= first && largest < first + n) tiles[d][largest - first] = -INFINITY;
+      rest.add(tiles[d], padded_tile(n), first);
+    }
+    const double log = rest.max == -INFINITY ? -INFINITY : rest.lse() - sums[d].max;
+    sums[d].others = ::exp(log);
+    return log;
+  }
+
+  // The second read: total variation and KL, and where the mass went. KL as the sum of p log(p/q) -
+  // p + q: each term is non-negative, and a relative error of a normaliser cancels to first order.
+  void compare(Best& up, Best& down) {
+    const int p = models(), q = score.compared;
+    const float max_p = float(sums[p].max), max_q = float(sums[q].max);
+    const float scale_p = float(sums[p].max_prob()), scale_q = float(sums[q].max_prob());
+    const double shift = ::log(double(scale_p)) - ::log(double(scale_q));
+    const float moved = float(shift);
+    alignas(64) float change[2][kTile];
+    for (int64_t first = 0; first < vocab_size(); first += kTile) {
+      const int n = length(first), padded = padded_tile(n);
+      fill(p, first, n);
+      fill(q, first, n);
+      const float *zp = tiles[p], *zq = tiles[q];
+      float *gain = change[0], *loss = change[1];
+      float distance[kLanes] = {}, divergence[kLanes] = {};
+      for (int start = 0; start < padded; start += kLanes) {
+#pragma omp simd
+        for (int lane = 0; lane < kLanes; ++lane) {
+          // Distances from the maxima are exact near them, where the mass is.
+          const float dp = zp[start + lane] - max_p, dq = zq[start + lane] - max_q;
+          const float a = exp_clamped(clamped(dp)) * scale_p,
+                      b = exp_clamped(clamped(dq)) * scale_q;
+          const float ratio = (dp - dq) + moved;  // NaN where both are excluded
+          gain[start + lane] = a - b;
+          loss[start + lane] = b - a;
+          distance[lane] += fabsf(a - b);
+          divergence[lane] += a * masked(ratio, 0u - uint32_t(a > 0.0f)) - (a - b);
+        }
+      }
+      tv += add_lanes(distance);
+      kl += add_lanes(divergence);
+      if (score.stats.num_changed == 0) continue;
+      const auto log_ratio = [&](int i) {
+        return float(sums[p].logprob(zp[i]) - sums[q].logprob(zq[i]));
+      };
+      if (up.wants(tile_max(gain, padded))) up.offer(gain, n, first, log_ratio);
+      if (down.wants(tile_max(loss, padded))) down.offer(loss, n, first, log_ratio);
+    }
+    tv = std::min(1.0, 0.5 * tv);
+    kl = std::max(0.0, kl + (shift - double(moved)));
+  }
+};
+
+}  // namespace
+}  // namespace eft
+#endif  // EFT_CPU_SCORE_ROW_H_

@@ -1,0 +1,119 @@
+// One tile of one distribution: its own logits spelled out, its maximum, and the sums that every
+// statistic is made of. A token at the tile's maximum is counted and not summed, so that what is
+// left beside a probability near 1 keeps all its digits.
+#ifndef EFT_CPU_SCORE_TILE_H_
+#define EFT_CPU_SCORE_TILE_H_
+
+#include "cpu/mix.h"
+
+namespace eft {
+namespace {
+
+constexpr int kStride = 64;  // tiles are padded with -inf to whole strides: four vectors of 16
+constexpr float kUnderflow = -87.0f;
+
+inline int padded_tile(int n) { return (n + kStride - 1) / kStride * kStride; }
+
+inline float masked(float x, uint32_t mask) {
+  return bit_cast<float>(bit_cast<uint32_t>(x) & mask);
+}
+
+// d, or kUnderflow where it is below (and for -inf).
+inline __attribute__((always_inline)) float clamped(float d) {
+  return d > kUnderflow ? d : kUnderflow;
+}
+
+// exp(x) for a clamped x <= 0, relative error below 2e-7; 0 at kUnderflow. log2(e) in two parts, or
+// the product's rounding alone would cost 1e-6 at x = -20.
+inline __attribute__((always_inline)) float exp_clamped(float x) {
+  const uint32_t live = 0u - uint32_t(x > kUnderflow);
+  const float n = floorf(x * 0x1.715476p0f);
+  const float f = fmaf(x, 0x1.4ae0cp-26f, fmaf(x, 0x1.715476p0f, -n));
+  return masked(exp2_fraction(f) * bit_cast<float>((int32_t(n) + 127) << 23), live);
+}
+
+template <class T>
+void own_logits(const T* x, int n, float lowest, float* out) {
+#pragma omp simd
+  for (int i = 0; i < n; ++i) {
+    const float v = to_float(x[i]);
+    const uint32_t out_of_it = 0u - (uint32_t(v <= lowest) | uint32_t(!(v < INFINITY)));
+    out[i] = bit_cast<float>((bit_cast<uint32_t>(v) & ~out_of_it) | (0xff800000u & out_of_it));
+  }
+}
+
+// One model's tile as fp32, -inf where the model itself excludes. In a row whose mixture is valid,
+// a token with NaN or +inf is excluded by something else: it is left out here too.
+inline void own_tile(const eft_logits& logits, int64_t row, int64_t first, int n, float* out) {
+  const float lowest = lowest_of(logits.dtype);
+  if (logits.dtype == EFT_BF16) {
+    own_logits(logits_at<Bf16>(logits, row, first), n, lowest, out);
+  } else if (logits.dtype == EFT_FP32) {
+    own_logits(logits_at<float>(logits, row, first), n, lowest, out);
+  } else {
+    stage(logits, row, first, n, out);
+    own_logits(out, n, lowest, out);
+  }
+  std::fill(out + n, out + padded_tile(n), -INFINITY);
+}
+
+inline float tile_max(const float* x, int n) {
+  float lane[kStride];
+  for (int l = 0; l < kStride; ++l) lane[l] = -INFINITY;
+  for (int i = 0; i < n; i += kStride) {
+#pragma omp simd
+    for (int l = 0; l < kStride; ++l) lane[l] = x[i + l] > lane[l] ? x[i + l] : lane[l];
+  }
+  for (int width = kStride / 2; width > 0; width /= 2) {
+    for (int l = 0; l < width; ++l) lane[l] = lane[l] > lane[l + width] ? lane[l] : lane[l + width];
+  }
+  return lane[0];
+}
+
+// Sums are kept for 16 interleaved groups of a tile and added in double: chains of 64 fp32
+// additions at most, no reduction across lanes, and the same bits from every instruction set.
+template <class T>
+double add_lanes(const T* lanes) {
+  double sum = 0;
+  for (int l = 0; l < kLanes; ++l) sum += double(lanes[l]);
+  return sum;
+}
+
+// With e = exp(x - top), over the tokens below `top`; and how many are at it.
+struct TileSums {
+  double lower, weighted, squares;  // sum e, e (x - top), e^2
+  int maxima;
+};
+
+inline TileSums sum_tile(const float* x, int n, float top) {
+  float lower[kLanes] = {}, weighted[kLanes] = {}, squares[kLanes] = {};
+  int32_t maxima[kLanes] = {};
+  for (int start = 0; start < n; start += kLanes) {
+#pragma omp simd
+    for (int lane = 0; lane < kLanes; ++lane) {
+      const float d = x[start + lane] - top, below = clamped(d);
+      const uint32_t is_top = uint32_t(d == 0.0f);
+      const float e = masked(exp_clamped(below), is_top - 1u);
+      lower[lane] += e;
+      weighted[lane] += e * below;
+      squares[lane] += e * e;
+      maxima[lane] += int32_t(is_top);
+    }
+  }
+  return {add_lanes(lower), add_lanes(weighted), add_lanes(squares), int(add_lanes(maxima))};
+}
+
+// Tokens of a tile that rank before one with logit `target`, of which `ties` are at most as far as
+// it stands: those above it, and its equals among the first `ties`.
+inline int64_t count_before(const float* x, int n, float target, int ties) {
+  int32_t count = 0;
+#pragma omp simd reduction(+ : count)
+  for (int i = 0; i < n; ++i) {
+    count += int32_t(x[i] > target) | (int32_t(x[i] == target) & int32_t(i < ties));
+  }
+  return count;
+}
+
+}  // namespace
+}  // namespace eft
+#endif  // EFT_CPU_SCORE_TILE_H_

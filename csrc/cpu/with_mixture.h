@@ -1,0 +1,29 @@
+// A row's mixture, of one kind or the other.
+#ifndef EFT_CPU_WITH_MIXTURE_H_
+#define EFT_CPU_WITH_MIXTURE_H_
+
+#include "cpu/conservative.h"
+
+namespace eft {
+namespace {
+
+// Calls `use` with the row's mixture. False where the row's options or a model's logits are
+// invalid.
+template <class Use>
+bool with_mixture(const eft_step& step, int64_t row, const RowOptions& o, Scratch& scratch,
+                  const Use& use) {
+  if (!o.valid) return false;
+  if (!step.conservative || o.conservative_top_p == kWhole) {
+    use(Mixture{step, o, row, scratch.staging()});
+    return true;
+  }
+  ConservativeMixture mixture{step, o, row, scratch.staging(), nullptr, Limit{}, 0.0f};
+  Row defining = scratch.row(1, step.vocab_size);
+  if (!prepare(mixture, defining, scratch)) return false;
+  use(mixture);
+  return true;
+}
+
+}  // namespace
+}  // namespace eft
+#endif  // EFT_CPU_WITH_MIXTURE_H_
