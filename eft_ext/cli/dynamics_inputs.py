@@ -92,8 +92,10 @@ class Tuning:
             if isinstance(self.loss, SFT):
                 yield Responses.from_text(self.tokenizer, [(row[0], row[1]) for row in rows])
             else:
-                sides = (Responses.from_text(self.tokenizer, [(row[0], row[i]) for row in rows]) for i in (1, 2))
-                pairs = Pairs(*sides)
+                chosen, rejected = ([(row[0], row[i]) for row in rows] for i in (1, 2))
+                pairs = Pairs(
+                    Responses.from_text(self.tokenizer, chosen), Responses.from_text(self.tokenizer, rejected)
+                )
                 yield pairs.with_reference(reference) if self.loss.needs_reference else pairs
 
     def train(self, steps: int, lr: float, out: Path, every: int, overwrite: bool, quiet: bool) -> dict[str, float]:
@@ -118,7 +120,7 @@ class Tuning:
 
 
 def _read(path: Path) -> list[Row]:
-    rows: list[Row] = []
+    found: list[Row] = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         if not line.strip():
             continue
@@ -133,12 +135,12 @@ def _read(path: Path) -> list[Row]:
             for key in ("prompt", "completion"):
                 if not isinstance(row.get(key), str) or not row[key]:
                     raise ValueError(f"{where}, key '{key}': expected a text, got {row.get(key)!r}")
-            rows.append((row["prompt"], row["completion"]))
+            found.append((row["prompt"], row["completion"]))
             continue
-        found = preference(row, where)
-        if not isinstance(found[0], str):
+        pair = preference(row, where)
+        if not isinstance(pair[0], str):
             raise ValueError(f"{where}: expected texts, got chat messages; apply the chat template beforehand")
-        rows.append(found)
-    if not rows:
+        found.append(pair)
+    if not found:
         raise ValueError(f"{path}: expected one JSON object per line, got an empty file")
-    return rows
+    return found

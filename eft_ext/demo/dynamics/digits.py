@@ -29,7 +29,8 @@ _FONTS = [
 def draw_digits(count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Images fp32 [count, SIDE²] in [0, 1], and their labels int64 [count], the ten digits in turn.
 
-    Each is a digit of one of twelve fonts, turned up to 15°, slanted, stretched and shifted. The same seed draws the same.
+    Each is a digit of one of twelve fonts, turned up to 15°, slanted, stretched and shifted. The same seed draws the
+    same.
     """
     rng = np.random.default_rng(seed)
     images = np.stack([_draw(i % 10, rng) for i in range(count)])

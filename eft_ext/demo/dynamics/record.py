@@ -50,7 +50,8 @@ class Record:
         return cls(*(parquet.read_table(folder / f"{name}.parquet").to_pylist() for name in ("curves", "grades")))
 
     def curve(self, run: str, kind: str, response: str, statistic: str = "log_prob", probe: bool = True) -> Any:
-        """(steps, values): the first seed's, [steps, probes], or with probe=False the means of all seeds, [steps, seeds].
+        """(steps, values): the first seed's, [steps, probes], or with probe=False the means of all seeds, [steps,
+        seeds].
 
         Raises:
             ValueError: nothing of that name was recorded.
