@@ -94,10 +94,9 @@ struct ScoredRow {
   // p + q: each term is non-negative, and a relative error of a normaliser cancels to first order.
   void compare(Best& up, Best& down) {
     const int p = models(), q = score.compared;
-    const float max_p = float(sums[p].max), max_q = float(sums[q].max);
     const float scale_p = float(sums[p].max_prob()), scale_q = float(sums[q].max_prob());
-    const double shift = ::log(double(scale_p)) - ::log(double(scale_q));
-    const float moved = float(shift);
+    const double log_scales = ::log(double(scale_p)) - ::log(double(scale_q));
+    const Pair pair = {float(sums[p].max), float(sums[q].max), scale_p, scale_q, float(log_scales)};
     alignas(64) float change[2][kTile];
     for (int64_t first = 0; first < vocab_size(); first += kTile) {
       const int n = length(first), padded = padded_tile(n);
@@ -105,23 +104,9 @@ struct ScoredRow {
       fill(q, first, n);
       const float *zp = tiles[p], *zq = tiles[q];
       float *gain = change[0], *loss = change[1];
-      float distance[kLanes] = {}, divergence[kLanes] = {};
-      for (int start = 0; start < padded; start += kLanes) {
-#pragma omp simd
-        for (int lane = 0; lane < kLanes; ++lane) {
-          // Distances from the maxima are exact near them, where the mass is.
-          const float dp = zp[start + lane] - max_p, dq = zq[start + lane] - max_q;
-          const float a = exp_clamped(clamped(dp)) * scale_p,
-                      b = exp_clamped(clamped(dq)) * scale_q;
-          const float ratio = (dp - dq) + moved;  // NaN where both are excluded
-          gain[start + lane] = a - b;
-          loss[start + lane] = b - a;
-          distance[lane] += fabsf(a - b);
-          divergence[lane] += a * masked(ratio, 0u - uint32_t(a > 0.0f)) - (a - b);
-        }
-      }
-      tv += add_lanes(distance);
-      kl += add_lanes(divergence);
+      const TileDistance distance = compare_tile(zp, zq, padded, pair, gain, loss);
+      tv += distance.absolute;
+      kl += distance.divergence;
       if (score.stats.num_changed == 0) continue;
       const auto log_ratio = [&](int i) {
         return float(sums[p].logprob(zp[i]) - sums[q].logprob(zq[i]));
@@ -130,7 +115,7 @@ struct ScoredRow {
       if (down.wants(tile_max(loss, padded))) down.offer(loss, n, first, log_ratio);
     }
     tv = std::min(1.0, 0.5 * tv);
-    kl = std::max(0.0, kl + (shift - double(moved)));
+    kl = std::max(0.0, kl + (log_scales - double(pair.log_scales)));
   }
 };
 

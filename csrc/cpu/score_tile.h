@@ -85,7 +85,8 @@ struct TileSums {
   int maxima;
 };
 
-inline TileSums sum_tile(const float* x, int n, float top) {
+// Never inlined: among the callers' loops GCC gives up on vectorising this one.
+__attribute__((noinline)) TileSums sum_tile(const float* x, int n, float top) {
   float lower[kLanes] = {}, weighted[kLanes] = {}, squares[kLanes] = {};
   int32_t maxima[kLanes] = {};
   for (int start = 0; start < n; start += kLanes) {
@@ -112,6 +113,38 @@ inline int64_t count_before(const float* x, int n, float target, int ties) {
     count += int32_t(x[i] > target) | (int32_t(x[i] == target) & int32_t(i < ties));
   }
   return count;
+}
+
+// Two distributions as p = exp(x - max) * scale.
+struct Pair {
+  float max_p, max_q, scale_p, scale_q;
+  float log_scales;  // log scale_p - log scale_q
+};
+
+struct TileDistance {
+  double absolute, divergence;  // sum |p - q|, sum p log(p / q) - p + q
+};
+
+// Also writes p - q and q - p.
+__attribute__((noinline)) TileDistance compare_tile(const float* p, const float* q, int n,
+                                                    const Pair& pair, float* gain, float* loss) {
+  const Pair of = pair;
+  float absolute[kLanes] = {}, divergence[kLanes] = {};
+  for (int start = 0; start < n; start += kLanes) {
+#pragma omp simd
+    for (int lane = 0; lane < kLanes; ++lane) {
+      // Distances from the maxima are exact near them, where the mass is.
+      const float dp = p[start + lane] - of.max_p, dq = q[start + lane] - of.max_q;
+      const float a = exp_clamped(clamped(dp)) * of.scale_p;
+      const float b = exp_clamped(clamped(dq)) * of.scale_q;
+      const float ratio = (dp - dq) + of.log_scales;  // NaN where both are excluded
+      gain[start + lane] = a - b;
+      loss[start + lane] = b - a;
+      absolute[lane] += fabsf(a - b);
+      divergence[lane] += a * masked(ratio, 0u - uint32_t(a > 0.0f)) - (a - b);
+    }
+  }
+  return {add_lanes(absolute), add_lanes(divergence)};
 }
 
 }  // namespace

@@ -65,6 +65,17 @@ class Mixture:
     def _map(self, change: Callable[[Tensor], Tensor]) -> Mixture:
         return Mixture(**{k: change(v) if isinstance(v, Tensor) else v for k, v in vars(self).items()})
 
+    def repeated(self, times: int) -> Mixture:
+        """Each row's options `times` times in a row."""
+        return self._map(lambda option: option.repeat_interleave(times))
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """As keyword arguments of `fused_step` and `fused_score`."""
+        if self.scale is None:
+            return {"beta": self.beta}
+        return {"scale": self.scale, "conservative_top_p": self.conservative_top_p}
+
     def sample(self, logits: Sequence[Tensor], **options: Any) -> Tensor:
         """Draw from the mixture of three logits [rows, vocab_k]: token ids [rows], −1 for an invalid row."""
         if self.scale is None:

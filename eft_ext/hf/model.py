@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -20,6 +20,9 @@ from eft_ext.hf.seeds import Seed
 from eft_ext.hf.streaming import ended_by_errors
 from eft_ext.hf.support import reject_arguments
 from eft_ext.hf.vocabulary import check_widths, warn_softcaps
+
+if TYPE_CHECKING:
+    from eft_ext.hf.score import SequenceScore
 
 
 class EmulatedModel:
@@ -198,3 +201,60 @@ class EmulatedModel:
         out = self.generate(large.inputs, prompts={name: prompt.inputs for name, prompt in encoded.items()}, **kwargs)
         ids = out if isinstance(out, Tensor) else out.sequences
         return list(self.tokenizer.batch_decode(ids[:, large.ids.shape[1] :], skip_special_tokens=True))
+
+    def score(
+        self,
+        inputs: Any = None,
+        responses: Any = None,
+        *,
+        prompts: Mapping[str, Any] | None = None,
+        beta: Any = None,
+        scale: Any = None,
+        conservative_top_p: Any = None,
+        num_top: int = 0,
+        num_changed: int = 0,
+        candidates: int = 0,
+        positions: int | None = None,
+        **kwargs: Any,
+    ) -> SequenceScore:
+        """What the three models and their mixture say of given texts, teacher-forced.
+
+        Per token: log-probability, entropy, rank, argmax under each model and the mixture, total variation and KL
+        between the mixture and tuned, the implicit reward log π_tuned - log π_base. The models' logits exist for some
+        positions at a time only. Nothing is differentiable here.
+
+        Args:
+            inputs: texts, chats or ids as for `generate`: what is scored, or with `responses` what comes before it.
+            responses: one for each row of inputs: texts (tokenized without special tokens; write the end-of-text
+                token where it is to be scored), or token ids. Only they are scored.
+            prompts: as for `generate`, what single models read instead before the responses.
+            beta, scale, conservative_top_p: as for the class, for this call; a number or one per row.
+            num_top, num_changed: as for `fused_score`: tokens to list of each distribution, and that gain or lose.
+            candidates: list what all distributions say of each one's first `candidates` tokens.
+            positions: read so many at a time; chosen by memory if not given (2^26 logits).
+            kwargs: input_ids, attention_mask as for `generate`.
+
+        Returns:
+            `SequenceScore`: tokens [B, T, ...], aligned at the texts' ends, with sums, perplexities and rewards.
+
+        Raises:
+            ValueError, TypeError: an argument that does not fit, named.
+            RuntimeError: NaN or +inf in a row's logits, with the row's number.
+        """
+        from eft_ext.hf.responses import whole_targets, with_responses
+        from eft_ext.hf.score import score
+
+        mixture = Mixture.choose(self.mixture, beta, scale, conservative_top_p)
+        texts = encode_all(inputs, prompts, self.tokenizer, kwargs)
+        if kwargs:
+            raise TypeError(f"{min(kwargs)}: not an argument of score")
+        pad, end = (getattr(self.tokenizer, name, None) for name in ("pad_token_id", "eos_token_id"))
+        texts = {name: text.inferred(pad, [end]) for name, text in texts.items()}
+        if responses is None:
+            if len(texts) > 1:
+                raise ValueError("prompts: expected responses beside them, which all models read, got None")
+            targets = whole_targets(texts["large"])
+        else:
+            texts, targets = with_responses(texts, responses, self.tokenizer)
+        listing = {"num_top": num_top, "num_changed": num_changed, "candidates": candidates}
+        return score(self.members, mixture, self.vocab_size, texts, targets, **listing, positions=positions)

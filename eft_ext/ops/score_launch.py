@@ -48,7 +48,7 @@ def launch(
 ) -> Score:
     """Statistics of every position. `build` makes the mixture of some rows' logits [rows, V]."""
     traced = is_traced(logits)
-    flat = targets.reshape(-1).long()
+    flat = targets.reshape(-1).long().contiguous()
     detached = [x.detach() for x in logits]
     if traced:
         ((rows, part),) = parts(detached, copy=True)

@@ -1,0 +1,74 @@
+"""What is scored of the texts that a caller gives: all of them, or responses after prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from eft_ext.hf.prompts import Prompt, encode
+from eft_ext.hf.score import IGNORED
+
+
+def whole_targets(text: Prompt) -> Tensor:
+    """Targets [rows, length - 1] of whole texts: every token but the first, which nothing predicts.
+
+    Raises ValueError where there is nothing to score.
+    """
+    mask = torch.ones_like(text.ids) if text.mask is None else text.mask
+    targets = torch.where((mask[:, 1:] != 0) & (mask[:, :-1] != 0), text.ids[:, 1:], IGNORED)
+    for row, scored in enumerate((targets != IGNORED).sum(dim=1).tolist()):
+        if not scored:
+            raise ValueError(f"inputs: expected at least two tokens in row {row} (the first is predicted by nothing)")
+    return targets
+
+
+def with_responses(prompts: Mapping[str, Prompt], responses: Any, tokenizer: Any) -> tuple[dict[str, Prompt], Tensor]:
+    """Each model's prompts with the responses behind them, and the targets: the responses, aligned at their ends.
+
+    Args:
+        prompts: of large, and of models that read something else.
+        responses: one for each prompt: text or a list of texts (tokenized without special tokens), or (lists of)
+            token ids; a tensor may hold -100 where it pads.
+
+    Raises:
+        ValueError: a number of responses that differs from the prompts', or an empty one.
+    """
+    endings = _token_lists(responses, tokenizer)
+    for row, ending in enumerate(endings):
+        if not ending:
+            raise ValueError(f"responses: expected at least one token in every row, got an empty row {row}")
+    for name, prompt in prompts.items():
+        if prompt.ids.shape[0] != len(endings):
+            raise ValueError(
+                f"responses: expected {prompt.ids.shape[0]}, one for each prompt of {name}, got {len(endings)}"
+            )
+    joined = {}
+    for name, prompt in prompts.items():
+        mask = torch.ones_like(prompt.ids) if prompt.mask is None else prompt.mask
+        heads = [ids[real != 0].tolist() for ids, real in zip(prompt.ids, mask, strict=True)]
+        joined[name] = encode(name, [head + ending for head, ending in zip(heads, endings, strict=True)], None)
+    length = max(map(len, endings))
+    targets = torch.tensor([[IGNORED] * (length - len(ending)) + ending for ending in endings], device="cpu")
+    return joined, targets
+
+
+def _token_lists(responses: Any, tokenizer: Any) -> list[list[int]]:
+    if isinstance(responses, Tensor):
+        rows = responses.reshape(-1, responses.shape[-1]).tolist()
+        return [[token for token in row if token != IGNORED] for row in rows]
+    if isinstance(responses, str):
+        responses = [responses]
+    if not isinstance(responses, Sequence) or not responses:
+        raise ValueError(f"responses: expected text or token ids, one for each prompt, got {type(responses).__name__}")
+    if all(isinstance(response, str) for response in responses):
+        if tokenizer is None:
+            raise ValueError("responses: text needs a tokenizer; give one to EmulatedModel, or pass token ids")
+        return [list(tokenizer(response, add_special_tokens=False)["input_ids"]) for response in responses]
+    if all(isinstance(token, int) for token in responses):
+        return [list(responses)]
+    if all(isinstance(response, Sequence) and not isinstance(response, str) for response in responses):
+        return [[int(token) for token in response] for response in responses]
+    raise ValueError("responses: expected texts or lists of token ids, got a mixture")

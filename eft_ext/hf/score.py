@@ -1,0 +1,154 @@
+"""Scoring texts: teacher-forced through the three models, some positions at a time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from eft_ext.hf.members import Member
+from eft_ext.hf.mixture import Mixture
+from eft_ext.hf.prompts import Prompt
+from eft_ext.hf.reading import Reader
+from eft_ext.ops import Score, fused_score
+
+IGNORED = -100
+_LOGITS = 1 << 26  # of all three models at a time: 128 MB in bf16
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The first of each distribution's rank, and what every distribution says of them."""
+
+    ids: Tensor  # [B, T, C] int64, descending; -1 past the end
+    logprobs: Tensor  # [B, T, C, 4] fp32: large, tuned, base, mixture
+
+
+@dataclass(frozen=True)
+class SequenceScore:
+    """What the three models and the mixture say of B texts, token by token and in sum.
+
+    The last dimension D = 4 is large, tuned, base, mixture. Rows are aligned at their ends: column -1 is each
+    text's last token.
+    """
+
+    ids: Tensor  # [B, T] int64, the scored tokens; what is not scored is -100
+    tokens: Score  # [B, T, ...]; status 2 where nothing is scored
+    candidates: Candidates | None = None
+
+    @property
+    def counts(self) -> Tensor:
+        """[B] int64: scored tokens of each row."""
+        return (self.ids != IGNORED).sum(dim=1)
+
+    @property
+    def logprobs(self) -> Tensor:
+        """[B, 4] float64: log-probability of each whole text, in nats."""
+        return self.tokens.logprobs.double().sum(dim=1)
+
+    @property
+    def perplexity(self) -> Tensor:
+        """[B, 4] float64: exp of minus the mean log-probability of a token; NaN for a row without tokens."""
+        return (-self.logprobs / self.counts[:, None]).exp()
+
+    @property
+    def reward(self) -> Tensor:
+        """[B] float64: log π_tuned - log π_base of the text, the implicit reward of its fine-tuning (beta = 1)."""
+        return self.logprobs[:, 1] - self.logprobs[:, 2]
+
+
+@torch.inference_mode()
+def score(
+    members: tuple[Member, ...],
+    mixture: Mixture,
+    vocab_size: int,
+    texts: Mapping[str, Prompt],
+    targets: Tensor,
+    *,
+    num_top: int,
+    num_changed: int,
+    candidates: int,
+    positions: int | None,
+) -> SequenceScore:
+    """Reads `texts` (large's, and other models' where theirs differ), whose last columns are `targets` [B, T].
+
+    Keyword arguments as for `EmulatedModel.score`.
+    """
+    if positions is not None and (isinstance(positions, bool) or not isinstance(positions, int) or positions < 1):
+        raise ValueError(f"positions: expected an integer of at least 1, got {positions!r}")
+    own = [texts.get(member.name, texts["large"]) for member in members]
+    readers = [Reader(member, *text.pair) for member, text in zip(members, own, strict=True)]
+    before = [text.ids.shape[1] - targets.shape[1] - 1 for text in own]  # the prompt but for its last token
+    rows, length = targets.shape
+    mixture = mixture.per_row(rows, 1)
+    step = positions or max(1, _LOGITS // (rows * vocab_size * len(members)))
+    top = max(num_top, candidates)
+    found: list[Score] = []
+    listed: list[Candidates] = []
+    for start in range(0, length, step):
+        count = min(step, length - start)
+        logits = [
+            reader.read(count + (skipped if start == 0 else 0), count)
+            for reader, skipped in zip(readers, before, strict=True)
+        ]
+        logits = [x.to(logits[0].device) for x in logits]
+        if start == 0:
+            targets, mixture = targets.to(logits[0].device), mixture.to(logits[0].device)
+        part = fused_score(
+            *logits,
+            targets[:, start : start + count],
+            **mixture.options,
+            vocab_size=vocab_size,
+            ignore_index=IGNORED,
+            num_top=top,
+            num_changed=num_changed,
+        )
+        if candidates:
+            listed.append(_candidates([x[..., :vocab_size] for x in logits], mixture, part))
+        found.append(part)
+    tokens = Score(*(torch.cat(pieces, dim=1) for pieces in zip(*found, strict=True)))
+    _raise_invalid(tokens.status, members)
+    cut = tokens._replace(top_ids=tokens.top_ids[..., :num_top], top_logprobs=tokens.top_logprobs[..., :num_top])
+    return SequenceScore(targets, cut, _joined(listed) if listed else None)
+
+
+def _candidates(logits: list[Tensor], mixture: Mixture, part: Score) -> Candidates:
+    """What all distributions say of the tokens that any of them ranks first."""
+    rows, length = part.status.shape
+    ids = part.top_ids.flatten(2).sort(dim=-1, descending=True).values  # [B, T, 4·n], -1 last
+    ids = torch.where(torch.nn.functional.pad(ids[..., :-1] == ids[..., 1:], (1, 0)), -1, ids)
+    ids = ids.sort(dim=-1, descending=True).values
+    ids = ids[..., : int((ids >= 0).sum(dim=-1).max())]
+    z = mixture.repeated(length).combine([x.flatten(0, 1) for x in logits]).unflatten(0, (rows, length))
+    own = [x.gather(-1, ids.clamp(min=0)).double() for x in (*logits, z)]
+    logprobs = torch.stack(own, dim=-1) - part.lse[:, :, None]
+    there = (ids >= 0)[..., None]
+    return Candidates(ids, torch.where(there, logprobs, -math.inf).float())
+
+
+def _joined(parts: list[Candidates]) -> Candidates:
+    width = max(part.ids.shape[2] for part in parts)
+
+    def cat(name: str, value: float) -> Tensor:
+        pieces = [getattr(part, name) for part in parts]
+        missing = [width - x.shape[2] for x in pieces]
+        pads = [(0, m) if x.dim() == 3 else (0, 0, 0, m) for x, m in zip(pieces, missing, strict=True)]
+        return torch.cat(
+            [torch.nn.functional.pad(x, pad, value=value) for x, pad in zip(pieces, pads, strict=True)], dim=1
+        )
+
+    return Candidates(cat("ids", -1), cat("logprobs", -math.inf))
+
+
+def _raise_invalid(status: Tensor, members: tuple[Member, ...]) -> None:
+    bad = torch.nonzero(status == 1)
+    if len(bad):
+        row, column = bad[0].tolist()
+        names = ", ".join(member.name for member in members)
+        raise RuntimeError(
+            f"row {row}, token {column - status.shape[1]} from the end: the logits of {names} hold NaN or +inf, "
+            "nothing is left to choose from, or the token has no logit in one of them"
+        )
