@@ -56,13 +56,23 @@ def device_of(model: nn.Module) -> torch.device:
 def response_logits(model: nn.Module, responses: Responses, parameters: Mapping[str, Tensor] | None = None) -> Tensor:
     """Logits [tokens, vocab] that predict the response tokens; of at least fp32.
 
-    Only the columns that predict a response token of some row go through the unembedding, where the model's
-    forward takes `logits_to_keep` as transformers' do.
-
     Args:
         model: of transformers, or any module called with ids [rows, length] that returns logits [rows, length, vocab].
         responses: on the model's device.
         parameters: used in place of the model's own.
+    """
+    logits, column = kept_logits(model, responses, parameters)
+    picked = logits[responses.row, column]
+    return picked if picked.dtype == torch.float64 else picked.float()
+
+
+def kept_logits(
+    model: nn.Module, responses: Responses, parameters: Mapping[str, Tensor] | None = None
+) -> tuple[Tensor, Tensor]:
+    """Logits [rows, columns, vocab] as the model gives them, and the column that predicts each token, int64 [tokens].
+
+    Only the columns that predict a response token of some row go through the unembedding, where the model's
+    forward takes `logits_to_keep` as transformers' do. Arguments are `response_logits`'.
     """
     columns, inverse = torch.unique(responses.position - 1, return_inverse=True)
     inner: Any = model.get_base_model() if isinstance(model, _Wrapper) else model
@@ -78,9 +88,7 @@ def response_logits(model: nn.Module, responses: Responses, parameters: Mapping[
             output = model(responses.ids, **options)
         else:
             output = torch.func.functional_call(model, dict(parameters), (responses.ids,), options)
-    logits = getattr(output, "logits", output)  # [rows, kept columns, vocab]
-    picked = logits[responses.row, inverse if keeps else responses.position - 1]
-    return picked if picked.dtype == torch.float64 else picked.float()
+    return getattr(output, "logits", output), inverse if keeps else responses.position - 1
 
 
 @torch.no_grad()

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eft_ext.dynamics.forward import device_of, evaluating, response_logits
+from eft_ext.dynamics.forward import device_of, evaluating, kept_logits
 from eft_ext.dynamics.responses import Responses
-from eft_ext.dynamics.statistics import TokenStatistics, token_statistics
+from eft_ext.dynamics.statistics import TokenStatistics, score_tokens
 
 
 @torch.no_grad()
@@ -25,9 +25,9 @@ def measure(model: nn.Module, responses: Responses, batch_size: int = 16) -> tup
     with evaluating(model):
         for batch in _take(responses, order).batches(batch_size):
             part = batch.to(device)
-            logits = response_logits(model, part)
-            vocab = logits.shape[1]
-            parts.append(TokenStatistics(*(x.cpu() for x in token_statistics(logits, part.targets))))
+            logits, column = kept_logits(model, part)
+            vocab = logits.shape[-1]
+            parts.append(TokenStatistics(*(x.cpu() for x in score_tokens(logits, part.row, column, part.targets))))
     sorted_row = order[_take(responses, order).row]  # the true row of each measured token
     back = sorted_row.argsort(stable=True)
     return TokenStatistics(*(torch.cat(column)[back] for column in zip(*parts, strict=True))), vocab

@@ -7,6 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from eft_ext.ops import backends, fused_score_mix
+
+_IGNORE = -100
 CHUNK_BYTES = 1 << 24  # logits looked at together: a few vocabulary-sized temporaries of them stay in the caches
 
 
@@ -43,8 +46,31 @@ class TokenStatistics(NamedTuple):
         return (rest.square() + torch.minimum(others, rest.square())).sqrt()
 
 
+def score_tokens(logits: Tensor, row: Tensor, column: Tensor, targets: Tensor) -> TokenStatistics:
+    """The statistics of some tokens out of a padded batch, from a single read of their logits where there is a kernel.
+
+    Args:
+        logits: [rows, columns, vocab], as a model gives them.
+        row, column, targets: int64 [tokens]; logits[row, column] predict the targets.
+    """
+    if logits.device.type != "cpu" or logits.dtype == torch.float64 or not backends()["cpu"].available:
+        return token_statistics(logits[row, column], targets)
+    wanted = torch.full(logits.shape[:2], _IGNORE)
+    wanted[row, column] = targets
+    found = fused_score_mix((logits,), (1.0,), wanted, ignore_index=_IGNORE)
+    log_prob, argmax, lse = (field[row, column, 0] for field in (found.logprobs, found.argmax, found.lse))
+    top = logits[row, column, argmax].double() - lse
+    # Where the token is the argmax the two are one number.
+    top = torch.where(argmax == targets, log_prob, top.float())
+    rest, entropy, squares = (f[row, column, 0] for f in (found.log1m_max, found.entropy, found.sum_squares))
+    return TokenStatistics(log_prob, argmax, top, rest, entropy, squares)
+
+
 def token_statistics(logits: Tensor, targets: Tensor) -> TokenStatistics:
-    """The statistics of each row of `logits` [tokens, vocab] with its token in `targets` int64 [tokens]."""
+    """The same in plain PyTorch, for each row of `logits` [tokens, vocab] and its token in `targets` int64 [tokens].
+
+    What fp64 models and devices without a kernel use, and what the kernel is held to.
+    """
     rows = max(1, CHUNK_BYTES // (logits.shape[1] * logits.element_size()))
     parts = [_chunk(z, y) for z, y in zip(logits.split(rows), targets.split(rows), strict=True)]
     return TokenStatistics(*(torch.cat(column) for column in zip(*parts, strict=True)))
