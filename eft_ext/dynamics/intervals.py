@@ -32,9 +32,11 @@ def bootstrap(values: np.ndarray, draws: int = 2000, seed: int = 0) -> Interval:
     rng = np.random.default_rng(seed)
     grid = np.atleast_2d(np.asarray(values, dtype=np.float64))
     groups, n = grid.shape
-    means = np.empty(draws)
-    for d in range(draws):
-        chosen = rng.integers(groups, size=(groups, 1))
-        means[d] = grid[chosen, rng.integers(n, size=(groups, n))].mean()
-    low, high = np.percentile(means, [2.5, 97.5])
+    means = []
+    together = max(1, (1 << 22) // grid.size)  # draws at a time, 32 MB of indices
+    for done in range(0, draws, together):
+        part = min(together, draws - done)
+        group = rng.integers(groups, size=(part, groups, 1))
+        means.append(grid[group, rng.integers(n, size=(part, groups, n))].mean((1, 2)))
+    low, high = np.percentile(np.concatenate(means), [2.5, 97.5])
     return Interval(float(grid.mean()), float(low), float(high))

@@ -23,7 +23,7 @@ def test_the_digits(toy):
     assert torch.equal(draw_digits(20)[0], draw_digits(20)[0])
     assert not torch.equal(draw_digits(20)[0], draw_digits(20, seed=1)[0])
     others, truth = draw_digits(200, seed=1)
-    assert (model(others.double()).argmax(-1) == truth).double().mean() > 0.9
+    assert (model(others.double()).argmax(-1) == truth).double().mean() > 0.75
 
 
 def test_influence_is_what_a_step_does(toy):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,13 @@ class Record:
 
         return cls(*(parquet.read_table(folder / f"{name}.parquet").to_pylist() for name in ("curves", "grades")))
 
+    @cached_property
+    def _by_run(self) -> dict[tuple[str, str, str, bool], Rows]:
+        groups: dict[tuple[str, str, str, bool], Rows] = {}
+        for row in self.curves:
+            groups.setdefault((row["run"], row["kind"], row["type"], row["probe"] >= 0), []).append(row)
+        return groups
+
     def curve(self, run: str, kind: str, response: str, statistic: str = "log_prob", probe: bool = True) -> Any:
         """(steps, values): the first seed's, [steps, probes], or with probe=False the means of all seeds, [steps,
         seeds].
@@ -56,11 +64,7 @@ class Record:
         Raises:
             ValueError: nothing of that name was recorded.
         """
-        rows = [
-            row
-            for row in self.curves
-            if (row["run"], row["kind"], row["type"]) == (run, kind, response) and (row["probe"] >= 0) == probe
-        ]
+        rows = self._by_run.get((run, kind, response, probe))
         if not rows:
             raise ValueError(f"run, kind, response: expected a recorded run, got {run!r}, {kind!r}, {response!r}")
         steps = sorted({row["step"] for row in rows})

@@ -20,6 +20,7 @@ from eft_ext.dynamics.forward import response_logits
 class Plan:
     """Every number of the study. Extended SFT takes twice the steps: as many epochs of twice the rows."""
 
+    preferences: int = 1901  # all tuning questions
     probes: int = 24
     sft_steps: int = 300
     sft_rows: int = 32
@@ -34,7 +35,15 @@ class Plan:
 
 
 QUICK = Plan(
-    probes=3, sft_steps=4, sft_rows=4, dpo_steps=3, dpo_rows=2, sft_records=(2,), dpo_records=(2,), questions=6
+    preferences=24,
+    probes=3,
+    sft_steps=4,
+    sft_rows=4,
+    dpo_steps=3,
+    dpo_rows=2,
+    sft_records=(2,),
+    dpo_records=(2,),
+    questions=3,
 )
 Tick = Callable[[], object]
 

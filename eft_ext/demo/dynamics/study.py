@@ -46,11 +46,11 @@ def run_seed(
         return model
 
     # The wrong values of "format" are watched during SFT too, where nobody trains on them.
-    rows = preferences(world, "format", seed)
+    rows = preferences(world, "format", seed)[: plan.preferences]
     watched = probes(world, rows, plan.probes, "format", seed)
     sft = keep("sft", "", run_sft(base, tokenizer, rows, watched, out / "sft", plan, seed, extend=False))
     for kind in KINDS:
-        rows = preferences(world, kind, seed)
+        rows = preferences(world, kind, seed)[: plan.preferences]
         if kind == "own":
             rows = with_own(rows, sft, tokenizer, seed)
         watched = probes(world, rows, plan.probes, kind, seed)
