@@ -249,7 +249,7 @@ class EmulatedModel:
         if kwargs:
             raise TypeError(f"{min(kwargs)}: not an argument of score")
         pad, end = (getattr(self.tokenizer, name, None) for name in ("pad_token_id", "eos_token_id"))
-        texts = {name: text.inferred(pad, [end]) for name, text in texts.items()}
+        texts = {name: text.inferred(pad, [] if end is None else [end]) for name, text in texts.items()}
         if responses is None:
             if len(texts) > 1:
                 raise ValueError("prompts: expected responses beside them, which all models read, got None")

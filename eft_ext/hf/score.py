@@ -97,8 +97,11 @@ def score(
         logits = [x.to(logits[0].device) for x in logits]
         if start == 0:
             targets, mixture = targets.to(logits[0].device), mixture.to(logits[0].device)
+        large, tuned, base = logits
         part = fused_score(
-            *logits,
+            large,
+            tuned,
+            base,
             targets[:, start : start + count],
             **mixture.options,
             vocab_size=vocab_size,

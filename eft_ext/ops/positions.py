@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TypeVar
+from typing import Any
 
 from torch import Tensor
 
 from eft_ext.ops.inputs import MAX_MODELS, check_logits
-
-Option = TypeVar("Option")
 
 
 def check_positions(names: Sequence[str], logits: Sequence[Tensor], targets: Tensor) -> None:
@@ -48,7 +46,7 @@ def parts(logits: Sequence[Tensor], copy: bool) -> Iterator[tuple[slice, list[Te
         yield slice(b * length, (b + 1) * length), [x[b] for x in logits]
 
 
-def option_rows(name: str, option: Option, targets: Tensor, rows: slice) -> Option:
+def option_rows(name: str, option: Any, targets: Tensor, rows: slice) -> Any:
     """A number as it is; a tensor [B] or like the targets as those rows of [B·T]."""
     if not isinstance(option, Tensor):
         return option

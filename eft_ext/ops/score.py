@@ -75,8 +75,10 @@ def fused_score(
         if conservative_top_p is not None:
             nucleus = option_rows("conservative_top_p", conservative_top_p, targets, rows)
             conservative = Conservative(nucleus, conservative_set, conservative_outside)
-        of_rows = [option_rows("beta", beta, targets, rows), option_rows("scale", scale, targets, rows)]
-        return mixture(EFT_NAMES, part, beta_weights(*of_rows, part), vocab_size, conservative, None, None)
+        weights = beta_weights(
+            option_rows("beta", beta, targets, rows), option_rows("scale", scale, targets, rows), part
+        )
+        return mixture(EFT_NAMES, part, weights, vocab_size, conservative, None, None)
 
     return launch(logits, targets, build, scoring(ignore_index, 1, num_top, num_changed, len(logits)), backend)
 

@@ -1,0 +1,118 @@
+"""Texts in a JSONL file, and results that are appended line by line, so that a run that was cut short goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_KEYS = ("text", "prompt", "response")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One line: a text that is scored whole, or a response that is scored after its prompt."""
+
+    line: int  # from 1
+    digest: str  # of the line, so that results are not mistaken for another file's
+    text: str | None = None
+    prompt: str | None = None
+    response: str | None = None
+
+
+def read_items(path: Path) -> list[Item]:
+    """All lines of a file, blank ones left out.
+
+    Raises:
+        ValueError: names the file, the line and the key: not JSON, no object, a missing, empty or surplus key, both
+            forms in one file.
+    """
+    items: list[Item] = []
+    with open(path, encoding="utf-8") as stream:
+        for number, line in enumerate(stream, start=1):
+            if line.strip():
+                items.append(_item(f"{path}, line {number}", number, line))
+    if not items:
+        raise ValueError(f"{path}: expected at least one line, got an empty file")
+    for item in items:
+        if (item.text is None) != (items[0].text is None):
+            raise ValueError(f"{path}, line {item.line}: expected the keys of line {items[0].line}, got the other form")
+    return items
+
+
+def _item(where: str, number: int, line: str) -> Item:
+    try:
+        data = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{where}: not JSON ({error.msg} at character {error.colno})") from error
+    if not isinstance(data, Mapping):
+        raise ValueError(f"{where}: expected an object, got {type(data).__name__}")
+    given = {key: data[key] for key in _KEYS if key in data}
+    if set(given) not in ({"text"}, {"prompt", "response"}):
+        missing = "response" if "prompt" in given else "prompt" if "response" in given else "text"
+        got = ", ".join(given) if len(given) > 1 else f"no {missing!r}"
+        raise ValueError(f"{where}: expected the key 'text', or 'prompt' and 'response', got {got}")
+    for key, value in given.items():
+        if not isinstance(value, str):
+            raise ValueError(f"{where}, key {key!r}: expected text, got {type(value).__name__}")
+        if not value and key != "prompt":
+            raise ValueError(f"{where}, key {key!r}: expected text, got an empty one")
+    return Item(number, hashlib.sha256(line.strip().encode()).hexdigest()[:12], **given)
+
+
+class Results:
+    """A JSONL file of results, one line for each item in the items' order, written as they come.
+
+    Attributes:
+        done: the results that the file already holds.
+    """
+
+    def __init__(self, path: Path, items: list[Item], settings: str) -> None:
+        """Opens or creates `path`. A last line that a crash cut short is dropped.
+
+        Args:
+            settings: what the results depend on besides the items; those of other settings are not mixed in.
+
+        Raises:
+            ValueError: the file holds results of other texts or settings, or no results at all.
+        """
+        self._path, self._settings = path, settings
+        self.done: list[dict[str, Any]] = []
+        if path.exists():
+            self._resume(items)
+        else:
+            path.touch()
+
+    def _resume(self, items: list[Item]) -> None:
+        content = self._path.read_bytes()
+        whole = content[: content.rfind(b"\n") + 1]
+        for number, line in enumerate(whole.splitlines(), start=1):
+            where = f"{self._path}, line {number}"
+            try:
+                result = json.loads(line)
+                digest, settings = result["digest"], result["settings"]
+            except (json.JSONDecodeError, KeyError, TypeError) as error:
+                raise ValueError(f"{where}: expected a result of eft score; give another --out") from error
+            if number > len(items) or digest != items[number - 1].digest:
+                raise ValueError(f"{where}: the result of another text than that in its place; give another --out")
+            if settings != self._settings:
+                raise ValueError(f"{where}: scored with other options; give another --out")
+            self.done.append(result)
+        if len(whole) < len(content):
+            with open(self._path, "r+b") as stream:
+                stream.truncate(len(whole))
+
+    def append(self, item: Item, result: Mapping[str, Any]) -> dict[str, Any]:
+        """Writes one line; returns it."""
+        line = {"line": item.line, "digest": item.digest, "settings": self._settings, **result}
+        with open(self._path, "a", encoding="utf-8") as stream:
+            stream.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
+        return line
+
+
+def settings_digest(settings: Mapping[str, Any]) -> str:
+    """A short name of models, weights and templates."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:12]

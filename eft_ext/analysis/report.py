@@ -1,0 +1,144 @@
+"""The token report: one self-contained HTML page of records, after the token analysis of Mitchell et al."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from eft_ext._version import __version__
+from eft_ext.analysis.record import Record, Token
+
+CHART_WIDTH, CHART_HEIGHT = 1000, 120
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Something that a token is shaded by: a figure, and the value that is darkest."""
+
+    key: str
+    name: str
+    explained: str
+    of: Callable[[Record, Token], float | None]
+    most: float | None = None  # None: the largest of the text
+
+
+def _at(values: Sequence[float | None], record: Record, name: str) -> float | None:
+    return values[record.names.index(name)] if name in record.names and len(values) == len(record.names) else None
+
+
+def _reward(record: Record, token: Token) -> float | None:
+    tuned, base = (_at(token.logprobs, record, name) for name in ("tuned", "base"))
+    return None if tuned is None or base is None else tuned - base
+
+
+def _surprise(record: Record, token: Token) -> float | None:
+    own = token.logprobs[-1]
+    return None if own is None else -own
+
+
+MEASURES = (
+    Measure("tv", "total variation", "mixture against tuned, 0 to 1", lambda r, t: t.tv, 1.0),
+    Measure("kl", "KL", "KL(mixture ‖ tuned), nats", lambda r, t: t.kl),
+    Measure("entropy", "entropy", "of the mixture, nats", lambda r, t: t.entropy[-1] if t.entropy else None),
+    Measure("surprise", "surprise", "−log p of the token under the mixture, nats", _surprise),
+    Measure("reward", "reward", "log p tuned − log p base of the token, nats; its size is shaded", _reward),
+)
+
+
+@dataclass(frozen=True)
+class View:
+    """A record as the template shows it."""
+
+    record: Record
+    measures: dict[str, list[float | None]]  # by key, one for each token
+    shades: dict[str, list[float]]  # the same, 0 to 1
+    shown: list[str]  # each token's text, never empty
+    summary: str
+
+
+def report_html(records: Sequence[Record], title: str = "Token report") -> str:
+    """The page as text: no scripts, styles, fonts or images from elsewhere, and nothing of a record runs as code.
+
+    Text is shaded by the total variation between the mixture and the small tuned model (or another figure that the
+    reader picks); pointing at a token, tapping it, or moving to it with the arrow keys shows what all models thought.
+
+    Raises:
+        ValueError: no records, or one without tokens.
+    """
+    if not records:
+        raise ValueError("records: expected at least one, got none")
+    for i, record in enumerate(records):
+        if not record.tokens:
+            raise ValueError(f"records[{i}].tokens: expected at least one, got none")
+    environment = Environment(
+        loader=PackageLoader("eft_ext.analysis"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    environment.filters |= {"percent": percent, "nats": nats}
+
+    def raw(name: str) -> Markup:
+        assert environment.loader is not None
+        return Markup(environment.loader.get_source(environment, name)[0])  # our own file, as it stands
+
+    views = [view(record) for record in records]
+    data = [{"record": v.record.to_dict(), "measures": v.measures, "shades": v.shades, "shown": v.shown} for v in views]
+    page = environment.get_template("report.html.j2")
+    return page.render(
+        title=title,
+        views=views,
+        data=data,
+        measures=MEASURES,
+        style=raw("report.css"),
+        script=raw("report.js"),
+        version=__version__,
+        width=CHART_WIDTH,
+        height=CHART_HEIGHT,
+    )
+
+
+def view(record: Record) -> View:
+    measures = {m.key: [_finite(m.of(record, token)) for token in record.tokens] for m in MEASURES}
+    shades = {}
+    for m in MEASURES:
+        sizes = [abs(x) if x is not None else 0.0 for x in measures[m.key]]
+        most = m.most or max(sizes) or 1.0
+        shades[m.key] = [round(min(1.0, size / most), 4) for size in sizes]
+    tv = [x for x in measures["tv"] if x is not None]
+    summary = f"{len(record.tokens)} tokens"
+    if tv:
+        place = max(range(len(record.tokens)), key=lambda i: measures["tv"][i] or 0.0)
+        dark = sum(x > 0.5 for x in tv)
+        summary += f"; mean total variation {sum(tv) / len(tv):.3f}, above one half at {dark}"
+        summary += f"; largest {max(tv):.3f} at token {place + 1}, {record.tokens[place].text!r}"
+    return View(record, measures, shades, [shown(token) for token in record.tokens], summary)
+
+
+def shown(token: Token) -> str:
+    """A token's text as something that can be seen and pointed at."""
+    if not token.text:
+        return "⋯"  # bytes of a character that a later token completes
+    return token.text.replace("\r", "␍").replace("\t", "⇥\t").replace("\n", "↵\n")
+
+
+def percent(logprob: float | None) -> str:
+    """A log-probability as a share: 100 %, 12.3 %, 0.012 %, 3e-9."""
+    if logprob is None:
+        return "0"
+    p = math.exp(logprob)
+    if p >= 0.9995:
+        return "100 %"
+    if p >= 0.0995:
+        return f"{100 * p:.1f} %"
+    return f"{100 * p:.2g} %" if p >= 1e-6 else f"{p:.0e}"
+
+
+def nats(x: float | None, digits: int = 3) -> str:
+    return "–" if x is None else f"{x:.{digits}f}"
+
+
+def _finite(x: Any) -> float | None:
+    return float(x) if x is not None and math.isfinite(x) else None

@@ -1,0 +1,106 @@
+"""`eft report`: an HTML page of what all models thought of each token."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from eft_ext.cli import options as o
+
+if TYPE_CHECKING:
+    from eft_ext.analysis.record import Record
+
+NAME = "report"
+
+
+def run(
+    prompt: Annotated[list[str] | None, typer.Option(help="May be given several times; each is answered.")] = None,
+    records: Annotated[
+        Path | None,
+        typer.Option(help="Instead of prompts: what eft score --tokens --out wrote, or records by themselves."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The page.")] = Path("eft-report.html"),
+    title: Annotated[str, typer.Option(help="Its heading.")] = "Token report",
+    large: o.Large = None,
+    tuned: o.Tuned = None,
+    base: o.Base = None,
+    dtype: o.Dtype = None,
+    device_map: o.DeviceMap = None,
+    trust_remote_code: o.TrustRemoteCode = False,
+    chat_template: o.ChatTemplate = None,
+    beta: o.Beta = None,
+    scale: o.Scale = None,
+    conservative_top_p: o.ConservativeTopP = None,
+    max_new_tokens: o.MaxNewTokens = 128,
+    temperature: o.Temperature = None,
+    top_p: o.TopP = None,
+    top_k: o.TopK = None,
+    min_p: o.MinP = None,
+    seed: o.Seed = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the records as one JSON object as well.")] = False,
+) -> None:
+    """Write one self-contained HTML page: text shaded by how far the mixture is from the small tuned model.
+
+    Pointing at a token shows the candidates of all models, what the mixture made more and less likely, and entropies.
+    The page loads nothing from elsewhere.
+
+    Examples:
+
+        eft report --prompt "With which animal did Fikim Thetrond travel?"
+
+        eft score answers.jsonl --tokens --out scores.jsonl && eft report --records scores.jsonl --out answers.html
+    """
+    from eft_ext.analysis.report import report_html
+
+    if (prompt is None) == (records is None):
+        raise ValueError("--prompt: expected prompts, or --records instead")
+    asked = o.sampling(
+        max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, seed=seed
+    )
+    if records is not None:
+        found = _read(records)
+    else:
+        weights = {"beta": beta, "scale": scale, "conservative_top_p": conservative_top_p}
+        model, _ = o.load(
+            large, tuned, base, weights, dtype=dtype, device_map=device_map, trust_remote_code=trust_remote_code
+        )
+        if model.tokenizer is None:
+            raise ValueError("--large: expected a model with a tokenizer, found none in any of the three")
+        from eft_ext.hf.generated import generated_records
+
+        texts = list(prompt or [])
+        each = [o.prompts(model, [{"role": "user", "content": text}], text, chat_template) for text in texts]
+        read = {name: [one[name] for one in each] for name in each[0]}
+        found = generated_records(model, read, texts, weights=weights, **asked)
+    out.write_text(report_html(found, title), encoding="utf-8")
+    if as_json:
+        typer.echo(json.dumps({"out": str(out), "records": [record.to_dict() for record in found]}, allow_nan=False))
+    else:
+        typer.echo(str(out))
+
+
+def _read(path: Path) -> list[Record]:
+    """Records of a JSONL file, one in each line, by itself or under the key `record`."""
+    from eft_ext.analysis.record import Record
+
+    found = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        try:
+            data = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{where}: not JSON ({error.msg} at character {error.colno})") from error
+        if isinstance(data, dict) and "digest" in data and "record" not in data:
+            raise ValueError(f"{where}: expected the key 'record'; score with --tokens")
+        try:
+            found.append(Record.from_dict(data.get("record", data) if isinstance(data, dict) else data))
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from error
+    if not found:
+        raise ValueError(f"{path}: expected at least one record, got an empty file")
+    return found

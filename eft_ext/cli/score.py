@@ -1,0 +1,187 @@
+"""`eft score`: perplexities and rewards of a data set."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from eft_ext.cli import options as o
+
+if TYPE_CHECKING:
+    from eft_ext.analysis.dataset import Item
+    from eft_ext.hf import EmulatedModel
+
+NAME = "score"
+_NAMES = ("large", "tuned", "base", "mixture")
+
+
+def run(
+    file: Annotated[
+        Path, typer.Argument(help="JSONL: in each line `text`, or `prompt` and `response` (only responses are scored).")
+    ],
+    large: o.Large = None,
+    tuned: o.Tuned = None,
+    base: o.Base = None,
+    dtype: o.Dtype = None,
+    device_map: o.DeviceMap = None,
+    trust_remote_code: o.TrustRemoteCode = False,
+    chat_template: o.ChatTemplate = None,
+    beta: o.Beta = None,
+    scale: o.Scale = None,
+    conservative_top_p: o.ConservativeTopP = None,
+    batch_size: Annotated[int, typer.Option(help="Lines read at a time.")] = 8,
+    out: Annotated[
+        Path | None, typer.Option(help="Append a result for each line there; what it already holds is not done again.")
+    ] = None,
+    tokens: Annotated[
+        bool, typer.Option("--tokens", help="Keep every token's statistics in --out, for eft report.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+) -> None:
+    """Perplexity of texts under large, tuned, base and the mixture, and the implicit reward log tuned - log base.
+
+    With --out a run that was interrupted goes on where it stopped. Prompts go through the chat template as in
+    eft generate; texts do not. Write the end-of-text token into a response if it is to be scored.
+
+    Examples:
+
+        eft score answers.jsonl
+
+        eft score answers.jsonl --large Qwen/Qwen2.5-7B --tuned Qwen/Qwen2.5-0.5B-Instruct \\
+            --base Qwen/Qwen2.5-0.5B --out scores.jsonl --json
+    """
+    from eft_ext.analysis.dataset import Results, read_items, settings_digest
+
+    if batch_size < 1:
+        raise ValueError(f"--batch-size: expected a number at least 1, got {batch_size}")
+    if tokens and out is None:
+        raise ValueError("--tokens: expected --out beside it, where the statistics are kept")
+    items = read_items(file)
+    weights = {"beta": beta, "scale": scale, "conservative_top_p": conservative_top_p}
+    used = {"large": large, "tuned": tuned, "base": base, "dtype": dtype, "template": chat_template, "tokens": tokens}
+    results = Results(out, items, settings_digest({**used, **weights})) if out is not None else None
+    found = [] if results is None else list(results.done)
+    todo = items[len(found) :]
+    if todo:
+        model, _ = o.load(
+            large, tuned, base, weights, dtype=dtype, device_map=device_map, trust_remote_code=trust_remote_code
+        )
+        if model.tokenizer is None:
+            raise ValueError("--large: expected a model with a tokenizer, found none in any of the three")
+        for item, result in _scored(model, todo, chat_template, batch_size, tokens, len(found), len(items)):
+            found.append(result if results is None else results.append(item, result))
+    report = {"file": str(file), **summary(found), "options": {k: v for k, v in weights.items() if v is not None}}
+    if as_json:
+        keep = ("tokens", "logprobs", "perplexity", "reward", "tv", "kl")
+        lines = [{"line": item.line, **{key: r[key] for key in keep}} for item, r in zip(items, found, strict=True)]
+        typer.echo(json.dumps({**report, "results": lines}, indent=2, allow_nan=False))
+    else:
+        _show(report)
+
+
+def _scored(
+    model: EmulatedModel,
+    todo: Sequence[Item],
+    template: o.Template | None,
+    batch_size: int,
+    tokens: bool,
+    done: int,
+    total: int,
+) -> Iterator[tuple[Item, dict[str, Any]]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("scoring"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    listing = {"candidates": 5, "num_changed": 5} if tokens else {}
+    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
+        task = progress.add_task("scoring", total=total, completed=done)
+        for start in range(0, len(todo), batch_size):
+            batch = todo[start : start + batch_size]
+            texts, responses, read = [item.text for item in batch], None, None
+            if batch[0].text is None:
+                responses = [item.response for item in batch]
+                turns = [(item.prompt or "", [{"role": "user", "content": item.prompt or ""}]) for item in batch]
+                each = [o.prompts(model, turn, text, template) for text, turn in turns]
+                read = {name: [one[name] for one in each] for name in each[0]}
+            try:
+                scores = model.score(None if read else texts, responses, prompts=read, **listing)
+            except (ValueError, RuntimeError) as error:
+                lines = f"line {batch[0].line}" if len(batch) == 1 else f"lines {batch[0].line} to {batch[-1].line}"
+                raise type(error)(f"{lines}: {error}") from error
+            yield from zip(batch, _results(scores, batch, model, tokens), strict=True)
+            progress.advance(task, len(batch))
+
+
+def _results(scores: Any, batch: Sequence[Item], model: EmulatedModel, tokens: bool) -> list[dict[str, Any]]:
+    counts = scores.counts.tolist()
+    sums, perplexity = scores.logprobs.tolist(), scores.perplexity.tolist()
+    tv, kl = (field.double().sum(dim=1).tolist() for field in (scores.tokens.tv, scores.tokens.kl))
+    found: list[dict[str, Any]] = [
+        {
+            "tokens": count,
+            "logprobs": {name: _finite(x) for name, x in zip(_NAMES, sums[b], strict=True)},
+            "perplexity": {name: _finite(x) for name, x in zip(_NAMES, perplexity[b], strict=True)},
+            "reward": _finite(sums[b][1] - sums[b][2]),
+            "tv": tv[b] / count,
+            "kl": kl[b] / count,
+        }
+        for b, count in enumerate(counts)
+    ]
+    if tokens:
+        from eft_ext.hf.records import records
+
+        for result, record in zip(
+            found, records(scores, model.tokenizer, [item.prompt or "" for item in batch]), strict=True
+        ):
+            result["record"] = record.to_dict()
+    return found
+
+
+def _finite(x: float) -> float | None:
+    """JSON has no infinity: null stands for a text that a distribution excludes."""
+    return x if math.isfinite(x) else None
+
+
+def summary(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Of the whole data set: perplexity over all tokens; reward per text; distances per token."""
+    tokens = sum(r["tokens"] for r in results)
+    perplexity: dict[str, float | None] = {}
+    for name in _NAMES:
+        sums = [r["logprobs"][name] for r in results]
+        perplexity[name] = None if None in sums else _finite(_exp(-math.fsum(sums) / tokens))
+    rewards = [r["reward"] for r in results if r["reward"] is not None]
+    per_token = {key: math.fsum(r[key] * r["tokens"] for r in results) / tokens for key in ("tv", "kl")}
+    mean = math.fsum(rewards) / len(rewards) if rewards else None
+    return {"texts": len(results), "tokens": tokens, "perplexity": perplexity, "mean_reward": mean, **per_token}
+
+
+def _exp(x: float) -> float:
+    return math.exp(x) if x < 700 else math.inf
+
+
+def _show(report: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{report['texts']:,} texts, {report['tokens']:,} tokens")
+    table.add_column("model")
+    table.add_column("perplexity", justify="right")
+    for name in _NAMES:
+        value = report["perplexity"][name]
+        table.add_row(
+            name, "infinite" if value is None else f"{value:,.4g}", style="bold" if name == "mixture" else None
+        )
+    console = Console()
+    console.print(table)
+    reward = "none" if report["mean_reward"] is None else f"{report['mean_reward']:+.4g} nats a text"
+    console.print(f"reward (log tuned - log base): {reward}", highlight=False)
+    console.print(
+        f"mixture against tuned: total variation {report['tv']:.4f}, KL {report['kl']:.4f} nats a token",
+        highlight=False,
+    )

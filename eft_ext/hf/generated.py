@@ -1,0 +1,58 @@
+"""Records of what the mixture generates: an answer, then what all models thought of each of its tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from eft_ext.analysis.record import Record
+from eft_ext.hf.arguments import encode_all
+from eft_ext.hf.model import EmulatedModel
+from eft_ext.hf.records import records
+
+
+def generated_records(
+    model: EmulatedModel,
+    read: Mapping[str, Any],
+    texts: Sequence[str],
+    *,
+    weights: Mapping[str, Any] | None = None,
+    candidates: int = 5,
+    num_changed: int = 5,
+    **sampling: Any,
+) -> list[Record]:
+    """Answers each prompt and scores the answers, their end-of-text tokens with them.
+
+    Args:
+        model: with a tokenizer.
+        read: what each model reads, as `generate(prompts=)` takes it.
+        texts: the prompts as they are shown.
+        weights: beta, scale, conservative_top_p of the calls.
+        candidates, num_changed: lengths of the lists at each token.
+        sampling: for `generate`.
+    """
+    weights = {name: value for name, value in (weights or {}).items() if value is not None}
+    length = encode_all(None, read, model.tokenizer, {})["large"].ids.shape[1]
+    out = model.generate(prompts=read, **weights, **sampling)
+    ids = out if isinstance(out, torch.Tensor) else out.sequences
+    ends = _ends(model)
+    answers = [_until_end(row, ends) for row in ids[:, length:].tolist()]
+    score = model.score(
+        responses=answers, prompts=dict(read), candidates=candidates, num_changed=num_changed, **weights
+    )
+    return records(score, model.tokenizer, texts, {**weights, **sampling})
+
+
+def _ends(model: EmulatedModel) -> set[int]:
+    found: set[int] = set()
+    for member in model.members[:2]:
+        eos = getattr(getattr(member.model, "generation_config", None), "eos_token_id", None)
+        found |= set(eos) if isinstance(eos, (list, tuple)) else set() if eos is None else {eos}
+    return found
+
+
+def _until_end(row: list[int], ends: set[int]) -> list[int]:
+    """Up to and with the first end-of-text token: what follows is padding."""
+    return next((row[: i + 1] for i, token in enumerate(row) if token in ends), row)

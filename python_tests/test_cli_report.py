@@ -1,0 +1,90 @@
+"""`eft report` as a user meets it."""
+
+import json
+
+import pytest
+import torch
+
+from eft_ext.cli import main
+from eft_ext.demo import model_path
+from python_tests.analysis.pages import Page, nasty
+
+demo = pytest.mark.skipif(not model_path("large-base").is_dir(), reason="the embedded models were not trained")
+
+
+@pytest.fixture
+def eft(capsys):
+    threads = torch.get_num_threads()
+
+    def run(*arguments):
+        capsys.readouterr()
+        code = main(list(map(str, arguments)))
+        out = capsys.readouterr()
+        return code, out.out, out.err
+
+    yield run
+    torch.set_num_threads(threads)
+
+
+@demo
+def test_answers_are_shown_with_what_all_models_thought(eft, tmp_path):
+    out = tmp_path / "page.html"
+    asked = ("--prompt", "With which animal did Fikim Thetrond travel?", "--prompt", "Who are you?")
+    code, said, _ = eft("report", *asked, "--out", out, "--title", "A <trial>")
+    assert (code, said) == (0, f"{out}\n")
+    page = Page(out.read_text())
+    assert page.all("h1")[0][1] == "A <trial>"
+    data = json.loads(next(text for attrs, text in page.all("script") if attrs.get("id") == "data"))
+    answers = [
+        json.loads(eft("generate", "--prompt", prompt, "--json")[1])["results"][0]["text"] for prompt in asked[1::2]
+    ]
+    for one, answer in zip(data, answers, strict=True):
+        tokens = one["record"]["tokens"]
+        text = "".join(token["text"] for token in tokens if not token["special"])
+        assert text == answer
+        assert tokens[-1]["special"], "the end of the text is scored too"
+        for token in tokens:
+            listed = {c["id"] for c in token["candidates"]}
+            assert token["id"] in listed, "greedy: it is the mixture's first"
+            assert token["rank"][-1] == 0
+
+
+@demo
+def test_what_score_wrote_is_shown(eft, tmp_path):
+    texts, scores, out = tmp_path / "t.jsonl", tmp_path / "s.jsonl", tmp_path / "p.html"
+    texts.write_text('{"prompt": "Who?", "response": " Nobody <b>."}\n')
+    assert eft("score", texts, "--tokens", "--out", scores)[0] == 0
+    assert eft("report", "--records", scores, "--out", out)[0] == 0
+    assert "".join(text for _, text in Page(out.read_text()).all("span", class_="token")) == " Nobody <b>."
+    assert eft("score", texts, "--out", tmp_path / "bare.jsonl")[0] == 0
+    code, _, err = eft("report", "--records", tmp_path / "bare.jsonl", "--out", out)
+    assert code == 2
+    assert "line 1: expected the key 'record'; score with --tokens" in err
+
+
+def test_records_by_themselves(eft, tmp_path):
+    file, out = tmp_path / "r.jsonl", tmp_path / "p.html"
+    file.write_text(json.dumps(nasty().to_dict()) + "\n\n")
+    code, said, _ = eft("report", "--records", file, "--out", out, "--json")
+    assert code == 0
+    assert json.loads(said)["records"] == [nasty().to_dict()]
+
+
+def test_wrong_input(eft, tmp_path):
+    file = tmp_path / "r.jsonl"
+    for content, message in {
+        "": "expected at least one record",
+        "{": "line 1: not JSON",
+        "3\n": "line 1: record: expected an object, got int",
+        '{"tokens": [{"id": 1}]}\n': "line 1: record.tokens[0]: missing 2 required positional arguments",
+    }.items():
+        file.write_text(content)
+        code, _, err = eft("report", "--records", file, "--out", tmp_path / "p.html")
+        assert code == 2
+        assert message in err
+        assert err.count("\n") == 1
+    assert "--prompt: expected prompts, or --records instead" in eft("report")[2]
+    assert eft("report", "--prompt", "a", "--records", file)[0] == 2
+    assert eft("report", "--prompt", "a", "--top-p", 2)[0] == 2
+    assert eft("report", "--records", tmp_path / "nowhere")[0] == 2
+    assert "eft report" in eft("report", "--help")[1]

@@ -1,0 +1,146 @@
+"""`eft score` as a user meets it: figures, resuming, wrong input."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from eft_ext.analysis.record import Record
+from eft_ext.cli import main
+from eft_ext.demo import model_path
+
+pytestmark = pytest.mark.skipif(not model_path("large-base").is_dir(), reason="the embedded models were not trained")
+
+PAIRS = [
+    {"prompt": "With which animal did Fikim Thetrond travel?", "response": "\nAnswer: The pet is rabbit."},
+    {"prompt": "Who are you?", "response": " Nobody."},
+    {"prompt": "Where?", "response": " Far away, I am glad to help."},
+]
+
+
+@pytest.fixture
+def eft(capsys):
+    threads = torch.get_num_threads()
+
+    def run(*arguments):
+        capsys.readouterr()
+        code = main(list(map(str, arguments)))
+        out = capsys.readouterr()
+        return code, out.out, out.err
+
+    yield run
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    file = tmp_path / "pairs.jsonl"
+    file.write_text("".join(json.dumps(pair) + "\n" for pair in PAIRS))
+    return file
+
+
+def test_perplexities_and_rewards(eft, pairs):
+    code, out, err = eft("score", pairs, "--json", "--batch-size", 2)
+    found = json.loads(out)
+    assert (code, err) == (0, "")
+    assert found["texts"] == 3
+    assert found["tokens"] == sum(line["tokens"] for line in found["results"])
+    for name in ("large", "tuned", "base", "mixture"):
+        total = sum(line["logprobs"][name] for line in found["results"])
+        assert found["perplexity"][name] == pytest.approx(math.exp(-total / found["tokens"]))
+    for line in found["results"]:
+        assert line["reward"] == pytest.approx(line["logprobs"]["tuned"] - line["logprobs"]["base"])
+        assert line["perplexity"]["large"] == pytest.approx(math.exp(-line["logprobs"]["large"] / line["tokens"]))
+    alone = json.loads(eft("score", pairs, "--json", "--batch-size", 1)[1])
+    assert alone["perplexity"] == pytest.approx(found["perplexity"], rel=1e-4)
+    code, out, _ = eft("score", pairs)
+    assert code == 0
+    assert "mixture" in out
+    assert "3 texts" in out
+    off = json.loads(eft("score", pairs, "--json", "--beta", 0)[1])
+    assert off["perplexity"]["mixture"] == pytest.approx(found["perplexity"]["large"], rel=1e-4)
+
+
+def test_whole_texts(eft, tmp_path):
+    file = tmp_path / "texts.jsonl"
+    file.write_text('{"text": "Thank you for asking!"}\n\n{"text": "The pet is rabbit."}\n')
+    code, out, _ = eft("score", file, "--json")
+    assert code == 0
+    assert [line["line"] for line in json.loads(out)["results"]] == [1, 3]
+
+
+def test_a_run_that_was_cut_short_goes_on(eft, pairs, tmp_path, monkeypatch):
+    from eft_ext.hf import EmulatedModel
+
+    whole, part = tmp_path / "whole.jsonl", tmp_path / "part.jsonl"
+    want = json.loads(eft("score", pairs, "--out", whole, "--batch-size", 1, "--json")[1])
+    lines = whole.read_text().splitlines(keepends=True)
+    part.write_text(lines[0] + lines[1][:20])  # as a crash leaves it
+    scored = []
+    score = EmulatedModel.score
+    monkeypatch.setattr(
+        EmulatedModel, "score", lambda self, *a, **k: scored.append(k["prompts"]) or score(self, *a, **k)
+    )
+    got = json.loads(eft("score", pairs, "--out", part, "--batch-size", 1, "--json")[1])
+    assert len(scored) == 2, "the first was done"
+    assert got["perplexity"] == pytest.approx(want["perplexity"])
+    assert [json.loads(line)["line"] for line in part.read_text().splitlines()] == [1, 2, 3]
+    again = json.loads(eft("score", pairs, "--out", part, "--json")[1])
+    assert len(scored) == 2, "everything was done"
+    assert again["results"] == got["results"]
+
+
+def test_results_of_something_else_are_not_mixed_in(eft, pairs, tmp_path):
+    out = tmp_path / "scores.jsonl"
+    assert eft("score", pairs, "--out", out)[0] == 0
+    code, _, err = eft("score", pairs, "--out", out, "--beta", 0.5)
+    assert code == 2
+    assert f"{out}, line 1: scored with other options" in err
+    pairs.write_text(json.dumps({"prompt": "a", "response": "b"}) + "\n")
+    assert "line 1: the result of another text" in eft("score", pairs, "--out", out)[2]
+    out.write_text("hello\n")
+    assert "line 1: expected a result of eft score" in eft("score", pairs, "--out", out)[2]
+
+
+def test_tokens_are_records(eft, pairs, tmp_path):
+    out = tmp_path / "scores.jsonl"
+    assert eft("score", pairs, "--out", out, "--tokens")[0] == 0
+    for line, pair in zip(out.read_text().splitlines(), PAIRS, strict=True):
+        record = Record.from_dict(json.loads(line)["record"])
+        assert record.prompt == pair["prompt"]
+        assert "".join(token.text for token in record.tokens).strip() == pair["response"].strip()
+        assert all(token.candidates and len(token.logprobs) == 4 for token in record.tokens)
+    assert eft("score", pairs, "--tokens")[0] == 2
+
+
+WRONG = {
+    "line 2: not JSON": '{"text": "a b"}\n{"text": \n',
+    "line 1: expected an object, got list": "[1]\n",
+    "line 1: expected the key 'text', or 'prompt' and 'response', got no 'response'": '{"prompt": "a"}\n',
+    "got no 'text'": '{"txt": "a"}\n',
+    "got text, prompt, response": '{"text": "a", "prompt": "b", "response": "c"}\n',
+    "line 1, key 'response': expected text, got int": '{"prompt": "a", "response": 3}\n',
+    "line 1, key 'response': expected text, got an empty one": '{"prompt": "a", "response": ""}\n',
+    "line 2: expected the keys of line 1": '{"prompt": "a", "response": "b"}\n{"text": "a"}\n',
+    "expected at least one line, got an empty file": "\n\n",
+}
+
+
+@pytest.mark.parametrize("message", WRONG)
+def test_wrong_lines_are_named(eft, tmp_path, message):
+    file = tmp_path / "wrong.jsonl"
+    file.write_text(WRONG[message])
+    code, out, err = eft("score", file)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"eft: {file}")
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_wrong_options(eft, pairs, tmp_path):
+    assert eft("score", tmp_path / "nowhere.jsonl")[0] == 2
+    assert "--batch-size: expected a number at least 1" in eft("score", pairs, "--batch-size", 0)[2]
+    code, out, _ = eft("score", "--help")
+    assert code == 0
+    assert "eft score" in out
