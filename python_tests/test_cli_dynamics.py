@@ -51,6 +51,10 @@ def test_track_diagnose_and_plot(files, tmp_path, capsys):
     for kind in ("curves", "confidence", "influence"):
         assert run("plot", out, "--out", tmp_path / f"{kind}.svg", "--kind", kind, "--only", "chosen") == 0
         assert (tmp_path / f"{kind}.svg").stat().st_size > 1000
+    assert run("tokens", out, "--out", tmp_path / "tokens.jsonl") == 0
+    page = tmp_path / "tokens.html"
+    assert main(["report", "--records", str(tmp_path / "tokens.jsonl"), "--out", str(page)]) == 0
+    assert "steps 2 to 3" in page.read_text()
     again = told(capsys, "track", "--out", out, *data, "--extend", "--steps", 1, "--overwrite", "--json")
     assert again["steps"] == [0, 1]
     assert run("track", "--out", out, *data, "--steps", 1) == 2

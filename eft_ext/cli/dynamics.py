@@ -198,6 +198,29 @@ def diagnose_run(
     typer.echo(json.dumps({"squeezed": found.squeezed, **asdict(found)}, indent=2) if as_json else str(found))
 
 
+@app.command("tokens")
+def tokens_of_run(
+    recording: Annotated[Path, typer.Argument(help="Folder of a recording.")],
+    out: Annotated[Path, typer.Option(help="JSON lines for eft report --records.")],
+    model: Annotated[str | None, typer.Option(help="Whose tokenizer the run had. Default: the embedded one.")] = None,
+    only: Annotated[str, typer.Option(help="Type of response.")] = "chosen",
+) -> None:
+    """Write, token by token, what each stretch of training added to log π: δ = log π_tuned − log π_base in parts.
+
+    Examples:
+
+        eft dynamics tokens run --out tokens.jsonl && eft report --records tokens.jsonl --out tokens.html
+    """
+    from transformers import AutoTokenizer
+
+    from eft_ext.demo import model_path
+    from eft_ext.dynamics import Recording, delta_records
+
+    tokenizer = AutoTokenizer.from_pretrained(model or str(model_path("small-base")))
+    lines = [json.dumps(r.to_dict(), allow_nan=False) for r in delta_records(Recording(recording), only, tokenizer)]
+    out.write_text("\n".join(lines) + "\n")
+
+
 def _by_type(probes: ProbeSet, result: Verification) -> Iterator[dict[str, Any]]:
     """Means over the probes of each type, for each learning rate."""
     names = [name for _, name, _, _ in probes.rows()]

@@ -9,6 +9,7 @@ from eft_ext.dynamics.diagnose import Squeezing, diagnose
 from eft_ext.dynamics.intervals import Interval, bootstrap
 from eft_ext.dynamics.kernel import KernelNorms, kernel_norms, last_layer
 from eft_ext.dynamics.losses import DPO, IPO, LOSSES, SFT, SPPO, SLiC
+from eft_ext.dynamics.maps import delta_records
 from eft_ext.dynamics.preferences import extend_for_sft
 from eft_ext.dynamics.probes import Probe, ProbeSet
 from eft_ext.dynamics.recording import Recording
@@ -43,6 +44,7 @@ __all__ = [
     "cross_prompt",
     "decompose",
     "delta",
+    "delta_records",
     "diagnose",
     "extend_for_sft",
     "kernel_norms",

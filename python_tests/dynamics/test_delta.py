@@ -1,11 +1,15 @@
 """The transplanted delta as the sum of recorded steps, and its divergences."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
 import eft_ext
-from eft_ext.dynamics import Probe, ProbeSet, Recording, delta, steps_of_delta, track
+from eft_ext.analysis.record import Record
+from eft_ext.analysis.report import report_html
+from eft_ext.dynamics import Probe, ProbeSet, Recording, delta, delta_records, steps_of_delta, track
 from eft_ext.dynamics.forward import response_logits
 
 pytest.importorskip("pyarrow")
@@ -30,6 +34,31 @@ def test_the_recorded_steps_sum_to_delta(small_base, tmp_path):
         assert len(steps) == 3
         np.testing.assert_allclose(steps.sum(0), whole[row], atol=2e-5)
         assert abs(whole[row]).max() > 0.1
+        check_record(recording, name, tokenizer, whole[row])
+    with pytest.raises(ValueError, match="tokenizer: expected the run's"):
+        delta_records(recording, "plain", Letters())
+
+
+def check_record(recording, name, tokenizer, expected):
+    """What the token report is given: its reward is δ, its attributions sum to it, and its page is made."""
+    (record,) = delta_records(recording, name, tokenizer)
+    assert "".join(token.text for token in record.tokens[:-1]) == PROBES[0].responses[name]
+    assert [token.special for token in record.tokens] == [False] * (len(record.tokens) - 1) + [True]
+    for token, whole in zip(record.tokens, expected.tolist(), strict=True):
+        assert token.logprobs[0] - token.logprobs[1] == pytest.approx(whole, abs=2e-5)
+        assert list(token.attribution) == ["steps 0 to 2", "steps 2 to 4", "steps 4 to 6"]
+        assert sum(token.attribution.values()) == pytest.approx(whole, abs=2e-5)
+    assert Record.from_dict(record.to_dict()) == record
+    assert "Thank" in report_html([record]) or name != "chosen"
+
+
+class Letters:
+    """A tokenizer other than the run's."""
+
+    eos_token_id = 0
+
+    def __call__(self, text, add_special_tokens):
+        return SimpleNamespace(input_ids=list(text.encode()))
 
 
 def test_divergences_are_expectations_of_delta(llama, responses):

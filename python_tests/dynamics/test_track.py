@@ -171,3 +171,12 @@ def test_wrong_input(small_base, tmp_path):
         recording.tokens("chosen")
     with pytest.raises(ValueError, match="both 'chosen' and 'x'"):
         recording.lbk("chosen", "x")
+
+
+def test_without_pyarrow(monkeypatch, tmp_path):
+    """Everything but recordings works, and they say what to install."""
+    import sys
+
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ImportError, match=r"recordings need pyarrow: pip install 'eft_ext\[dynamics\]'"):
+        Recording(tmp_path)
