@@ -3,8 +3,8 @@
 python benchmarks/bench_track.py --json benchmarks/results/track-cpu.json
 
 Two parts. First the statistics of 256 response tokens over vocabularies of real size, beside the same numbers in plain
-PyTorch and beside torch's sum of the logits, which reads them once. Then a whole record of the demonstration's probes: its
-forward pass alone is the floor, and its cost is set against the training between two records.
+PyTorch and beside torch's sum of the logits, which reads them once. Then a whole record of the demonstration's probes:
+its forward pass alone is the floor, and its cost is set against the training between two records.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ MODELS = (("sft", ""), *((run, kind) for kind in KINDS for run in ("dpo", "exten
 
 @dataclass(frozen=True)
 class Finding:
-    """`figure` is the change in nats over the probes of the first seed; `agree` of `seeds` go the same way."""
+    """`figure` is the change in nats over the probes of the first seed; `agree` of `seeds` go as `text` says."""
 
     text: str
     seen: bool
