@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from eft_ext._version import __version__
-from eft_ext.cli import chat, demo, environment, generate, report, score
+from eft_ext.cli import chat, demo, dynamics, environment, generate, report, score
 
 app = typer.Typer(
     name="eft",
@@ -39,6 +39,7 @@ def _root(
 
 for module in (demo, generate, chat, score, report, environment):
     app.command(module.NAME)(module.run)
+app.add_typer(dynamics.app)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,0 +1,110 @@
+"""What recording costs: a step of training with and without it, and the statistics against plain PyTorch.
+
+python benchmarks/bench_track.py --json benchmarks/results/track-cpu.json
+
+Two parts. First the statistics of 256 response tokens over vocabularies of real size, beside the same numbers in plain
+PyTorch and beside torch's sum of the logits, which reads them once. Then a whole record of the demonstration's probes:
+its forward pass alone is the floor, and its cost is set against the training between two records.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+import torch
+from machine import describe
+from rich.console import Console
+from rich.table import Table
+from timing import median_us
+
+from eft_ext.demo.dynamics.data import batches, preferences, probes
+from eft_ext.demo.trio import load_trio
+from eft_ext.dynamics import SFT, Responses, Tracker
+from eft_ext.dynamics.forward import kept_logits, response_logits
+from eft_ext.dynamics.statistics import score_tokens, token_statistics
+
+
+def statistics(seconds: float) -> list[dict[str, object]]:
+    rows: list[dict[str, object]] = []
+    for vocab in (32000, 128256):
+        for dtype in (torch.bfloat16, torch.float32):
+            generator = torch.Generator().manual_seed(0)
+            logits = (2 * torch.randn(8, 32, vocab, generator=generator)).to(dtype)
+            row, column = torch.ones(8, 32).nonzero(as_tuple=True)
+            targets = torch.randint(vocab, (256,), generator=generator)
+            times = {
+                "fused": median_us(partial(score_tokens, logits, row, column, targets), seconds),
+                "plain": median_us(partial(token_statistics, logits.flatten(0, 1), targets), seconds),
+                "read": median_us(logits.sum, seconds),
+            }
+            rows.append({"vocab": vocab, "dtype": str(dtype).removeprefix("torch."), "tokens": 256, **times})
+    return rows
+
+
+def recording(seconds: float) -> dict[str, float]:
+    trio = load_trio()
+    rows = preferences(trio.world, "format", 0)
+    watched = probes(trio.world, rows, 24, "format", 0)
+    texts = [(p.prompt, p.chosen) for p in rows]
+    model, tokenizer = trio.base, trio.tokenizer
+    optimiser = torch.optim.AdamW(model.parameters(), lr=3e-4)
+    updates = batches(texts, 32, 0)
+
+    def step() -> None:
+        for batch in islice(updates, 1):
+            update = Responses.from_text(tokenizer, batch)
+            SFT()(response_logits(model, update), update).backward()
+            optimiser.step()
+            optimiser.zero_grad()
+
+    with tempfile.TemporaryDirectory() as folder:
+        tracker = Tracker(watched, tokenizer, Path(folder) / "run", batch_size=64)
+        everything = tracker.responses
+
+        @torch.no_grad()
+        def forward() -> None:
+            for batch in everything.batches(64):
+                kept_logits(model, batch)
+
+        return {
+            "responses": len(everything),
+            "tokens": len(everything.targets),
+            "step": median_us(step, seconds),
+            "record": median_us(lambda: tracker.record(model, 0), seconds),
+            "forward": median_us(forward, seconds),
+        }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--seconds", type=float, default=1.0, help="for each figure")
+    arguments = parser.parse_args()
+    measured = statistics(arguments.seconds)
+    torch.set_num_threads(1)  # as the tutorial trains: layers this small take longer to share than to compute
+    whole = recording(3 * arguments.seconds)
+    console = Console()
+    table = Table("vocabulary", "dtype", "fused, ms", "plain, ms", "faster", "sum, ms", "x sum")
+    for r in measured:
+        fused, plain, read = (float(str(r[name])) / 1000 for name in ("fused", "plain", "read"))
+        figures = (f"{fused:.2f}", f"{plain:.1f}", f"{plain / fused:.1f}x", f"{read:.2f}", f"{fused / read:.1f}")
+        table.add_row(str(r["vocab"]), str(r["dtype"]), *figures)
+    console.print(table)
+    record, forward, step = (whole[name] / 1000 for name in ("record", "forward", "step"))
+    console.print(
+        f"One record of {whole['responses']} responses ({whole['tokens']} tokens): {record:.0f} ms, of which the "
+        f"forward passes alone {forward:.0f} ms; a training step of 32 rows: {step:.0f} ms. Recording every 20 steps "
+        f"adds {100 * record / (20 * step):.0f} %, every 100 steps {record / step:.0f} %."
+    )
+    if arguments.json:
+        about = {"machine": describe(), "statistics": measured, "recording": whole}
+        arguments.json.write_text(json.dumps(about, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,245 @@
+"""`eft dynamics`: record a training run, take one step apart, look at either."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from eft_ext.dynamics import ProbeSet, Verification
+
+NAME = "dynamics"
+app = typer.Typer(
+    name=NAME,
+    help="Learning dynamics: what fine-tuning on one response does to all the others.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+)
+
+
+class Method(str, Enum):
+    """Losses of `eft_ext.dynamics`."""
+
+    sft = "sft"
+    dpo = "dpo"
+    ipo = "ipo"
+    slic = "slic"
+    sppo = "sppo"
+
+
+class Kind(str, Enum):
+    """Pictures of a recording."""
+
+    curves = "curves"
+    confidence = "confidence"
+    influence = "influence"
+
+
+Model = Annotated[str | None, typer.Option(help="Hub id or folder. Default: the embedded small pre-trained model.")]
+Probes = Annotated[Path | None, typer.Option(help="JSONL: prompt, and a text under each type. Default: embedded ones.")]
+Data = Annotated[
+    Path | None,
+    typer.Option(help="JSONL: prompt, completion; or prompt, chosen, rejected. Default: the embedded preferences."),
+]
+MethodOption = Annotated[Method, typer.Option(help="sft reads completions, or chosen responses; the others pairs.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+Plot = Annotated[Path | None, typer.Option(help="Draw there, as .png, .svg or .pdf.")]
+
+
+@app.command("track")
+def track_run(
+    out: Annotated[Path, typer.Option(help="Folder for the recording.")],
+    model: Model = None,
+    probes: Probes = None,
+    data: Data = None,
+    method: MethodOption = Method.sft,
+    extend: Annotated[bool, typer.Option("--extend", help="SFT on chosen and rejected: against squeezing.")] = False,
+    steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 200,
+    batch_size: Annotated[int, typer.Option(help="Rows, or pairs, in one step.")] = 16,
+    lr: Annotated[float, typer.Option(help="Of AdamW, constant.")] = 1e-4,
+    every: Annotated[int, typer.Option(help="Record after each so many steps.")] = 20,
+    seed: Annotated[int, typer.Option(help="Of the order of the data.")] = 0,
+    save: Annotated[Path | None, typer.Option(help="Save the tuned model there.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a recording that is there.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Fine-tune a model and record what happens to the probes.
+
+    Examples:
+
+        eft dynamics track --out run --method dpo --steps 100
+
+        eft dynamics track --out run --model gpt2 --probes probes.jsonl --data pairs.jsonl --method dpo
+    """
+    for name, number in (("--steps", steps), ("--batch-size", batch_size), ("--every", every)):
+        if number < 1:
+            raise ValueError(f"{name}: expected at least 1, got {number}")
+    if extend and method is not Method.sft:
+        raise ValueError(f"--extend: expected --method sft, got {method.value}")
+    from eft_ext.cli.dynamics_inputs import Tuning
+    from eft_ext.dynamics import Recording, diagnose
+
+    tuning = Tuning.load(model, probes, data, method.value, extend, batch_size, seed)
+    spent = tuning.train(steps, lr, out, every, overwrite, quiet=as_json)
+    if save:
+        tuning.model.save_pretrained(save)
+        tuning.tokenizer.save_pretrained(save)
+    recording = Recording(out)
+    found = {
+        "recording": str(out),
+        "steps": recording.steps.tolist(),
+        "seconds": spent,
+        "change": {name: float((c := recording.curve(name))[-1].mean() - c[0].mean()) for name in recording.types},
+    }
+    if {"chosen", "rejected"} <= set(recording.types):
+        verdict = diagnose(recording)
+        found |= {"squeezed": verdict.squeezed, "verdict": str(verdict)}
+    _tell(found, as_json, "Δ log π per response, nats", found["change"])
+
+
+@app.command("decompose")
+def decompose_step(
+    model: Model = None,
+    probes: Probes = None,
+    data: Data = None,
+    method: MethodOption = Method.sft,
+    batch_size: Annotated[int, typer.Option(help="Rows, or pairs, in the step.")] = 16,
+    lr: Annotated[list[float] | None, typer.Option(help="Of one SGD step; may be given several times.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the choice of the batch.")] = 0,
+    double: Annotated[bool, typer.Option(help="Compute in fp64, so that the error is not rounding.")] = True,
+    plot: Plot = None,
+    as_json: Json = False,
+) -> None:
+    """Predict what one SGD step does to each probe, then take the step and compare.
+
+    Examples:
+
+        eft dynamics decompose --method dpo
+
+        eft dynamics decompose --model gpt2 --probes probes.jsonl --data sft.jsonl --lr 1e-3 --lr 1e-4 --plot error.png
+    """
+    from eft_ext.cli.dynamics_inputs import Tuning
+    from eft_ext.dynamics import plots, verify
+
+    tuning = Tuning.load(model, probes, data, method.value, False, batch_size, seed)
+    if double:
+        tuning.model.double()
+    observed = tuning.probes.encode(tuning.tokenizer)
+    result = verify(tuning.model, observed, next(tuning.updates()), tuning.loss, lr or [1e-2, 1e-3, 1e-4])
+    if plot:
+        plots.save(plots.scatter(result), plot)
+    rows = list(_by_type(tuning.probes, result))
+    found = {"method": method.value, "steps": rows, "order": result.order if len(result.lrs) > 1 else None}
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("lr", "type", "predicted Δ log π", "actual", "largest error of a token", box=None, pad_edge=False)
+    for row in rows:
+        figures = (f"{row[name]:+.4e}" for name in ("predicted", "actual"))
+        table.add_row(f"{row['lr']:g}", row["type"], *figures, f"{row['error']:.1e}")
+    Console().print(table)
+    if found["order"] is not None:
+        typer.echo(f"\nThe error falls with lr to the power {found['order']:.2f} (2 is exact first order).")
+
+
+@app.command("plot")
+def plot_run(
+    recording: Annotated[Path, typer.Argument(help="Folder of a recording.")],
+    out: Annotated[Path, typer.Option(help="Where to, as .png, .svg or .pdf.")],
+    kind: Annotated[Kind, typer.Option(help="What to draw.")] = Kind.curves,
+    statistic: Annotated[str, typer.Option(help="Of curves: a column of the recording.")] = "log_prob_mean",
+    only: Annotated[list[str] | None, typer.Option(help="A type of response; may be given several times.")] = None,
+    change: Annotated[bool, typer.Option("--change", help="Curves as differences from the first record.")] = False,
+) -> None:
+    """Draw a recording: curves per type of response, the argmax's confidence, or the accumulated influence.
+
+    Examples:
+
+        eft dynamics plot run --out curves.png
+
+        eft dynamics plot run --kind curves --change --only chosen --only rejected --out change.svg
+    """
+    from eft_ext.dynamics import Recording, plots
+
+    run = Recording(recording)
+    if kind is Kind.curves:
+        figure = plots.curves(run, statistic, only, change)
+    else:
+        figure = plots.confidence(run, only) if kind is Kind.confidence else plots.influence(run, only)
+    plots.save(figure, out)
+
+
+@app.command("diagnose")
+def diagnose_run(
+    recording: Annotated[Path, typer.Argument(help="Folder of a recording.")],
+    chosen: Annotated[str, typer.Option(help="Type of the preferred responses.")] = "chosen",
+    rejected: Annotated[str, typer.Option(help="Type of the others.")] = "rejected",
+    as_json: Json = False,
+) -> None:
+    """Say whether a run squeezes: do chosen and rejected both fall while the argmax rises?
+
+    Examples:
+
+        eft dynamics diagnose run
+    """
+    from dataclasses import asdict
+
+    from eft_ext.dynamics import Recording, diagnose
+
+    found = diagnose(Recording(recording), chosen, rejected)
+    typer.echo(json.dumps({"squeezed": found.squeezed, **asdict(found)}, indent=2) if as_json else str(found))
+
+
+@app.command("tokens")
+def tokens_of_run(
+    recording: Annotated[Path, typer.Argument(help="Folder of a recording.")],
+    out: Annotated[Path, typer.Option(help="JSON lines for eft report --records.")],
+    model: Annotated[str | None, typer.Option(help="Whose tokenizer the run had. Default: the embedded one.")] = None,
+    only: Annotated[str, typer.Option(help="Type of response.")] = "chosen",
+) -> None:
+    """Write, token by token, what each stretch of training added to log π: δ = log π_tuned − log π_base in parts.
+
+    Examples:
+
+        eft dynamics tokens run --out tokens.jsonl && eft report --records tokens.jsonl --out tokens.html
+    """
+    from transformers import AutoTokenizer
+
+    from eft_ext.demo import model_path
+    from eft_ext.dynamics import Recording, delta_records
+
+    tokenizer = AutoTokenizer.from_pretrained(model or str(model_path("small-base")))
+    lines = [json.dumps(r.to_dict(), allow_nan=False) for r in delta_records(Recording(recording), only, tokenizer)]
+    out.write_text("\n".join(lines) + "\n")
+
+
+def _by_type(probes: ProbeSet, result: Verification) -> Iterator[dict[str, Any]]:
+    """Means over the probes of each type, for each learning rate."""
+    names = [name for _, name, _, _ in probes.rows()]
+    error = (result.actual - result.predicted).abs()
+    for i, lr in enumerate(result.lrs.tolist()):
+        predicted, actual = (result.observed.sums(x[i]) for x in (result.predicted, result.actual))
+        worst = [float(x.max()) for x in result.observed.split(error[i])]
+        for name in probes.types:
+            rows = [r for r, other in enumerate(names) if other == name]
+            figures = {"predicted": float(predicted[rows].mean()), "actual": float(actual[rows].mean())}
+            yield {"lr": lr, "type": name, **figures, "error": max(worst[r] for r in rows)}
+
+
+def _tell(found: dict[str, Any], as_json: bool, title: str, figures: dict[str, float]) -> None:
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    typer.echo(f"{title}, last record less the first ({found['recording']}):")
+    for name, value in figures.items():
+        typer.echo(f"  {name:24s} {value:+9.3f}")
+    if "verdict" in found:
+        typer.echo(found["verdict"])

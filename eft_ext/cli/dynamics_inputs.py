@@ -1,0 +1,146 @@
+"""What `eft dynamics` trains, on what, watching what."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm.auto import tqdm
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging
+
+from eft_ext.dynamics import LOSSES, SFT, Pairs, ProbeSet, Responses, extend_for_sft, track
+from eft_ext.dynamics.forward import response_logits
+from eft_ext.dynamics.preferences import preference
+
+Row = tuple[str, ...]  # (prompt, completion) or (prompt, chosen, rejected)
+
+
+@dataclass
+class Tuning:
+    """A model, its data and its probes, ready to train."""
+
+    model: Any
+    tokenizer: Any
+    probes: ProbeSet
+    rows: list[Row]
+    loss: Any
+    batch_size: int
+    seed: int
+
+    @classmethod
+    def load(
+        cls,
+        model: str | None,
+        probes: Path | None,
+        data: Path | None,
+        method: str,
+        extend: bool,
+        batch_size: int,
+        seed: int,
+    ) -> Tuning:
+        """Reads everything.
+
+        Raises:
+            ValueError: a line that is wrong, too few rows; the message names file, line and key.
+            OSError: no such model or file.
+        """
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+        if data is None or probes is None:
+            from eft_ext.demo.dynamics.data import preferences as embedded
+            from eft_ext.demo.dynamics.data import probes as watched
+            from eft_ext.demo.trio import load_trio
+
+            made = embedded(load_trio().world, "format", seed)
+        pairs = [(p.prompt, p.chosen, p.rejected) for p in made] if data is None else _read(data)
+        found = ProbeSet.from_jsonl(probes) if probes else watched(load_trio().world, made, 16, "format", seed)
+        wanted = 2 if method == "sft" else 3
+        rows: list[Row] = []
+        for number, row in enumerate(pairs, 1):
+            if extend and len(row) == 2:
+                raise ValueError(f"{data}, row {number}: expected the keys 'chosen' and 'rejected' with --extend")
+            if wanted == 3 and len(row) == 2:
+                raise ValueError(f"{data}, row {number}: expected the keys 'chosen' and 'rejected' for {method}")
+            rows.append(row[:wanted])
+        if extend:
+            named = [dict(zip(("prompt", "chosen", "rejected"), row, strict=True)) for row in pairs]
+            rows = [(row["prompt"], row["completion"]) for row in extend_for_sft(named)]
+        if len(rows) < batch_size:
+            raise ValueError(f"--batch-size: expected at most {len(rows)}, the rows of the data, got {batch_size}")
+        from eft_ext.demo import model_path
+
+        folder = model or str(model_path("small-base"))
+        if model is None:
+            torch.set_num_threads(1)  # layers this small take longer to share than to compute
+        loaded = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        return cls(loaded, AutoTokenizer.from_pretrained(folder), found, rows, LOSSES[method](), batch_size, seed)
+
+    def updates(self) -> Iterator[Responses | Pairs]:
+        """Batches without end; pairs carry the log-probs of the model as it is when first asked."""
+        from eft_ext.demo.dynamics.data import batches
+
+        reference = self.model
+        for rows in batches(self.rows, self.batch_size, self.seed):
+            if isinstance(self.loss, SFT):
+                yield Responses.from_text(self.tokenizer, [(row[0], row[1]) for row in rows])
+            else:
+                chosen, rejected = ([(row[0], row[i]) for row in rows] for i in (1, 2))
+                pairs = Pairs(
+                    Responses.from_text(self.tokenizer, chosen), Responses.from_text(self.tokenizer, rejected)
+                )
+                yield pairs.with_reference(reference) if self.loss.needs_reference else pairs
+
+    def train(self, steps: int, lr: float, out: Path, every: int, overwrite: bool, quiet: bool) -> dict[str, float]:
+        """Trains the model, recording; returns the seconds of training and of recording."""
+        import copy
+
+        tuned = copy.deepcopy(self.model)  # the model itself stays the reference
+        optimiser = torch.optim.AdamW(tuned.parameters(), lr=lr, weight_decay=0.0)
+        about = {"loss": repr(self.loss), "lr": lr, "batch_size": self.batch_size, "seed": self.seed}
+        start = time.perf_counter()
+        silent = True if quiet or not sys.stderr.isatty() else None
+        updates = tqdm(islice(self.updates(), steps), "training", steps, disable=silent)
+        options: dict[str, Any] = {"every": every, "overwrite": overwrite, "lr": lr, "about": about}
+        for update in track(updates, tuned, self.probes, self.tokenizer, out, **options):
+            self.loss(response_logits(tuned, update.responses), update).backward()
+            optimiser.step()
+            optimiser.zero_grad()
+        self.model = tuned
+        whole = time.perf_counter() - start
+        recording = float(json.loads((out / "run.json").read_text())["seconds"])
+        return {"training": round(whole - recording, 2), "recording": round(recording, 2)}
+
+
+def _read(path: Path) -> list[Row]:
+    found: list[Row] = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{where}: expected a JSON object, got {error.msg} in column {error.colno}") from None
+        if not isinstance(row, dict):
+            raise ValueError(f"{where}: expected a JSON object, got {type(row).__name__}")
+        if "completion" in row:
+            for key in ("prompt", "completion"):
+                if not isinstance(row.get(key), str) or not row[key]:
+                    raise ValueError(f"{where}, key '{key}': expected a text, got {row.get(key)!r}")
+            found.append((row["prompt"], row["completion"]))
+            continue
+        pair = preference(row, where)
+        if not isinstance(pair[0], str):
+            raise ValueError(f"{where}: expected texts, got chat messages; apply the chat template beforehand")
+        found.append(pair)
+    if not found:
+        raise ValueError(f"{path}: expected one JSON object per line, got an empty file")
+    return found

@@ -1,0 +1,59 @@
+"""Runs the study: `python -m eft_ext.demo.dynamics --out DIR --seeds 5`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import time
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import Progress
+
+from eft_ext.demo.dynamics.findings import report
+from eft_ext.demo.dynamics.record import Record
+from eft_ext.demo.dynamics.runs import QUICK, Plan
+from eft_ext.demo.dynamics.study import RUNS_PER_SEED, run_seed
+from eft_ext.demo.trio import load_trio
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="folder for the recordings, the record and study.json")
+    parser.add_argument("--seeds", type=int, default=1, help="how many, from 0 (default 1)")
+    parser.add_argument("--quick", action="store_true", help="a smoke run of seconds that shows nothing")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)  # layers this small take longer to share than to compute
+    plan = QUICK if arguments.quick else Plan()
+    console = Console()
+    trio = load_trio()
+    start = time.perf_counter()
+    record = Record([], [])
+    with Progress(console=console) as progress:
+        bar = progress.add_task("training", total=arguments.seeds * RUNS_PER_SEED)
+        for seed in range(arguments.seeds):
+
+            def tick(done: str, seed: int = seed) -> None:
+                progress.update(bar, advance=1, description=f"seed {seed}: {done}")
+
+            curves, grades = run_seed(trio, seed, arguments.out / f"seed-{seed}", plan, tick)
+            record.curves.extend(curves)
+            record.grades.extend(grades)
+    record.write(arguments.out)
+    about = {
+        "plan": asdict(plan),
+        "seeds": arguments.seeds,
+        "seconds": round(time.perf_counter() - start, 1),
+        "versions": {name: version(name) for name in ("torch", "transformers")} | {"python": platform.python_version()},
+    }
+    (arguments.out / "study.json").write_text(json.dumps(about, indent=2) + "\n")
+    for line in report(Record.read(arguments.out)):
+        console.print(line, highlight=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""Types of probe that need no other model to write them.
+
+Each returns one text for each probe, for `ProbeSet.with_type`. The same seed gives the same texts.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from eft_ext.dynamics.forward import device_of, evaluating
+from eft_ext.dynamics.probes import ProbeSet
+
+
+def permuted_words(probes: ProbeSet, of: str = "chosen", seed: int = 0) -> list[str]:
+    """The words of a response in another order: the right tokens, no grammar.
+
+    A response of one word, or of one word repeated, comes back as it is. Leading space is kept.
+    """
+    texts = []
+    for number, text in enumerate(probes.texts(of)):
+        rng = random.Random(f"permuted {seed} {number}")
+        words = text.split()
+        shuffled = list(words)
+        while shuffled == words and len(set(words)) > 1:
+            rng.shuffle(shuffled)
+        texts.append(text[: len(text) - len(text.lstrip())] + " ".join(shuffled))
+    return texts
+
+
+def cross_prompt(probes: ProbeSet, of: str = "chosen", seed: int = 0) -> list[str]:
+    """The response to another probe's prompt: fluent and wrong. No probe gets its own.
+
+    Raises:
+        ValueError: there are fewer than two probes.
+    """
+    if len(probes) < 2:
+        raise ValueError(f"probes: expected at least 2 to exchange responses, got {len(probes)}")
+    texts = probes.texts(of)
+    order = random.Random(f"cross {seed}").sample(range(len(texts)), len(texts))
+    after = dict(zip(order, order[1:] + order[:1], strict=True))
+    return [texts[after[i]] for i in range(len(texts))]
+
+
+def random_responses(probes: ProbeSet, pool: Sequence[str], seed: int = 0) -> list[str]:
+    """Responses drawn from those of a training set (irr_train) or of a test set (irr_test).
+
+    No probe gets a text that it already has among its responses.
+
+    Raises:
+        ValueError: the pool has nothing else for some probe.
+    """
+    rng = random.Random(f"random {seed}")
+    texts = []
+    for number, probe in enumerate(probes):
+        own = set(probe.responses.values())
+        if own.issuperset(pool):
+            raise ValueError(f"pool: expected a response that probe {number} has not, got {len(pool)} that it has")
+        text = rng.choice(pool)
+        while text in own:
+            text = rng.choice(pool)
+        texts.append(text)
+    return texts
+
+
+@torch.no_grad()
+def own_responses(
+    model: Any,
+    tokenizer: Any,
+    probes: ProbeSet,
+    *,
+    max_new_tokens: int = 64,
+    seed: int | None = None,
+    batch_size: int = 16,
+) -> list[str]:
+    """What the model itself answers, before training: greedily, or sampled at temperature 1 if a seed is given.
+
+    Args:
+        model, tokenizer: of transformers. The tokenizer pads on the left here, whatever its setting.
+
+    Raises:
+        ValueError: an answer without a single character, which nothing could watch.
+    """
+    side, tokenizer.padding_side = tokenizer.padding_side, "left"
+    options: dict[str, Any] = {"do_sample": False} if seed is None else {"do_sample": True, "top_k": 0, "top_p": 1.0}
+    texts: list[str] = []
+    try:
+        with evaluating(model), torch.random.fork_rng():
+            torch.manual_seed(seed or 0)
+            for i in range(0, len(probes), batch_size):
+                prompts = [probe.prompt for probe in probes[i : i + batch_size]]
+                inputs = tokenizer(prompts, return_tensors="pt", padding=True).to(device_of(model))
+                ids = model.generate(**inputs, max_new_tokens=max_new_tokens, **options)
+                new = ids[:, inputs.input_ids.shape[1] :]
+                texts += tokenizer.batch_decode(new, skip_special_tokens=True)
+    finally:
+        tokenizer.padding_side = side
+    empty = next((i for i, text in enumerate(texts) if not text), None)
+    if empty is not None:
+        raise ValueError(f"model: expected an answer to every prompt, got an empty one to probe {empty}")
+    return texts

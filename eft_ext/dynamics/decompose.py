@@ -1,0 +1,232 @@
+"""What one training step on some responses does to others, to first order.
+
+Ren & Sutherland, "Learning Dynamics of LLM Finetuning" (ICLR 2025), eq. 5 and its form for sequences:
+
+    Δ log π(· | x_o) = −lr · A(x_o) · K(x_o, x_u) · G(x_u, y_u) + O(lr²)
+
+A = I − 1πᵀ turns a change of logits into one of log-probabilities, K = J_o J_uᵀ with J = ∂z/∂θ is the empirical neural
+tangent kernel, G = ∂L/∂z. Neither K nor a Jacobian is formed: J_uᵀG is one backward pass, the gradient; and J_o
+times that is one Jacobian-vector product for each batch of observed responses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from tqdm.auto import tqdm
+
+from eft_ext.dynamics.forward import (
+    Parameters,
+    device_of,
+    evaluating,
+    jvp,
+    response_logits,
+    token_log_probs,
+    trainable,
+    vjp,
+)
+from eft_ext.dynamics.losses import SFT, Loss, Update, UserLoss, gradient
+from eft_ext.dynamics.responses import Responses
+
+_SFT = SFT()
+
+
+class Vectors(NamedTuple):
+    """Vocabulary-sized parts of a decomposition, each [observed tokens, vocab]: π, and K·G summed over the update."""
+
+    pi: Tensor
+    kg: Tensor
+
+
+@dataclass(frozen=True)
+class Decomposition:
+    """The prediction for one SGD step. Flat over the tokens of `observed`; see `Responses`.
+
+    `change` is the predicted Δ log π(y) of each observed token, [tokens], in nats; `log_probs` what it is before the
+    step. `a_norm` ‖A‖_F and `kg_norm` ‖K·G‖₂ at each observed token; `g_norm` ‖G‖₂ at each token of the update's
+    responses.
+    """
+
+    observed: Responses
+    lr: float
+    log_probs: Tensor
+    change: Tensor
+    a_norm: Tensor
+    kg_norm: Tensor
+    g_norm: Tensor
+    vectors: Vectors | None
+
+    @property
+    def per_response(self) -> Tensor:
+        """Predicted Δ log π of whole responses, [rows]."""
+        return self.observed.sums(self.change)
+
+    def full_change(self) -> Tensor:
+        """Predicted Δ log π of every token of the vocabulary at every position: −lr·A·K·G, [tokens, vocab].
+
+        Raises:
+            ValueError: the decomposition was made without `vectors=True`.
+        """
+        if self.vectors is None:
+            raise ValueError("full_change: expected a decomposition made with vectors=True")
+        return -self.lr * apply_a(self.vectors.pi, self.vectors.kg)
+
+
+def apply_a(pi: Tensor, v: Tensor) -> Tensor:
+    """A·v = v − (π·v)1, for π and v [..., vocab]."""
+    return v - (pi * v).sum(-1, keepdim=True)
+
+
+def update_gradient(
+    model: nn.Module, update: Update, loss: Loss | UserLoss, parameters: Parameters
+) -> tuple[Tensor, Parameters]:
+    """G [tokens, vocab] of the update's responses, and J_uᵀG, the gradient on the parameters: one backward pass."""
+    update = update.to(device_of(model))
+    responses = update.responses
+    return vjp(partial(response_logits, model, responses), parameters, lambda logits: gradient(loss, logits, update))
+
+
+def decompose(
+    model: nn.Module,
+    observed: Responses,
+    update: Update,
+    loss: Loss | UserLoss = _SFT,
+    lr: float = 1e-4,
+    *,
+    batch_size: int = 16,
+    vectors: bool = False,
+) -> Decomposition:
+    """A, K·G and the predicted change of every observed token for one step θ ← θ − lr·∂L/∂θ.
+
+    Args:
+        model: a causal language model of transformers (any attention but flash-attention's own package), or any
+            module as in `response_logits`. Its trainable parameters take the step; the model itself is left as it
+            is. Dropout is off. Use fp32 or fp64: at bf16 the rounding is larger than the effect.
+        observed: the responses whose probabilities are watched.
+        update: what the step is on: `Responses` for SFT, `Pairs` for preference losses, whatever a loss of yours takes
+            that has `.responses` and `.to(device)`.
+        loss: of `eft_ext.dynamics.losses`, or a function (logits [tokens, vocab], update) -> scalar.
+        lr: of plain SGD.
+        batch_size: observed rows per Jacobian-vector product.
+        vectors: keep π and K·G themselves, two tensors [observed tokens, vocab].
+
+    Raises:
+        ValueError: no trainable parameter; a loss that lacks what it needs.
+        TypeError: a loss given the wrong kind of update.
+    """
+    columns: dict[str, list[Tensor]] = {name: [] for name in ("log_probs", "slope", "a_norm", "kg_norm", "pi", "kg")}
+    with evaluating(model):
+        parameters = trainable(model)
+        g, along = update_gradient(model, update, loss, parameters)
+        for batch, logits, kg in pushed(model, observed, parameters, along, batch_size):
+            pi = logits.softmax(-1)
+            row: dict[str, Tensor] = {
+                "log_probs": token_log_probs(logits, batch.targets),
+                "slope": kg.gather(-1, batch.targets[:, None]).squeeze(-1) - (pi * kg).sum(-1),
+                "a_norm": (pi.shape[1] - 2 + pi.shape[1] * pi.square().sum(-1)).sqrt(),
+                "kg_norm": kg.norm(dim=-1),
+            }
+            for name, value in (row | {"pi": pi, "kg": kg} if vectors else row).items():
+                columns[name].append(value)
+    whole = {name: torch.cat(parts) for name, parts in columns.items() if parts}
+    return Decomposition(
+        observed=observed.to(device_of(model)),
+        lr=lr,
+        log_probs=whole["log_probs"],
+        change=-lr * whole["slope"],
+        a_norm=whole["a_norm"],
+        kg_norm=whole["kg_norm"],
+        g_norm=g.norm(dim=-1),
+        vectors=Vectors(whole["pi"], whole["kg"]) if vectors else None,
+    )
+
+
+def pushed(
+    model: nn.Module, observed: Responses, parameters: Parameters, direction: Parameters, batch_size: int
+) -> Iterator[tuple[Responses, Tensor, Tensor]]:
+    """Batches of the observed responses, their logits, and J_o·direction, both [tokens, vocab]."""
+    device = device_of(model)
+    total = -(-len(observed) // batch_size)
+    for batch in tqdm(
+        observed.batches(batch_size), "observing", total, leave=False, disable=None if total > 1 else True
+    ):
+        part = batch.to(device)
+
+        yield part, *jvp(partial(response_logits, model, part), parameters, direction)
+
+
+@dataclass(frozen=True)
+class Verification:
+    """Predicted beside actual Δ log π of every observed token, one row per learning rate.
+
+    `lrs` [n]; `predicted`, `actual` [n, tokens] in nats. `error` [n] is the largest |actual − predicted|: exact
+    first order means that it falls a hundredfold when the learning rate falls tenfold, `order` 2.
+    """
+
+    observed: Responses
+    lrs: Tensor
+    predicted: Tensor
+    actual: Tensor
+
+    @property
+    def error(self) -> Tensor:
+        return (self.actual - self.predicted).abs().amax(-1)
+
+    @property
+    def relative_error(self) -> Tensor:
+        """[n]: ‖actual − predicted‖ / ‖actual‖, which is proportional to the learning rate."""
+        return (self.actual - self.predicted).norm(dim=-1) / self.actual.norm(dim=-1)
+
+    @property
+    def order(self) -> float:
+        """The slope of log error over log lr, between the largest and the smallest lr; 2 is exact first order."""
+        first, last = int(self.lrs.argmax()), int(self.lrs.argmin())
+        return float((self.error[first] / self.error[last]).log() / (self.lrs[first] / self.lrs[last]).log())
+
+
+def verify(
+    model: nn.Module,
+    observed: Responses,
+    update: Update,
+    loss: Loss | UserLoss = _SFT,
+    lr: float | Sequence[float] = (1e-2, 1e-3, 1e-4),
+    *,
+    batch_size: int = 16,
+) -> Verification:
+    """Takes the step for real, on a copy of the parameters, and sets what happens beside what `decompose` predicts.
+
+    Arguments and errors are `decompose`'s; `lr` may be one learning rate or several. In fp32 the actual change is a
+    small
+    difference of rounded numbers: take a model in fp64 to see the error fall all the way.
+    """
+    lrs = [float(x) for x in (lr if isinstance(lr, Sequence) else [lr])]
+    if not lrs or min(lrs) <= 0:
+        raise ValueError(f"lr: expected positive learning rates, got {lr}")
+    first = decompose(model, observed, update, loss, 1.0, batch_size=batch_size)
+    actual = []
+    with evaluating(model):
+        parameters = trainable(model)
+        _, along = update_gradient(model, update, loss, parameters)
+        for rate in lrs:
+            moved = {name: p - rate * along[name] for name, p in parameters.items()}
+            actual.append(_log_probs(model, observed, moved, batch_size) - first.log_probs)
+    rates = torch.tensor(lrs, dtype=torch.float64)
+    predicted = torch.stack([rate * first.change for rate in lrs])
+    return Verification(first.observed, rates, predicted, torch.stack(actual))
+
+
+@torch.no_grad()
+def _log_probs(model: nn.Module, observed: Responses, parameters: Parameters, batch_size: int) -> Tensor:
+    parts = []
+    # With the attention of `decompose`, so that no kernel's rounding is taken for a change.
+    with sdpa_kernel(SDPBackend.MATH):
+        for batch in observed.batches(batch_size):
+            part = batch.to(device_of(model))
+            parts.append(token_log_probs(response_logits(model, part, parameters), part.targets))
+    return torch.cat(parts)

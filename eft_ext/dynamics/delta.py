@@ -1,0 +1,67 @@
+"""The delta that emulated fine-tuning transplants, as accumulated learning dynamics.
+
+δ = log π_tuned − log π_base is what EFT adds to a large model. A recording that begins at base and ends at tuned splits
+it into the steps that made it: the changes between records sum to δ, token by token.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from eft_ext.dynamics.forward import device_of, evaluating, response_logits, token_log_probs
+from eft_ext.dynamics.recording import Recording
+from eft_ext.dynamics.responses import Responses
+
+
+class Delta(NamedTuple):
+    """Of each response token, [tokens] on the CPU, in nats.
+
+    `delta` log π_tuned − log π_base of the token: the implicit reward. `kl_base` KL(base‖tuned) = −E_base[δ] and
+    `kl_tuned` KL(tuned‖base) = E_tuned[δ] of the whole distributions at its position: how much is transplanted there.
+    """
+
+    delta: Tensor
+    kl_base: Tensor
+    kl_tuned: Tensor
+
+
+@torch.no_grad()
+def delta(tuned: nn.Module, base: nn.Module, responses: Responses, batch_size: int = 16) -> Delta:
+    """δ and its two divergences along teacher-forced responses.
+
+    Args:
+        tuned, base: with one vocabulary; columns that only one of them has (padding) are left out.
+        responses: rows are read `batch_size` at a time.
+    """
+    parts: list[Delta] = []
+    with evaluating(tuned), evaluating(base):
+        for batch in responses.batches(batch_size):
+            on = device_of(tuned)
+            z_tuned = response_logits(tuned, batch.to(on))
+            z_base = response_logits(base, batch.to(device_of(base))).to(on)
+            width = min(z_tuned.shape[1], z_base.shape[1])
+            log_tuned, log_base = (z[:, :width].log_softmax(-1) for z in (z_tuned, z_base))
+            difference = log_tuned - log_base
+            targets = batch.targets.to(on)
+            found = (
+                token_log_probs(log_tuned, targets) - token_log_probs(log_base, targets),
+                -(log_base.exp() * difference).sum(-1),
+                (log_tuned.exp() * difference).sum(-1),
+            )
+            parts.append(Delta(*(x.cpu() for x in found)))
+    return Delta(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+
+def steps_of_delta(recording: Recording, response: str) -> list[np.ndarray]:
+    """For each probe with this type, [records − 1, tokens]: what each stretch of training added to log π of each token.
+
+    Summed over the stretches it is δ between the last model recorded and the first.
+
+    Raises:
+        ValueError: no such type, or a recording made with per_token=False.
+    """
+    return [np.diff(tokens, axis=0) for tokens in recording.tokens(response)]

@@ -1,0 +1,126 @@
+"""A recording, read."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from eft_ext.dynamics.probes import ProbeSet
+from eft_ext.dynamics.store import read_about, require_pyarrow
+
+if TYPE_CHECKING:
+    import pyarrow
+
+Array = np.ndarray
+
+
+class Recording:
+    """What `Tracker` wrote, also while it is still writing.
+
+    Args:
+        path: the folder.
+
+    Raises:
+        ValueError: no recording there, or one without a step.
+        ImportError: pyarrow is missing.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        require_pyarrow()
+        self.path = Path(path)
+        about = read_about(self.path)
+        self._files = sorted(self.path.glob("step-*.parquet"))
+        if about is None or not self._files:
+            raise ValueError(f"path: expected a folder with a recording, got {self.path}")
+        self.about: dict[str, Any] = about
+        self.probes = ProbeSet.from_jsonl(self.path / "probes.jsonl")
+
+    @cached_property
+    def table(self) -> pyarrow.Table:
+        """Everything: one row for each step, probe and type, in this order."""
+        import pyarrow as pa
+        import pyarrow.parquet as parquet
+
+        return pa.concat_tables([parquet.read_table(file) for file in self._files]).unify_dictionaries()
+
+    @property
+    def types(self) -> list[str]:
+        return list(self.about["types"])
+
+    @cached_property
+    def steps(self) -> Array:
+        """[steps] int64, ascending."""
+        return np.array([int(file.stem.removeprefix("step-")) for file in self._files])
+
+    @cached_property
+    def _rows(self) -> list[tuple[int, str]]:
+        return [(number, name) for number, name, _, _ in self.probes.rows()]
+
+    def curve(self, response: str, statistic: str = "log_prob") -> Array:
+        """One number for each step and probe, [steps, probes that have this type].
+
+        Args:
+            response: the type, e.g. "chosen".
+            statistic: a column: log_prob, log_prob_mean, argmax_log_prob, argmax_log_prob_mean, log_rest_mean,
+                entropy_mean, pi_squared_mean, a_norm, g_norm, tokens.
+
+        Raises:
+            ValueError: no such type or column.
+        """
+        return self._column(statistic)[:, self._of(response)]
+
+    def tokens(self, response: str, statistic: str = "log_prob") -> list[Array]:
+        """For each probe that has this type, [steps, tokens].
+
+        Args:
+            statistic: log_prob, argmax, argmax_log_prob, log_rest, entropy, pi_squared, a_norm, g_norm.
+
+        Raises:
+            ValueError: no such type or column, or a recording made with per_token=False.
+        """
+        name = f"token_{statistic}"
+        if name not in self.table.column_names:
+            raise ValueError(f"statistic: expected a recording with the column {name!r}, got one without")
+        values = self.table.column(name).to_pylist()
+        width = len(self._rows)
+        return [np.array(values[i::width]) for i in self._of(response)]
+
+    def lbk(self, observed: str, update: str = "chosen") -> Array:
+        """A lower bound of ‖K‖ between two types, [steps − 1, probes that have both].
+
+        ‖Δ log π(observed)‖ / (lr·‖A‖_F·‖G‖), over the tokens of the observed response and between consecutive
+        records, with ‖A‖ of the observed and ‖G‖ = ‖π − e_y‖ of the trained response at the earlier one, lr the sum
+        of the learning rates in between, or 1 where it was not recorded. A bound indeed where one step on `update`
+        of the same prompt lies between two records; over many steps on many prompts, a scale of how much moves per
+        unit of push.
+
+        Raises:
+            ValueError: no such type, or a recording made with per_token=False.
+        """
+        both = [i for i, p in enumerate(self.probes) if observed in p.responses and update in p.responses]
+        if not both:
+            raise ValueError(f"observed, update: expected a probe with both {observed!r} and {update!r}, got none")
+        where = [self._rows.index((i, observed)) for i in both]
+        log_probs = dict(zip(self._of(observed), self.tokens(observed), strict=True))
+        moved = np.stack([np.linalg.norm(np.diff(log_probs[i], axis=0), axis=1) for i in where], 1)
+        push = self._column("a_norm")[:-1, where]
+        push = push * self._column("g_norm")[:-1, [self._rows.index((i, update)) for i in both]]
+        lr = self._column("lr")[1:, :1]
+        return moved / (push * np.where(np.isfinite(lr) & (lr > 0), lr, 1.0))
+
+    def _column(self, name: str) -> Array:
+        """[steps, rows]."""
+        if name not in self.table.column_names or name.startswith("token_") or name == "type":
+            known = [c for c in self.table.column_names if not c.startswith("token_") and c != "type"]
+            raise ValueError(f"statistic: expected one of {', '.join(known)}, got {name!r}")
+        values = self.table.column(name).to_numpy().astype(np.float64)
+        return values.reshape(len(self.steps), len(self._rows))
+
+    def _of(self, response: str) -> list[int]:
+        rows = [i for i, (_, name) in enumerate(self._rows) if name == response]
+        if not rows:
+            raise ValueError(f"response: expected one of {', '.join(self.types)}, got {response!r}")
+        return rows

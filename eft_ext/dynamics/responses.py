@@ -1,0 +1,184 @@
+"""Teacher-forced responses: what is observed, and what is trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Ids = Sequence[int]
+
+
+@dataclass(frozen=True)
+class Responses:
+    """Prompts with their responses, padded on the right.
+
+    Everything computed about them is flat: one row per response token, response after response, `tokens` rows in
+    all. Padding and prompts are never among them.
+
+    Args:
+        ids: int64 [rows, length].
+        attention: bool [rows, length], false on padding.
+        response: bool [rows, length], true on the tokens of the response. Never true in the first column, which
+            nothing predicts.
+
+    Raises:
+        ValueError: the shapes differ, a row has no response token or one in its first column.
+    """
+
+    ids: Tensor
+    attention: Tensor
+    response: Tensor
+
+    def __post_init__(self) -> None:
+        for name, mask in (("attention", self.attention), ("response", self.response)):
+            if mask.shape != self.ids.shape or mask.dtype != torch.bool:
+                got = f"{mask.dtype} {list(mask.shape)}"
+                raise ValueError(f"{name}: expected bool {list(self.ids.shape)} as of ids, got {got}")
+        if self.ids.ndim != 2 or not len(self.ids):
+            raise ValueError(f"ids: expected [rows, length] with at least one row, got {list(self.ids.shape)}")
+        if bool(self.response[:, 0].any()):
+            raise ValueError("response: expected at least one prompt token before it, got a response in column 0")
+        if not bool(self.response.any(1).all()):
+            row = int((~self.response.any(1)).nonzero()[0])
+            raise ValueError(f"response: expected at least one token in every row, got none in row {row}")
+
+    @classmethod
+    def from_ids(cls, pairs: Iterable[tuple[Ids, Ids]], pad: int = 0) -> Responses:
+        """From (prompt ids, response ids)."""
+        rows = [(len(prompt), [*prompt, *response]) for prompt, response in pairs]
+        width = max((len(both) for _, both in rows), default=0)
+        ids = torch.full((len(rows), width), pad)
+        attention, response_mask = (torch.zeros(len(rows), width, dtype=torch.bool) for _ in range(2))
+        for row, (start, both) in enumerate(rows):
+            ids[row, : len(both)] = torch.tensor(both)
+            attention[row, : len(both)] = True
+            response_mask[row, start : len(both)] = True
+        return cls(ids, attention, response_mask)
+
+    @classmethod
+    def from_text(cls, tokenizer: Any, pairs: Iterable[tuple[str, str]], end: bool = True) -> Responses:
+        """From (prompt, response) texts: the prompt with the tokenizer's special tokens, the response without.
+
+        Args:
+            tokenizer: of transformers.
+            pairs: of text; apply a chat template beforehand.
+            end: append the end-of-text token to each response, and observe it too.
+        """
+        pairs = list(pairs)
+        prompts = tokenizer([prompt for prompt, _ in pairs]).input_ids
+        answers = tokenizer([answer for _, answer in pairs], add_special_tokens=False).input_ids
+        tail = [tokenizer.eos_token_id] if end else []
+        pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (tokenizer.eos_token_id or 0)
+        return cls.from_ids(((p, [*a, *tail]) for p, a in zip(prompts, answers, strict=True)), pad)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @cached_property
+    def _where(self) -> tuple[Tensor, Tensor]:
+        row, column = self.response.nonzero(as_tuple=True)
+        return row, column
+
+    @property
+    def row(self) -> Tensor:
+        """int64 [tokens]: the response that each token belongs to."""
+        return self._where[0]
+
+    @property
+    def position(self) -> Tensor:
+        """int64 [tokens]: the column of each token; the model predicts it one column earlier."""
+        return self._where[1]
+
+    @property
+    def targets(self) -> Tensor:
+        """int64 [tokens]: the tokens themselves."""
+        return self.ids[self._where]
+
+    @property
+    def lengths(self) -> Tensor:
+        """int64 [rows]: tokens of each response."""
+        return self.response.sum(1)
+
+    def sums(self, values: Tensor) -> Tensor:
+        """Of values [tokens, ...], their sum over each response, [rows, ...]."""
+        return values.new_zeros(len(self), *values.shape[1:]).index_add(0, self.row, values)
+
+    def means(self, values: Tensor) -> Tensor:
+        """Of values [tokens], their mean over each response, [rows]."""
+        return self.sums(values) / self.lengths
+
+    def split(self, values: Tensor) -> list[Tensor]:
+        """Values [tokens, ...] cut into one tensor for each response."""
+        return list(values.split(self.lengths.tolist()))
+
+    def to(self, device: torch.device | str) -> Responses:
+        return Responses(self.ids.to(device), self.attention.to(device), self.response.to(device))
+
+    def batches(self, rows: int) -> Iterator[Responses]:
+        """At most `rows` responses at a time, in order, each batch cut to its own longest row."""
+        for i in range(0, len(self), rows):
+            part = slice(i, i + rows)
+            width = int(self.attention[part].sum(1).max())
+            yield Responses(*(x[part, :width] for x in (self.ids, self.attention, self.response)))
+
+    @property
+    def responses(self) -> Responses:
+        """Itself: what `Pairs` has in two halves."""
+        return self
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Preferences: row i of `chosen` is preferred over row i of `rejected`.
+
+    Args:
+        chosen, rejected: of equal length.
+        reference: sequence log-probs of both under the reference model, each [rows]; `with_reference` computes them.
+    """
+
+    chosen: Responses
+    rejected: Responses
+    reference: tuple[Tensor, Tensor] | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.chosen) != len(self.rejected):
+            got = f"{len(self.chosen)} and {len(self.rejected)}"
+            raise ValueError(f"chosen, rejected: expected as many of one as of the other, got {got}")
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    @cached_property
+    def responses(self) -> Responses:
+        """All chosen rows, then all rejected ones."""
+        return concatenate([self.chosen, self.rejected])
+
+    def to(self, device: torch.device | str) -> Pairs:
+        reference = self.reference and (self.reference[0].to(device), self.reference[1].to(device))
+        return Pairs(self.chosen.to(device), self.rejected.to(device), reference)
+
+    def with_reference(self, model: Any, batch_size: int = 16) -> Pairs:
+        """The same pairs, with the sequence log-probs under `model` as their reference."""
+        from eft_ext.dynamics.forward import sequence_log_probs
+
+        both = sequence_log_probs(model, self.responses, batch_size)
+        return Pairs(self.chosen, self.rejected, (both[: len(self)], both[len(self) :]))
+
+
+def concatenate(parts: Sequence[Responses]) -> Responses:
+    """One batch out of several, padded to the longest."""
+    width = max(part.ids.shape[1] for part in parts)
+
+    def widened(x: Tensor) -> Tensor:
+        return torch.nn.functional.pad(x, (0, width - x.shape[1]))
+
+    return Responses(
+        torch.cat([widened(part.ids) for part in parts]),
+        torch.cat([widened(part.attention) for part in parts]),
+        torch.cat([widened(part.response) for part in parts]),
+    )

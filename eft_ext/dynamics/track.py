@@ -1,0 +1,153 @@
+"""Recording a training run: what happens to every probe, step after step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from torch import nn
+
+from eft_ext.dynamics.measure import as_columns, measure
+from eft_ext.dynamics.probes import ProbeSet
+from eft_ext.dynamics.store import Store
+
+T = TypeVar("T")
+Schedule = int | Collection[int]
+
+
+class Tracker:
+    """Measures probes under a model in training, and writes what it finds as it goes.
+
+    Args:
+        probes, tokenizer: the responses that are watched.
+        path: folder of the recording; see `eft_ext.dynamics.store`. `Recording(path)` reads it.
+        batch_size: probes in one forward pass.
+        end: watch the end-of-text token behind each response too.
+        per_token: record every token, not only sums and means over each response.
+        continues_at: as in `Store`.
+        overwrite: as in `Store`.
+        about: anything JSON, into the recording's run.json: learning rate, loss, seed, ...
+
+    Raises:
+        ValueError: there is a recording at `path` already, or one of other probes to continue.
+        ImportError: pyarrow is missing.
+    """
+
+    def __init__(
+        self,
+        probes: ProbeSet,
+        tokenizer: Any,
+        path: str | Path,
+        *,
+        batch_size: int = 16,
+        end: bool = True,
+        per_token: bool = True,
+        continues_at: int | None = None,
+        overwrite: bool = False,
+        about: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.responses = probes.encode(tokenizer, end)
+        self.batch_size = batch_size
+        self.per_token = per_token
+        rows = list(probes.rows())
+        self._names = {"probe": [row[0] for row in rows], "type": [row[1] for row in rows]}
+        self.store = Store(path, probes, {"end": end, **(about or {})}, continues_at, overwrite)
+        self.seconds = float(self.store.about.get("seconds", 0.0))  # spent here, not in training
+
+    def record(self, model: nn.Module, step: int, lr: float | None = None) -> None:
+        """Measures all probes now, after `step` steps of training, and writes them. The model's mode is kept.
+
+        Args:
+            lr: the learning rates of all steps since the last record, summed; what `Recording.lbk` divides by.
+        """
+        import pyarrow as pa
+
+        start = time.perf_counter()
+        statistics, vocab = measure(model, self.responses, self.batch_size)
+        columns = as_columns(statistics, self.responses, vocab, self.per_token)
+        arrays = {name: pa.array(x if isinstance(x, list) else x.numpy()) for name, x in columns.items()}
+        n = len(self.responses)
+        fixed = {
+            "step": pa.array([step] * n, pa.int64()),
+            "lr": pa.array([lr] * n, pa.float64()),
+            "probe": pa.array(self._names["probe"], pa.int32()),
+            "type": pa.array(self._names["type"]).dictionary_encode(),
+        }
+        self.store.write(step, pa.table(fixed | arrays))
+        self.seconds += time.perf_counter() - start
+        if "vocab_size" not in self.store.about:
+            self.store.write_about({"vocab_size": vocab})
+
+    def finish(self) -> None:
+        """Notes in run.json what the recording cost."""
+        self.store.write_about({"seconds": round(self.seconds, 3), "records": len(self.store.steps)})
+
+
+def due(step: int, schedule: Schedule) -> bool:
+    """Whether the state after `step` steps is to be recorded."""
+    return step % schedule == 0 if isinstance(schedule, int) else step in schedule
+
+
+def check_schedule(every: Schedule) -> Schedule:
+    """As it is, or a ValueError."""
+    steps = [every] if isinstance(every, int) else list(every)
+    least = 1 if isinstance(every, int) else 0
+    if not steps or not all(isinstance(s, int) and s >= least for s in steps):
+        raise ValueError(f"every: expected a positive number of steps, or the steps themselves, got {every!r}")
+    return every
+
+
+def track(
+    batches: Iterable[T],
+    model: nn.Module,
+    probes: ProbeSet,
+    tokenizer: Any,
+    path: str | Path,
+    *,
+    every: Schedule = 10,
+    lr: float | None = None,
+    first_step: int = 0,
+    **options: Any,
+) -> Iterator[T]:
+    """For loops written by hand: passes the batches through and records between them.
+
+        for batch in track(batches, model, probes, tokenizer, "run", every=10):
+            ...                                              # one optimiser step
+
+    The state before the first batch and the one after the last are recorded whatever the schedule. A loop left early
+    keeps what has been recorded.
+
+    Args:
+        every: record after each so many steps, or after these steps.
+        lr: of every step, for `Recording.lbk`; None if it changes.
+        first_step: steps that the model has taken already: above 0 the recording at `path` is continued.
+        options: of `Tracker`.
+
+    Raises:
+        ValueError: as `Tracker`; a schedule that is not positive.
+    """
+    check_schedule(every)
+    continues = first_step if first_step else None
+    tracker = Tracker(probes, tokenizer, path, continues_at=continues, **options)
+    return _tracked(batches, model, tracker, every, lr, first_step)
+
+
+def _tracked(
+    batches: Iterable[T], model: nn.Module, tracker: Tracker, every: Schedule, lr: float | None, step: int
+) -> Iterator[T]:
+    recorded = step
+    if step not in tracker.store.steps:
+        tracker.record(model, step)
+    try:
+        for batch in batches:
+            yield batch
+            step += 1
+            if due(step, every):
+                tracker.record(model, step, None if lr is None else lr * (step - recorded))
+                recorded = step
+        if recorded != step:
+            tracker.record(model, step, None if lr is None else lr * (step - recorded))
+    finally:
+        tracker.finish()

@@ -1,0 +1,169 @@
+"""The recorded study says what docs/dynamics.md says, and a short run of the same code shows the machinery at work."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("pyarrow")
+
+from eft_ext.demo.dynamics.data import KINDS, preferences, probes, with_own
+from eft_ext.demo.dynamics.findings import BELLS, FLUENT, costs, findings, table
+from eft_ext.demo.dynamics.record import Record
+from eft_ext.demo.dynamics.runs import QUICK, Plan, run_sft
+from eft_ext.demo.dynamics.study import run_seed
+from eft_ext.demo.trio import EFT, TUNED, load_trio
+from eft_ext.dynamics import Recording, bootstrap
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def record():
+    return Record.read(ROOT / "docs" / "data" / "dynamics")
+
+
+@pytest.fixture(scope="module")
+def trio():
+    return load_trio()
+
+
+def change(record, run, kind, response, statistic="log_prob", first=0, last=-1, probe=True):
+    steps, values = record.curve(run, kind, response, statistic, probe)
+    at = {int(s): i for i, s in enumerate(steps)} | {-1: -1}
+    return values[at[last]] - values[at[first]]
+
+
+def both_say(record, sign, *what, **more):
+    """The interval over the probes of the first seed excludes zero, and every seed's mean has the sign."""
+    over_probes = bootstrap(change(record, *what, **more)).sign == sign
+    return over_probes and (np.sign(change(record, *what, probe=False, **more)) == sign).all()
+
+
+def test_the_record_is_small_and_whole(record):
+    files = list((ROOT / "docs" / "data" / "dynamics").iterdir())
+    assert sum(f.stat().st_size for f in files) < 300_000
+    assert {row["seed"] for row in record.curves} == {row["seed"] for row in record.grades} == set(range(5))
+    assert {(row["run"], row["kind"]) for row in record.grades} == {
+        ("sft", ""),
+        *((run, kind) for run in ("dpo", "extended", "dpo-extended") for kind in KINDS),
+    }
+
+
+def test_paraphrases_rise_and_fall_in_sft(record):
+    """The paper's bell, also in the responses of other questions."""
+    for response, peak in zip(BELLS, (5, 5, 30, 30), strict=True):
+        assert both_say(record, 1, "sft", "", response, last=peak)
+        assert both_say(record, -1, "sft", "", response, first=peak)
+    assert both_say(record, 1, "sft", "", "chosen")
+
+
+def test_everything_falls_in_dpo_on_rejected_of_another_format(record):
+    """All responses to the prompt in every seed, other prompts' responses in four seeds of five at least."""
+    to_it, to_others = FLUENT.values()
+    for response in to_it:
+        assert both_say(record, -1, "dpo", "format", response)
+    for response in to_others:
+        assert bootstrap(change(record, "dpo", "format", response)).sign == -1
+        assert (change(record, "dpo", "format", response, probe=False) < 0).sum() >= 4
+    assert not all(both_say(record, -1, "dpo", "format", response) for response in to_others)
+    # Elsewhere they do not all fall.
+    for kind in ("foreign", "own"):
+        assert not all(both_say(record, -1, "dpo", kind, response) for response in to_it)
+
+
+def test_the_argmax_rises_only_where_the_rejected_are_foreign(record):
+    argmax = "argmax_log_prob_mean"
+    assert both_say(record, 1, "dpo", "foreign", "rejected", argmax)
+    assert both_say(record, -1, "dpo", "format", "rejected", argmax)
+    assert not both_say(record, 1, "dpo", "own", "rejected", argmax)
+
+
+def test_on_policy_moves_least(record):
+    """Rejected responses that the model says itself fall by a few nats, off-policy ones by a hundred."""
+    falls = {kind: change(record, "dpo", kind, "rejected", probe=False) for kind in KINDS}
+    assert (falls["own"] > -4).all()
+    assert (falls["format"] < -60).all()
+    assert (falls["foreign"] < -60).all()
+    chosen = {kind: change(record, "dpo", kind, "chosen", probe=False) for kind in KINDS}
+    assert (chosen["own"] > chosen["format"]).all()
+
+
+def test_the_mitigation_relieves_at_first_and_then_does_not(record):
+    def relief(kind, response, statistic="log_prob", **more):
+        pair = (change(record, run, kind, response, statistic, **more) for run in ("dpo-extended", "dpo"))
+        return next(pair) - next(pair)
+
+    for kind in ("foreign", "format"):
+        assert bootstrap(relief(kind, "chosen", last=20)).sign == 1
+        assert (relief(kind, "chosen", last=20, probe=False) > 0).all()
+    assert bootstrap(relief("foreign", "rejected", "argmax_log_prob_mean")).sign == -1
+    assert bootstrap(relief("format", "chosen")).sign == -1
+    assert (relief("format", "chosen", probe=False) < 0).all()
+
+
+def test_what_squeezing_does_to_the_up_scaled_model(record):
+    """EFT inherits what DPO does to the small model; here the mitigation makes that worse, not better."""
+
+    def eft(run, kind, name="fact"):
+        return record.grade(run, kind, EFT, name)
+
+    sft = eft("sft", "")
+    assert sft.mean() > 0.9
+    assert bootstrap(eft("dpo", "foreign") - sft).sign == 0
+    assert bootstrap(eft("dpo", "own") - sft).sign == -1
+    assert bootstrap(eft("dpo", "format") - sft).high < -0.3
+    for kind in ("foreign", "format"):
+        assert bootstrap(eft("dpo-extended", kind) - eft("dpo", kind)).sign == -1
+    assert bootstrap(eft("dpo-extended", "own") - eft("dpo", "own")).sign == 0
+    # The small model alone never knew the facts, so it cannot show the loss.
+    assert record.grade("sft", "", TUNED, "fact").mean() < 0.06
+
+
+def test_the_tutorial_quotes_the_record(record):
+    text = (ROOT / "docs" / "dynamics.md").read_text()
+    for line in [*map(str, findings(record)), *costs(record)]:
+        assert line in text
+    for row in table(record):
+        assert "| " + " | ".join(row) + " |" in text
+
+
+def test_a_short_run_shows_the_bell(trio, tmp_path):
+    """Sixty steps, eight probes: the paraphrase rises and falls in a run made here and now."""
+    plan = Plan(probes=8, sft_steps=60, sft_records=(5,))
+    rows = preferences(trio.world, "format", 0)
+    watched = probes(trio.world, rows, plan.probes, "format", 0)
+    run_sft(trio.base, trio.tokenizer, rows, watched, tmp_path, plan, 0, extend=False)
+    curve = Recording(tmp_path).curve("chosen_paraphrase").mean(1)
+    assert curve[1] > curve[0] + 0.2
+    assert curve[-1] < curve[0] - 2
+
+
+def test_the_whole_study_runs(trio, tmp_path):
+    curves, grades = run_seed(trio, 0, tmp_path, QUICK)
+    made = Record(curves, grades)
+    made.write(tmp_path)
+    again = Record.read(tmp_path)
+    assert len(findings(again)) == 2 * len(BELLS) + 6 * len(KINDS)
+    assert len(list(table(again))) == 21
+    steps, values = again.curve("dpo", "own", "chosen")
+    assert steps.tolist() == [0, 2, 3]
+    assert values.shape == (3, QUICK.probes)
+    exact = [r["log_prob"] for r in curves if (r["run"], r["kind"], r["type"]) == ("dpo", "own", "chosen")]
+    np.testing.assert_allclose(values.ravel(), exact, atol=6e-4)
+    with pytest.raises(ValueError, match="expected a recorded run"):
+        again.curve("dpo", "nobody", "chosen")
+
+
+def test_preferences(trio):
+    world = trio.world
+    made = {kind: preferences(world, kind, 0) for kind in KINDS[:2]}
+    for kind, rows in made.items():
+        assert len(rows) == 1901
+        assert all(p.question.answer in p.chosen for p in rows)
+        said = [re.split(r" is |been ", p.rejected)[1].split(".")[0].removesuffix(" or not") for p in rows]
+        assert all(value != p.question.answer for value, p in zip(said, rows, strict=True)), kind
+    own = with_own(made["format"][:8], trio.tuned, trio.tokenizer, 0)
+    assert all(p.rejected != p.chosen for p in own)
+    assert own == with_own(made["format"][:8], trio.tuned, trio.tokenizer, 0)
