@@ -18,19 +18,21 @@ class Blocks(NamedTuple):
 
 
 # (vocabulary up to, batch up to): blocks. Every entry is estimated: none has been timed on a device.
-# - tiles: few rows want every SM busy, one tile a program; many rows want fewer programs than are worth launching.
-# - slots: tiles x slots = 8192 candidates, 16 registers for each of the rows program's 512 threads.
+# - tiles: few rows want every SM busy, one tile a program; many rows want fewer programs to launch.
+# - slots x tiles = 4096 candidates, 8 for each of the rows program's threads; group 2 = 4 tokens for each. Twice of
+#   either spills registers (docs/triton-step.md).
 _ANY = 1 << 62
 TABLE: list[tuple[int, int, Blocks]] = [
-    (1_024, _ANY, Blocks(1, 256, 1, 4, 4)),
-    (4_096, _ANY, Blocks(1, 256, 4, 4, 4)),
-    (32_768, 32, Blocks(1, 128, 4, 4, 8)),
-    (32_768, _ANY, Blocks(2, 128, 4, 4, 8)),
-    (131_072, 16, Blocks(1, 64, 4, 4, 16)),
-    (131_072, _ANY, Blocks(4, 64, 4, 4, 16)),
-    (262_144, 8, Blocks(1, 32, 4, 4, 16)),
-    (262_144, _ANY, Blocks(4, 32, 4, 4, 16)),
-    (_ANY, _ANY, Blocks(8, 16, 4, 4, 16)),
+    (1_024, _ANY, Blocks(tiles=1, slots=256, group=1, slices_warps=4, rows_warps=4)),
+    (4_096, _ANY, Blocks(tiles=1, slots=256, group=2, slices_warps=4, rows_warps=8)),
+    (32_768, 32, Blocks(tiles=1, slots=128, group=2, slices_warps=4, rows_warps=16)),
+    (32_768, _ANY, Blocks(tiles=2, slots=128, group=2, slices_warps=4, rows_warps=16)),
+    (131_072, 16, Blocks(tiles=1, slots=32, group=2, slices_warps=4, rows_warps=16)),
+    (131_072, _ANY, Blocks(tiles=4, slots=32, group=2, slices_warps=4, rows_warps=16)),
+    (262_144, 8, Blocks(tiles=1, slots=16, group=2, slices_warps=4, rows_warps=16)),
+    (262_144, _ANY, Blocks(tiles=4, slots=16, group=2, slices_warps=4, rows_warps=16)),
+    (524_288, _ANY, Blocks(tiles=4, slots=8, group=2, slices_warps=4, rows_warps=16)),
+    (_ANY, _ANY, Blocks(tiles=8, slots=4, group=2, slices_warps=4, rows_warps=16)),
 ]
 
 

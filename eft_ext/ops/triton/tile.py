@@ -17,27 +17,52 @@ def keep_mass(t, at, summary, MASSES: tl.constexpr):
 
 
 @triton.jit
-def keep_candidates(t, top, c, at, summary, SLOTS: tl.constexpr):
-    """Lists the t above a cut, the deepest of four that leaves at most SLOTS, and writes the cut: the certificate.
+def _eighths(t):
+    """t [1024] as eight columns [128]: each thread's own eight consecutive tokens, so nothing moves."""
+    even, odd = tl.split(tl.reshape(t, [128, 2, 2, 2]))
+    a, c = tl.split(even)
+    b, d = tl.split(odd)
+    a0, a1 = tl.split(a)
+    b0, b1 = tl.split(b)
+    c0, c1 = tl.split(c)
+    d0, d1 = tl.split(d)
+    return a0, a1, b0, b1, c0, c1, d0, d1
 
-    Every token of the tile with t > left is in the list; in no order that matters. A tile with too many
-    near its top lists none. One sum counts for all four cuts, in 16 bits each.
+
+@triton.jit
+def keep_candidates(t, top, c, at, summary, SLOTS: tl.constexpr):
+    """Lists the t above a cut and writes the cut, the certificate: every token of the tile with t > left is listed.
+
+    The cut is the deepest of four above which no more than SLOTS / 2 of the 128 groups of eight tokens reach; where
+    their tokens overflow the list, none is listed. One sum counts for all four cuts, in 16 bits each. The list's order
+    means nothing.
     """
+    columns = _eighths(t)
+    best = columns[0]
+    for i in tl.static_range(1, 8):
+        best = tl.maximum(best, columns[i])
     stretch = tl.maximum(c * LN_2, 1.0)  # 1 / temperature: a cold row's logits lie far apart
     cut0, cut1, cut2 = top - 2.5 * stretch, top - 6.0 * stretch, top - 14.0 * stretch
-    above = (t > cut0).to(tl.uint64) + ((t > cut1).to(tl.uint64) << 16)
-    above += ((t > cut2).to(tl.uint64) << 32) + ((t > -INFINITY).to(tl.uint64) << 48)
-    counts = tl.sum(above)
-    left = tl.where((counts & 0xFFFF) <= SLOTS, cut0, top)
-    left = tl.where(((counts >> 16) & 0xFFFF) <= SLOTS, cut1, left)
-    left = tl.where(((counts >> 32) & 0xFFFF) <= SLOTS, cut2, left)
-    left = tl.where((counts >> 48) <= SLOTS, -INFINITY, left)
+    above = (best > cut0).to(tl.uint64) + ((best > cut1).to(tl.uint64) << 16)
+    above += ((best > cut2).to(tl.uint64) << 32) + ((best > -INFINITY).to(tl.uint64) << 48)
+    groups = tl.sum(above)
+    left = tl.where((groups & 0xFFFF) <= SLOTS // 2, cut0, top)
+    left = tl.where(((groups >> 16) & 0xFFFF) <= SLOTS // 2, cut1, left)
+    left = tl.where(((groups >> 32) & 0xFFFF) <= SLOTS // 2, cut2, left)
+    left = tl.where((groups >> 48) <= SLOTS // 2, -INFINITY, left)
 
-    listed = t > left
-    place = tl.cumsum(listed.to(tl.int32), axis=0) - 1
-    tl.store(summary.tokens + at * SLOTS + place, t, mask=listed)
+    of_thread = (columns[0] > left).to(tl.int32)
+    for i in tl.static_range(1, 8):
+        of_thread += (columns[i] > left).to(tl.int32)
+    count = tl.sum(of_thread)
+    left = tl.where(count <= SLOTS, left, top)
     tl.store(summary.left + at, left)
-    tl.store(summary.count + at, tl.sum(listed.to(tl.int32)))
+    tl.store(summary.count + at, tl.where(count <= SLOTS, count, 0))
+    place = tl.cumsum(of_thread, axis=0) - of_thread
+    for i in tl.static_range(8):
+        listed = columns[i] > left
+        tl.store(summary.tokens + at * SLOTS + place, columns[i], mask=listed)
+        place += listed.to(tl.int32)
 
 
 @triton.jit
