@@ -33,7 +33,7 @@ def combine_kernel(
         defined, area = prepare(mix, row, work, num_tiles, DEFINING, P, SLOTS, GROUP)
         valid &= defined
     else:
-        area = (0.0, 0, 0.0, True)
+        area = (0.0, 0, 0.0)
     for tile in range(first, tl.minimum(first + TILES, num_tiles)):
         ids = tile * TILE + tl.arange(0, TILE)
         z, excluded = logits_of(mix, row, load_models(mix, row, ids), ids, area, SOURCE)

@@ -1,7 +1,8 @@
 """Conservative re-weighting (Mitchell et al., their section on conservative decoding): S and delta of one row.
 
-`area` is (t, id, delta, plain): S holds the tokens whose t under the defining model, at temperature 1, is above `t`, or
-equal to it up to token `id`; `plain` rows (a nucleus of 1) are not re-weighted at all.
+`area` is (t, id, delta): S holds the tokens whose t under the defining model, at temperature 1, is above `t`, or equal to
+it up to token `id`. In rows that are not re-weighted (a nucleus of 1) S holds everything, and delta is -0, which adds
+nothing.
 """
 
 import triton
@@ -49,13 +50,15 @@ def prepare(
     plain = p_fix >> 32 != 0
     defined = plain | ((lowest > -INFINITY) & (highest < INFINITY))
     delta = (real(mix.weights[0], row).to(tl.float64) * (lse2 - lse0)).to(tl.float32)
-    limit, last = largest0 * 0 - INFINITY, tl.full((), 0x7FFFFFFF, tl.int32)
+    delta = tl.where(plain, -0.0, delta)
+    limit = tl.full((), -INFINITY, tl.float32)
+    last = tl.where(plain, 0x7FFFFFFF, tl.full((), -1, tl.int32))  # of tokens at -inf: all, or none
     if defined & ~plain:
         largest, top, total, lse = _model(mix, row, work, num_tiles, DEFINING, P)
         target = tl.maximum(mass_target(p_fix, total), 1)
         tokens, group_left = load_lists(work.defining, row, num_tiles, P, SLOTS, GROUP)
         unit = tl.cast(LOG2_E, tl.float32)
-        none = (0.0, 0, 0.0, True)
+        none = (0.0, 0, 0.0)
         limit, above = search(target, True, largest, tokens, group_left, mix, row, unit, none, DEFINING, P, GROUP)
         if limit > -INFINITY:
             w = token_mass(limit, tl.floor(largest))
@@ -70,4 +73,4 @@ def prepare(
             ids = tile * TILE + tl.arange(0, TILE)
             tie = row_t(mix, row, ids, unit, none, DEFINING) == limit
             last = tl.max(tl.where(tie & (tl.cumsum(tie.to(tl.int32), axis=0) <= left), ids, 0))
-    return defined, (limit, last, delta, plain)
+    return defined, (limit, last, delta)

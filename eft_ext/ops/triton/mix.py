@@ -92,12 +92,11 @@ def _reweighted(mix, row, raw, ids, area, DEFINING: tl.constexpr):
     """Inside S: scale*large + tuned - scale*base + delta; outside: tuned, or excluded. area: see conservative.py."""
     x, excluded = own(mix, raw, ids, DEFINING)
     t = scaled(x, excluded, tl.cast(LOG2_E, tl.float32))
-    inside = (t > area[0]) | ((t == area[0]) & (ids <= area[1])) | area[3]
+    inside = (t > area[0]) | ((t == area[0]) & (ids <= area[1]))
     mixed = _widened(raw[0]) * real(mix.weights[0], row)
     for k in tl.static_range(1, 3):
         mixed = tl.fma(_widened(raw[k]), real(mix.weights[k], row), mixed)
-    mixed = tl.where(area[3], mixed, mixed + area[2])
-    z = tl.where(inside, mixed, _widened(raw[1]))
+    z = tl.where(inside, mixed + area[2], _widened(raw[1]))
     excluded = _is_lowest(raw[0]) | _is_lowest(raw[1]) | _is_lowest(raw[2]) | ((mix.drop != 0) & ~inside)
     return _extras(mix, row, ids, z, excluded)
 

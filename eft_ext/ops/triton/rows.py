@@ -48,7 +48,7 @@ def _filter(
     `ties` of those at it. mass, number: [P], of all tokens, of the survivors on return."""
     tokens, group_left = load_lists(work.mixture, row, num_tiles, P, SLOTS, GROUP)
     reference = tl.floor(largest)
-    limit, ties = largest * 0 - INFINITY, tl.full((), ALL_TIES, tl.int32)
+    limit, ties = tl.full((), -INFINITY, tl.float32), tl.full((), ALL_TIES, tl.int32)
     kept_ties = tl.zeros([P], tl.int32)
     p_fix = nucleus_size(sampling.top_p, row)
     at_least = largest + min_p_offset(real(sampling.min_p, row))
@@ -109,7 +109,7 @@ def _sample(
     number = tl.zeros([P], tl.int32)
     if DETAILS:
         number = tl.load(work.mixture.number + at, mask=tiles < num_tiles, other=0)
-    limit = largest * 0 - INFINITY
+    limit = tl.full((), -INFINITY, tl.float32)
     kept_ties = tl.zeros([P], tl.int32)
     greedy = is_greedy(real(sampling.temperature, row))
     if LISTS:
@@ -176,7 +176,7 @@ def rows_kernel(
             keep_tile(mix, row, raw, ids, at, c, area, work, SLOTS, SOURCE, LISTS, GREEDY, DETAILS)
         tl.debug_barrier()  # what the program's other threads have kept is read below
     else:
-        area = (0.0, 0, 0.0, True)
+        area = (0.0, 0, 0.0)
 
     tiles = tl.arange(0, P)
     top = tl.load(work.mixture.top + row * num_tiles + tiles, mask=tiles < num_tiles, other=-INFINITY)

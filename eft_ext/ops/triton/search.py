@@ -106,7 +106,7 @@ def search(
     floor = tl.max(group_left)
     step = 1.0
     # What lies above `high` weighs less than `target`; what lies at or above `low`, once that is known, does not.
-    low, high, above = largest * 0 - INFINITY, largest, tl.zeros((), tl.uint64)
+    low, high, above = tl.full((), -INFINITY, tl.float32), largest, tl.zeros((), tl.uint64)
     while low < high:
         known = low > -INFINITY
         cut = tl.where(known, between(low, high), floor)

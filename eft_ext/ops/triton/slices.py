@@ -64,7 +64,7 @@ def slices_kernel(
         ids = tile * TILE + tl.arange(0, TILE)
         raw = load_models(mix, row, ids)
         if DEFINING < 0:
-            keep_tile(mix, row, raw, ids, at, c, (0.0, 0, 0.0, True), work, SLOTS, MIXTURE, LISTS, GREEDY, DETAILS)
+            keep_tile(mix, row, raw, ids, at, c, (0.0, 0, 0.0), work, SLOTS, MIXTURE, LISTS, GREEDY, DETAILS)
         for k in tl.static_range(len(mix.logits)):
             at_model = (row * len(mix.logits) + k) * num_tiles + tile
             if DEFINING >= 0:
