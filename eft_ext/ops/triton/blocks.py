@@ -16,6 +16,10 @@ class Blocks(NamedTuple):
     slices_warps: int
     rows_warps: int
 
+    def for_more(self) -> Blocks:
+        """For details or re-weighting, whose rows' launch needs registers for other things."""
+        return self._replace(slots=max(self.slots // 2, 2), group=1)
+
 
 # (vocabulary up to, batch up to): blocks. Every entry is estimated: none has been timed on a device.
 # - tiles: few rows want every SM busy, one tile a program; many rows want fewer programs to launch.

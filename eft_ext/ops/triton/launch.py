@@ -75,6 +75,8 @@ def step(
     top_p = not greedy and (draw.top_p.rows is not None or draw.top_p.value < 1)
     min_p = not greedy and (draw.min_p.rows is not None or draw.min_p.value > 0)
     lists, defining = top_k or top_p or min_p, mix.conservative - 1
+    if details is not None or defining >= 0:
+        cut = cut.for_more()
     layout = Layout(mix.batch * tiles, cut.slots, len(mix.logits), lists, defining >= 0, details is not None)
     inputs = _mix(mix)
     options = Options(
@@ -86,9 +88,8 @@ def step(
         draw.position.rows,
     )
     fields = None if details is None else Details(*details[1:], num_top=details.top_ids.shape[1])
-    constants = {"SLOTS": cut.slots, "DEFINING": defining, "LISTS": lists, "GREEDY": greedy, "DETAILS": bool(details)}
-    p = triton.next_power_of_2(tiles)
-    slices = -(-tiles // cut.tiles)
+    constants = {"SLOTS": cut.slots, "DEFINING": defining, "LISTS": lists, "GREEDY": greedy, "DETAILS": details is not None}
+    p, slices = triton.next_power_of_2(tiles), -(-tiles // cut.tiles)
     with _on(mix.device):
         work = workspace(layout, mix.device, scratch)
         slices_kernel[(mix.batch * slices,)](

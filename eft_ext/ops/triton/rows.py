@@ -130,7 +130,8 @@ def _sample(
         write_details(details, token, logprob, kept, mix, row, area, work, num_tiles, SOURCE, P)
 
 
-@triton.jit
+# A new number must not mean a new kernel.
+@triton.jit(do_not_specialize=["top_k", "seed", "position"])
 def rows_kernel(
     mix,
     sampling,
