@@ -96,7 +96,7 @@ def _exact_fma(handle: Any) -> Callable[..., Any]:
     return create_fma
 
 
-# ---- what the child is asked for --------------------------------------------------------------------------------------
+# ---- what the child is asked for -----------------------------------------------------------------
 
 
 def made_up(problem: Any, blocks: tuple[int, ...] | None = None) -> Any:
@@ -134,3 +134,37 @@ def refused(problem: Any) -> str:
     except (RuntimeError, TypeError, ValueError) as error:
         return f"{type(error).__name__}: {error}"
     return "nothing"
+
+
+def checked_operator() -> str:
+    """`torch.library.opcheck` of the operators with backend="triton"."""
+    from eft_ext.ops.call import flatten, given_weights, mixture, models, sampling
+    from python_tests.ops.rows import models as rows
+
+    logits = rows("lm", 3, 2, 300)
+    names = models(logits)
+    mix = mixture(names, logits, given_weights([1.0, torch.ones(2), -1.0], logits), None, None, None, None)
+    draw = sampling(mix, 0.7, 20, torch.full((2,), 0.9), 0.01, 3, 2, None)
+    torch.library.opcheck(torch.ops.eft_ext.step.default, (*flatten(mix, draw), "triton"))
+    torch.library.opcheck(torch.ops.eft_ext.step_details.default, (*flatten(mix, draw), "triton", 3))
+    torch.library.opcheck(torch.ops.eft_ext.combine.default, (*flatten(mix), "triton"))
+    return "passed"
+
+
+def compiled_step() -> tuple[list[str], torch.Tensor, torch.Tensor]:
+    """The operators in the graph of a step under torch.compile(fullgraph=True), its tokens, and the CPU's."""
+    from eft_ext.ops import fused_step
+    from python_tests.ops.rows import models
+
+    seen: list[str] = []
+
+    def look(graph: Any, inputs: Any) -> Any:
+        seen.extend(str(node.target) for node in graph.graph.nodes if node.op == "call_function")
+        return graph.forward
+
+    def step(large: Any, tuned: Any, base: Any, at: Any, backend: str) -> Any:
+        return fused_step(large, tuned, base, seed=at, position=at, top_p=0.9, backend=backend)
+
+    logits, at = models("lm", 3, 2, 400), torch.arange(2)
+    got = torch.compile(step, fullgraph=True, backend=look)(*logits, at, "triton")
+    return [name for name in seen if "eft_ext" in name], got, step(*logits, at, "cpu")

@@ -1,4 +1,4 @@
-"""The Triton step compiled without a GPU: it compiles, does not spill, reads its inputs once, flushes and fuses nothing."""
+"""The Triton step compiled without a GPU: it does not spill, reads its inputs once, flushes and fuses nothing."""
 
 import importlib.util
 import os

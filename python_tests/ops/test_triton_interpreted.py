@@ -1,7 +1,7 @@
 """The Triton step in Triton's interpreter: the CPU step's tokens, bit for bit.
 
-EFT_FUZZ_SECONDS=600 pytest python_tests/ops/test_triton_interpreted.py -s takes all golden vectors and searches that long
-with fresh examples.
+EFT_FUZZ_SECONDS=600 pytest python_tests/ops/test_triton_interpreted.py -s takes all golden vectors and searches that
+long with fresh examples.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def problem(rows="lm", vocab=2500, dtype=torch.float32, batch=1, count=3, **opti
 
 def test_golden(interpreter):
     chosen = [p for p in GOLDEN if p["vocab"] <= 5000] if not SECONDS else GOLDEN
-    chosen = chosen if SECONDS else [p for i, p in enumerate(chosen) if i % 7 == 0 and p["batch"] < 40]
+    chosen = chosen if SECONDS else [p for i, p in enumerate(chosen) if i % 11 == 0 and p["batch"] < 40]
     for found, want in zip(interpreter.call(child.golden, chosen), chosen, strict=True):
         for name, value in want["expected"].items():
             assert getattr(found, name).tolist() == value, f"{name} of {want}"
@@ -65,24 +65,21 @@ def test_golden(interpreter):
 
 @pytest.mark.parametrize("rows", ROWS)
 def test_every_kind_of_row(interpreter, rows):
-    names = itertools.cycle(STEP_OPTIONS)
-    for start in range(list(ROWS).index(rows)):  # other options for every kind
-        next(names)
-    for vocab, dtype in ((31, torch.float16), (2500, torch.bfloat16)):
-        same(interpreter, problem(rows, vocab, dtype, batch=2, **STEP_OPTIONS[next(names)]))
-    same(interpreter, problem(rows, 2500, top_p=0.9, temperature=0.7))
+    options = list(STEP_OPTIONS.values())[list(ROWS).index(rows)]  # another set for every kind
+    same(interpreter, problem(rows, 1500, torch.bfloat16, batch=2, **options))
+    same(interpreter, problem(rows, 1500, top_p=0.9, temperature=0.7))
 
 
 def test_every_set_of_options(interpreter):
     for options in STEP_OPTIONS.values():
-        same(interpreter, problem("lm", 1300, torch.bfloat16, **options))
+        same(interpreter, problem("lm", 700, torch.float16, **options))
 
 
-@pytest.mark.parametrize("rows", ["lm", "flat", "bf16_ties", "cliffs", "wide"])
+@pytest.mark.parametrize("rows", ["flat", "bf16_ties", "cliffs"])
 def test_no_cut_of_the_work_changes_a_token(interpreter, rows):
-    given_ = problem(rows, 5000, torch.bfloat16, top_k=2000, top_p=0.97, min_p=1e-4, top_logprobs=3)
+    given_ = problem(rows, 2500, torch.bfloat16, top_k=2000, top_p=0.97, min_p=1e-4, top_logprobs=3)
     # tiles, slots, group, warps: candidate lists too short to be of use, tiles read again one by one and in fours.
-    for blocks in ((1, 2, 1, 4, 4), (3, 16, 4, 4, 4), (8, 256, 2, 4, 4)):
+    for blocks in ((1, 4, 1, 4, 4), (3, 16, 4, 4, 4)):
         same(interpreter, given_, blocks)
 
 
@@ -93,8 +90,8 @@ def test_a_real_vocabulary(interpreter):
 @pytest.mark.parametrize("outside", ["keep", "drop"])
 @pytest.mark.parametrize("defining", ["large", "tuned", "base"])
 def test_conservative(interpreter, defining, outside):
-    for rows, nucleus in (("lm", 0.9), ("flat", 0.5), ("bf16_ties", 0.6), ("nan", 0.9), ("wide", 1.0), ("lm", 0.0)):
-        given_ = problem(rows, 1500, batch=2, top_p=0.95)
+    for rows, nucleus in (("bf16_ties", 0.6), ("nan", 0.9)) if outside == "keep" else (("lm", 0.9), ("wide", 1.0)):
+        given_ = problem(rows, 1100, batch=2, top_p=0.95)
         given_.conservative = {
             "scale": 1.5,
             "conservative_top_p": nucleus,
@@ -148,7 +145,7 @@ def test_a_workspace_is_used_or_refused(interpreter):
 
 
 @pytest.mark.skipif(SECONDS > 0, reason="the long search runs instead")
-@settings(max_examples=25, derandomize=True, phases=(Phase.explicit, Phase.generate), **COMMON)
+@settings(max_examples=8, derandomize=True, phases=(Phase.explicit, Phase.generate), **COMMON)
 @given(made_up=problems())
 def test_made_up_calls(interpreter, made_up: Problem) -> None:
     same(interpreter, made_up)

@@ -1,7 +1,8 @@
 """Conservative re-weighting (Mitchell et al., their section on conservative decoding): S and delta of one row.
 
-`area` is (t, id, delta): S holds the tokens whose t under the defining model, at temperature 1, is above `t`, or equal to
-it up to token `id`. In rows that are not re-weighted (a nucleus of 1) S holds everything, and delta is -0, which adds
+`area` is (t, id, delta): S holds the tokens whose t under the defining model, at temperature 1, is above `t`, or equal
+to it up to token `id`.
+In rows that are not re-weighted (a nucleus of 1) S holds everything, and delta is -0, which adds
 nothing.
 """
 
@@ -41,20 +42,21 @@ def prepare(
     GROUP: tl.constexpr,
 ):
     """Whether the row is defined, and its area. No model may have NaN, +inf or nothing at all."""
-    largest0, top0, total0, lse0 = _model(mix, row, work, num_tiles, 0, P)
-    largest1, top1, total1, lse1 = _model(mix, row, work, num_tiles, 1, P)
-    largest2, top2, total2, lse2 = _model(mix, row, work, num_tiles, 2, P)
-    lowest = tl.minimum(tl.minimum(largest0, largest1), largest2)
-    highest = tl.maximum(tl.maximum(largest0, largest1), largest2)
+    large = _model(mix, row, work, num_tiles, 0, P)
+    tuned = _model(mix, row, work, num_tiles, 1, P)
+    base = _model(mix, row, work, num_tiles, 2, P)
+    lowest = tl.minimum(tl.minimum(large[0], tuned[0]), base[0])
+    highest = tl.maximum(tl.maximum(large[0], tuned[0]), base[0])
     p_fix = nucleus_size(mix.nucleus, row)
     plain = p_fix >> 32 != 0
     defined = plain | ((lowest > -INFINITY) & (highest < INFINITY))
-    delta = (real(mix.weights[0], row).to(tl.float64) * (lse2 - lse0)).to(tl.float32)
+    delta = (real(mix.weights[0], row).to(tl.float64) * (base[3] - large[3])).to(tl.float32)
     delta = tl.where(plain, -0.0, delta)
     limit = tl.full((), -INFINITY, tl.float32)
     last = tl.where(plain, 0x7FFFFFFF, tl.full((), -1, tl.int32))  # of tokens at -inf: all, or none
     if defined & ~plain:
-        largest, top, total, lse = _model(mix, row, work, num_tiles, DEFINING, P)
+        defining = _model(mix, row, work, num_tiles, DEFINING, P)
+        largest, top, total = defining[0], defining[1], defining[2]
         target = tl.maximum(mass_target(p_fix, total), 1)
         tokens, group_left = load_lists(work.defining, row, num_tiles, P, SLOTS, GROUP)
         unit = tl.cast(LOG2_E, tl.float32)

@@ -59,16 +59,16 @@ def write_details(
     live = tiles < num_tiles
     largest, log, entropy, top = _normaliser(work.sums, row * num_tiles + tiles, live)
     raw = load_models(mix, row, token + tl.arange(0, 1))
-    z, excluded = logits_of(mix, row, raw, token + tl.arange(0, 1), area, SOURCE)
+    z = logits_of(mix, row, raw, token + tl.arange(0, 1), area, SOURCE)[0]
     tl.store(details.raw_logprobs + row, ((tl.max(z).to(tl.float64) - largest) - log).to(tl.float32))
     tl.store(details.entropy + row, entropy.to(tl.float32))
     tl.store(details.logprobs + row, logprob)
     tl.store(details.kept + row, kept)
     tl.store(details.status + row, 0)
     for k in tl.static_range(K):
-        x, excluded = own(mix, raw, token + tl.arange(0, 1), k)
-        first, rest, own_entropy, own_top = _normaliser(work.model_sums, (row * K + k) * num_tiles + tiles, live)
-        found = ((tl.max(x).to(tl.float64) - first) - rest).to(tl.float32)
+        x = own(mix, raw, token + tl.arange(0, 1), k)[0]
+        norm = _normaliser(work.model_sums, (row * K + k) * num_tiles + tiles, live)
+        found = ((tl.max(x).to(tl.float64) - norm[0]) - norm[1]).to(tl.float32)
         tl.store(details.model_logprobs + row * K + k, found)
     _write_top(details, largest, log, top, mix, row, area, SOURCE, P)
 

@@ -88,7 +88,13 @@ def step(
         draw.position.rows,
     )
     fields = None if details is None else Details(*details[1:], num_top=details.top_ids.shape[1])
-    constants = {"SLOTS": cut.slots, "DEFINING": defining, "LISTS": lists, "GREEDY": greedy, "DETAILS": details is not None}
+    constants = {
+        "SLOTS": cut.slots,
+        "DEFINING": defining,
+        "LISTS": lists,
+        "GREEDY": greedy,
+        "DETAILS": details is not None,
+    }
     p, slices = triton.next_power_of_2(tiles), -(-tiles // cut.tiles)
     with _on(mix.device):
         work = workspace(layout, mix.device, scratch)

@@ -55,7 +55,7 @@ def load_models(mix, row, ids):
     raw = ()
     for k in tl.static_range(len(mix.logits)):
         at = mix.logits[k] + row * mix.strides[k] + ids
-        raw = raw + (tl.load(at, mask=ids < mix.vocab_size, other=0.0),)
+        raw = raw + (tl.load(at, mask=ids < mix.vocab_size, other=0.0),)  # type: ignore[assignment] # noqa: RUF005
     return raw
 
 

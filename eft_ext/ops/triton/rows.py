@@ -112,7 +112,7 @@ def _sample(
     limit = tl.full((), -INFINITY, tl.float32)
     kept_ties = tl.zeros([P], tl.int32)
     greedy = is_greedy(real(sampling.temperature, row))
-    if LISTS:
+    if LISTS:  # noqa: SIM102 (the outer one is the compiler's)
         if ~greedy:
             limit, mass, kept_ties, number = _filter(
                 mass, number, largest, top, mix, sampling, top_k, row, c, area, work, num_tiles,

@@ -1,7 +1,8 @@
-"""Where a filter's limit lies: the tokens that the slices listed are searched, tiles with an incomplete list read again.
+"""Where a filter's limit lies: the listed tokens are searched, tiles with an incomplete list read again.
 
-A row's tokens stand in `tokens` [P, SLOTS], -inf in free places, P the number of tiles rounded up to a power of two. All
-tokens of a tile with t > left are there. `group_left` is `left`'s maximum over groups of GROUP tiles: a group is read
+A row's tokens stand in `tokens` [P, SLOTS], -inf in free places, P the number of tiles rounded up to a power of two.
+All tokens of a tile with t > left are there.
+`group_left` is `left`'s maximum over groups of GROUP tiles: a group is read
 again, whole, where something below its certificate is asked for. In a language model's row that is none; in a
 flat row it is every group. Either way all sums are exact, so there is nothing to fall back to.
 """

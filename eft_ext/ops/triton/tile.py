@@ -1,4 +1,4 @@
-"""What is kept of a tile once it has been read: its largest t, its mass, its largest tokens, its sums at temperature 1."""
+"""What is kept of a tile: its largest t, its mass, its largest tokens, its sums at temperature 1."""
 
 import triton
 import triton.language as tl

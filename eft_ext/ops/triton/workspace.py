@@ -76,12 +76,12 @@ class Layout(NamedTuple):
             end = start + dtype.itemsize * count
             parts[part][field] = buffer[start:end].view(dtype)
             start += _padded(end - start)
-        kinds = (Summary, Summary, Summary, Sums, Sums)
+        kinds: tuple[Any, ...] = (Summary, Summary, Summary, Sums, Sums)
         made = [
             kind(**{field: parts[part].get(field) for field in kind._fields})
             for part, kind in zip(Work._fields, kinds, strict=True)
         ]
-        return Work(*made)  # type: ignore[arg-type]
+        return Work(*made)
 
 
 def _padded(size: int) -> int:
