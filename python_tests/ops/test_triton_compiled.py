@@ -29,6 +29,7 @@ def target(arch):
         ("top-p .9", 90),
         ("top-p .9", 100),
         ("greedy", 90),
+        ("all filters", 80),
         ("conservative, all, details", 90),
     ],
 )

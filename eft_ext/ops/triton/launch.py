@@ -77,6 +77,8 @@ def step(
     lists, defining = top_k or top_p or min_p, mix.conservative - 1
     if details is not None or defining >= 0:
         cut = cut.for_more()
+    elif top_k:
+        cut = cut._replace(group=1)  # a second target costs the registers of a second tile (sm_80)
     layout = Layout(mix.batch * tiles, cut.slots, len(mix.logits), lists, defining >= 0, details is not None)
     inputs = _mix(mix)
     options = Options(
