@@ -4,7 +4,12 @@
     python benchmarks/bench_step.py --rows flat one_hot demo --dtype float32
     python benchmarks/bench_step.py --models 1 --compile --json benchmarks/results/step-k1.json
 
-The floor is reading the K tensors once (torch sums). Times are medians; what carries over to another machine is
+    python benchmarks/bench_step.py --device cuda --backend triton --batch 1 64 256
+
+On a GPU the step is replayed from a graph that reads seed and position from the device (its inputs may stay in the L2
+cache), the chain is called eagerly, and the floor is the bytes of the K tensors over the bandwidth of a copy in the
+same run. On the CPU the floor is reading the K tensors once (torch sums).
+Times are medians; what carries over to another machine is
 the ratio to the baseline and to the floor of the same run.
 """
 
@@ -64,10 +69,28 @@ def measure(logits: list[Tensor], options: dict[str, float], seconds: float, com
     return found
 
 
-def show(results: list[dict]) -> Table:
+def measure_cuda(logits: list[Tensor], options: dict[str, float], seconds: float, backend: str) -> dict[str, float]:
+    from gpu_timing import copy_bytes_per_us, eager_us, graph_us
+
+    batch, chain = logits[0].shape[0], transformers_chain(options)
+    seed, position = (torch.arange(batch, device="cuda") for _ in range(2))
+    where = {"seed": seed, "position": position, "backend": backend, **options}
+    where["out"] = torch.empty(batch, dtype=torch.int64, device="cuda")
+    step = (lambda: fused_mix(logits, [1.0], **where)) if len(logits) == 1 else (lambda: fused_step(*logits, **where))
+    size = sum(x.shape[0] * x.shape[1] * x.element_size() for x in logits)
+    return {
+        "fused_us": graph_us([step], seconds),
+        "chain_us": eager_us([lambda: chain(*logits)], seconds),
+        "floor_us": size / copy_bytes_per_us(),
+    }
+
+
+def show(results: list[dict], device: str) -> Table:
     head = ["rows", "K", "dtype", "B", "V", "options", "chain", "fused", "floor", "faster", "x floor"]
     compiled = any("compiled_us" in r for r in results)
-    table = Table(*head, *(["compiled chain"] if compiled else []), title="One step on the CPU, microseconds")
+    table = Table(
+        *head, *(["compiled chain"] if compiled else []), title=f"One step on the {device.upper()}, microseconds"
+    )
     for r in results:
         what = [r["rows"], r["models"], r["dtype"], r["batch"], r["vocab"], r["options"]]
         times = [f"{r[f'{name}_us']:,.0f}" for name in ("chain", "fused", "floor")]
@@ -84,18 +107,28 @@ def main() -> None:
     parser.add_argument("--rows", nargs="+", default=["lm"], choices=list(rows.ROWS))
     parser.add_argument("--options", nargs="+", default=DEFAULT, choices=list(OPTIONS))
     parser.add_argument("--models", type=int, default=3, choices=[1, 3], help="K: 3 is fused_step, 1 plain sampling")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--backend", default="auto", choices=["auto", "cuda", "triton"], help="of --device cuda")
     parser.add_argument("--compile", action="store_true", help="also the chain under torch.compile")
     parser.add_argument("--seconds", type=float, default=1.5, help="time for each measurement")
     parser.add_argument("--json", type=Path, help="write the results, with the machine, here")
     args = parser.parse_args()
+    if args.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: torch sees no CUDA device")
+    if args.device == "cpu" and args.backend != "auto":
+        parser.error("--backend: expected --device cuda beside it")
 
     grid = list(product(args.rows, args.dtype, args.vocab, args.batch, args.options))
     results: list[dict] = []
     for name, dtype, vocab, batch, options in track(grid, "measuring", console=Console(stderr=True)):
         logits = rows.make(name, batch, vocab, getattr(torch, dtype), args.models)
         point = {"rows": name, "models": args.models, "dtype": dtype, "batch": batch, "vocab": vocab}
-        results.append({**point, "options": options, **measure(logits, OPTIONS[options], args.seconds, args.compile)})
-    Console(width=140).print(show(results))
+        if args.device == "cuda":
+            times = measure_cuda([x.cuda() for x in logits], OPTIONS[options], args.seconds, args.backend)
+        else:
+            times = measure(logits, OPTIONS[options], args.seconds, args.compile)
+        results.append({**point, "options": options, **times})
+    Console(width=140).print(show(results, args.device))
     if args.json:
         args.json.write_text(json.dumps({"machine": describe(), "results": results}, indent=1) + "\n")
 

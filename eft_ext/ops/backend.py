@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
+import os
 import warnings
 from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
 
 import torch
@@ -62,14 +65,33 @@ def _cuda() -> Backend:
 
 
 def _triton() -> Backend:
-    return Backend("triton", False, reason="this version has no Triton step yet", remedy="a later version of eft_ext")
+    try:
+        detail = version("triton")
+    except PackageNotFoundError:
+        return Backend("triton", False, reason="triton is not installed", remedy="pip install 'eft_ext[triton]'")
+    if _interpreted():
+        return Backend("triton", True, f"{detail}, interpreted (TRITON_INTERPRET): CPU tensors, no speed")
+    if not torch.backends.cuda.is_built():
+        return Backend("triton", False, detail, "this torch is a CPU build", "install a CUDA or ROCm build of torch")
+    if not torch.cuda.is_available():
+        return Backend("triton", False, detail, "torch sees no GPU", "a machine with a GPU and its driver")
+    return Backend("triton", True, f"{detail}; {torch.cuda.get_device_name()}")
+
+
+def _interpreted() -> bool:
+    return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "yes", "on", "y")
+
+
+@cache
+def _triton_step() -> ModuleType:
+    return importlib.import_module("eft_ext.ops.triton")
 
 
 @cache
 def _warn_slow_cuda() -> None:
     warnings.warn(
-        "eft_ext: the CUDA step of this version is greedy only and without details; this call runs on the slow "
-        "reference backend (see eft_ext.backends())",
+        "eft_ext: neither the CUDA library nor Triton can serve this call, so it runs on the slow reference backend "
+        "(see eft_ext.backends())",
         stacklevel=5,
     )
 
@@ -90,8 +112,11 @@ def choose(name: str, mix: Mixture, draw: Sampling | None, details: bool) -> Mod
     found = backends()[name]
     if not found.available:
         raise RuntimeError(f"backend: {name!r} is not usable here: {found.reason}; to enable it: {found.remedy}")
-    if mix.device.type != name:
-        raise ValueError(f"backend: {name!r} expects tensors on {name}, got {mix.device}")
+    kind = {"triton": "cpu" if _interpreted() else "cuda"}.get(name, name)
+    if mix.device.type != kind:
+        raise ValueError(f"backend: {name!r} expects tensors on {kind}, got {mix.device}")
+    if name == "triton":
+        return _triton_step()
     if name == "cuda" and (draw is None or not _cuda_can(mix, draw, details)):
         raise NotImplementedError("backend: 'cuda' of this version has the greedy step without details")
     return native
@@ -120,9 +145,11 @@ def _automatic(mix: Mixture, draw: Sampling | None, details: bool) -> ModuleType
         if native._native is None:
             raise RuntimeError(f"backend: 'cpu' is not usable here: {_cpu().reason}; to enable it: {_UNBUILT}")
         return native
-    if mix.device.type == "cuda" and _cuda_usable():
-        if draw is not None and _cuda_can(mix, draw, details):
+    if mix.device.type == "cuda":
+        if _cuda_usable() and draw is not None and _cuda_can(mix, draw, details):
             return native
+        if _triton_usable():
+            return _triton_step()
         if draw is not None:
             _warn_slow_cuda()
     return plain
@@ -131,3 +158,8 @@ def _automatic(mix: Mixture, draw: Sampling | None, details: bool) -> ModuleType
 @cache
 def _cuda_usable() -> bool:
     return _cuda().available
+
+
+@cache
+def _triton_usable() -> bool:
+    return _triton().available and not _interpreted()

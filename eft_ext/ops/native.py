@@ -90,7 +90,9 @@ def prepare(mix: Mixture, draw: Sampling, details: StepDetails | None = None) ->
     )
 
 
-def step(mix: Mixture, draw: Sampling, tokens: Tensor, details: StepDetails | None) -> None:
+def step(
+    mix: Mixture, draw: Sampling, tokens: Tensor, details: StepDetails | None, workspace: Tensor | None = None
+) -> None:
     """Writes tokens, and details where given, on the logits' device (CUDA: on its current stream)."""
     prepared = prepare(mix, draw, details)
     if mix.device.type != "cuda":

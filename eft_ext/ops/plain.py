@@ -34,7 +34,9 @@ def _mixture(mix: Mixture) -> dict[str, Any]:
     }
 
 
-def step(mix: Mixture, draw: Sampling, tokens: Tensor, details: StepDetails | None) -> None:
+def step(
+    mix: Mixture, draw: Sampling, tokens: Tensor, details: StepDetails | None, workspace: Tensor | None = None
+) -> None:
     """Writes tokens, and details where given."""
     options = {name: _option(getattr(draw, name)) for name in Sampling._fields}
     num_top = 0 if details is None else details.top_ids.shape[1]

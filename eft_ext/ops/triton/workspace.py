@@ -1,0 +1,129 @@
+"""The scratch between the two launches: what a tile keeps, in one buffer for each device and stream."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+_ALIGNMENT = 256  # bytes
+
+
+class Summary(NamedTuple):
+    """What `tile.py` keeps of a tile's t; rows are (row, tile), for several models (row, model, tile)."""
+
+    top: Any  # fp32, the largest t
+    mass: Any  # uint64, W_T
+    number: Any  # int32, tokens that are not excluded
+    left: Any  # fp32, all tokens above it are listed
+    count: Any  # int32, how many are
+    tokens: Any  # fp32 [tile, SLOTS], their t
+
+
+class Sums(NamedTuple):
+    """A tile at temperature 1."""
+
+    top: Any  # fp32, the largest logit
+    total: Any  # fp32, sum of e = exp(logit - largest)
+    weighted: Any  # fp32, sum of e (logit - largest)
+
+
+class Work(NamedTuple):
+    mixture: Summary
+    models: Summary  # conservative re-weighting: each model alone
+    defining: Summary  # and the defining model's largest tokens
+    sums: Sums
+    model_sums: Sums
+
+
+class Layout(NamedTuple):
+    """What a call keeps, and how much room that takes."""
+
+    tiles: int  # of the whole batch
+    slots: int
+    models: int
+    lists: bool
+    conservative: bool
+    details: bool
+
+    def fields(self) -> list[tuple[str, str, torch.dtype, int]]:
+        """(part, field, dtype, elements) of everything that is kept."""
+        f32, i32, i64 = torch.float32, torch.int32, torch.int64
+        n, of_models = self.tiles, self.tiles * self.models
+        lists = [("left", f32, n), ("count", i32, n), ("tokens", f32, n * self.slots)]
+        kept = [("mixture", "top", f32, n), ("mixture", "mass", i64, n)]
+        if self.lists:
+            kept += [("mixture", *field) for field in lists]
+        if self.conservative:
+            kept += [("models", "top", f32, of_models), ("models", "mass", i64, of_models)]
+            kept += [("defining", *field) for field in lists]
+        if self.details:
+            kept.append(("mixture", "number", i32, n))
+            for name in Sums._fields:
+                kept += [("sums", name, f32, n), ("model_sums", name, f32, of_models)]
+        return kept
+
+    def size(self) -> int:
+        """Bytes."""
+        return sum(_padded(dtype.itemsize * count) for _, _, dtype, count in self.fields())
+
+    def place(self, buffer: Tensor) -> Work:
+        """The fields inside of a uint8 buffer."""
+        parts: dict[str, dict[str, Tensor]] = {name: {} for name in Work._fields}
+        start = 0
+        for part, field, dtype, count in self.fields():
+            end = start + dtype.itemsize * count
+            parts[part][field] = buffer[start:end].view(dtype)
+            start += _padded(end - start)
+        kinds: tuple[Any, ...] = (Summary, Summary, Summary, Sums, Sums)
+        made = [
+            kind(**{field: parts[part].get(field) for field in kind._fields})
+            for part, kind in zip(Work._fields, kinds, strict=True)
+        ]
+        return Work(*made)
+
+
+def _padded(size: int) -> int:
+    return -(-size // _ALIGNMENT) * _ALIGNMENT
+
+
+_buffers: dict[Any, Tensor] = {}
+_placed: dict[Any, Work] = {}
+_LIMIT = 64  # placements kept; a loop needs one
+
+
+def workspace(layout: Layout, device: torch.device, given: Tensor | None) -> Work:
+    """Room for one call: inside `given`, else in the buffer of the device's current stream.
+
+    A call under graph capture gets a buffer of its own, from the graph's memory.
+    """
+    if given is not None:
+        return layout.place(_checked(given, layout.size(), device))
+    stream = 0
+    if device.type == "cuda":
+        if torch.cuda.is_current_stream_capturing():
+            return layout.place(torch.empty(layout.size(), dtype=torch.uint8, device=device))
+        stream = torch.cuda.current_stream(device).cuda_stream
+    where = (device, stream)
+    found = _placed.get((where, layout))
+    if found is not None:
+        return found
+    buffer = _buffers.get(where)
+    if buffer is None or buffer.numel() < layout.size() or len(_placed) >= _LIMIT:
+        for key in [key for key in _placed if key[0] == where]:
+            del _placed[key]
+        if buffer is None or buffer.numel() < layout.size():
+            buffer = _buffers[where] = torch.empty(layout.size(), dtype=torch.uint8, device=device)
+    _placed[(where, layout)] = layout.place(buffer)
+    return _placed[(where, layout)]
+
+
+def _checked(given: Tensor, size: int, device: torch.device) -> Tensor:
+    came = given.numel() * given.element_size()
+    if given.device != device or not given.is_contiguous() or came < size or given.data_ptr() % 16:
+        raise ValueError(
+            f"workspace: expected a contiguous tensor of at least {size} bytes on {device}, aligned to 16 bytes, "
+            f"got {came} bytes on {given.device}"
+        )
+    return given.view(-1).view(torch.uint8)

@@ -1,0 +1,192 @@
+"""The Triton step compiled for GPUs that are not here: what `launch.py` would launch, on meta tensors.
+
+python -m python_tests.ops.compiled [--check]
+
+writes the table in docs/triton-step.md (or says whether it still holds). It takes about five minutes.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "triton-step.md"
+NVIDIA = (80, 90, 100)
+REGISTERS, SHARED = 65536, 48 * 1024  # of a block: the register file; what needs no opting in
+
+
+class Case(NamedTuple):
+    """One call of the step: the name it has in the table, and what it is asked for."""
+
+    name: str
+    vocab: int = 128256
+    batch: int = 1
+    models: int = 3
+    dtype: torch.dtype = torch.bfloat16
+    options: dict[str, float] = {}  # noqa: RUF012
+    details: bool = False
+    conservative: bool = False
+
+
+ALL = {"temperature": 0.7, "top_k": 50, "top_p": 0.9, "min_p": 0.05}
+TOP_P = {"temperature": 0.7, "top_p": 0.9}
+CASES = [
+    Case("greedy", options={"temperature": 0.0}),
+    Case("T .7", options={"temperature": 0.7}),
+    Case("top-p .9, V 32000", vocab=32000, options=TOP_P),
+    Case("top-p .9", options=TOP_P),
+    Case("top-p .9, V 256000", vocab=256000, options=TOP_P),
+    Case("top-p .9, 4 models, fp32", models=4, dtype=torch.float32, options=TOP_P),
+    Case("all filters", options=ALL),
+    Case("all filters, details", options=ALL, details=True),
+    Case("conservative, all, details", options=ALL, details=True, conservative=True),
+]
+
+
+class Kernel(NamedTuple):
+    """What came of one launch's kernel."""
+
+    name: str
+    compiled: Any  # triton's CompiledKernel
+
+    @property
+    def ptx(self) -> str:
+        return self.compiled.asm["ptx"]
+
+    @property
+    def threads(self) -> int:
+        return 32 * self.compiled.metadata.num_warps
+
+    def loaded_bytes(self) -> int:
+        """Bytes that a thread's global loads ask for, each instruction counted once."""
+        found = re.findall(r"ld\.global\S*?(?:\.v(\d))?\.[busf](\d+)", self.ptx)
+        return sum(int(count or 1) * int(bits) // 8 for count, bits in found)
+
+    def usage(self) -> dict[str, int]:
+        """REG (registers a thread), STACK (bytes a thread has spilled), SHARED (bytes a block), as the cubin says."""
+        from triton import knobs
+
+        with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+            file.write(self.compiled.asm["cubin"])
+            file.flush()
+            tool = knobs.nvidia.cuobjdump.path
+            text = subprocess.run([tool, "-res-usage", file.name], capture_output=True, text=True, check=True).stdout
+        return {name: int(value) for name, value in re.findall(r"(REG|STACK|SHARED):(\d+)", text)}
+
+
+class _Driver:
+    """As much of a driver as compiling asks for."""
+
+    def __init__(self, target: Any) -> None:
+        self.target = target
+
+    def get_current_target(self) -> Any:
+        return self.target
+
+    def get_current_device(self) -> Any:
+        return self.target  # kernels are cached by device: these must not meet a real one's
+
+    def get_current_stream(self, device: Any) -> int:
+        return 0
+
+
+@contextmanager
+def _recording(target: Any, kernels: list[Kernel]) -> Iterator[None]:
+    from triton.runtime import driver
+
+    from eft_ext.ops.triton import launch
+
+    class Recorder:
+        def __init__(self, name: str, kernel: Any) -> None:
+            self.name, self.kernel = name, kernel
+
+        def __getitem__(self, grid: Any) -> Any:
+            return lambda *args, **options: kernels.append(
+                Kernel(self.name, self.kernel.warmup(*args, grid=grid, **options))
+            )
+
+    replaced = {name: getattr(launch, name) for name in ("slices_kernel", "rows_kernel", "combine_kernel")}
+    replaced |= {"workspace": launch.workspace, "compile_options": launch.compile_options}
+    before = driver._active
+    driver.set_active(_Driver(target))
+    for name in ("slices_kernel", "rows_kernel", "combine_kernel"):
+        setattr(launch, name, Recorder(name.removesuffix("_kernel"), replaced[name]))
+    launch.workspace = lambda layout, device, given: layout.place(  # type: ignore[assignment]
+        torch.empty(layout.size(), dtype=torch.uint8, device="meta")
+    )
+    if target.backend == "hip":
+        launch.compile_options = lambda: {"enable_fp_fusion": False}
+    try:
+        yield
+    finally:
+        for name, value in replaced.items():
+            setattr(launch, name, value)
+        driver.set_active(before)
+
+
+def compiled(case: Case, target: Any, position: int = 3) -> list[Kernel]:
+    """The kernels of one step. target: triton's GPUTarget."""
+    from eft_ext.ops.call import given_weights, mixture, models, sampling
+    from eft_ext.ops.details import Conservative
+    from eft_ext.ops.library import new_details, new_tokens
+    from eft_ext.ops.triton import launch
+
+    logits = [torch.empty(case.batch, case.vocab, dtype=case.dtype, device="meta") for _ in range(case.models)]
+    weights = given_weights([1.0] * case.models, logits)
+    conservative = Conservative(0.9) if case.conservative else None
+    mix = mixture(models(logits), logits, weights, None, conservative, None, None)
+    options = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, **case.options}
+    draw = sampling(mix, **options, seed=position, position=position, generator=None)  # type: ignore[arg-type]
+    tokens = new_tokens(mix)
+    kernels: list[Kernel] = []
+    with _recording(target, kernels):
+        launch.step(mix, draw, tokens, new_details(mix, 2, tokens) if case.details else None)
+    return kernels
+
+
+def table() -> str:
+    """Markdown: one line for each case and kernel."""
+    from triton.backends.compiler import GPUTarget
+
+    head = ["call", "kernel", "threads", *(f"sm_{a}" for a in NVIDIA), "input bytes a token", "gfx942"]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for case in CASES:
+        found = [compiled(case, GPUTarget("cuda", arch, 32)) for arch in NVIDIA]
+        amd = compiled(case, GPUTarget("hip", "gfx942", 64))
+        for i, kernel in enumerate(found[0]):
+            cells = []
+            for kernels in found:
+                use = kernels[i].usage()
+                cells.append(f"{use['REG']} / {use['STACK']} / {kernels[i].compiled.metadata.shared}")
+            read = f"{kernel.loaded_bytes() * kernel.threads / 1024:g}" if kernel.name == "slices" else ""
+            built = "yes" if amd[i].compiled.asm.get("hsaco") else "no"
+            first = [case.name if i == 0 else "", kernel.name, str(kernel.threads)]
+            lines.append("| " + " | ".join([*first, *cells, read, built]) + " |")
+            print(lines[-1], file=sys.stderr, flush=True)
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    start, end = "<!-- compiled -->\n", "<!-- end -->\n"
+    text = DOCUMENT.read_text()
+    head, rest = text.split(start)
+    written, tail = rest.split(end)
+    import triton
+
+    made = f"\nTriton {triton.__version__}; registers a thread / bytes spilled a thread / shared memory in bytes.\n\n"
+    made += table() + "\n"
+    if "--check" in sys.argv:
+        sys.exit("the table differs" if made != written else 0)
+    DOCUMENT.write_text(head + start + made + end + tail)
+
+
+if __name__ == "__main__":
+    main()

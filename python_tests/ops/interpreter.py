@@ -1,0 +1,170 @@
+"""Calls of the Triton step in Triton's interpreter, in a process of their own.
+
+Whether kernels are interpreted is decided when `triton` is imported, and other tests compile them. So a child process
+with TRITON_INTERPRET set makes the calls; arguments and results travel as bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import multiprocessing
+import os
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+
+
+class Interpreter:
+    """`call(function, *args)` runs a module's function in the child; one child, started at the first call."""
+
+    def __init__(self) -> None:
+        self._pool: ProcessPoolExecutor | None = None
+
+    def call(self, function: Callable[..., Any], *args: Any) -> Any:
+        if self._pool is None:
+            self._pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+            before = os.environ.get("TRITON_INTERPRET")
+            os.environ["TRITON_INTERPRET"] = "1"  # the child is spawned by the first submission
+            try:
+                self._pool.submit(_prepare).result()
+            finally:
+                del os.environ["TRITON_INTERPRET"]
+                if before is not None:
+                    os.environ["TRITON_INTERPRET"] = before
+        return _loaded(self._pool.submit(_run, function, _saved(args)).result())
+
+    def close(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown()
+
+
+def _saved(values: Any) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(values, buffer)
+    return buffer.getvalue()
+
+
+def _loaded(data: bytes) -> Any:
+    return torch.load(io.BytesIO(data), weights_only=False)
+
+
+def _run(function: Callable[..., Any], args: bytes) -> bytes:
+    with np.errstate(all="ignore"):
+        return _saved(function(*_loaded(args)))
+
+
+def _prepare() -> None:
+    """In the child: one thread, a true fma where the interpreter has none, device calls that cost less."""
+    torch.set_num_threads(1)
+    from triton.runtime import interpreter
+
+    builder = interpreter.interpreter_builder
+    kind = interpreter.tl.float32
+    one = interpreter.TensorHandle(np.full(1, 1 + 2.0**-23, np.float32), kind)
+    minus = interpreter.TensorHandle(np.full(1, -1 - 2.0**-22, np.float32), kind)
+    if builder.create_fma(one, one, minus).data[0] != np.float32(2.0**-46):
+        # Triton 3.6 multiplies and adds, two roundings.
+        type(builder).create_fma = _exact_fma(interpreter.TensorHandle)
+    interpreter.InterpretedFunction.__call__ = _patching_once(interpreter._patch_lang)
+
+
+def _patching_once(patch: Callable[..., Any]) -> Callable[..., Any]:
+    """Calls of device functions; every one patches the language anew, which is two thirds of the time. What the kernel
+    itself has patched need not be; what Triton's own functions patch is never restored, so once is enough."""
+    patched = set()
+
+    def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:
+        module = self.fn.__module__
+        if module.startswith("triton.") and module not in patched:
+            patched.add(module)
+            patch(self.fn)
+        return self.rewrite()(*args, **kwargs)
+
+    return __call__
+
+
+def _exact_fma(handle: Any) -> Callable[..., Any]:
+    from eft_ext.ops.reference.arithmetic import fma32
+
+    def create_fma(self: Any, x: Any, y: Any, z: Any) -> Any:
+        parts = [torch.from_numpy(np.ascontiguousarray(part.data)) for part in (x, y, z)]
+        return handle(fma32(*parts).numpy(), z.dtype.scalar)
+
+    return create_fma
+
+
+# ---- what the child is asked for -----------------------------------------------------------------
+
+
+def made_up(problem: Any, blocks: tuple[int, ...] | None = None) -> Any:
+    """A problem's details on the Triton step; `blocks` overrides how the work is cut."""
+    from eft_ext.ops.triton import launch
+    from eft_ext.ops.triton.blocks import Blocks
+
+    table = launch.blocks_for
+    if blocks is not None:
+        launch.blocks_for = lambda vocab_size, batch: Blocks(*blocks)
+    try:
+        return problem.run("triton")
+    finally:
+        launch.blocks_for = table
+
+
+def golden(problems: list[dict[str, Any]]) -> list[Any]:
+    """The details of golden problems."""
+    from python_tests.golden.make import call
+
+    return [call(problem, backend="triton") for problem in problems]
+
+
+def mixed(logits: Any, weights: Any, options: dict[str, Any]) -> torch.Tensor:
+    """`combine` on the Triton step."""
+    from eft_ext.ops import combine
+
+    return combine(logits, weights, backend="triton", **options)
+
+
+def refused(problem: Any) -> str:
+    """What the call raises, as text."""
+    try:
+        problem.run("triton")
+    except (RuntimeError, TypeError, ValueError) as error:
+        return f"{type(error).__name__}: {error}"
+    return "nothing"
+
+
+def checked_operator() -> str:
+    """`torch.library.opcheck` of the operators with backend="triton"."""
+    from eft_ext.ops.call import flatten, given_weights, mixture, models, sampling
+    from python_tests.ops.rows import models as rows
+
+    logits = rows("lm", 3, 2, 300)
+    names = models(logits)
+    mix = mixture(names, logits, given_weights([1.0, torch.ones(2), -1.0], logits), None, None, None, None)
+    draw = sampling(mix, 0.7, 20, torch.full((2,), 0.9), 0.01, 3, 2, None)
+    torch.library.opcheck(torch.ops.eft_ext.step.default, (*flatten(mix, draw), "triton"))
+    torch.library.opcheck(torch.ops.eft_ext.step_details.default, (*flatten(mix, draw), "triton", 3))
+    torch.library.opcheck(torch.ops.eft_ext.combine.default, (*flatten(mix), "triton"))
+    return "passed"
+
+
+def compiled_step() -> tuple[list[str], torch.Tensor, torch.Tensor]:
+    """The operators in the graph of a step under torch.compile(fullgraph=True), its tokens, and the CPU's."""
+    from eft_ext.ops import fused_step
+    from python_tests.ops.rows import models
+
+    seen: list[str] = []
+
+    def look(graph: Any, inputs: Any) -> Any:
+        seen.extend(str(node.target) for node in graph.graph.nodes if node.op == "call_function")
+        return graph.forward
+
+    def step(large: Any, tuned: Any, base: Any, at: Any, backend: str) -> Any:
+        return fused_step(large, tuned, base, seed=at, position=at, top_p=0.9, backend=backend)
+
+    logits, at = models("lm", 3, 2, 400), torch.arange(2)
+    got = torch.compile(step, fullgraph=True, backend=look)(*logits, at, "triton")
+    return [name for name in seen if "eft_ext" in name], got, step(*logits, at, "cpu")

@@ -1,0 +1,80 @@
+"""The Triton step compiled without a GPU: it does not spill, reads its inputs once, flushes and fuses nothing."""
+
+import importlib.util
+import os
+import re
+import shutil
+
+import pytest
+
+from python_tests.ops.compiled import CASES, REGISTERS, SHARED, compiled
+
+pytestmark = [
+    pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed"),
+    pytest.mark.skipif("TRITON_INTERPRET" in os.environ, reason="kernels are interpreted in this process"),
+]
+NAMED = {case.name: case for case in CASES}
+
+
+def target(arch):
+    from triton.backends.compiler import GPUTarget
+
+    return GPUTarget("hip", arch, 64) if isinstance(arch, str) else GPUTarget("cuda", arch, 32)
+
+
+@pytest.mark.parametrize(
+    ("name", "arch"),
+    [
+        ("top-p .9", 80),
+        ("top-p .9", 90),
+        ("top-p .9", 100),
+        ("greedy", 90),
+        ("all filters", 80),
+        ("conservative, all, details", 90),
+    ],
+)
+def test_compiles_within_the_limits(name, arch):
+    kernels = compiled(NAMED[name], target(arch))
+    assert [kernel.name for kernel in kernels] == ["slices", "rows"], "two launches"
+    for kernel in kernels:
+        assert kernel.compiled.asm["cubin"]
+        assert ".ftz" not in kernel.ptx, "subnormals are flushed"
+        assert not re.search(r"\bmad\.f|\bfma\.rn\.f64", kernel.ptx), "something was fused that is not written so"
+        assert kernel.compiled.metadata.shared <= SHARED
+        from triton import knobs
+
+        if shutil.which(knobs.nvidia.cuobjdump.path):
+            use = kernel.usage()
+            assert use["STACK"] == 0, f"{kernel.name} spills {use['STACK']} bytes a thread"
+            assert use["REG"] * kernel.threads <= REGISTERS
+
+
+@pytest.mark.parametrize("name", ["top-p .9", "top-p .9, 4 models, fp32", "conservative, all, details"])
+def test_the_slices_read_every_logit_once(name):
+    case = NAMED[name]
+    slices = compiled(case, target(90))[0]
+    of_input = slices.loaded_bytes() * slices.threads  # a program reads a tile of 1024 tokens
+    assert of_input == 1024 * case.models * case.dtype.itemsize
+    width = re.findall(r"ld\.global\S*", slices.ptx)
+    assert all("v4" in instruction for instruction in width), "16 bytes at a time"
+    assert len(re.findall(r"tt\.load ", slices.compiled.asm["ttgir"])) == case.models
+
+
+def test_compiles_for_amd():
+    kernels = compiled(NAMED["top-p .9"], target("gfx942"))
+    assert all(kernel.compiled.asm["hsaco"] for kernel in kernels)
+
+
+def test_another_position_and_seed_do_not_compile_again():
+    first = compiled(NAMED["greedy"], target(90), position=1)
+    for position in (2, 16, 2**40):
+        again = compiled(NAMED["greedy"], target(90), position=position)
+        assert all(x.compiled is y.compiled for x, y in zip(first, again, strict=True))
+
+
+def test_the_stand_in_driver_is_taken_back():
+    from triton.runtime import driver
+
+    before = driver._active
+    compiled(NAMED["greedy"], target(90))
+    assert driver._active is before
