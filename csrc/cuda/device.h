@@ -1,5 +1,6 @@
-// What the kernels ask of the chip beyond plain CUDA C++, in one place. With EFT_HOST_DEVICE the same
-// names come from the host harness (csrc/tests/device), which runs the kernels' own source on a CPU.
+// What the kernels ask of the chip beyond plain CUDA C++, in one place. With EFT_HOST_DEVICE the
+// same names come from the host harness (csrc/tests/device), which runs the kernels' own source on
+// a CPU.
 #ifndef EFT_CUDA_DEVICE_H_
 #define EFT_CUDA_DEVICE_H_
 
@@ -56,13 +57,19 @@ __device__ __forceinline__ char* dynamic_shared() {
 // a + b rounded towards minus infinity.
 __device__ __forceinline__ float add_down(float a, float b) { return __fadd_rd(a, b); }
 
-// Of two pairs of bf16 the larger magnitudes, pair by pair; a NaN wins.
-__device__ __forceinline__ uint32_t max_magnitudes(uint32_t a, uint32_t b) {
+// sum + x * x for two pairs of bf16, each rounded once: an infinity or NaN stays, and no square
+// ever lowers the sum, so a small sum says that all magnitudes are small.
+__device__ __forceinline__ uint32_t add_squares(uint32_t sum, uint32_t x) {
   uint32_t out;
-  asm("{ .reg .b32 m, n;\n abs.bf16x2 m, %1;\n abs.bf16x2 n, %2;\n max.NaN.bf16x2 %0, m, n; }"
-      : "=r"(out)
-      : "r"(a), "r"(b));
+  asm("fma.rn.bf16x2 %0, %1, %1, %2;" : "=r"(out) : "r"(x), "r"(sum));
   return out;
+}
+
+// fp16 to fp32, exactly.
+__device__ __forceinline__ float half_to_float(uint16_t bits) {
+  float x;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(x) : "h"(bits));
+  return x;
 }
 
 // Clusters: the blocks that share a row. Only kernels launched with the cluster attribute call
@@ -102,7 +109,9 @@ template <class T>
 __device__ __forceinline__ T* map_shared(T* place, uint32_t rank) {
 #if __CUDA_ARCH__ >= 900
   uint64_t there;
-  asm volatile("mapa.u64 %0, %1, %2;" : "=l"(there) : "l"(reinterpret_cast<uint64_t>(place)), "r"(rank));
+  asm volatile("mapa.u64 %0, %1, %2;"
+               : "=l"(there)
+               : "l"(reinterpret_cast<uint64_t>(place)), "r"(rank));
   return reinterpret_cast<T*>(there);
 #else
   return place;
