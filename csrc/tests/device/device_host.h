@@ -2,6 +2,7 @@
 #ifndef EFT_TESTS_DEVICE_DEVICE_HOST_H_
 #define EFT_TESTS_DEVICE_DEVICE_HOST_H_
 
+#include "common/dtype.h"
 #include "cuda/device.h"
 
 namespace eft {
@@ -29,16 +30,35 @@ inline float add_down(float a, float b) {
   return error < 0 ? nextafterf(sum, -INFINITY) : sum;
 }
 
-// bf16 magnitudes, NaN canonical.
-inline uint32_t max_magnitudes(uint32_t a, uint32_t b) {
+// A sum of doubles as bf16, rounded once: where the sum is not exact its last bit is made odd, so
+// that no later rounding takes it for a tie.
+inline uint32_t rounded_bf16(double a, double b) {
+  double sum = a + b;
+  if (!(sum == sum)) return 0x7fffu;
+  if (fabs(sum) < INFINITY) {
+    const double part = sum - a, error = (a - (sum - part)) + (b - part);
+    const bool odd = bit_cast<uint64_t>(sum) & 1;
+    if (error != 0 && !odd) sum = nextafter(sum, error > 0 ? INFINITY : -INFINITY);
+    int exponent;
+    frexp(sum, &exponent);
+    const double unit = ldexp(1.0, exponent - 8 > -133 ? exponent - 8 : -133);
+    sum = rint(sum / unit) * unit;  // at most 2^128, which is infinity in fp32
+  }
+  return bit_cast<uint32_t>(float(sum)) >> 16;
+}
+
+// fma.rn.bf16x2 of x, x and sum. A product of two bf16 is exact in double.
+inline uint32_t add_squares(uint32_t sum, uint32_t x) {
   uint32_t out = 0;
   for (int shift = 0; shift <= 16; shift += 16) {
-    const uint32_t x = a >> shift & 0x7fffu, y = b >> shift & 0x7fffu;
-    const uint32_t larger = x > 0x7f80u || y > 0x7f80u ? 0x7fffu : x < y ? y : x;
-    out |= larger << shift;
+    const double value = to_float(Bf16{uint16_t(x >> shift)});
+    const double start = to_float(Bf16{uint16_t(sum >> shift)});
+    out |= rounded_bf16(value * value, start) << shift;
   }
   return out;
 }
+
+inline float half_to_float(uint16_t bits) { return to_float(Fp16{bits}); }
 
 inline uint32_t cluster_rank() { return cuda_host::cluster_rank(); }
 inline uint32_t cluster_size() { return cuda_host::cluster_size(); }

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "cuda/device.h"
 #include "tests/check.h"
 #include "tests/device/asan.h"
 #include "tests/device/cuda_host.h"
@@ -121,6 +122,28 @@ void bits_and_roundings_are_right() {
   CHECK(__byte_perm(0x33221100u, 0x77665544u, 0x6420u) == 0x66442200u);
   CHECK(__float2int_rz(3e9f) == 0x7fffffff && __float2int_rd(-1.5f) == -2);
   CHECK(__float2int_rz(NAN) == 0 && __float2uint_rz(-1.0f) == 0 && __float2int_rn(2.5f) == 2);
+}
+
+uint32_t squares(float sum, float x) {  // of the low half of a pair
+  const auto bits = [](float v) { return __float_as_uint(v) >> 16; };
+  return eft::add_squares(bits(sum), bits(x)) & 0xffffu;
+}
+
+void the_chips_own_instructions_are_right() {
+  CHECK(squares(1, 2) == 0x40a0 && squares(INFINITY, 1) == 0x7f80 && squares(NAN, 1) == 0x7fff);
+  CHECK(squares(0, 0x1p64f) == 0x7f80 && squares(0, -0x1p63f) == 0x7e80);
+  CHECK(squares(0, 0x1p-66f) == 0x0002 && squares(0, 0x1p-67f) == 0x0000);
+  // 1.0703125^2 is 1.1455688..., a sum of 16 bits: nearest is 0x3f93. With sums that break ties.
+  CHECK(squares(0, 1.0703125f) == 0x3f93);
+  CHECK(squares(0, 1.0625f) == 0x3f90);          // 1.12890625, a tie between 0x3f90 and 0x3f91
+  CHECK(squares(0x1p-120f, 1.0625f) == 0x3f91);  // and just above it
+  CHECK(squares(-0x1p-120f, 1.0625f) == 0x3f90);
+  CHECK(eft::half_to_float(0x3c01) == 1.0009765625f && eft::half_to_float(1) == 0x1p-24f);
+  CHECK(eft::add_down(1, 0x1p-30f) == 1 && eft::add_down(1, -0x1p-30f) == 0x1.fffffep-1f);
+  CHECK(eft::add_down(0x1.8p23f, 0.75f) == 0x1.8p23f &&
+        eft::add_down(-0x1.8p23f, 0.25f) == -0x1.8p23f);
+  CHECK(eft::add_down(-INFINITY, 1) == -INFINITY && !(eft::add_down(NAN, 1) == 0));
+  CHECK(eft::add_down(0x1.fffffep127f, 0x1.fffffep127f) == 0x1.fffffep127f);
 }
 
 // ---- what must be named ----
@@ -349,6 +372,7 @@ int main() {
   sums_are_right_in_every_order();
   warp_primitives_are_right();
   bits_and_roundings_are_right();
+  the_chips_own_instructions_are_right();
   what_would_hang_is_named();
   clusters_are_right();
   tickets_want_their_fences();
