@@ -115,8 +115,8 @@ T* shared() {
 }
 
 // A kernel as <<<...>>> would launch it.
-template <class... Parameters, class... Arguments>
-void launch(const Launch& how, void (*kernel)(Parameters...), const Arguments&... arguments) {
+template <class... Parameters>
+void launch(const Launch& how, void (*kernel)(Parameters...), Same<Parameters>... arguments) {
   run(how, [&] { kernel(arguments...); });
 }
 }  // namespace cuda_host
