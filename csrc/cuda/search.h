@@ -1,0 +1,163 @@
+// The filters of a row, and the first of its rank, as one machine. Its states are few passes over
+// the row apart; a loop around one `visit` instead of calls to it keeps that code, which is most of
+// a kernel's, from being compiled a dozen times.
+//
+//   next -> estimate -> gather -> listed -> next             the usual row: a list, and a place in it
+//                          |         |
+//                          +-> row <-+ -> bins -> range -> next   rows whose candidates do not fit
+#ifndef EFT_CUDA_SEARCH_H_
+#define EFT_CUDA_SEARCH_H_
+
+#include "cuda/draw.h"
+
+namespace eft {
+namespace {
+
+// In transformers' order, each over the survivors of the one before.
+enum Goal { kStart = 0, kTopK, kWeighTopK, kTopP, kMinP, kWeighAll, kDraw, kTopIds, kDone };
+
+enum State {
+  kNext,      // to the next goal
+  kEstimate,  // a bound that the place looked for is likely to be above
+  kGathered,  // after a gather above that bound
+  kInList,    // the list holds the place, or all there is
+  kInRow,     // the list does not
+  kBinned,    // after a pass into bins
+  kListTopK,  // after a gather of top_k's survivors
+  kBatch,     // after a gather of the next of the rank
+};
+
+struct Search {
+  Goal goal;
+  State state;
+  Survivors survivors;
+  bool complete;  // the list holds all of the row
+  bool ranged;    // the list holds just the hunt's range
+  float depth;    // of top_p's next guess, in powers of two below the maximum
+  int done;        // kTopIds: so many are written
+  uint64_t first;  // kTopIds: the rest of the rank from this key on
+  Hunt hunt;
+  Visit visit;
+};
+
+__device__ __forceinline__ void gather(Search& s, uint64_t low, uint64_t high, int most,
+                                       State then) {
+  s.visit.pass = kGather;
+  s.visit.low = low;
+  s.visit.high = high;
+  s.visit.most = most;
+  s.state = then;
+}
+__device__ __forceinline__ void gather_from(Search& s, float at_least, State then) {
+  // Each group visited holds at least one token that is wanted.
+  gather(s, 0, rank_key(fmaxf(at_least, kLowestT), kLastId), kList, then);
+}
+__device__ __forceinline__ void bin_row(Search& s) {
+  s.visit.pass = kBin;
+  s.visit.hunt = s.hunt;
+  s.state = kBinned;
+}
+
+// The team together: select_in_list by the leader; the key is left in lead->found.
+template <class Team>
+__device__ __forceinline__ bool select_listed(const Team& team, const Hunt& h) {
+  if (team.leads()) {
+    const bool found = select_in_list(team, h);
+    if (threadIdx.x == 0) team.lead->is_found = found;
+  }
+  team.sync();
+  return team.lead->is_found;
+}
+
+// top_k's and top_p's limit has been found in the list.
+__device__ __forceinline__ void apply_limit(Search& s, uint64_t key) {
+  if (s.goal == kTopK) {
+    s.survivors.limit = {key_t(key), kLastId};  // ties stay
+    if (s.ranged) return gather_from(s, key_t(key), kListTopK);
+    s.survivors.listed = true;
+  } else {
+    s.survivors.limit = {key_t(key), key_id(key)};
+    s.survivors.listed = !s.ranged;
+  }
+  s.state = kNext;
+}
+
+// A guess at a bound, and a gather above it.
+template <class Team, class Source>
+__device__ __forceinline__ void estimate(const Team& team, const Source& source, const RowTop& top,
+                                         Search& s) {
+  if (s.complete) return gather(s, 0, rank_key(kLowestT, kLastId), 1 << 30, kGathered);
+  if (s.goal == kTopP) {
+    const float at_least = top.t - s.depth;
+    s.depth += 6.0f;
+    return gather_from(s, at_least, kGathered);
+  }
+  float at_least = -INFINITY;
+  const uint64_t most = s.goal == kTopIds ? kList / 4 : kList;
+  if (s.hunt.left <= most) {
+    at_least = reached_by(team, source, s.visit.c, s.hunt.left, s.hunt.top);
+  }
+  if (!(at_least > -INFINITY)) {
+    s.state = kInRow;
+    return;
+  }
+  gather_from(s, at_least, kGathered);
+}
+
+template <class Team>
+__device__ __forceinline__ void after_gather(const Team& team, Search& s) {
+  const bool fits = team.lead->list_count <= kList;
+  switch (s.state) {
+    case kGathered:
+      if (s.goal == kTopIds) {
+        s.state = fits ? kBatch : kInRow;
+      } else if (s.goal == kMinP) {
+        s.survivors.listed = fits;
+        s.state = kNext;
+      } else {
+        s.survivors.listed = fits && s.complete;
+        s.state = fits ? kInList : kInRow;
+      }
+      break;
+    case kListTopK:
+      s.survivors.listed = fits;
+      s.state = kNext;
+      break;
+    default: break;
+  }
+}
+
+template <class Team>
+__device__ __forceinline__ void in_list(const Team& team, Search& s) {
+  if (select_listed(team, s.hunt)) {
+    const uint64_t key = team.lead->found;
+    // What is to be written in order is gathered up to that key.
+    if (s.goal == kTopIds) return gather(s, s.first, key, 1 << 30, kBatch);
+    return apply_limit(s, key);
+  }
+  // Not reached: all survive, if all that survived so far was there to be looked at.
+  const bool all = s.goal != kTopP || s.survivors.listed || s.complete;
+  s.state = all ? kNext : s.depth <= 12.0f ? kEstimate : kInRow;
+}
+
+template <class Team>
+__device__ __forceinline__ void after_bins(const Team& team, Search& s) {
+  if (team.leads()) find_bin(team, s.hunt.left);
+  team.sync();
+  const int bin = team.lead->bin;
+  if (bin < 0) {
+    s.state = kNext;  // all survive
+    if (s.goal == kTopIds) gather(s, s.first, ~uint64_t(0), 1 << 30, kBatch);
+    return;
+  }
+  s.hunt.left -= team.lead->bin_above;
+  const bool fits = team.lead->bin_count <= kList;
+  narrow(s.hunt, bin);
+  if (!fits) return bin_row(s);
+  s.ranged = true;
+  gather(s, s.hunt.low, s.hunt.high, 1 << 30, kInList);
+}
+
+}  // namespace
+}  // namespace eft
+#endif  // EFT_CUDA_SEARCH_H_
