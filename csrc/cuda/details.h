@@ -3,7 +3,7 @@
 #ifndef EFT_CUDA_DETAILS_H_
 #define EFT_CUDA_DETAILS_H_
 
-#include "cuda/search.h"
+#include "cuda/draw.h"
 
 namespace eft {
 namespace {

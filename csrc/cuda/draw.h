@@ -7,13 +7,6 @@
 namespace eft {
 namespace {
 
-// A filter keeps a prefix of the rank, so what survives is one limit; `listed` where the leader's
-// list holds all of the survivors (and perhaps more).
-struct Survivors {
-  Limit limit;
-  bool listed;
-};
-
 // The tile of the draw and the rest within it into w.tile and w.rest; returns the survivors' mass S,
 // which w.tile_mass holds by tiles.
 template <class Team>

@@ -2,7 +2,7 @@
 #ifndef EFT_CUDA_FINISH_H_
 #define EFT_CUDA_FINISH_H_
 
-#include "cuda/details.h"
+#include "cuda/search.h"
 
 namespace eft {
 namespace {
@@ -83,6 +83,12 @@ __device__ __forceinline__ void next_goal(const Team& team, const Source& source
       if (greedy || own || !(limited || plan.step.details.kept)) return;
       s.visit.pass = kWeigh;
       break;
+    case kTopIds:
+      if (!Source::kHasStats || own || !plan.step.details.num_top) return;
+      s.visit.c = 1.0f;
+      s.hunt = hunt_for(uint64_t(smaller(plan.step.details.num_top, kList / 2)), false, top.z, 0.0f);
+      s.state = kEstimate;
+      return;
     default: return;
   }
   s.visit.limit = s.survivors.limit;
@@ -128,28 +134,26 @@ __device__ __forceinline__ void finish_row(const Team& team, const Source& sourc
                                            int64_t row, int model) {
   const bool own = plan.stage == kOwnNuclei;
   const eft_details& d = plan.step.details;
-  const RowTop top = row_top(team, source.num_tiles, team.own->options.scale);
+  const RowTop found = row_top(team, source.num_tiles, team.own->options.scale);
   if (own) {
     Nucleus& nucleus = plan.workspace.nuclei[row - plan.first_row];
-    write_normaliser(team, source, top, nucleus, model);
-    if (!top.valid || model != plan.step.conservative - 1) return;
-  } else if (!top.valid) {
+    write_normaliser(team, source, found, nucleus, model);
+    if (!found.valid || model != plan.step.conservative - 1) return;
+  } else if (!found.valid) {
     if (team.leads()) write_invalid(plan.step, row);
     return;
   }
 
-  Search s;
-  s.goal = kStart;
-  s.state = kNext;
-  s.survivors = {{kLowestT, kLastId}, false};
-  s.complete = plan.step.vocab_size <= kList;
-  s.ranged = false;
-  s.depth = 6.0f;
-  s.done = 0;
-  s.first = 0;
-  s.hunt = hunt_for(1, false, top.t, top.reference);
-  s.visit = {kNoPass, 0, 0, 0, s.hunt, s.survivors.limit, false, team.own->options.scale};
-  while (s.goal != kDone) {
+  // Between passes the machine lies in shared memory: its registers are needed for tokens.
+  RowWork& w = *team.own;
+  if (threadIdx.x == 0) {
+    w.top = found;
+    w.search = new_search(found, w.options.scale, plan.step.vocab_size <= kList);
+  }
+  __syncthreads();
+  for (;;) {
+    Search s = w.search;
+    const RowTop top = w.top;
     s.visit.pass = kNoPass;
     switch (s.state) {
       case kNext: next_goal(team, source, plan, top, s); break;
@@ -160,29 +164,22 @@ __device__ __forceinline__ void finish_row(const Team& team, const Source& sourc
       case kBatch: write_batch(team, d, row, top, s); break;
       default: after_gather(team, s); break;
     }
-    if (s.goal == kDraw && s.state == kNext && s.visit.pass == kNoPass && !own) {
-      if (team.leads()) {
-        const int token = draw(team, source, plan, row, top, s.survivors);
-        if constexpr (Source::kHasStats) {
-          if (plan.wants_stats) {
-            write_temperature_one(team, plan, source.stats, row, token, top.z);
-          }
-        }
+    if (s.goal == kDone) break;
+    if (s.goal == kDraw && !own && team.leads()) {
+      const int token = draw(team, source, plan, row, top, s.survivors);
+      if constexpr (Source::kHasStats) {
+        if (plan.wants_stats) write_temperature_one(team, plan, source.stats, row, token, top.z);
       }
     }
-    if constexpr (Source::kHasStats) {
-      if (s.goal == kTopIds && s.state == kNext && s.done == 0 && !own && d.num_top) {
-        s.visit.c = 1.0f;
-        s.hunt = hunt_for(uint64_t(smaller(d.num_top, kList / 2)), false, top.z, 0.0f);
-        s.state = kEstimate;
-      }
-    }
-    if (s.visit.pass != kNoPass) visit(team, source, s.visit);
+    __syncthreads();
+    if (threadIdx.x == 0) w.search = s;
+    __syncthreads();
+    if (s.visit.pass != kNoPass) visit(team, source, w.search.visit);
   }
   if (own && threadIdx.x == 0) {
     Nucleus& nucleus = plan.workspace.nuclei[row - plan.first_row];
-    nucleus.t = s.survivors.limit.t;
-    nucleus.id = s.survivors.limit.id;
+    nucleus.t = w.search.survivors.limit.t;
+    nucleus.id = w.search.survivors.limit.id;
   }
 }
 

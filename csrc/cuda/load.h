@@ -35,16 +35,19 @@ __device__ __forceinline__ void widen(const Piece& piece, int dtype, float* v) {
   }
 }
 
-// Bytes [skip, skip + 4 * kWords) of 16-byte words that lie one after another.
+// w[i] = w[i + kBy] where `moves`, for all but the last kBy of kCount.
+template <int kBy, int kCount>
+__device__ __forceinline__ void move_down(bool moves, uint32_t* w) {
+#pragma unroll
+  for (int i = 0; i < kCount - kBy; ++i) w[i] = moves ? w[i + kBy] : w[i];
+}
+
+// 4 * kWords bytes from byte `skip` < 16 on. Whole words first, by halving, so that no index is
+// dynamic.
 template <int kWords>
 __device__ __forceinline__ void shift_out(uint32_t* w, uint32_t skip, uint32_t* out) {
-  // w has kWords + 4 entries. Whole words first, by halving, so that no index is dynamic.
-#pragma unroll
-  for (int by = 2; by; by /= 2) {
-    const bool moves = skip & (4u * by);
-#pragma unroll
-    for (int i = 0; i < kWords + 4 - by; ++i) w[i] = moves ? w[i + by] : w[i];
-  }
+  move_down<2, kWords + 4>(skip & 8, w);
+  move_down<1, kWords + 2>(skip & 4, w);
   const uint32_t bits = skip % 4 * 8;
 #pragma unroll
   for (int i = 0; i < kWords; ++i) {

@@ -31,38 +31,38 @@ struct Mixer {
   uint32_t nucleus_id;
 };
 
-__device__ __forceinline__ Mixer make_mixer(const Plan& plan, const RowOptions& o, int64_t row,
-                                            int model) {
+// `m` lies in shared memory: the number of models is not known to the compiler.
+__device__ __forceinline__ void set_mixer(const Plan& plan, const RowOptions& o, int64_t row,
+                                          int model, Mixer& m) {
   const eft_step& s = plan.step;
   const bool own = plan.stage == kOwnNuclei;
-  Mixer m;
   m.n = int(s.vocab_size);
   m.c = plan.stage == kMixOnly ? 1.0f : o.scale;
-  m.fast = true;
+  bool fast = true;
   float sum = 1.0f;
   const int num_models = own ? 1 : s.num_models;
-#pragma unroll
-  for (int k = 0; k < EFT_MAX_MODELS; ++k) {
-    if (k >= num_models) break;
+#pragma unroll 1
+  for (int k = 0; k < num_models; ++k) {
     const eft_logits& logits = s.logits[own ? model : k];
     const int64_t size = logits.dtype == EFT_FP32 ? 4 : 2;
     const char* x = static_cast<const char*>(logits.data) + row * logits.row_stride * size;
     m.models[k] = {x, o.weights[k], lowest_of(logits.dtype), logits.dtype};
-    m.fast &= logits.dtype == EFT_BF16 && (reinterpret_cast<uintptr_t>(x) & 15) == 0;
+    fast &= logits.dtype == EFT_BF16 && (reinterpret_cast<uintptr_t>(x) & 15) == 0;
     sum += fabsf(o.weights[k]);
   }
   m.count = num_models;
   m.allowed = nullptr;
   if (!own && s.bias) {
     const float* bias = s.bias + row * s.bias_row_stride;
-    m.models[m.count++] = {reinterpret_cast<const char*>(bias), 1.0f, NAN, EFT_FP32};
+    m.models[num_models] = {reinterpret_cast<const char*>(bias), 1.0f, NAN, EFT_FP32};
+    m.count = num_models + 1;
   }
   if (!own && s.allowed) m.allowed = s.allowed + row * s.allowed_row_stride;
   // Magnitudes up to 2^126 / sum / c cannot overflow z or t; squares are held to 2^100, so a limit
   // of 2^60 or more will do.
   m.square_limit = 0x1p126f / sum / (m.c > 1.0f ? m.c : 1.0f) > 0x1p60f ? 0x1p100f : -1.0f;
   m.conservative = !own && s.conservative && o.conservative_top_p != kWhole;
-  m.fast &= m.count == num_models && !m.allowed && !m.conservative;
+  m.fast = fast && m.count == num_models && !m.allowed && !m.conservative;
   if (m.conservative) {
     const Nucleus& nucleus = plan.workspace.nuclei[row - plan.first_row];
     const double shift = nucleus.log_normaliser[2] - nucleus.log_normaliser[0];
@@ -72,7 +72,6 @@ __device__ __forceinline__ Mixer make_mixer(const Plan& plan, const RowOptions& 
     m.defining = s.conservative - 1;
     m.drop = s.conservative_drop != 0;
   }
-  return m;
 }
 
 // kPieces times 8 tokens, from `id` on and every `stride` further. True if a token that is not

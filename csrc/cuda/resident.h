@@ -28,7 +28,7 @@ __device__ __forceinline__ void resident_row(const Plan& plan) {
   const int64_t row = plan.first_row + blockIdx.x / size;
   if (threadIdx.x == 0) {
     w.options = options_of(plan, row);
-    if (w.options.valid) w.mixer = make_mixer(plan, w.options, row, 0);
+    if (w.options.valid) set_mixer(plan, w.options, row, 0, w.mixer);
   }
   team.sync();  // from here on the others' shared memory may be used
 

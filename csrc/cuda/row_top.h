@@ -7,12 +7,6 @@
 namespace eft {
 namespace {
 
-// The largest of a row: z, t = z * c, and A = floor(t).
-struct RowTop {
-  float z, t, reference;
-  bool valid;  // no NaN, no +inf, something left
-};
-
 // The team together. Every block works it out for itself from the leader's tile maxima.
 template <class Team>
 __device__ __forceinline__ RowTop row_top(const Team& team, int num_tiles, float c) {

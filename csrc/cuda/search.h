@@ -8,37 +8,25 @@
 #ifndef EFT_CUDA_SEARCH_H_
 #define EFT_CUDA_SEARCH_H_
 
-#include "cuda/draw.h"
+#include "cuda/details.h"
 
 namespace eft {
 namespace {
 
-// In transformers' order, each over the survivors of the one before.
-enum Goal { kStart = 0, kTopK, kWeighTopK, kTopP, kMinP, kWeighAll, kDraw, kTopIds, kDone };
-
-enum State {
-  kNext,      // to the next goal
-  kEstimate,  // a bound that the place looked for is likely to be above
-  kGathered,  // after a gather above that bound
-  kInList,    // the list holds the place, or all there is
-  kInRow,     // the list does not
-  kBinned,    // after a pass into bins
-  kListTopK,  // after a gather of top_k's survivors
-  kBatch,     // after a gather of the next of the rank
-};
-
-struct Search {
-  Goal goal;
-  State state;
-  Survivors survivors;
-  bool complete;  // the list holds all of the row
-  bool ranged;    // the list holds just the hunt's range
-  float depth;    // of top_p's next guess, in powers of two below the maximum
-  int done;        // kTopIds: so many are written
-  uint64_t first;  // kTopIds: the rest of the rank from this key on
-  Hunt hunt;
-  Visit visit;
-};
+__device__ __forceinline__ Search new_search(const RowTop& top, float c, bool complete) {
+  Search s;
+  s.goal = kStart;
+  s.state = kNext;
+  s.survivors = {{kLowestT, kLastId}, false};
+  s.complete = complete;
+  s.ranged = false;
+  s.depth = 6.0f;
+  s.done = 0;
+  s.first = 0;
+  s.hunt = hunt_for(1, false, top.t, top.reference);
+  s.visit = {kNoPass, 0, 0, 0, s.hunt, s.survivors.limit, false, c};
+  return s;
+}
 
 __device__ __forceinline__ void gather(Search& s, uint64_t low, uint64_t high, int most,
                                        State then) {

@@ -11,17 +11,6 @@ namespace {
 
 constexpr float kBinsPerOctave = 16;  // of the first round, which spans 64 powers of two
 
-// A range of the rank that holds what is looked for, and how it is divided into bins.
-struct Hunt {
-  uint64_t low, high;  // keys, both inside
-  uint64_t left;       // weight to be reached within
-  float top;           // the row's largest t
-  float reference;     // A
-  bool by_mass;
-  bool linear;  // bins of 1/16 power of two below the top; else of equal spans of keys
-  int shift;
-};
-
 __device__ __forceinline__ Hunt hunt_for(uint64_t target, bool by_mass, float top, float reference) {
   return {0, ~uint64_t(0), target, top, reference, by_mass, true, 0};
 }

@@ -20,7 +20,7 @@ __device__ __forceinline__ void set_up_row(const Plan& plan, int64_t row, int mo
     const Nucleus& nucleus = plan.workspace.nuclei[row - plan.first_row];
     o.valid &= nucleus.valid[0] && nucleus.valid[1] && nucleus.valid[2];
   }
-  if (o.valid) w.mixer = make_mixer(plan, o, row, model);
+  if (o.valid) set_mixer(plan, o, row, model, w.mixer);
 }
 
 // kMixOnly: a tile of z, or NaN in a row that is not valid.

@@ -3,7 +3,7 @@
 #ifndef EFT_CUDA_TEAM_H_
 #define EFT_CUDA_TEAM_H_
 
-#include "cuda/rank.h"
+#include "cuda/state.h"
 
 namespace eft {
 namespace {
@@ -22,6 +22,8 @@ struct Bins {
 struct alignas(16) RowWork {
   RowOptions options;
   Mixer mixer;
+  Search search;
+  RowTop top;
   uint64_t tile_mass[kMaxTiles];  // of the leader: W_T, then the survivors'
   uint64_t list[kList];           // of the leader: candidates' keys
   union {

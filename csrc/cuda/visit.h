@@ -9,23 +9,6 @@
 namespace eft {
 namespace {
 
-enum Pass {
-  kNoPass,
-  kGather,  // keys from `low` to `high` into the leader's list; list_count above kList: too many
-  kBin,     // weights of the hunt's range into the bins
-  kWeigh,   // masses within the limit into the leader's tile_mass, their number into `kept`
-};
-
-struct Visit {
-  Pass pass;
-  uint64_t low, high;  // kGather
-  int most;            // kGather: groups of a block above which the list is taken for too short
-  Hunt hunt;           // kBin
-  Limit limit;         // kWeigh
-  bool listed;         // kWeigh: the list holds all of them
-  float c;             // t = z * c
-};
-
 // Appends one group's tokens to the leader's list; past its end they are only counted.
 template <class Team>
 __device__ __forceinline__ void append(const Team& team, const Visit& v, int tile, int lane,
