@@ -20,6 +20,8 @@ inline bool wants_stats(const eft_details& d) {
   return d.raw_logprobs || d.entropy || d.model_logprobs || d.num_top;
 }
 
+static_assert(kMaxLaunchRows * 3 * sizeof(uint32_t) == EFT_CUDA_TICKET_BYTES, "as eft.h says");
+
 // Hands out 16-byte aligned places one after another.
 class Places {
  public:

@@ -11,7 +11,6 @@ import torch
 
 from eft_ext.ops import native, plain
 from eft_ext.ops.call import Mixture, Sampling
-from eft_ext.ops.seeds import GREEDY_BELOW
 
 NAMES = ("cuda", "triton", "cpu", "reference")
 
@@ -51,7 +50,7 @@ def _cuda() -> Backend:
     if not native._native.cuda_built():
         remedy = "put nvcc (CUDA 12.4 or newer) on PATH and pip install again"
         return Backend("cuda", False, reason="libeft was built without nvcc", remedy=remedy)
-    detail = f"built for {native._native.cuda_architectures()}; the greedy step, sampling runs on reference"
+    detail = f"built for {native._native.cuda_architectures()}"
     if not torch.backends.cuda.is_built():
         return Backend("cuda", False, detail, "this torch is a CPU build", "install a CUDA build of torch")
     if not torch.cuda.is_available():
@@ -66,17 +65,12 @@ def _triton() -> Backend:
 
 
 @cache
-def _warn_slow_cuda() -> None:
+def _warn_slow_cuda(vocab_size: int) -> None:
     warnings.warn(
-        "eft_ext: the CUDA step of this version is greedy only and without details; this call runs on the slow "
-        "reference backend (see eft_ext.backends())",
+        f"eft_ext: the CUDA step takes vocabularies up to {native.CUDA_MAX_VOCAB}, not {vocab_size}; this call runs on "
+        "the slow reference backend",
         stacklevel=5,
     )
-
-
-def _cuda_can(mix: Mixture, draw: Sampling, details: bool) -> bool:
-    greedy = draw.temperature.rows is None and draw.temperature.value < GREEDY_BELOW
-    return greedy and not mix.conservative and not details
 
 
 def choose(name: str, mix: Mixture, draw: Sampling | None, details: bool) -> ModuleType:
@@ -92,8 +86,6 @@ def choose(name: str, mix: Mixture, draw: Sampling | None, details: bool) -> Mod
         raise RuntimeError(f"backend: {name!r} is not usable here: {found.reason}; to enable it: {found.remedy}")
     if mix.device.type != name:
         raise ValueError(f"backend: {name!r} expects tensors on {name}, got {mix.device}")
-    if name == "cuda" and (draw is None or not _cuda_can(mix, draw, details)):
-        raise NotImplementedError("backend: 'cuda' of this version has the greedy step without details")
     return native
 
 
@@ -103,10 +95,9 @@ def _automatic(mix: Mixture, draw: Sampling | None, details: bool) -> ModuleType
             raise RuntimeError(f"backend: 'cpu' is not usable here: {_cpu().reason}; to enable it: {_UNBUILT}")
         return native
     if mix.device.type == "cuda" and _cuda_usable():
-        if draw is not None and _cuda_can(mix, draw, details):
+        if mix.vocab_size <= native.CUDA_MAX_VOCAB:
             return native
-        if draw is not None:
-            _warn_slow_cuda()
+        _warn_slow_cuda(mix.vocab_size)
     return plain
 
 

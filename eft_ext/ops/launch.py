@@ -38,7 +38,7 @@ def launch(mix: Mixture, draw: Sampling, backend: str, results: Results) -> Tens
     else:
         tokens = library.new_tokens(mix) if out is None else out
         wanted = library.new_details(mix, num_top, tokens) if details else None
-    choose(backend, mix, draw, details).step(mix, draw, tokens, wanted)
+    choose(backend, mix, draw, details).step(mix, draw, tokens, wanted, results.workspace)
     if out is not None and tokens is not out:
         out.copy_(tokens)
     return tokens if wanted is None else wanted

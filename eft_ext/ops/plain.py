@@ -33,8 +33,10 @@ def _mixture(mix: Mixture) -> dict[str, Any]:
     }
 
 
-def step(mix: Mixture, draw: Sampling, tokens: Tensor, details: StepDetails | None) -> None:
-    """Writes tokens, and details where given."""
+def step(
+    mix: Mixture, draw: Sampling, tokens: Tensor, details: StepDetails | None, workspace: Tensor | None = None
+) -> None:
+    """Writes tokens, and details where given; takes no workspace."""
     options = {name: _option(getattr(draw, name)) for name in Sampling._fields}
     num_top = 0 if details is None else details.top_ids.shape[1]
     result = reference.step(**_mixture(mix), **options, top_logprobs=num_top)
