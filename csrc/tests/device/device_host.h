@@ -8,8 +8,11 @@
 namespace eft {
 namespace {
 
-inline Bits128 load_once(const void* p) { return *static_cast<const Bits128*>(p); }
-inline Bits128 load_cached(const void* p) { return *static_cast<const Bits128*>(p); }
+inline Bits128 load_once(const void* p) {
+  cuda_host::loaded_bytes += sizeof(Bits128);
+  return *static_cast<const Bits128*>(p);
+}
+inline Bits128 load_cached(const void* p) { return load_once(p); }
 template <class T>
 T load_written(const T* p) {
   return *p;

@@ -15,8 +15,11 @@ cuda_host::Dim3 threadIdx, blockIdx, blockDim, gridDim;
 namespace cuda_host {
 
 Machine machine;
+uint64_t loaded_bytes = 0;
 
 namespace {
+
+constexpr size_t kMostFibers = 16384;
 
 std::vector<std::unique_ptr<Fiber>> idle_fibers;
 
@@ -196,7 +199,9 @@ void run(const Launch& launch, const std::function<void()>& body) {
   std::vector<unsigned> order(blocks / launch.cluster);
   for (size_t i = 0; i < order.size(); ++i) order[i] = unsigned(i);
   std::shuffle(order.begin(), order.end(), machine.random);
-  run_threads(order, 1 + machine.random() % 4);
+  // Some clusters at a time, and no more fibers than a process may have mappings for.
+  const size_t fit = kMostFibers / (size_t(launch.cluster) * launch.threads);
+  run_threads(order, std::min(1 + machine.random() % 4, std::max<size_t>(fit, 1)));
 
   for (Cluster& cluster : machine.clusters) end_cluster(cluster);  // given up after an error
   machine.clusters.clear();

@@ -62,6 +62,9 @@ enum class Op { kAdd, kMax, kMin, kMaxSigned, kMinSigned, kAnd, kOr, kXor, kExch
 // One atomic of 4 or 8 bytes: the value found. Another thread may run before and after it.
 uint64_t atomic(const Site& site, void* at, size_t bytes, Op op, uint64_t value, uint64_t compare);
 
+// Counted by the twins of the 16-byte loads; set back by whoever reads it.
+extern uint64_t loaded_bytes;
+
 void fence(bool whole_device);
 
 void* shared_memory();
