@@ -133,8 +133,8 @@ def scratch_for(wanted: int, device: torch.device, stream: int, given: Tensor | 
     if given is not None:
         if given.device != device or not given.is_contiguous() or given.nbytes < wanted or given.data_ptr() % 16:
             raise ValueError(
-                f"workspace: expected a contiguous tensor of at least {wanted} bytes on {device}, 16-byte aligned, zero "
-                f"before its first use; got {given.nbytes} bytes on {given.device}"
+                f"workspace: expected a contiguous tensor of at least {wanted} bytes on {device}, 16-byte aligned, "
+                f"zero before its first use; got {given.nbytes} bytes on {given.device}"
             )
         return given
     if torch.cuda.is_current_stream_capturing():
