@@ -17,10 +17,10 @@ struct Chip {
 };
 
 struct Choice {
-  int fast;      // bf16 models that the kernel is made for; 0: any dtypes, bias, bitmask
+  int fast;  // bf16 models that the kernel is made for; 0: any dtypes, bias, bitmask
   bool conservative;
-  int cluster;   // blocks of a row's cluster; 0: streaming
-  int blocks;    // of a row
+  int cluster;  // blocks of a row's cluster; 0: streaming
+  int blocks;   // of a row
   int64_t shared_bytes;
 };
 
@@ -41,7 +41,8 @@ inline int resident_cluster(const eft_step& step, Stage stage, const Chip& chip,
   const int tiles = num_tiles_of(step);
   for (int cluster = 8; cluster >= 2; cluster /= 2) {
     if (rows * cluster > chip.num_sms - chip.num_sms / 8) continue;
-    if (cluster > 2 && (cluster / 2) * 16 >= tiles) continue;  // half of it has a warp for each tile
+    if (cluster > 2 && (cluster / 2) * 16 >= tiles)
+      continue;  // half of it has a warp for each tile
     const int own = (tiles + cluster - 1) / cluster;
     return resident_bytes(own) <= chip.shared_bytes ? cluster : 0;
   }

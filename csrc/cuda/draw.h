@@ -7,11 +7,11 @@
 namespace eft {
 namespace {
 
-// The tile of the draw and the rest within it into w.tile and w.rest; returns the survivors' mass S,
-// which w.tile_mass holds by tiles.
+// The tile of the draw and the rest within it into w.tile and w.rest; the survivors' mass S, which
+// w.tile_mass holds by tiles, into w.total.
 template <class Team>
-__device__ __forceinline__ uint64_t draw_tile(const Team& team, int num_tiles, float c, float a,
-                                              uint64_t bits) {
+__device__ __forceinline__ void draw_tile(const Team& team, int num_tiles, float c, float a,
+                                          uint64_t bits) {
   constexpr int kEach = (kMaxTiles + Team::kThreads - 1) / Team::kThreads;
   RowWork& w = *team.own;
   const int first = int(threadIdx.x) * kEach, end = smaller(first + kEach, num_tiles);
@@ -32,9 +32,9 @@ __device__ __forceinline__ uint64_t draw_tile(const Team& team, int num_tiles, f
     }
     w.rest = shift ? (rest << shift) | (bits * total) >> (64 - shift) : rest;
     w.tile = tile;
+    w.total = total;
   }
   __syncthreads();
-  return total;
 }
 
 // The first tile that holds the largest z, into w.tile.
@@ -111,6 +111,14 @@ __device__ __forceinline__ int draw_in_tile(const Team& team, const Survivors& s
   }
   __syncthreads();
   return w.token;
+}
+
+// Under the filtered distribution; the token's tile is loaded. The mass is within 1.5e-7 of 2^t: a
+// token that is alone must not come out above 0.
+__device__ __forceinline__ float drawn_logprob(const RowWork& w, int token) {
+  const double log2_mass = log2_exact_bits(double(w.total)) - 40.0;
+  const double t = double(w.tile_z[token % kTile] * w.options.scale);
+  return fminf(0.0f, float(kLn2 * ((t - double(w.top.reference)) - log2_mass)));
 }
 
 }  // namespace

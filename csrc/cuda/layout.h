@@ -7,9 +7,7 @@
 namespace eft {
 namespace {
 
-inline int num_tiles_of(const eft_step& step) {
-  return int((step.vocab_size + kTile - 1) / kTile);
-}
+inline int num_tiles_of(const eft_step& step) { return int((step.vocab_size + kTile - 1) / kTile); }
 
 // Rows of one launch, with which all but the tickets grows.
 inline int64_t rows_at_once(const eft_step& step) {

@@ -85,10 +85,10 @@ __device__ __forceinline__ void load_tokens(const char* row, int id, int n, Bits
   const char* place = row + int64_t(id) * kSize;
   const uint32_t skip = uint32_t(reinterpret_cast<uintptr_t>(place) & 15);
   // Whole 16-byte words are read where they lie in the row from end to end.
-  const bool inside =
-      skip == 0 ? id + kPiece <= n
-                : int64_t(id) * kSize >= skip &&
-                      int64_t(id) * kSize - skip + 4 * kWords + 16 <= int64_t(n) * kSize;
+  const bool inside = skip == 0
+                          ? id + kPiece <= n
+                          : int64_t(id) * kSize >= skip &&
+                                int64_t(id) * kSize - skip + 4 * kWords + 16 <= int64_t(n) * kSize;
   if (inside) return load_whole<kWords>(place, skip, out);
   // From the last token on, each pushed in at the front: rare, so short rather than fast.
   const Bits* x = reinterpret_cast<const Bits*>(row);

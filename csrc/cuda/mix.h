@@ -1,5 +1,5 @@
-// z of a row's tokens: the weighted sum of the models, bias and bitmask, excluded tokens as -inf. The
-// same arithmetic as csrc/cpu/mix.h, operation by operation.
+// z of a row's tokens: the weighted sum of the models, bias and bitmask, excluded tokens as -inf.
+// The same arithmetic as csrc/cpu/mix.h, operation by operation.
 #ifndef EFT_CUDA_MIX_H_
 #define EFT_CUDA_MIX_H_
 
@@ -15,8 +15,8 @@ struct Model {
   int dtype;
 };
 
-// One row's mixture, in shared memory. A bias is one more model, of weight 1, that excludes nothing:
-// fma(1, b, z) is z + b.
+// One row's mixture, in shared memory. A bias is one more model, of weight 1, that excludes
+// nothing: fma(1, b, z) is z + b.
 struct Mixer {
   Model models[EFT_MAX_MODELS + 1];
   const int32_t* allowed;  // the row's, or null
@@ -80,6 +80,7 @@ template <int kPieces, bool kConservative>
 __device__ __forceinline__ bool mix_pieces(const Mixer& m, int id, int stride, float* z) {
   float tuned[kConservative ? kPieces * kPiece : 1];
   uint32_t excluded = 0, inside = 0;  // bit j * 8 + i
+  const float c = m.c;
 #pragma unroll
   for (int i = 0; i < kPieces * kPiece; ++i) z[i] = -0.0f;  // adds nothing, not even a sign
 #pragma unroll 1
@@ -103,8 +104,8 @@ __device__ __forceinline__ bool mix_pieces(const Mixer& m, int id, int stride, f
           // Inside the nucleus all models and delta; outside the tuned model alone.
           if (k == m.defining) {
             const float own = v[i] * float(kLog2E);
-            const bool in = own > m.nucleus_t || (own == m.nucleus_t &&
-                                                  uint32_t(id + j * stride + i) <= m.nucleus_id);
+            const bool in = own > m.nucleus_t ||
+                            (own == m.nucleus_t && uint32_t(id + j * stride + i) <= m.nucleus_id);
             inside |= uint32_t(in) << at;
           }
           if (k == 1) tuned[at] = v[i];
@@ -132,7 +133,7 @@ __device__ __forceinline__ bool mix_pieces(const Mixer& m, int id, int stride, f
 #pragma unroll
   for (int i = 0; i < kPieces * kPiece; ++i) {
     const bool out = excluded >> i & 1;
-    bad |= !out && !(z[i] * m.c < INFINITY);
+    bad |= !out && !(z[i] * c < INFINITY);
     z[i] = out ? -INFINITY : z[i];
   }
   return bad;
@@ -147,6 +148,7 @@ __device__ __forceinline__ int piece_id(int tile, int j, int lane) {
 template <int K, bool kTested>
 __device__ __forceinline__ bool mix_bf16(const Mixer& m, const Bits128* raw, float* z) {
   uint32_t excluded = 0;
+  const float c = m.c;
 #pragma unroll
   for (int k = 0; k < K; ++k) {
     const float w = m.models[k].w;
@@ -163,7 +165,7 @@ __device__ __forceinline__ bool mix_bf16(const Mixer& m, const Bits128* raw, flo
 #pragma unroll
   for (int i = 0; i < kPiece; ++i) {
     const bool out = excluded >> i & 1;
-    bad |= !out && !(z[i] * m.c < INFINITY);
+    bad |= !out && !(z[i] * c < INFINITY);
     z[i] = out ? -INFINITY : z[i];
   }
   return bad;

@@ -26,7 +26,7 @@ enum Stage : int32_t {
 // What conservative re-weighting knows of a row after its first launch.
 struct Nucleus {
   double log_normaliser[3];
-  float t;      // the defining model's limit: kept are t above it, or equal to it up to this id
+  float t;  // the defining model's limit: kept are t above it, or equal to it up to this id
   uint32_t id;
   uint32_t valid[3];
 };
@@ -34,12 +34,12 @@ struct Nucleus {
 // What the blocks of a row leave for the last of them. Tickets lie in front and are zero between
 // launches; all else is written before it is read.
 struct Workspace {
-  uint32_t* tickets;   // [kMaxLaunchRows * 3]
-  Nucleus* nuclei;     // [rows]
-  uint64_t* tile_mass; // [rows, num_tiles], W_T
-  float* tile_max;     // [rows, num_tiles], largest z; NaN where the tile spoils its row
-  float* group_max;    // [rows, num_tiles, 32], largest z of each group
-  float* stats;        // [rows, num_tiles, kMaxStats], for the details
+  uint32_t* tickets;    // [kMaxLaunchRows * 3]
+  Nucleus* nuclei;      // [rows]
+  uint64_t* tile_mass;  // [rows, num_tiles], W_T
+  float* tile_max;      // [rows, num_tiles], largest z; NaN where the tile spoils its row
+  float* group_max;     // [rows, num_tiles, 32], largest z of each group
+  float* stats;         // [rows, num_tiles, kMaxStats], for the details
 };
 
 struct Plan {

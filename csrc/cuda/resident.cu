@@ -1,6 +1,5 @@
-#include "cuda/resident.h"
-
 #include "cuda/kernels.h"
+#include "cuda/resident.h"
 
 namespace eft {
 

@@ -27,6 +27,7 @@ __device__ __forceinline__ void resident_row(const Plan& plan) {
   float* const kept_z = group_max + most_own * kGroups;
   const int64_t row = plan.first_row + blockIdx.x / size;
   if (threadIdx.x == 0) {
+    w.row = row;
     w.options = options_of(plan, row);
     if (w.options.valid) set_mixer(plan, w.options, row, 0, w.mixer);
   }
@@ -58,7 +59,7 @@ __device__ __forceinline__ void resident_row(const Plan& plan) {
     return;  // all blocks read the same options
   }
   const ResidentSource source = {kept_z, group_max, plan.num_tiles, rank, size};
-  finish_row(team, source, plan, row, 0);
+  finish_row(team, source, plan);
   team.sync();  // nobody leaves while its shared memory may be read
 }
 

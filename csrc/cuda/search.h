@@ -2,7 +2,8 @@
 // the row apart; a loop around one `visit` instead of calls to it keeps that code, which is most of
 // a kernel's, from being compiled a dozen times.
 //
-//   next -> estimate -> gather -> listed -> next             the usual row: a list, and a place in it
+//   next -> estimate -> gather -> listed -> next             the usual row: a list, and a place in
+//   it
 //                          |         |
 //                          +-> row <-+ -> bins -> range -> next   rows whose candidates do not fit
 #ifndef EFT_CUDA_SEARCH_H_
@@ -46,15 +47,10 @@ __device__ __forceinline__ void bin_row(Search& s) {
   s.state = kBinned;
 }
 
-// The team together: select_in_list by the leader; the key is left in lead->found.
-template <class Team>
-__device__ __forceinline__ bool select_listed(const Team& team, const Hunt& h) {
-  if (team.leads()) {
-    const bool found = select_in_list(team, h);
-    if (threadIdx.x == 0) team.lead->is_found = found;
-  }
-  team.sync();
-  return team.lead->is_found;
+__device__ __forceinline__ void select(Search& s) {
+  s.visit.pass = kSelect;
+  s.visit.hunt = s.hunt;
+  s.state = kSelected;
 }
 
 // top_k's and top_p's limit has been found in the list.
@@ -71,25 +67,28 @@ __device__ __forceinline__ void apply_limit(Search& s, uint64_t key) {
 }
 
 // A guess at a bound, and a gather above it.
-template <class Team, class Source>
-__device__ __forceinline__ void estimate(const Team& team, const Source& source, const RowTop& top,
-                                         Search& s) {
+__device__ __forceinline__ void estimate(const RowTop& top, Search& s) {
   if (s.complete) return gather(s, 0, rank_key(kLowestT, kLastId), 1 << 30, kGathered);
   if (s.goal == kTopP) {
     const float at_least = top.t - s.depth;
     s.depth += 6.0f;
     return gather_from(s, at_least, kGathered);
   }
-  float at_least = -INFINITY;
-  const uint64_t most = s.goal == kTopIds ? kList / 4 : kList;
-  if (s.hunt.left <= most) {
-    at_least = reached_by(team, source, s.visit.c, s.hunt.left, s.hunt.top);
+  s.state = kInRow;
+  if (s.hunt.left > (s.goal == kTopIds ? kList / 4 : kList)) return;
+  s.visit.pass = kBound;
+  s.visit.hunt = s.hunt;
+  s.state = kBounded;
+}
+
+template <class Team>
+__device__ __forceinline__ void after_bound(const Team& team, Search& s) {
+  const int bin = team.lead->bin;
+  if (bin < 0) {
+    s.state = kInRow;  // fewer groups than tokens asked for
+  } else {
+    gather_from(s, bound_of_bin(s.hunt.top, bin), kGathered);
   }
-  if (!(at_least > -INFINITY)) {
-    s.state = kInRow;
-    return;
-  }
-  gather_from(s, at_least, kGathered);
 }
 
 template <class Team>
@@ -116,8 +115,8 @@ __device__ __forceinline__ void after_gather(const Team& team, Search& s) {
 }
 
 template <class Team>
-__device__ __forceinline__ void in_list(const Team& team, Search& s) {
-  if (select_listed(team, s.hunt)) {
+__device__ __forceinline__ void after_select(const Team& team, Search& s) {
+  if (team.lead->is_found) {
     const uint64_t key = team.lead->found;
     // What is to be written in order is gathered up to that key.
     if (s.goal == kTopIds) return gather(s, s.first, key, 1 << 30, kBatch);

@@ -11,7 +11,8 @@ namespace {
 
 constexpr float kBinsPerOctave = 16;  // of the first round, which spans 64 powers of two
 
-__device__ __forceinline__ Hunt hunt_for(uint64_t target, bool by_mass, float top, float reference) {
+__device__ __forceinline__ Hunt hunt_for(uint64_t target, bool by_mass, float top,
+                                         float reference) {
   return {0, ~uint64_t(0), target, top, reference, by_mass, true, 0};
 }
 
@@ -105,10 +106,10 @@ __device__ __forceinline__ void find_bin(const Team& team, uint64_t left) {
   __syncthreads();
 }
 
-// Leader's block. The key at which the list's weight reaches h.left; false if it does not. The list
-// holds all of the row's tokens in the range.
+// Leader's block. The key at which the list's weight reaches h.left into w.found; w.is_found is 0
+// if it does not. The list holds all of the row's tokens in the range.
 template <class Team>
-__device__ __forceinline__ bool select_in_list(const Team& team, Hunt h) {
+__device__ __forceinline__ void select_in_list(const Team& team, Hunt h) {
   RowWork& w = *team.own;
   const int count = int(w.list_count);
   for (;;) {
@@ -118,11 +119,11 @@ __device__ __forceinline__ bool select_in_list(const Team& team, Hunt h) {
       const uint64_t key = w.list[i];
       if (in_range(h, key)) add_to_bin(w.bins, bin_of(h, key), weight_of(h, key), 1);
     }
-    if (threadIdx.x == 0) w.few_count = 0;
+    if (threadIdx.x == 0) w.few_count = 0, w.is_found = 0;
     __syncthreads();
     find_bin(team, h.left);
     const int bin = w.bin;
-    if (bin < 0) return false;
+    if (bin < 0) return;
     h.left -= w.bin_above;
     if (w.bin_count <= kFew) {
       for (int i = threadIdx.x; i < count; i += Team::kThreads) {
@@ -137,10 +138,13 @@ __device__ __forceinline__ bool select_in_list(const Team& team, Hunt h) {
       for (int i = threadIdx.x; i < few; i += Team::kThreads) {
         uint64_t above = 0;
         for (int j = 0; j < few; ++j) above += w.few[j] < w.few[i] ? w.few_mass[j] : 0;
-        if (above < h.left && above + w.few_mass[i] >= h.left) w.found = w.few[i];
+        if (above < h.left && above + w.few_mass[i] >= h.left) {
+          w.found = w.few[i];
+          w.is_found = 1;
+        }
       }
       __syncthreads();
-      return true;
+      return;
     }
     narrow(h, bin);
   }
@@ -159,23 +163,25 @@ __device__ __forceinline__ void merge_bins(const Team& team) {
   }
 }
 
-// The team together: a t that at least k tokens reach, close to the k-th largest; -inf if fewer
-// groups than k say so. k groups whose maxima reach it hold k such tokens.
+// The team together: the bin of the k-th largest group maximum into lead->bin, -1 if there are
+// fewer. k groups whose maxima reach a bound hold k such tokens, so the k-th largest token is no
+// lower.
 template <class Team, class Source>
-__device__ __forceinline__ float reached_by(const Team& team, const Source& source, float c,
-                                            uint64_t k, float top) {
+__device__ __forceinline__ void bound_by_groups(const Team& team, const Source& source, float c,
+                                                const Hunt& h) {
   clear_bins(team);
   team.sync();
   for (int g = threadIdx.x; g < source.num_groups(); g += Team::kThreads) {
     const float t = source.group_max(g) * c;
-    if (t > -INFINITY) add_to_bin(team.own->bins, linear_bin(top, t), 1, 1);
+    if (t > -INFINITY) add_to_bin(team.own->bins, linear_bin(h.top, t), 1, 1);
   }
   merge_bins(team);
   team.sync();
-  if (team.leads()) find_bin(team, k);
+  if (team.leads()) find_bin(team, h.left);
   team.sync();
-  const int bin = team.lead->bin;
-  if (bin < 0) return -INFINITY;
+}
+
+__device__ __forceinline__ float bound_of_bin(float top, int bin) {
   return bin == kBins - 1 ? kLowestT : fmaxf(top - float(bin + 1) / kBinsPerOctave, kLowestT);
 }
 

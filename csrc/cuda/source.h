@@ -12,23 +12,21 @@ namespace {
 template <bool kConservative>
 struct StreamSource {
   static constexpr bool kHasStats = true;
-  const Mixer& mixer;
-  const float* group_maxima;  // [num_tiles, 32]
-  const float* stats;         // [num_tiles, kMaxStats]
+  const RowWork& w;
   int num_tiles;
 
   __device__ int num_groups() const { return num_tiles * kGroups; }
   __device__ int tile_of(int group) const { return group / kGroups; }
-  __device__ float group_max(int group) const { return load_written(group_maxima + group); }
+  __device__ float group_max(int group) const { return load_written(w.group_maxima + group); }
   __device__ void load_group(int group, float* z) const {
     const int id = piece_id(group / kGroups, 0, group % kGroups);
-    mix_pieces<4, kConservative>(mixer, id, kTile / 4, z);
+    mix_pieces<4, kConservative>(w.mixer, id, kTile / 4, z);
   }
   __device__ void load_piece(int group, int j, float* z) const {
     load_anywhere(piece_id(group / kGroups, j, group % kGroups), z);
   }
   __device__ void load_anywhere(int id, float* z) const {
-    mix_pieces<1, kConservative>(mixer, id, 0, z);
+    mix_pieces<1, kConservative>(w.mixer, id, 0, z);
   }
 };
 

@@ -24,8 +24,13 @@ struct RowTop {
   bool valid;  // no NaN, no +inf, something left
 };
 
+// What the team does next.
 enum Pass {
   kNoPass,
+  kSelect,  // the leader: the hunt's place in the list
+  kBound,   // a t that as many tokens reach as the hunt is for
+  kToken,   // the leader: the draw
+  kWrite,   // the leader: the list, in order, from place `done` on
   kGather,  // keys from `low` to `high` into the leader's list; list_count above kList: too many
   kBin,     // weights of the hunt's range into the bins
   kWeigh,   // masses within the limit into the leader's tile_mass, their number into `kept`
@@ -35,7 +40,7 @@ struct Visit {
   Pass pass;
   uint64_t low, high;  // kGather
   int most;            // kGather: groups of a block above which the list is taken for too short
-  Hunt hunt;           // kBin
+  Hunt hunt;           // kBin, kSelect
   Limit limit;         // kWeigh
   bool listed;         // kWeigh: the list holds all of them
   float c;             // t = z * c
@@ -54,21 +59,24 @@ enum Goal { kStart = 0, kTopK, kWeighTopK, kTopP, kMinP, kWeighAll, kDraw, kTopI
 enum State {
   kNext,      // to the next goal
   kEstimate,  // a bound that the place looked for is likely to be above
-  kGathered,  // after a gather above that bound
+  kBounded,   // after the bound has been found
+  kGathered,  // after a gather above it
   kInList,    // the list holds the place, or all there is
+  kSelected,  // after the hunt in it
   kInRow,     // the list does not
   kBinned,    // after a pass into bins
   kListTopK,  // after a gather of top_k's survivors
   kBatch,     // after a gather of the next of the rank
+  kWritten,   // after they are written
 };
 
 struct Search {
   Goal goal;
   State state;
   Survivors survivors;
-  bool complete;  // the list holds all of the row
-  bool ranged;    // the list holds just the hunt's range
-  float depth;    // of top_p's next guess, in powers of two below the maximum
+  bool complete;   // the list holds all of the row
+  bool ranged;     // the list holds just the hunt's range
+  float depth;     // of top_p's next guess, in powers of two below the maximum
   int done;        // kTopIds: so many are written
   uint64_t first;  // kTopIds: the rest of the rank from this key on
   Hunt hunt;

@@ -1,6 +1,5 @@
-#include "cuda/stream.h"
-
 #include "cuda/kernels.h"
+#include "cuda/stream.h"
 
 namespace eft {
 

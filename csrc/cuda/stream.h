@@ -71,8 +71,7 @@ __device__ __forceinline__ void stream_row(const Plan& plan) {
   const int64_t first_tile = int64_t(slot) * plan.num_tiles;
   const Workspace& space = plan.workspace;
   for (int tile = int(threadIdx.x / 32 * gridDim.x + blockIdx.x);
-       tile < plan.num_tiles && (valid || mix_only);
-       tile += int(kStreamThreads / 32 * gridDim.x)) {
+       tile < plan.num_tiles && (valid || mix_only); tile += int(kStreamThreads / 32 * gridDim.x)) {
     float z[kGroup];
     const bool bad = valid && mix_tile<kFast, kConservative>(w.mixer, tile, lane, z);
     if (mix_only) {
@@ -94,15 +93,20 @@ __device__ __forceinline__ void stream_row(const Plan& plan) {
     if (threadIdx.x == 0) space.nuclei[row - plan.first_row].valid[model] = 0;
     return;
   }
+  if (threadIdx.x == 0) {
+    w.row = row;
+    w.model = model;
+    w.group_maxima = space.group_max + first_tile * kGroups;
+    w.stats = space.stats + first_tile * kMaxStats;
+  }
   for (int i = threadIdx.x; i < plan.num_tiles; i += kStreamThreads) {
     w.tile_max[i] = load_written(space.tile_max + first_tile + i);
     w.tile_mass[i] = load_written(space.tile_mass + first_tile + i);
   }
   __syncthreads();
   const Team<kStreamThreads, false> team = {&w, &w, 0, 1};
-  const StreamSource<kConservative> source = {w.mixer, space.group_max + first_tile * kGroups,
-                                              space.stats + first_tile * kMaxStats, plan.num_tiles};
-  finish_row(team, source, plan, row, model);
+  const StreamSource<kConservative> source = {w, plan.num_tiles};
+  finish_row(team, source, plan);
 }
 
 template <int kFast, bool kConservative>

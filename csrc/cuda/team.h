@@ -24,6 +24,11 @@ struct alignas(16) RowWork {
   Mixer mixer;
   Search search;
   RowTop top;
+  // Of this row; here rather than in registers, which are short while tokens are at hand.
+  int64_t row;
+  int model;                      // kOwnNuclei
+  const float* group_maxima;      // streaming: in the workspace, [num_tiles, 32]
+  const float* stats;             // streaming: [num_tiles, kMaxStats]
   uint64_t tile_mass[kMaxTiles];  // of the leader: W_T, then the survivors'
   uint64_t list[kList];           // of the leader: candidates' keys
   union {

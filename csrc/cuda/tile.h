@@ -24,19 +24,19 @@ __device__ __forceinline__ float warp_max(float x) {
 // References whose distance to t can be had without error: all but rows of astronomical logits.
 __device__ __forceinline__ bool is_near(float a) { return fabsf(a) < 0x1p20f; }
 
-// Sum of token_mass(t, a) over a warp's 1024 tokens, in 13 operations each. floor and truncation are
-// additions that round down at a chosen bit: x + 1.5 * 2^(23 + e) leaves floor(x / 2^e) in the low
-// bits. The conversion instructions, which do the same, come four times as slowly or worse.
+// Sum of token_mass(t, a) over a warp's 1024 tokens, in 13 operations each. floor and truncation
+// are additions that round down at a chosen bit: x + 1.5 * 2^(23 + e) leaves floor(x / 2^e) in the
+// low bits. The conversion instructions, which do the same, come four times as slowly or worse.
 __device__ __forceinline__ uint64_t near_mass(const float* z, float c, float a) {
-  const float low = a - 100.0f;            // 2^-60: no mass; also where t = -inf
-  const float magic = 12582935.0f - a;     // 1.5 * 2^23 + 23 - a
-  constexpr float kMagic3 = 0x1.8p26f;     // ends at 2^3
-  constexpr float kMagic17 = 0x1.8p6f;     // ends at 2^-17
+  const float low = a - 100.0f;         // 2^-60: no mass; also where t = -inf
+  const float magic = 12582935.0f - a;  // 1.5 * 2^23 + 23 - a
+  constexpr float kMagic3 = 0x1.8p26f;  // ends at 2^3
+  constexpr float kMagic17 = 0x1.8p6f;  // ends at 2^-17
   uint32_t high = 0, rest = 0;
 #pragma unroll
   for (int i = 0; i < kGroup; ++i) {
     const float t = fmaxf(z[i] * c, low);
-    const float s = add_down(t, magic);    // floor(t) + magic
+    const float s = add_down(t, magic);  // floor(t) + magic
     const float p = exp2_fraction(t - (s - magic));
     // P * 2^(23 - d): the low bits of s are 23 - d, and go where the exponent is.
     const float w = __uint_as_float(__float_as_uint(p) + (__float_as_uint(s) << 23));

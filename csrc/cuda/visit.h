@@ -1,6 +1,6 @@
-// A pass over the row's tokens that may matter, by the whole team: into the leader's list, into bins
-// of weight, or into the survivors' masses. One piece of code for all three, since the reading of
-// tokens is most of it.
+// A pass over the row's tokens that may matter, by the whole team: into the leader's list, into
+// bins of weight, or into the survivors' masses. One piece of code for all three, since the reading
+// of tokens is most of it.
 #ifndef EFT_CUDA_VISIT_H_
 #define EFT_CUDA_VISIT_H_
 
