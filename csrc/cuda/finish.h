@@ -35,84 +35,43 @@ __device__ __forceinline__ void write_row(const Team& team, const Source& source
   }
 }
 
-// Sets up the next goal that this row has.
-template <class Team, class Source>
-__device__ __forceinline__ void next_goal(const Team& team, const Source& source, const Plan& plan,
-                                          const RowTop& top, Search& s) {
-  const RowOptions& o = team.own->options;
-  const bool own = plan.stage == kOwnNuclei, greedy = o.greedy;
-  const bool top_k = o.top_k > 0 && o.top_k < plan.step.vocab_size && !greedy;
-  const bool limited = s.survivors.limit.t > kLowestT || s.survivors.limit.id != kLastId;
-  s.goal = Goal(s.goal + 1);
-  s.ranged = false;
-  switch (s.goal) {
-    case kTopK:
-      if (!top_k) return;
-      s.hunt = hunt_for(uint64_t(o.top_k), false, top.t, top.reference);
-      s.state = kEstimate;
-      return;
-    case kTopP: {
-      if (o.top_p == kWhole || greedy) return;
-      if (team.leads()) {
-        const uint64_t total = total_mass(team, source.num_tiles, o.scale, top.reference);
-        if (threadIdx.x == 0) team.lead->total = total;
-      }
-      team.sync();
-      // Rank 0 stays even where p is 0, as it does for a target of one unit.
-      const uint64_t target = mass_target(o.top_p, team.lead->total);
-      s.hunt = hunt_for(target ? target : 1, true, top.t, top.reference);
-      s.hunt.high = rank_key(s.survivors.limit.t, s.survivors.limit.id);
-      s.state = s.survivors.listed ? kInList : kEstimate;
-      return;
-    }
-    case kMinP: {
-      const float at_least = top.t + o.min_p_offset;
-      if (!(at_least > -INFINITY) || greedy || own) return;
-      s.survivors.limit = stricter(s.survivors.limit, {at_least, kLastId});
-      if (!s.survivors.listed) gather_from(s, s.survivors.limit.t, kGathered);
-      return;
-    }
-    case kWeighTopK:
-      if (!top_k || o.top_p == kWhole) return;
-      s.visit.pass = kWeigh;
-      break;
-    case kWeighAll:
-      if (greedy || own || !(limited || plan.step.details.kept)) return;
-      s.visit.pass = kWeigh;
-      break;
-    case kDraw:
-      if (own) return;
-      s.visit.pass = kToken;
-      return;
-    case kTopIds:
-      if (!Source::kHasStats || own || !plan.step.details.num_top) return;
-      s.visit.c = 1.0f;
-      s.hunt =
-          hunt_for(uint64_t(smaller(plan.step.details.num_top, kList / 2)), false, top.z, 0.0f);
-      s.state = kEstimate;
-      return;
-    default: return;
-  }
-  s.visit.limit = s.survivors.limit;
-  s.visit.listed = s.survivors.listed;
-}
-
-// kTopIds: a batch of the rank has been written.
 template <class Team>
-__device__ __forceinline__ void after_write(const Team& team, const eft_details& d,
-                                            const RowTop& top, Search& s) {
-  const int count = int(team.own->list_count);
-  s.done += count;
-  s.first = s.visit.high + 1;
-  s.hunt = hunt_for(uint64_t(smaller(d.num_top - s.done, kList / 2)), false, top.z, 0.0f);
-  s.hunt.low = s.first;
-  s.ranged = false;
-  s.state = count && s.done < d.num_top && s.first ? kInRow : kNext;
-  if (s.state == kInRow) return;
+__device__ __forceinline__ void fill_rank(const Team& team, const eft_details& d) {
   const int64_t at = team.own->row * d.num_top;
-  for (int i = s.done + int(threadIdx.x); i < d.num_top; i += Team::kThreads) {
+  for (int i = team.own->search.done + int(threadIdx.x); i < d.num_top; i += Team::kThreads) {
     d.top_ids[at + i] = -1;
     d.top_logprobs[at + i] = -INFINITY;
+  }
+}
+
+// The leader's block, until the whole team is wanted or the row is done.
+template <class Team, class Source>
+__device__ __forceinline__ void work_alone(const Team& team, const Source& source,
+                                           const Plan& plan) {
+  RowWork& w = *team.own;
+  for (;;) {
+    if (threadIdx.x == 0) think(plan, w);
+    __syncthreads();
+    const Pass pass = w.search.visit.pass;
+    if (pass == kSelect) {
+      select_in_list(team, w.search.visit.hunt);
+    } else if (pass == kFindBin) {
+      find_bin(team, w.search.visit.hunt.left);
+    } else if (pass == kTotal) {
+      const uint64_t total = total_mass(team, source.num_tiles, w.options.scale, w.top.reference);
+      if (threadIdx.x == 0) w.total = total;
+    } else if (pass == kWeighList) {
+      weigh_list(team, source.num_tiles);
+    } else if (pass == kToken) {
+      write_row(team, source, plan);
+    } else if (Source::kHasStats && pass == kWrite) {
+      write_ranked(team, plan.step.details, w.row, w.search.done);
+    } else if (Source::kHasStats && pass == kFill) {
+      fill_rank(team, plan.step.details);
+    } else {
+      return clear_for(team, pass, source.num_tiles);
+    }
+    __syncthreads();
   }
 }
 
@@ -144,50 +103,16 @@ __device__ __forceinline__ void finish_row(const Team& team, const Source& sourc
     return;
   }
 
-  // Between passes the machine lies in shared memory: its registers are needed for tokens.
-  if (threadIdx.x == 0) {
-    w.top = found;
-    w.search = new_search(found, w.options.scale, plan.step.vocab_size <= kList);
-  }
-  __syncthreads();
+  if (threadIdx.x == 0) start_search(w, found, plan.step.vocab_size <= kList);
   for (;;) {
-    Search s = w.search;
-    const RowTop top = w.top;
-    s.visit.pass = kNoPass;
-    switch (s.state) {
-      case kNext: next_goal(team, source, plan, top, s); break;
-      case kEstimate: estimate(top, s); break;
-      case kBounded: after_bound(team, s); break;
-      case kInList: select(s); break;
-      case kSelected: after_select(team, s); break;
-      case kInRow: bin_row(s); break;
-      case kBinned: after_bins(team, s); break;
-      case kBatch:
-        s.visit.pass = kWrite;
-        s.state = kWritten;
-        break;
-      case kWritten: after_write(team, plan.step.details, top, s); break;
-      default: after_gather(team, s); break;
+    if (team.leads()) work_alone(team, source, plan);
+    team.sync();
+    if (!team.leads()) {
+      if (threadIdx.x == 0) w.search.visit = team.lead->search.visit;
+      __syncthreads();
     }
-    if (s.goal == kDone) break;
-    __syncthreads();
-    if (threadIdx.x == 0) w.search = s;
-    __syncthreads();
-    const Pass pass = w.search.visit.pass;
-    if (pass == kSelect) {
-      if (team.leads()) select_in_list(team, w.search.visit.hunt);
-      team.sync();
-    } else if (pass == kBound) {
-      bound_by_groups(team, source, w.search.visit.c, w.search.visit.hunt);
-    } else if (pass == kToken) {
-      if (team.leads()) write_row(team, source, plan);
-    } else if (pass == kWrite) {
-      if constexpr (Source::kHasStats) {
-        write_ranked(team, plan.step.details, w.row, w.search.done);
-      }
-    } else if (pass != kNoPass) {
-      visit(team, source, w.search.visit);
-    }
+    if (w.search.visit.pass == kNoPass) break;
+    visit(team, source);
   }
   if (own && threadIdx.x == 0) {
     Nucleus& nucleus = plan.workspace.nuclei[w.row - plan.first_row];

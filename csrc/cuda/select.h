@@ -163,24 +163,8 @@ __device__ __forceinline__ void merge_bins(const Team& team) {
   }
 }
 
-// The team together: the bin of the k-th largest group maximum into lead->bin, -1 if there are
-// fewer. k groups whose maxima reach a bound hold k such tokens, so the k-th largest token is no
-// lower.
-template <class Team, class Source>
-__device__ __forceinline__ void bound_by_groups(const Team& team, const Source& source, float c,
-                                                const Hunt& h) {
-  clear_bins(team);
-  team.sync();
-  for (int g = threadIdx.x; g < source.num_groups(); g += Team::kThreads) {
-    const float t = source.group_max(g) * c;
-    if (t > -INFINITY) add_to_bin(team.own->bins, linear_bin(h.top, t), 1, 1);
-  }
-  merge_bins(team);
-  team.sync();
-  if (team.leads()) find_bin(team, h.left);
-  team.sync();
-}
-
+// A bound that as many group maxima reach as its bin and those before it hold: k groups whose
+// maxima reach it hold k such tokens, so the k-th largest token is no lower.
 __device__ __forceinline__ float bound_of_bin(float top, int bin) {
   return bin == kBins - 1 ? kLowestT : fmaxf(top - float(bin + 1) / kBinsPerOctave, kLowestT);
 }

@@ -24,25 +24,28 @@ struct RowTop {
   bool valid;  // no NaN, no +inf, something left
 };
 
-// What the team does next.
+// What is done next: first what the leader's block does alone, then what takes the team.
 enum Pass {
-  kNoPass,
-  kSelect,  // the leader: the hunt's place in the list
-  kBound,   // a t that as many tokens reach as the hunt is for
-  kToken,   // the leader: the draw
-  kWrite,   // the leader: the list, in order, from place `done` on
-  kGather,  // keys from `low` to `high` into the leader's list; list_count above kList: too many
-  kBin,     // weights of the hunt's range into the bins
-  kWeigh,   // masses within the limit into the leader's tile_mass, their number into `kept`
+  kNoPass,     // the row is done
+  kSelect,     // the hunt's place in the list
+  kFindBin,    // the hunt's place in the bins
+  kTotal,      // the survivors' mass
+  kWeighList,  // masses of the listed within the limit
+  kToken,      // the draw
+  kWrite,      // the list, in order, from place `done` of the rank on
+  kFill,       // what is left of a rank too short
+  kBound,      // the groups' maxima into the bins
+  kGather,     // keys from `low` to `high` into the leader's list; list_count above kList: too many
+  kBin,        // weights of the hunt's range into the bins
+  kWeigh,      // masses within the limit into the leader's tile_mass, their number into `kept`
 };
 
 struct Visit {
   Pass pass;
   uint64_t low, high;  // kGather
   int most;            // kGather: groups of a block above which the list is taken for too short
-  Hunt hunt;           // kBin, kSelect
-  Limit limit;         // kWeigh
-  bool listed;         // kWeigh: the list holds all of them
+  Hunt hunt;           // kSelect, kFindBin, kBound, kBin
+  Limit limit;         // kWeighList, kWeigh
   float c;             // t = z * c
 };
 
@@ -58,13 +61,16 @@ enum Goal { kStart = 0, kTopK, kWeighTopK, kTopP, kMinP, kWeighAll, kDraw, kTopI
 
 enum State {
   kNext,      // to the next goal
+  kTotalled,  // top_p: after the survivors have been weighed and summed
   kEstimate,  // a bound that the place looked for is likely to be above
-  kBounded,   // after the bound has been found
-  kGathered,  // after a gather above it
+  kBounded,   // after the groups' maxima have been put into bins,
+  kReached,   // and the bin been found that enough of them reach
+  kGathered,  // after a gather above that bound
   kInList,    // the list holds the place, or all there is
   kSelected,  // after the hunt in it
   kInRow,     // the list does not
-  kBinned,    // after a pass into bins
+  kBinned,    // after a pass into bins,
+  kPlaced,    // and the place been found in them
   kListTopK,  // after a gather of top_k's survivors
   kBatch,     // after a gather of the next of the rank
   kWritten,   // after they are written

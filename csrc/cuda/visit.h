@@ -66,8 +66,12 @@ __device__ __forceinline__ void weigh_piece(const Team& team, const Visit& v, in
 
 // Leader's block.
 template <class Team>
-__device__ __forceinline__ void weigh_list(const Team& team, const Visit& v) {
+__device__ __forceinline__ void weigh_list(const Team& team, int num_tiles) {
   RowWork& w = *team.own;
+  const Visit& v = w.search.visit;
+  for (int i = threadIdx.x; i < num_tiles; i += Team::kThreads) w.tile_mass[i] = 0;
+  if (threadIdx.x == 0) w.kept = 0;
+  __syncthreads();
   const uint64_t last = rank_key(v.limit.t, v.limit.id);
   uint32_t count = 0;
   for (int i = threadIdx.x; i < int(w.list_count); i += Team::kThreads) {
@@ -89,22 +93,31 @@ __device__ __forceinline__ float lowest_for(const Visit& v) {
   return fmaxf(deepest, lowest_of_key(v.hunt.high));
 }
 
-template <class Team, class Source>
-__device__ __forceinline__ void visit(const Team& team, const Source& source, const Visit& v) {
+// Leader's block, before the team comes together: what the pass adds to is cleared.
+template <class Team>
+__device__ __forceinline__ void clear_for(const Team& team, Pass pass, int num_tiles) {
   RowWork& w = *team.own;
-  if (v.pass == kBin) clear_bins(team);
-  if (team.leads()) {
-    if (threadIdx.x == 0 && v.pass == kGather) w.list_count = 0;
-    if (threadIdx.x == 0 && v.pass == kWeigh) w.kept = 0;
-    for (int i = threadIdx.x; v.pass == kWeigh && i < source.num_tiles; i += Team::kThreads) {
-      w.tile_mass[i] = 0;
-    }
+  if (threadIdx.x == 0 && pass == kGather) w.list_count = 0;
+  if (threadIdx.x == 0 && pass == kWeigh) w.kept = 0;
+  for (int i = threadIdx.x; pass == kWeigh && i < num_tiles; i += Team::kThreads) {
+    w.tile_mass[i] = 0;
   }
-  team.sync();
-  if (v.pass == kWeigh && v.listed) {
-    if (team.leads()) weigh_list(team, v);
-    return team.sync();
+  if (pass == kBin || pass == kBound) clear_bins(team);
+}
+
+// kBound: the group maxima into the bins.
+template <class Team, class Source>
+__device__ __forceinline__ void bin_groups(const Team& team, const Source& source, const Visit& v) {
+  for (int g = threadIdx.x; g < source.num_groups(); g += Team::kThreads) {
+    const float t = source.group_max(g) * v.c;
+    if (t > -INFINITY) add_to_bin(team.own->bins, linear_bin(v.hunt.top, t), 1, 1);
   }
+}
+
+template <class Team, class Source>
+__device__ __forceinline__ void visit_tokens(const Team& team, const Source& source,
+                                             const Visit& v) {
+  RowWork& w = *team.own;
   const float at_least = lowest_for(v);
   const int count = source.num_groups();
   int most = v.pass == kGather ? v.most : count;
@@ -144,7 +157,20 @@ __device__ __forceinline__ void visit(const Team& team, const Source& source, co
       }
     }
   }
-  if (v.pass == kBin) merge_bins(team);
+}
+
+// The team together, the leader's memory cleared.
+template <class Team, class Source>
+__device__ __forceinline__ void visit(const Team& team, const Source& source) {
+  const Visit& v = team.own->search.visit;
+  if (!team.leads() && (v.pass == kBin || v.pass == kBound)) clear_bins(team);
+  __syncthreads();
+  if (v.pass == kBound) {
+    bin_groups(team, source, v);
+  } else {
+    visit_tokens(team, source, v);
+  }
+  if (v.pass == kBin || v.pass == kBound) merge_bins(team);
   team.sync();
 }
 
