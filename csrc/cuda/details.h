@@ -72,7 +72,7 @@ __device__ __forceinline__ void tile_stats(const Mixer& m, const eft_step& step,
 
 __device__ __forceinline__ void write_invalid(const eft_step& step, int64_t row) {
   const eft_details& d = step.details;
-  if (threadIdx.x == 0) {
+  if (thread_index() == 0) {
     step.tokens[row] = -1;
     if (d.logprobs) d.logprobs[row] = NAN;
     if (d.raw_logprobs) d.raw_logprobs[row] = NAN;
@@ -83,7 +83,7 @@ __device__ __forceinline__ void write_invalid(const eft_step& step, int64_t row)
       d.model_logprobs[row * step.num_models + k] = NAN;
     }
   }
-  for (int i = threadIdx.x; i < d.num_top; i += blockDim.x) {
+  for (int i = thread_index(); i < d.num_top; i += blockDim.x) {
     d.top_ids[row * d.num_top + i] = -1;
     d.top_logprobs[row * d.num_top + i] = NAN;
   }
@@ -95,9 +95,9 @@ template <class Team>
 __device__ __forceinline__ void normalise(const Team& team, const Plan& plan, const float* stats,
                                           float max_z) {
   RowWork& w = *team.own;
-  const int lane = threadIdx.x % 32;
+  const int lane = thread_index() % 32;
   const int count = plan.step.details.model_logprobs ? plan.step.num_models + 1 : 1;
-  for (int s = int(threadIdx.x) / 32; s < count; s += Team::kThreads / 32) {
+  for (int s = int(thread_index()) / 32; s < count; s += Team::kThreads / 32) {
     float max = max_z;
     if (s) {
       max = -INFINITY;
@@ -133,7 +133,7 @@ __device__ __forceinline__ void write_ranked(const Team& team, const eft_details
                                              int before) {
   const RowWork& w = *team.own;
   const int count = int(w.list_count);
-  for (int i = threadIdx.x; i < count; i += Team::kThreads) {
+  for (int i = thread_index(); i < count; i += Team::kThreads) {
     const uint64_t key = w.list[i];
     int place = before;
     for (int j = 0; j < count; ++j) place += w.list[j] < key;
@@ -153,8 +153,8 @@ __device__ __forceinline__ void write_temperature_one(const Team& team, const Pl
   const eft_details& d = step.details;
   const RowWork& w = *team.own;
   normalise(team, plan, stats, max_z);
-  const int k = int(threadIdx.x) - 1;
-  if (threadIdx.x == 0) {
+  const int k = int(thread_index()) - 1;
+  if (thread_index() == 0) {
     const double z = double(w.tile_z[token % kTile]);
     if (d.raw_logprobs) d.raw_logprobs[row] = float((z - w.maxima[0]) - w.log_sums[0]);
     if (d.entropy) d.entropy[row] = float(w.entropy);

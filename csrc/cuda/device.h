@@ -72,6 +72,21 @@ __device__ __forceinline__ float half_to_float(uint16_t bits) {
   return x;
 }
 
+// The same address, of which the compiler knows nothing: what is worked out from it stays inside of
+// the loop that asks, instead of in registers around it.
+template <class T>
+__device__ __forceinline__ T* anew(T* p) {
+  asm volatile("" : "+l"(p));
+  return p;
+}
+
+// threadIdx.x, asked for each time it is wanted, for the same reason.
+__device__ __forceinline__ uint32_t thread_index() {
+  uint32_t index;
+  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(index));
+  return index;
+}
+
 // Clusters: the blocks that share a row. Only kernels launched with the cluster attribute call
 // these, and only sm_90 and later have them.
 __device__ __forceinline__ uint32_t cluster_rank() {

@@ -14,7 +14,7 @@ __device__ __forceinline__ void draw_tile(const Team& team, int num_tiles, float
                                           uint64_t bits) {
   constexpr int kEach = (kMaxTiles + Team::kThreads - 1) / Team::kThreads;
   RowWork& w = *team.own;
-  const int first = int(threadIdx.x) * kEach, end = smaller(first + kEach, num_tiles);
+  const int first = int(thread_index()) * kEach, end = smaller(first + kEach, num_tiles);
   uint64_t own = 0, total;
   for (int i = first; i < end; ++i) {
     own += w.tile_mass[i] >> tile_shift(a, floorf(w.tile_max[i] * c));
@@ -41,13 +41,13 @@ __device__ __forceinline__ void draw_tile(const Team& team, int num_tiles, float
 template <class Team>
 __device__ __forceinline__ void first_tile_of(const Team& team, int num_tiles, float max_z) {
   RowWork& w = *team.own;
-  if (threadIdx.x == 0) w.first = kLastId;
+  if (thread_index() == 0) w.first = kLastId;
   __syncthreads();
-  for (int i = threadIdx.x; i < num_tiles; i += Team::kThreads) {
+  for (int i = thread_index(); i < num_tiles; i += Team::kThreads) {
     if (w.tile_max[i] == max_z) atomicMin(&w.first, uint32_t(i));
   }
   __syncthreads();
-  if (threadIdx.x == 0) w.tile = int(w.first), w.first = kLastId;
+  if (thread_index() == 0) w.tile = int(w.first), w.first = kLastId;
   __syncthreads();
 }
 
@@ -55,7 +55,7 @@ template <class Team, class Source>
 __device__ __forceinline__ void load_tile(const Team& team, const Source& source) {
   RowWork& w = *team.own;
 #pragma unroll 1
-  for (int i = int(threadIdx.x) * kPiece; i < kTile; i += Team::kThreads * kPiece) {
+  for (int i = int(thread_index()) * kPiece; i < kTile; i += Team::kThreads * kPiece) {
     float z[kPiece];
     source.load_anywhere(w.tile * kTile + i, z);
 #pragma unroll
@@ -68,7 +68,7 @@ __device__ __forceinline__ void load_tile(const Team& team, const Source& source
 template <class Team>
 __device__ __forceinline__ int first_in_tile(const Team& team, float max_z) {
   RowWork& w = *team.own;
-  for (int i = threadIdx.x; i < kTile; i += Team::kThreads) {
+  for (int i = thread_index(); i < kTile; i += Team::kThreads) {
     if (w.tile_z[i] == max_z) atomicMin(&w.first, uint32_t(i));
   }
   __syncthreads();
@@ -83,22 +83,22 @@ __device__ __forceinline__ int draw_in_tile(const Team& team, const Survivors& s
   const int tile = w.tile;
   const float a = floorf(w.tile_max[tile] * c);
   if (s.listed) {
-    for (int i = threadIdx.x; i < kTile; i += Team::kThreads) w.place_mass[i] = 0;
+    for (int i = thread_index(); i < kTile; i += Team::kThreads) w.place_mass[i] = 0;
     __syncthreads();
     const uint64_t last = rank_key(s.limit.t, s.limit.id);
-    for (int i = threadIdx.x; i < int(w.list_count); i += Team::kThreads) {
+    for (int i = thread_index(); i < int(w.list_count); i += Team::kThreads) {
       const uint64_t key = w.list[i];
       const int id = int(key_id(key));
       if (key <= last && id / kTile == tile) w.place_mass[id % kTile] = token_mass(key_t(key), a);
     }
   } else {
-    for (int i = threadIdx.x; i < kTile; i += Team::kThreads) {
+    for (int i = thread_index(); i < kTile; i += Team::kThreads) {
       const float t = w.tile_z[i] * c;
       w.place_mass[i] = keeps(s.limit, t, uint32_t(tile * kTile + i)) ? token_mass(t, a) : 0;
     }
   }
   __syncthreads();
-  const int first = int(threadIdx.x) * kEach;
+  const int first = int(thread_index()) * kEach;
   uint64_t own = 0, total;
 #pragma unroll
   for (int i = 0; i < kEach; ++i) own += w.place_mass[first + i];

@@ -24,7 +24,7 @@ __device__ __forceinline__ void write_row(const Team& team, const Source& source
   }
   if (o.greedy || !s.listed || d.logprobs || plan.wants_stats) load_tile(team, source);
   const int token = o.greedy ? first_in_tile(team, w.top.z) : draw_in_tile(team, s, o.scale);
-  if (threadIdx.x == 0) {
+  if (thread_index() == 0) {
     plan.step.tokens[row] = token;
     if (d.status) d.status[row] = 0;
     if (d.kept) d.kept[row] = o.greedy ? 1 : int32_t(w.kept);
@@ -38,7 +38,7 @@ __device__ __forceinline__ void write_row(const Team& team, const Source& source
 template <class Team>
 __device__ __forceinline__ void fill_rank(const Team& team, const eft_details& d) {
   const int64_t at = team.own->row * d.num_top;
-  for (int i = team.own->search.done + int(threadIdx.x); i < d.num_top; i += Team::kThreads) {
+  for (int i = team.own->search.done + int(thread_index()); i < d.num_top; i += Team::kThreads) {
     d.top_ids[at + i] = -1;
     d.top_logprobs[at + i] = -INFINITY;
   }
@@ -48,9 +48,9 @@ __device__ __forceinline__ void fill_rank(const Team& team, const eft_details& d
 template <class Team, class Source>
 __device__ __forceinline__ void work_alone(const Team& team, const Source& source,
                                            const Plan& plan) {
-  RowWork& w = *team.own;
   for (;;) {
-    if (threadIdx.x == 0) think(plan, w);
+    RowWork& w = *anew(team.own);
+    if (thread_index() == 0) think(plan, w);
     __syncthreads();
     const Pass pass = w.search.visit.pass;
     if (pass == kSelect) {
@@ -59,7 +59,7 @@ __device__ __forceinline__ void work_alone(const Team& team, const Source& sourc
       find_bin(team, w.search.visit.hunt.left);
     } else if (pass == kTotal) {
       const uint64_t total = total_mass(team, source.num_tiles, w.options.scale, w.top.reference);
-      if (threadIdx.x == 0) w.total = total;
+      if (thread_index() == 0) w.total = total;
     } else if (pass == kWeighList) {
       weigh_list(team, source.num_tiles);
     } else if (pass == kToken) {
@@ -79,18 +79,17 @@ __device__ __forceinline__ void work_alone(const Team& team, const Source& sourc
 template <class Team, class Source>
 __device__ __forceinline__ void write_normaliser(const Team& team, const Source& source,
                                                  const RowTop& top, Nucleus& out, int model) {
-  if (threadIdx.x == 0) out.valid[model] = top.valid;
+  if (thread_index() == 0) out.valid[model] = top.valid;
   if (!top.valid) return;
   const uint64_t total = total_mass(team, source.num_tiles, team.own->options.scale, top.reference);
-  if (threadIdx.x) return;
+  if (thread_index()) return;
   out.log_normaliser[model] =
       kLn2 * ((double(top.reference) - 40.0) + log2_exact_bits(double(total)));
 }
 
 // The team together; own->options and the leader's tile_max and tile_mass are in place.
 template <class Team, class Source>
-__device__ __forceinline__ void finish_row(const Team& team, const Source& source,
-                                           const Plan& plan) {
+__device__ __forceinline__ void finish_row(Team team, Source source, const Plan& plan) {
   const bool own = plan.stage == kOwnNuclei;
   RowWork& w = *team.own;
   const RowTop found = row_top(team, source.num_tiles, team.own->options.scale);
@@ -103,18 +102,21 @@ __device__ __forceinline__ void finish_row(const Team& team, const Source& sourc
     return;
   }
 
-  if (threadIdx.x == 0) start_search(w, found, plan.step.vocab_size <= kList);
+  if (thread_index() == 0) start_search(w, found, plan.step.vocab_size <= kList);
   for (;;) {
+    team.own = anew(team.own);
+    team.lead = Team::kClusters ? anew(team.lead) : team.own;
+    source.renew();
     if (team.leads()) work_alone(team, source, plan);
     team.sync();
     if (!team.leads()) {
-      if (threadIdx.x == 0) w.search.visit = team.lead->search.visit;
+      if (thread_index() == 0) team.own->search.visit = team.lead->search.visit;
       __syncthreads();
     }
-    if (w.search.visit.pass == kNoPass) break;
+    if (team.own->search.visit.pass == kNoPass) break;
     visit(team, source);
   }
-  if (own && threadIdx.x == 0) {
+  if (own && thread_index() == 0) {
     Nucleus& nucleus = plan.workspace.nuclei[w.row - plan.first_row];
     nucleus.t = w.search.survivors.limit.t;
     nucleus.id = w.search.survivors.limit.id;

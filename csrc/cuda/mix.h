@@ -171,17 +171,35 @@ __device__ __forceinline__ bool mix_bf16(const Mixer& m, const Bits128* raw, flo
   return bad;
 }
 
-// A warp's whole tile of K bf16 models, 32 tokens a lane, all loads first.
+// Pieces of a lane's 32 tokens of K bf16 models, all loads first.
+template <int K, int kPieces>
+__device__ __forceinline__ void load_fast(const Mixer& m, int id, Bits128 (*raw)[K]) {
+#pragma unroll
+  for (int j = 0; j < kPieces; ++j) {
+#pragma unroll
+    for (int k = 0; k < K; ++k) {
+      raw[j][k] = load_once(m.models[k].x + 2 * int64_t(id + j * (kTile / 4)));
+    }
+  }
+}
+
+// By one lane alone; in two halves, since its caller has little room.
+template <int K>
+__device__ __forceinline__ void mix_fast_group(const Mixer& m, int tile, int lane, float* z) {
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    Bits128 raw[2][K];
+    load_fast<K, 2>(m, piece_id(tile, 2 * half, lane), raw);
+#pragma unroll
+    for (int j = 0; j < 2; ++j) mix_bf16<K, true>(m, raw[j], z + (2 * half + j) * kPiece);
+  }
+}
+
+// A warp's whole tile of K bf16 models, 32 tokens a lane.
 template <int K>
 __device__ __forceinline__ bool mix_fast_tile(const Mixer& m, int tile, int lane, float* z) {
   Bits128 raw[4][K];
-#pragma unroll
-  for (int j = 0; j < 4; ++j) {
-#pragma unroll
-    for (int k = 0; k < K; ++k) {
-      raw[j][k] = load_once(m.models[k].x + 2 * int64_t(piece_id(tile, j, lane)));
-    }
-  }
+  load_fast<K, 4>(m, piece_id(tile, 0, lane), raw);
   float largest = 0.0f;
 #pragma unroll
   for (int j = 0; j < 4; ++j) {

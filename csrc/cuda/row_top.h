@@ -12,12 +12,12 @@ template <class Team>
 __device__ __forceinline__ RowTop row_top(const Team& team, int num_tiles, float c) {
   RowWork& w = *team.own;
   uint32_t key = 0;
-  for (int i = threadIdx.x; i < num_tiles; i += Team::kThreads) {
+  for (int i = thread_index(); i < num_tiles; i += Team::kThreads) {
     const uint32_t other = ordered(team.lead->tile_max[i]);
     key = other > key ? other : key;
   }
   key = __reduce_max_sync(0xffffffffu, key);
-  if (threadIdx.x % 32 == 0) w.partial[threadIdx.x / 32] = key;
+  if (thread_index() % 32 == 0) w.partial[thread_index() / 32] = key;
   __syncthreads();
 #pragma unroll
   for (int i = 0; i < Team::kThreads / 32; ++i) {
@@ -33,7 +33,7 @@ template <class Team>
 __device__ __forceinline__ uint64_t total_mass(const Team& team, int num_tiles, float c, float a) {
   RowWork& w = *team.own;
   uint64_t own = 0, total;
-  for (int i = threadIdx.x; i < num_tiles; i += Team::kThreads) {
+  for (int i = thread_index(); i < num_tiles; i += Team::kThreads) {
     own += w.tile_mass[i] >> tile_shift(a, floorf(w.tile_max[i] * c));
   }
   scan_before<Team::kThreads>(own, w.partial, total);

@@ -67,7 +67,7 @@ __device__ __forceinline__ void narrow(Hunt& h, int bin) {
 
 template <class Team>
 __device__ __forceinline__ void clear_bins(const Team& team) {
-  for (int i = threadIdx.x; i < kBins; i += Team::kThreads) {
+  for (int i = thread_index(); i < kBins; i += Team::kThreads) {
     team.own->bins.low[i] = team.own->bins.high[i] = team.own->bins.count[i] = 0;
   }
 }
@@ -83,13 +83,13 @@ template <class Team>
 __device__ __forceinline__ void find_bin(const Team& team, uint64_t left) {
   constexpr int kEach = kBins / Team::kThreads;
   RowWork& w = *team.own;
-  const int first = int(threadIdx.x) * kEach;
+  const int first = int(thread_index()) * kEach;
   uint64_t own = 0;
 #pragma unroll
   for (int i = 0; i < kEach; ++i) {
     own += uint64_t(w.bins.high[first + i]) << 32 | w.bins.low[first + i];
   }
-  if (threadIdx.x == 0) w.bin = -1;
+  if (thread_index() == 0) w.bin = -1;
   uint64_t total;
   uint64_t above = scan_before<Team::kThreads>(own, w.partial, total);
   if (above < left && above + own >= left) {
@@ -115,18 +115,18 @@ __device__ __forceinline__ void select_in_list(const Team& team, Hunt h) {
   for (;;) {
     clear_bins(team);
     __syncthreads();
-    for (int i = threadIdx.x; i < count; i += Team::kThreads) {
+    for (int i = thread_index(); i < count; i += Team::kThreads) {
       const uint64_t key = w.list[i];
       if (in_range(h, key)) add_to_bin(w.bins, bin_of(h, key), weight_of(h, key), 1);
     }
-    if (threadIdx.x == 0) w.few_count = 0, w.is_found = 0;
+    if (thread_index() == 0) w.few_count = 0, w.is_found = 0;
     __syncthreads();
     find_bin(team, h.left);
     const int bin = w.bin;
     if (bin < 0) return;
     h.left -= w.bin_above;
     if (w.bin_count <= kFew) {
-      for (int i = threadIdx.x; i < count; i += Team::kThreads) {
+      for (int i = thread_index(); i < count; i += Team::kThreads) {
         const uint64_t key = w.list[i];
         if (!in_range(h, key) || bin_of(h, key) != bin) continue;
         const uint32_t place = atomicAdd(&w.few_count, 1u);
@@ -135,7 +135,7 @@ __device__ __forceinline__ void select_in_list(const Team& team, Hunt h) {
       }
       __syncthreads();
       const int few = int(w.few_count);
-      for (int i = threadIdx.x; i < few; i += Team::kThreads) {
+      for (int i = thread_index(); i < few; i += Team::kThreads) {
         uint64_t above = 0;
         for (int j = 0; j < few; ++j) above += w.few[j] < w.few[i] ? w.few_mass[j] : 0;
         if (above < h.left && above + w.few_mass[i] >= h.left) {
@@ -155,7 +155,7 @@ template <class Team>
 __device__ __forceinline__ void merge_bins(const Team& team) {
   __syncthreads();
   if (team.leads()) return;
-  for (int i = threadIdx.x; i < kBins; i += Team::kThreads) {
+  for (int i = thread_index(); i < kBins; i += Team::kThreads) {
     const Bins& own = team.own->bins;
     if (own.count[i]) {
       add_to_bin(team.lead->bins, i, uint64_t(own.high[i]) << 32 | own.low[i], own.count[i]);

@@ -9,24 +9,33 @@ namespace eft {
 namespace {
 
 // One block owns all groups. Read again are those whose maxima say that they hold something.
-template <bool kConservative>
+template <int kFast, bool kConservative>
 struct StreamSource {
   static constexpr bool kHasStats = true;
-  const RowWork& w;
+  const RowWork* w;
   int num_tiles;
+
+  __device__ void renew() { w = anew(w); }
 
   __device__ int num_groups() const { return num_tiles * kGroups; }
   __device__ int tile_of(int group) const { return group / kGroups; }
-  __device__ float group_max(int group) const { return load_written(w.group_maxima + group); }
+  __device__ float group_max(int group) const { return load_written(w->group_maxima + group); }
   __device__ void load_group(int group, float* z) const {
-    const int id = piece_id(group / kGroups, 0, group % kGroups);
-    mix_pieces<4, kConservative>(w.mixer, id, kTile / 4, z);
+    const int tile = group / kGroups, lane = group % kGroups;
+    if constexpr (kFast > 0) {
+      if (w->mixer.fast && (tile + 1) * kTile <= w->mixer.n) {
+        return mix_fast_group<kFast>(w->mixer, tile, lane, z);
+      }
+    }
+    const int id = piece_id(tile, 0, lane);
+    mix_pieces<2, kConservative>(w->mixer, id, kTile / 4, z);
+    mix_pieces<2, kConservative>(w->mixer, id + kTile / 2, kTile / 4, z + kGroup / 2);
   }
   __device__ void load_piece(int group, int j, float* z) const {
     load_anywhere(piece_id(group / kGroups, j, group % kGroups), z);
   }
   __device__ void load_anywhere(int id, float* z) const {
-    mix_pieces<1, kConservative>(w.mixer, id, 0, z);
+    mix_pieces<1, kConservative>(w->mixer, id, 0, z);
   }
 };
 
@@ -38,6 +47,10 @@ struct ResidentSource {
   int num_tiles;                            // of the row
   uint32_t rank, size;
 
+  __device__ void renew() {
+    z = anew(z);
+    group_maxima = anew(group_maxima);
+  }
   __device__ int num_groups() const {
     return int((uint32_t(num_tiles) + size - 1 - rank) / size) * kGroups;
   }

@@ -105,7 +105,7 @@ __device__ __forceinline__ void stream_row(const Plan& plan) {
   }
   __syncthreads();
   const Team<kStreamThreads, false> team = {&w, &w, 0, 1};
-  const StreamSource<kConservative> source = {w, plan.num_tiles};
+  const StreamSource<kFast, kConservative> source = {&w, plan.num_tiles};
   finish_row(team, source, plan);
 }
 

@@ -61,6 +61,7 @@ struct alignas(16) RowWork {
 template <int kThreadsOfBlock, bool kCluster>
 struct Team {
   static constexpr int kThreads = kThreadsOfBlock;
+  static constexpr bool kClusters = kCluster;
   RowWork* own;
   RowWork* lead;
   uint32_t rank, size;
@@ -95,7 +96,7 @@ __device__ __forceinline__ void add_mass(uint64_t* sum, uint64_t x) {
 // Sum of x over the threads before this one; `total` over all. The block together.
 template <int kThreads>
 __device__ __forceinline__ uint64_t scan_before(uint64_t x, uint64_t* partial, uint64_t& total) {
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const int lane = thread_index() % 32, warp = thread_index() / 32;
   uint64_t sum = x;
 #pragma unroll
   for (int by = 1; by < 32; by *= 2) {

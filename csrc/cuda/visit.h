@@ -69,12 +69,12 @@ template <class Team>
 __device__ __forceinline__ void weigh_list(const Team& team, int num_tiles) {
   RowWork& w = *team.own;
   const Visit& v = w.search.visit;
-  for (int i = threadIdx.x; i < num_tiles; i += Team::kThreads) w.tile_mass[i] = 0;
-  if (threadIdx.x == 0) w.kept = 0;
+  for (int i = thread_index(); i < num_tiles; i += Team::kThreads) w.tile_mass[i] = 0;
+  if (thread_index() == 0) w.kept = 0;
   __syncthreads();
   const uint64_t last = rank_key(v.limit.t, v.limit.id);
   uint32_t count = 0;
-  for (int i = threadIdx.x; i < int(w.list_count); i += Team::kThreads) {
+  for (int i = thread_index(); i < int(w.list_count); i += Team::kThreads) {
     const uint64_t key = w.list[i];
     if (key > last) continue;
     const int tile = int(key_id(key) / kTile);
@@ -97,9 +97,9 @@ __device__ __forceinline__ float lowest_for(const Visit& v) {
 template <class Team>
 __device__ __forceinline__ void clear_for(const Team& team, Pass pass, int num_tiles) {
   RowWork& w = *team.own;
-  if (threadIdx.x == 0 && pass == kGather) w.list_count = 0;
-  if (threadIdx.x == 0 && pass == kWeigh) w.kept = 0;
-  for (int i = threadIdx.x; pass == kWeigh && i < num_tiles; i += Team::kThreads) {
+  if (thread_index() == 0 && pass == kGather) w.list_count = 0;
+  if (thread_index() == 0 && pass == kWeigh) w.kept = 0;
+  for (int i = thread_index(); pass == kWeigh && i < num_tiles; i += Team::kThreads) {
     w.tile_mass[i] = 0;
   }
   if (pass == kBin || pass == kBound) clear_bins(team);
@@ -108,7 +108,7 @@ __device__ __forceinline__ void clear_for(const Team& team, Pass pass, int num_t
 // kBound: the group maxima into the bins.
 template <class Team, class Source>
 __device__ __forceinline__ void bin_groups(const Team& team, const Source& source, const Visit& v) {
-  for (int g = threadIdx.x; g < source.num_groups(); g += Team::kThreads) {
+  for (int g = thread_index(); g < source.num_groups(); g += Team::kThreads) {
     const float t = source.group_max(g) * v.c;
     if (t > -INFINITY) add_to_bin(team.own->bins, linear_bin(v.hunt.top, t), 1, 1);
   }
@@ -124,9 +124,9 @@ __device__ __forceinline__ void visit_tokens(const Team& team, const Source& sou
   for (int start = 0; start < count && most >= 0; start += kVisited) {
     const int end = smaller(count, start + kVisited);
     __syncthreads();
-    if (threadIdx.x == 0) w.num_visited = 0;
+    if (thread_index() == 0) w.num_visited = 0;
     __syncthreads();
-    for (int g = start + int(threadIdx.x); g < end; g += Team::kThreads) {
+    for (int g = start + int(thread_index()); g < end; g += Team::kThreads) {
       if (source.group_max(g) * v.c >= at_least) {
         w.visited[atomicAdd(&w.num_visited, 1u)] = uint16_t(g);
       }
@@ -135,16 +135,16 @@ __device__ __forceinline__ void visit_tokens(const Team& team, const Source& sou
     const int num_visited = int(w.num_visited);
     most -= num_visited;
     if (most < 0) {
-      if (threadIdx.x == 0) atomicAdd(&team.lead->list_count, uint32_t(kList) + 1);
+      if (thread_index() == 0) atomicAdd(&team.lead->list_count, uint32_t(kList) + 1);
     } else if (v.pass == kGather) {
-      for (int i = threadIdx.x; i < num_visited; i += Team::kThreads) {
+      for (int i = thread_index(); i < num_visited; i += Team::kThreads) {
         const int group = w.visited[i];
         float z[kGroup];
         source.load_group(group, z);
         append(team, v, source.tile_of(group), group % kGroups, z);
       }
     } else {
-      for (int i = threadIdx.x; i < num_visited * 4; i += Team::kThreads) {
+      for (int i = thread_index(); i < num_visited * 4; i += Team::kThreads) {
         const int group = w.visited[i / 4];
         const int id = piece_id(source.tile_of(group), i % 4, group % kGroups);
         float z[kPiece];

@@ -63,6 +63,12 @@ inline uint32_t add_squares(uint32_t sum, uint32_t x) {
 
 inline float half_to_float(uint16_t bits) { return to_float(Fp16{bits}); }
 
+inline uint32_t thread_index() { return threadIdx.x; }
+template <class T>
+T* anew(T* p) {
+  return p;
+}
+
 inline uint32_t cluster_rank() { return cuda_host::cluster_rank(); }
 inline uint32_t cluster_size() { return cuda_host::cluster_size(); }
 inline void cluster_sync(EFT_HOST_SITE) { cuda_host::cluster_sync(file, line); }
