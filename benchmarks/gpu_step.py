@@ -25,6 +25,7 @@ import gpu_timing as timing
 import rows
 import torch
 from gpu_grid import OPTIONS, Point, points
+from gpu_ready import missing
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor
@@ -33,14 +34,6 @@ import eft_ext
 from eft_ext import fused_mix, fused_step
 
 CHECKED_BATCH = 8
-
-
-def missing() -> str:
-    """One line on what this benchmark wants and does not find, or nothing."""
-    if not torch.cuda.is_available():
-        return f"a CUDA device: torch {torch.__version__} sees none"
-    cuda = eft_ext.backends()["cuda"]
-    return "" if cuda.available else f"the CUDA step: {cuda.reason}; to enable it: {cuda.remedy}"
 
 
 def describe_gpu() -> dict[str, Any]:
