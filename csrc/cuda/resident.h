@@ -66,7 +66,9 @@ __device__ __forceinline__ void resident_row(const Plan& plan) {
 template <int kFast>
 __global__ void __launch_bounds__(kResidentThreads, 1)
     resident_kernel(const __grid_constant__ Plan plan) {
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
   resident_row<kFast>(plan);
+#endif
 }
 
 }  // namespace

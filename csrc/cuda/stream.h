@@ -109,8 +109,9 @@ __device__ __forceinline__ void stream_row(const Plan& plan) {
   finish_row(team, source, plan);
 }
 
+// Two blocks a multiprocessor; conservative mixtures hold a second logit of each token instead.
 template <int kFast, bool kConservative>
-__global__ void __launch_bounds__(kStreamThreads, 2)
+__global__ void __launch_bounds__(kStreamThreads, kConservative ? 1 : 2)
     stream_kernel(const __grid_constant__ Plan plan) {
   stream_row<kFast, kConservative>(plan);
 }
