@@ -72,10 +72,16 @@ __device__ __forceinline__ float half_to_float(uint16_t bits) {
   return x;
 }
 
-// The same address, of which the compiler knows nothing: what is worked out from it stays inside of
-// the loop that asks, instead of in registers around it.
+// The same address in this block's shared memory, or anywhere, of which the compiler knows nothing:
+// what is worked out from it stays inside of the loop that asks, instead of in registers around it.
 template <class T>
 __device__ __forceinline__ T* anew(T* p) {
+  uint32_t offset = uint32_t(__cvta_generic_to_shared(p));
+  asm volatile("" : "+r"(offset));
+  return static_cast<T*>(__cvta_shared_to_generic(offset));
+}
+template <class T>
+__device__ __forceinline__ T* anew_anywhere(T* p) {
   asm volatile("" : "+l"(p));
   return p;
 }
@@ -112,8 +118,7 @@ __device__ __forceinline__ uint32_t cluster_size() {
 // All threads of all blocks of the cluster; shared memory written before is seen after.
 __device__ __forceinline__ void cluster_sync() {
 #if __CUDA_ARCH__ >= 900
-  asm volatile("barrier.cluster.arrive.release.aligned;\n barrier.cluster.wait.acquire.aligned;" ::
-                   : "memory");
+  asm volatile("barrier.cluster.arrive.release;\n barrier.cluster.wait.acquire;" ::: "memory");
 #else
   __syncthreads();
 #endif

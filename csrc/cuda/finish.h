@@ -105,7 +105,7 @@ __device__ __forceinline__ void finish_row(Team team, Source source, const Plan&
   if (thread_index() == 0) start_search(w, found, plan.step.vocab_size <= kList);
   for (;;) {
     team.own = anew(team.own);
-    team.lead = Team::kClusters ? anew(team.lead) : team.own;
+    team.lead = Team::kClusters ? anew_anywhere(team.lead) : team.own;
     source.renew();
     if (team.leads()) work_alone(team, source, plan);
     team.sync();

@@ -12,7 +12,7 @@ namespace {
 template <int kFast, bool kConservative>
 struct StreamSource {
   static constexpr bool kHasStats = true;
-  const RowWork* w;
+  RowWork* w;
   int num_tiles;
 
   __device__ void renew() { w = anew(w); }

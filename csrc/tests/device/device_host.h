@@ -68,6 +68,10 @@ template <class T>
 T* anew(T* p) {
   return p;
 }
+template <class T>
+T* anew_anywhere(T* p) {
+  return p;
+}
 
 inline uint32_t cluster_rank() { return cuda_host::cluster_rank(); }
 inline uint32_t cluster_size() { return cuda_host::cluster_size(); }
