@@ -326,7 +326,6 @@ uint64_t atomic(const Site& site, void* at, size_t bytes, Op op, uint64_t value,
     }
   }
   memcpy(at, &next, bytes);
-  yield();
   return found;
 }
 

@@ -59,7 +59,7 @@ const uint64_t* warp_exchange(const Site& site, uint32_t mask, uint64_t value, b
 unsigned lane();
 
 enum class Op { kAdd, kMax, kMin, kMaxSigned, kMinSigned, kAnd, kOr, kXor, kExch, kCas, kAddFloat };
-// One atomic of 4 or 8 bytes: the value found. Another thread may run before and after it.
+// One atomic of 4 or 8 bytes: the value found. Other threads may run before it.
 uint64_t atomic(const Site& site, void* at, size_t bytes, Op op, uint64_t value, uint64_t compare);
 
 // Counted by the twins of the 16-byte loads; set back by whoever reads it.

@@ -12,7 +12,7 @@
 namespace cuda_host {
 namespace {
 
-bool instrumented = false;
+bool instrumented = false, unwritten_forbidden = false;
 
 struct Access {
   uint32_t thread = 0;  // 0: none
@@ -121,7 +121,7 @@ void access(const void* address, size_t bytes, bool write, bool atomic, const vo
   for (size_t i = first; i < std::min(first + bytes, region->bytes); ++i) {
     Cell& cell = region->cells[i];
     const char* byte = region->start + i;
-    if (region->shared && !write && !cell.write.thread)
+    if (unwritten_forbidden && region->shared && !write && !cell.write.thread)
       report(*region, byte, described(now, write) + ", which nobody has written");
     if (!(atomic && cell.write.atomic) && !ordered(cell.write, *thread)) {
       report(*region, byte,
@@ -160,6 +160,7 @@ void View::join(const View& other) {
 }
 
 bool detects_races() { return instrumented; }
+void forbid_unwritten(bool forbid) { unwritten_forbidden = forbid; }
 
 namespace {
 struct Watched {
@@ -269,6 +270,8 @@ void races_atomic(Thread& thread, const Site& site, const void* at, size_t bytes
   const bool dirty = thread.known.dirty;
   access(at, bytes, true, true, &sites.try_emplace({site.file, site.line}, site).first->second);
   thread.known.dirty = dirty;  // an atomic needs no fence to be seen
+  const Region* region = region_of(at);
+  if (region && region->shared) return;  // flags in shared memory are not modelled
   View& location = locations[at];
   if (!location.blocks.empty() || !location.threads.empty()) join_into(thread.known.read, location);
   if (thread.known.fenced) location.join(*thread.known.fenced);

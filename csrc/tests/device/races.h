@@ -51,6 +51,10 @@ struct BlockHistory {
 // True in a program whose kernels are compiled for the detector.
 bool detects_races();
 
+// Whether reading shared memory that nobody has written is an error too. Off, since a copy of a
+// structure reads fields that do not matter.
+void forbid_unwritten(bool forbid);
+
 // Global memory to watch in the launches that follow, until `unwatch`.
 void watch(const void* start, size_t bytes, const char* name);
 void unwatch();

@@ -287,7 +287,10 @@ void only_syncwarp_orders_memory() {
     CHECK(error_of(of(1, 64, 256, seed), through_shared, out.data(), true) == "");
     CHECK(out[5] == 4);
     CHECK(has(error_of(of(1, 64, 256, seed), through_shared, out.data(), false), "not ordered"));
+    CHECK(error_of(of(1, 64, 256, seed), reads_what_nobody_wrote, out.data()) == "");
+    cuda_host::forbid_unwritten(true);
     const std::string error = error_of(of(1, 64, 256, seed), reads_what_nobody_wrote, out.data());
+    cuda_host::forbid_unwritten(false);
     CHECK(has(error, "which nobody has written"));
   }
 }
