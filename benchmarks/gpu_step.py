@@ -56,12 +56,12 @@ def describe_gpu() -> dict[str, Any]:
     }
 
 
-def make_sets(point: Point, count: int) -> list[list[Tensor]]:
+def make_sets(point: Point, count: int, device: str = "cuda") -> list[list[Tensor]]:
     """`count` sets of K tensors [B, V] bf16 on the device, each with rows of its own."""
     sets = []
     for i in range(count):
-        generator = torch.Generator("cuda").manual_seed(1000 * i + point.batch)
-        with torch.device("cuda"):
+        generator = torch.Generator(device).manual_seed(1000 * i + point.batch)
+        with torch.device(device):
             models = rows.lm(point.batch, point.vocab, generator)[: point.models]
         sets.append([x.bfloat16() for x in models])
     return sets
@@ -86,8 +86,9 @@ def measure_step(sets: list[list[Tensor]], point: Point, backend: str) -> dict[s
     found: dict[str, Any] = {}
     if point.batch <= CHECKED_BATCH:
         found["same_tokens_as_cpu"] = same_tokens(sets[0], options, backend)
-    position = torch.zeros(point.batch, dtype=torch.int64, device="cuda")
-    seeds = torch.arange(point.batch, device="cuda")
+    device = sets[0][0].device
+    position = torch.zeros(point.batch, dtype=torch.int64, device=device)
+    seeds = torch.arange(point.batch, device=device)
     captured = step_calls(sets, options, backend, seeds, position)
     eager = step_calls(sets, options, backend, 1, 0)
     return found | {

@@ -158,3 +158,40 @@ def test_peers_compute_the_same_distribution() -> None:
                 assert key not in options or options[key] in given
     assert importable("no_such_module")[0] is None
     assert "ModuleNotFoundError" in importable("no_such_module")[1]
+
+
+def test_a_run_end_to_end_on_stand_ins(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The CPU in place of the device and a clock that always says one microsecond: what is left is the script."""
+    import gpu_report
+    import gpu_step
+
+    real_calls, real_sets = gpu_step.step_calls, gpu_step.make_sets
+
+    def once(calls: Any, *_: Any, **__: Any) -> float:
+        for call in calls:
+            assert call().shape == (calls[0]().shape[0],)
+        return 1.0
+
+    for name in ("graph_us", "eager_us", "host_us"):
+        monkeypatch.setattr(gpu_step.timing, name, once)
+    monkeypatch.setattr(gpu_step.timing, "copy_bytes_per_us", lambda: 1e6)
+    monkeypatch.setattr(gpu_step.timing, "l2_bytes", lambda: 1)
+    monkeypatch.setattr(gpu_step, "missing", lambda: "")
+    monkeypatch.setattr(gpu_step, "describe_gpu", lambda: synthetic()["machine"])
+    monkeypatch.setattr(gpu_step, "make_sets", lambda point, count: real_sets(point, count, "cpu"))
+    monkeypatch.setattr(gpu_step, "step_calls", lambda sets, options, _, *rest: real_calls(sets, options, "cpu", *rest))
+    monkeypatch.setattr(gpu_step.peers, "compiled_chain", lambda chain: chain)
+    path = tmp_path / "made-up.json"
+    arguments = ["--vocab", "32000", "--batch", "1", "--options", "top-p .9", "greedy", "--json", str(path)]
+    monkeypatch.setattr(sys, "argv", ["gpu_step.py", *arguments])
+    assert gpu_step.main() == 0
+    assert "4 points" in capsys.readouterr().out
+    found = json.loads(path.read_text())
+    for result in found["results"]:
+        assert result["times"]["cuda"]["same_tokens_as_cpu"] is True
+        assert result["times"]["cuda"]["graph_cold_us"] == 1.0
+        assert result["times"]["chain"]["eager_cold_us"] == 1.0
+        assert "flashinfer" not in result["times"] or "Error" in result["times"]["flashinfer"]["error"]
+    assert gpu_report.table(found).count("\n| ") == 2 + 4
