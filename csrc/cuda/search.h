@@ -113,6 +113,11 @@ __device__ __forceinline__ void after_bins(const RowWork& w, Search& s) {
   }
   s.hunt.left -= w.bin_above;
   narrow(s.hunt, w.bin);
+  if (s.goal == kTopK && s.hunt.low >> 32 == s.hunt.high >> 32) {
+    // One t is left, and its ties stay: nobody has to part them by their ids.
+    s.survivors.limit = {key_t(s.hunt.high), kLastId};
+    return gather_from(s, s.survivors.limit.t, kListTopK);
+  }
   if (w.bin_count > kList) return hunt(s, kBin, kBinned);
   s.ranged = true;
   gather(s, s.hunt.low, s.hunt.high, kAll, kInList);
