@@ -163,7 +163,7 @@ class HostCuda:
         self._check(code)
 
     def _how(self, kernel: str) -> How:
-        return How(self.launch.seed, KERNELS.index(kernel), self.launch.blocks, self.launch.fast)
+        return How(self.launch.seed, KERNELS.index(kernel), max(1, self.launch.blocks), self.launch.fast)
 
     def _mixture(
         self, rows: int, vocab: int, logits: Any, weights: Any, bias: Any, allowed: Any, conservative: Any
