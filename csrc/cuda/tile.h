@@ -24,7 +24,7 @@ __device__ __forceinline__ float warp_max(float x) {
 // References whose distance to t can be had without error: all but rows of astronomical logits.
 __device__ __forceinline__ bool is_near(float a) { return fabsf(a) < 0x1p20f; }
 
-// Sum of token_mass(t, a) over a warp's 1024 tokens, in 13 operations each. floor and truncation
+// Sum of token_mass(t, a) over a warp's 1024 tokens, in 15 operations each. floor and truncation
 // are additions that round down at a chosen bit: x + 1.5 * 2^(23 + e) leaves floor(x / 2^e) in the
 // low bits. The conversion instructions, which do the same, come four times as slowly or worse.
 __device__ __forceinline__ uint64_t near_mass(const float* z, float c, float a) {
