@@ -125,6 +125,7 @@ void one_problem(uint64_t number) {
   CHECK(got.top_ids == want.top_ids);
 
   if (step.conservative) return;
+  how.kernel = EFT_HOST_STREAMING;  // which alone writes the mixture
   std::vector<float> z(size_t(rows) * vocab), own(z.size());
   CHECK(eft_combine_cpu(&step, z.data(), vocab, EFT_ISA_PORTABLE) == EFT_OK);
   CHECK(eft_combine_host(&step, own.data(), vocab, &how) == EFT_OK);
