@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := setup.py pyproject.toml CMakeLists.txt $(shell find csrc -type f)
 CPP := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu')
 
-.PHONY: demo test check bench gpu-test clean
+.PHONY: demo test check bench gpu-test gpu-build gpu-bench-step gpu-bench-decode clean
 
 demo: $(VENV)/installed
 	$(BIN)/eft demo
@@ -26,8 +26,27 @@ check: $(VENV)/dev-installed
 bench: $(VENV)/tests-installed
 	$(BIN)/python benchmarks/bench_step.py
 
-gpu-test: $(VENV)/tests-installed
-	$(BIN)/python -m pytest -m gpu
+# On a machine with a GPU, each under nine minutes. With BIN=<folder of python> what is installed there is used, nothing is
+# downloaded and the kernels are built in place for the GPU that is there; EFT_PREBUILT=1 takes the build as it lies.
+GPU_READY := $(if $(filter command line environment,$(origin BIN)),gpu-build,$(VENV)/tests-installed)
+gpu-build:
+	$(if $(EFT_PREBUILT),,PATH="$(BIN):$$PATH" CMAKE_CUDA_ARCHITECTURES=$${CMAKE_CUDA_ARCHITECTURES-native} \
+		$(BIN)/python setup.py -q build_ext --inplace)
+
+gpu-test: $(GPU_READY)
+	$(BIN)/python benchmarks/gpu_ready.py
+	$(BIN)/python -m pytest -m gpu python_tests
+	$(BIN)/python benchmarks/gpu_sanitize.py
+
+gpu-bench-step: $(GPU_READY)
+	$(BIN)/python benchmarks/gpu_ready.py
+	$(BIN)/python benchmarks/gpu_step.py --json benchmarks/results/step-gpu.json
+	$(BIN)/python benchmarks/gpu_report.py benchmarks/results/step-gpu.json --table benchmarks/results/step-gpu.md \
+		--plot benchmarks/results/step-gpu.png
+
+gpu-bench-decode: $(GPU_READY)
+	$(BIN)/python benchmarks/gpu_ready.py
+	$(BIN)/python benchmarks/bench_decode.py --device cuda --json benchmarks/results/decode-gpu.json
 
 clean:
 	rm -rf build $(VENV) eft_ext/*.so

@@ -42,7 +42,11 @@ EFT_HD bool is_fraction(float p) { return p >= 0.0f && p <= 1.0f; }
 EFT_HD RowOptions row_options(const eft_step& step, int64_t row) {
   RowOptions o{};
   o.valid = true;
-  for (int k = 0; k < step.num_models; ++k) {
+#ifdef __CUDA_ARCH__
+#pragma unroll  // an index that is not constant would put the weights into local memory
+#endif
+  for (int k = 0; k < EFT_MAX_MODELS; ++k) {
+    if (k >= step.num_models) continue;
     o.weights[k] = option_at(step.weights[k], row);
     o.valid &= fabsf(o.weights[k]) <= 0x1.fffffep127f;
   }

@@ -2,8 +2,14 @@
 // missing.
 #include "common/error.h"
 
-extern "C" int eft_step_cuda(const eft_step*, void*) {
-  return eft::fail(EFT_UNSUPPORTED, "cuda: this libeft was built without nvcc");
+namespace {
+int absent() { return eft::fail(EFT_UNSUPPORTED, "cuda: this libeft was built without nvcc"); }
+}  // namespace
+
+extern "C" uint64_t eft_cuda_workspace_bytes(const eft_step*) { return 0; }
+extern "C" int eft_step_cuda(const eft_step*, void*, void*, uint64_t) { return absent(); }
+extern "C" int eft_combine_cuda(const eft_step*, float*, int64_t, void*, void*, uint64_t) {
+  return absent();
 }
 extern "C" int eft_cuda_built(void) { return 0; }
 extern "C" const char* eft_cuda_architectures(void) { return ""; }

@@ -173,7 +173,16 @@ EFT_API uint64_t eft_cpu_scratch_bytes(int64_t vocab_size);
 EFT_API int eft_cuda_built(void);
 EFT_API const char* eft_cuda_architectures(void);  // "80-real 90-real 100" or ""
 EFT_API int eft_cuda_device_count(void);           // 0 without a driver
-EFT_API int eft_step_cuda(const eft_step* step, void* stream);
+// What a step of this shape and these options wants as workspace: memory of the device, 16-byte
+// aligned, whose first EFT_CUDA_TICKET_BYTES are zero before its first use. Each step leaves them
+// zero, so that all steps of one stream may share a workspace.
+#define EFT_CUDA_TICKET_BYTES 12288
+EFT_API uint64_t eft_cuda_workspace_bytes(const eft_step* step);
+EFT_API int eft_step_cuda(const eft_step* step, void* stream, void* workspace,
+                          uint64_t workspace_bytes);
+// As eft_combine_cpu.
+EFT_API int eft_combine_cuda(const eft_step* step, float* z, int64_t z_row_stride, void* stream,
+                             void* workspace, uint64_t workspace_bytes);
 
 #ifdef __cplusplus
 }

@@ -70,29 +70,62 @@ eft_step mixture(int64_t num_rows, int64_t vocab_size, const std::vector<Logits>
 // once.
 struct Prepared {
   eft_step step;
-  bool cuda;
 
-  // isa_or_stream: EFT_ISA_* on the CPU, the stream's address on CUDA.
-  void run(Address isa_or_stream, Address tokens) const { launch(step, isa_or_stream, tokens); }
+  void run(int isa, Address tokens) const {
+    eft_step s = step;
+    s.tokens = at<int64_t>(tokens);
+    check(without_gil([&] { return eft_step_cpu(&s, isa, 0); }));
+  }
 
   // The next token of a loop: other logits, another seed and position (both for all rows).
   void run_next(int isa, Address tokens, int64_t seed, int64_t position,
                 const py::args& logits) const {
+    const eft_step s = next(tokens, seed, position, logits);
+    check(without_gil([&] { return eft_step_cpu(&s, isa, 0); }));
+  }
+
+  // The same with the seeds and positions that it was prepared with, which stay where they are.
+  void run_logits(int isa, Address tokens, const py::args& logits) const {
+    eft_step s = step;
+    replace(s, logits);
+    s.tokens = at<int64_t>(tokens);
+    check(without_gil([&] { return eft_step_cpu(&s, isa, 0); }));
+  }
+
+  void run_cuda(Address stream, Address tokens, Address workspace, uint64_t bytes) const {
+    eft_step s = step;
+    s.tokens = at<int64_t>(tokens);
+    launch(s, stream, workspace, bytes);
+  }
+
+  void run_next_cuda(Address stream, Address tokens, Address workspace, uint64_t bytes,
+                     int64_t seed, int64_t position, const py::args& logits) const {
+    launch(next(tokens, seed, position, logits), stream, workspace, bytes);
+  }
+
+  uint64_t workspace_bytes() const { return eft_cuda_workspace_bytes(&step); }
+
+ private:
+  template <class Call>
+  static int without_gil(const Call& call) {
+    py::gil_scoped_release release;
+    return call();
+  }
+
+  static void launch(const eft_step& s, Address stream, Address workspace, uint64_t bytes) {
+    check(without_gil(
+        [&] { return eft_step_cuda(&s, at<void>(stream), at<void>(workspace), bytes); }));
+  }
+
+  eft_step next(Address tokens, int64_t seed, int64_t position, const py::args& logits) const {
     eft_step next = step;
     replace(next, logits);
     next.seed = {nullptr, seed};
     next.position = {nullptr, position};
-    launch(next, Address(isa), tokens);
+    next.tokens = at<int64_t>(tokens);
+    return next;
   }
 
-  // The same with the seeds and positions that it was prepared with, which stay where they are.
-  void run_logits(Address isa_or_stream, Address tokens, const py::args& logits) const {
-    eft_step next = step;
-    replace(next, logits);
-    launch(next, isa_or_stream, tokens);
-  }
-
- private:
   static void replace(eft_step& next, const py::args& logits) {
     if (logits.size() != size_t(next.num_models)) {
       throw py::value_error("logits: expected one address for each model");
@@ -101,20 +134,9 @@ struct Prepared {
       next.logits[k].data = at<const void>(logits[k].cast<Address>());
     }
   }
-
-  void launch(eft_step s, Address isa_or_stream, Address tokens) const {
-    s.tokens = at<int64_t>(tokens);
-    int code;
-    {
-      py::gil_scoped_release release;
-      code = cuda ? eft_step_cuda(&s, at<void>(isa_or_stream))
-                  : eft_step_cpu(&s, int(isa_or_stream), 0);
-    }
-    check(code);
-  }
 };
 
-Prepared prepare(bool cuda, int64_t num_rows, int64_t vocab_size, const std::vector<Logits>& logits,
+Prepared prepare(int64_t num_rows, int64_t vocab_size, const std::vector<Logits>& logits,
                  const std::vector<Real>& weights, const Strided& bias, const Strided& allowed,
                  const Conservative& conservative, const Real& temperature, const Integer& top_k,
                  const Real& top_p, const Real& min_p, const Integer& seed, const Integer& position,
@@ -131,7 +153,7 @@ Prepared prepare(bool cuda, int64_t num_rows, int64_t vocab_size, const std::vec
   s.details = {at<float>(logprobs),     at<float>(raw),      at<float>(model),
                at<float>(entropy),      at<int32_t>(kept),   at<int64_t>(top_ids),
                at<float>(top_logprobs), at<int32_t>(status), num_top};
-  return {s, cuda};
+  return {s};
 }
 
 // Speculative verification of a step that `prepare` made: position 0, and the strides to the
@@ -221,16 +243,39 @@ void score(int isa, int64_t num_rows, int64_t vocab_size, const std::vector<Logi
   check(code);
 }
 
+void combine_cuda(Address stream, Address workspace, uint64_t bytes, int64_t num_rows,
+                  int64_t vocab_size, const std::vector<Logits>& logits,
+                  const std::vector<Real>& weights, const Strided& bias, const Strided& allowed,
+                  const Conservative& conservative, Address z, int64_t z_row_stride) {
+  const eft_step s = mixture(num_rows, vocab_size, logits, weights, bias, allowed, conservative);
+  check(eft_combine_cuda(&s, at<float>(z), z_row_stride, at<void>(stream), at<void>(workspace),
+                         bytes));
+}
+
+uint64_t combine_workspace_bytes(int64_t num_rows, int64_t vocab_size,
+                                 const std::vector<Logits>& logits,
+                                 const std::vector<Real>& weights, const Strided& bias,
+                                 const Strided& allowed, const Conservative& conservative) {
+  const eft_step s = mixture(num_rows, vocab_size, logits, weights, bias, allowed, conservative);
+  return eft_cuda_workspace_bytes(&s);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_native, m) {
   py::class_<Prepared>(m, "Prepared")
       .def("run", &Prepared::run)
       .def("run_next", &Prepared::run_next)
-      .def("run_logits", &Prepared::run_logits);
+      .def("run_logits", &Prepared::run_logits)
+      .def("run_cuda", &Prepared::run_cuda)
+      .def("run_next_cuda", &Prepared::run_next_cuda)
+      .def("workspace_bytes", &Prepared::workspace_bytes);
   eft::bind_loop(m);
   m.def("prepare", &prepare);
   m.def("combine", &combine);
+  m.def("combine_cuda", &combine_cuda);
+  m.def("combine_workspace_bytes", &combine_workspace_bytes);
+  m.attr("CUDA_TICKET_BYTES") = EFT_CUDA_TICKET_BYTES;
   m.def("score", &score);
   m.def("verify", &verify);
   m.def("version", &eft_version);

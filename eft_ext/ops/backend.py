@@ -14,7 +14,6 @@ import torch
 
 from eft_ext.ops import native, plain
 from eft_ext.ops.call import Mixture, Sampling
-from eft_ext.ops.seeds import GREEDY_BELOW
 
 NAMES = ("cuda", "triton", "cpu", "reference")
 
@@ -54,7 +53,7 @@ def _cuda() -> Backend:
     if not native._native.cuda_built():
         remedy = "put nvcc (CUDA 12.4 or newer) on PATH and pip install again"
         return Backend("cuda", False, reason="libeft was built without nvcc", remedy=remedy)
-    detail = f"built for {native._native.cuda_architectures()}; the greedy step, sampling runs on reference"
+    detail = f"built for {native._native.cuda_architectures()}"
     if not torch.backends.cuda.is_built():
         return Backend("cuda", False, detail, "this torch is a CPU build", "install a CUDA build of torch")
     if not torch.cuda.is_available():
@@ -88,17 +87,13 @@ def _triton_step() -> ModuleType:
 
 
 @cache
-def _warn_slow_cuda() -> None:
+def _warn_slow_cuda(vocab_size: int) -> None:
     warnings.warn(
-        "eft_ext: neither the CUDA library nor Triton can serve this call, so it runs on the slow reference backend "
+        "eft_ext: Triton is not usable here, and the CUDA step is missing or takes vocabularies up to "
+        f"{native.CUDA_MAX_VOCAB}, not {vocab_size}; this call runs on the slow reference backend "
         "(see eft_ext.backends())",
         stacklevel=5,
     )
-
-
-def _cuda_can(mix: Mixture, draw: Sampling, details: bool) -> bool:
-    greedy = draw.temperature.rows is None and draw.temperature.value < GREEDY_BELOW
-    return greedy and not mix.conservative and not details
 
 
 def choose(name: str, mix: Mixture, draw: Sampling | None, details: bool) -> ModuleType:
@@ -117,8 +112,6 @@ def choose(name: str, mix: Mixture, draw: Sampling | None, details: bool) -> Mod
         raise ValueError(f"backend: {name!r} expects tensors on {kind}, got {mix.device}")
     if name == "triton":
         return _triton_step()
-    if name == "cuda" and (draw is None or not _cuda_can(mix, draw, details)):
-        raise NotImplementedError("backend: 'cuda' of this version has the greedy step without details")
     return native
 
 
@@ -146,12 +139,11 @@ def _automatic(mix: Mixture, draw: Sampling | None, details: bool) -> ModuleType
             raise RuntimeError(f"backend: 'cpu' is not usable here: {_cpu().reason}; to enable it: {_UNBUILT}")
         return native
     if mix.device.type == "cuda":
-        if _cuda_usable() and draw is not None and _cuda_can(mix, draw, details):
+        if _cuda_usable() and mix.vocab_size <= native.CUDA_MAX_VOCAB:
             return native
         if _triton_usable():
             return _triton_step()
-        if draw is not None:
-            _warn_slow_cuda()
+        _warn_slow_cuda(mix.vocab_size)
     return plain
 
 

@@ -21,6 +21,7 @@ try:
 except ImportError as error:  # a source tree that was not built
     IMPORT_ERROR = str(error)
 
+CUDA_MAX_VOCAB = 2**19  # the CUDA step keeps a row's tiles in shared memory
 ISA = {"auto": 0, "portable": 1, "avx2": 2, "avx512": 3}
 _forced = {"isa": os.environ.get("EFT_CPU_ISA", "auto")}
 
@@ -78,7 +79,6 @@ def prepare(mix: Mixture, draw: Sampling, details: StepDetails | None = None) ->
     if details is not None:
         addresses = (*(_address(x) for x in details[1:]), details.top_ids.shape[1])
     return _native.prepare(
-        mix.device.type == "cuda",
         *_mixture(mix),
         _real(draw.temperature),
         _integer(draw.top_k),
@@ -99,12 +99,52 @@ def step(
         prepared.run(isa(), tokens.data_ptr())
         return
     with torch.cuda.device(mix.device):
-        prepared.run(torch.cuda.current_stream().cuda_stream, tokens.data_ptr())
+        stream = torch.cuda.current_stream().cuda_stream
+        scratch = scratch_for(prepared.workspace_bytes(), mix.device, stream, workspace)
+        prepared.run_cuda(stream, tokens.data_ptr(), scratch.data_ptr(), scratch.nbytes)
+
+
+def run_next(prepared: Any, device: torch.device, tokens: Tensor, seed: int, position: int, logits: list[int]) -> None:
+    """A kept CUDA call with other logits, seed and position, on the device's current stream."""
+    with torch.cuda.device(device):
+        stream = torch.cuda.current_stream().cuda_stream
+        scratch = scratch_for(prepared.workspace_bytes(), device, stream)
+        prepared.run_next_cuda(stream, tokens.data_ptr(), scratch.data_ptr(), scratch.nbytes, seed, position, *logits)
 
 
 def combine(mix: Mixture, z: Tensor) -> None:
-    """Writes the mixture's logits, fp32 [B, V], on the CPU."""
-    _native.combine(isa(), *_mixture(mix), z.data_ptr(), z.stride(0))
+    """Writes the mixture's logits, fp32 [B, V]."""
+    described = _mixture(mix)
+    if mix.device.type != "cuda":
+        _native.combine(isa(), *described, z.data_ptr(), z.stride(0))
+        return
+    with torch.cuda.device(mix.device):
+        stream = torch.cuda.current_stream().cuda_stream
+        scratch = scratch_for(_native.combine_workspace_bytes(*described), mix.device, stream)
+        _native.combine_cuda(stream, scratch.data_ptr(), scratch.nbytes, *described, z.data_ptr(), z.stride(0))
+
+
+_scratch: dict[tuple[torch.device, int], Tensor] = {}
+
+
+def scratch_for(wanted: int, device: torch.device, stream: int, given: Tensor | None = None) -> Tensor:
+    """A workspace of at least `wanted` bytes: the caller's, else the one kept for this device and stream. A graph that
+    is being captured gets one of its own, out of its pool, whose tickets each replay clears."""
+    if given is not None:
+        if given.device != device or not given.is_contiguous() or given.nbytes < wanted or given.data_ptr() % 16:
+            raise ValueError(
+                f"workspace: expected a contiguous tensor of at least {wanted} bytes on {device}, 16-byte aligned, "
+                f"zero before its first use; got {given.nbytes} bytes on {given.device}"
+            )
+        return given
+    if torch.cuda.is_current_stream_capturing():
+        own = torch.empty(wanted, dtype=torch.uint8, device=device)
+        own[: _native.CUDA_TICKET_BYTES].zero_()
+        return own
+    kept = _scratch.get((device, stream))
+    if kept is None or kept.nbytes < wanted:
+        kept = _scratch[device, stream] = torch.zeros(wanted, dtype=torch.uint8, device=device)
+    return kept
 
 
 def tail(device: torch.device, addresses: list[int], ring: tuple[int, ...], num_ends: int, lengths: list[int]) -> Any:

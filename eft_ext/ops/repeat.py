@@ -37,13 +37,15 @@ def key_of(logits: tuple[Tensor, ...], options: tuple[Any, ...], seed: Any, posi
     like: list[Any] = [kinds, options]
     try:
         for x in logits:
-            if type(x) is not Tensor or not x.is_cpu:
+            if type(x) is not Tensor or not (x.is_cpu or x.is_cuda):
                 return None
-            like += (x.shape, x.stride(), x.dtype)
+            like += (x.shape, x.stride(), x.dtype, x.get_device())
     except RuntimeError:  # a sparse tensor has no strides
         return None
     if out is not None:
-        if type(out) is not Tensor or out.dtype is not torch.int64 or not out.is_cpu or not out.is_contiguous():
+        if type(out) is not Tensor or out.dtype is not torch.int64 or not out.is_contiguous():
+            return None
+        if out.get_device() != logits[0].get_device():
             return None
         if out.shape != logits[0].shape[:1]:
             return None  # said where everything is checked
@@ -51,7 +53,7 @@ def key_of(logits: tuple[Tensor, ...], options: tuple[Any, ...], seed: Any, posi
 
 
 def keep(key: Any, mix: Mixture, draw: Sampling) -> None:
-    """Remembers a call that was checked and runs on the native CPU step."""
+    """Remembers a call that was checked and runs on the native step."""
     if len(_kept) >= _LIMIT:
         _kept.clear()
     _kept[key] = native.prepare(mix, draw), draw.temperature.value < GREEDY_BELOW
@@ -63,8 +65,15 @@ def run(key: Any, logits: Sequence[Tensor], seed: Any, position: Any, out: Tenso
     if found is None:
         return None
     prepared, greedy = found
+    first = logits[0]
+    if first.is_cuda and torch.cuda.is_current_stream_capturing():
+        return None  # what a graph may hold is said where everything is checked
     if seed is None:
         seed, position = 0 if greedy else random_seed(None), 0
-    tokens = torch.empty(logits[0].shape[0], dtype=torch.int64, device="cpu") if out is None else out
-    prepared.run_next(native.isa(), tokens.data_ptr(), seed, position, *[x.data_ptr() for x in logits])
+    tokens = torch.empty(first.shape[0], dtype=torch.int64, device=first.device) if out is None else out
+    addresses = [x.data_ptr() for x in logits]
+    if first.is_cuda:
+        native.run_next(prepared, first.device, tokens, seed, position, addresses)
+    else:
+        prepared.run_next(native.isa(), tokens.data_ptr(), seed, position, *addresses)
     return tokens

@@ -77,7 +77,8 @@ def fused_step(
         return_details: return `StepDetails` instead of the tokens.
         top_logprobs: how many of the first tokens of the rank `StepDetails` lists.
         out, details_out: contiguous tensors to write into; nothing is allocated then.
-        workspace: scratch for CUDA backends; the CPU keeps its own per thread and takes none.
+        workspace: scratch for CUDA backends, a tensor of zeros before its first use; too small a one is an error that
+            says how many bytes the call wants. By default one is kept for each device and stream.
 
     Returns:
         Token ids [B] int64 (in place of `torch.multinomial(...).squeeze(-1)`), or `StepDetails`. A row that is

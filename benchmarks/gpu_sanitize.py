@@ -1,0 +1,81 @@
+"""The reduced GPU tests under compute-sanitizer: memory, races in shared memory, reads of what nobody wrote.
+
+    python benchmarks/gpu_sanitize.py [--tools memcheck racecheck initcheck] [--seconds 240]
+
+A tool that does not end in its time is reported and is not a pass. Without compute-sanitizer one line says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
+COMMON = ("/usr/local/cuda/bin", "/usr/local/cuda/compute-sanitizer")
+
+
+def sanitizer() -> str | None:
+    return shutil.which("compute-sanitizer", path=os.pathsep.join((os.environ.get("PATH", ""), *COMMON)))
+
+
+def command(program: str, tool: str, tests: str = "small") -> list[str]:
+    """Only the step's kernels are watched, which all lie in one namespace; but initcheck must see who else writes."""
+    pytest = [sys.executable, "-m", "pytest", "-q", "-x", "-m", "gpu", "-p", "no:cacheprovider"]
+    only = [] if tool == "initcheck" else ["--kernel-name", "kernel_substring=3eft"]  # of the mangled name
+    options = ["--tool", tool, "--error-exitcode", "9", *only]
+    return [program, *options, *pytest, "python_tests/ops/test_cuda_gpu.py", "-k", tests]
+
+
+def summary(output: str) -> str:
+    """The tool's own last word, or the last line of what came."""
+    found = re.findall(r"=+ (ERROR SUMMARY.*|RACECHECK SUMMARY.*)", output)
+    lines = output.strip().splitlines()
+    return found[-1] if found else lines[-1] if lines else "no output"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tools", nargs="+", default=list(TOOLS[:3]), choices=TOOLS)
+    parser.add_argument("--tests", default="small", help="which of test_cuda_gpu.py, as pytest -k takes it")
+    parser.add_argument("--seconds", type=float, default=240, help="for all tools together")
+    args = parser.parse_args()
+    program = sanitizer()
+    if program is None:
+        print(
+            "gpu_sanitize: not run, compute-sanitizer was not found (it comes with the CUDA toolkit)", file=sys.stderr
+        )
+        return 0
+    failed, stop = 0, time.monotonic() + args.seconds
+    for i, tool in enumerate(args.tools):
+        left = (stop - time.monotonic()) / (len(args.tools) - i)
+        try:
+            done = subprocess.run(
+                command(program, tool, args.tests),
+                cwd=ROOT,
+                # Every tensor an allocation of its own, so that its end is known.
+                env={**os.environ, "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"},
+                capture_output=True,
+                text=True,
+                timeout=max(left, 1),
+            )
+        except subprocess.TimeoutExpired:
+            print(f"{tool}: did not end within {left:.0f} seconds")
+            failed += 1
+            continue
+        output = done.stdout + done.stderr
+        print(f"{tool}: exit code {done.returncode}, {summary(output)}")
+        if done.returncode:
+            failed += 1
+            print(output[-6000:])
+    return int(failed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

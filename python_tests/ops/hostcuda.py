@@ -1,0 +1,223 @@
+"""The CUDA kernels without a GPU: `csrc/tests/device` runs them on the CPU, and this module puts them under fused_step.
+
+`HostCuda.install` takes the place of the native module, so that a call with `backend="cpu"` runs the kernels instead:
+everything that is tested of the CPU step can be asked of them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from ctypes import POINTER, Structure, byref, c_char_p, c_float, c_int32, c_int64, c_uint64, c_void_p
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eft_ext.ops import native, repeat
+
+ROOT = Path(__file__).parents[2]
+MAX_MODELS = 4
+
+
+class Logits(Structure):
+    _fields_ = [("data", c_void_p), ("row_stride", c_int64), ("dtype", c_int32)]
+
+
+class Real(Structure):
+    _fields_ = [("rows", c_void_p), ("stride", c_int64), ("value", c_float)]
+
+
+class Integer(Structure):
+    _fields_ = [("rows", c_void_p), ("value", c_int64)]
+
+
+class Details(Structure):
+    _fields_ = [
+        *((name, c_void_p) for name in ("logprobs", "raw_logprobs", "model_logprobs", "entropy", "kept")),
+        *((name, c_void_p) for name in ("top_ids", "top_logprobs", "status")),
+        ("num_top", c_int32),
+    ]
+
+
+class Step(Structure):
+    """`eft_step` of csrc/include/eft.h, field by field."""
+
+    _fields_ = [
+        ("num_rows", c_int64),
+        ("vocab_size", c_int64),
+        ("num_models", c_int32),
+        ("logits", Logits * MAX_MODELS),
+        ("weights", Real * MAX_MODELS),
+        ("temperature", Real),
+        ("top_k", Integer),
+        ("top_p", Real),
+        ("min_p", Real),
+        ("conservative", c_int32),
+        ("conservative_drop", c_int32),
+        ("conservative_top_p", Real),
+        ("bias", c_void_p),
+        ("bias_row_stride", c_int64),
+        ("allowed", c_void_p),
+        ("allowed_row_stride", c_int64),
+        ("seed", Integer),
+        ("position", Integer),
+        ("tokens", c_void_p),
+        ("details", Details),
+    ]
+
+
+class How(Structure):
+    """`eft_host_launch` of csrc/tests/device/step_on_host.h."""
+
+    _fields_ = [("seed", c_uint64), ("kernel", c_int32), ("blocks", c_int32), ("fast", c_int32)]
+
+
+def _real(option: tuple[float, int, int]) -> Real:
+    return Real(option[1], option[2], option[0])
+
+
+def _integer(option: tuple[int, int]) -> Integer:
+    return Integer(option[1], option[0])
+
+
+KERNELS = ("streaming", "resident", "chosen")
+
+
+@dataclass
+class Launch:
+    """How the next steps run; tokens do not depend on it. "chosen" is what the library would launch on an H200."""
+
+    seed: int = 0
+    kernel: str = "chosen"
+    blocks: int = 3
+    fast: bool = True
+
+
+class HostCuda:
+    """The library, with what `eft_ext._native` offers to `eft_ext.ops.native`."""
+
+    def __init__(self, path: Path) -> None:
+        self._library = ctypes.CDLL(str(path))
+        self._library.eft_last_error.restype = c_char_p
+        self._library.eft_host_bytes_loaded.restype = c_uint64
+        self._library.eft_step_host.argtypes = [POINTER(Step), POINTER(How)]
+        self._library.eft_combine_host.argtypes = [POINTER(Step), c_void_p, c_int64, POINTER(How)]
+        self.launch = Launch()
+        self.streamed_instead = 0  # steps that the resident kernel left to the streaming one
+
+    @property
+    def detects_races(self) -> bool:
+        return bool(self._library.eft_host_detects_races())
+
+    @property
+    def bytes_loaded(self) -> int:
+        """By the last step's 16-byte loads."""
+        return self._library.eft_host_bytes_loaded()
+
+    @contextmanager
+    def installed(self) -> Iterator[HostCuda]:
+        """Calls with backend="cpu" run the kernels."""
+        original, native._native = native._native, self
+        repeat._kept.clear()
+        try:
+            yield self
+        finally:
+            native._native = original
+            repeat._kept.clear()
+
+    # What the native module has.
+
+    def prepare(self, *arguments: Any) -> Prepared:
+        *mixture, temperature, top_k, top_p, min_p, seed, position, details = arguments
+        step = self._mixture(*mixture)
+        step.temperature, step.top_p, step.min_p = _real(temperature), _real(top_p), _real(min_p)
+        step.top_k, step.seed, step.position = _integer(top_k), _integer(seed), _integer(position)
+        step.details = Details(*details)
+        return Prepared(self, step)
+
+    def combine(self, isa: int, *arguments: Any) -> None:
+        *mixture, z, z_row_stride = arguments
+        step, how = self._mixture(*mixture), self._how("streaming")
+        self._check(self._library.eft_combine_host(byref(step), z, z_row_stride, byref(how)))
+
+    def cpu_best_isa(self) -> int:
+        return 1
+
+    def cuda_built(self) -> bool:
+        return False
+
+    def run(self, step: Step) -> None:
+        how = self._how(self.launch.kernel)
+        code = self._library.eft_step_host(byref(step), byref(how))
+        if code == 2 and self.launch.kernel == "resident":
+            self.streamed_instead += 1
+            how = self._how("streaming")
+            code = self._library.eft_step_host(byref(step), byref(how))
+        self._check(code)
+
+    def _how(self, kernel: str) -> How:
+        return How(self.launch.seed, KERNELS.index(kernel), max(1, self.launch.blocks), self.launch.fast)
+
+    def _mixture(
+        self, rows: int, vocab: int, logits: Any, weights: Any, bias: Any, allowed: Any, conservative: Any
+    ) -> Step:
+        step = Step(num_rows=rows, vocab_size=vocab, num_models=len(logits))
+        for k, (x, w) in enumerate(zip(logits, weights, strict=True)):
+            step.logits[k], step.weights[k] = Logits(*x), _real(w)
+        step.temperature = step.top_p = Real(None, 0, 1.0)
+        step.bias, step.bias_row_stride = bias
+        step.allowed, step.allowed_row_stride = allowed
+        step.conservative, step.conservative_drop = conservative[0], conservative[1]
+        step.conservative_top_p = _real(conservative[2])
+        return step
+
+    def _check(self, code: int) -> None:
+        if code:
+            message = self._library.eft_last_error().decode()
+            raise AssertionError(f"{self.launch}: {message}" if code == 3 else f"code {code}: {message}")
+
+
+@dataclass
+class Prepared:
+    """As the native module's: a step whose addresses may be replaced."""
+
+    host: HostCuda
+    step: Step
+
+    def run(self, isa: int, tokens: int) -> None:
+        self.step.tokens = tokens
+        self.host.run(self.step)
+
+    def run_next(self, isa: int, tokens: int, seed: int, position: int, *logits: int) -> None:
+        for k, data in enumerate(logits):
+            self.step.logits[k].data = data
+        self.step.seed, self.step.position = Integer(None, seed), Integer(None, position)
+        self.run(isa, tokens)
+
+
+@functools.cache
+def library(name: str = "hostcuda") -> HostCuda:
+    """The library as `make test` builds it, built now if it is not there; EFT_HOSTCUDA names another folder."""
+    build = Path(os.environ.get("EFT_HOSTCUDA", ROOT / "build" / "ctest" / "csrc" / "tests"))
+    path = build / f"lib{name}.so"
+    if not path.exists():
+        _build()
+    if not path.exists():
+        pytest.skip(f"{path} is not built: make test builds it")
+    return HostCuda(path)
+
+
+def _build() -> None:
+    if not shutil.which("cmake") or not shutil.which("ninja"):
+        return
+    build = ROOT / "build" / "ctest"
+    options = ["-DEFT_PYTHON=OFF", "-DEFT_TESTS=ON", "-DEFT_CUDA=OFF"]
+    subprocess.run(["cmake", "-G", "Ninja", "-S", ROOT, "-B", build, *options], check=True, capture_output=True)
+    subprocess.run(["cmake", "--build", build, "--target", "hostcuda", "hostcuda_races"], check=True)
