@@ -228,7 +228,7 @@ def show(results: dict[str, Any]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", choices=("controlled", "demo"))
-    parser.add_argument("--new", type=int, default=48, help="tokens of a generation")
+    parser.add_argument("--new", type=int, default=41, help="tokens of a generation")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     path = HERE / "results" / "speculate-cpu.json"
