@@ -3,14 +3,12 @@
     python benchmarks/bench_step.py                                   # the default grid, about three minutes
     python benchmarks/bench_step.py --rows flat one_hot demo --dtype float32
     python benchmarks/bench_step.py --models 1 --compile --json benchmarks/results/step-k1.json
-
     python benchmarks/bench_step.py --device cuda --backend triton --batch 1 64 256
 
 On a GPU the step is replayed from a graph that reads seed and position from the device (its inputs may stay in the L2
 cache), the chain is called eagerly, and the floor is the bytes of the K tensors over the bandwidth of a copy in the
 same run. On the CPU the floor is reading the K tensors once (torch sums).
-Times are medians; what carries over to another machine is
-the ratio to the baseline and to the floor of the same run.
+Times are medians; what carries over to another machine is the ratio to the baseline and to the floor of the same run.
 """
 
 from __future__ import annotations

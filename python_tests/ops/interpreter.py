@@ -68,6 +68,14 @@ def _prepare() -> None:
     if builder.create_fma(one, one, minus).data[0] != np.float32(2.0**-46):
         # Triton 3.6 multiplies and adds, two roundings.
         type(builder).create_fma = _exact_fma(interpreter.TensorHandle)
+    patch_tensor = interpreter._patch_lang_tensor
+
+    def patched(tensor: Any, *scope: Any) -> None:
+        patch_tensor(tensor, *scope)
+        # Triton 3.6 asks for int() of an array of one, which NumPy 2.4 refuses.
+        tensor.__index__ = lambda self: int(self.handle.data.squeeze())
+
+    interpreter._patch_lang_tensor = patched
     interpreter.InterpretedFunction.__call__ = _patching_once(interpreter._patch_lang)
 
 
