@@ -33,7 +33,9 @@ def inputs_of(model: Any, rows: int) -> tuple[Any, ...]:
     feeder.prefill(torch.full((rows, 40), 5))
     feeder.reserve(1)
     feeder.expect(41)
-    return (torch.full((rows, 1), 7), feeder.lengths, *feeder._inputs())
+    bases, columns, *stored = feeder._inputs()
+    plain = [tuple(x.clone() for x in given) for given in (bases, columns, stored)]  # a feeder's are inference tensors
+    return (torch.full((rows, 1), 7), feeder.lengths.clone(), *plain[:2], *plain[2])
 
 
 def grouped(pair: list[Any], inputs: list[tuple[Any, ...]], windows: list[int | None]) -> Callable[[], Tensor]:
