@@ -192,7 +192,8 @@ def draw(axes: Any, name: str, result: dict[str, Any]) -> None:
     axes.axhline(rates["large alone, static cache"] / rates["unspeculated"], color="grey", lw=0.8)
     axes.text(16.2, rates["large alone, static cache"] / rates["unspeculated"], "large alone", va="center", fontsize=8)
     axes.axhline(1, color="black", lw=0.8)
-    axes.set(xlabel="drafts a round, k", title=f"a large model that costs {name} small ones", xlim=(0, 20), ylim=(0.4, 5))
+    axes.set(xlabel="drafts a round, k", title=f"a large model that costs {name} small ones")
+    axes.set(xlim=(0, 20), ylim=(0.4, 5))
     axes.legend(loc="upper left", title="measured (solid), formula (dotted)", fontsize=8, title_fontsize=8)
 
 
