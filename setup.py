@@ -45,7 +45,7 @@ class CMakeBuild(build_ext):
         defines = [f"-D{name}={value}" for name, value in options.items()]
         subprocess.run([cmake, "-G", "Ninja", "-S", ROOT, "-B", build, *defines], check=True)
         subprocess.run([cmake, "--build", build, "-j", str(num_jobs())], check=True)
-        if self.editable_mode:  # setuptools itself brings only the module into the source tree
+        if self.editable_mode or self.inplace:  # setuptools itself brings only the module into the source tree
             for old in (ROOT / "eft_ext").glob("*.so"):
                 old.unlink()  # a running process keeps the file it has mapped
             shutil.copy2(target / "libeft.so", ROOT / "eft_ext")

@@ -7,6 +7,7 @@ from eft_ext.decoding import Feeder
 from eft_ext.decoding.engine import Engine, InvalidRow, Job
 from eft_ext.hf.draw import MixtureDraw
 from eft_ext.hf.mixture import Mixture
+from eft_ext.methods import UpScale
 
 GREEDY = {"temperature": 0.0}
 SAMPLED = {"temperature": 1.2, "top_p": 0.95}
@@ -20,7 +21,7 @@ def trio(model_of):
 def decode(trio, batch, budgets, options=GREEDY, ends=(), seeds=(5, 6, 7, 8), beta=1.0, ahead=0, **engine):
     ids, mask = batch
     jobs = [Job(i, seeds[i], budget) for i, budget in enumerate(budgets)]
-    draw = MixtureDraw(Mixture(beta=beta), options, len(jobs), torch.device("cpu"))
+    draw = MixtureDraw(Mixture(UpScale(beta)), options, len(jobs), torch.device("cpu"))
     made = Engine([Feeder(model) for model in trio], draw, ends, ahead=ahead, **engine)
     made.start(jobs, [(ids[: len(jobs)], mask[: len(jobs)])] * 3)
     tokens = {job.number: [] for job in jobs}
@@ -84,7 +85,7 @@ def test_jobs_take_the_places_of_those_that_ended(trio, ragged, ahead):
         ids = torch.tensor([rows[i]])
         return decode(trio, (ids, ids > 0), budgets[i : i + 1], SAMPLED, seeds=seeds[i:], beta=float(betas[i]))[0]
 
-    draw = MixtureDraw(Mixture(beta=betas), SAMPLED, 3, torch.device("cpu"))
+    draw = MixtureDraw(Mixture(UpScale(betas)), SAMPLED, 3, torch.device("cpu"))
     engine = Engine([Feeder(model) for model in trio], draw, [], ahead=ahead)
     waiting = [(Job(i, seeds[i], budget), rows[i]) for i, budget in enumerate(budgets)]
 

@@ -10,6 +10,7 @@ from eft_ext.decoding.graphs import Graphs, bucket
 from eft_ext.decoding.while_loop import loops_on
 from eft_ext.hf.draw import MixtureDraw
 from eft_ext.hf.mixture import Mixture
+from eft_ext.methods import UpScale
 
 SAMPLED = {"temperature": 1.2, "top_p": 0.95}
 
@@ -34,7 +35,7 @@ def decode(trio, batch, budgets, device=None, ends=(), capacity=0, ahead=0, opti
     ids, mask = batch
     rows = len(budgets)
     jobs = [Job(i, 5 + i, budget) for i, budget in enumerate(budgets)]
-    draw = MixtureDraw(Mixture(beta=beta), options, rows, torch.device("cpu"))
+    draw = MixtureDraw(Mixture(UpScale(beta)), options, rows, torch.device("cpu"))
     how = {} if device is None else dict(bucket=bucket, parallel=device.parallel, stepper=lambda e: Graphs(e, device))
     how |= other
     engine = Engine([Feeder(model, capacity=capacity) for model in trio], draw, list(ends), ahead=ahead, **how)

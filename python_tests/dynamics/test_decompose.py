@@ -18,7 +18,7 @@ def focal(logits, update):
     return -((1 - log_p.exp()) ** 2 * log_p).sum()
 
 
-@pytest.mark.parametrize("loss", [*LOSSES, focal], ids=str)
+@pytest.mark.parametrize("loss", [*LOSSES, focal], ids=lambda loss: getattr(loss, "__name__", str(loss)))
 def test_the_error_is_of_second_order(loss, model, responses, pairs):
     update = responses(2, 5) if isinstance(loss, SFT) or loss is focal else pairs(model)
     result = verify(model, responses(3, 4), update, loss, LRS)

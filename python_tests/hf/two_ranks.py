@@ -11,8 +11,8 @@ import torch
 import torch.distributed as dist
 from transformers import AutoModelForCausalLM
 
-from eft_ext.hf import EmulatedModel
-from eft_ext.ops import prepared, step
+from eft_ext.hf import EmulatedModel, draw
+from eft_ext.ops import prepared
 
 
 def main(folder: Path) -> None:
@@ -23,9 +23,9 @@ def main(folder: Path) -> None:
     tuned, base = (AutoModelForCausalLM.from_pretrained(folder / name) for name in ("tuned", "base"))
     model = EmulatedModel(large.eval(), tuned.eval(), base.eval())
     steps = []
-    for module in (prepared, step):
-        original = module.fused_step
-        module.fused_step = lambda *a, original=original, **k: steps.append(1) or original(*a, **k)
+    for module in (prepared, draw):
+        original = module.fused_mix
+        module.fused_mix = lambda *a, original=original, **k: steps.append(1) or original(*a, **k)
     ids = torch.tensor([[0, 5, 6], [7, 8, 9]])
     options = dict(attention_mask=(ids > 0).long(), max_new_tokens=12, do_sample=True, top_k=0, seed=1)
     found = {

@@ -18,6 +18,7 @@ import gpu_kernels
 ARCHITECTURES = (80, 90, 100) if os.environ.get("EFT_ALL_ARCHITECTURES") else (90,)
 # Registers a thread, from the launch bounds: 65536 over (threads a block * blocks a multiprocessor).
 MOST_REGISTERS = {"stream_kernel": 128, "resident_kernel": 128}
+CONSERVATIVE = "stream_kernel<0, true>"  # one block a multiprocessor: twice the registers
 
 LOG = """
 ptxas info    : 0 bytes gmem
@@ -62,10 +63,11 @@ def test_nothing_spills_and_inputs_are_loaded_by_16_bytes(arch: int) -> None:
     found = gpu_kernels.kernels(arch)
     assert {k.name for k in found if k.name.startswith("stream")} >= {
         *(f"stream_kernel<{count}, false>" for count in range(5)),
-        "stream_kernel<0, true>",
+        CONSERVATIVE,
     }
     for k in found:
-        assert k.registers <= MOST_REGISTERS[k.name.split("<")[0]], k
+        most = MOST_REGISTERS[k.name.split("<")[0]]
+        assert k.registers <= (2 * most if k.name == CONSERVATIVE else most), k
         assert (k.stack_bytes, k.spill_store_bytes, k.spill_load_bytes) == (0, 0, 0), k
         count = int(k.name.split("<")[1].split(",")[0].rstrip(">"))
         if count:

@@ -19,7 +19,7 @@ uint64_t loaded_bytes = 0;
 
 namespace {
 
-constexpr size_t kMostFibers = 16384;
+constexpr size_t kMostFibers = 8192;  // two mappings each, and two builds of this in a process
 
 std::vector<std::unique_ptr<Fiber>> idle_fibers;
 
