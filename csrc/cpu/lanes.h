@@ -1,4 +1,4 @@
-// Sixteen fp32 lanes for the two loops that the time goes to, mixing and weighing: one register of
+// Sixteen fp32 lanes for the loops that the time goes to, mixing and weighing: one register of
 // AVX-512, two of AVX2. Written out because a polynomial is a chain of waiting: several sixteens
 // side by side take two thirds of the time, and no compiler interleaves them by itself. Where
 // neither instruction set is compiled for, EFT_LANES stays undefined and the plain loops beside
@@ -6,9 +6,9 @@
 #ifndef EFT_CPU_LANES_H_
 #define EFT_CPU_LANES_H_
 
-#if defined(__AVX512F__)
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__)
 #include "cpu/lanes_avx512.h"
-#elif defined(__AVX2__)
+#elif defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
 #include "cpu/lanes_avx2.h"
 #endif
 

@@ -2,6 +2,7 @@
 #ifndef EFT_CPU_LANES_AVX512_H_
 #define EFT_CPU_LANES_AVX512_H_
 #define EFT_LANES 1
+#define EFT_LANES_AVX512 1
 
 #include <immintrin.h>
 

@@ -127,7 +127,8 @@ inline uint64_t mass_within(const float* t, int n, float a, float cut, int last)
                     [=](int i) { return int(t[i] > cut) | (int(t[i] == cut) & int(i <= last)); });
 }
 
-// Of those with t > cut, at two references; `near` is not below `far`.
+// Of those with t > cut, at two references: the row's, `far`, and the tile's, `near`, at most 51
+// below.
 struct TwoMasses {
   uint64_t at_far, at_near;
 };
@@ -135,7 +136,8 @@ inline TwoMasses masses_above(const float* t, int n, float far, float near, floa
 #ifdef EFT_LANES
   if (is_near(far) && is_near(near)) {
     LaneSum at_far, at_near;
-    const Lanes limit = splat(cut), nearer = splat(exp2f(far - near));
+    const Lanes limit = splat(cut),
+                nearer = splat(bit_cast<float>((127 + int32_t(far - near)) << 23));
     for_each_share<false>(t, n, far, [&](int i, Lanes w) {
       const LaneMask inside = above(load(t + i), limit);
       at_far.add(LaneMasses(w), inside);

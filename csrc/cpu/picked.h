@@ -31,7 +31,9 @@ inline void weigh(Picked& list, float reference) {
   constexpr float unit = 1.0f;
 #endif
 #pragma omp simd
-  for (int64_t i = 0; i < list.count; ++i) share[i] = share_of(t[i], reference) * unit;
+  for (int64_t i = 0; i < list.count + 16; ++i) {  // whole steps are read
+    share[i] = share_of(t[i], reference) * unit;
+  }
 }
 
 // Adds the listed tokens' masses to their tiles', at the tiles' references.
@@ -75,7 +77,7 @@ inline bool any_above(const float* group_max, float low) {
 inline int append_between(const float* t, uint32_t first, float low, float high, float* to_t,
                           uint32_t* to_id) {
   int count = 0;
-#ifdef __AVX512F__
+#ifdef EFT_LANES_AVX512
   const __m512 from = _mm512_set1_ps(low), to = _mm512_set1_ps(high);
   __m512i ids =
       _mm512_add_epi32(_mm512_set1_epi32(int(first)),
@@ -212,7 +214,8 @@ struct Bracket {
 constexpr int kRanked = 64;  // so many tokens are sorted rather than measured again
 
 // Closes a bracket: `high` becomes the largest t at which the goal is reached. The list holds the
-// tokens between its ends, weighed if the measure is mass. `guess` may lie anywhere.
+// tokens between its ends, weighed if the measure is mass. `guess` may lie anywhere. Of the result
+// only `high` and `above` count.
 template <bool kByMass>
 inline Bracket close(Bracket b, const Picked& list, uint64_t goal, float guess) {
   const uint64_t outside = b.above;
@@ -239,8 +242,6 @@ inline Bracket close(Bracket b, const Picked& list, uint64_t goal, float guess) 
     b.high = ranked[i];
     if (sum >= goal) break;
   }
-  b.low = next_below(b.high);
-  b.at_low = sum;
   return b;
 }
 

@@ -42,7 +42,7 @@ inline uint64_t kept_tile_mass(const Row& row, int64_t tile, const Limit& limit)
 
 inline void drop_outside(const Limit& limit, Picked& list) {
   int64_t count = 0;
-#ifdef __AVX512F__
+#ifdef EFT_LANES_AVX512
   const __m512 cut = _mm512_set1_ps(limit.t);
   const __m512i last = _mm512_set1_epi32(int(limit.id));
   for (int64_t i = 0; i < list.count; i += 16) {  // what follows the list is -inf

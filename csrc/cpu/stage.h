@@ -56,7 +56,7 @@ inline void stage(const eft_logits& logits, int64_t row, int64_t first, int n, f
   convert(logits_at<float>(logits, row, first), n, out);
 }
 
-// Bias and bitmask of a tile, spelled out as floats: what the loop above reads.
+// Bias and bitmask of a tile, spelled out as floats: what `mix_tested` reads.
 struct Extras {
   const float* bias;
   const float* forbidden;

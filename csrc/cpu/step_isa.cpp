@@ -1,6 +1,6 @@
 // One row of the step on the CPU. Compiled three times with different instruction sets; EFT_ISA
-// names the copy. The loops are plain and vectorised by the compiler; no operation may be fused or
-// reordered
+// names the copy. The hot loops stand on lanes.h, the others are plain and left to the compiler's
+// vectoriser; no operation may be fused or reordered
 // (-ffp-contract=off, no -ffast-math), so all copies draw the same tokens.
 #include "cpu/step_isa.h"
 

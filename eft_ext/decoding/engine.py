@@ -21,7 +21,13 @@ Prompt = tuple[Tensor, Tensor | None]  # ids and mask [rows, length]
 
 
 class Draw(Protocol):
-    """How a token is drawn from the models' logits [rows, vocab_k]; options may differ from row to row."""
+    """How a token is drawn from the models' logits [rows, vocab_k]; options may differ from row to row.
+
+    Attributes:
+        changed: whether it no longer has the options that it was made with.
+    """
+
+    changed: bool
 
     def __call__(
         self, logits: Sequence[Tensor], seeds: Tensor, steps: Tensor, out: Tensor, slots: Tensor | None = None

@@ -74,6 +74,8 @@ class MixtureDraw:
         self._once, self._device = once, device
         self._mixture, self._options = mixture.to(device), options
         self._job_in = [0] * slots
+        self.changed = False  # by `method.set`: what was captured before holds other numbers
+        self._retired: list[Any] = []  # tensors that captured graphs still point to
         self._take()
 
     def _take(self) -> None:
@@ -103,7 +105,12 @@ class MixtureDraw:
     def _draw(self, logits: Sequence[Tensor], seeds: Tensor, steps: Tensor, out: Tensor, slots: Tensor | None) -> None:
         now = self._mixture.at(0)
         if now is not self._mixture:
-            self._mixture = now
+            if now.method.varies:
+                raise ValueError(
+                    "method.set: this generation began with numbers; give a function of the step before it starts"
+                )
+            self._retired.append((self._steps, self._slots))
+            self._mixture, self.changed = now, True
             self._take()
         if slots is not None:
             some = self._slots.mapped(lambda value: value[slots])

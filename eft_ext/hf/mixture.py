@@ -22,7 +22,7 @@ class Mixture:
     """z = Σ_k weights_k·logits_k and the conservative settings, of K models in the method's order.
 
     In a generation: `choose`, `per_row`, `to`, then at every step `at(step)` and either `sample` or `combine`; `keep`
-    when rows leave the batch. Who launches a step itself reads `weights`, `conservative` and `prepare` instead.
+    when rows leave the batch. Who launches a step itself reads `weights` and `conservative`, unless `needs_python`.
 
     Attributes:
         method: as the user gave it; what `method.set` changes is seen by the next `at`.
@@ -124,10 +124,6 @@ class Mixture:
         if type(self.method).prepare is not Method.prepare:
             return f"{type(self.method).__name__} excludes tokens by what the models say"
         return ""
-
-    def prepare(self, logits: Sequence[Tensor]) -> Sequence[Tensor]:
-        """K of [rows, vocab_k] as they are to be mixed: less the tokens that the method excludes."""
-        return self.now.prepare(logits)
 
     def per_row(self, rows: int, copies: int) -> Mixture:
         """Spread lists and tensors over the rows of a batch, each prompt standing `copies` times."""

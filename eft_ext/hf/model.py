@@ -201,8 +201,9 @@ class EmulatedModel:
             tokenizer: for `stop_strings`; the model's own otherwise.
             speculate: how many tokens the small model drafts in a round, for the others to verify in one pass each;
                 "auto" finds out what pays. The tokens' distribution does not change; under a given seed the sampled
-                tokens are others than without, and with "auto" they may differ from run to run. Where a
-                generation cannot be speculated a warning says why.
+                tokens are others than without, and with "auto" they may differ from run to run. What
+                `method.set` changes counts from the next generation on. Where a generation cannot be speculated a
+                warning says why.
             tier: no way of decoding above this one (see `plan`), 2 where it is not given; 3 runs the loop on the
                 device. The tokens do not depend on it.
 
@@ -255,6 +256,16 @@ class EmulatedModel:
         rest = {name: value for name, value in kwargs.items() if name not in taken}
         return self._generate(inputs, kwargs.get("generation_config"), rest, weights=weights, **given, **options)
 
+    def _mixture(self, *weights: Any) -> Mixture:
+        """A call's weights over the model's own. Raises ValueError for a method of other models."""
+        mixture = Mixture.choose(self.mixture, *weights)
+        if mixture.method.models != self.method.models:
+            raise ValueError(
+                f"method: expected one of {', '.join(self.method.models)}, the models that are here, got "
+                f"{mixture.method!r} of {', '.join(mixture.method.models)}"
+            )
+        return mixture
+
     def _generate(
         self,
         inputs: Any,
@@ -269,12 +280,7 @@ class EmulatedModel:
     ) -> Any:
         with ended_by_errors(streamer):
             reject_arguments(kwargs)
-            mixture = Mixture.choose(self.mixture, *weights)
-            if mixture.method.models != self.method.models:
-                raise ValueError(
-                    f"method: expected one of {', '.join(self.method.models)}, the models that are here, got "
-                    f"{mixture.method!r} of {', '.join(mixture.method.models)}"
-                )
+            mixture = self._mixture(*weights)
             lead = self.members[0]
             tokenizer = tokenizer if tokenizer is not None else self.tokenizer
             encoded = encode_all(inputs, prompts, tokenizer, kwargs, mixture.method)
@@ -368,8 +374,9 @@ class EmulatedModel:
         """What the three models and their mixture say of given texts, teacher-forced.
 
         Per token: log-probability, entropy, rank, argmax under each model and the mixture, total variation and KL
-        between the mixture and tuned, the implicit reward log π_tuned - log π_base. The models' logits exist for some
-        positions at a time only. Nothing is differentiable here.
+        between the mixture and tuned (the method's first model where none is called so), the implicit reward
+        log π_tuned - log π_base. The models' logits exist for some positions at a time only. Nothing is
+        differentiable here.
 
         Args:
             inputs: texts, chats or ids as for `generate`: what is scored, or with `responses` what comes before it.
@@ -392,7 +399,7 @@ class EmulatedModel:
         from eft_ext.hf.responses import whole_targets, with_responses
         from eft_ext.hf.score import score
 
-        mixture = Mixture.choose(self.mixture, beta, scale, conservative_top_p, method)
+        mixture = self._mixture(beta, scale, conservative_top_p, method)
         if mixture.needs_python:
             raise ValueError(f"method: expected one with weights that stay, but {mixture.needs_python}")
         texts = encode_all(inputs, prompts, self.tokenizer, kwargs, mixture.method)

@@ -159,7 +159,7 @@ def stream_rows(
             if count:
                 engine.admit(jobs[begun : begun + count], _some(prompts, begun, begun + count))
                 begun += count
-        if engines is not None:
+        if engines is not None and not engine.draw.changed:
             engines.give_back(key, engine)
     except InvalidRow as error:
         raise RuntimeError(_blame(error, members, prompts)) from error

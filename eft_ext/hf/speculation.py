@@ -18,6 +18,7 @@ from eft_ext.decoding.cache import SLACK
 from eft_ext.decoding.schedule import Adaptive, Fixed, Schedule
 from eft_ext.decoding.speculate import Mark, Sampler, Statistics, speculate
 from eft_ext.decoding.support import learned_positions
+from eft_ext.hf.distributed import sharded
 from eft_ext.hf.members import Member
 from eft_ext.hf.mixture import Mixture
 from eft_ext.hf.processors import Plan
@@ -64,6 +65,8 @@ def fits(members: Sequence[Member], mixture: Mixture, work: Plan, how: DecodePla
         why = "scores of every step are asked for"
     elif mixture.needs_python:
         why = mixture.needs_python
+    elif sharded(members):
+        why = "a model is sharded over processes"
     else:
         return True
     warnings.warn(f"speculate: decoding without drafts, since {why}", stacklevel=2)
@@ -77,12 +80,13 @@ def sampler_of(members: Sequence[Member], mixture: Mixture, options: dict[str, A
     if conservative is not None:
         own["conservative_top_p"] = conservative.top_p
         own["conservative_set"], own["conservative_outside"] = conservative.set, conservative.outside
-    return Sampler(list(mixture.weights), own, draft=draft_of(members))
+    return Sampler(list(mixture.weights), own, draft=draft_of(members, mixture.method.alone))
 
 
-def draft_of(members: Sequence[Member]) -> int:
-    """Who proposes: the small fine-tuned model, in second place, or the first one where that is smaller."""
-    if len(members) == 1:
+def draft_of(members: Sequence[Member], alone: Sequence[str] = ()) -> int:
+    """Who proposes: the small fine-tuned model, in second place, or the first one where that is smaller, or where the
+    second reads no prompt."""
+    if len(members) == 1 or members[1].name in alone:
         return 0
     sizes = [sum(p.numel() for p in member.model.parameters()) for member in members[:2]]
     return 0 if sizes[0] < sizes[1] else 1

@@ -33,7 +33,7 @@ def custom_generate(
 ) -> Callable[..., GenerateDecoderOnlyOutput | Tensor]:
     """Make a decoding loop for `large.generate(..., custom_generate=custom_generate(tuned, base))`.
 
-    The options beta, scale, conservative_top_p, method, seed, speculate and prompts may also be given to
+    The options beta, scale, conservative_top_p, method, seed, speculate, tier and prompts may also be given to
     `large.generate` itself and then count for that call. Two arguments of `generate` do not reach a custom loop: give
     `streamer` here instead of there, and stop strings as a `StopStringCriteria(tokenizer, ...)` among the
     stopping_criteria.
@@ -61,6 +61,7 @@ def custom_generate(
         seed: Seed | None = None,
         prompts: Mapping[str, Any] | None = None,
         speculate: int | str | None = None,
+        tier: int | None = None,
         **prepared: Any,
     ) -> GenerateDecoderOnlyOutput | Tensor:
         with ended_by_errors(streamer):
@@ -80,6 +81,7 @@ def custom_generate(
                 seed=seed,
                 streamer=streamer,
                 speculate=speculate,
+                tier=tier,
                 **prepared,
             )
 

@@ -67,8 +67,13 @@ def choose(
             scores or logits are returned, and whether tokens are streamed.
         weights: what keeps them from being fixed for all steps, if anything does.
         highest: no tier above this one.
+
+    Raises:
+        ValueError: `highest` is no tier.
         detailed: say how each model's passes run.
     """
+    if highest is not None and (isinstance(highest, bool) or highest not in TIERS):
+        raise ValueError(f"tier: expected one of {', '.join(map(str, TIERS))}, got {highest!r}")
     reasons = {member.name: unsupported(member.model) for member in members}
     kinds = {member.name: type(member.model).__name__ for member in members}
     models = {name: f"{kinds[name]} {why or 'on a static cache'}" for name, why in reasons.items()}
@@ -118,7 +123,7 @@ def warn(plan: DecodePlan, members: tuple[Member, ...]) -> None:
             continue
         _WARNED.add(member.model)
         kind = type(member.model).__name__
-        warnings.warn(f"{member.name}: {kind} {why}; the three models run on the eager tier", stacklevel=2)
+        warnings.warn(f"{member.name}: {kind} {why}; all models run on the eager tier", stacklevel=2)
 
 
 def ahead(device: torch.device, plan: DecodePlan) -> int:

@@ -20,7 +20,7 @@ class Named(Method):
 
     A parameter is a number, one per row (a list or a tensor [B]), or a function of the step: of the number of tokens
     that have been generated so far. `set` changes parameters at any time; a generation that runs takes them up at
-    its next token.
+    its next token, one with drafts (`speculate=`) or in captured CUDA graphs not before the next call.
 
     Attributes:
         formula: the mixture's logits in terms of the models' names and the parameters.
