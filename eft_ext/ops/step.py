@@ -97,50 +97,6 @@ def fused_step(
         key = repeat.key_of(logits, options, seed, position, out)
         if key is not None and (tokens := repeat.run(key, logits, seed, position, out)) is not None:
             return tokens
-    mix, draw = checked_step(
-        logits,
-        beta=beta,
-        scale=scale,
-        conservative_top_p=conservative_top_p,
-        conservative_set=conservative_set,
-        conservative_outside=conservative_outside,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        min_p=min_p,
-        bias=bias,
-        allowed=allowed,
-        seed=seed,
-        position=position,
-        generator=generator,
-        vocab_size=vocab_size,
-    )
-    if key is not None and choose(backend, mix, draw, details=False) is native:
-        repeat.keep(key, mix, draw)
-        return repeat.run(key, logits, draw.seed.value, draw.position.value, out)
-    return launch(mix, draw, backend, Results(return_details, top_logprobs, out, details_out, workspace))
-
-
-def checked_step(
-    logits: Sequence[Tensor],
-    *,
-    beta: float | Tensor | None = None,
-    scale: float | Tensor | None = None,
-    conservative_top_p: float | Tensor | None = None,
-    conservative_set: Literal["large", "tuned", "base"] = "tuned",
-    conservative_outside: Literal["keep", "drop"] = "keep",
-    temperature: float | Tensor = 1.0,
-    top_k: int | Tensor = 0,
-    top_p: float | Tensor = 1.0,
-    min_p: float | Tensor = 0.0,
-    bias: Tensor | None = None,
-    allowed: Tensor | None = None,
-    seed: int | Tensor | None = None,
-    position: int | Tensor | None = None,
-    generator: torch.Generator | None = None,
-    vocab_size: int | None = None,
-) -> tuple[Mixture, Sampling]:
-    """The arguments of `fused_step`, checked and normalised."""
     check_logits(EFT_NAMES, logits)
     conservative = None
     if conservative_top_p is not None:
@@ -153,7 +109,10 @@ def checked_step(
     weights = beta_weights(1.0 if beta is None else beta, scale, logits)
     mix = mixture(EFT_NAMES, logits, weights, vocab_size, conservative, bias, allowed)
     draw = sampling(mix, temperature, top_k, top_p, min_p, seed, position, generator)
-    return mix, draw
+    if key is not None and choose(backend, mix, draw, details=False) is native:
+        repeat.keep(key, mix, draw)
+        return repeat.run(key, logits, draw.seed.value, draw.position.value, out)
+    return launch(mix, draw, backend, Results(return_details, top_logprobs, out, details_out, workspace))
 
 
 def fused_mix(
