@@ -11,19 +11,23 @@ from torch.overrides import TorchFunctionMode
 
 _NARROWING = (Tensor.float, Tensor.half, Tensor.bfloat16)
 _NARROW = (torch.float32, torch.float16, torch.bfloat16)
+_PRODUCTS = (Tensor.matmul, Tensor.__matmul__, torch.matmul)  # the only operators here that do not promote
 
 
 class KeepDouble(TorchFunctionMode):
     """Inside it, an fp64 tensor is never made narrower.
 
     Llama's RMSNorm and every model's eager attention compute in fp32 whatever the dtype of the model, since that is
-    wider than bf16. In a model of fp64 that rounding, 1e-7 relative, hides the second order of a small step.
+    wider than bf16. In a model of fp64 that rounding, 1e-7 relative, hides the second order of a small step. Where a
+    frequency stays wide, the positions that it is multiplied with are widened too (as transformers 5.17 needs it).
     """
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        if func in _PRODUCTS and any(x.dtype == torch.float64 for x in args):
+            return func(*(x.double() for x in args), **kwargs)
         if args and isinstance(args[0], Tensor) and args[0].dtype == torch.float64:
             if func in _NARROWING:
                 return args[0]
