@@ -70,6 +70,7 @@ def run(
 
     if (prompt is None) == (records is None):
         raise ValueError("--prompt: expected prompts, or --records instead")
+    o.writable("--out", out)
     asked = o.sampling(
         max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, seed=seed
     )

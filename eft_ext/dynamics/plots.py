@@ -26,9 +26,14 @@ _FORMATS = (".png", ".svg", ".pdf")
 
 def save(figure: Figure, path: str | Path) -> None:
     """Raises ValueError for an ending other than .png, .svg or .pdf."""
+    check_format(path)
+    figure.savefig(path, dpi=150, metadata={"Date": None} if Path(path).suffix == ".svg" else None)
+
+
+def check_format(path: str | Path) -> None:
+    """Raises ValueError for what `save` could not write."""
     if Path(path).suffix not in _FORMATS:
         raise ValueError(f"path: expected a name ending in {', '.join(_FORMATS)}, got {path}")
-    figure.savefig(path, dpi=150, metadata={"Date": None} if Path(path).suffix == ".svg" else None)
 
 
 def curves(
