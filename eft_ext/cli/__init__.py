@@ -51,6 +51,8 @@ def main(arguments: list[str] | None = None) -> int:
     """
     with warnings.catch_warnings():
         warnings.showwarning = _one_line
+        for kind in (FutureWarning, DeprecationWarning):  # of other packages, about each other
+            warnings.simplefilter("ignore", kind)
         return _run(arguments)
 
 
