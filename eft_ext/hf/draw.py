@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,14 +39,14 @@ class _Weighed(Method):
     def conservative(self) -> Conservative | None:
         return self.settings
 
-    def mapped(self, change: Callable[[str, Any], Any]) -> _Weighed:
+    def mapped(self, change: Any) -> _Weighed:
         """With `change` of each tensor [rows] in its place."""
 
-        def one(name: str, value: Any) -> Any:
-            return change(name, value) if isinstance(value, Tensor) else value
+        def one(value: Any) -> Any:
+            return change(value) if isinstance(value, Tensor) else value
 
-        settings = self.settings and self.settings._replace(top_p=one("top_p", self.settings.top_p))
-        return _Weighed(self.names, tuple(map(one, self.names, self.values)), settings)
+        settings = self.settings and self.settings._replace(top_p=one(self.settings.top_p))
+        return _Weighed(self.names, tuple(map(one, self.values)), settings)
 
     @property
     def tensors(self) -> list[Tensor]:
@@ -83,7 +83,7 @@ class MixtureDraw:
         self._steps: dict[int, PreparedStep] = {}  # by rows in use
         slots = len(self._job_in)
         self._jobs = self._weighed()
-        self._slots = self._jobs.mapped(lambda _, value: value.new_zeros(slots))
+        self._slots = self._jobs.mapped(lambda value: value.new_zeros(slots))
         self._copy(self._jobs, self._job_in, list(range(slots)))
 
     def _weighed(self) -> _Weighed:
@@ -113,12 +113,12 @@ class MixtureDraw:
             self._mixture, self.changed = now, True
             self._take()
         if slots is not None:
-            some = self._slots.mapped(lambda _, value: value[slots])
+            some = self._slots.mapped(lambda value: value[slots])
             fused_mix(logits, some, seed=seeds, position=steps, out=out, **self._options)
             return
         rows = len(seeds)
         if rows not in self._steps:
-            first = self._slots.mapped(lambda _, value: value[:rows])
+            first = self._slots.mapped(lambda value: value[:rows])
             self._steps[rows] = PreparedStep(first, seed=seeds, position=steps, out=out, **self._options)
         self._steps[rows](logits)
 

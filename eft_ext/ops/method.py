@@ -51,7 +51,7 @@ class Method(ABC):
         """Numbers, tensors [B] or functions of the step, by name."""
         return {}
 
-    def mapped(self, change: Callable[[str, Any], Any]) -> Method:
+    def mapped(self, change: Callable[..., Any]) -> Method:
         """The same method with `change(name, value)` in place of each parameter."""
         return self
 
