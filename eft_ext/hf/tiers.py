@@ -95,7 +95,7 @@ def choose(
     if streamer:
         return DecodePlan(1, "every step is streamed", False, models)
     if sharded(members) or len({p.device for p in members[0].model.parameters()}) > 1:
-        return DecodePlan(1, "the first model is spread over devices", False, models)
+        return DecodePlan(1, "the large model is spread over devices", False, models)
     if highest == 1:
         return DecodePlan(1, "it was asked for", False, models)
     if highest is None or highest < 3:
