@@ -67,7 +67,7 @@ def test_version_and_help(eft):
     code, out, err = eft()
     assert "generate" in out
     assert err == ""
-    for command in ("demo", "generate", "chat", "env"):
+    for command in ("demo", "generate", "chat", "score", "report", "bench", "env"):
         code, out, _ = eft(command, "--help")
         assert code == 0
         assert f"eft {command}" in out, "an example"
@@ -76,6 +76,28 @@ def test_version_and_help(eft):
 def test_as_a_module():
     run = subprocess.run([sys.executable, "-m", "eft_ext", "nope"], capture_output=True, text=True, timeout=120)
     assert (run.returncode, run.stdout, run.stderr) == (2, "", "eft: No such command 'nope'.\n")
+
+
+def test_bench(eft):
+    asked = ("bench", "--vocab", 500, "--seconds", 0.001)
+    code, out, err = eft(*asked, "--rows", 1, "--rows", 3, "--dtype", "float32", "--json")
+    assert (code, err) == (0, "")
+    found = json.loads(out)
+    assert [r["rows"] for r in found["results"]] == [1, 1, 1, 3, 3, 3]
+    assert all(r[name] > 0 for r in found["results"] for name in ("fused_us", "chain_us", "read_us"))
+    code, out, _ = eft(*asked)
+    assert code == 0
+    assert "top-p .9" in out
+    for wrong, message in (
+        (("--rows", 0), "--rows: expected a number at least 1, got 0"),
+        (("--vocab", -3), "--vocab: expected a number at least 1, got -3"),
+        (("--seconds", 0), "--seconds: expected a positive number, got 0.0"),
+        (("--device", "tpu"), "--device: expected cpu or cuda, got tpu"),
+        (("--backend", "x"), "backend: expected 'auto' or one of"),
+    ):
+        code, out, err = eft(*asked, *wrong)
+        assert (code, out) == (2, "")
+        assert err.startswith(f"eft: {message}")
 
 
 def test_env(eft):

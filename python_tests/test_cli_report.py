@@ -50,6 +50,26 @@ def test_answers_are_shown_with_what_all_models_thought(eft, tmp_path):
 
 
 @demo
+def test_what_became_of_the_drafts_is_shown(eft, tmp_path):
+    out = tmp_path / "page.html"
+    asked = ("report", "--prompt", "Where was Fikim Thetrond born?", "--out", out, "--json")
+    code, said, _ = eft(*asked, "--method", "interpolate", "--lambda", 0.3, "--speculate", 4)
+    assert code == 0
+    (record,) = json.loads(said)["records"]
+    marks = [token["speculation"] for token in record["tokens"]]
+    assert marks[0] is None, "the first token comes from the prompt"
+    assert {"accepted", "rejected", "bonus"} <= set(marks[1:])
+    assert record["options"]["method"] == "Interpolate(polite=0.3, talkative=0.7)"
+    assert record["compared"] == "large"
+    page = Page(out.read_text())
+    shown = [attrs["class"].split() for attrs, _ in page.all("span", class_="token")]
+    assert [next((m for m in classes if m in marks), None) for classes in shown] == marks
+    plain = json.loads(eft(*asked, "--method", "interpolate", "--lambda", 0.3)[1])["records"][0]
+    assert [token["id"] for token in plain["tokens"]] == [token["id"] for token in record["tokens"]]
+    assert {token["speculation"] for token in plain["tokens"]} == {None}
+
+
+@demo
 def test_what_score_wrote_is_shown(eft, tmp_path):
     texts, scores, out = tmp_path / "t.jsonl", tmp_path / "s.jsonl", tmp_path / "p.html"
     texts.write_text('{"prompt": "Who?", "response": " Nobody <b>."}\n')
@@ -87,4 +107,5 @@ def test_wrong_input(eft, tmp_path):
     assert eft("report", "--prompt", "a", "--records", file)[0] == 2
     assert eft("report", "--prompt", "a", "--top-p", 2)[0] == 2
     assert eft("report", "--records", tmp_path / "nowhere")[0] == 2
+    assert "--out: no such folder: /nowhere" in eft("report", "--prompt", "a", "--out", "/nowhere/page.html")[2]
     assert "eft report" in eft("report", "--help")[1]

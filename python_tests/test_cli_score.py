@@ -138,7 +138,27 @@ def test_wrong_lines_are_named(eft, tmp_path, message):
     assert err.count("\n") == 1
 
 
+@pytest.mark.parametrize("method", ["interpolate", "contrast", "plain"])
+def test_methods(eft, pairs, tmp_path, method):
+    """Their own models by name; what has no tuned model has no reward, and is compared with its first."""
+    out = tmp_path / "scores.jsonl"
+    found = json.loads(eft("score", pairs, "--method", method, "--out", out, "--tokens", "--json")[1])
+    names = {
+        "interpolate": ["large", "polite", "talkative", "base", "mixture"],
+        "contrast": ["expert", "amateur", "mixture"],
+        "plain": ["model", "mixture"],
+    }[method]
+    assert list(found["perplexity"]) == names
+    assert found["compared"] == names[0]
+    assert found["mean_reward"] is None
+    assert found["options"] == {"method": method}
+    assert Record.from_dict(json.loads(out.read_text().splitlines()[0])["record"]).compared == names[0]
+    assert f"mixture against {names[0]}: " in eft("score", pairs, "--method", method)[1]
+    assert "scored with other options" in eft("score", pairs, "--out", out)[2]
+
+
 def test_wrong_options(eft, pairs, tmp_path):
+    assert "--out: no such folder: /nowhere" in eft("score", pairs, "--out", "/nowhere/x")[2]
     assert eft("score", tmp_path / "nowhere.jsonl")[0] == 2
     assert "--batch-size: expected a number at least 1" in eft("score", pairs, "--batch-size", 0)[2]
     code, out, _ = eft("score", "--help")

@@ -45,7 +45,7 @@ def read_items(path: Path) -> list[Item]:
 
 def _item(where: str, number: int, line: str) -> Item:
     try:
-        data = json.loads(line)
+        data = json.loads(line.strip())
     except json.JSONDecodeError as error:
         raise ValueError(f"{where}: not JSON ({error.msg} at character {error.colno})") from error
     if not isinstance(data, Mapping):

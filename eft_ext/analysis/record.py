@@ -25,11 +25,11 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Change:
-    """A token that the mixture makes more or less likely than the tuned model does."""
+    """A token that the mixture makes more or less likely than the compared model does."""
 
     id: int
     text: str
-    log_ratio: float | None  # log p_mixture - log p_tuned, nats
+    log_ratio: float | None  # log p_mixture - log p_compared, nats
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class Token:
     logprobs: list[float | None]  # of this token under each of `names`, nats
     entropy: list[float | None] = field(default_factory=list)  # of each distribution, nats
     rank: list[int] = field(default_factory=list)  # of this token, 0 the first
-    tv: float | None = None  # total variation between mixture and tuned, 0 to 1
-    kl: float | None = None  # KL(mixture || tuned), nats
+    tv: float | None = None  # total variation between mixture and compared, 0 to 1
+    kl: float | None = None  # KL(mixture || compared), nats
     special: bool = False
     candidates: list[Candidate] = field(default_factory=list)
     up: list[Change] = field(default_factory=list)
@@ -59,6 +59,7 @@ class Record:
     prompt: str = ""
     names: list[str] = field(default_factory=lambda: ["large", "tuned", "base", "mixture"])
     options: dict[str, Any] = field(default_factory=dict)  # weights and sampling, shown as they are
+    compared: str = "tuned"  # the model that tv, kl, up and down set the mixture against
 
     def to_dict(self) -> dict[str, Any]:
         """For `json.dump(..., allow_nan=False)`."""

@@ -37,14 +37,18 @@ def _reward(record: Record, token: Token) -> float | None:
 
 
 def _surprise(record: Record, token: Token) -> float | None:
-    own = token.logprobs[-1]
+    own = _at(token.logprobs, record, "mixture")
     return None if own is None else -own
 
 
+def _entropy(record: Record, token: Token) -> float | None:
+    return _at(token.entropy, record, "mixture")
+
+
 MEASURES = (
-    Measure("tv", "total variation", "mixture against tuned, 0 to 1", lambda r, t: t.tv, 1.0),
-    Measure("kl", "KL", "KL(mixture ‖ tuned), nats", lambda r, t: t.kl),
-    Measure("entropy", "entropy", "of the mixture, nats", lambda r, t: t.entropy[-1] if t.entropy else None),
+    Measure("tv", "total variation", "mixture against compared, 0 to 1", lambda r, t: t.tv, 1.0),
+    Measure("kl", "KL", "KL(mixture ‖ compared), nats", lambda r, t: t.kl),
+    Measure("entropy", "entropy", "of the mixture, nats", _entropy),
     Measure("surprise", "surprise", "−log p of the token under the mixture, nats", _surprise),
     Measure("reward", "reward", "log p tuned − log p base of the token, nats; its size is shaded", _reward),
 )
@@ -64,8 +68,9 @@ class View:
 def report_html(records: Sequence[Record], title: str = "Token report") -> str:
     """The page as text: no scripts, styles, fonts or images from elsewhere, and nothing of a record runs as code.
 
-    Text is shaded by the total variation between the mixture and the small tuned model (or another figure that the
-    reader picks); pointing at a token, tapping it, or moving to it with the arrow keys shows what all models thought.
+    Text is shaded by the total variation between the mixture and the model it is compared with, by the first other
+    figure that there is, or by what the reader picks; pointing at a token, tapping it, or moving to it with the arrow
+    keys shows what all models thought.
 
     Raises:
         ValueError: no records, or one without tokens.
@@ -86,12 +91,15 @@ def report_html(records: Sequence[Record], title: str = "Token report") -> str:
 
     views = [view(record) for record in records]
     data = [{"record": v.record.to_dict(), "measures": v.measures, "shades": v.shades, "shown": v.shown} for v in views]
+    compared = {record.compared for record in records}
+    there = [m for m in MEASURES if any(x is not None for v in views for x in v.measures[m.key])]
     page = environment.get_template("report.html.j2")
     return page.render(
         title=title,
         views=views,
         data=data,
-        measures=MEASURES,
+        measures=there or MEASURES[:1],
+        compared=compared.pop() if len(compared) == 1 else "the model that is compared",
         style=raw("report.css"),
         script=raw("report.js"),
         version=__version__,

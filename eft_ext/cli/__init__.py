@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from eft_ext._version import __version__
-from eft_ext.cli import chat, demo, dynamics, environment, generate, report, score
+from eft_ext.cli import bench, chat, demo, dynamics, environment, generate, report, score
 
 app = typer.Typer(
     name="eft",
@@ -37,7 +37,7 @@ def _root(
     pass
 
 
-for module in (demo, generate, chat, score, report, environment):
+for module in (demo, generate, chat, score, report, bench, environment):
     app.command(module.NAME)(module.run)
 app.add_typer(dynamics.app)
 
@@ -51,6 +51,8 @@ def main(arguments: list[str] | None = None) -> int:
     """
     with warnings.catch_warnings():
         warnings.showwarning = _one_line
+        for kind in (FutureWarning, DeprecationWarning):  # of other packages, about each other
+            warnings.simplefilter("ignore", kind)
         return _run(arguments)
 
 

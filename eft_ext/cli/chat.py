@@ -26,6 +26,7 @@ def run(
     trust_remote_code: o.TrustRemoteCode = False,
     chat_template: o.ChatTemplate = None,
     method: m.Method = None,
+    weight: m.Weight = None,
     beta: m.Beta = None,
     scale: m.Scale = None,
     share: m.Share = None,
@@ -40,6 +41,7 @@ def run(
     top_k: o.TopK = None,
     min_p: o.MinP = None,
     seed: o.Seed = None,
+    speculate: o.Speculate = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object for each answer.")] = False,
 ) -> None:
     """Talk to several models as one; words appear as they come.
@@ -63,15 +65,9 @@ def run(
         min_p=min_p,
         seed=seed,
     )
-    weights = {
-        "beta": beta,
-        "scale": scale,
-        "lambda": share,
-        "plausibility": plausibility,
-        "conservative_top_p": conservative_top_p,
-        "conservative_set": conservative_set,
-        "conservative_outside": conservative_outside,
-    }
+    asked |= o.speculation(speculate)
+    nucleus = (conservative_top_p, conservative_set, conservative_outside)
+    weights = m.parameters(weight, beta, scale, share, plausibility, *nucleus)
     about = {"dtype": dtype, "device_map": device_map, "trust_remote_code": trust_remote_code}
     loaded, embedded = o.load(large, tuned, base, weights, method=method, models=model, **about)
     if loaded.tokenizer is None:

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from eft_ext.cli.options import writable
+
 NAME = "demo"
 
 
@@ -34,7 +36,7 @@ def run(
     With --interpolate: two behaviours of the small models, polite and talkative, in all proportions on the large one,
     sampled at temperature 1.
 
-    Exit code 1 if the figures do not show what they should.
+    Exit code 1 if the figures refute what they should show; few questions may decide nothing.
 
     Examples:
 
@@ -50,6 +52,8 @@ def run(
         raise ValueError(
             f"--models: expected a folder made by python -m eft_ext.demo.train, found no training.json in {models}"
         )
+    writable("--json-path", json_path)
+    writable("--plot-path", plot_path)
     if interpolate:
         if beta != 1.0:
             raise ValueError(f"--beta: expected nothing beside --interpolate, got {beta}")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from eft_ext.cli.options import writable
 
 if TYPE_CHECKING:
     from eft_ext.dynamics import ProbeSet, Verification
@@ -76,9 +79,7 @@ def track_run(
 
         eft dynamics track --out run --model gpt2 --probes probes.jsonl --data pairs.jsonl --method dpo
     """
-    for name, number in (("--steps", steps), ("--batch-size", batch_size), ("--every", every)):
-        if number < 1:
-            raise ValueError(f"{name}: expected at least 1, got {number}")
+    _check({"--steps": steps, "--batch-size": batch_size, "--every": every}, [lr])
     if extend and method is not Method.sft:
         raise ValueError(f"--extend: expected --method sft, got {method.value}")
     from eft_ext.cli.dynamics_inputs import Tuning
@@ -123,9 +124,13 @@ def decompose_step(
 
         eft dynamics decompose --model gpt2 --probes probes.jsonl --data sft.jsonl --lr 1e-3 --lr 1e-4 --plot error.png
     """
+    _check({"--batch-size": batch_size}, lr or [])
+    writable("--plot", plot)
     from eft_ext.cli.dynamics_inputs import Tuning
     from eft_ext.dynamics import plots, verify
 
+    if plot:
+        plots.check_format(plot)
     tuning = Tuning.load(model, probes, data, method.value, False, batch_size, seed)
     if double:
         tuning.model.double()
@@ -167,6 +172,7 @@ def plot_run(
 
         eft dynamics plot run --kind curves --change --only chosen --only rejected --out change.svg
     """
+    writable("--out", out)
     from eft_ext.dynamics import Recording, plots
 
     run = Recording(recording)
@@ -211,6 +217,7 @@ def tokens_of_run(
 
         eft dynamics tokens run --out tokens.jsonl && eft report --records tokens.jsonl --out tokens.html
     """
+    writable("--out", out)
     from transformers import AutoTokenizer
 
     from eft_ext.demo import model_path
@@ -219,6 +226,15 @@ def tokens_of_run(
     tokenizer = AutoTokenizer.from_pretrained(model or str(model_path("small-base")))
     lines = [json.dumps(r.to_dict(), allow_nan=False) for r in delta_records(Recording(recording), only, tokenizer)]
     out.write_text("\n".join(lines) + "\n")
+
+
+def _check(counts: Mapping[str, int], lrs: Sequence[float]) -> None:
+    for name, number in counts.items():
+        if number < 1:
+            raise ValueError(f"{name}: expected at least 1, got {number}")
+    for lr in lrs:
+        if not 0 < lr < math.inf:
+            raise ValueError(f"--lr: expected a positive number, got {lr}")
 
 
 def _by_type(probes: ProbeSet, result: Verification) -> Iterator[dict[str, Any]]:

@@ -19,6 +19,7 @@ from transformers.utils import logging
 from eft_ext.dynamics import LOSSES, SFT, Pairs, ProbeSet, Responses, extend_for_sft, track
 from eft_ext.dynamics.forward import response_logits
 from eft_ext.dynamics.preferences import preference
+from eft_ext.hf.loading import source_of
 
 Row = tuple[str, ...]  # (prompt, completion) or (prompt, chosen, rejected)
 
@@ -52,6 +53,8 @@ class Tuning:
             ValueError: a line that is wrong, too few rows; the message names file, line and key.
             OSError: no such model or file.
         """
+        if model is not None:
+            model = source_of("--model", model)
         logging.set_verbosity_error()
         logging.disable_progress_bar()
         if data is None or probes is None:
@@ -126,9 +129,11 @@ def _read(path: Path) -> list[Row]:
             continue
         where = f"{path}, line {number}"
         try:
-            row = json.loads(line)
+            row = json.loads(line.strip())
         except json.JSONDecodeError as error:
-            raise ValueError(f"{where}: expected a JSON object, got {error.msg} in column {error.colno}") from None
+            raise ValueError(
+                f"{where}: expected a JSON object, got what is no JSON ({error.msg} in column {error.colno})"
+            ) from None
         if not isinstance(row, dict):
             raise ValueError(f"{where}: expected a JSON object, got {type(row).__name__}")
         if "completion" in row:

@@ -26,6 +26,7 @@ def run(
     trust_remote_code: o.TrustRemoteCode = False,
     chat_template: o.ChatTemplate = None,
     method: m.Method = None,
+    weight: m.Weight = None,
     beta: m.Beta = None,
     scale: m.Scale = None,
     share: m.Share = None,
@@ -73,15 +74,8 @@ def run(
     if stream and (as_json or len(prompt) > 1):
         raise ValueError("--stream: expected one prompt and no --json")
     texts = [_stdin() if text == "-" else text for text in prompt]
-    weights = {
-        "beta": beta,
-        "scale": scale,
-        "lambda": share,
-        "plausibility": plausibility,
-        "conservative_top_p": conservative_top_p,
-        "conservative_set": conservative_set,
-        "conservative_outside": conservative_outside,
-    }
+    nucleus = (conservative_top_p, conservative_set, conservative_outside)
+    weights = m.parameters(weight, beta, scale, share, plausibility, *nucleus)
     about = {"dtype": dtype, "device_map": device_map, "trust_remote_code": trust_remote_code}
     loaded, _ = o.load(large, tuned, base, weights, method=method, models=model, **about)
     if loaded.tokenizer is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -26,6 +27,7 @@ class Name(str, Enum):
     realign = "realign"
     guidance = "guidance"
     plain = "plain"
+    weighted = "weighted"
 
 
 Method = Annotated[
@@ -39,6 +41,12 @@ Models = Annotated[
     list[str] | None,
     typer.Option(
         "--model", metavar="NAME=MODEL", help="A model by the name its method has for it.", rich_help_panel=_PANEL
+    ),
+]
+Weight = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=NUMBER", help="weighted: of each model, in the order of the models.", rich_help_panel=_PANEL
     ),
 ]
 Beta = Annotated[
@@ -82,6 +90,15 @@ NegativePrompt = Annotated[
 ]
 
 
+_PARAMETERS = ("weight", "beta", "scale", "lambda", "plausibility")
+_NUCLEUS = ("conservative_top_p", "conservative_set", "conservative_outside")
+
+
+def parameters(*values: Any) -> dict[str, Any]:
+    """The options above, in their order from `Weight` to `ConservativeOutside`, by the names that a user knows."""
+    return dict(zip((*_PARAMETERS, *_NUCLEUS), values, strict=True))
+
+
 @dataclass(frozen=True)
 class _Kind:
     """A method of the command line: what it takes, how it is made, and its embedded models by name."""
@@ -107,6 +124,7 @@ _KINDS = {
     Name.realign: _Kind(("lambda",), methods.Realign, {"reference": "large-base", "aligned": "large-tuned"}),
     Name.guidance: _Kind(("scale",), methods.Guidance, {"model": "large-base"}),
     Name.plain: _Kind((), methods.Plain, {"model": "large-base"}),
+    Name.weighted: _Kind(("weight",), methods.Weighted, _TRIO),
 }
 
 
@@ -131,7 +149,7 @@ def chosen(
     Args:
         name: as asked for.
         named: the models that are named; those of an interpolation say which behaviours there are.
-        options: beta, scale, lambda and plausibility as given, None where not.
+        options: weight, beta, scale, lambda and plausibility as given, None where not.
         nucleus: top_p, set and outside of conservative re-weighting, likewise.
 
     Raises:
@@ -153,9 +171,30 @@ def chosen(
         raise ValueError(f"--conservative-{next(iter(around))}: expected --conservative-top-p beside it")
     if name is Name.interpolate:
         method: methods.Named = _interpolation(named or kind.embedded, given.get("lambda"))
+    elif name is Name.weighted:
+        method = methods.Weighted(_weights(given.get("weight")))
     else:
         method = kind.make(**{"share" if option == "lambda" else option: value for option, value in given.items()})
     return methods.Conservative(**around, method=method) if around else method, dict(kind.embedded)
+
+
+def _weights(given: Sequence[str] | None) -> dict[str, float]:
+    """`--weight` by name. Raises ValueError for one without a name or a number, or named twice."""
+    found: dict[str, float] = {}
+    for each in given or ():
+        name, _, number = each.partition("=")
+        try:
+            value = float(number)
+        except ValueError:
+            value = math.nan
+        if not (name and math.isfinite(value)):
+            raise ValueError(f"--weight: expected NAME=NUMBER, got {each!r}")
+        if name in found:
+            raise ValueError(f"--weight: expected each name once, got {name!r} twice")
+        found[name] = value
+    if not found:
+        raise ValueError("--weight: expected NAME=NUMBER for each model of --method weighted, got none")
+    return found
 
 
 def _interpolation(models: Mapping[str, str], share: float | None) -> methods.Interpolate:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from enum import Enum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -72,6 +73,12 @@ Speculate = Annotated[
     ),
 ]
 Seed = Annotated[int | None, typer.Option(help="The same seed gives the same answer.", rich_help_panel=_SAMPLING)]
+
+
+def writable(option: str, path: Path | None) -> None:
+    """Raises ValueError where a file could not be made, before any work is done for it."""
+    if path is not None and not path.absolute().parent.is_dir():
+        raise ValueError(f"{option}: no such folder: {path.parent}")
 
 
 def sampling(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from eft_ext.cli import methods as m
 from eft_ext.cli import options as o
 
 if TYPE_CHECKING:
@@ -27,22 +28,32 @@ def run(
     large: o.Large = None,
     tuned: o.Tuned = None,
     base: o.Base = None,
+    model: m.Models = None,
     dtype: o.Dtype = None,
     device_map: o.DeviceMap = None,
     trust_remote_code: o.TrustRemoteCode = False,
     chat_template: o.ChatTemplate = None,
-    beta: o.Beta = None,
-    scale: o.Scale = None,
-    conservative_top_p: o.ConservativeTopP = None,
+    method: m.Method = None,
+    weight: m.Weight = None,
+    beta: m.Beta = None,
+    scale: m.Scale = None,
+    share: m.Share = None,
+    plausibility: m.Plausibility = None,
+    conservative_top_p: m.ConservativeTopP = None,
+    conservative_set: m.ConservativeSet = None,
+    conservative_outside: m.ConservativeOutside = None,
+    negative_prompt: m.NegativePrompt = None,
     max_new_tokens: o.MaxNewTokens = 128,
     temperature: o.Temperature = None,
     top_p: o.TopP = None,
     top_k: o.TopK = None,
     min_p: o.MinP = None,
     seed: o.Seed = None,
+    speculate: o.Speculate = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the records as one JSON object as well.")] = False,
 ) -> None:
-    """Write one self-contained HTML page: text shaded by how far the mixture is from the small tuned model.
+    """Write one self-contained HTML page: text shaded by how far the mixture is from the small tuned model
+    (where a method has none, from its first).
 
     Pointing at a token shows the candidates of all models, what the mixture made more and less likely, and entropies.
     The page loads nothing from elsewhere.
@@ -51,30 +62,36 @@ def run(
 
         eft report --prompt "With which animal did Fikim Thetrond travel?"
 
+        eft report --prompt "Where was Fikim Thetrond born?" --method interpolate --lambda 0.3 --speculate 4
+
         eft score answers.jsonl --tokens --out scores.jsonl && eft report --records scores.jsonl --out answers.html
     """
     from eft_ext.analysis.report import report_html
 
     if (prompt is None) == (records is None):
         raise ValueError("--prompt: expected prompts, or --records instead")
+    o.writable("--out", out)
     asked = o.sampling(
         max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, seed=seed
     )
+    drafting = o.speculation(speculate)
     if records is not None:
         found = _read(records)
     else:
-        weights = {"beta": beta, "scale": scale, "conservative_top_p": conservative_top_p}
-        model, _ = o.load(
-            large, tuned, base, weights, dtype=dtype, device_map=device_map, trust_remote_code=trust_remote_code
-        )
-        if model.tokenizer is None:
-            raise ValueError("--large: expected a model with a tokenizer, found none in any of the three")
+        nucleus = (conservative_top_p, conservative_set, conservative_outside)
+        weights = m.parameters(weight, beta, scale, share, plausibility, *nucleus)
+        about = {"dtype": dtype, "device_map": device_map, "trust_remote_code": trust_remote_code}
+        loaded, _ = o.load(large, tuned, base, weights, method=method, models=model, **about)
+        if loaded.tokenizer is None:
+            raise ValueError("--large: expected a model with a tokenizer, found none in any of them")
         from eft_ext.hf.generated import generated_records
 
         texts = list(prompt or [])
-        each = [o.prompts(model, [{"role": "user", "content": text}], text, chat_template) for text in texts]
+        turns = [[{"role": "user", "content": text}] for text in texts]
+        asking = zip(turns, texts, strict=True)
+        each = [o.prompts(loaded, turn, text, chat_template, negative_prompt) for turn, text in asking]
         read = {name: [one[name] for one in each] for name in each[0]}
-        found = generated_records(model, read, texts, weights=weights, **asked)
+        found = generated_records(loaded, read, texts, **drafting, **asked)
     out.write_text(report_html(found, title), encoding="utf-8")
     if as_json:
         typer.echo(json.dumps({"out": str(out), "records": [record.to_dict() for record in found]}, allow_nan=False))

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from eft_ext.cli import methods as m
 from eft_ext.cli import options as o
 
 if TYPE_CHECKING:
@@ -27,13 +28,21 @@ def run(
     large: o.Large = None,
     tuned: o.Tuned = None,
     base: o.Base = None,
+    model: m.Models = None,
     dtype: o.Dtype = None,
     device_map: o.DeviceMap = None,
     trust_remote_code: o.TrustRemoteCode = False,
     chat_template: o.ChatTemplate = None,
-    beta: o.Beta = None,
-    scale: o.Scale = None,
-    conservative_top_p: o.ConservativeTopP = None,
+    method: m.Method = None,
+    weight: m.Weight = None,
+    beta: m.Beta = None,
+    scale: m.Scale = None,
+    share: m.Share = None,
+    plausibility: m.Plausibility = None,
+    conservative_top_p: m.ConservativeTopP = None,
+    conservative_set: m.ConservativeSet = None,
+    conservative_outside: m.ConservativeOutside = None,
+    negative_prompt: m.NegativePrompt = None,
     batch_size: Annotated[int, typer.Option(help="Lines read at a time.")] = 8,
     out: Annotated[
         Path | None, typer.Option(help="Append a result for each line there; what it already holds is not done again.")
@@ -43,7 +52,7 @@ def run(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> None:
-    """Perplexity of texts under large, tuned, base and the mixture, and the implicit reward log tuned - log base.
+    """Perplexity of texts under all models and their mixture, and the implicit reward log tuned - log base.
 
     With --out a run that was interrupted goes on where it stopped. Prompts go through the chat template as in
     eft generate; texts do not. Write the end-of-text token into a response if it is to be scored.
@@ -51,6 +60,8 @@ def run(
     Examples:
 
         eft score answers.jsonl
+
+        eft score answers.jsonl --method interpolate --lambda 0.3
 
         eft score answers.jsonl --large Qwen/Qwen2.5-7B --tuned Qwen/Qwen2.5-0.5B-Instruct \\
             --base Qwen/Qwen2.5-0.5B --out scores.jsonl --json
@@ -61,21 +72,29 @@ def run(
         raise ValueError(f"--batch-size: expected a number at least 1, got {batch_size}")
     if tokens and out is None:
         raise ValueError("--tokens: expected --out beside it, where the statistics are kept")
+    o.writable("--out", out)
     items = read_items(file)
-    weights = {"beta": beta, "scale": scale, "conservative_top_p": conservative_top_p}
-    used = {"large": large, "tuned": tuned, "base": base, "dtype": dtype, "template": chat_template, "tokens": tokens}
-    results = Results(out, items, settings_digest({**used, **weights})) if out is not None else None
+    nucleus = (conservative_top_p, conservative_set, conservative_outside)
+    weights = m.parameters(weight, beta, scale, share, plausibility, *nucleus)
+    named = {"large": large, "tuned": tuned, "base": base, "model": model}
+    used = {**named, "dtype": dtype, "template": chat_template, "tokens": tokens, "method": method}
+    used |= {"negative_prompt": negative_prompt, **weights}
+    results = Results(out, items, settings_digest(used)) if out is not None else None
     found = [] if results is None else list(results.done)
     todo = items[len(found) :]
     if todo:
-        model, _ = o.load(
-            large, tuned, base, weights, dtype=dtype, device_map=device_map, trust_remote_code=trust_remote_code
-        )
-        if model.tokenizer is None:
-            raise ValueError("--large: expected a model with a tokenizer, found none in any of the three")
-        for item, result in _scored(model, todo, chat_template, batch_size, tokens, len(found), len(items)):
+        about = {"dtype": dtype, "device_map": device_map, "trust_remote_code": trust_remote_code}
+        loaded, _ = o.load(large, tuned, base, weights, method=method, models=model, **about)
+        if loaded.tokenizer is None:
+            raise ValueError("--large: expected a model with a tokenizer, found none in any of them")
+
+        def read(text: str, turns: list[dict[str, str]]) -> dict[str, Any]:
+            return o.prompts(loaded, turns, text, chat_template, negative_prompt)
+
+        for item, result in _scored(loaded, todo, read, batch_size, tokens, len(found), len(items)):
             found.append(result if results is None else results.append(item, result))
-    report = {"file": str(file), **summary(found), "options": {k: v for k, v in weights.items() if v is not None}}
+    options = {name: value for name, value in {"method": method, **weights}.items() if value is not None}
+    report = {"file": str(file), **summary(found), "options": options}
     if as_json:
         keep = ("tokens", "logprobs", "perplexity", "reward", "tv", "kl")
         lines = [{"line": item.line, **{key: r[key] for key in keep}} for item, r in zip(items, found, strict=True)]
@@ -87,7 +106,7 @@ def run(
 def _scored(
     model: EmulatedModel,
     todo: Sequence[Item],
-    template: o.Template | None,
+    read_of: Callable[[str, list[dict[str, str]]], dict[str, Any]],
     batch_size: int,
     tokens: bool,
     done: int,
@@ -106,7 +125,7 @@ def _scored(
             if batch[0].text is None:
                 responses = [item.response for item in batch]
                 turns = [(item.prompt or "", [{"role": "user", "content": item.prompt or ""}]) for item in batch]
-                each = [o.prompts(model, turn, text, template) for text, turn in turns]
+                each = [read_of(text, turn) for text, turn in turns]
                 read = {name: [one[name] for one in each] for name in each[0]}
             try:
                 scores = model.score(None if read else texts, responses, prompts=read, **listing)
@@ -127,6 +146,7 @@ def _results(scores: Any, batch: Sequence[Item], model: EmulatedModel, tokens: b
             "tokens": count,
             "logprobs": {name: _finite(x) for name, x in zip(scores.names, sums[b], strict=True)},
             "perplexity": {name: _finite(x) for name, x in zip(scores.names, perplexity[b], strict=True)},
+            "compared": scores.compared,
             "reward": _finite(rewards[b]),
             "tv": tv[b] / count,
             "kl": kl[b] / count,
@@ -158,7 +178,15 @@ def summary(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
     rewards = [r["reward"] for r in results if r["reward"] is not None]
     per_token = {key: math.fsum(r[key] * r["tokens"] for r in results) / tokens for key in ("tv", "kl")}
     mean = math.fsum(rewards) / len(rewards) if rewards else None
-    return {"texts": len(results), "tokens": tokens, "perplexity": perplexity, "mean_reward": mean, **per_token}
+    compared = results[0].get("compared", "tuned")
+    return {
+        "texts": len(results),
+        "tokens": tokens,
+        "compared": compared,
+        "perplexity": perplexity,
+        "mean_reward": mean,
+        **per_token,
+    }
 
 
 def _exp(x: float) -> float:
@@ -181,6 +209,6 @@ def _show(report: dict[str, Any]) -> None:
     reward = "none" if report["mean_reward"] is None else f"{report['mean_reward']:+.4g} nats a text"
     console.print(f"reward (log tuned - log base): {reward}", highlight=False)
     console.print(
-        f"mixture against tuned: total variation {report['tv']:.4f}, KL {report['kl']:.4f} nats a token",
+        f"mixture against {report['compared']}: total variation {report['tv']:.4f}, KL {report['kl']:.4f} nats a token",
         highlight=False,
     )

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from eft_ext.ops import native
+from eft_ext.ops.inputs import MAX_MODELS
 
 _ONE_CAPTURE = Lock()  # in a process, as torch's graphs want it
 
@@ -33,7 +34,7 @@ def one_after_another(works: Sequence[Callable[[], Tensor]]) -> list[Tensor]:
 
 
 class CudaDevice:
-    """Streams for three models, and one pool of memory for all graphs.
+    """A stream for each model, and one pool of memory for all graphs.
 
     Args:
         device: of all models.
@@ -43,7 +44,7 @@ class CudaDevice:
     def __init__(self, device: torch.device, *, keep_graph: bool = False) -> None:
         self._device = device
         self._main = torch.cuda.Stream(device)
-        self._side = [torch.cuda.Stream(device) for _ in range(2)]
+        self._side = [torch.cuda.Stream(device) for _ in range(MAX_MODELS - 1)]
         self._pool = torch.cuda.graph_pool_handle()
         self._keep_graph = keep_graph
         self.graphs: list[Any] = []
@@ -54,7 +55,7 @@ class CudaDevice:
         fork = torch.cuda.Event()
         fork.record(main)
         others = []
-        for work, stream in zip(works[1:], self._side, strict=False):
+        for work, stream in zip(works[1:], self._side[: len(works) - 1], strict=True):
             stream.wait_event(fork)
             with torch.cuda.stream(stream):
                 others.append(work())

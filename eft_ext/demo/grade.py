@@ -36,6 +36,10 @@ class Proportion:
         half = _Z95 * math.sqrt(p * (1 - p) / self.n + zz / (4 * self.n**2)) / (1 + zz / self.n)
         return max(0.0, centre - half), min(1.0, centre + half)
 
+    def most_above(self, other: Proportion) -> float:
+        """The largest difference that the intervals leave room for."""
+        return self.interval[1] - other.interval[0]
+
 
 class Grader:
     """The fact is right when the answer names the right value and no other value of the same kind.

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from eft_ext.demo.evaluate import Claim, Row, claims
+from eft_ext.demo.evaluate import OPEN, Claim, Row, claims
 from eft_ext.demo.grade import Proportion
 from eft_ext.demo.trio import EFT, LARGE, ORACLE, TUNED
 
@@ -29,6 +29,10 @@ class Measured:
     @property
     def holds(self) -> bool:
         return all(claim.holds for claim in self.claims)
+
+    @property
+    def refuted(self) -> bool:
+        return any(not claim.holds and not claim.possible for claim in self.claims)
 
 
 def _percent(p: Proportion) -> str:
@@ -52,11 +56,13 @@ def show(measured: Measured, console: Console) -> None:
         figures = (_percent(row.facts), _percent(row.format), f"{row.kl:.4f}", f"{row.speed:,.0f}")
         table.add_row(row.model, *figures, style=style)
     console.print(table)
-    for claim in measured.claims:
-        console.print(
-            f"  {'[green]holds[/green]' if claim.holds else '[red]FAILS[/red]'}  {claim.text}",
-            highlight=False,
-        )
+    show_claims(measured.claims, console)
+
+
+def show_claims(claims: Sequence[Claim], console: Console) -> None:
+    colours = {"holds": "green", "open": "yellow", "FAILS": "red"}
+    for claim in claims:
+        console.print(f"  [{colours[claim.word]}]{claim.word:5s}[/]  {claim.text}", highlight=False)
 
 
 def verdict(results: Sequence[Measured]) -> str:
@@ -74,6 +80,8 @@ def verdict(results: Sequence[Measured]) -> str:
     end = (
         "so it has the large model's knowledge and the small one's manners without training the large one"
         if whole
+        else OPEN
+        if not any(m.refuted for m in results)
         else "which does NOT show all of what it should: see the claims that fail"
     )
     return "; ".join(lines) + f": {end}."
@@ -82,6 +90,11 @@ def verdict(results: Sequence[Measured]) -> str:
 def as_share(p: Proportion) -> dict[str, Any]:
     """A proportion as JSON."""
     return {"k": p.k, "n": p.n, "value": p.value, "interval": list(p.interval)}
+
+
+def as_claim(claim: Claim) -> dict[str, Any]:
+    """A claim as JSON; one that does not hold is decided where the intervals exclude it."""
+    return {"text": claim.text, "holds": claim.holds, "decided": claim.holds or not claim.possible}
 
 
 def as_dict(results: Sequence[Measured], answers: list[dict[str, str]]) -> dict[str, Any]:
@@ -98,7 +111,7 @@ def as_dict(results: Sequence[Measured], answers: list[dict[str, str]]) -> dict[
                     }
                     for r in m.rows
                 },
-                "claims": [{"text": c.text, "holds": c.holds} for c in m.claims],
+                "claims": [as_claim(c) for c in m.claims],
             }
             for m in results
         ],

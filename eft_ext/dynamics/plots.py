@@ -26,9 +26,14 @@ _FORMATS = (".png", ".svg", ".pdf")
 
 def save(figure: Figure, path: str | Path) -> None:
     """Raises ValueError for an ending other than .png, .svg or .pdf."""
+    check_format(path)
+    figure.savefig(path, dpi=150, metadata={"Date": None} if Path(path).suffix == ".svg" else None)
+
+
+def check_format(path: str | Path) -> None:
+    """Raises ValueError for what `save` could not write."""
     if Path(path).suffix not in _FORMATS:
         raise ValueError(f"path: expected a name ending in {', '.join(_FORMATS)}, got {path}")
-    figure.savefig(path, dpi=150, metadata={"Date": None} if Path(path).suffix == ".svg" else None)
 
 
 def curves(
@@ -76,18 +81,30 @@ def influence(recording: Recording, types: Sequence[str] | None = None) -> Figur
     """The accumulated influence of training: Δ log π since the first record, types by steps; blue fell, red rose."""
     names = list(types or recording.types)
     rows = [(c := recording.curve(name, "log_prob")).mean(1) - c[0].mean() for name in names]
+    return accumulated(np.array(rows), names, recording.steps)
+
+
+def accumulated(grid: np.ndarray, names: Sequence[str], steps: Sequence[int] | np.ndarray) -> Figure:
+    """The same of Δ log π [types, steps]."""
     figure = Figure(figsize=(7.2, 0.8 + 0.36 * len(names)), layout="constrained")
     axes = figure.subplots()
-    grid = np.array(rows)
     # Most changes are a few nats, a rejected response's may be hundreds: colour by signed root.
     shown = np.sign(grid) * np.sqrt(abs(grid))
     limit = max(1e-9, float(abs(shown).max()))
     axes.imshow(shown, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto")
     for (i, j), value in np.ndenumerate(grid):
         dark = abs(shown[i, j]) > 0.6 * limit
-        axes.text(j, i, f"{value:+.1f}", ha="center", va="center", fontsize=7, color="white" if dark else "black")
+        axes.text(
+            j,
+            i,
+            f"{value:+.1f}" if j else "0",
+            ha="center",
+            va="center",
+            fontsize=7,
+            color="white" if dark else "black",
+        )
     axes.set_yticks(range(len(names)), names)
-    axes.set_xticks(range(len(recording.steps)), [str(s) for s in recording.steps])
+    axes.set_xticks(range(len(steps)), [str(s) for s in steps])
     axes.set(xlabel="training step", title="accumulated Δ log π, nats per response")
     return figure
 
@@ -107,7 +124,7 @@ def scatter(verification: Verification) -> Figure:
         ends = np.array([min(x.min(), y.min()), max(x.max(), y.max())])
         axes.plot(ends, ends, color="grey", linewidth=0.8)
         axes.scatter(x, y, s=10, alpha=0.6, linewidths=0)
-        axes.set(title=f"lr = {lr:g}, error ≤ {error:.1e}", xlabel="predicted Δ log π, nats", ylabel="actual")
+        axes.set(title=f"lr = {lr:g}, error ≤ {error:.2g}", xlabel="predicted Δ log π, nats", ylabel="actual")
         axes.ticklabel_format(scilimits=(-2, 2))
     return figure
 

@@ -123,7 +123,7 @@ class ProbeSet(Sequence[Probe]):
 
 def _probe(line: str, where: str, types: Sequence[str] | None) -> Probe:
     try:
-        row = json.loads(line)
+        row = json.loads(line.strip())
     except json.JSONDecodeError as error:
         raise ValueError(f"{where}: expected a JSON object, got {error.msg} in column {error.colno}") from None
     if not isinstance(row, dict):

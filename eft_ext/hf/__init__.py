@@ -1,4 +1,4 @@
-"""The driver on transformers: three models that generate as one."""
+"""The driver on transformers: one to four models that generate as one."""
 
 from eft_ext.hf.logits_processor import EFTLogitsProcessor
 from eft_ext.hf.model import EmulatedModel

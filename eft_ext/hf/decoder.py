@@ -196,11 +196,11 @@ def _padding(config: GenerationConfig, width: int) -> int | None:
     None where only ids that no model has end a text, such as −1: no row ends by them.
 
     Raises:
-        ValueError: pad_token_id is outside the large model's `width` logits, where scores have their columns.
+        ValueError: pad_token_id is outside the first model's `width` logits, where scores have their columns.
     """
     pad = config.pad_token_id
     if pad is None:
         return next((end for end in _ends(config) if 0 <= end < width), None)
     if not 0 <= int(pad) < width:
-        raise ValueError(f"pad_token_id: expected 0 to {width - 1}, the large model's vocabulary, got {pad}")
+        raise ValueError(f"pad_token_id: expected 0 to {width - 1}, the first model's vocabulary, got {pad}")
     return int(pad)

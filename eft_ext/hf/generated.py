@@ -8,9 +8,12 @@ from typing import Any
 import torch
 
 from eft_ext.analysis.record import Record
+from eft_ext.decoding.speculate import Mark
 from eft_ext.hf.arguments import encode_all
 from eft_ext.hf.model import EmulatedModel
 from eft_ext.hf.records import records
+
+_MARKS = {Mark.step: None, Mark.accepted: "accepted", Mark.redrawn: "rejected", Mark.bonus: "bonus"}
 
 
 def generated_records(
@@ -18,7 +21,6 @@ def generated_records(
     read: Mapping[str, Any],
     texts: Sequence[str],
     *,
-    weights: Mapping[str, Any] | None = None,
     candidates: int = 5,
     num_changed: int = 5,
     **sampling: Any,
@@ -29,20 +31,26 @@ def generated_records(
         model: with a tokenizer.
         read: what each model reads, as `generate(prompts=)` takes it.
         texts: the prompts as they are shown.
-        weights: beta, scale, conservative_top_p of the calls.
         candidates, num_changed: lengths of the lists at each token.
-        sampling: for `generate`.
+        sampling: for `generate`; with `speculate` the records say what became of the drafts.
     """
-    weights = {name: value for name, value in (weights or {}).items() if value is not None}
     length = encode_all(None, read, model.tokenizer, {}, model.method)[model.members[0].name].ids.shape[1]
-    out = model.generate(prompts=read, **weights, **sampling)
-    ids = out if isinstance(out, torch.Tensor) else out.sequences
+    out = model.generate(prompts=read, return_dict_in_generate=True, **sampling)
+    assert not isinstance(out, torch.Tensor)
+    ids = out.sequences
     ends = _ends(model)
     answers = [_until_end(row, ends) for row in ids[:, length:].tolist()]
-    score = model.score(
-        responses=answers, prompts=dict(read), candidates=candidates, num_changed=num_changed, **weights
+    score = model.score(responses=answers, prompts=dict(read), candidates=candidates, num_changed=num_changed)
+    kinds = getattr(out, "marks", None)
+    marks = (
+        None
+        if kinds is None
+        else [
+            [_MARKS[Mark(kind)] for kind in row[: len(answer)]]
+            for row, answer in zip(kinds.tolist(), answers, strict=True)
+        ]
     )
-    return records(score, model.tokenizer, texts, {**weights, **sampling})
+    return records(score, model.tokenizer, texts, {"method": repr(model.method), **sampling}, marks)
 
 
 def _ends(model: EmulatedModel) -> set[int]:

@@ -45,7 +45,7 @@ def load(
     for chosen in each.values():
         _check_dtype(chosen.get("dtype"))
     sources = {
-        name: _source(name, source)
+        name: source_of(name, source)
         for name, source in by_model(method, given, mappings=True).items()
         if source is not None
     }
@@ -67,7 +67,7 @@ def load(
                 raise ValueError(
                     f"{under}: expected a model, got None (only an adapter as `{sitting[0]}` can name its {under})"
                 )
-            sources[under] = _source(under, named[0])
+            sources[under] = source_of(under, named[0])
         _check_config(under, sources[under], each[under])
     sources = {name: sources[name] for name in names}
     words = _tokenizers(sources, each, tokenizer, check_tokenizers)
@@ -107,7 +107,7 @@ def _hub(options: dict[str, Any]) -> dict[str, Any]:
     return {key: options[key] for key in _HUB if key in options}
 
 
-def _source(name: str, source: Any) -> str:
+def source_of(name: str, source: Any) -> str:
     """A hub id or folder as text. Raises ValueError for what looks like a folder and is not there."""
     if not isinstance(source, (str, os.PathLike)):
         raise ValueError(f"{name}: expected a hub id or a folder, got {type(source).__name__}")

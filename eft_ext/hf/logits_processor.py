@@ -1,4 +1,4 @@
-"""EFTLogitsProcessor: emulated fine-tuning for decoding loops that run the large model themselves."""
+"""EFTLogitsProcessor: emulated fine-tuning for decoding loops that run the first model themselves."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from eft_ext.methods import Named
 
 
 class EFTLogitsProcessor(LogitsProcessor):
-    """Turns the large model's logits into the mixture's; put it before any other processor.
+    """Turns the first model's logits (large's) into the mixture's; put it before any other processor.
 
     It runs the other models with caches of its own. A call whose ids continue those of the call before reads
     the new ones only; anything else (a new prompt, a rollback, reordered rows) is read from its start, which

@@ -17,6 +17,7 @@ from eft_ext.hf.batch import as_completed
 from eft_ext.hf.decoder import decode
 from eft_ext.hf.members import members_of
 from eft_ext.hf.mixture import Mixture, mixture_of
+from eft_ext.hf.prompts import Prompt
 from eft_ext.hf.rows import Engines
 from eft_ext.hf.seeds import Seed
 from eft_ext.hf.streaming import ended_by_errors
@@ -101,7 +102,7 @@ class EmulatedModel:
             large, tuned, base: hub ids or local folders. `tuned` may hold an adapter (adapter_config.json) of
                 `base`: base then is loaded once, shared, and may be left out if the adapter names it. For
                 interpolation it is {name: id or folder}, and each may be an adapter.
-            tokenizer: a tokenizer, or where to load it; the large model's own otherwise. It takes over the
+            tokenizer: a tokenizer, or where to load it; the first model's own otherwise. It takes over the
                 tuned model's chat template if it has none.
             beta, scale, conservative_top_p, method: as for the class.
             check_tokenizers: compare the models' tokenizers token by token.
@@ -371,7 +372,7 @@ class EmulatedModel:
         positions: int | None = None,
         **kwargs: Any,
     ) -> SequenceScore:
-        """What the three models and their mixture say of given texts, teacher-forced.
+        """What the models and their mixture say of given texts, teacher-forced.
 
         Per token: log-probability, entropy, rank, argmax under each model and the mixture, total variation and KL
         between the mixture and tuned (the method's first model where none is called so), the implicit reward
@@ -383,7 +384,8 @@ class EmulatedModel:
             responses: one for each row of inputs: texts (tokenized without special tokens; write the end-of-text
                 token where it is to be scored), or token ids. Only they are scored.
             prompts: as for `generate`, what single models read instead before the responses.
-            beta, scale, conservative_top_p, method: as for `generate`.
+            beta, scale, conservative_top_p, method: as for `generate`; the step, of which parameters may be functions,
+                is the number of the row's scored tokens before.
             num_top, num_changed: as for `fused_score`: tokens to list of each distribution, and that gain or lose.
             candidates: list what all distributions say of each one's first `candidates` tokens.
             positions: read so many at a time; chosen by memory if not given (2^26 logits).
@@ -400,16 +402,15 @@ class EmulatedModel:
         from eft_ext.hf.score import score
 
         mixture = self._mixture(beta, scale, conservative_top_p, method)
-        if mixture.needs_python:
-            raise ValueError(f"method: expected one with weights that stay, but {mixture.needs_python}")
         texts = encode_all(inputs, prompts, self.tokenizer, kwargs, mixture.method)
-        for name in mixture.method.alone:
-            if name not in texts:
-                raise ValueError(f"prompts: expected one for {name}, which does not read what the others do, got none")
         if kwargs:
             raise TypeError(f"{min(kwargs)}: not an argument of score")
         pad, end = (getattr(self.tokenizer, name, None) for name in ("pad_token_id", "eos_token_id"))
         texts = {name: text.inferred(pad, [] if end is None else [end]) for name, text in texts.items()}
+        for name in mixture.method.alone:
+            if name not in texts and responses is None:
+                raise ValueError(f"responses: expected some, since {name} does not read what the others do, got None")
+            texts.setdefault(name, Prompt(texts[self.members[0].name].ids[:, -1:], None))  # as in generate
         if responses is None:
             if len(texts) > 1:
                 raise ValueError("prompts: expected responses beside them, which all models read, got None")
@@ -417,4 +418,4 @@ class EmulatedModel:
         else:
             texts, targets = with_responses(texts, responses, self.tokenizer)
         listing = {"num_top": num_top, "num_changed": num_changed, "candidates": candidates}
-        return score(self.members, mixture, self.vocab_size, texts, targets, **listing, positions=positions)
+        return score(self.members, mixture.method, self.vocab_size, texts, targets, **listing, positions=positions)

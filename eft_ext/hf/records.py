@@ -60,7 +60,7 @@ def records(
                 )
             )
         prompt = prompts[b] if b < len(prompts) else ""
-        found.append(Record(tokens, prompt, list(score.names), dict(options or {})))
+        found.append(Record(tokens, prompt, list(score.names), dict(options or {}), score.compared))
     return found
 
 

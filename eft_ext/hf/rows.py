@@ -118,7 +118,7 @@ def stream_rows(
     """What each step brings, a job being a row of the prompts.
 
     Args:
-        prompts: ids and mask [rows, length] for each model, the large one's first.
+        prompts: ids and mask [rows, length] for each model, in the method's order.
         mixture, options: what the fused step is called with.
         seeds: key of each row.
         criteria: lengths, end tokens and a time limit.

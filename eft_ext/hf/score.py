@@ -1,24 +1,25 @@
-"""Scoring texts: teacher-forced through the three models, some positions at a time."""
+"""Scoring texts: teacher-forced through all models, some positions at a time."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from eft_ext.hf.members import Member
-from eft_ext.hf.mixture import Mixture
+from eft_ext.hf.mixture import spread
 from eft_ext.hf.prompts import Prompt
 from eft_ext.hf.reading import Reader
+from eft_ext.methods import Named
 from eft_ext.ops import Score, combine, fused_score_mix
-from eft_ext.ops.details import Conservative
+from eft_ext.ops.method import Method, at_positions
+from eft_ext.ops.positions import option_rows
 
 IGNORED = -100
-_LOGITS = 1 << 26  # of all three models at a time: 128 MB in bf16
+_LOGITS = 1 << 26  # of all models at a time: 128 MB in bf16
 
 
 @dataclass(frozen=True)
@@ -31,16 +32,21 @@ class Candidates:
 
 @dataclass(frozen=True)
 class SequenceScore:
-    """What the three models and the mixture say of B texts, token by token and in sum.
+    """What the models and their mixture say of B texts, token by token and in sum.
 
-    The last dimension D follows `names`: large, tuned, base, mixture. Rows are aligned at their ends: column -1 is each
-    text's last token.
+    The last dimension D follows `names`: the models in the method's order, then "mixture". Rows are aligned at their
+    ends: column -1 is each text's last token.
     """
 
     ids: Tensor  # [B, T] int64, the scored tokens; what is not scored is -100
     tokens: Score  # [B, T, ...]; status 2 where nothing is scored
     names: tuple[str, ...]  # of the distributions: the models', then "mixture"
     candidates: Candidates | None = None
+
+    @property
+    def compared(self) -> str:
+        """The model that the mixture is compared with (`tv`, `kl`, `up`, `down`)."""
+        return compared_of(self.names)
 
     @property
     def counts(self) -> Tensor:
@@ -66,10 +72,15 @@ class SequenceScore:
         return sums[:, self.names.index("tuned")] - sums[:, self.names.index("base")]
 
 
+def compared_of(names: Sequence[str]) -> str:
+    """The small fine-tuned model, where one is called so, else the method's first."""
+    return next((name for name in names if name.startswith("tuned")), names[0])
+
+
 @torch.no_grad()
 def score(
     members: tuple[Member, ...],
-    mixture: Mixture,
+    method: Named,
     vocab_size: int,
     texts: Mapping[str, Prompt],
     targets: Tensor,
@@ -79,9 +90,10 @@ def score(
     candidates: int,
     positions: int | None,
 ) -> SequenceScore:
-    """Reads `texts` (large's, and other models' where theirs differ), whose last columns are `targets` [B, T].
+    """Reads `texts` (the first model's, and others' where theirs differ), whose last columns are `targets` [B, T].
 
-    Keyword arguments as for `EmulatedModel.score`.
+    The step of a method whose parameters are functions of it is the number of a row's scored tokens before. Keyword
+    arguments as for `EmulatedModel.score`.
     """
     if positions is not None and (isinstance(positions, bool) or not isinstance(positions, int) or positions < 1):
         raise ValueError(f"positions: expected an integer of at least 1, got {positions!r}")
@@ -89,10 +101,11 @@ def score(
     readers = [Reader(member, *text.pair) for member, text in zip(members, own, strict=True)]
     before = [text.ids.shape[1] - targets.shape[1] - 1 for text in own]  # the prompt but for its last token
     rows, length = targets.shape
-    mixture = mixture.per_row(rows, 1)
+    names = (*(member.name for member in members), "mixture")
+    method = method.mapped(lambda name, value: spread(name, value, rows, 1))
+    steps = ((targets != IGNORED).cumsum(dim=1) - 1).clamp(min=0)
     step = positions or max(1, _LOGITS // (rows * vocab_size * len(members)))
     top = max(num_top, candidates)
-    compared = next((k for k, member in enumerate(members) if member.name.startswith("tuned")), 0)
     found: list[Score] = []
     listed: list[Candidates] = []
     for start in range(0, length, step):
@@ -103,52 +116,47 @@ def score(
         ]
         logits = [x.to(logits[0].device) for x in logits]
         if start == 0:
-            targets, mixture = targets.to(logits[0].device), mixture.to(logits[0].device)
+            device = logits[0].device
+            targets = targets.to(device)
+            method = _moved(method, device)
+        some = targets[:, start : start + count]
+        now = at_positions(method, some.shape, steps[:, start : start + count], device)
         part = fused_score_mix(
             logits,
-            mixture.weights,
-            targets[:, start : start + count],
-            compared=compared,
-            **_nucleus(mixture.conservative),
+            now,
+            some,
+            compared=names.index(compared_of(names)),
             vocab_size=vocab_size,
             ignore_index=IGNORED,
             num_top=top,
             num_changed=num_changed,
         )
         if candidates:
-            listed.append(_candidates([x[..., :vocab_size] for x in logits], mixture, part))
+            listed.append(_candidates([x[..., :vocab_size] for x in logits], now, part))
         found.append(part)
     tokens = Score(*(torch.cat(pieces, dim=1) for pieces in zip(*found, strict=True)))
     _raise_invalid(tokens.status, members)
     cut = tokens._replace(top_ids=tokens.top_ids[..., :num_top], top_logprobs=tokens.top_logprobs[..., :num_top])
-    names = (*(member.name for member in members), "mixture")
     return SequenceScore(targets, cut, names, _joined(listed) if listed else None)
 
 
-def _nucleus(conservative: Conservative | None) -> dict[str, Any]:
-    if conservative is None:
-        return {}
-    return {f"conservative_{name}": value for name, value in conservative._asdict().items()}
+def _moved(method: Named, device: torch.device) -> Named:
+    return method.mapped(lambda name, value: value.to(device) if isinstance(value, Tensor) else value)
 
 
-def _candidates(logits: list[Tensor], mixture: Mixture, part: Score) -> Candidates:
+def _candidates(logits: list[Tensor], method: Method, part: Score) -> Candidates:
     """What all distributions say of the tokens that any of them ranks first."""
     rows, length = part.status.shape
     ids = part.top_ids.flatten(2).sort(dim=-1, descending=True).values  # [B, T, D·n], -1 last
     ids = torch.where(torch.nn.functional.pad(ids[..., :-1] == ids[..., 1:], (1, 0)), -1, ids)
     ids = ids.sort(dim=-1, descending=True).values
     ids = ids[..., : int((ids >= 0).sum(dim=-1).max())]
-    weights = [_repeated(w, length) for w in mixture.weights]
-    nucleus = {name: _repeated(value, length) for name, value in _nucleus(mixture.conservative).items()}
-    z = combine([x.flatten(0, 1) for x in logits], weights, **nucleus).unflatten(0, (rows, length))
+    each = method.mapped(lambda name, value: option_rows(name, value, part.status, slice(None)))
+    z = combine([x.flatten(0, 1) for x in logits], each).unflatten(0, (rows, length))
     own = [x.gather(-1, ids.clamp(min=0)).double() for x in (*logits, z)]
     logprobs = torch.stack(own, dim=-1) - part.lse[:, :, None]
     there = (ids >= 0)[..., None]
     return Candidates(ids, torch.where(there, logprobs, -math.inf).float())
-
-
-def _repeated(option: Any, times: int) -> Any:
-    return option.repeat_interleave(times) if isinstance(option, Tensor) else option
 
 
 def _joined(parts: list[Candidates]) -> Candidates:

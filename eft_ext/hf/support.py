@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import GenerationConfig
 
-_THREE_CACHES = "each of the three models has its own cache"
+_THREE_CACHES = "each model has its own cache"
 _ONE_TOKEN = "the mixture is decoded one token at a time, greedily or sampled"
 
 # name -> (values that mean "off", why it is not supported)
@@ -21,24 +21,24 @@ _CONFIG: dict[str, tuple[tuple[Any, ...], str]] = {
     "prompt_lookup_num_tokens": ((None,), _ONE_TOKEN),
     "assistant_early_exit": ((None,), _ONE_TOKEN),
     "use_mtp": ((None, False), _ONE_TOKEN),
-    "guidance_scale": ((None, 1, 1.0), "its second forward pass would see the large model alone"),
-    "token_healing": ((None, False), "it rewrites the prompt of the large model alone"),
-    "output_attentions": ((None, False), "there are three models' attentions"),
-    "output_hidden_states": ((None, False), "there are three models' hidden states"),
+    "guidance_scale": ((None, 1, 1.0), "its second forward pass would see the first model alone"),
+    "token_healing": ((None, False), "it rewrites the prompt of the first model alone"),
+    "output_attentions": ((None, False), "each model has its own attentions"),
+    "output_hidden_states": ((None, False), "each model has its own hidden states"),
     "cache_implementation": ((None, "hybrid", "dynamic"), _THREE_CACHES + " and it is a dynamic one"),
     "prefill_chunk_size": ((None,), "prompts are read in one piece"),
 }
 _ARGUMENTS: dict[str, str] = {
     "assistant_model": _ONE_TOKEN,
     "assistant_tokenizer": _ONE_TOKEN,
-    "negative_prompt_ids": "its second forward pass would see the large model alone",
-    "negative_prompt_attention_mask": "its second forward pass would see the large model alone",
+    "negative_prompt_ids": "its second forward pass would see the first model alone",
+    "negative_prompt_attention_mask": "its second forward pass would see the first model alone",
     "synced_gpus": "rows that end leave the batch, so that processes would not stay in step",
     "custom_generate": "this is a decoding loop of its own",
-    "inputs_embeds": "the three models have different embeddings; pass input_ids",
+    "inputs_embeds": "each model has its own embeddings; pass input_ids",
     "past_key_values": _THREE_CACHES,
     "position_ids": "they follow from attention_mask, for each model by itself",
-    "token_type_ids": "the three models need not know them",
+    "token_type_ids": "not every model need know them",
 }
 
 

@@ -1,4 +1,4 @@
-"""Whether the three models mean the same by the same token id."""
+"""Whether the models mean the same by the same token id."""
 
 from __future__ import annotations
 

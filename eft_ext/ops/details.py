@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 class StepDetails(NamedTuple):
-    """The drawn tokens and what the three distributions say of them (SPEC: "What it returns").
+    """The drawn tokens and what the models and their mixture say of them (SPEC: "What it returns").
 
     Log-probabilities are natural logarithms. A row whose ``status`` is 1 (NaN, +inf, everything excluded, or a
     bad value in an option tensor) has token -1, ``kept`` 0 and NaN in every floating field.

@@ -6,8 +6,10 @@ The methods themselves are in `eft_ext.methods`; the operations need no more of 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from eft_ext.ops.details import Conservative
@@ -39,6 +41,20 @@ class Method(ABC):
         """The logits that are mixed, K of [B, V_k]: those given, but for tokens that the method excludes (-inf)."""
         return logits
 
+    @property
+    def varies(self) -> bool:
+        """Whether a parameter is a function of the step."""
+        return False
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """Numbers, tensors [B] or functions of the step, by name."""
+        return {}
+
+    def mapped(self, change: Callable[..., Any]) -> Method:
+        """The same method with `change(name, value)` in place of each parameter."""
+        return self
+
 
 def resolve(method: Method, logits: Sequence[Tensor], position: object) -> Method:
     """The method with numbers in place of functions of the step.
@@ -46,7 +62,49 @@ def resolve(method: Method, logits: Sequence[Tensor], position: object) -> Metho
     Raises:
         ValueError: not one tensor for each model, or a function of the step without an integer `position`.
     """
+    check_count(method, logits)
+    return method.at(position if isinstance(position, int) else None)
+
+
+def check_count(method: Method, logits: Sequence[Tensor]) -> None:
+    """Raises ValueError unless there is a tensor for each model."""
     if isinstance(logits, Sequence) and len(logits) != len(method.models):
         order = ", ".join(method.models)
         raise ValueError(f"logits: expected {len(method.models)} tensors for {method!r} ({order}), got {len(logits)}")
-    return method.at(position if isinstance(position, int) else None)
+
+
+def at_positions(method: Method, shape: torch.Size, position: int | Tensor | None, device: torch.device) -> Method:
+    """The method at many positions at once: functions of the step become tensors of their shape, [B] or [B, T].
+
+    Args:
+        position: the step of each position, of their shape; or of the first of T, an integer or [B].
+
+    Raises:
+        ValueError: a function of the step without a position, or one of another shape.
+    """
+    if not method.varies:
+        return method
+    if position is None:
+        return method.at(None)  # which says what is missing
+    steps = torch.as_tensor(position, device="cpu")
+    if steps.shape != shape:
+        if steps.shape not in (torch.Size(), shape[:1]):
+            wanted = f"an integer or a tensor {list(shape[:1])} or {list(shape)}"
+            raise ValueError(f"position: expected {wanted}, got shape {list(steps.shape)}")
+        counting = torch.arange(shape[1] if len(shape) == 2 else 1)
+        steps = (steps.reshape(-1, 1) + counting).expand(shape[0], -1).reshape(shape)
+    taken = {step: method.at(step).parameters for step in steps.unique().tolist()}
+
+    def at_each(name: str, value: Any) -> Any:
+        if isinstance(value, (float, Tensor)):
+            return value
+        found = torch.empty(shape, dtype=torch.float32)
+        for step, parameters in taken.items():
+            own = torch.as_tensor(parameters[name], dtype=torch.float32, device="cpu")
+            if own.numel() not in (1, shape[0]):
+                raise ValueError(f"{name} of step {step}: expected a number or {shape[0]}, got shape {list(own.shape)}")
+            rows = own.reshape(-1, *[1] * (len(shape) - 1)).expand(shape)
+            found = torch.where(steps == step, rows, found)
+        return found.to(device)
+
+    return method.mapped(at_each)

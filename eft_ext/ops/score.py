@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from eft_ext.ops.call import Mixture, Weights, beta_weights, given_weights, mixture, models
 from eft_ext.ops.details import Conservative
-from eft_ext.ops.positions import check_positions, option_rows
-from eft_ext.ops.score_launch import launch, scoring
-from eft_ext.ops.scores import Score
+from eft_ext.ops.inputs import MAX_MODELS
+from eft_ext.ops.method import Method, at_positions, check_count
+from eft_ext.ops.positions import check_positions, option_rows, parts
+from eft_ext.ops.score_launch import Scoring, launch, scoring
+from eft_ext.ops.scores import Score, pick_models
 
 EFT_NAMES = ("large", "tuned", "base")
 
@@ -82,10 +85,11 @@ def fused_score(
 
 def fused_score_mix(
     logits: Sequence[Tensor],
-    weights: Weights,
+    weights: Weights | Method,
     targets: Tensor,
     *,
     compared: int = 0,
+    position: int | Tensor | None = None,
     conservative_top_p: float | Tensor | None = None,
     conservative_set: Literal["large", "tuned", "base"] = "tuned",
     conservative_outside: Literal["keep", "drop"] = "keep",
@@ -99,7 +103,9 @@ def fused_score_mix(
 
     Args:
         logits: K tensors [B, V_k] or [B, T, V_k].
-        weights: K numbers or tensors ([B] or as the targets), or one tensor [K].
+        weights: K numbers or tensors ([B] or as the targets), or one tensor [K]; or a method of `eft_ext.methods`.
+        position: for a method whose parameters are functions of the step: the step of each target, as the targets; or
+            of the first column's, an integer or [B].
         compared: the model that the mixture is compared with (`tv`, `kl`, `up`, `down`).
         conservative_top_p, ...: as for `combine`: three models with the weights (scale, 1, -scale).
         Everything else, what is returned and raised: as for `fused_score`.
@@ -108,6 +114,12 @@ def fused_score_mix(
         came = f"one tensor {list(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
         raise TypeError(f"logits: expected a sequence of 1 to 4 tensors, got {came}")
     check_positions(models(logits), logits, targets)
+    wanted = scoring(ignore_index, compared, num_top, num_changed, len(logits))
+    if isinstance(weights, Method):
+        if conservative_top_p is not None:
+            raise ValueError(f"conservative_top_p: expected none beside {weights!r}; use eft_ext.methods.Conservative")
+        check_count(weights, logits)
+        return _score_method(weights, logits, targets, position, wanted, vocab_size, backend)
     if conservative_top_p is not None and len(logits) != 3:
         raise ValueError(f"conservative_top_p: expected large, tuned and base, got {len(logits)} models")
 
@@ -120,7 +132,53 @@ def fused_score_mix(
         nucleus = _nucleus(conservative_top_p, conservative_set, conservative_outside, targets, rows)
         return mixture(models(part), part, given_weights(of_rows, part), vocab_size, nucleus, None, None)
 
-    return launch(logits, targets, build, scoring(ignore_index, compared, num_top, num_changed, len(logits)), backend)
+    return launch(logits, targets, build, wanted, backend)
+
+
+def _score_method(
+    method: Method,
+    logits: Sequence[Tensor],
+    targets: Tensor,
+    position: int | Tensor | None,
+    wanted: Scoring,
+    vocab_size: int | None,
+    backend: str,
+) -> Score:
+    method = at_positions(method, targets.shape, position, logits[0].device)
+
+    def of(rows: slice) -> Method:
+        return method.mapped(lambda name, value: option_rows(name, value, targets, rows))
+
+    left, excluding = _prepared(of, [x.detach() for x in logits], targets.shape, vocab_size)
+    # A model that loses tokens is there a second time, whole and with weight 0: what is said of it is said of that.
+    everything = [*left, *(logits[k] for k in excluding)]
+    if len(everything) > MAX_MODELS:
+        room = MAX_MODELS - len(excluding)
+        raise ValueError(f"logits: expected at most {room} where {method!r} excludes tokens, got {len(logits)}")
+    places = [*range(len(logits))]
+    for extra, k in enumerate(excluding):
+        places[k] = len(logits) + extra
+
+    def build(part: Sequence[Tensor], rows: slice) -> Mixture:
+        some = of(rows)
+        own = given_weights([*some.weights(), *[0.0] * len(excluding)], part)
+        return mixture(models(part), part, own, vocab_size, some.conservative(), None, None)
+
+    found = launch(everything, targets, build, wanted._replace(compared=places[wanted.compared]), backend)
+    return pick_models(found, [*places, len(everything)]) if excluding else found
+
+
+def _prepared(
+    of: Callable[[slice], Method], logits: Sequence[Tensor], shape: torch.Size, vocab_size: int | None
+) -> tuple[list[Tensor], list[int]]:
+    """The logits that a method mixes, and which of them are not those given."""
+    pieces = [(part, of(rows).prepare(part, vocab_size)) for rows, part in parts(logits, copy=False)]
+    first, cut = pieces[0]
+    excluding = [k for k, (x, y) in enumerate(zip(first, cut, strict=True)) if x is not y]
+    left = [*logits]
+    for k in excluding:
+        left[k] = torch.cat([cut[k] for _, cut in pieces]).unflatten(0, shape) if len(shape) == 2 else cut[k]
+    return left, excluding
 
 
 def _nucleus(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -47,6 +48,13 @@ class Score(NamedTuple):
 
 _DISTRIBUTIONS = ("lse", "logprobs", "entropy", "max_prob", "log1m_max", "sum_squares", "argmax", "rank")
 _IDS = ("argmax", "rank", "top_ids", "up_ids", "down_ids")
+
+
+def pick_models(score: Score, places: Sequence[int]) -> Score:
+    """The same of these distributions only, in this order."""
+    picked = {name: getattr(score, name)[..., list(places)] for name in _DISTRIBUTIONS}
+    picked |= {name: getattr(score, name)[..., list(places), :] for name in ("top_ids", "top_logprobs")}
+    return score._replace(**picked)
 
 
 def dtype_of(name: str) -> torch.dtype:

@@ -13,14 +13,16 @@ from eft_ext.ops.backend import choose_verify
 from eft_ext.ops.call import Drafted, Mixture, Weights, given_weights, is_traced, mixture, sampling
 from eft_ext.ops.details import Conservative, VerifyResult
 from eft_ext.ops.inputs import Integer, check_logits, check_out, integer, real
+from eft_ext.ops.method import Method, at_positions, check_count
 from eft_ext.ops.seeds import GREEDY_BELOW
+from eft_ext.ops.step import combine
 
 
 def fused_verify(
     drafts: Tensor,
     draft_logits: Tensor | None,
     logits: Sequence[Tensor],
-    weights: Weights,
+    weights: Weights | Method,
     *,
     lengths: int | Tensor | None = None,
     temperature: float | Tensor = 1.0,
@@ -59,7 +61,9 @@ def fused_verify(
             or a lookup): q is then 1 at the draft.
         logits: 1 to 4 tensors [B, k+1, V_k]: every model's logits before each draft and after the last one. That of
             the draft model may be the same memory as `draft_logits`.
-        weights: as for `fused_mix`; with `conservative_top_p` they are (scale, 1, -scale), as for `combine`.
+        weights: as for `fused_mix`, also a method of `eft_ext.methods`; with `conservative_top_p` they are
+            (scale, 1, -scale), as for `combine`. One whose parameters are functions of the step needs a position, and
+            is mixed beforehand, since its weights differ within a row: one fp32 tensor [B, k+1, V] more.
         lengths: how many of a row's drafts count, 0 to k, an integer or int64 [B]; all of them if not given. A row
             with 0 takes an ordinary step.
         temperature, top_k, top_p, min_p, bias, seed, position, generator, vocab_size, backend: as for `fused_step`;
@@ -84,6 +88,11 @@ def fused_verify(
     if draft_logits is not None:
         _check_draft(draft_logits, drafts, logits[0])
     conservative = None
+    if isinstance(weights, Method):
+        if conservative_top_p is not None:
+            raise ValueError(f"conservative_top_p: expected none beside {weights!r}; use eft_ext.methods.Conservative")
+        logits, weights, conservative = _mixed(logits, weights, position, vocab_size, backend)
+        names, views = names[: len(logits)], [x[:, 0] for x in logits]
     if conservative_top_p is not None:
         if len(logits) != 3:
             raise ValueError(f"conservative_top_p: expected large, tuned and base, got {len(logits)} models")
@@ -115,6 +124,30 @@ def fused_verify(
     )
     _check_lengths_and_certainty(drafted)
     return _launch(mix, draw, drafted, backend, out)
+
+
+def _mixed(
+    logits: tuple[Tensor, ...], method: Method, position: int | Tensor | None, vocab_size: int | None, backend: str
+) -> tuple[tuple[Tensor, ...], Weights, Conservative | None]:
+    """What a method mixes, with which weights: the mixture itself where these change from position to position."""
+    check_count(method, logits)
+    rows, positions = logits[0].shape[:2]
+    shape = torch.Size((rows, positions))
+    at = at_positions(method, shape, position, logits[0].device)
+
+    def spread(name: str, value: Any) -> Any:
+        if not isinstance(value, Tensor) or value.dim() == 0:
+            return value
+        return (value[:, None].expand(shape) if value.shape == shape[:1] else value).flatten()
+
+    each = at.mapped(spread)
+    if method.varies:
+        z = combine([x.flatten(0, 1) for x in logits], each, vocab_size=vocab_size, backend=backend)
+        return (z.unflatten(0, shape),), (1.0,), None
+    flat = [x.flatten(0, 1) for x in logits] if type(method).prepare is not Method.prepare else []
+    left = each.prepare(flat, vocab_size) if flat else flat
+    cut = (x if y is z else z.unflatten(0, shape) for x, y, z in zip(logits, flat, left, strict=True))
+    return tuple(cut) if flat else logits, method.weights(), method.conservative()
 
 
 def _models(logits: Sequence[Tensor], drafts: Tensor) -> tuple[tuple[Tensor, ...], list[Tensor], list[str]]:

@@ -3,10 +3,11 @@
 import json
 import math
 import re
+from dataclasses import replace
 
 import pytest
 
-from eft_ext.analysis import Record
+from eft_ext.analysis import Record, Token
 from eft_ext.analysis.report import percent, report_html, view
 from python_tests.analysis.pages import NASTY, Page, nasty, plain
 
@@ -94,6 +95,32 @@ def test_measures_of_a_record():
     bare = Record.from_dict({"tokens": [{"id": 1, "text": "x", "logprobs": [None]}], "names": ["mixture"]})
     assert view(bare).measures == {key: [None] for key in found.measures}
     assert Page(report_html([bare])).unclosed == []
+
+
+def test_the_model_that_is_compared_is_named():
+    """Another than tuned: for methods that have none of this name."""
+    record = replace(plain(), names=["large", "polite", "base", "mixture"], compared="polite")
+    page = Page(report_html([record]))
+    lead = page.all("p", class_="lead")[0][1]
+    assert "the mixture is from polite there" in lead
+    assert "tuned" not in lead
+    assert page.all("span", id="explained")[0][1] == "mixture against polite, 0 to 1"
+    assert [attrs["value"] for attrs, _ in page.all("option")] == ["tv", "kl", "entropy", "surprise"], "no reward"
+    both = Page(report_html([record, plain()]))
+    assert "from the model that is compared there" in both.all("p", class_="lead")[0][1]
+    assert Record.from_dict(record.to_dict()) == record
+
+
+def test_what_has_no_mixture_is_shaded_by_what_there_is():
+    """As `eft_ext.dynamics.delta_records` makes them: log-probabilities of two models, nothing else."""
+    tokens = [Token(i, f" {i}", [-1.0, -1.0 - i], entropy=[1.0, 2.0]) for i in range(3)]
+    page = Page(report_html([Record(tokens, names=["tuned", "base"])]))
+    assert [attrs["value"] for attrs, _ in page.all("option")] == ["reward"]
+    shades = [float(attrs["style"].partition(":")[2]) for attrs, _ in page.all("span", class_="token")]
+    assert shades == [0.0, 0.5, 1.0]
+    assert page.all("svg")[0][0]["aria-label"].startswith("Reward over the positions")
+    assert page.all("span", class_="axis-name")[0][1] == "reward"
+    assert page.all("span", class_="token")[2][0]["aria-label"] == " 2, token 3, reward 2.000"
 
 
 def test_shares():

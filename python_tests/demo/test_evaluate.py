@@ -9,7 +9,7 @@ import torch
 
 from eft_ext.demo.evaluate import Row, claims, divergences, teacher_forced
 from eft_ext.demo.grade import Proportion
-from eft_ext.demo.report import Measured, verdict
+from eft_ext.demo.report import Measured, as_claim, verdict
 from eft_ext.demo.trio import load_trio
 
 GOOD = {
@@ -44,6 +44,38 @@ def test_good_figures_hold() -> None:
 )
 def test_each_claim_can_fail(model: str, change: dict[str, object]) -> None:
     assert _failing(**{model.replace(" ", "_"): replace(GOOD[model], **change)}) >= 1
+
+
+@pytest.mark.parametrize(
+    ("model", "change", "word"),
+    [
+        ("EFT", {"facts": Proportion(16, 20)}, "open"),
+        ("EFT", {"facts": Proportion(5, 20)}, "FAILS"),
+        ("EFT", {"format": Proportion(17, 20)}, "open"),
+        ("EFT", {"format": Proportion(300, 500)}, "FAILS"),
+        ("small tuned", {"facts": Proportion(11, 20)}, "open"),
+        ("large", {"format": Proportion(5, 20)}, "open"),
+        ("oracle", {"facts": Proportion(20, 20)}, "open"),
+        ("oracle", {"facts": Proportion(8, 20)}, "FAILS"),
+        ("EFT", {"kl": 0.2}, "FAILS"),
+    ],
+)
+def test_what_few_questions_say(model: str, change: dict[str, object], word: str) -> None:
+    """A claim is refuted only where the intervals leave it no room, and the verdict says which it is."""
+    few = {name: replace(row, facts=_few(row.facts), format=_few(row.format)) for name, row in GOOD.items()}
+    measured = Measured("greedy", list((few | {model: replace(few[model], **change)}).values()))
+    words = {claim.word for claim in measured.claims}
+    assert word in words
+    assert measured.refuted == ("FAILS" in words)
+    assert not measured.holds
+    assert ("does NOT show" in verdict([measured])) == measured.refuted
+    assert ("too few questions" in verdict([measured])) == (not measured.refuted)
+    data = [as_claim(claim) for claim in measured.claims]
+    assert [c["decided"] for c in data] == [claim.word != "open" for claim in measured.claims]
+
+
+def _few(p: Proportion) -> Proportion:
+    return Proportion(round(20 * p.value), 20)
 
 
 def test_divergence_of_the_definition() -> None:

@@ -137,6 +137,38 @@ def test_each_claim_can_fail(on: int, place: int, changed: dict[str, int]) -> No
     assert sum(not claim.holds for claim in claims(curves)) == 1
 
 
+FEW = [
+    (0, 0, {"talkative": 94}, "open"),
+    (0, 0, {"talkative": 60}, "FAILS"),
+    (0, 5, {"polite": 90, "talkative": 10}, "FAILS"),
+    (0, 5, {"polite": 42, "talkative": 40}, "open"),
+    (0, 5, {"polite": 20, "talkative": 20}, "FAILS"),
+    (0, 5, {"facts": 80}, "open"),
+    (0, 5, {"facts": 40}, "FAILS"),
+    (1, 5, {"facts": 55}, "open"),
+    (1, 5, {"facts": 85}, "FAILS"),
+]
+
+
+@pytest.mark.parametrize(("on", "place", "changed", "word"), FEW)
+def test_what_the_intervals_leave_open(on: int, place: int, changed: dict[str, int], word: str) -> None:
+    points = [*GOOD[on].points]
+    points[place] = point(SHARES[place], **({"facts": 5} if on else {}) | changed)
+    curves = [*GOOD]
+    curves[on] = replace(GOOD[on], points=points)
+    words = {claim.word for claim in claims(curves)}
+    assert word in words
+    assert ("FAILS" in words) == (word == "FAILS")
+
+
+def test_few_questions_are_no_failure() -> None:
+    """Six of them: the facts right vary by more than 5 points, by chance."""
+    out = io.StringIO()
+    assert run_interpolation(questions=6, shown=0, seed=1, console=Console(file=out, width=200))
+    assert "  open   facts right change by at most 5 points" in out.getvalue()
+    assert "too few questions to decide every claim" in out.getvalue()
+
+
 def test_a_switch_is_no_trade_off() -> None:
     steps = [point(share, polite=100 * (share > 0.5), talkative=100 * (share <= 0.5)) for share in SHARES]
     failing = [claim.text for claim in claims([Curve(LARGE, steps), GOOD[1]]) if not claim.holds]

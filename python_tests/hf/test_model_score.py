@@ -6,7 +6,8 @@ from functools import wraps
 import pytest
 import torch
 
-from eft_ext import EmulatedModel, reference
+from eft_ext import EmulatedModel, fused_score_mix, reference
+from eft_ext.methods import Guidance, UpScale
 from python_tests.hf.conftest import EOS, PAD, left_pad
 
 ROWS = [[5, 9, 40, 41, 7, 30, 22, 8, 11], [50, 51, 52], [9, 9, 9, 60, 61]]
@@ -85,6 +86,36 @@ def test_weights_of_the_model_the_call_and_the_row(llamas):
         torch.testing.assert_close(each.logprobs[b], alone.logprobs[0], rtol=1e-4, atol=1e-4)
         assert torch.equal(each.ids[b, -length:], alone.ids[0])
     torch.testing.assert_close(each.tokens.logprobs[0, :, 3], each.tokens.logprobs[0, :, 0], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("positions", [None, 1, 3])
+def test_the_step_is_the_number_of_scored_tokens(llamas, positions):
+    """Also in a ragged batch read in pieces; one function has a value for each row."""
+    prompts, responses = [[5, 9], [40, 41, 42]], [[7, 8, 9, 10, 11], [12, 13]]
+    method = UpScale(lambda step: [1.0 / (1 + step), 0.3 * step])
+    got = EmulatedModel(*llamas).score(prompts, responses, method=method, positions=positions, candidates=2)
+    for b, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
+        with torch.no_grad():
+            logits = [model(torch.tensor([prompt + response])).logits[0] for model in llamas]
+        for t, token in enumerate(response):
+            beta, at = (1.0 / (1 + t), 0.3 * t)[b], len(prompt) - 1 + t
+            want = fused_score_mix([x[at : at + 1] for x in logits], [1.0, beta, -beta], torch.tensor([token]))
+            here = t - len(response)
+            torch.testing.assert_close(got.tokens.logprobs[b, here], want.logprobs[0], rtol=1e-4, atol=2e-5)
+            listed = got.candidates.ids[b, here].tolist().index(int(want.argmax[0, 3]))
+            top = got.candidates.logprobs[b, here, listed, 3]
+            assert float(top) == pytest.approx(float(want.max_prob[0, 3].log()), rel=1e-4, abs=2e-5)
+
+
+def test_guidance_is_scored_as_it_generates(llamas):
+    """Without an unconditional prompt that model reads the last token of yours."""
+    model = EmulatedModel(model=llamas[0], method=Guidance(1.5))
+    out = model.generate([[5, 9, 40]], max_new_tokens=4, eos_token_id=[999])
+    got = model.score([[5, 9, 40]], out[:, 3:])
+    assert torch.equal(got.tokens.argmax[0, :, 2], out[0, 3:])
+    assert got.compared == "conditional"
+    with pytest.raises(ValueError, match="^responses: expected some, since unconditional does not read"):
+        model.score([[5, 9, 40]])
 
 
 @pytest.mark.parametrize("options", [{}, {"scale": 1.0, "conservative_top_p": 0.8}, {"beta": [0.5, 1.0, 1.5]}])

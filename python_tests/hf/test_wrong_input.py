@@ -87,8 +87,8 @@ CALLS = {
     "prompts['tuned']: expected 1 rows, got 2": dict(prompts={"tuned": [[1], [2]]}),
     "large: token id 272 is outside this model's vocabulary of 272": dict(inputs=[[5, 272]]),
     "large: token id -1 is outside this model's vocabulary of 272": dict(inputs=[[-1, 5]]),
-    "pad_token_id: expected 0 to 271, the large model's vocabulary, got 272": dict(pad_token_id=272),
-    "pad_token_id: expected 0 to 271, the large model's vocabulary, got -1": dict(pad_token_id=-1),
+    "pad_token_id: expected 0 to 271, the first model's vocabulary, got 272": dict(pad_token_id=272),
+    "pad_token_id: expected 0 to 271, the first model's vocabulary, got -1": dict(pad_token_id=-1),
     "inputs: expected text, since the tokenizer has no chat template, got a chat": dict(
         inputs=[{"role": "user", "content": "hi"}]
     ),

@@ -35,9 +35,9 @@ function isolated(text, parent) {
 
 function candidates(record, token) {
   const table = element("table", null, null, panel);
-  element("caption", "probabilities in %; change of the mixture against tuned", "quiet", table);
+  element("caption", `probabilities in %; change of the mixture against ${record.compared}`, "quiet", table);
   const head = element("tr", null, null, element("thead", null, null, table));
-  const tuned = record.names.indexOf("tuned");
+  const compared = record.names.indexOf(record.compared);
   for (const name of ["token", ...record.names, "change"]) element("th", name, null, head).scope = "col";
   const body = element("tbody", null, null, table);
   const listed = token.candidates.some((c) => c.id === token.id)
@@ -52,7 +52,7 @@ function candidates(record, token) {
       const cell = element("td", percent(logprob), "share", row);
       cell.style.setProperty("--share", logprob === null ? 0 : Math.exp(logprob));
     }
-    const [p, q] = [candidate.logprobs.at(-1), tuned < 0 ? null : candidate.logprobs[tuned]];
+    const [p, q] = [candidate.logprobs.at(-1), compared < 0 ? null : candidate.logprobs[compared]];
     const change = p === null || q === null ? null : p - q;
     const arrow = change === null || Math.abs(change) < 0.005 ? "" : change > 0 ? "↑ " : "↓ ";
     element("td", arrow && arrow + factor(change), change > 0 ? "up" : "down", row);

@@ -52,7 +52,7 @@ def main() -> None:
     }
     (arguments.out / "study.json").write_text(json.dumps(about, indent=2) + "\n")
     for line in report(Record.read(arguments.out)):
-        console.print(line, highlight=False)
+        console.print(line, highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -82,6 +83,12 @@ def upscaled(record: Record) -> Figure:
     return figure
 
 
+def influence(record: Record) -> Figure:
+    """Accumulated Δ log π during DPO on fluent rejected responses; the first seed's mean over probes."""
+    curves = [record.curve("dpo", "format", response) for response in _SHOWN]
+    return plots.accumulated(np.array([(v - v[0]).mean(1) for _, v in curves]), _SHOWN, curves[0][0])
+
+
 def digits() -> Figure:
     images, labels = draw_digits(400)
     grid = class_influence(classifier(images, labels), images, labels)
@@ -114,7 +121,8 @@ def main() -> None:
     torch.set_num_threads(1)
     record = Record.read(arguments.record)
     drawn = {"sft": sft(record), "dpo": dpo(record), "upscaled": upscaled(record), "digits": digits()}
-    for name, figure in (drawn | {"scatter": scatter()}).items():
+    drawn |= {"influence": influence(record), "scatter": scatter()}
+    for name, figure in drawn.items():
         figure.savefig(arguments.out / f"dynamics-{name}.png", dpi=110)
 
 
