@@ -121,6 +121,21 @@ def made_up(problem: Any, blocks: tuple[int, ...] | None = None) -> Any:
         launch.blocks_for = table
 
 
+def verified(call: dict[str, Any], blocks: tuple[int, ...] | None = None) -> Any:
+    """`fused_verify` on Triton; `blocks` overrides how the work is cut."""
+    from eft_ext.ops import fused_verify
+    from eft_ext.ops.triton import verify_launch
+    from eft_ext.ops.triton.blocks import Blocks
+
+    table = verify_launch.blocks_for
+    if blocks is not None:
+        verify_launch.blocks_for = lambda vocab_size, batch: Blocks(*blocks)
+    try:
+        return fused_verify(**call, backend="triton")
+    finally:
+        verify_launch.blocks_for = table
+
+
 def golden(problems: list[dict[str, Any]]) -> list[Any]:
     """The details of golden problems."""
     from python_tests.golden.make import call
