@@ -35,6 +35,7 @@ class Case(NamedTuple):
     details: bool = False
     conservative: bool = False
     num_drafts: int = 0  # above 0: a verification
+    shared: bool = False  # the draft model's logits are the mixture's own, model 1's
 
 
 ALL = {"temperature": 0.7, "top_k": 50, "top_p": 0.9, "min_p": 0.05}
@@ -53,6 +54,7 @@ CASES = [
     Case("verify, T .7", options={"temperature": 0.7}, num_drafts=4),
     Case("verify, top-p .9", options=TOP_P, num_drafts=4),
     Case("verify, all filters", options=ALL, num_drafts=4),
+    Case("verify, shared", options={"temperature": 0.7}, num_drafts=4, shared=True),
     Case("verify, conservative, all", options=ALL, conservative=True, num_drafts=4),
 ]
 
@@ -157,8 +159,8 @@ def compiled(case: Case, target: Any, position: int = 3) -> list[Kernel]:
     draw = sampling(mix, **options, seed=position, position=position, generator=None)  # type: ignore[arg-type]
     kernels: list[Kernel] = []
     if case.num_drafts:
-        drafted = _drafted(case, draw)
         positions = [x.unsqueeze(1).expand(-1, case.num_drafts + 1, -1).contiguous() for x in logits]
+        drafted = _drafted(case, draw, positions[1][:, : case.num_drafts])
         mix = mix._replace(logits=tuple(positions))
         with _recording(target, kernels):
             verify_launch.verify(mix, draw, drafted, new_verified(drafted))
@@ -169,13 +171,13 @@ def compiled(case: Case, target: Any, position: int = 3) -> list[Kernel]:
     return kernels
 
 
-def _drafted(case: Case, draw: Any) -> Any:
-    """Drafts of a model whose logits are memory of their own."""
+def _drafted(case: Case, draw: Any, of_model: torch.Tensor) -> Any:
+    """Drafts of a model whose logits are `of_model`, or memory of their own."""
     from eft_ext.ops.call import Drafted
     from eft_ext.ops.inputs import Integer
 
     drafts = torch.empty(case.batch, case.num_drafts, dtype=torch.int64, device="meta")
-    own = torch.empty(case.batch, case.num_drafts, case.vocab, dtype=case.dtype, device="meta")
+    own = of_model if case.shared else torch.empty_like(of_model.contiguous())
     return Drafted(drafts, own, Integer(case.num_drafts), *draw[:4])
 
 

@@ -174,6 +174,16 @@ def checked_operator() -> str:
     return "passed"
 
 
+def checked_verification() -> str:
+    """`torch.library.opcheck` of the verification with backend="triton"."""
+    from eft_ext.ops.call import flatten, flatten_drafted
+    from python_tests.ops.test_verify import arguments
+
+    mix, draw, drafted = arguments()
+    torch.library.opcheck(torch.ops.eft_ext.verify.default, (*flatten_drafted(drafted), *flatten(mix, draw), "triton"))
+    return "passed"
+
+
 def compiled_step() -> tuple[list[str], torch.Tensor, torch.Tensor]:
     """The operators in the graph of a step under torch.compile(fullgraph=True), its tokens, and the CPU's."""
     from eft_ext.ops import fused_step

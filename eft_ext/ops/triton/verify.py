@@ -67,6 +67,14 @@ def verify_slices_kernel(
 
 
 @triton.jit
+def _seed_and_position(p, seed, position, row):
+    seed = integer(seed, p.sampling.seed_rows, row).to(tl.uint64)
+    if p.sampling.seed_rows is None:
+        seed = row_seed(seed, row)
+    return seed, integer(position, p.sampling.position_rows, row).to(tl.uint64)
+
+
+@triton.jit
 def _row_is_valid(p, q, top_k, draft_top_k, position, length, num_drafts, row):
     valid = mixture_is_valid(p.mix, row) & options_are_valid(p.sampling, top_k, position, row)
     valid &= options_are_valid(q.sampling, draft_top_k, position, row)
@@ -78,7 +86,9 @@ def _weigh(
     side,
     drafts,
     top_k,
-    bits,
+    seed,
+    position,
+    purpose,
     row,
     i,
     line,
@@ -94,7 +104,8 @@ def _weigh(
     SLOTS: tl.constexpr,
     GROUP: tl.constexpr,
 ):
-    """A line's head; with DRAWS its token too. row: of the batch."""
+    """A line's head; with DRAWS its token too. row: of the batch. What only the draw asks for is looked up behind the
+    filters, which take all registers there are."""
     SOURCE: tl.constexpr = MIXTURE if DEFINING < 0 else REWEIGHTED + DEFINING
     heat = real(side.sampling.temperature, row)
     greedy, c = is_greedy(heat), scale_of(heat)
@@ -128,6 +139,8 @@ def _weigh(
                 )  # fmt: skip
         reference = tl.floor(largest)
         if DRAWS:
+            key, at = _seed_and_position(side, seed, position, row)
+            bits = random_bits(key, at + i.to(tl.uint64), purpose)
             token = draw(bits, greedy, largest, limit, mass, kept_ties, top, side.mix, line, c, area, SOURCE, P)[0]
             tl.store(side.head.token + line, token)
         if not GREEDY:
@@ -186,26 +199,22 @@ def weigh_kernel(
     length = integer(length, lengths, row)
     top_k = integer(top_k, p.sampling.top_k_rows, row)
     draft_top_k = integer(draft_top_k, q.sampling.top_k_rows, row)
-    position = integer(position, p.sampling.position_rows, row)
-    seed = integer(seed, p.sampling.seed_rows, row).to(tl.uint64)
-    if p.sampling.seed_rows is None:
-        seed = row_seed(seed, row)
-    valid = _row_is_valid(p, q, top_k, draft_top_k, position, length, num_drafts, row)
+    at = integer(position, p.sampling.position_rows, row)
+    valid = _row_is_valid(p, q, top_k, draft_top_k, at, length, num_drafts, row)
     if of_p:
         if i == 0:
             tl.store(row_valid + row, valid.to(tl.int32))
         if valid & (i <= length):
-            purpose = tl.where(i < length, RESIDUAL, SAMPLE).to(tl.uint64)
-            bits = random_bits(seed, position.to(tl.uint64) + i.to(tl.uint64), purpose)
+            purpose = tl.where(i < length, RESIDUAL, SAMPLE)
             _weigh(
-                p, drafts, top_k, bits, row, i, line, num_drafts, num_tiles,
+                p, drafts, top_k, seed, position, purpose, row, i, line, num_drafts, num_tiles,
                 DEFINING, LISTS, GREEDY, TOP_K, TOP_P, True, P, SLOTS, GROUP,
             )  # fmt: skip
     elif DRAFTED:
         drawn = ~is_greedy(real(p.sampling.temperature, row)) & ~certain_draft(q, row)
         if valid & (i < length) & drawn:
             _weigh(
-                q, drafts, draft_top_k, seed, row, i, line, num_drafts, num_tiles,
+                q, drafts, draft_top_k, seed, position, SAMPLE, row, i, line, num_drafts, num_tiles,
                 -1, DRAFT_LISTS, False, DRAFT_TOP_K, DRAFT_TOP_P, False, P, SLOTS, GROUP,
             )  # fmt: skip
 
@@ -283,10 +292,7 @@ def residual_kernel(
     row = (program // num_slices).to(tl.int64)
     first = (program % num_slices) * TILES
     length = integer(length, lengths, row)
-    position = integer(position, p.sampling.position_rows, row).to(tl.uint64)
-    seed = integer(seed, p.sampling.seed_rows, row).to(tl.uint64)
-    if p.sampling.seed_rows is None:
-        seed = row_seed(seed, row)
+    seed, position = _seed_and_position(p, seed, position, row)
     if tl.load(row_valid + row) != 0:
         i, _, redrawn = decide(p, q, drafts, row, length, num_drafts, seed, position, False, DRAFTED, KP)
         end = tl.where(redrawn, tl.minimum(first + TILES, num_tiles), first)
@@ -328,10 +334,7 @@ def verdict_kernel(
     """Program `row` writes its results."""
     row = tl.program_id(0).to(tl.int64)
     length = integer(length, lengths, row)
-    position = integer(position, p.sampling.position_rows, row).to(tl.uint64)
-    seed = integer(seed, p.sampling.seed_rows, row).to(tl.uint64)
-    if p.sampling.seed_rows is None:
-        seed = row_seed(seed, row)
+    seed, position = _seed_and_position(p, seed, position, row)
     first, sound, token = tl.zeros((), tl.int32), tl.full((), 0, tl.int1), tl.full((), -1, tl.int32)
     if tl.load(row_valid + row) != 0:
         first, sound, redrawn = decide(p, q, drafts, row, length, num_drafts, seed, position, GREEDY, DRAFTED, KP)
