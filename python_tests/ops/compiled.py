@@ -204,14 +204,13 @@ def table() -> str:
 
 
 def main() -> None:
-    start, end = "<!-- compiled -->\n", "<!-- end -->\n"
-    text = DOCUMENT.read_text()
-    head, rest = text.split(start)
-    written, tail = rest.split(end)
     import triton
 
     made = f"\nTriton {triton.__version__}; registers a thread / bytes spilled a thread / shared memory in bytes.\n\n"
     made += table() + "\n"
+    start, end = "<!-- compiled -->\n", "<!-- end -->\n"
+    head, rest = DOCUMENT.read_text().split(start)
+    written, tail = rest.split(end)
     if "--check" in sys.argv:
         sys.exit("the table differs" if made != written else 0)
     DOCUMENT.write_text(head + start + made + end + tail)

@@ -136,6 +136,12 @@ def verified(call: dict[str, Any], blocks: tuple[int, ...] | None = None) -> Any
         verify_launch.blocks_for = table
 
 
+def accepted(numbers: torch.Tensor) -> torch.Tensor:
+    from python_tests.ops import triton_device
+
+    return triton_device.accepted(numbers)
+
+
 def golden(problems: list[dict[str, Any]]) -> list[Any]:
     """The details of golden problems."""
     from python_tests.golden.make import call

@@ -49,6 +49,24 @@ def made(
     return {**call, "seed": seeds, "position": 7, **options, **given}
 
 
+def test_acceptance_is_exact_where_sides_meet(interpreter):
+    """u q < p with both sides equal, and a unit apart, carries and all."""
+    pick, rows = random.Random(3), []
+    for _ in range(300):
+        wq, sp = pick.getrandbits(41) | 1, pick.getrandbits(60) | 1
+        bits = pick.choice((pick.getrandbits(64), 2**64 - 1, 0, 1 << pick.randint(0, 63)))
+        meets = bits * wq * sp >> 64
+        # wp sq is to be `meets`, or next to it: as it stands in one of the two, as a product of both otherwise.
+        sq = 1 if meets < 2**62 else pick.getrandbits(60) | 1
+        wp = meets // sq
+        rows += [(bits, min(max(w, 0), 2**62), sp, wq, sq) for w in (wp - 1, wp, wp + 1)]
+    rows += [(2**64 - 1, w, 2**60 - 1, 2**41 - 1, 2**60 - 1) for w in (2**41 - 2, 2**41 - 1)]
+    want = [bits * wq * sp >> 64 < wp * sq for bits, wp, sp, wq, sq in rows]
+    signed = [[x - 2**64 if x >= 2**63 else x for x in row] for row in rows]
+    assert interpreter.call(child.accepted, torch.tensor(signed).T.contiguous()).tolist() == [int(x) for x in want]
+    assert sum(want) > 100
+
+
 @pytest.mark.parametrize("rows", ROWS)
 def test_every_kind_of_row(interpreter, rows):
     """With two sets of options each, the draft model's other ones, so that all sets occur."""
