@@ -9,8 +9,8 @@ import triton
 import triton.language as tl
 
 from eft_ext.ops.triton.mix import Mix
-from eft_ext.ops.triton.options import Options, is_greedy, real
-from eft_ext.ops.triton.philox import ACCEPT, random_bits
+from eft_ext.ops.triton.options import Options, integer, is_greedy, real
+from eft_ext.ops.triton.philox import ACCEPT, random_bits, row_seed
 
 
 class Head(NamedTuple):
@@ -52,6 +52,15 @@ def accepts(bits, wp, sp, wq, sq):
 @triton.jit
 def certain_draft(q, row):
     return is_greedy(real(q.sampling.temperature, row))
+
+
+@triton.jit
+def seed_and_position(p, seed, position, row):
+    """A row's, uint64."""
+    seed = integer(seed, p.sampling.seed_rows, row).to(tl.uint64)
+    if p.sampling.seed_rows is None:
+        seed = row_seed(seed, row)
+    return seed, integer(position, p.sampling.position_rows, row).to(tl.uint64)
 
 
 @triton.jit

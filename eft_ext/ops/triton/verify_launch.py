@@ -15,7 +15,8 @@ from eft_ext.ops.triton.blocks import Blocks, blocks_for, num_tiles
 from eft_ext.ops.triton.launch import compile_options, filters_of, kernel_mix, on_device, real_option
 from eft_ext.ops.triton.mix import Mix
 from eft_ext.ops.triton.options import Options, RealOption
-from eft_ext.ops.triton.verify import residual_kernel, verdict_kernel, verify_slices_kernel, weigh_kernel
+from eft_ext.ops.triton.verify import residual_kernel, verdict_kernel
+from eft_ext.ops.triton.weigh import verify_slices_kernel, weigh_kernel
 from eft_ext.ops.triton.workspace import Layout, Work, place_fields, size_of, workspace
 
 
