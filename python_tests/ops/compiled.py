@@ -2,7 +2,7 @@
 
 python -m python_tests.ops.compiled [--check]
 
-writes the table in docs/triton-step.md (or says whether it still holds). It takes about five minutes.
+writes the table in docs/triton-step.md (or says whether it still holds). It takes about ten minutes.
 """
 
 from __future__ import annotations
