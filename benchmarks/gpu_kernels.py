@@ -1,10 +1,12 @@
 """What each CUDA kernel takes of the chip, as the compiler says: registers, shared memory, stack, spills, loads.
 
     python benchmarks/gpu_kernels.py                                   # sm_90, the kernels of csrc/cuda
-    python benchmarks/gpu_kernels.py --arch 80 90 100 --table docs/cuda-kernels.md
+    python benchmarks/gpu_kernels.py --arch 80 90 100 --page           # writes docs/cuda-kernels.md
+    python benchmarks/gpu_kernels.py --arch 80 90 100 --check          # says whether that page still holds
 
 Needs nvcc, and no GPU. A compilation is kept in build/kernels until a source changes. Loads are counted in PTX: 16-byte
-loads past the L1 (of inputs, each read once), and all others of global memory.
+loads past the L1 (of inputs, each read once), and all others of global memory. Where there is a disassembler (sass.py),
+the machine code says how a tile is read and whether anything touches local memory.
 """
 
 from __future__ import annotations
@@ -16,15 +18,21 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
+from typing import NamedTuple
+
+import sass
 
 ROOT = Path(__file__).parents[1]
 CUDA = ROOT / "csrc" / "cuda"
+PAGE = ROOT / "docs" / "cuda-kernels.md"
 KEPT = ROOT / "build" / "kernels"
 FILES = ("stream.cu", "resident.cu")
 FLAGS = ["-std=c++17", "-O3", "--fmad=false", "--diag-suppress=177", f"-I{ROOT / 'csrc'}", f"-I{ROOT / 'csrc/include'}"]
 INPUT_LOAD = "ld.global.nc.L1::no_allocate.v4"
+TILE_SHARED = (32 + 1024) * 4  # resident.h: group maxima and z
 
 
 @dataclass(frozen=True)
@@ -39,6 +47,9 @@ class Kernel:
     spill_load_bytes: int
     input_loads: int  # 16 bytes each, of bf16 inputs on 16-byte boundaries
     other_loads: int  # of global memory
+    shared_bytes: int  # of a block; resident kernels add `TILE_SHARED` for each tile that a block owns
+    local_accesses: int | None = None  # in machine code; None: no disassembler
+    tile_loads: int | None = None  # of 16 bytes a lane, in the block that reads a whole tile
 
 
 def readable(mangled: str) -> str:
@@ -89,18 +100,40 @@ def _key(file: str, arch: int) -> str:
     return hashlib.sha256(text).hexdigest()[:16]
 
 
-def compiled(file: str, arch: int) -> tuple[str, str]:
-    """The compiler's report and the PTX of one file."""
+class Compiled(NamedTuple):
+    """What came of one file."""
+
+    log: str  # the compiler's report
+    ptx: str
+    cubin: Path
+
+
+def compiled(file: str, arch: int) -> Compiled:
     base = KEPT / f"{Path(file).stem}-{arch}-{_key(file, arch)}"
-    log, ptx = base.with_suffix(".log"), base.with_suffix(".ptx")
+    log, ptx, machine = (base.with_suffix(end) for end in (".log", ".ptx", ".cubin"))
     if not log.exists():
         KEPT.mkdir(parents=True, exist_ok=True)
         common = ["nvcc", *FLAGS, f"-arch=sm_{arch}", str(CUDA / file)]
         subprocess.run([*common, "-ptx", "-o", str(ptx)], check=True, capture_output=True)
-        cubin = ["ptxas", "-v", f"-arch=sm_{arch}", "--fmad", "false", str(ptx), "-o", str(base.with_suffix(".cubin"))]
+        cubin = ["ptxas", "-v", f"-arch=sm_{arch}", "--fmad", "false", str(ptx), "-o", str(machine)]
         done = subprocess.run(cubin, check=True, capture_output=True, text=True)
         log.write_text(done.stdout + done.stderr)
-    return log.read_text(), ptx.read_text()
+    return Compiled(log.read_text(), ptx.read_text(), machine)
+
+
+@cache
+def row_work_bytes() -> int:
+    """sizeof(RowWork), the shared memory of a block: it is asked for at launch, so no report of the compiler has it."""
+    source = KEPT / "row_work.cu"
+    KEPT.mkdir(parents=True, exist_ok=True)
+    source.write_text('#include "cuda/team.h"\n__device__ unsigned row_work_bytes = sizeof(eft::RowWork);\n')
+    ptx = source.with_suffix(".ptx")
+    subprocess.run(
+        ["nvcc", *FLAGS, "-arch=sm_80", "-ptx", str(source), "-o", str(ptx)], check=True, capture_output=True
+    )
+    found = re.search(r"row_work_bytes = (\d+);", ptx.read_text())
+    assert found, f"{ptx} does not say row_work_bytes"
+    return int(found[1])
 
 
 def kernels(arch: int, jobs: int = 2) -> list[Kernel]:
@@ -108,28 +141,58 @@ def kernels(arch: int, jobs: int = 2) -> list[Kernel]:
     with ThreadPoolExecutor(jobs) as pool:
         outputs = list(pool.map(lambda file: compiled(file, arch), FILES))
     found = []
-    for log, ptx in outputs:
-        loads = parse_loads(ptx)
-        for name, values in parse_resources(log).items():
-            found.append(Kernel(readable(name), arch, **values, **loads[name]))
+    for made in outputs:
+        loads, code = parse_loads(made.ptx), sass.disassembled(made.cubin) if sass.disassembler() else {}
+        for name, values in parse_resources(made.log).items():
+            if "resident" in name and arch < 90:
+                continue  # no clusters there: an empty kernel
+            kernel = Kernel(readable(name), arch, **values, **loads[name], shared_bytes=row_work_bytes())
+            if name in code:
+                reads = sass.tile_reads(code[name])
+                most = max((read.loads for read in reads), default=0)
+                kernel = replace(kernel, local_accesses=sass.local_accesses(code[name]), tile_loads=most)
+            found.append(kernel)
     return sorted(found, key=lambda k: k.name)
 
 
 def table(found: list[Kernel]) -> str:
     """Markdown, a line for each kernel."""
-    head = ["kernel", "sm", "registers", "stack", "spills", "16-byte input loads", "other global loads"]
+    head = ["kernel", "sm", "registers", "shared memory", "stack", "spills", "16-byte input loads",
+            "of a tile's block", "other global loads", "local accesses"]  # fmt: skip
     lines = [head, ["---"] * len(head)]
     for k in found:
+        shared = f"{k.shared_bytes} + {TILE_SHARED} a tile" if k.name.startswith("resident") else str(k.shared_bytes)
         spills = k.spill_store_bytes + k.spill_load_bytes
-        lines.append(list(map(str, [f"`{k.name}`", k.arch, k.registers, k.stack_bytes, spills, k.input_loads,
-                                    k.other_loads])))  # fmt: skip
+        tile, local = ("not known" if x is None else x for x in (k.tile_loads, k.local_accesses))
+        row = [f"`{k.name}`", k.arch, k.registers, shared, k.stack_bytes, spills, k.input_loads, tile, k.other_loads,
+               local]  # fmt: skip
+        lines.append(list(map(str, row)))
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def page(found: list[Kernel]) -> str:
+    """docs/cuda-kernels.md."""
+    said = subprocess.run(["nvcc", "--version"], check=True, capture_output=True, text=True).stdout
+    release = re.search(r"release [\d.]+, V([\d.]+)", said)
+    version = release[1] if release else "?"
+    return f"""# What the compiler makes of the CUDA kernels
+
+Written by `python benchmarks/gpu_kernels.py --arch 80 90 100 --page`, with nvcc {version}; `--check` says whether it
+still holds, and `python_tests/ops/test_cuda_kernels.py` holds the limits. `stream_kernel<K, conservative>` and
+`resident_kernel<K>` are made for K bf16 models; K = 0 takes any dtypes, bias and bitmask. Registers a thread, shared
+memory a block, stack and spills in bytes a thread. Loads are instructions. "Of a tile's block" are those of 16 bytes a
+lane in the straight-line code that reads a whole tile: 4 K, which is 1024 tokens of K models by 32 lanes, and each word
+they load is tested once. The others read misaligned rows, other dtypes, and the groups of a row's candidates again.
+"Local accesses" are `LDL` and `STL` in the machine code.
+
+{table(found)}"""
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--arch", type=int, nargs="+", default=[90])
-    parser.add_argument("--table", type=Path, help="write the table here")
+    parser.add_argument("--page", action="store_true", help="write docs/cuda-kernels.md")
+    parser.add_argument("--check", action="store_true", help="compare with docs/cuda-kernels.md")
     args = parser.parse_args()
     if not shutil.which("nvcc"):
         print("gpu_kernels: not run, it needs nvcc on PATH", file=sys.stderr)
@@ -139,11 +202,14 @@ def main() -> int:
     except subprocess.CalledProcessError as error:
         print(f"gpu_kernels: {error}\n{error.stderr}", file=sys.stderr)
         return 1
-    text = table(found)
-    print(text)
-    if args.table:
-        args.table.write_text(text)
-    return int(any(asdict(k)[name] for k in found for name in ("stack_bytes", "spill_store_bytes", "spill_load_bytes")))
+    print(table(found))
+    if args.page:
+        PAGE.write_text(page(found))
+    if args.check and PAGE.read_text() != page(found):
+        print(f"gpu_kernels: {PAGE.relative_to(ROOT)} differs", file=sys.stderr)
+        return 1
+    bad = ("stack_bytes", "spill_store_bytes", "spill_load_bytes", "local_accesses")
+    return int(any(asdict(k)[name] for k in found for name in bad))
 
 
 if __name__ == "__main__":

@@ -116,8 +116,10 @@ def choose(name: str, mix: Mixture, draw: Sampling | None, details: bool) -> Mod
 
 
 def choose_verify(name: str, mix: Mixture) -> ModuleType:
-    """The module whose `verify` serves this call: native on the CPU, the reference elsewhere in this version."""
-    if name in ("cuda", "triton"):
+    """The module whose `verify` serves this call: native on the CPU, Triton on a device, else the reference."""
+    if name == "auto" and mix.device.type == "cuda" and _triton_usable():
+        return _triton_step()
+    if name == "cuda":
         raise NotImplementedError(f"backend: {name!r} of this version has no verification; use 'auto' or 'reference'")
     if name != "auto" or mix.device.type == "cpu":
         return choose(name, mix, None, details=False)
@@ -128,7 +130,8 @@ def choose_verify(name: str, mix: Mixture) -> ModuleType:
 @cache
 def _warn_slow_verify() -> None:
     warnings.warn(
-        "eft_ext: this version verifies drafts natively on the CPU only; here they run on the slow reference backend",
+        "eft_ext: this version verifies drafts on the CPU and in Triton, which is not usable here; these run on the "
+        "slow reference backend",
         stacklevel=5,
     )
 

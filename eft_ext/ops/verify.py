@@ -82,7 +82,7 @@ def fused_verify(
 
     Raises:
         ValueError, TypeError: an argument that does not fit; the message names it, what was expected, what came.
-        NotImplementedError: backend "cuda" or "triton".
+        NotImplementedError: backend "cuda".
     """
     logits, views, names = _models(logits, drafts)
     if draft_logits is not None:

@@ -1,8 +1,8 @@
-"""The Triton step compiled for GPUs that are not here: what `launch.py` would launch, on meta tensors.
+"""The Triton step and verification compiled for GPUs that are not here: what would be launched, on meta tensors.
 
 python -m python_tests.ops.compiled [--check]
 
-writes the table in docs/triton-step.md (or says whether it still holds). It takes about five minutes.
+writes the table in docs/triton-step.md (or says whether it still holds). It takes about ten minutes.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ class Case(NamedTuple):
     options: dict[str, float] = {}  # noqa: RUF012
     details: bool = False
     conservative: bool = False
+    num_drafts: int = 0  # above 0: a verification
+    shared: bool = False  # the draft model's logits are the mixture's own, model 1's
 
 
 ALL = {"temperature": 0.7, "top_k": 50, "top_p": 0.9, "min_p": 0.05}
@@ -48,6 +50,12 @@ CASES = [
     Case("all filters", options=ALL),
     Case("all filters, details", options=ALL, details=True),
     Case("conservative, all, details", options=ALL, details=True, conservative=True),
+    Case("verify, greedy", options={"temperature": 0.0}, num_drafts=4),
+    Case("verify, T .7", options={"temperature": 0.7}, num_drafts=4),
+    Case("verify, top-p .9", options=TOP_P, num_drafts=4),
+    Case("verify, all filters", options=ALL, num_drafts=4),
+    Case("verify, shared", options={"temperature": 0.7}, num_drafts=4, shared=True),
+    Case("verify, conservative, all", options=ALL, conservative=True, num_drafts=4),
 ]
 
 
@@ -102,7 +110,7 @@ class _Driver:
 def _recording(target: Any, kernels: list[Kernel]) -> Iterator[None]:
     from triton.runtime import driver
 
-    from eft_ext.ops.triton import launch
+    from eft_ext.ops.triton import launch, verify_launch
 
     class Recorder:
         def __init__(self, name: str, kernel: Any) -> None:
@@ -113,22 +121,26 @@ def _recording(target: Any, kernels: list[Kernel]) -> Iterator[None]:
                 Kernel(self.name, self.kernel.warmup(*args, grid=grid, **options))
             )
 
-    replaced = {name: getattr(launch, name) for name in ("slices_kernel", "rows_kernel", "combine_kernel")}
-    replaced |= {"workspace": launch.workspace, "compile_options": launch.compile_options}
-    before = driver._active
+    def placed(layout: Any, device: torch.device, given: None) -> Any:
+        return layout.place(torch.empty(layout.size(), dtype=torch.uint8, device="meta"))
+
+    before, replaced = driver._active, []
     driver.set_active(_Driver(target))
-    for name in ("slices_kernel", "rows_kernel", "combine_kernel"):
-        setattr(launch, name, Recorder(name.removesuffix("_kernel"), replaced[name]))
-    launch.workspace = lambda layout, device, given: layout.place(  # type: ignore[assignment]
-        torch.empty(layout.size(), dtype=torch.uint8, device="meta")
-    )
-    if target.backend == "hip":
-        launch.compile_options = lambda: {"enable_fp_fusion": False}
+    for module in (launch, verify_launch):
+        for name, value in list(vars(module).items()):
+            stand_in: Any = {"workspace": placed}.get(name)
+            if name.endswith("_kernel"):
+                stand_in = Recorder(name.removesuffix("_kernel"), value)
+            elif name == "compile_options" and target.backend == "hip":
+                stand_in = lambda: {"enable_fp_fusion": False}  # noqa: E731
+            if stand_in is not None:
+                replaced.append((module, name, value))
+                setattr(module, name, stand_in)
     try:
         yield
     finally:
-        for name, value in replaced.items():
-            setattr(launch, name, value)
+        for module, name, value in replaced:
+            setattr(module, name, value)
         driver.set_active(before)
 
 
@@ -136,8 +148,8 @@ def compiled(case: Case, target: Any, position: int = 3) -> list[Kernel]:
     """The kernels of one step. target: triton's GPUTarget."""
     from eft_ext.ops.call import given_weights, mixture, models, sampling
     from eft_ext.ops.details import Conservative
-    from eft_ext.ops.library import new_details, new_tokens
-    from eft_ext.ops.triton import launch
+    from eft_ext.ops.library import new_details, new_tokens, new_verified
+    from eft_ext.ops.triton import launch, verify_launch
 
     logits = [torch.empty(case.batch, case.vocab, dtype=case.dtype, device="meta") for _ in range(case.models)]
     weights = given_weights([1.0] * case.models, logits)
@@ -145,11 +157,28 @@ def compiled(case: Case, target: Any, position: int = 3) -> list[Kernel]:
     mix = mixture(models(logits), logits, weights, None, conservative, None, None)
     options = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, **case.options}
     draw = sampling(mix, **options, seed=position, position=position, generator=None)  # type: ignore[arg-type]
-    tokens = new_tokens(mix)
     kernels: list[Kernel] = []
+    if case.num_drafts:
+        positions = [x.unsqueeze(1).expand(-1, case.num_drafts + 1, -1).contiguous() for x in logits]
+        drafted = _drafted(case, draw, positions[1][:, : case.num_drafts])
+        mix = mix._replace(logits=tuple(positions))
+        with _recording(target, kernels):
+            verify_launch.verify(mix, draw, drafted, new_verified(drafted))
+        return kernels
+    tokens = new_tokens(mix)
     with _recording(target, kernels):
         launch.step(mix, draw, tokens, new_details(mix, 2, tokens) if case.details else None)
     return kernels
+
+
+def _drafted(case: Case, draw: Any, of_model: torch.Tensor) -> Any:
+    """Drafts of a model whose logits are `of_model`, or memory of their own."""
+    from eft_ext.ops.call import Drafted
+    from eft_ext.ops.inputs import Integer
+
+    drafts = torch.empty(case.batch, case.num_drafts, dtype=torch.int64, device="meta")
+    own = of_model if case.shared else torch.empty_like(of_model.contiguous())
+    return Drafted(drafts, own, Integer(case.num_drafts), *draw[:4])
 
 
 def table() -> str:
@@ -166,7 +195,7 @@ def table() -> str:
             for kernels in found:
                 use = kernels[i].usage()
                 cells.append(f"{use['REG']} / {use['STACK']} / {kernels[i].compiled.metadata.shared}")
-            read = f"{kernel.loaded_bytes() * kernel.threads / 1024:g}" if kernel.name == "slices" else ""
+            read = f"{kernel.loaded_bytes() * kernel.threads / 1024:g}" if kernel.name.endswith("slices") else ""
             built = "yes" if amd[i].compiled.asm.get("hsaco") else "no"
             first = [case.name if i == 0 else "", kernel.name, str(kernel.threads)]
             lines.append("| " + " | ".join([*first, *cells, read, built]) + " |")
@@ -175,14 +204,13 @@ def table() -> str:
 
 
 def main() -> None:
-    start, end = "<!-- compiled -->\n", "<!-- end -->\n"
-    text = DOCUMENT.read_text()
-    head, rest = text.split(start)
-    written, tail = rest.split(end)
     import triton
 
     made = f"\nTriton {triton.__version__}; registers a thread / bytes spilled a thread / shared memory in bytes.\n\n"
     made += table() + "\n"
+    start, end = "<!-- compiled -->\n", "<!-- end -->\n"
+    head, rest = DOCUMENT.read_text().split(start)
+    written, tail = rest.split(end)
     if "--check" in sys.argv:
         sys.exit("the table differs" if made != written else 0)
     DOCUMENT.write_text(head + start + made + end + tail)

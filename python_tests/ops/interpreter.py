@@ -121,6 +121,27 @@ def made_up(problem: Any, blocks: tuple[int, ...] | None = None) -> Any:
         launch.blocks_for = table
 
 
+def verified(call: dict[str, Any], blocks: tuple[int, ...] | None = None) -> Any:
+    """`fused_verify` on Triton; `blocks` overrides how the work is cut."""
+    from eft_ext.ops import fused_verify
+    from eft_ext.ops.triton import verify_launch
+    from eft_ext.ops.triton.blocks import Blocks
+
+    table = verify_launch.blocks_for
+    if blocks is not None:
+        verify_launch.blocks_for = lambda vocab_size, batch: Blocks(*blocks)
+    try:
+        return fused_verify(**call, backend="triton")
+    finally:
+        verify_launch.blocks_for = table
+
+
+def accepted(numbers: torch.Tensor) -> torch.Tensor:
+    from python_tests.ops import triton_device
+
+    return triton_device.accepted(numbers)
+
+
 def golden(problems: list[dict[str, Any]]) -> list[Any]:
     """The details of golden problems."""
     from python_tests.golden.make import call
@@ -156,6 +177,16 @@ def checked_operator() -> str:
     torch.library.opcheck(torch.ops.eft_ext.step.default, (*flatten(mix, draw), "triton"))
     torch.library.opcheck(torch.ops.eft_ext.step_details.default, (*flatten(mix, draw), "triton", 3))
     torch.library.opcheck(torch.ops.eft_ext.combine.default, (*flatten(mix), "triton"))
+    return "passed"
+
+
+def checked_verification() -> str:
+    """`torch.library.opcheck` of the verification with backend="triton"."""
+    from eft_ext.ops.call import flatten, flatten_drafted
+    from python_tests.ops.test_verify import arguments
+
+    mix, draw, drafted = arguments()
+    torch.library.opcheck(torch.ops.eft_ext.verify.default, (*flatten_drafted(drafted), *flatten(mix, draw), "triton"))
     return "passed"
 
 

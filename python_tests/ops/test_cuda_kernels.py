@@ -1,6 +1,7 @@
-"""What the compiler makes of the CUDA kernels: no spills, no local memory, inputs loaded 16 bytes at a time.
+"""What the compiler makes of the CUDA kernels: no spills, no local memory, inputs loaded 16 bytes at a time, once.
 
-One architecture in make test; EFT_ALL_ARCHITECTURES=1 takes sm_80, 90 and 100. Without nvcc only the parser is tested.
+One architecture in make test; EFT_ALL_ARCHITECTURES=1 takes sm_80, 90 and 100. Without nvcc the parsers alone are
+tested.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import gpu_kernels
+import sass
 
 ARCHITECTURES = (80, 90, 100) if os.environ.get("EFT_ALL_ARCHITECTURES") else (90,)
 # Registers a thread, from the launch bounds: 65536 over (threads a block * blocks a multiprocessor).
@@ -44,6 +46,22 @@ PTX = """
 }
 """
 
+MACHINE_CODE = """
+		Function : _ZN3eft13stream_kernelILi1ELb0EEEvNS0_4PlanE
+	.headerflags	@"EF_CUDA_SM90"
+        /*0000*/                   LDC R1, c[0x0][0x28] ;                                   /* 0x00000a00ff017b82 */
+                                                                                            /* 0x000fe20000000800 */
+        /*0010*/              @!P0 BRA 0x60 ;                                               /* 0x0000000000f48947 */
+        /*0020*/                   LDG.E.NA.128.CONSTANT R12, desc[UR6][R12.64] ;           /* 0x000000060c0c7981 */
+        /*0030*/                   LDG.E R6, desc[UR6][R6.64+0x200] ;                       /* 0x000000060c0c7981 */
+        /*0040*/                   HFMA2.MMA.BF16_V2 R3, R12.reuse, R12, RZ ;               /* 0x0000000c0c037235 */
+        /*0050*/                   HFMA2.BF16_V2 R2, R13, R13, RZ.H0_H0 ;                   /* 0x0000000808027231 */
+        /*0060*/                   HFMA2.BF16_V2 R2, R13, R14, R2 ;                         /* 0x0000000808027231 */
+        /*0070*/              @P3  LDG.E.NA.128.CONSTANT R24, desc[UR6][R24.64] ;           /* 0x000000060c0c7981 */
+        /*0080*/                   STL.64 [R1+0x8], R4 ;                                    /* 0x0000000401007387 */
+        /*0090*/                   EXIT ;                                                   /* 0x000000000000794d */
+"""
+
 
 def test_the_report_is_understood() -> None:
     found = gpu_kernels.parse_resources(LOG)
@@ -53,8 +71,24 @@ def test_the_report_is_understood() -> None:
     assert found[stream] == {"registers": 128, "stack_bytes": 96, "spill_store_bytes": 4, "spill_load_bytes": 12}
     assert found[resident]["stack_bytes"] == 0
     assert gpu_kernels.parse_loads(PTX) == {resident: {"input_loads": 1, "other_loads": 2}}
-    kernel = gpu_kernels.Kernel(gpu_kernels.readable(resident), 90, **found[resident], input_loads=1, other_loads=2)
-    assert gpu_kernels.table([kernel]).splitlines()[-1] == "| `resident_kernel<0>` | 90 | 64 | 0 | 0 | 1 | 2 |"
+    kernel = gpu_kernels.Kernel(gpu_kernels.readable(resident), 90, **found[resident], input_loads=1, other_loads=2,
+                                shared_bytes=7, local_accesses=3)  # fmt: skip
+    last = gpu_kernels.table([kernel]).splitlines()[-1]
+    assert last == "| `resident_kernel<0>` | 90 | 64 | 7 + 4224 a tile | 0 | 0 | 1 | not known | 2 | 3 |"
+
+
+def test_machine_code_is_understood() -> None:
+    ((name, code),) = sass.parse(MACHINE_CODE).items()
+    assert gpu_kernels.readable(name) == "stream_kernel<1, false>"
+    assert [i.address for i in code] == list(range(0, 0xA0, 0x10))
+    assert [[i.address for i in block] for block in sass.blocks(code)] == [
+        [0x00, 0x10],
+        [0x20, 0x30, 0x40, 0x50],
+        [0x60, 0x70, 0x80, 0x90],
+    ]
+    loaded = frozenset({"R12", "R13", "R14", "R15"})
+    assert sass.tile_reads(code) == [sass.TileRead(1, 1, loaded, ("R12", "R13"))]
+    assert sass.local_accesses(code) == 1
 
 
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not on PATH")
@@ -73,3 +107,26 @@ def test_nothing_spills_and_inputs_are_loaded_by_16_bytes(arch: int) -> None:
         if count:
             # The fast way reads a tile once: 4 loads of 16 bytes a lane and model. There is the general way beside it.
             assert k.input_loads >= 4 * count, k
+
+
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not on PATH")
+@pytest.mark.skipif(sass.disassembler() is None, reason="cuobjdump is neither on PATH nor in Triton's package")
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_machine_code_reads_a_tile_once(arch: int) -> None:
+    """A warp's 1024 tokens of K bf16 models: 4 K loads of 16 bytes a lane before any use, no other load beside them,
+    and every word that was loaded goes into the test of the tile exactly once."""
+    fast = set()
+    for file in gpu_kernels.FILES:
+        for mangled, code in sass.disassembled(gpu_kernels.compiled(file, arch).cubin).items():
+            name = gpu_kernels.readable(mangled)
+            assert sass.local_accesses(code) == 0, name
+            count = int(name.split("<")[1].split(",")[0].rstrip(">"))
+            if not count or (arch < 90 and name.startswith("resident")):
+                continue
+            (read,) = sass.tile_reads(code)
+            assert (read.loads, read.other_loads) == (4 * count, 0), name
+            assert len(read.loaded) == 16 * count, name
+            assert sorted(read.tested) == sorted(read.loaded), name
+            fast.add(name)
+    assert {f"stream_kernel<{count}, false>" for count in range(1, 5)} <= fast
+    assert arch < 90 or {f"resident_kernel<{count}>" for count in range(1, 5)} <= fast

@@ -22,6 +22,19 @@ def target(arch):
     return GPUTarget("hip", arch, 64) if isinstance(arch, str) else GPUTarget("cuda", arch, 32)
 
 
+def within_limits(kernel):
+    assert kernel.compiled.asm["cubin"]
+    assert ".ftz" not in kernel.ptx, "subnormals are flushed"
+    assert not re.search(r"\bmad\.f|\bfma\.rn\.f64", kernel.ptx), "something was fused that is not written so"
+    assert kernel.compiled.metadata.shared <= SHARED
+    from triton import knobs
+
+    if shutil.which(knobs.nvidia.cuobjdump.path):
+        use = kernel.usage()
+        assert use["STACK"] == 0, f"{kernel.name} spills {use['STACK']} bytes a thread"
+        assert use["REG"] * kernel.threads <= REGISTERS
+
+
 @pytest.mark.parametrize(
     ("name", "arch"),
     [
@@ -37,38 +50,44 @@ def test_compiles_within_the_limits(name, arch):
     kernels = compiled(NAMED[name], target(arch))
     assert [kernel.name for kernel in kernels] == ["slices", "rows"], "two launches"
     for kernel in kernels:
-        assert kernel.compiled.asm["cubin"]
-        assert ".ftz" not in kernel.ptx, "subnormals are flushed"
-        assert not re.search(r"\bmad\.f|\bfma\.rn\.f64", kernel.ptx), "something was fused that is not written so"
-        assert kernel.compiled.metadata.shared <= SHARED
-        from triton import knobs
-
-        if shutil.which(knobs.nvidia.cuobjdump.path):
-            use = kernel.usage()
-            assert use["STACK"] == 0, f"{kernel.name} spills {use['STACK']} bytes a thread"
-            assert use["REG"] * kernel.threads <= REGISTERS
+        within_limits(kernel)
 
 
-@pytest.mark.parametrize("name", ["top-p .9", "top-p .9, 4 models, fp32", "conservative, all, details"])
+@pytest.mark.parametrize(
+    ("name", "arch"), [("verify, T .7", 100), ("verify, all filters", 80), ("verify, conservative, all", 90)]
+)
+def test_a_verification_compiles_within_the_limits(name, arch):
+    kernels = compiled(NAMED[name], target(arch))
+    assert [kernel.name for kernel in kernels] == ["verify_slices", "weigh", "residual", "verdict"]
+    for kernel in kernels:
+        within_limits(kernel)
+
+
+@pytest.mark.parametrize(
+    "name", ["top-p .9", "top-p .9, 4 models, fp32", "conservative, all, details", "verify, T .7", "verify, shared"]
+)
 def test_the_slices_read_every_logit_once(name):
     case = NAMED[name]
     slices = compiled(case, target(90))[0]
     of_input = slices.loaded_bytes() * slices.threads  # a program reads a tile of 1024 tokens
-    assert of_input == 1024 * case.models * case.dtype.itemsize
+    inputs = case.models + (case.num_drafts > 0 and not case.shared)
+    assert of_input == 1024 * inputs * case.dtype.itemsize
     width = re.findall(r"ld\.global\S*", slices.ptx)
     assert all("v4" in instruction for instruction in width), "16 bytes at a time"
-    assert len(re.findall(r"tt\.load ", slices.compiled.asm["ttgir"])) == case.models
+    assert len(re.findall(r"tt\.load ", slices.compiled.asm["ttgir"])) == inputs
 
 
-def test_compiles_for_amd():
-    kernels = compiled(NAMED["top-p .9"], target("gfx942"))
+@pytest.mark.parametrize("name", ["top-p .9", "verify, top-p .9"])
+def test_compiles_for_amd(name):
+    kernels = compiled(NAMED[name], target("gfx942"))
     assert all(kernel.compiled.asm["hsaco"] for kernel in kernels)
 
 
-def test_another_position_and_seed_do_not_compile_again():
-    first = compiled(NAMED["greedy"], target(90), position=1)
+@pytest.mark.parametrize("name", ["greedy", "verify, T .7"])
+def test_another_position_and_seed_do_not_compile_again(name):
+    first = compiled(NAMED[name], target(90), position=1)
     for position in (2, 16, 2**40):
-        again = compiled(NAMED["greedy"], target(90), position=position)
+        again = compiled(NAMED[name], target(90), position=position)
         assert all(x.compiled is y.compiled for x, y in zip(first, again, strict=True))
 
 

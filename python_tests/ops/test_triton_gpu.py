@@ -1,10 +1,11 @@
-"""The Triton step on a device: the CPU's tokens, capture and replay, two streams at once."""
+"""The Triton step and verification on a device: the CPU's tokens, capture and replay, two streams at once."""
 
 import pytest
 import torch
 
-from eft_ext.ops import backends, fused_mix, fused_step
+from eft_ext.ops import VerifyResult, backends, fused_mix, fused_step, fused_verify
 from python_tests.ops.rows import ROWS, STEP_OPTIONS, models
+from python_tests.ops.test_triton_verify import made, made_up
 
 pytestmark = [
     pytest.mark.gpu,
@@ -109,3 +110,76 @@ def test_compiles_into_one_graph():
         lambda a, b, c, p: fused_step(a, b, c, seed=1, position=p, top_p=0.9, backend="triton"), fullgraph=True
     )
     assert torch.equal(compiled(*device, at.cuda()).cpu(), fused_step(*logits, seed=1, position=at, top_p=0.9))
+
+
+def on_device(call):
+    """Every tensor of a call; what shares memory goes on sharing it."""
+    moved = {}
+
+    def there(x):
+        if not isinstance(x, torch.Tensor):
+            return x
+        base = x if x._base is None else x._base
+        place = moved.setdefault(id(base), base.cuda())
+        return place.as_strided(x.shape, x.stride(), x.storage_offset())
+
+    return {name: [there(y) for y in x] if name == "logits" else there(x) for name, x in call.items()}
+
+
+def verified_alike(call, context):
+    want = fused_verify(**call, backend="cpu")
+    got = fused_verify(**on_device(call), backend="triton")
+    for name, x, y in zip(want._fields, got, want, strict=True):
+        assert torch.equal(x.cpu(), y), f"{context}: {name} {x.tolist()} is not {y.tolist()}"
+
+
+@pytest.mark.parametrize("rows", ROWS)
+def test_verification_of_every_kind_of_row(rows):
+    sets = list(STEP_OPTIONS.values())
+    for n, options in enumerate(sets):
+        dtype = (torch.bfloat16, torch.float32, torch.float16)[n % 3]
+        own = sets[n * 5 % len(sets)]
+        verified_alike(
+            made(rows, 4, 3, (1000, 1025, 31)[n % 3], dtype, own=own, seed=n, **options), f"{rows} {options}"
+        )
+
+
+def test_made_up_verifications():
+    for seed in range(100):
+        verified_alike(made_up(seed), f"made_up({seed})")
+
+
+@pytest.mark.parametrize("vocab", [32000, 128256, 256000])
+def test_verification_of_a_real_vocabulary(vocab):
+    for options in ({}, {"top_p": 0.9, "temperature": 0.7}, {"conservative_top_p": 0.9}):
+        drawn = {name: x for name, x in options.items() if name != "conservative_top_p"}
+        call = made("lm", 3, 4, vocab, torch.bfloat16, weights=[0.5, 1.0, -0.5], **drawn)
+        verified_alike({**call, **options}, f"V={vocab} {options}")
+
+
+def test_a_captured_verification_draws_afresh():
+    call = made("lm", 4, 3, 32000, torch.bfloat16, weights=[0.6, 0.6, -0.4], temperature=1.2)
+    device = on_device(call)
+    device["position"] = torch.zeros(4, dtype=torch.int64, device="cuda")
+    out = VerifyResult(*(x.cuda() for x in fused_verify(**call)))
+    device["out"] = out
+
+    fused_verify(**device, backend="triton")
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        fused_verify(**device, backend="triton")
+        device["position"].add_(1)
+    device["position"].zero_()
+    for at in range(20):
+        graph.replay()
+        want = fused_verify(**{**call, "position": at}, backend="cpu")
+        assert all(torch.equal(x.cpu(), y) for x, y in zip(out, want, strict=True)), at
+
+
+def test_a_verification_allocates_nothing_with_out():
+    device = on_device(made("lm", 4, 3, 32000, torch.bfloat16, weights=[0.6, 0.6, -0.4], top_p=0.9))
+    device["out"] = fused_verify(**device, backend="triton")
+    before = torch.cuda.memory_stats()["allocation.all.allocated"]
+    fused_verify(**device, backend="triton")
+    assert torch.cuda.memory_stats()["allocation.all.allocated"] == before

@@ -11,7 +11,7 @@ import triton.language as tl
 
 from eft_ext.ops.triton.arithmetic import INFINITY, LN_2, LOG2_E, TILE, log2, mass_target, token_mass
 from eft_ext.ops.triton.draw import total_mass
-from eft_ext.ops.triton.mix import row_t
+from eft_ext.ops.triton.mix import row_of, row_t
 from eft_ext.ops.triton.options import nucleus_size, real
 from eft_ext.ops.triton.search import load_lists, search, survivors
 
@@ -47,10 +47,10 @@ def prepare(
     base = _model(mix, row, work, num_tiles, 2, P)
     lowest = tl.minimum(tl.minimum(large[0], tuned[0]), base[0])
     highest = tl.maximum(tl.maximum(large[0], tuned[0]), base[0])
-    p_fix = nucleus_size(mix.nucleus, row)
+    p_fix = nucleus_size(mix.nucleus, row_of(mix, row))
     plain = p_fix >> 32 != 0
     defined = plain | ((lowest > -INFINITY) & (highest < INFINITY))
-    delta = (real(mix.weights[0], row).to(tl.float64) * (base[3] - large[3])).to(tl.float32)
+    delta = (real(mix.weights[0], row_of(mix, row)).to(tl.float64) * (base[3] - large[3])).to(tl.float32)
     delta = tl.where(plain, -0.0, delta)
     limit = tl.full((), -INFINITY, tl.float32)
     last = tl.where(plain, 0x7FFFFFFF, tl.full((), -1, tl.int32))  # of tokens at -inf: all, or none

@@ -14,6 +14,15 @@ def total_mass(mass, reference, top):
 
 
 @triton.jit
+def kept_mass(t, limit, ties, reference):
+    """Masses at `reference` of a tile's tokens t [1024] by ascending id: those above the limit and the first `ties` at
+    it; 0 of all others."""
+    tie = t == limit
+    kept = (t > limit) | (tie & (tl.cumsum(tie.to(tl.int32), axis=0) <= ties))
+    return tl.where(kept, token_mass(t, reference), 0)
+
+
+@triton.jit
 def draw(
     bits,
     greedy,
@@ -46,9 +55,8 @@ def draw(
     ids = tile * TILE + tl.arange(0, TILE)
     t = row_t(mix, row, ids, c, area, SOURCE)
     reference = tl.floor(tl.max(tl.where(chosen, top, float("-inf"))))
-    tie = t == limit
-    kept = (t > limit) | (tie & (tl.cumsum(tie.to(tl.int32), axis=0) <= tl.sum(tl.where(chosen, kept_ties, 0))))
-    running = tl.cumsum(tl.where(kept, token_mass(t, reference), 0), axis=0)
+    ties = tl.sum(tl.where(chosen, kept_ties, 0))
+    running = tl.cumsum(kept_mass(t, limit, ties, reference), axis=0)
     hit = tl.where(greedy, t == largest, running > rest)
     token = tl.min(tl.where(hit, ids, 0x7FFFFFFF))
     return token, tl.max(tl.where(ids == token, t, float("-inf"))), total

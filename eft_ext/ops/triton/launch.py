@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
 from torch import Tensor
 
-from eft_ext.ops.call import Mixture, Sampling
+from eft_ext.ops.call import Drafted, Mixture, Sampling
 from eft_ext.ops.details import StepDetails
 from eft_ext.ops.inputs import Real
 from eft_ext.ops.seeds import GREEDY_BELOW
@@ -29,21 +29,21 @@ def compile_options() -> dict[str, Any]:
     return options if torch.version.hip else options | {"enable_reflect_ftz": False}
 
 
-def _real(option: Real) -> RealOption:
+def real_option(option: Real) -> RealOption:
     rows = option.rows
     return RealOption(option.value, rows, 0 if rows is None else rows.stride(0))
 
 
-def _mix(mix: Mixture) -> Mix:
+def kernel_mix(mix: Mixture) -> Mix:
     def stride(x: Tensor | None) -> int:
         return 0 if x is None or x.dim() == 1 else x.stride(0)
 
     return Mix(
         logits=mix.logits,
         strides=tuple(x.stride(0) for x in mix.logits),
-        weights=tuple(_real(w) for w in mix.weights),
+        weights=tuple(real_option(w) for w in mix.weights),
         vocab_size=mix.vocab_size,
-        nucleus=_real(mix.conservative_top_p if mix.conservative else Real(1.0)),
+        nucleus=real_option(mix.conservative_top_p if mix.conservative else Real(1.0)),
         drop=int(mix.drop_outside),
         bias=mix.bias,
         bias_stride=stride(mix.bias),
@@ -52,8 +52,26 @@ def _mix(mix: Mixture) -> Mix:
     )
 
 
-def _on(device: torch.device) -> AbstractContextManager[Any]:
+def on_device(device: torch.device) -> AbstractContextManager[Any]:
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
+class Filters(NamedTuple):
+    """What a call's kernels are made for."""
+
+    greedy: bool  # in every row
+    top_k: bool
+    top_p: bool
+    lists: bool  # any filter
+
+
+def filters_of(draw: Sampling | Drafted, vocab_size: int) -> Filters:
+    if draw.temperature.rows is None and draw.temperature.value < GREEDY_BELOW:
+        return Filters(True, False, False, False)
+    top_k = draw.top_k.rows is not None or 0 < draw.top_k.value < vocab_size
+    top_p = draw.top_p.rows is not None or draw.top_p.value < 1
+    min_p = draw.min_p.rows is not None or draw.min_p.value > 0
+    return Filters(False, top_k, top_p, top_k or top_p or min_p)
 
 
 def step(
@@ -70,21 +88,18 @@ def step(
     """
     cut = blocks or blocks_for(mix.vocab_size, mix.batch)
     tiles = num_tiles(mix.vocab_size)
-    greedy = draw.temperature.rows is None and draw.temperature.value < GREEDY_BELOW
-    top_k = not greedy and (draw.top_k.rows is not None or 0 < draw.top_k.value < mix.vocab_size)
-    top_p = not greedy and (draw.top_p.rows is not None or draw.top_p.value < 1)
-    min_p = not greedy and (draw.min_p.rows is not None or draw.min_p.value > 0)
-    lists, defining = top_k or top_p or min_p, mix.conservative - 1
+    greedy, top_k, top_p, lists = filters_of(draw, mix.vocab_size)
+    defining = mix.conservative - 1
     if details is not None or defining >= 0:
         cut = cut.for_more()
     elif top_k:
         cut = cut._replace(group=1)  # a second target costs the registers of a second tile (sm_80)
     layout = Layout(mix.batch * tiles, cut.slots, len(mix.logits), lists, defining >= 0, details is not None)
-    inputs = _mix(mix)
+    inputs = kernel_mix(mix)
     options = Options(
-        _real(draw.temperature),
-        _real(draw.top_p),
-        _real(draw.min_p),
+        real_option(draw.temperature),
+        real_option(draw.top_p),
+        real_option(draw.min_p),
         draw.top_k.rows,
         draw.seed.rows,
         draw.position.rows,
@@ -98,7 +113,7 @@ def step(
         "DETAILS": details is not None,
     }
     p, slices = triton.next_power_of_2(tiles), -(-tiles // cut.tiles)
-    with _on(mix.device):
+    with on_device(mix.device):
         work = workspace(layout, mix.device, scratch)
         slices_kernel[(mix.batch * slices,)](
             inputs,
@@ -136,8 +151,8 @@ def combine(mix: Mixture, z: Tensor, blocks: Blocks | None = None) -> None:
     cut = blocks or blocks_for(mix.vocab_size, mix.batch)
     tiles = num_tiles(mix.vocab_size)
     slices, defining, p = -(-tiles // cut.tiles), mix.conservative - 1, triton.next_power_of_2(tiles)
-    inputs = _mix(mix)
-    with _on(mix.device):
+    inputs = kernel_mix(mix)
+    with on_device(mix.device):
         work = None
         if defining >= 0:
             layout = Layout(mix.batch * tiles, cut.slots, len(mix.logits), False, True, False)

@@ -15,9 +15,13 @@ REWEIGHTED = tl.constexpr(10)
 
 
 class Mix(NamedTuple):
-    """K models' logits and how they are combined, as the kernels take them."""
+    """K models' logits and how they are combined, as the kernels take them.
 
-    logits: tuple[Any, ...]  # K of [B, V_k]
+    Where rows have positions, everything that takes a mixture's `row` is given a line, row * positions + position;
+    `row_of` has the row of the batch, which weights and bias belong to.
+    """
+
+    logits: tuple[Any, ...]  # K of [B, V_k], or [B, positions, V_k]
     strides: tuple[int, ...]  # of the rows, in elements
     weights: tuple[Any, ...]  # K of RealOption
     vocab_size: int
@@ -27,6 +31,23 @@ class Mix(NamedTuple):
     bias_stride: int
     allowed: Any
     allowed_stride: int
+    positions: Any = None  # of a row; None: there are none
+    position_strides: tuple[int, ...] = ()
+    allowed_position_stride: int = 0
+
+
+@triton.jit
+def row_of(mix, row):
+    """The row of the batch, int64."""
+    if mix.positions is None:
+        return row
+    else:
+        return (row.to(tl.int32) // mix.positions).to(tl.int64)
+
+
+@triton.jit
+def _position_of(mix, row):
+    return (row.to(tl.int32) % mix.positions).to(tl.int64)
 
 
 @triton.jit
@@ -54,7 +75,9 @@ def load_models(mix, row, ids):
     """The K models' logits of the tokens `ids`, as they are stored; 0 behind the vocabulary."""
     raw = ()
     for k in tl.static_range(len(mix.logits)):
-        at = mix.logits[k] + row * mix.strides[k] + ids
+        at = mix.logits[k] + row_of(mix, row) * mix.strides[k] + ids
+        if mix.positions is not None:
+            at += _position_of(mix, row) * mix.position_strides[k]
         raw = raw + (tl.load(at, mask=ids < mix.vocab_size, other=0.0),)  # type: ignore[assignment] # noqa: RUF005
     return raw
 
@@ -70,9 +93,12 @@ def _extras(mix, row, ids, z, excluded):
     """Adds the bias, excludes what `allowed` forbids and what lies behind the vocabulary."""
     inside = ids < mix.vocab_size
     if mix.bias is not None:
-        z = z + tl.load(mix.bias + row * mix.bias_stride + ids, mask=inside, other=0.0)
+        z = z + tl.load(mix.bias + row_of(mix, row) * mix.bias_stride + ids, mask=inside, other=0.0)
     if mix.allowed is not None:
-        word = tl.load(mix.allowed + row * mix.allowed_stride + ids // 32, mask=inside, other=0)
+        at = mix.allowed + row_of(mix, row) * mix.allowed_stride + ids // 32
+        if mix.positions is not None:
+            at += _position_of(mix, row) * mix.allowed_position_stride
+        word = tl.load(at, mask=inside, other=0)
         excluded |= ((word >> (ids % 32)) & 1) == 0
     return z, excluded | ~inside
 
@@ -80,10 +106,10 @@ def _extras(mix, row, ids, z, excluded):
 @triton.jit
 def _mixture(mix, row, raw, ids):
     excluded = _is_lowest(raw[0])
-    z = _widened(raw[0]) * real(mix.weights[0], row)
+    z = _widened(raw[0]) * real(mix.weights[0], row_of(mix, row))
     for k in tl.static_range(1, len(mix.logits)):
         excluded |= _is_lowest(raw[k])
-        z = tl.fma(_widened(raw[k]), real(mix.weights[k], row), z)
+        z = tl.fma(_widened(raw[k]), real(mix.weights[k], row_of(mix, row)), z)
     return _extras(mix, row, ids, z, excluded)
 
 
@@ -93,9 +119,9 @@ def _reweighted(mix, row, raw, ids, area, DEFINING: tl.constexpr):
     x, excluded = own(mix, raw, ids, DEFINING)
     t = scaled(x, excluded, tl.cast(LOG2_E, tl.float32))
     inside = (t > area[0]) | ((t == area[0]) & (ids <= area[1]))
-    mixed = _widened(raw[0]) * real(mix.weights[0], row)
+    mixed = _widened(raw[0]) * real(mix.weights[0], row_of(mix, row))
     for k in tl.static_range(1, 3):
-        mixed = tl.fma(_widened(raw[k]), real(mix.weights[k], row), mixed)
+        mixed = tl.fma(_widened(raw[k]), real(mix.weights[k], row_of(mix, row)), mixed)
     z = tl.where(inside, mixed + area[2], _widened(raw[1]))
     excluded = _is_lowest(raw[0]) | _is_lowest(raw[1]) | _is_lowest(raw[2]) | ((mix.drop != 0) & ~inside)
     return _extras(mix, row, ids, z, excluded)

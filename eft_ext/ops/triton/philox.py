@@ -3,12 +3,14 @@
 import triton
 import triton.language as tl
 
+SAMPLE, ACCEPT, RESIDUAL = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
+
 
 @triton.jit
-def random_bits(seed, position):
-    """64 bits for purpose 0 (sample), draw 0; seed and position are uint64."""
+def random_bits(seed, position, purpose):
+    """64 bits for a purpose, draw 0; seed and position are uint64."""
     c0, c1 = position & 0xFFFFFFFF, position >> 32
-    c2, c3 = position * 0, position * 0
+    c2, c3 = position * 0, position * 0 + purpose
     k0, k1 = seed & 0xFFFFFFFF, seed >> 32
     for _ in tl.static_range(10):
         a = c0 * 0xD2511F53  # 32 x 32 bits

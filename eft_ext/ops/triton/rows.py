@@ -3,76 +3,20 @@
 import triton
 import triton.language as tl
 
-from eft_ext.ops.triton.arithmetic import INFINITY, LN_2, TILE, log2, mass_target, token_mass
-from eft_ext.ops.triton.conservative import prepare
+from eft_ext.ops.triton.arithmetic import INFINITY, LN_2, log2
 from eft_ext.ops.triton.details import write_details, write_invalid
-from eft_ext.ops.triton.draw import draw, total_mass
-from eft_ext.ops.triton.mix import MIXTURE, REWEIGHTED, load_models
+from eft_ext.ops.triton.draw import draw
+from eft_ext.ops.triton.filter import filtered, reweighted
+from eft_ext.ops.triton.mix import MIXTURE, REWEIGHTED
 from eft_ext.ops.triton.options import (
     integer,
     is_greedy,
-    min_p_offset,
     mixture_is_valid,
-    nucleus_size,
     options_are_valid,
     real,
     scale_of,
 )
-from eft_ext.ops.triton.philox import random_bits, row_seed
-from eft_ext.ops.triton.search import ALL_TIES, load_lists, search, survivors
-from eft_ext.ops.triton.slices import keep_tile
-
-
-@triton.jit
-def _filter(
-    mass,
-    number,
-    largest,
-    top,
-    mix,
-    sampling,
-    top_k,
-    row,
-    c,
-    area,
-    work,
-    num_tiles,
-    SOURCE: tl.constexpr,
-    TOP_K: tl.constexpr,
-    TOP_P: tl.constexpr,
-    P: tl.constexpr,
-    SLOTS: tl.constexpr,
-    GROUP: tl.constexpr,
-):
-    """top_k, top_p and min_p, each a limit in the rank: the survivors are the tokens with t > limit and the first
-    `ties` of those at it. mass, number: [P], of all tokens, of the survivors on return."""
-    tokens, group_left = load_lists(work.mixture, row, num_tiles, P, SLOTS, GROUP)
-    reference = tl.floor(largest)
-    limit, ties = tl.full((), -INFINITY, tl.float32), tl.full((), ALL_TIES, tl.int32)
-    kept_ties = tl.zeros([P], tl.int32)
-    p_fix = nucleus_size(sampling.top_p, row)
-    at_least = largest + min_p_offset(real(sampling.min_p, row))
-    # One loop, so that the search is compiled once: top_k, then top_p and min_p.
-    for stage in range(0 if TOP_K else 1, 2):
-        by_mass = stage == 1
-        on = tl.where(by_mass, p_fix >> 32 == 0, (top_k > 0) & (top_k < mix.vocab_size))
-        if on & (TOP_K or TOP_P):
-            # Rank 0 stays even where p is 0, as it does for a target of one unit.
-            nucleus = tl.maximum(mass_target(p_fix, total_mass(mass, reference, top)), 1)
-            target = tl.where(by_mass, nucleus, top_k.to(tl.uint64))
-            found, above = search(target, by_mass, largest, tokens, group_left, mix, row, c, area, SOURCE, P, GROUP)
-            if (found >= limit) & (found > -INFINITY):
-                w = tl.maximum(token_mass(found, reference), 1)
-                limit = found
-                ties = tl.where(by_mass, ((target - above + w - 1) // w).to(tl.int32), ALL_TIES)
-        if by_mass & (at_least > limit):
-            limit = at_least
-            ties = tl.full((), ALL_TIES, tl.int32)
-        if limit > -INFINITY:
-            mass, kept_ties, number = survivors(
-                limit, ties, top, tokens, group_left, work.mixture, row, num_tiles, mix, row, c, area, SOURCE, P, GROUP
-            )
-    return limit, mass, kept_ties, number
+from eft_ext.ops.triton.philox import SAMPLE, random_bits, row_seed
 
 
 @triton.jit
@@ -114,11 +58,11 @@ def _sample(
     greedy = is_greedy(real(sampling.temperature, row))
     if LISTS:  # noqa: SIM102 (the outer one is the compiler's)
         if ~greedy:
-            limit, mass, kept_ties, number = _filter(
-                mass, number, largest, top, mix, sampling, top_k, row, c, area, work, num_tiles,
+            limit, mass, kept_ties, number = filtered(
+                mass, number, largest, top, mix, sampling, top_k, row, row, c, area, work, num_tiles,
                 SOURCE, TOP_K, TOP_P, P, SLOTS, GROUP,
             )  # fmt: skip
-    bits = random_bits(seed, position.to(tl.uint64))
+    bits = random_bits(seed, position.to(tl.uint64), SAMPLE)
     token, t, total = draw(bits, greedy, largest, limit, mass, kept_ties, top, mix, row, c, area, SOURCE, P)
     tl.store(out + row, token.to(tl.int64))
     if DETAILS:
@@ -154,7 +98,7 @@ def rows_kernel(
 ):
     """Program `row` writes its token, and its details.
 
-    P: the number of tiles rounded up to a power of two. DEFINING as in `slices_kernel`; with conservative re-weighting
+    P: the number of tiles rounded up to a power of two. DEFINING as in `keep_all`; with conservative re-weighting
     this launch reads the row a second time, to keep the mixture's tiles.
     """
     SOURCE: tl.constexpr = MIXTURE if DEFINING < 0 else REWEIGHTED + DEFINING
@@ -168,14 +112,10 @@ def rows_kernel(
     c = scale_of(real(sampling.temperature, row))
 
     if DEFINING >= 0:
-        defined, area = prepare(mix, row, work, num_tiles, DEFINING, P, SLOTS, GROUP)
+        defined, area = reweighted(
+            mix, row, c, work, num_tiles, DEFINING, LISTS, GREEDY, DETAILS, P, SLOTS, GROUP
+        )  # fmt: skip
         valid &= defined
-        for tile in range(0, num_tiles):
-            ids = tile * TILE + tl.arange(0, TILE)
-            raw = load_models(mix, row, ids)
-            at = row * num_tiles + tile
-            keep_tile(mix, row, raw, ids, at, c, area, work, SLOTS, SOURCE, LISTS, GREEDY, DETAILS)
-        tl.debug_barrier()  # what the program's other threads have kept is read below
     else:
         area = (0.0, 0, 0.0)
 

@@ -37,6 +37,44 @@ def keep_tile(
 
 
 @triton.jit
+def keep_all(
+    mix,
+    row,
+    raw,
+    ids,
+    tile,
+    c,
+    work,
+    num_tiles,
+    SLOTS: tl.constexpr,
+    DEFINING: tl.constexpr,
+    LISTS: tl.constexpr,
+    GREEDY: tl.constexpr,
+    DETAILS: tl.constexpr,
+):
+    """What the slices' launch keeps of one tile.
+
+    DEFINING < 0: of the mixture. Otherwise (conservative re-weighting): of each of the three models, and model
+    DEFINING's largest tokens; the mixture follows in the rows' launch, once S is known.
+    """
+    at = row * num_tiles + tile
+    if DEFINING < 0:
+        keep_tile(mix, row, raw, ids, at, c, (0.0, 0, 0.0), work, SLOTS, MIXTURE, LISTS, GREEDY, DETAILS)
+    for k in tl.static_range(len(mix.logits)):
+        at_model = (row * len(mix.logits) + k) * num_tiles + tile
+        if DEFINING >= 0:
+            unit = tl.cast(LOG2_E, tl.float32)
+            x, excluded = own(mix, raw, ids, k)
+            t = scaled(x, excluded, unit)
+            top = keep_mass(t, at_model, work.models, True)
+            if k == DEFINING:
+                keep_candidates(t, top, unit, at, work.defining, SLOTS)
+        if DETAILS:
+            x, excluded = own(mix, raw, ids, k)
+            keep_sums(x, excluded | ~(x < float("inf")), at_model, work.model_sums)
+
+
+@triton.jit
 def slices_kernel(
     mix,
     sampling,
@@ -50,30 +88,12 @@ def slices_kernel(
     GREEDY: tl.constexpr,
     DETAILS: tl.constexpr,
 ):
-    """Program (row, slice) keeps what `tile.py` keeps of TILES tiles.
-
-    DEFINING < 0: of the mixture. Otherwise (conservative re-weighting): of each of the three models, and model
-    DEFINING's largest tokens; the mixture follows in the rows' launch, once S is known.
-    """
+    """Program (row, slice) keeps TILES tiles."""
     program = tl.program_id(0)
     row = (program // num_slices).to(tl.int64)
     first = (program % num_slices) * TILES
     c = scale_of(real(sampling.temperature, row))
     for tile in range(first, tl.minimum(first + TILES, num_tiles)):
-        at = row * num_tiles + tile
         ids = tile * TILE + tl.arange(0, TILE)
         raw = load_models(mix, row, ids)
-        if DEFINING < 0:
-            keep_tile(mix, row, raw, ids, at, c, (0.0, 0, 0.0), work, SLOTS, MIXTURE, LISTS, GREEDY, DETAILS)
-        for k in tl.static_range(len(mix.logits)):
-            at_model = (row * len(mix.logits) + k) * num_tiles + tile
-            if DEFINING >= 0:
-                unit = tl.cast(LOG2_E, tl.float32)
-                x, excluded = own(mix, raw, ids, k)
-                t = scaled(x, excluded, unit)
-                top = keep_mass(t, at_model, work.models, True)
-                if k == DEFINING:
-                    keep_candidates(t, top, unit, at, work.defining, SLOTS)
-            if DETAILS:
-                x, excluded = own(mix, raw, ids, k)
-                keep_sums(x, excluded | ~(x < float("inf")), at_model, work.model_sums)
+        keep_all(mix, row, raw, ids, tile, c, work, num_tiles, SLOTS, DEFINING, LISTS, GREEDY, DETAILS)

@@ -66,22 +66,36 @@ class Layout(NamedTuple):
 
     def size(self) -> int:
         """Bytes."""
-        return sum(_padded(dtype.itemsize * count) for _, _, dtype, count in self.fields())
+        return size_of(self.fields())
 
     def place(self, buffer: Tensor) -> Work:
         """The fields inside of a uint8 buffer."""
-        parts: dict[str, dict[str, Tensor]] = {name: {} for name in Work._fields}
-        start = 0
-        for part, field, dtype, count in self.fields():
-            end = start + dtype.itemsize * count
-            parts[part][field] = buffer[start:end].view(dtype)
-            start += _padded(end - start)
+        parts = place_fields(self.fields(), buffer)
         kinds: tuple[Any, ...] = (Summary, Summary, Summary, Sums, Sums)
         made = [
-            kind(**{field: parts[part].get(field) for field in kind._fields})
+            kind(**{field: parts.get(part, {}).get(field) for field in kind._fields})
             for part, kind in zip(Work._fields, kinds, strict=True)
         ]
         return Work(*made)
+
+
+Field = tuple[str, str, torch.dtype, int]  # part, field, dtype, elements
+
+
+def size_of(fields: list[Field]) -> int:
+    """Bytes."""
+    return sum(_padded(dtype.itemsize * count) for _, _, dtype, count in fields)
+
+
+def place_fields(fields: list[Field], buffer: Tensor) -> dict[str, dict[str, Tensor]]:
+    """Part -> field -> its place inside of a uint8 buffer."""
+    parts: dict[str, dict[str, Tensor]] = {}
+    start = 0
+    for part, field, dtype, count in fields:
+        end = start + dtype.itemsize * count
+        parts.setdefault(part, {})[field] = buffer[start:end].view(dtype)
+        start += _padded(end - start)
+    return parts
 
 
 def _padded(size: int) -> int:
@@ -89,12 +103,12 @@ def _padded(size: int) -> int:
 
 
 _buffers: dict[Any, Tensor] = {}
-_placed: dict[Any, Work] = {}
+_placed: dict[Any, Any] = {}
 _LIMIT = 64  # placements kept; a loop needs one
 
 
-def workspace(layout: Layout, device: torch.device, given: Tensor | None) -> Work:
-    """Room for one call: inside `given`, else in the buffer of the device's current stream.
+def workspace(layout: Any, device: torch.device, given: Tensor | None) -> Any:
+    """What `layout` places (a `Layout`: `Work`): inside `given`, else in the buffer of the device's current stream.
 
     A call under graph capture gets a buffer of its own, from the graph's memory.
     """
