@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -14,8 +14,12 @@ from eft_ext.decoding import Feeder
 from eft_ext.decoding.device import CudaDevice
 from eft_ext.decoding.engine import Engine, InvalidRow, Job, News, Prompt
 from eft_ext.decoding.graphs import bucket, graphs_on
+from eft_ext.decoding.rounds import Rounds
+from eft_ext.decoding.schedule import Schedule
+from eft_ext.decoding.speculate import Statistics
 from eft_ext.decoding.while_loop import STEPS, loops_on
 from eft_ext.hf.distributed import sharded
+from eft_ext.hf.draft_draw import DraftingDraw
 from eft_ext.hf.draw import MixtureDraw
 from eft_ext.hf.members import AdapterSwitch, Member
 from eft_ext.hf.mixture import Mixture
@@ -82,6 +86,14 @@ def graph_device(members: Sequence[Member]) -> torch.device | None:
     return next(iter(devices)) if len(devices) == 1 and next(iter(devices)).type == "cuda" else None
 
 
+class Drafts(NamedTuple):
+    """Speculation in the engine: which model proposes, and how many tokens a round."""
+
+    schedule: Schedule
+    draft: int
+    most: int
+
+
 def _engine(
     members: Sequence[Member],
     prompts: Sequence[Prompt],
@@ -90,16 +102,20 @@ def _engine(
     ends: list[int],
     ahead: int,
     loop: bool,
+    drafts: Drafts | None = None,
 ) -> Engine:
     device = graph_device(members)
-    readers = feeders(members, prompts, budget)
-    if device is None:
-        return Engine(readers, draw, ends, ahead=ahead)
-    cuda = CudaDevice(device, keep_graph=loop)
-    how: dict[str, Any] = {"bucket": bucket, "parallel": cuda.parallel, "stepper": graphs_on(cuda)}
-    if loop:
-        how |= {"stepper": loops_on(cuda), "ring": STEPS}
-    return Engine(readers, draw, ends, ahead=ahead, **how)
+    readers = feeders(members, prompts, budget + (drafts.most if drafts else 0))
+    how: dict[str, Any] = {"ahead": ahead}
+    if device is not None:
+        cuda = CudaDevice(device, keep_graph=loop and not drafts)
+        how |= {"bucket": bucket, "parallel": cuda.parallel, "stepper": graphs_on(cuda)}
+        if loop and not drafts:
+            how |= {"stepper": loops_on(cuda), "ring": STEPS}
+    if drafts is None:
+        return Engine(readers, draw, ends, **how)
+    rounds: dict[str, Any] = {"schedule": drafts.schedule, "proposer": drafts.draft, "most": drafts.most}
+    return Rounds(readers, cast(DraftingDraw, draw), ends, **rounds, **how)
 
 
 def stream_rows(
@@ -114,6 +130,8 @@ def stream_rows(
     slots: int | None = None,
     loop: bool = False,
     engines: Engines | None = None,
+    drafts: Drafts | None = None,
+    statistics: Statistics | None = None,
 ) -> Iterator[list[News]]:
     """What each step brings, a job being a row of the prompts.
 
@@ -126,6 +144,7 @@ def stream_rows(
         slots: rows of the batch; the others follow as rows end. All at once where it is not given.
         loop: run it on the device where all models are on one CUDA device.
         engines: idle ones of earlier calls, whose graphs serve again.
+        drafts: decode speculatively; `statistics` are then kept up to date.
 
     Raises:
         RuntimeError: a row's logits hold NaN or +inf, or every token is excluded; names the row and the models.
@@ -136,18 +155,25 @@ def stream_rows(
     limits = [c.initial_timestamp + c.max_time for c in criteria if isinstance(c, MaxTimeCriteria)]
     jobs = [Job(row, seed, budget) for row, seed in enumerate(seeds.tolist())]
     where = members[0].model.get_output_embeddings().weight.device
-    draw = MixtureDraw(mixture, options, slots, where, once=sharded(members))
+    if drafts is None:
+        draw = MixtureDraw(mixture, options, slots, where, once=sharded(members))
+    else:
+        width = min(member.vocab_size for member in members)
+        draw = DraftingDraw(mixture, options, slots, where, draft=drafts.draft, width=width)
     key: tuple[Any, ...] = (ahead, loop, slots, tuple(ends_of(criteria)), tuple(options.items()), mixture.scalars)
+    key = (*key, drafts and drafts[1:])
     engine = None
     if engines is not None:
         key = (*key, fingerprint(members))
         engine = engines.take(key)
     if engine is None:
-        engine = _engine(members, prompts, budget, draw, ends_of(criteria), ahead, loop)
+        engine = _engine(members, prompts, budget, draw, ends_of(criteria), ahead, loop, drafts)
     else:
         engine.draw.renew(mixture)
         for feeder, (ids, _) in zip(engine.feeders, prompts, strict=True):
             feeder.expand(ids.shape[1] + min(budget, FIRST))
+    if isinstance(engine, Rounds) and drafts is not None:
+        engine.renew(drafts.schedule, Statistics() if statistics is None else statistics)
     try:
         engine.start(jobs[:slots], _some(prompts, 0, slots))
         begun = slots
@@ -184,10 +210,10 @@ def collect(
     """All tokens [rows, new] on the CPU, rows that ended early filled with `pad`; `emit` gets each step's [rows]."""
     tokens: list[list[int]] = [[] for _ in range(rows)]
     for news in news_of_steps:
-        for job, token, _ in news:
+        for job, token, *_ in news:
             tokens[job].append(token)
         if emit is not None:
-            said = {job: token for job, token, _ in news}
+            said = {job: token for job, token, *_ in news}
             emit(torch.tensor([said.get(row, pad) for row in range(rows)], device="cpu"))
     longest = max(map(len, tokens))
     return torch.tensor([row + [pad] * (longest - len(row)) for row in tokens], device="cpu")

@@ -22,6 +22,7 @@ TIERS = {
     2: "static caches, the host behind the device",
     3: "static caches, the loop on the device",
 }
+ASKED = "it was asked for"
 AHEAD = 4  # steps that a CUDA device may be ahead of the host
 _WARNED: WeakSet[nn.Module] = WeakSet()
 
@@ -35,16 +36,19 @@ class DecodePlan:
         because: what keeps it from the next tier; empty where nothing does.
         loop: whether transformers' processors, criteria or scores are served in each step.
         models: what is special about each model, by name.
+        speculation: with `speculate`, how drafts are made, or why there are none.
     """
 
     tier: int
     because: str
     loop: bool
     models: dict[str, str]
+    speculation: str = ""
 
     def __str__(self) -> str:
         lines = [f"tier {self.tier}: {TIERS[self.tier]}"]
         lines += [f"  because {self.because}"] * bool(self.because)
+        lines += [f"  speculate: {self.speculation}"] * bool(self.speculation)
         return "\n".join(lines + [f"  {name}: {said}" for name, said in self.models.items()])
 
 
@@ -85,7 +89,7 @@ def choose(
     if static:
         return DecodePlan(0, "; ".join(static), True, models)
     if highest == 0:
-        return DecodePlan(0, "it was asked for", True, models)
+        return DecodePlan(0, ASKED, True, models)
     other = next((c for c in criteria if type(c) not in (EosTokenCriteria, MaxLengthCriteria, MaxTimeCriteria)), None)
     if processors or records or other is not None:
         why = "logits processors run" if processors else "scores are returned" if records else type(other).__name__
@@ -97,7 +101,7 @@ def choose(
     if sharded(members) or len({p.device for p in members[0].model.parameters()}) > 1:
         return DecodePlan(1, "the large model is spread over devices", False, models)
     if highest == 1:
-        return DecodePlan(1, "it was asked for", False, models)
+        return DecodePlan(1, ASKED, False, models)
     if highest is None or highest < 3:
         return DecodePlan(2, "", False, models)
     if not native.while_supported():
@@ -115,7 +119,7 @@ def _steps(member: Member) -> str:
 
 def warn(plan: DecodePlan, members: tuple[Member, ...]) -> None:
     """Says once for each model why it runs on the eager tier."""
-    if plan.tier or plan.because in ("use_cache is off", "it was asked for"):
+    if plan.tier or plan.because in ("use_cache is off", ASKED):
         return
     for member in members:
         why = unsupported(member.model)

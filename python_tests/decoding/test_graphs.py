@@ -45,7 +45,7 @@ def decode(trio, batch, budgets, device=None, ends=(), capacity=0, ahead=0, opti
     tokens = [[] for _ in jobs]
     for news in engine.run():
         WATCHED[-3:] = [feeder.stored_lengths for feeder in engine.feeders]
-        for job, token, _ in news:
+        for job, token, *_ in news:
             tokens[job].append(token)
     return tokens, engine
 
