@@ -159,13 +159,22 @@ def test_a_table_of_positions_is_not_overrun(build, ragged, ahead):
         decode(trio, batch, [30, 22, 9], 8, ahead=ahead)
 
 
-def test_ended_rows_stay_within_their_storage(llamas, ragged):
-    """A long row that ends at its first token stands beside short ones: it must not write into its neighbour."""
-    long = torch.randint(5, 200, (2, 64), generator=torch.Generator().manual_seed(1))
-    long[1, :60] = 0
+def test_ended_rows_stay_within_their_storage(llamas):
+    """A row of 127 tokens in 128 slots that ends at once stands beside a short one: it must not write into that."""
+    long = torch.randint(5, 200, (2, 127), generator=torch.Generator().manual_seed(1))
+    long[1, :-4] = 0
     batch, budgets = (long, (long > 0).long()), [1, 40]
     expected = eager(llamas, batch, budgets, 8)
-    assert decode(llamas, batch, budgets, 8, bucket=lambda n: 2, ahead=2)[:3] == expected
+    for ahead in (0, 2):
+        assert decode(llamas, batch, budgets, 8, bucket=lambda n: 2, ahead=ahead)[:3] == expected
+
+
+def test_storage_and_what_attention_reads_grow(llamas, ragged):
+    """The host does not know how long rows are, and makes room for the longest that there may be."""
+    budgets = [150, 40, 150, 77]
+    expected = eager(llamas, ragged, budgets, 6)
+    for ahead in (0, 4):
+        assert decode(llamas, ragged, budgets, 6, ahead=ahead)[:3] == expected
 
 
 @pytest.mark.parametrize("ahead", [0, 3])
