@@ -20,31 +20,30 @@ class RoundState(State):
 
         ring: [slots, storage, HEAD + most + 1]; 0 tokens stand of a row that had ended before.
         drafts: what the draft model reads, [most + 1, rows]: the last token, then the proposals.
-        positions: of the random streams, [most + 1, rows].
+        proposed: where the draft model's step writes, [rows].
+        position: of the random stream of what is drawn next, [rows].
         lengths: how many drafts of each row count, [rows].
 
     A row that has ended holds no token in any cache, so that whatever it goes on reading fits into its storage.
     """
 
     def __init__(self, rows: int, ends: list[int], slots: int, device: torch.device, most: int) -> None:
-        wide = torch.zeros(2, most + 1, rows, dtype=torch.int64, device=device)
-        self._drafts, self._positions = wide[0], wide[1]
-        self._allowed = torch.zeros(rows, dtype=torch.int64, device=device)
+        self._drafts = torch.zeros(most + 1, rows, dtype=torch.int64, device=device)
+        self._own = torch.zeros(3, rows, dtype=torch.int64, device=device)
         self._offsets = torch.arange(most + 1, device=device)
         super().__init__(rows, ends, slots, device)
         self.ring = self.ring.new_zeros(slots, rows, HEAD + most + 1)
 
     def use(self, rows: int) -> None:
         super().use(rows)
-        self.drafts, self.positions = self._drafts[:, :rows], self._positions[:, :rows]
-        self.lengths = self._allowed[:rows]
+        self.drafts = self._drafts[:, :rows]
+        self.proposed, self.position, self.lengths = (x[:rows] for x in self._own)
 
     def attach(self, lengths: Sequence[Tensor]) -> None:
         self._held = list(lengths)
 
     def addresses(self) -> tuple[int, ...]:
-        own = (self._drafts, self._positions, self._allowed, self._offsets)
-        return (*super().addresses(), *(x.data_ptr() for x in own))
+        return (*super().addresses(), *(x.data_ptr() for x in (self._drafts, self._own, self._offsets)))
 
     def forget_ended(self) -> None:
         """Rows that have ended hold nothing any more."""
@@ -54,9 +53,14 @@ class RoundState(State):
     def begin(self, k: int) -> None:
         """A round of k drafts: where the streams stand, and how many drafts leave room for the token that follows."""
         self.drafts[0].copy_(self.tokens[:, 0])
-        torch.add(self.steps, self._offsets[: k + 1, None], out=self.positions[: k + 1])
+        self.position.copy_(self.steps)
         torch.sub(self.budgets, self.steps, out=self.lengths)
         self.lengths.sub_(1).clamp_(0, k)
+
+    def take(self, i: int) -> None:
+        """Proposal number i, which `proposed` holds; invalid rows are found by the verification."""
+        torch.clamp(self.proposed, min=0, out=self.drafts[i])
+        self.position.add_(1)
 
     def end(self, verdict: VerifyResult) -> None:
         """After the verification of the round's drafts."""

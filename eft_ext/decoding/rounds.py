@@ -102,8 +102,8 @@ class Rounds(Engine):
             own.append(drafting.run(state.drafts[i][:, None], skip=i))
             if i < k:
                 given = together([own[-1][:, 0]], state.device)[0]
-                self.draw.propose(given, state.seeds, state.positions[i], state.drafts[i + 1])
-                state.drafts[i + 1].clamp_(min=0)  # invalid rows are found by the verification
+                self.draw.propose(given, state.seeds, state.position, state.proposed)
+                state.take(i + 1)
         read = state.drafts[: k + 1].T.contiguous()
         others = [partial(feeder.run, read) for feeder in self.feeders if feeder is not drafting]
         found = self._parallel(others) if others else []

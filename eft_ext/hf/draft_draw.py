@@ -30,18 +30,18 @@ class DraftingDraw(MixtureDraw):
     ) -> None:
         super().__init__(mixture, options, slots, device)
         self._draft, self._width = draft, width
-        self._proposals: dict[tuple[int, int], PreparedStep] = {}  # by rows, and where the proposals go
+        self._proposals: dict[int, PreparedStep] = {}  # by rows in use
 
     def _now(self) -> Mixture:
         return self._mixture
 
     def propose(self, logits: Tensor, seeds: Tensor, positions: Tensor, out: Tensor) -> None:
-        """See `decoding.rounds.Drafting`; positions and `out` have to stay where they are."""
-        key = len(seeds), out.data_ptr()
-        if key not in self._proposals:
+        """See `decoding.rounds.Drafting`; seeds, positions and `out` have to stay where they were at the first call."""
+        rows = len(seeds)
+        if rows not in self._proposals:
             fixed = {"seed": seeds, "position": positions, "out": out, "vocab_size": self._width}
-            self._proposals[key] = PreparedStep(_ALONE, **fixed, **self._options)
-        self._proposals[key]([logits])
+            self._proposals[rows] = PreparedStep(_ALONE, **fixed, **self._options)
+        self._proposals[rows]([logits])
 
     def verify(
         self, drafts: Tensor, logits: Sequence[Tensor], lengths: Tensor, seeds: Tensor, at: Tensor

@@ -17,8 +17,9 @@ from eft_ext.decoding.graphs import bucket, graphs_on
 from eft_ext.decoding.rounds import Rounds
 from eft_ext.decoding.schedule import Schedule
 from eft_ext.decoding.speculate import Statistics
+from eft_ext.decoding.walk import parameters_of
 from eft_ext.decoding.while_loop import STEPS, loops_on
-from eft_ext.hf.distributed import sharded
+from eft_ext.hf.distributed import agreed, sharded
 from eft_ext.hf.draft_draw import DraftingDraw
 from eft_ext.hf.draw import MixtureDraw
 from eft_ext.hf.members import AdapterSwitch, Member
@@ -35,6 +36,7 @@ def feeders(members: Sequence[Member], prompts: Sequence[Prompt], budget: int) -
             member.model,
             name=member.name,
             capacity=ids.shape[1] + min(budget, FIRST),
+            checked=False,  # the plan has asked
             switch=AdapterSwitch(member),
         )
         for member, (ids, _) in zip(members, prompts, strict=True)
@@ -77,12 +79,12 @@ class Engines:
 
 def fingerprint(members: Sequence[Member]) -> int:
     """Changes where a model gets other weights, whose addresses a graph holds."""
-    return hash(tuple(p.data_ptr() for member in members for p in member.model.parameters()))
+    return hash(tuple(p.data_ptr() for member in members for p in parameters_of(member.model)))
 
 
 def graph_device(members: Sequence[Member]) -> torch.device | None:
     """The CUDA device that all models are on, and nothing else; None where their steps cannot be captured."""
-    devices = {p.device for member in members for p in member.model.parameters()}
+    devices = {p.device for member in members for p in parameters_of(member.model)}
     return next(iter(devices)) if len(devices) == 1 and next(iter(devices)).type == "cuda" else None
 
 
@@ -155,8 +157,9 @@ def stream_rows(
     limits = [c.initial_timestamp + c.max_time for c in criteria if isinstance(c, MaxTimeCriteria)]
     jobs = [Job(row, seed, budget) for row, seed in enumerate(seeds.tolist())]
     where = members[0].model.get_output_embeddings().weight.device
+    together = sharded(members)
     if drafts is None:
-        draw = MixtureDraw(mixture, options, slots, where, once=sharded(members))
+        draw = MixtureDraw(mixture, options, slots, where, once=together)
     else:
         width = min(member.vocab_size for member in members)
         draw = DraftingDraw(mixture, options, slots, where, draft=drafts.draft, width=width)
@@ -179,7 +182,7 @@ def stream_rows(
         begun = slots
         for news in engine.run():
             yield news
-            if limits and time.time() > min(limits):
+            if limits and timed_out(min(limits), where if together else None):
                 return
             count = min(engine.free, rows - begun)
             if count:
@@ -189,6 +192,12 @@ def stream_rows(
             engines.give_back(key, engine)
     except InvalidRow as error:
         raise RuntimeError(_blame(error, members, prompts)) from error
+
+
+def timed_out(limit: float, shared: torch.device | None = None) -> bool:
+    """Whether it is later than `limit`; by rank 0's clock where processes generate together on `shared` devices."""
+    over = time.time() > limit
+    return over if shared is None else bool(agreed(torch.tensor([over], device=shared)))
 
 
 def _some(prompts: Sequence[Prompt], first: int, last: int) -> list[Prompt]:

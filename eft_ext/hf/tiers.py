@@ -12,6 +12,7 @@ from transformers import EosTokenCriteria, MaxLengthCriteria, MaxTimeCriteria, S
 
 from eft_ext.decoding import unsupported
 from eft_ext.decoding.recorded import AFTER, unfit
+from eft_ext.decoding.walk import parameters_of
 from eft_ext.hf.distributed import sharded
 from eft_ext.hf.members import Member
 from eft_ext.ops import native
@@ -98,7 +99,7 @@ def choose(
         return DecodePlan(1, weights, True, models)
     if streamer:
         return DecodePlan(1, "every step is streamed", False, models)
-    if sharded(members) or len({p.device for p in members[0].model.parameters()}) > 1:
+    if sharded(members) or len({p.device for p in parameters_of(members[0].model)}) > 1:
         return DecodePlan(1, "the large model is spread over devices", False, models)
     if highest == 1:
         return DecodePlan(1, ASKED, False, models)
@@ -111,7 +112,7 @@ def choose(
 
 def _steps(member: Member) -> str:
     """How the forward passes of a model on static caches are run."""
-    if any(p.is_cuda for p in member.model.parameters()):
+    if any(p.is_cuda for p in parameters_of(member.model)):
         return "captured in CUDA graphs if all models are on one device"
     why = unfit(member.model)
     return f"recorded after {AFTER} steps" if why is None else f"run by Python: it {why}"
