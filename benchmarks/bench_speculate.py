@@ -207,6 +207,7 @@ def demo(new: int) -> dict[str, Any]:
         return {"tokens_per_second": tokens / taken, "acceptance": accepted / drafted if drafted else float("nan")}
 
     found = {"unspeculated": run(model.generate)}
+    run(model.generate, speculate="auto")  # what it learns and records serves both ways
     for k in (1, 2, 4, 8, "auto"):
         found[f"k = {k}"] = run(model.generate, speculate=k)
         found[f"k = {k}, eager loop"] = run(model.generate, speculate=k, tier=1)
