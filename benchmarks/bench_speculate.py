@@ -5,6 +5,7 @@ One thread, and its own seconds of the processor: what else runs on the machine 
 python benchmarks/bench_speculate.py                    # both trios: results/speculate-cpu.json, docs/speculation.png
 python benchmarks/bench_speculate.py --part controlled  # a large model that costs 3 or 9 small ones
 python benchmarks/bench_speculate.py --part demo
+python benchmarks/bench_speculate.py --part engine --trio 3   # rounds as steps of the engine beside the eager loop
 """
 
 from __future__ import annotations
@@ -138,6 +139,51 @@ def controlled(new: int, layers: int, extra: int) -> dict[str, Any]:
     }
 
 
+def engine(new: int, layers: int, extra: int) -> dict[str, Any]:
+    """Rounds as steps of the engine and by the eager loop, taking turns, beside no drafts and the formula."""
+    large, small = build(layers, extra)
+    base = build(layers, 0)[1]
+    base.load_state_dict(small.state_dict())
+    model = EmulatedModel(large, small, base)
+    prompt = torch.randint(5, 4000, (1, 64), generator=torch.Generator().manual_seed(2))
+    drafts = (4, 8)
+    lengths = (1, *(k + 1 for k in drafts))
+    cost = {"large": {n: forward_seconds(large, n) for n in lengths}}
+    cost |= {"small": {n: forward_seconds(small, n) for n in lengths}}
+    cost |= {"step": {k: step_seconds(4096, k) for k in (0, *drafts)}}
+    ordinary = cost["large"][1] + 2 * cost["small"][1] + cost["step"][0]
+    options = {"max_new_tokens": new, "return_dict_in_generate": True, **SAMPLED}
+    first = seconds(lambda: model.generate(prompt, **{**options, "max_new_tokens": 1}), 3)
+
+    def rate(**given: Any) -> tuple[float, Any]:
+        found: list[Any] = []
+        taken = seconds(lambda: found.append(model.generate(prompt, **options, **given)), 1)
+        return (new - 1) / (taken - first), getattr(found[-1], "speculation", None)
+
+    rows = []
+    for noise in NOISE[:2]:
+        disturb(large, small, noise)
+        turns: dict[str, list[float]] = {}
+        for _ in range(2):
+            turns.setdefault("plain", []).append(rate()[0])
+            for k in drafts:
+                for name, tier in (("engine", None), ("eager", 1)):
+                    got, told = rate(speculate=k, tier=tier)
+                    turns.setdefault(f"{name} {k}", []).append(got)
+                    share = told.acceptance
+                taken = (k + 1) * cost["small"][1] + cost["large"][k + 1] + cost["small"][k + 1] + cost["step"][k]
+                turns[f"predicted {k}"] = [expected_tokens(k, share) * ordinary / taken]
+                turns[f"acceptance {k}"] = [share]
+        plain = median(turns["plain"])
+        for k in drafts:
+            row = {"noise": noise, "k": k, "tokens_per_second": plain}
+            row |= {name: median(turns[f"{name} {k}"]) / plain for name in ("engine", "eager")}
+            row |= {name: turns[f"{name} {k}"][0] for name in ("predicted", "acceptance")}
+            rows.append(row)
+            console.print(row)
+    return {"new_tokens": new, "rows": rows}
+
+
 def demo(new: int) -> dict[str, Any]:
     """The embedded trio on 30 of its held-out questions, greedy, one at a time."""
     from eft_ext.demo.trio import load_trio
@@ -161,8 +207,10 @@ def demo(new: int) -> dict[str, Any]:
         return {"tokens_per_second": tokens / taken, "acceptance": accepted / drafted if drafted else float("nan")}
 
     found = {"unspeculated": run(model.generate)}
-    found |= {f"k = {k}": run(model.generate, speculate=k) for k in (1, 2, 4, 8)}
-    found["auto"] = run(model.generate, speculate="auto")
+    run(model.generate, speculate="auto")  # what it learns and records serves both ways
+    for k in (1, 2, 4, 8, "auto"):
+        found[f"k = {k}"] = run(model.generate, speculate=k)
+        found[f"k = {k}, eager loop"] = run(model.generate, speculate=k, tier=1)
     ends = {"eos_token_id": trio.tokenizer.eos_token_id, "pad_token_id": trio.tokenizer.eos_token_id}
     found["large.generate"] = run(trio.oracle.generate, **ends)
     return found
@@ -228,17 +276,20 @@ def show(results: dict[str, Any]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", choices=("controlled", "demo"))
+    parser.add_argument("--part", choices=("controlled", "demo", "engine"))
+    parser.add_argument("--trio", choices=TRIOS, default="3", help="with --part engine: which of them")
     parser.add_argument("--new", type=int, default=41, help="tokens of a generation")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     path = HERE / "results" / "speculate-cpu.json"
     results = json.loads(path.read_text()) if path.exists() and asked.part else {}
     results["machine"] = describe()
-    if asked.part != "demo":
+    if asked.part in (None, "engine"):
+        results.setdefault("engine", {})[asked.trio] = engine(asked.new, *TRIOS[asked.trio])
+    if asked.part in (None, "controlled"):
         results["controlled"] = {name: controlled(asked.new, *sizes) for name, sizes in TRIOS.items()}
         plot(results["controlled"], HERE.parent / "docs" / "speculation.png")
-    if asked.part != "controlled":
+    if asked.part in (None, "demo"):
         results["demo"] = demo(60)
     show(results)
     path.write_text(json.dumps(results, indent=1) + "\n")

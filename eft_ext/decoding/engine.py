@@ -59,11 +59,12 @@ class Job:
 
 
 class News(NamedTuple):
-    """A token of one job, and whether it is the last."""
+    """A token of one job, whether it is the last, and how it came about (`decoding.Mark`)."""
 
     job: int
     token: int
     last: bool
+    mark: int = 0
 
 
 class InvalidRow(RuntimeError):
@@ -86,7 +87,7 @@ class Engine:
         engine = Engine(feeders, draw, ends=[eos])
         engine.start(jobs, prompts)
         for news in engine.run():                 # one step
-            for job, token, last in news: ...
+            for job, token, last, _ in news: ...
 
     Args:
         feeders: one for each model.
@@ -138,13 +139,16 @@ class Engine:
         logits = [feeder.prefill(*prompt) for feeder, prompt in zip(self.feeders, prompts, strict=True)]
         self._room = len(jobs)
         if self.state is None or self.state.room < self._room:
-            self.state = State(self._room, self._ends, max(self._ring, self.ahead + 2), logits[0].device)
+            self.state = self._new_state(self._room, max(self._ring, self.ahead + 2), logits[0].device)
             self._readback = Readback(self.state.ring)
         self.state.restart(self._room)
         self.state.attach([feeder.stored_lengths for feeder in self.feeders])
         self._slots = [None] * self._room
         with on(self.state.device):
             self._begin(list(range(len(jobs))), jobs, logits)
+
+    def _new_state(self, rows: int, slots: int, device: torch.device) -> State:
+        return State(rows, self._ends, slots, device)
 
     @property
     def free(self) -> int:
@@ -239,11 +243,14 @@ class Engine:
             last = token in self._ends or len(said) >= job.budget
             news.append(News(job.number, token, last))
             if last:
-                del self._tokens[job.number], self._prompts[job.number]
-                self._slots[self._slots.index(job)] = None  # it may have moved since
+                self._ended(job)
         if news and any(entry.last for entry in news):
             self._expect()
         return news
+
+    def _ended(self, job: Job) -> None:
+        del self._tokens[job.number], self._prompts[job.number]
+        self._slots[self._slots.index(job)] = None  # it may have moved since
 
     def _logits_of(self, slot: int) -> list[Tensor] | None:
         """What an invalid row was drawn from, if the step just read is the last that ran."""

@@ -87,6 +87,11 @@ class Feeder:
         return self._longest
 
     @property
+    def limit(self) -> int | None:
+        """Tokens that a row may hold, where the model has a table of positions."""
+        return self._limit
+
+    @property
     def plain_because(self) -> str | None:
         """Why the forward pass is not recorded, the end of a sentence; None where it is, or will be."""
         return self._forward.reason
@@ -149,12 +154,17 @@ class Feeder:
         """Makes room for `n` more tokens in every row, so that `run` allocates no storage."""
         self._reserve(self._longest + n)
 
-    def run(self, tokens: Tensor) -> Tensor:
+    def run(self, tokens: Tensor, skip: int = 0) -> Tensor:
         """`feed` without what happens on the host, after `reserve` and `expect`: what a graph captures.
 
         The caller advances `lengths`.
+
+        Args:
+            skip: tokens that were run before these and are not counted in `lengths` yet.
         """
         lengths = self._lengths[: self._rows]
+        if skip:
+            lengths = lengths + skip
         if tokens.device != lengths.device:
             tokens = tokens.to(lengths.device, non_blocking=True)
         with self._switch():

@@ -24,6 +24,9 @@ _OPERATORS = frozenset(
         "_unique2",
         "unique_dim",
         "unique_consecutive",
+        "unique",
+        "histogramdd",
+        "tensor_split",
     ]
 )
 _METHODS = frozenset((torch.Tensor.tolist, torch.Tensor.numpy, torch.Tensor.__array__, torch.Tensor.cpu))
@@ -71,7 +74,9 @@ class _Dispatch(TorchDispatchMode):
             isinstance(x, torch.Tensor) and x.dtype == torch.bool
             for x in (args[1] if isinstance(args[1], list) else ())
         )
-        if name in _OPERATORS or by_mask:
+        # Without `output_size` the length of the result is a sum of values.
+        by_counts = name == "repeat_interleave" and not (kwargs or {}).get("output_size")
+        if name in _OPERATORS or by_mask or by_counts:
             self._note(name)
         return func(*args, **(kwargs or {}))
 

@@ -21,6 +21,7 @@ from transformers.utils import logging
 
 from eft_ext.decoding.forward import Forward
 from eft_ext.decoding.host_reads import HostReads
+from eft_ext.decoding.walk import buffers_of, modules_of, parameters_of
 
 AFTER = 16  # feeds of a model before it is recorded: recording takes as long as some 50 of them
 _RECORDINGS: WeakKeyDictionary[nn.Module, Recordings] = WeakKeyDictionary()
@@ -48,7 +49,7 @@ class Recorded:
     def __init__(self, forward: Forward) -> None:
         self._forward = forward
         model = forward.model
-        weights = tuple(t.data_ptr() for t in (*model.parameters(), *model.buffers()))
+        weights = tuple(t.data_ptr() for t in (*parameters_of(model), *buffers_of(model)))
         with _LOCK:
             known = _RECORDINGS.get(model)
             if known is None or known.weights != weights:
@@ -109,13 +110,13 @@ class Recorded:
 
 def unfit(model: nn.Module) -> str | None:
     """Why `model` is never recorded, the end of a sentence; None where it may be."""
-    if any(p.device.type != "cpu" for p in model.parameters()):
+    if any(p.device.type != "cpu" for p in parameters_of(model)):
         return "is not on the CPU"  # there graphs do better
     if model.training:
         return "is in training mode"
     if hasattr(model, "peft_config"):
         return "has adapters, whose state a recording would freeze"
-    for module in model.modules():
+    for module in modules_of(model):
         if module._forward_hooks or module._forward_pre_hooks or hasattr(module, "_hf_hook"):
             return f"has hooks ({type(module).__name__})"
     return None

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+CHOICES = (0, 1, 2, 4, 6, 8, 12, 16)  # few, since every k is recorded or captured for itself
 _FRESH = 32  # rounds after which a neighbouring k is timed again
 _MEMORY = 0.95  # weight of the past, for each row and round
 
@@ -81,9 +82,11 @@ class Adaptive:
         if self._rounds < 4:
             return (4, 1)[self._rounds % 2] if self._most > 1 else self._rounds % 2
         fixed, each = self.costs()
-        best = max(range(self._most + 1), key=lambda k: expected_tokens(k, self.acceptance) / (fixed + each * k))
+        choices = [k for k in CHOICES if k < self._most] + [self._most]
+        best = max(choices, key=lambda k: expected_tokens(k, self.acceptance) / (fixed + each * k))
         if self._rounds % _FRESH == 0:
-            return best - 1 if best == self._most else best + 1
+            place = choices.index(best)
+            return choices[place - 1] if best == choices[-1] else choices[place + 1]
         return best
 
     def costs(self) -> tuple[float, float]:

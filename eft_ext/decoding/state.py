@@ -63,6 +63,7 @@ class State:
         at, to = (torch.tensor(rows, device=self.device) for rows in (source, target))
         for stored in self._all.values():
             stored[to] = stored[at]
+        self._all["alive"][at] = 0
 
     def admit(self, slots: list[int], seeds: list[int], budgets: list[int]) -> Tensor:
         """New rows, which have drawn nothing yet, and alone are alive. Returns which others were."""

@@ -12,6 +12,8 @@ from torch import nn
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
+from eft_ext.decoding.walk import modules_of
+
 # The attention whose additive mask bounds it by each row's length. Others take no such mask.
 _ATTENTION = ("sdpa", "eager")
 _TESTED = ("llama", "qwen2", "qwen3", "mistral", "gemma2", "gemma3_text", "gpt2", "gpt_neox", "falcon")
@@ -65,7 +67,7 @@ def learned_positions(model: Any) -> int | None:
     """
     limit = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
     tokens = model.get_input_embeddings()
-    for module in model.modules():
+    for module in modules_of(model):
         if not isinstance(module, nn.Embedding) or module is tokens:
             continue
         if module.num_embeddings - getattr(module, "offset", 0) == limit:
@@ -74,7 +76,7 @@ def learned_positions(model: Any) -> int | None:
 
 
 def _rope(model: Any) -> str | None:
-    for module in model.modules():
+    for module in modules_of(model):
         rope = getattr(module, "rope_type", None)
         for kind in rope.values() if isinstance(rope, dict) else (rope,):
             if isinstance(kind, str) and ("dynamic" in kind or kind == "longrope"):

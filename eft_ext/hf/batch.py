@@ -64,7 +64,7 @@ def as_completed(
 def _ended(steps: Iterator[Any]) -> Iterator[Result]:
     tokens: dict[int, list[int]] = {}
     for news in steps:
-        for job, token, last in news:
+        for job, token, last, _ in news:
             tokens.setdefault(job, []).append(token)
             if last:
                 yield job, tokens.pop(job)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -21,7 +22,7 @@ from eft_ext.hf.prompts import Prompt
 from eft_ext.hf.rows import Engines, budget_of, collect, feeders, stream_rows
 from eft_ext.hf.runner import Runner, StaticRunner
 from eft_ext.hf.seeds import Seed, row_seeds
-from eft_ext.hf.speculation import SpeculatedOutput, check, decode_speculated, fits
+from eft_ext.hf.speculation import SpeculatedOutput, check, decode_speculated, planned, why_not
 from eft_ext.hf.support import reject_config
 from eft_ext.hf.tiers import DecodePlan, ahead, choose, warn
 
@@ -106,16 +107,29 @@ def decode(
         highest=tier,
         detailed=only_plan,
     )
+    no_drafts = why_not(members, mixture, work, how, keep_scores or keep_logits) if drafts else ""
     if only_plan:
-        return how
+        return planned(members, mixture, how, drafts, no_drafts)
     warn(how, members)
     seeds = row_seeds(seed if sampled or seed is not None else 0, rows)  # greedy consumes nothing
     weights = mixture.per_row(rows, copies)
     fill = _padding(generation_config, members[0].vocab_size) if has_eos else None
     emit = streamer.put if streamer is not None else None
-    if drafts and fits(members, mixture, work, how, keep_scores or keep_logits):
+    if no_drafts:
+        warnings.warn(f"speculate: decoding without drafts, since {no_drafts}", stacklevel=2)
+    elif drafts:
         new, marks, statistics = decode_speculated(
-            members, read, weights, work.options, seeds, stopping_criteria, drafts=drafts, pad=fill or 0, emit=emit
+            members,
+            read,
+            weights,
+            work.options,
+            seeds,
+            stopping_criteria,
+            drafts=drafts,
+            how=how,
+            pad=fill or 0,
+            emit=emit,
+            engines=engines,
         )
         if streamer is not None:
             streamer.end()

@@ -25,3 +25,11 @@ def draw_once(draw: Callable[[], None], out: Tensor) -> None:
     if dist.get_rank() == 0:
         draw()
     dist.broadcast(out, src=0)
+
+
+def agreed(flags: Tensor) -> Tensor:
+    """What rank 0 says, on every rank. Ranks look at their own clocks: one would leave the loop while the others wait
+    for it in the next forward pass."""
+    said = flags.long()
+    dist.broadcast(said, src=0)
+    return said.to(flags.dtype)

@@ -102,8 +102,12 @@ class MixtureDraw:
         else:
             self._draw(logits, seeds, steps, out, slots)
 
+    def _now(self) -> Mixture:
+        """With the parameters that `method.set` has given the method in between."""
+        return self._mixture.at(0)
+
     def _draw(self, logits: Sequence[Tensor], seeds: Tensor, steps: Tensor, out: Tensor, slots: Tensor | None) -> None:
-        now = self._mixture.at(0)
+        now = self._now()
         if now is not self._mixture:
             if now.method.varies:
                 raise ValueError(

@@ -12,7 +12,7 @@ from transformers import StoppingCriteriaList
 from transformers.generation import GenerateDecoderOnlyOutput
 
 from eft_ext.decoding.engine import together
-from eft_ext.hf.distributed import draw_once
+from eft_ext.hf.distributed import agreed, draw_once
 from eft_ext.hf.mixture import Mixture
 from eft_ext.hf.processors import Plan
 from eft_ext.hf.rows import blame
@@ -34,7 +34,7 @@ class Loop:
         seeds: key of each row's random stream, int64 [rows].
         pad_token_id: fills a row that has ended; None if rows cannot end before all do.
         emit: receives each step's tokens [rows] on the host.
-        once: rank 0's tokens count for all processes (`eft_ext.hf.distributed`).
+        once: rank 0's tokens and ends count for all processes (`eft_ext.hf.distributed`).
         keep_scores, keep_logits: record the processed scores, or the mixture's raw logits, of each step.
     """
 
@@ -79,7 +79,8 @@ class Loop:
             drawn = self._shared(logits, ids, active, step).to(ids.device)
             tokens = ids.new_full((rows,), self.pad_token_id or 0).index_copy(0, active, drawn)
             ids = torch.cat([ids, tokens.clamp(min=0)[:, None]], dim=1)
-            ended = ended | self.criteria(ids, tuple(self.scores) if self.keep_scores else None)
+            over = self.criteria(ids, tuple(self.scores) if self.keep_scores else None)
+            ended = ended | (agreed(over) if self.once else over)
             host = torch.stack([tokens, ended.long()]).cpu()  # the one wait of a step
             invalid = host[0][here] < 0
             if invalid.any():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -14,8 +14,13 @@ from eft_ext.decoding import Feeder
 from eft_ext.decoding.device import CudaDevice
 from eft_ext.decoding.engine import Engine, InvalidRow, Job, News, Prompt
 from eft_ext.decoding.graphs import bucket, graphs_on
+from eft_ext.decoding.rounds import Rounds
+from eft_ext.decoding.schedule import Schedule
+from eft_ext.decoding.speculate import Statistics
+from eft_ext.decoding.walk import parameters_of
 from eft_ext.decoding.while_loop import STEPS, loops_on
-from eft_ext.hf.distributed import sharded
+from eft_ext.hf.distributed import agreed, sharded
+from eft_ext.hf.draft_draw import DraftingDraw
 from eft_ext.hf.draw import MixtureDraw
 from eft_ext.hf.members import AdapterSwitch, Member
 from eft_ext.hf.mixture import Mixture
@@ -31,6 +36,7 @@ def feeders(members: Sequence[Member], prompts: Sequence[Prompt], budget: int) -
             member.model,
             name=member.name,
             capacity=ids.shape[1] + min(budget, FIRST),
+            checked=False,  # the plan has asked
             switch=AdapterSwitch(member),
         )
         for member, (ids, _) in zip(members, prompts, strict=True)
@@ -73,13 +79,21 @@ class Engines:
 
 def fingerprint(members: Sequence[Member]) -> int:
     """Changes where a model gets other weights, whose addresses a graph holds."""
-    return hash(tuple(p.data_ptr() for member in members for p in member.model.parameters()))
+    return hash(tuple(p.data_ptr() for member in members for p in parameters_of(member.model)))
 
 
 def graph_device(members: Sequence[Member]) -> torch.device | None:
     """The CUDA device that all models are on, and nothing else; None where their steps cannot be captured."""
-    devices = {p.device for member in members for p in member.model.parameters()}
+    devices = {p.device for member in members for p in parameters_of(member.model)}
     return next(iter(devices)) if len(devices) == 1 and next(iter(devices)).type == "cuda" else None
+
+
+class Drafts(NamedTuple):
+    """Speculation in the engine: which model proposes, and how many tokens a round."""
+
+    schedule: Schedule
+    draft: int
+    most: int
 
 
 def _engine(
@@ -90,16 +104,20 @@ def _engine(
     ends: list[int],
     ahead: int,
     loop: bool,
+    drafts: Drafts | None = None,
 ) -> Engine:
     device = graph_device(members)
-    readers = feeders(members, prompts, budget)
-    if device is None:
-        return Engine(readers, draw, ends, ahead=ahead)
-    cuda = CudaDevice(device, keep_graph=loop)
-    how: dict[str, Any] = {"bucket": bucket, "parallel": cuda.parallel, "stepper": graphs_on(cuda)}
-    if loop:
-        how |= {"stepper": loops_on(cuda), "ring": STEPS}
-    return Engine(readers, draw, ends, ahead=ahead, **how)
+    readers = feeders(members, prompts, budget + (drafts.most if drafts else 0))
+    how: dict[str, Any] = {"ahead": ahead}
+    if device is not None:
+        cuda = CudaDevice(device, keep_graph=loop and not drafts)
+        how |= {"bucket": bucket, "parallel": cuda.parallel, "stepper": graphs_on(cuda)}
+        if loop and not drafts:
+            how |= {"stepper": loops_on(cuda), "ring": STEPS}
+    if drafts is None:
+        return Engine(readers, draw, ends, **how)
+    rounds: dict[str, Any] = {"schedule": drafts.schedule, "proposer": drafts.draft, "most": drafts.most}
+    return Rounds(readers, cast(DraftingDraw, draw), ends, **rounds, **how)
 
 
 def stream_rows(
@@ -114,6 +132,8 @@ def stream_rows(
     slots: int | None = None,
     loop: bool = False,
     engines: Engines | None = None,
+    drafts: Drafts | None = None,
+    statistics: Statistics | None = None,
 ) -> Iterator[list[News]]:
     """What each step brings, a job being a row of the prompts.
 
@@ -126,6 +146,7 @@ def stream_rows(
         slots: rows of the batch; the others follow as rows end. All at once where it is not given.
         loop: run it on the device where all models are on one CUDA device.
         engines: idle ones of earlier calls, whose graphs serve again.
+        drafts: decode speculatively; `statistics` are then kept up to date.
 
     Raises:
         RuntimeError: a row's logits hold NaN or +inf, or every token is excluded; names the row and the models.
@@ -136,24 +157,32 @@ def stream_rows(
     limits = [c.initial_timestamp + c.max_time for c in criteria if isinstance(c, MaxTimeCriteria)]
     jobs = [Job(row, seed, budget) for row, seed in enumerate(seeds.tolist())]
     where = members[0].model.get_output_embeddings().weight.device
-    draw = MixtureDraw(mixture, options, slots, where, once=sharded(members))
+    together = sharded(members)
+    if drafts is None:
+        draw = MixtureDraw(mixture, options, slots, where, once=together)
+    else:
+        width = min(member.vocab_size for member in members)
+        draw = DraftingDraw(mixture, options, slots, where, draft=drafts.draft, width=width)
     key: tuple[Any, ...] = (ahead, loop, slots, tuple(ends_of(criteria)), tuple(options.items()), mixture.scalars)
+    key = (*key, drafts and drafts[1:])
     engine = None
     if engines is not None:
         key = (*key, fingerprint(members))
         engine = engines.take(key)
     if engine is None:
-        engine = _engine(members, prompts, budget, draw, ends_of(criteria), ahead, loop)
+        engine = _engine(members, prompts, budget, draw, ends_of(criteria), ahead, loop, drafts)
     else:
         engine.draw.renew(mixture)
         for feeder, (ids, _) in zip(engine.feeders, prompts, strict=True):
             feeder.expand(ids.shape[1] + min(budget, FIRST))
+    if isinstance(engine, Rounds) and drafts is not None:
+        engine.renew(drafts.schedule, Statistics() if statistics is None else statistics)
     try:
         engine.start(jobs[:slots], _some(prompts, 0, slots))
         begun = slots
         for news in engine.run():
             yield news
-            if limits and time.time() > min(limits):
+            if limits and timed_out(min(limits), where if together else None):
                 return
             count = min(engine.free, rows - begun)
             if count:
@@ -163,6 +192,12 @@ def stream_rows(
             engines.give_back(key, engine)
     except InvalidRow as error:
         raise RuntimeError(_blame(error, members, prompts)) from error
+
+
+def timed_out(limit: float, shared: torch.device | None = None) -> bool:
+    """Whether it is later than `limit`; by rank 0's clock where processes generate together on `shared` devices."""
+    over = time.time() > limit
+    return over if shared is None else bool(agreed(torch.tensor([over], device=shared)))
 
 
 def _some(prompts: Sequence[Prompt], first: int, last: int) -> list[Prompt]:
@@ -184,10 +219,10 @@ def collect(
     """All tokens [rows, new] on the CPU, rows that ended early filled with `pad`; `emit` gets each step's [rows]."""
     tokens: list[list[int]] = [[] for _ in range(rows)]
     for news in news_of_steps:
-        for job, token, _ in news:
+        for job, token, *_ in news:
             tokens[job].append(token)
         if emit is not None:
-            said = {job: token for job, token, _ in news}
+            said = {job: token for job, token, *_ in news}
             emit(torch.tensor([said.get(row, pad) for row in range(rows)], device="cpu"))
     longest = max(map(len, tokens))
     return torch.tensor([row + [pad] * (longest - len(row)) for row in tokens], device="cpu")

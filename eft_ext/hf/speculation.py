@@ -1,11 +1,10 @@
-"""Speculative decoding behind `generate(speculate=...)`: criteria, streaming and statistics around the loop."""
+"""Speculative decoding behind `generate(speculate=...)`: criteria, streaming and statistics around engine and loop."""
 
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -15,16 +14,16 @@ from transformers import EosTokenCriteria, MaxLengthCriteria, MaxTimeCriteria, S
 from transformers.generation import GenerateDecoderOnlyOutput
 
 from eft_ext.decoding.cache import SLACK
-from eft_ext.decoding.schedule import Adaptive, Fixed, Schedule
-from eft_ext.decoding.speculate import Mark, Sampler, Statistics, speculate
+from eft_ext.decoding.schedule import CHOICES, Adaptive, Fixed, Schedule
+from eft_ext.decoding.speculate import Sampler, Statistics, speculate
 from eft_ext.decoding.support import learned_positions
 from eft_ext.hf.distributed import sharded
 from eft_ext.hf.members import Member
 from eft_ext.hf.mixture import Mixture
 from eft_ext.hf.processors import Plan
-from eft_ext.hf.rows import Prompt, budget_of, ends_of, feeders
+from eft_ext.hf.rows import Drafts, Engines, Prompt, budget_of, ends_of, feeders, stream_rows
 from eft_ext.hf.runner import checked
-from eft_ext.hf.tiers import DecodePlan
+from eft_ext.hf.tiers import ASKED, DecodePlan, ahead
 
 _SCHEDULES: WeakKeyDictionary[nn.Module, dict[tuple[int, ...], Adaptive]] = WeakKeyDictionary()
 MOST = SLACK - 1  # drafts a round: one more token is read, and a sliding window's ring has room for this many
@@ -55,22 +54,34 @@ def check(speculate: Any) -> int | str:
     return speculate
 
 
-def fits(members: Sequence[Member], mixture: Mixture, work: Plan, how: DecodePlan, records: bool) -> bool:
-    """Whether a generation can be speculated; says why where it cannot."""
+def why_not(members: Sequence[Member], mixture: Mixture, work: Plan, how: DecodePlan, records: bool) -> str:
+    """Why a generation cannot be speculated; empty where it can."""
     if how.tier == 0:
-        why = how.because
-    elif work.processors:
-        why = f"{type(work.processors[0]).__name__} looks at the tokens before each step"
-    elif records:
-        why = "scores of every step are asked for"
-    elif mixture.needs_python:
-        why = mixture.needs_python
-    elif sharded(members):
-        why = "a model is sharded over processes"
-    else:
-        return True
-    warnings.warn(f"speculate: decoding without drafts, since {why}", stacklevel=2)
-    return False
+        return how.because
+    if work.processors:
+        return f"{type(work.processors[0]).__name__} looks at the tokens before each step"
+    if records:
+        return "scores of every step are asked for"
+    if mixture.needs_python:
+        return mixture.needs_python
+    return "a model is sharded over processes" if sharded(members) else ""
+
+
+def in_engine(how: DecodePlan) -> bool:
+    """Whether rounds are steps of the engine; otherwise Python looks at each before the next."""
+    return not how.loop and not (how.tier == 1 and how.because == ASKED)
+
+
+def planned(members: Sequence[Member], mixture: Mixture, how: DecodePlan, drafts: int | str, why: str) -> DecodePlan:
+    """The plan, with what it says of drafts. `why`: of `why_not`."""
+    if not drafts:
+        return how
+    if why:
+        return replace(how, speculation=f"no drafts, since {why}")
+    name = members[draft_of(members, mixture.method.alone)].name
+    count = "as many drafts as pay" if drafts == "auto" else f"{drafts} draft{'s' * (drafts != 1)}"
+    kind = "each a step of the engine" if in_engine(how) else f"with Python between them, since {how.because}"
+    return replace(how, speculation=f"rounds of {count} by {name}, {kind}")
 
 
 def sampler_of(members: Sequence[Member], mixture: Mixture, options: dict[str, Any]) -> Sampler:
@@ -101,28 +112,50 @@ def decode_speculated(
     criteria: StoppingCriteriaList,
     *,
     drafts: int | str,
+    how: DecodePlan,
     pad: int,
     emit: Callable[[Tensor], Any] | None = None,
+    engines: Engines | None = None,
 ) -> tuple[Tensor, Tensor, Statistics]:
-    """New tokens and their marks, both [rows, new] on the CPU, and statistics; arguments as for `decode_rows`.
+    """New tokens and their marks, both [rows, new] on the CPU, and statistics; arguments as for `stream_rows`.
 
     Args:
         drafts: tokens drafted in a round, or "auto".
+        how: says whether rounds are steps of the engine.
+        emit: receives tokens [rows] as soon as every row that goes on has one.
 
     Raises:
         RuntimeError: a row's logits hold NaN or +inf, or every token is excluded; names the row.
     """
+    rows, statistics = prompts[0][0].shape[0], Statistics()
+    texts = Texts(rows, pad, emit)
+    schedule = _adaptive(members, rows) if drafts == "auto" else Fixed(int(drafts))
+    if in_engine(how):
+        wanted = Drafts(
+            schedule, draft_of(members, mixture.method.alone), max(CHOICES) if drafts == "auto" else int(drafts)
+        )
+        lag = ahead(prompts[0][0].device, how)
+        for news in stream_rows(
+            members,
+            prompts,
+            mixture,
+            options,
+            seeds,
+            criteria,
+            ahead=lag,
+            engines=engines,
+            drafts=wanted,
+            statistics=statistics,
+        ):
+            for job, token, last, mark in news:
+                texts.add(job, [token], [mark], last)
+            texts.emit()
+        return (*texts.whole(), statistics)
     prompts = [checked(member, *prompt) for member, prompt in zip(members, prompts, strict=True)]
-    rows, budget = prompts[0][0].shape[0], budget_of(criteria, prompts[0][0].shape[1])
+    budget = budget_of(criteria, prompts[0][0].shape[1])
     device = members[0].model.get_output_embeddings().weight.device
     tables = [limit for member in members if (limit := learned_positions(member.model)) is not None]
     limits = [c.initial_timestamp + c.max_time for c in criteria if isinstance(c, MaxTimeCriteria)]
-    schedule = _adaptive(members, rows) if drafts == "auto" else Fixed(int(drafts))
-    statistics = Statistics()
-    tokens: list[list[int]] = [[] for _ in range(rows)]
-    marks: list[list[Mark]] = [[] for _ in range(rows)]
-    going = [True] * rows
-    said = 0  # columns that the streamer has
     for found in speculate(
         feeders(members, prompts, budget + MOST),
         prompts,
@@ -131,24 +164,49 @@ def decode_speculated(
         seeds=seeds,
         budgets=[budget] * rows,
         ends=ends_of(criteria),
-        cut=_cut(criteria, prompts[0][0], tokens),
+        cut=_cut(criteria, prompts[0][0], texts.tokens),
         room=min(tables, default=None),
         statistics=statistics,
     ):
-        for row, new, how, ended in zip(found.rows, found.tokens, found.marks, found.ended, strict=True):
-            tokens[row] += new
-            marks[row] += how
-            going[row] = not ended
-        ready = min((len(t) for t, on in zip(tokens, going, strict=True) if on), default=max(map(len, tokens)))
-        while emit is not None and said < ready:
-            emit(torch.tensor([t[said] if said < len(t) else pad for t in tokens], device="cpu"))
-            said += 1
+        for row in zip(found.rows, found.tokens, found.marks, found.ended, strict=True):
+            texts.add(*row)
+        texts.emit()
         if limits and time.time() > min(limits):
             break
-    longest = max(map(len, tokens))
-    ids = torch.tensor([t + [pad] * (longest - len(t)) for t in tokens], device="cpu")
-    kinds = torch.tensor([m + [-1] * (longest - len(m)) for m in marks], dtype=torch.int8, device="cpu")
-    return ids, kinds, statistics
+    return (*texts.whole(), statistics)
+
+
+class Texts:
+    """What the rows of a batch have said, which advance by different amounts."""
+
+    def __init__(self, rows: int, pad: int, emit: Callable[[Tensor], Any] | None) -> None:
+        self.tokens: list[list[int]] = [[] for _ in range(rows)]
+        self._marks: list[list[int]] = [[] for _ in range(rows)]
+        self._going, self._pad, self._emit = [True] * rows, pad, emit
+        self._said = 0  # columns that the streamer has
+
+    def add(self, row: int, tokens: Sequence[int], marks: Sequence[int], ended: bool) -> None:
+        self.tokens[row] += tokens
+        self._marks[row] += marks
+        self._going[row] = not ended
+
+    def emit(self) -> None:
+        """The columns in which every row that goes on has a token."""
+        if self._emit is None:
+            return
+        going = [len(t) for t, on in zip(self.tokens, self._going, strict=True) if on]
+        ready = min(going, default=max(map(len, self.tokens)))
+        while self._said < ready:
+            column = [t[self._said] if self._said < len(t) else self._pad for t in self.tokens]
+            self._emit(torch.tensor(column, device="cpu"))
+            self._said += 1
+
+    def whole(self) -> tuple[Tensor, Tensor]:
+        """Tokens and marks [rows, new], -1 the mark behind a row's end."""
+        longest = max(map(len, self.tokens))
+        ids = torch.tensor([t + [self._pad] * (longest - len(t)) for t in self.tokens], device="cpu")
+        kinds = [m + [-1] * (longest - len(m)) for m in self._marks]
+        return ids, torch.tensor(kinds, dtype=torch.int8, device="cpu")
 
 
 def _adaptive(members: Sequence[Member], rows: int) -> Schedule:

@@ -12,6 +12,7 @@ from transformers import EosTokenCriteria, MaxLengthCriteria, MaxTimeCriteria, S
 
 from eft_ext.decoding import unsupported
 from eft_ext.decoding.recorded import AFTER, unfit
+from eft_ext.decoding.walk import parameters_of
 from eft_ext.hf.distributed import sharded
 from eft_ext.hf.members import Member
 from eft_ext.ops import native
@@ -22,6 +23,7 @@ TIERS = {
     2: "static caches, the host behind the device",
     3: "static caches, the loop on the device",
 }
+ASKED = "it was asked for"
 AHEAD = 4  # steps that a CUDA device may be ahead of the host
 _WARNED: WeakSet[nn.Module] = WeakSet()
 
@@ -35,16 +37,19 @@ class DecodePlan:
         because: what keeps it from the next tier; empty where nothing does.
         loop: whether transformers' processors, criteria or scores are served in each step.
         models: what is special about each model, by name.
+        speculation: with `speculate`, how drafts are made, or why there are none.
     """
 
     tier: int
     because: str
     loop: bool
     models: dict[str, str]
+    speculation: str = ""
 
     def __str__(self) -> str:
         lines = [f"tier {self.tier}: {TIERS[self.tier]}"]
         lines += [f"  because {self.because}"] * bool(self.because)
+        lines += [f"  speculate: {self.speculation}"] * bool(self.speculation)
         return "\n".join(lines + [f"  {name}: {said}" for name, said in self.models.items()])
 
 
@@ -85,7 +90,7 @@ def choose(
     if static:
         return DecodePlan(0, "; ".join(static), True, models)
     if highest == 0:
-        return DecodePlan(0, "it was asked for", True, models)
+        return DecodePlan(0, ASKED, True, models)
     other = next((c for c in criteria if type(c) not in (EosTokenCriteria, MaxLengthCriteria, MaxTimeCriteria)), None)
     if processors or records or other is not None:
         why = "logits processors run" if processors else "scores are returned" if records else type(other).__name__
@@ -94,10 +99,10 @@ def choose(
         return DecodePlan(1, weights, True, models)
     if streamer:
         return DecodePlan(1, "every step is streamed", False, models)
-    if sharded(members) or len({p.device for p in members[0].model.parameters()}) > 1:
+    if sharded(members) or len({p.device for p in parameters_of(members[0].model)}) > 1:
         return DecodePlan(1, "the large model is spread over devices", False, models)
     if highest == 1:
-        return DecodePlan(1, "it was asked for", False, models)
+        return DecodePlan(1, ASKED, False, models)
     if highest is None or highest < 3:
         return DecodePlan(2, "", False, models)
     if not native.while_supported():
@@ -107,7 +112,7 @@ def choose(
 
 def _steps(member: Member) -> str:
     """How the forward passes of a model on static caches are run."""
-    if any(p.is_cuda for p in member.model.parameters()):
+    if any(p.is_cuda for p in parameters_of(member.model)):
         return "captured in CUDA graphs if all models are on one device"
     why = unfit(member.model)
     return f"recorded after {AFTER} steps" if why is None else f"run by Python: it {why}"
@@ -115,7 +120,7 @@ def _steps(member: Member) -> str:
 
 def warn(plan: DecodePlan, members: tuple[Member, ...]) -> None:
     """Says once for each model why it runs on the eager tier."""
-    if plan.tier or plan.because in ("use_cache is off", "it was asked for"):
+    if plan.tier or plan.because in ("use_cache is off", ASKED):
         return
     for member in members:
         why = unsupported(member.model)

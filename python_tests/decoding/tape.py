@@ -1,11 +1,14 @@
 """A stand-in for CUDA graphs on the CPU: records the operators of a step and runs them again at the same addresses.
 
-What a graph forbids fails here too: reading a value on the host, making a tensor from the host's data, and anything
-that happens outside of torch's operators, since a replay runs nothing else.
+What a graph forbids fails here too: reading a value on the host, making a tensor from the host's data, storage that
+moves under a tensor, and anything that happens outside of torch's operators, since a replay runs nothing else. Memory
+that is allocated in a capture belongs to the graph, and the next replay writes over it: nobody may hold on to it.
 """
 
 from __future__ import annotations
 
+import gc
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -23,15 +26,45 @@ class Recorder(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.operators: list[tuple[Any, Any, Any, list[Tensor]]] = []
+        self._made: dict[int, Any] = {}  # storages that were allocated here, by address
 
     def __torch_dispatch__(self, func: Any, types: Sequence[Any], args: Any = (), kwargs: Any = None) -> Any:
         name = func.overloadpacket.__name__
         if name in FROM_HOST:
             raise RuntimeError(f"{name}: data of the host in a capture")
+        given = [x for x in pytree.tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+        before = [(x.untyped_storage().data_ptr(), x.untyped_storage().nbytes()) for x in given]
         out = func(*args, **(kwargs or {}))
+        if [(x.untyped_storage().data_ptr(), x.untyped_storage().nbytes()) for x in given] != before:
+            raise RuntimeError(f"{name}: moves a tensor's storage in a capture")
         results = [x for x in pytree.tree_leaves(out) if isinstance(x, Tensor)]
+        known = {address for address, _ in before}
+        for x in results:
+            storage = x.untyped_storage()
+            if storage.nbytes() and storage.data_ptr() not in known:
+                self._made[storage.data_ptr()] = storage
         self.operators.append((func, args, kwargs or {}, results))
         return out
+
+    def escaped(self) -> list[str]:
+        """Who else holds a tensor whose memory was allocated in the capture, as far as Python knows."""
+        mine, own = [], {id(self.operators)}
+        for operator in self.operators:
+            own.add(id(operator))
+            for part in operator[1:]:
+                left = [part]
+                while left:
+                    x = left.pop()
+                    if isinstance(x, Tensor):
+                        if x.untyped_storage().data_ptr() in self._made:
+                            mine.append(x)
+                    elif isinstance(x, (list, tuple, dict)):
+                        own.add(id(x))
+                        left += x.values() if isinstance(x, dict) else x
+        own |= {id(mine), id(sys._getframe())}
+        return [
+            f"{type(holder).__name__} {holder!r:.60}" for holder in gc.get_referrers(*mine) if id(holder) not in own
+        ]
 
 
 class TapeDevice:
@@ -55,8 +88,14 @@ class TapeDevice:
         with undone(), HostReads(forbid=True), recorder:
             work()
 
+        checked = [False]
+
         def replay() -> None:
             self.replays += 1
+            if not checked[0]:  # not at the end of the capture: what captures may drop what the step has left
+                checked[0] = True
+                escaped = recorder.escaped()
+                assert not escaped, f"memory of the graph is held outside: {escaped}"
             for func, args, kwargs, kept in recorder.operators:
                 again = [x for x in pytree.tree_leaves(func(*args, **kwargs)) if isinstance(x, Tensor)]
                 for old, new in zip(kept, again, strict=True):

@@ -26,7 +26,7 @@ def decode(trio, batch, budgets, options=GREEDY, ends=(), seeds=(5, 6, 7, 8), be
     made.start(jobs, [(ids[: len(jobs)], mask[: len(jobs)])] * 3)
     tokens = {job.number: [] for job in jobs}
     for news in made.run():
-        for job, token, last in news:
+        for job, token, last, _ in news:
             tokens[job].append(token)
             assert last == (token in ends or len(tokens[job]) == budgets[job])
     return list(tokens.values())
@@ -98,7 +98,7 @@ def test_jobs_take_the_places_of_those_that_ended(trio, ragged, ahead):
     tokens = {i: [] for i in range(len(budgets))}
     engine.start(*take(3))
     for news in engine.run():
-        for job, token, _ in news:
+        for job, token, *_ in news:
             tokens[job].append(token)
         if engine.free and waiting:
             engine.admit(*take(engine.free))

@@ -45,7 +45,7 @@ def decode(trio, batch, budgets, device=None, ends=(), capacity=0, ahead=0, opti
     tokens = [[] for _ in jobs]
     for news in engine.run():
         WATCHED[-3:] = [feeder.stored_lengths for feeder in engine.feeders]
-        for job, token, _ in news:
+        for job, token, *_ in news:
             tokens[job].append(token)
     return tokens, engine
 
@@ -121,6 +121,52 @@ def test_the_stand_in_catches_what_a_graph_would_freeze():
     for bad in (lambda: torch.tensor([1.0]), lambda: x.sum().item(), lambda: x[x > 0], lambda: float(x[0])):
         with pytest.raises(RuntimeError, match=r"host"):
             device.capture(bad)
+
+
+PLANTED = {
+    "a tensor of the host's numbers": lambda x, kept: torch.tensor([1.0]),
+    "a number read": lambda x, kept: x.sum().item(),
+    "a condition": lambda x, kept: x.add_(1) if x[0] > 0 else None,
+    "a mask": lambda x, kept: x[x > 0],
+    "a mask written": lambda x, kept: x.__setitem__(x > 0, 2.0),
+    "places that are not zero": lambda x, kept: x.nonzero(),
+    "a copy for the host": lambda x, kept: x.cpu(),
+    "a list": lambda x, kept: x.tolist(),
+    "an array": lambda x, kept: x.numpy(),
+    "a length from values": lambda x, kept: x.repeat_interleave(x.long()),
+    "a comparison": lambda x, kept: torch.equal(x, x + 1),
+    "storage that grows": lambda x, kept: x.resize_(100),
+    "an output that does not fit": lambda x, kept: torch.add(x[:1].expand(50), 1, out=kept[0]),
+    "a result that is kept": lambda x, kept: kept.append(x + 1),
+    "a view of it": lambda x, kept: kept.append((x + 1)[1:]),
+    "a result in the place of what is captured": lambda x, kept: kept.__setitem__(0, kept[0] + 1),
+}
+
+
+@pytest.mark.filterwarnings("ignore:An output with one or more elements was resized")
+@pytest.mark.parametrize("fault", PLANTED)
+def test_the_stand_in_catches_planted_faults(fault):
+    x, kept = torch.ones(3), [torch.zeros(2)]
+    WATCHED[:] = []
+    with pytest.raises((RuntimeError, AssertionError), match=r"host|in a capture|held outside"):
+        TapeDevice().capture(lambda: PLANTED[fault](x, kept))()
+
+
+def test_what_is_no_fault():
+    """Memory of the graph's own, writing into what there was, and views of that."""
+    x, kept = torch.ones(3), [torch.zeros(3)]
+
+    def step():
+        kept[0].copy_((x * 2).masked_fill(x + torch.arange(3) <= 2, 0).cumsum(0))
+        kept.append(x[1:])
+        x.add_(1)
+
+    WATCHED[:] = [x, kept[0]]
+    replay = TapeDevice().capture(step)
+    replay()
+    assert kept[0].tolist() == [0.0, 0.0, 2.0]
+    replay()
+    assert kept[0].tolist() == [0.0, 4.0, 8.0]
 
 
 def test_buckets_of_rows():

@@ -37,6 +37,8 @@ def test_two_ranks_go_on_with_one_token(ranks, llamas):
     for rank, found in enumerate(ranks):
         assert found["tokens"] == found["eager"] == expected
         assert found["processed"] == processed
+        assert found["late_1"] == [expected, processed], "the other rank's clock does not count"
+        assert [len(row) for tokens in found["late_0"] for row in tokens] == [4] * 4, "one token, then all stop"
         assert found["plan"].startswith("tier 1")
         assert "spread over devices" in found["plan"]
         assert found["drew"] == (rank == 0), "the step runs once"

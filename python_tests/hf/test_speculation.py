@@ -88,6 +88,64 @@ def test_marks_and_statistics(model, ragged):
     assert not hasattr(plain, "marks")
 
 
+OPTIONS = {
+    "beta": {"beta": [0.0, 0.3, 1.0, 2.0]},
+    "scale": {"scale": 0.7, "temperature": 0.8, "top_k": 12},
+    "conservative": {"scale": 1.2, "conservative_top_p": 0.9, "min_p": 0.02},
+}
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_the_engine_gives_what_the_eager_loop_gives(model, ragged, options):
+    """Tier 1, asked for, is the eager loop: the same tokens, marks and statistics."""
+    ids, mask = ragged
+    given = {"do_sample": True, "top_k": 0, "top_p": 0.97, "seed": [4, 5, 6, 7], **OPTIONS[options]}
+    given |= {"attention_mask": mask, "return_dict_in_generate": True, "max_new_tokens": 30}
+    free = model.generate(ids, **given, eos_token_id=[999], speculate=4)
+    ends = [int(free.sequences[0, ids.shape[1] + 9]), int(free.sequences[2, ids.shape[1] + 20])]
+    both = [model.generate(ids, **given, eos_token_id=ends, speculate=4, tier=tier) for tier in (1, 2)]
+    for loop, engine in ([free, model.generate(ids, **given, eos_token_id=[999], speculate=4, tier=1)], both):
+        assert torch.equal(loop.sequences, engine.sequences)
+        assert torch.equal(loop.marks, engine.marks)
+        assert loop.speculation == engine.speculation
+    assert both[0].sequences.tolist() != free.sequences.tolist()
+
+
+def test_graphs_and_caches_serve_the_next_call(model, ragged, monkeypatch):
+    """As on CUDA: an engine for each form of call, other weights, seeds and lengths in it."""
+    from eft_ext.hf.rows import Engines, _engine
+
+    made, engines, (ids, mask) = [], Engines(), ragged
+    monkeypatch.setattr("eft_ext.hf.rows._engine", lambda *given: made.append(1) or _engine(*given))
+    for new, k in ((20, 3), (33, 3), (20, 5), (9, 3), (20, "auto")):
+        options = {"do_sample": True, "top_k": 0, "seed": new, "beta": 0.4, "eos_token_id": [999]}
+        options |= {"attention_mask": mask, "max_new_tokens": new, "return_dict_in_generate": True}
+        if k == "auto":  # looks at the clock
+            options["do_sample"] = False
+        want = model.generate(ids, speculate=k, tier=1, **options)
+        got = model.decode_as(ids, {**options, "speculate": k}, engines=engines)
+        assert torch.equal(got.sequences, want.sequences)
+        assert k == "auto" or got.speculation == want.speculation
+    assert len(made) == 3, "one for each number of drafts"
+
+
+def test_plan_says_whether_and_how(model, llamas):
+    def said(**options):
+        return str(model.plan("abc", **options)).split("speculate: ")[1].split("\n")[0]
+
+    assert "speculate" not in str(model.plan("abc"))
+    assert "speculate" not in str(model.plan("abc", speculate=0))
+    assert said(speculate=1) == "rounds of 1 draft by tuned, each a step of the engine"
+    assert said(speculate="auto") == "rounds of as many drafts as pay by tuned, each a step of the engine"
+    assert said(speculate=8, streamer=Columns()).endswith("each a step of the engine")
+    assert said(speculate=8, tier=1) == "rounds of 8 drafts by tuned, with Python between them, since it was asked for"
+    with_criteria = said(speculate=8, stopping_criteria=[Counted(3)])
+    assert with_criteria == "rounds of 8 drafts by tuned, with Python between them, since Counted looks at every step"
+    assert said(speculate=8, repetition_penalty=1.2).startswith("no drafts, since RepetitionPenaltyLogitsProcessor")
+    assert said(speculate=8, use_cache=False) == "no drafts, since use_cache is off"
+    assert said(speculate=8, tier=0) == "no drafts, since it was asked for"
+
+
 class Counted(StoppingCriteria):
     def __init__(self, stop_at):
         self.stop_at, self.seen = stop_at, []

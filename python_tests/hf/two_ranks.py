@@ -5,6 +5,7 @@ torchrun --nproc-per-node 2 two_ranks.py FOLDER
 
 import json
 import sys
+import time
 from pathlib import Path
 
 import torch
@@ -13,6 +14,17 @@ from transformers import AutoModelForCausalLM
 
 from eft_ext.hf import EmulatedModel, draw
 from eft_ext.ops import prepared
+
+
+def timed(model: EmulatedModel, ids: torch.Tensor, options: dict, late: bool) -> list:
+    """Tokens of the engine and of the loop that asks criteria, on a rank whose clock runs a million times as fast."""
+    real = time.time
+    time.time = (lambda: real() * 1e6) if late else real
+    try:
+        ways = ({}, {"repetition_penalty": 1.3})
+        return [model.generate(ids, max_time=600.0, **options, **way).tolist() for way in ways]
+    finally:
+        time.time = real
 
 
 def main(folder: Path) -> None:
@@ -34,6 +46,8 @@ def main(folder: Path) -> None:
         "drew": bool(steps),
         "eager": model.generate(ids, tier=0, **options).tolist(),
         "processed": model.generate(ids, repetition_penalty=1.3, **options).tolist(),
+        # Each rank's clock has run out once, and then rank 0's alone counts.
+        **{f"late_{late}": timed(model, ids, options, rank == late) for late in range(2)},
         # Data parallelism: whole models, other prompts and lengths on each rank.
         "own": EmulatedModel(tuned, base, base).generate([[5 + rank]], max_new_tokens=3 + rank).tolist(),
     }

@@ -1,0 +1,328 @@
+"""Rounds of speculation as steps of the engine: tokens, marks and statistics of the eager loop, captured or not."""
+
+import pytest
+import torch
+from tape import WATCHED, TapeDevice
+from test_speculate import collect
+
+from eft_ext.decoding import Feeder, recorded
+from eft_ext.decoding.engine import InvalidRow, Job
+from eft_ext.decoding.graphs import Graphs, bucket
+from eft_ext.decoding.round_state import round_tail
+from eft_ext.decoding.rounds import Rounds
+from eft_ext.decoding.schedule import Adaptive, Fixed
+from eft_ext.decoding.speculate import Sampler, Statistics, speculate
+from eft_ext.hf.draft_draw import DraftingDraw
+from eft_ext.hf.mixture import Mixture
+from eft_ext.methods import Amplify, Conservative, Contrast, UpScale
+
+GREEDY = {"temperature": 0.0}
+SAMPLED = {"temperature": 1.2, "top_p": 0.95}
+MILD = UpScale(0.3)
+SEEDS = [5, 6, 7, 8]
+
+
+def trio_of(model_of, family="llama"):
+    return [model_of(family, 0, 32, 272), model_of(family, 1, 16), model_of(family, 2, 16)]
+
+
+@pytest.fixture
+def llamas(model_of):
+    return trio_of(model_of)
+
+
+def eager(trio, batch, budgets, k, options=SAMPLED, method=MILD, ends=(), draft=1):
+    """The plain twin: `speculate`, one round after another."""
+    mixture, rows = Mixture(method).per_row(len(budgets), 1), len(budgets)
+    own = dict(options)
+    if mixture.conservative is not None:
+        own["conservative_top_p"] = mixture.conservative.top_p
+    statistics = Statistics()
+    rounds = speculate(
+        [Feeder(model) for model in trio],
+        [(batch[0][:rows], batch[1][:rows])] * len(trio),
+        Sampler(list(mixture.weights), own, draft=draft),
+        Fixed(k) if isinstance(k, int) else k,
+        seeds=torch.tensor(SEEDS[:rows]),
+        budgets=budgets,
+        ends=list(ends),
+        room=min((f for f in (Feeder(model).limit for model in trio) if f is not None), default=None),
+        statistics=statistics,
+    )
+    tokens, marks = collect(rounds, rows)
+    return tokens, marks, statistics
+
+
+def engine_of(trio, rows, k, options=SAMPLED, method=MILD, ends=(), draft=1, capacity=0, most=None, **how):
+    mixture = Mixture(method).per_row(rows, 1)
+    draw = DraftingDraw(mixture, options, rows, torch.device("cpu"), draft=draft, width=264)
+    feeders = [Feeder(model, capacity=capacity) for model in trio]
+    schedule, most = (Fixed(k), most or k) if isinstance(k, int) else (k, 16)
+    return Rounds(feeders, draw, list(ends), schedule=schedule, proposer=draft, most=most, **how)
+
+
+def decode(trio, batch, budgets, k, device=None, **options):
+    if device is not None:
+        options |= dict(bucket=bucket, parallel=device.parallel, stepper=lambda engine: Graphs(engine, device))
+    rows = len(budgets)
+    engine = engine_of(trio, rows, k, **options)
+    jobs = [Job(i, SEEDS[i], budget) for i, budget in enumerate(budgets)]
+    engine.start(jobs, [(batch[0][:rows], batch[1][:rows])] * len(trio))
+    watch(engine)
+    tokens, marks = [[] for _ in jobs], [[] for _ in jobs]
+    for news in engine.run():
+        watch(engine)
+        for job, token, last, mark in news:
+            tokens[job].append(token)
+            marks[job].append(mark)
+            assert last == (token in options.get("ends", ()) or len(tokens[job]) == budgets[job])
+    return tokens, marks, engine.statistics, engine
+
+
+def watch(engine):
+    state = engine.state
+    WATCHED[:] = [*state._all.values(), state.ring, state.tick, *(feeder.stored_lengths for feeder in engine.feeders)]
+
+
+@pytest.mark.parametrize("ahead", [0, 3])
+def test_every_family_as_in_the_eager_loop(family, model_of, ragged, ahead):
+    trio, budgets = trio_of(model_of, family), [30, 9, 20, 1]
+    free, _, _ = eager(trio, ragged, budgets, 4)
+    ends = {free[0][17], free[2][12]}
+    expected = eager(trio, ragged, budgets, 4, ends=ends)
+    assert expected[0] != free
+    assert expected[2].accepted > 3
+    assert decode(trio, ragged, budgets, 4, ends=ends, ahead=ahead)[:3] == expected
+
+
+METHODS = {
+    "beta": UpScale(0.4),
+    "beta by row": UpScale(torch.tensor([0.1, 0.8, 0.4, 1.2])),
+    "scale": Amplify(0.5),
+    "scale by row": Amplify(torch.tensor([0.1, 0.5, 1.0, 1.5])),
+    "conservative": Conservative(0.8, method=Amplify(0.6)),
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("options", [GREEDY, {}, SAMPLED, {"temperature": 0.7, "top_k": 20, "min_p": 0.02}], ids=str)
+def test_methods_and_filters(llamas, ragged, method, options):
+    budgets, how = [26, 12, 19, 7], dict(options=options, method=METHODS[method])
+    expected = eager(llamas, ragged, budgets, 5, **how)
+    assert expected[2].accepted
+    assert decode(llamas, ragged, budgets, 5, ahead=2, **how)[:3] == expected
+
+
+@pytest.mark.parametrize("k", [0, 1, 2, 3, 7, 20])
+def test_lengths_of_drafts(llamas, ragged, k):
+    budgets = [40, 3, 22, 17]
+    expected = eager(llamas, ragged, budgets, k)
+    for ahead in (0, 1, 6):
+        assert decode(llamas, ragged, budgets, k, ahead=ahead)[:3] == expected
+
+
+def test_greedy_tokens_are_those_without_drafts(llamas, ragged):
+    budgets = [40, 17, 30, 5]
+    expected = decode(llamas, ragged, budgets, 0, options=GREEDY)[0]
+    for k in (3, 8, Adaptive()):
+        assert decode(llamas, ragged, budgets, k, options=GREEDY, ahead=2)[0] == expected
+
+
+def test_the_first_model_may_draft(llamas, ragged):
+    pair, budgets = llamas[1:], [20, 15, 9, 20]
+    expected = eager(pair, ragged, budgets, 3, method=Contrast(0.3, 0.0), draft=0)
+    assert decode(pair, ragged, budgets, 3, method=Contrast(0.3, 0.0), draft=0, ahead=1)[:3] == expected
+
+
+def test_a_model_alone_drafts_for_itself(llamas, ragged):
+    """p = q: every draft stands."""
+    from eft_ext.hf.draw import _Weighed
+
+    alone = _Weighed(("model",), (1.0,), None)
+    engine = engine_of(llamas[:1], 4, 3, draft=0)
+    engine.draw._slots = engine.draw._jobs = alone
+    engine.start([Job(i, i, 20) for i in range(4)], [ragged])
+    for _ in engine.run():
+        pass
+    assert engine.statistics.acceptance == 1
+
+
+@pytest.mark.parametrize("ahead", [0, 4])
+def test_a_table_of_positions_is_not_overrun(build, ragged, ahead):
+    """512 positions: near their end the host waits until it knows how much room there is."""
+    trio = [build("gpt2", seed, 16) for seed in (0, 1, 2)]
+    start = torch.randint(5, 200, (3, 490), generator=torch.Generator().manual_seed(0))
+    batch, budgets = (start, torch.ones_like(start)), [22, 22, 9]
+    expected = eager(trio, batch, budgets, 8)
+    assert decode(trio, batch, budgets, 8, ahead=ahead)[:3] == expected
+    with pytest.raises(ValueError, match="needs 513 positions"):
+        decode(trio, batch, [30, 22, 9], 8, ahead=ahead)
+
+
+def test_ended_rows_stay_within_their_storage(llamas):
+    """A row of 127 tokens in 128 slots that ends at once stands beside a short one: it must not write into that."""
+    long = torch.randint(5, 200, (2, 127), generator=torch.Generator().manual_seed(1))
+    long[1, :-4] = 0
+    batch, budgets = (long, (long > 0).long()), [1, 40]
+    expected = eager(llamas, batch, budgets, 8)
+    for ahead in (0, 2):
+        assert decode(llamas, batch, budgets, 8, bucket=lambda n: 2, ahead=ahead)[:3] == expected
+
+
+def test_storage_and_what_attention_reads_grow(llamas, ragged):
+    """The host does not know how long rows are, and makes room for the longest that there may be."""
+    budgets = [150, 40, 150, 77]
+    expected = eager(llamas, ragged, budgets, 6)
+    for ahead in (0, 4):
+        assert decode(llamas, ragged, budgets, 6, ahead=ahead)[:3] == expected
+
+
+@pytest.mark.parametrize("ahead", [0, 3])
+def test_jobs_take_the_places_of_those_that_ended(llamas, ragged, ahead):
+    rows = [ids[keep.bool()].tolist() for ids, keep in zip(*ragged, strict=True)]
+    budgets = [7, 2, 15, 30, 1, 8, 3, 12, 6, 20]
+    rows = [rows[i % 4] + [100 + i] * (i // 4) for i in range(len(budgets))]
+
+    def alone(i):
+        ids = torch.tensor([rows[i]])
+        own = engine_of(llamas, 1, 4)
+        own.start([Job(0, 50 + i, budgets[i])], [(ids, ids > 0)] * 3)
+        return [entry.token for news in own.run() for entry in news]
+
+    engine = engine_of(llamas, 3, 4, ahead=ahead)
+    waiting = list(enumerate(budgets))
+
+    def take(n):
+        taken, waiting[:n] = waiting[:n], []
+        longest = max(len(rows[i]) for i, _ in taken)
+        ids = torch.tensor([[0] * (longest - len(rows[i])) + rows[i] for i, _ in taken])
+        return [Job(i, 50 + i, budget) for i, budget in taken], [(ids, (ids > 0).long())] * 3
+
+    tokens = {i: [] for i in range(len(budgets))}
+    engine.start(*take(3))
+    for news in engine.run():
+        for job, token, *_ in news:
+            tokens[job].append(token)
+        if engine.free and waiting:
+            engine.admit(*take(engine.free))
+    assert list(tokens.values()) == [alone(i) for i in range(len(budgets))]
+
+
+def test_an_invalid_row_is_named(llamas, ragged, build):
+    tokens = decode(llamas, ragged, [20] * 4, 3, options=GREEDY)[0]
+    broken = build("llama", 2, 16)
+    with torch.no_grad():  # once a row reads what row 1 says at 6, the base model's logits are none
+        broken.model.embed_tokens.weight[tokens[1][6]] = torch.nan
+    places = [t.index(tokens[1][6]) + 1 for t in tokens if tokens[1][6] in t]
+    with pytest.raises(InvalidRow, match=r"^row \d, new token \d+: no token can be drawn") as said:
+        decode([*llamas[:2], broken], ragged, [20] * 4, 3, options=GREEDY)
+    assert len(said.value.tokens) in places
+    assert said.value.tokens == tokens[said.value.job][: len(said.value.tokens)]
+
+
+# ---- capture -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def captured(monkeypatch):
+    """What is captured on a GPU is the model itself, not a recording of it."""
+    monkeypatch.setattr(recorded, "unfit", lambda model: "is captured")
+
+
+@pytest.mark.parametrize("ahead", [0, 4])
+def test_a_round_is_one_graph(captured, llamas, ragged, ahead):
+    budgets, device = [60, 31, 48, 13], TapeDevice()
+    free = decode(llamas, ragged, budgets, 3)
+    ends = {free[0][0][25], free[0][2][40]}
+    expected = decode(llamas, ragged, budgets, 3, ends=ends)[:3]
+    got = decode(llamas, ragged, budgets, 3, device, ends=ends, ahead=ahead, capacity=100)
+    assert got[:3] == expected
+    assert got[3]._step.reason is None
+    shapes = {shape for shape in got[3]._step._replays}
+    assert {shape[-1] for shape in shapes} >= {3}, "a graph for each k"
+    assert all(len(shape) == 1 + 3 + 1 for shape in shapes), "rows, what each model reads, k"
+    assert device.captures == len(shapes)
+    assert device.replays > device.captures + device.warm_ups
+
+
+def test_auto_goes_on_among_captured_lengths(captured, llamas, ragged):
+    class Turns:
+        """0, 2, 4, 2, 0, ..."""
+
+        def __init__(self):
+            self.ks, self.seen = [0, 2, 4, 2] * 40, []
+
+        def draft_length(self):
+            return self.ks.pop(0)
+
+        def observe(self, k, decided, accepted, seconds):
+            assert seconds >= 0
+            self.seen.append((k, decided, accepted))
+
+    budgets, device = [50] * 4, TapeDevice()
+    expected = decode(llamas, ragged, budgets, Turns(), options=GREEDY)[0]
+    turns = Turns()
+    got = decode(llamas, ragged, budgets, turns, device, options=GREEDY, capacity=100, ahead=2)
+    assert got[0] == expected
+    assert {shape[-1] for shape in got[3]._step._replays} == {0, 2, 4}
+    assert sum(accepted for *_, accepted in turns.seen) == got[2].accepted
+    assert sum(decided for _, decided, _ in turns.seen) == got[2].drafted
+
+
+@pytest.mark.filterwarnings("ignore:the step is not captured")
+def test_every_family_captured(captured, family, model_of, ragged):
+    trio, budgets, device = trio_of(model_of, family), [40, 18, 40, 33], TapeDevice()
+    expected = decode(trio, ragged, budgets, 4)[:3]
+    got = decode(trio, ragged, budgets, 4, device, ahead=1, capacity=100)
+    assert got[:3] == expected
+    if family == "falcon":  # as in test_graphs.py
+        assert "data of the host" in got[3]._step.reason
+        return
+    assert got[3]._step.reason is None
+    assert device.replays > 2
+
+
+# ---- the tail ------------------------------------------------------------------------------------------------
+
+
+def test_the_tail_against_plain_python():
+    noise = torch.Generator().manual_seed(0)
+    for _ in range(50):
+        rows, k, slots = 6, 3, 4
+        whole = [int(torch.randint(0, n, (), generator=noise)) for n in (9, 9)]
+        accepted = torch.randint(0, k + 1, (rows,), generator=noise)
+        drafted = torch.maximum(accepted, torch.randint(0, k + 1, (rows,), generator=noise))
+        found = torch.randint(0, 9, (rows, k + 1), generator=noise)
+        for b in range(rows):
+            found[b, accepted[b] + 1 :] = -1
+            if b == whole[0]:
+                found[b, accepted[b]] = -1  # an invalid row
+        steps = torch.randint(0, 20, (rows,), generator=noise)
+        budgets = steps + accepted + 1 + torch.randint(0, 2, (rows,), generator=noise)
+        alive = torch.randint(0, 2, (rows,), generator=noise)
+        tokens, tick = torch.full((rows, 1), 77), torch.tensor([whole[1]])
+        ring, held = torch.full((slots, rows + 1, 9), 55), [torch.full((rows + 1,), 30), torch.full((rows + 1,), 40)]
+        ends, before = torch.tensor([2, 5]), steps.tolist()
+        round_tail(
+            found, accepted, drafted, torch.arange(k + 1), tokens, steps, budgets, (now := alive.clone()), ring, tick,
+            ends, [x[:rows] for x in held],
+        )  # fmt: skip
+        for b in range(rows):
+            said = []
+            for token in found[b, : accepted[b] + 1].tolist():
+                said.append(token)
+                if token in (2, 5, -1):
+                    break
+            goes_on = said[-1] not in (2, 5, -1) and before[b] + len(said) < budgets[b]
+            on = bool(alive[b])
+            entry = ring[whole[1] % slots, b].tolist()
+            assert entry[0] == (len(said) if on else 0)
+            assert entry[1:3] == [accepted[b], drafted[b]]
+            assert entry[3 : 3 + len(said)] == said
+            assert int(steps[b]) == before[b] + len(said) * on
+            assert bool(now[b]) == (on and goes_on)
+            assert [int(x[b]) for x in held] == [(n + int(accepted[b]) + 1) * (on and goes_on) for n in (30, 40)]
+            assert int(tokens[b]) == (max(int(found[b, accepted[b]]), 0) if on else 77)
+        assert [int(x[rows]) for x in held] == [30, 40]
+        assert (ring[:, rows] == 55).all()
+        assert int(tick) == whole[1] + 1
