@@ -116,11 +116,13 @@ def choose(name: str, mix: Mixture, draw: Sampling | None, details: bool) -> Mod
 
 
 def choose_verify(name: str, mix: Mixture) -> ModuleType:
-    """The module whose `verify` serves this call: native on the CPU, the reference elsewhere in this version."""
-    if name in ("cuda", "triton"):
+    """The module whose `verify` serves this call: native on the CPU and on CUDA, else the reference."""
+    if name == "triton":
         raise NotImplementedError(f"backend: {name!r} of this version has no verification; use 'auto' or 'reference'")
     if name != "auto" or mix.device.type == "cpu":
         return choose(name, mix, None, details=False)
+    if mix.device.type == "cuda" and _cuda_usable() and mix.vocab_size <= native.CUDA_MAX_VOCAB:
+        return native
     _warn_slow_verify()
     return plain
 
@@ -128,7 +130,8 @@ def choose_verify(name: str, mix: Mixture) -> ModuleType:
 @cache
 def _warn_slow_verify() -> None:
     warnings.warn(
-        "eft_ext: this version verifies drafts natively on the CPU only; here they run on the slow reference backend",
+        "eft_ext: drafts are verified natively on the CPU, and on CUDA where that is built (vocabularies up to "
+        f"{native.CUDA_MAX_VOCAB}); here they run on the slow reference backend (see eft_ext.backends())",
         stacklevel=5,
     )
 

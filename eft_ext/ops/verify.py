@@ -78,7 +78,7 @@ def fused_verify(
 
     Raises:
         ValueError, TypeError: an argument that does not fit; the message names it, what was expected, what came.
-        NotImplementedError: backend "cuda" or "triton".
+        NotImplementedError: backend "triton"; on CUDA more than 1535 drafts, or a vocabulary above 2^19.
     """
     logits, views, names = _models(logits, drafts)
     if draft_logits is not None:
