@@ -74,9 +74,7 @@ __device__ __forceinline__ void write_verified(const VerifyPlan& v, int64_t row,
                                                int64_t token) {
   int64_t* tokens = v.tokens + row * (int64_t(v.num_drafts) + 1);
   for (int i = thread_index(); i <= v.num_drafts; i += kStreamThreads) {
-    tokens[i] = i < accepted    ? v.drafts[row * v.num_drafts + i]
-                : i == accepted ? token
-                                : -1;
+    tokens[i] = i < accepted ? v.drafts[row * v.num_drafts + i] : i == accepted ? token : -1;
   }
   if (thread_index()) return;
   v.num_accepted[row] = accepted;

@@ -73,6 +73,12 @@ class Step(Structure):
     ]
 
 
+class How(Structure):
+    """`eft_host_launch` of csrc/tests/device/step_on_host.h."""
+
+    _fields_ = [("seed", c_uint64), ("kernel", c_int32), ("blocks", c_int32), ("fast", c_int32)]
+
+
 class Verify(Structure):
     """`eft_verify` of csrc/include/eft.h, field by field."""
 
@@ -93,12 +99,6 @@ class Verify(Structure):
         ("num_accepted", c_void_p),
         ("status", c_void_p),
     ]
-
-
-class How(Structure):
-    """`eft_host_launch` of csrc/tests/device/step_on_host.h."""
-
-    _fields_ = [("seed", c_uint64), ("kernel", c_int32), ("blocks", c_int32), ("fast", c_int32)]
 
 
 def _real(option: tuple[float, int, int]) -> Real:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from eft_ext.ops import VerifyResult, fused_verify
 from python_tests.ops.hostcuda import HostCuda, Launch, library
-from python_tests.ops.rows import ROWS, STEP_OPTIONS, models
+from python_tests.ops.rows import ROWS, STEP_OPTIONS
 from python_tests.ops.test_verify import EFT, blocks, propose, same
 from python_tests.ops.verify_problems import VerifyProblem, long_verify_problems, verify_problems
 
@@ -73,7 +73,9 @@ def test_every_kind_of_row(host: HostCuda, name: str) -> None:
         check(host, next(orders), *call, seed=seeds, position=7, lengths=lengths, **options, **asked)
 
 
-def nearly_right(vocab: int, batch: int, k: int, seed: int = 0, **options: float) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def nearly_right(
+    vocab: int, batch: int, k: int, seed: int = 0, **options: float
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """A call whose proposals mostly stand, so that later positions, residuals and bonus tokens are reached."""
     logits, seeds = blocks("lm", 3, batch, k, vocab, torch.bfloat16, seed=seed), torch.arange(batch)
     drafts = propose(logits[1][:, :k], seeds, **options)
@@ -168,7 +170,9 @@ def test_an_empty_residual_falls_back_on_the_mixture(host: HostCuda) -> None:
     draft, mixed = x[:, :1].expand(400, 1, -1), x.clone()
     mixed[..., 77] = -torch.inf
     drafts = torch.full((400, 1), 77)
-    found = check(host, Launch(5, "streaming", 2), drafts, draft, [mixed.expand(400, 2, -1)], [1.0], seed=seeds, position=0)
+    found = check(
+        host, Launch(5, "streaming", 2), drafts, draft, [mixed.expand(400, 2, -1)], [1.0], seed=seeds, position=0
+    )
     assert (found.num_accepted == 0).all()
     assert (found.tokens[:, 0] != 77).all()
     assert len(found.tokens[:, 0].unique()) > 200

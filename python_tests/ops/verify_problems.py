@@ -68,7 +68,10 @@ def verify_problems(draw: st.DrawFn) -> VerifyProblem:
         own["top_k"] = draw(rows._per_row(top_k, (), batch, torch.int64))
     if kind == "certain":
         own = {**own, "temperature": 0.0}
-    shared: dict[str, Any] = {"vocab_size": vocab, "seed": draw(rows._per_row(st.integers(0, 99), (), batch, torch.int64))}
+    shared: dict[str, Any] = {
+        "vocab_size": vocab,
+        "seed": draw(rows._per_row(st.integers(0, 99), (), batch, torch.int64)),
+    }
     if draw(st.integers(1, 5)) == 5:
         shared["bias"] = rows._filled([draw(rows._row)], vocab, torch.float32)[0]
     masks = draw(rows._masks(batch * (k + 1), vocab)) if draw(st.integers(1, 5)) == 5 else None
