@@ -9,6 +9,9 @@
 namespace eft {
 namespace {
 
+static_assert(sizeof(SlotWork) <= 48 * 1024 && sizeof(DecideWork) <= 48 * 1024,
+              "shared memory that need not be asked for");
+
 cudaError_t launch(const void* entry, const void* plan, int blocks, int64_t rows, size_t shared,
                    cudaStream_t stream) {
   void* arguments[] = {const_cast<void*>(plan)};
