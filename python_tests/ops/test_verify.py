@@ -1,9 +1,11 @@
 """fused_verify: the CPU against the reference token for token, invariances, and wrong input."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
-from eft_ext.ops import VerifyResult, backends, force_isa, fused_mix, fused_verify, reference
+from eft_ext.ops import VerifyResult, backend, backends, force_isa, fused_mix, fused_verify, native, plain, reference
 from eft_ext.ops.call import Drafted, flatten, flatten_drafted, given_weights, mixture, sampling
 from eft_ext.ops.inputs import Integer, Real
 from python_tests.ops.rows import ROWS, STEP_OPTIONS, models
@@ -291,6 +293,19 @@ def test_compiles_into_one_graph():
     for at in (0, 3):
         position = torch.full((4,), at)
         assert same(compiled(*logits, drafts, position), round_of(*logits, drafts, position))
+
+
+def test_cuda_tensors_take_the_kernels_where_they_are_built(monkeypatch):
+    def chosen(usable, vocab):
+        monkeypatch.setattr(backend, "_cuda_usable", lambda: usable)
+        return backend.choose_verify("auto", SimpleNamespace(device=torch.device("cuda"), vocab_size=vocab))
+
+    monkeypatch.setattr(backend, "_triton_usable", lambda: False)
+    backend._warn_slow_verify.cache_clear()
+    assert chosen(True, native.CUDA_MAX_VOCAB) is native
+    with pytest.warns(UserWarning, match="slow reference backend"):
+        assert chosen(True, native.CUDA_MAX_VOCAB + 1) is plain
+    assert chosen(False, 100) is plain
 
 
 @pytest.mark.parametrize(
