@@ -178,6 +178,20 @@ def test_an_empty_residual_falls_back_on_the_mixture(host: HostCuda) -> None:
     assert len(found.tokens[:, 0].unique()) > 200
 
 
+@pytest.mark.parametrize("depth", [12, 25, 38])
+def test_a_residual_far_below_the_largest_token(host: HostCuda, depth: int) -> None:
+    """p and q share their head; only p has a tail, `depth` powers of two below it, and that is all of the residual."""
+    seeds, tail = torch.arange(40), -depth * 0.6931472
+    mixed, draft = torch.full((1, 2, 3500), tail), torch.full((1, 1, 3500), -torch.inf)
+    mixed[..., 5], draft[..., 5] = 0.0, 0.0
+    mixed[..., 77], draft[..., 77] = -torch.inf, tail  # proposed, and never accepted
+    call = (torch.full((40, 1), 77), draft.expand(40, 1, -1), [mixed.expand(40, 2, -1)], [1.0])
+    found = check(host, Launch(depth, "streaming", 3), *call, seed=seeds, position=0)
+    assert (found.num_accepted == 0).all()
+    assert (found.tokens[:, 0] != 5).all()
+    assert len(found.tokens[:, 0].unique()) > 30
+
+
 def test_supports_that_do_not_meet_and_drafts_that_are_certain(host: HostCuda) -> None:
     even, odd = torch.zeros(1, 1, 1500), torch.zeros(1, 1, 1500)
     even[..., 1::2], odd[..., ::2] = -torch.inf, -torch.inf
