@@ -29,7 +29,8 @@ ROOT = Path(__file__).parents[1]
 CUDA = ROOT / "csrc" / "cuda"
 PAGE = ROOT / "docs" / "cuda-kernels.md"
 KEPT = ROOT / "build" / "kernels"
-FILES = ("stream.cu", "resident.cu")
+FILES = ("stream.cu", "resident.cu")  # of the step
+ALL_FILES = (*FILES, "verify.cu")
 FLAGS = ["-std=c++17", "-O3", "--fmad=false", "--diag-suppress=177", f"-I{ROOT / 'csrc'}", f"-I{ROOT / 'csrc/include'}"]
 INPUT_LOAD = "ld.global.nc.L1::no_allocate.v4"
 TILE_SHARED = (32 + 1024) * 4  # resident.h: group maxima and z
@@ -54,9 +55,11 @@ class Kernel:
 
 def readable(mangled: str) -> str:
     """stream_kernel<3, false> from _ZN3eft...13stream_kernelILi3ELb0EEEvNS0_4PlanE."""
-    found = re.search(r"\d([a-z_]+_kernel)I((?:L[ib]\d+E)+)E", mangled)
+    found = re.search(r"\d([a-z_]+_kernel)(?:I((?:L[ib]\d+E)+)E|E)", mangled)
     if not found:
         return mangled
+    if not found[2]:
+        return found[1]
     values = [value if kind == "i" else ("false", "true")[int(value)] for kind, value in
               re.findall(r"L([ib])(\d+)E", found[2])]  # fmt: skip
     return f"{found[1]}<{', '.join(values)}>"
@@ -136,10 +139,10 @@ def row_work_bytes() -> int:
     return int(found[1])
 
 
-def kernels(arch: int, jobs: int = 2) -> list[Kernel]:
+def kernels(arch: int, jobs: int = 2, files: tuple[str, ...] = ALL_FILES) -> list[Kernel]:
     """All kernels of an architecture, by name."""
     with ThreadPoolExecutor(jobs) as pool:
-        outputs = list(pool.map(lambda file: compiled(file, arch), FILES))
+        outputs = list(pool.map(lambda file: compiled(file, arch), files))
     found = []
     for made in outputs:
         loads, code = parse_loads(made.ptx), sass.disassembled(made.cubin) if sass.disassembler() else {}

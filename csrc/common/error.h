@@ -11,6 +11,7 @@ __attribute__((format(printf, 2, 3))) int fail(int code, const char* format, ...
 
 // What every backend asks of a step before it reads a byte; EFT_OK or a failure naming the field.
 int check_step(const eft_step* step);
+int check_verify(const eft_verify* verify);
 
 }  // namespace eft
 #endif  // EFT_COMMON_ERROR_H_

@@ -11,6 +11,8 @@ extern "C" int eft_step_cuda(const eft_step*, void*, void*, uint64_t) { return a
 extern "C" int eft_combine_cuda(const eft_step*, float*, int64_t, void*, void*, uint64_t) {
   return absent();
 }
+extern "C" uint64_t eft_verify_cuda_workspace_bytes(const eft_verify*) { return 0; }
+extern "C" int eft_verify_cuda(const eft_verify*, void*, void*, uint64_t) { return absent(); }
 extern "C" int eft_cuda_built(void) { return 0; }
 extern "C" const char* eft_cuda_architectures(void) { return ""; }
 extern "C" int eft_cuda_device_count(void) { return 0; }

@@ -75,10 +75,29 @@ __device__ __forceinline__ int first_in_tile(const Team& team, float max_z) {
   return w.tile * kTile + int(w.first);
 }
 
+// The first token of tile w.tile whose running w.place_mass exceeds w.rest.
+template <class Team>
+__device__ __forceinline__ int pick_place(const Team& team) {
+  constexpr int kEach = kTile / Team::kThreads;
+  RowWork& w = *team.own;
+  const int first = int(thread_index()) * kEach;
+  uint64_t own = 0, total;
+#pragma unroll
+  for (int i = 0; i < kEach; ++i) own += w.place_mass[first + i];
+  const uint64_t before = scan_before<Team::kThreads>(own, w.partial, total);
+  if (w.rest >= before && w.rest < before + own) {
+    uint64_t rest = w.rest - before;
+    int i = first;
+    while (rest >= w.place_mass[i]) rest -= w.place_mass[i++];
+    w.token = w.tile * kTile + i;
+  }
+  __syncthreads();
+  return w.token;
+}
+
 // The token at w.rest of tile w.tile, which is loaded or whose survivors are listed.
 template <class Team>
 __device__ __forceinline__ int draw_in_tile(const Team& team, const Survivors& s, float c) {
-  constexpr int kEach = kTile / Team::kThreads;
   RowWork& w = *team.own;
   const int tile = w.tile;
   const float a = floorf(w.tile_max[tile] * c);
@@ -98,19 +117,7 @@ __device__ __forceinline__ int draw_in_tile(const Team& team, const Survivors& s
     }
   }
   __syncthreads();
-  const int first = int(thread_index()) * kEach;
-  uint64_t own = 0, total;
-#pragma unroll
-  for (int i = 0; i < kEach; ++i) own += w.place_mass[first + i];
-  const uint64_t before = scan_before<Team::kThreads>(own, w.partial, total);
-  if (w.rest >= before && w.rest < before + own) {
-    uint64_t rest = w.rest - before;
-    int i = first;
-    while (rest >= w.place_mass[i]) rest -= w.place_mass[i++];
-    w.token = tile * kTile + i;
-  }
-  __syncthreads();
-  return w.token;
+  return pick_place(team);
 }
 
 // Under the filtered distribution; the token's tile is loaded. The mass is within 1.5e-7 of 2^t: a

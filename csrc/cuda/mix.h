@@ -31,14 +31,14 @@ struct Mixer {
   uint32_t nucleus_id;
 };
 
-// `m` lies in shared memory: the number of models is not known to the compiler.
-__device__ __forceinline__ void set_mixer(const Plan& plan, const RowOptions& o, int64_t row,
-                                          int model, Mixer& m) {
+// The models, bias and bitmask of a row. `m` lies in shared memory: the number of models is not
+// known to the compiler.
+__device__ __forceinline__ void set_models(const Plan& plan, const RowOptions& o, int64_t row,
+                                           int model, Mixer& m) {
   const eft_step& s = plan.step;
   const bool own = plan.stage == kOwnNuclei;
   m.n = int(s.vocab_size);
   m.c = plan.stage == kMixOnly ? 1.0f : o.scale;
-  bool fast = true;
   float sum = 1.0f;
   const int num_models = own ? 1 : s.num_models;
 #pragma unroll 1
@@ -47,7 +47,6 @@ __device__ __forceinline__ void set_mixer(const Plan& plan, const RowOptions& o,
     const int64_t size = logits.dtype == EFT_FP32 ? 4 : 2;
     const char* x = static_cast<const char*>(logits.data) + row * logits.row_stride * size;
     m.models[k] = {x, o.weights[k], lowest_of(logits.dtype), logits.dtype};
-    fast &= logits.dtype == EFT_BF16 && (reinterpret_cast<uintptr_t>(x) & 15) == 0;
     sum += fabsf(o.weights[k]);
   }
   m.count = num_models;
@@ -62,16 +61,33 @@ __device__ __forceinline__ void set_mixer(const Plan& plan, const RowOptions& o,
   // of 2^60 or more will do.
   m.square_limit = 0x1p126f / sum / (m.c > 1.0f ? m.c : 1.0f) > 0x1p60f ? 0x1p100f : -1.0f;
   m.conservative = !own && s.conservative && o.conservative_top_p != kWhole;
-  m.fast = fast && m.count == num_models && !m.allowed && !m.conservative;
-  if (m.conservative) {
-    const Nucleus& nucleus = plan.workspace.nuclei[row - plan.first_row];
-    const double shift = nucleus.log_normaliser[2] - nucleus.log_normaliser[0];
-    m.delta = float(double(o.weights[0]) * shift);
-    m.nucleus_t = nucleus.t;
-    m.nucleus_id = nucleus.id;
-    m.defining = s.conservative - 1;
-    m.drop = s.conservative_drop != 0;
+}
+
+__device__ __forceinline__ void set_nucleus(const eft_step& s, const RowOptions& o,
+                                            const Nucleus& nucleus, Mixer& m) {
+  const double shift = nucleus.log_normaliser[2] - nucleus.log_normaliser[0];
+  m.delta = float(double(o.weights[0]) * shift);
+  m.nucleus_t = nucleus.t;
+  m.nucleus_id = nucleus.id;
+  m.defining = s.conservative - 1;
+  m.drop = s.conservative_drop != 0;
+}
+
+// A bias is fp32.
+__device__ __forceinline__ bool is_fast(const Mixer& m) {
+  bool fast = !m.allowed && !m.conservative;
+#pragma unroll 1
+  for (int k = 0; k < m.count; ++k) {
+    fast &= m.models[k].dtype == EFT_BF16 && (reinterpret_cast<uintptr_t>(m.models[k].x) & 15) == 0;
   }
+  return fast;
+}
+
+__device__ __forceinline__ void set_mixer(const Plan& plan, const RowOptions& o, int64_t row,
+                                          int model, Mixer& m) {
+  set_models(plan, o, row, model, m);
+  if (m.conservative) set_nucleus(plan.step, o, plan.workspace.nuclei[row - plan.first_row], m);
+  m.fast = is_fast(m);
 }
 
 // kPieces times 8 tokens, from `id` on and every `stride` further. True if a token that is not

@@ -52,6 +52,18 @@ __device__ __forceinline__ bool takes_last_ticket(const Plan& plan, int slot, in
   return w.is_last;
 }
 
+// The tiles that the row's blocks have written, for the block that finishes it.
+__device__ __forceinline__ void collect_tiles(const Plan& plan, int slot, RowWork& w) {
+  const Workspace& space = plan.workspace;
+  const int64_t first = int64_t(slot) * plan.num_tiles;
+  if (threadIdx.x == 0) w.group_maxima = space.group_max + first * kGroups;
+  for (int i = threadIdx.x; i < plan.num_tiles; i += kStreamThreads) {
+    w.tile_max[i] = load_written(space.tile_max + first + i);
+    w.tile_mass[i] = load_written(space.tile_mass + first + i);
+  }
+  __syncthreads();
+}
+
 // Grid: (blocks a row, rows); kOwnNuclei: (blocks a row, 3 * rows). kFast: bf16 models that the
 // kernel was made for, or 0.
 template <int kFast, bool kConservative>
@@ -96,14 +108,9 @@ __device__ __forceinline__ void stream_row(const Plan& plan) {
   if (threadIdx.x == 0) {
     w.row = row;
     w.model = model;
-    w.group_maxima = space.group_max + first_tile * kGroups;
     w.stats = space.stats + first_tile * kMaxStats;
   }
-  for (int i = threadIdx.x; i < plan.num_tiles; i += kStreamThreads) {
-    w.tile_max[i] = load_written(space.tile_max + first_tile + i);
-    w.tile_mass[i] = load_written(space.tile_mass + first_tile + i);
-  }
-  __syncthreads();
+  collect_tiles(plan, slot, w);
   const Team<kStreamThreads, false> team = {&w, &w, 0, 1};
   const StreamSource<kFast, kConservative> source = {&w, plan.num_tiles};
   finish_row(team, source, plan);

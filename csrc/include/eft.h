@@ -180,6 +180,11 @@ EFT_API int eft_cuda_device_count(void);           // 0 without a driver
 EFT_API uint64_t eft_cuda_workspace_bytes(const eft_step* step);
 EFT_API int eft_step_cuda(const eft_step* step, void* stream, void* workspace,
                           uint64_t workspace_bytes);
+// As eft_verify_cpu; at most 1535 drafts. A step and a verification of one stream may share a
+// workspace.
+EFT_API uint64_t eft_verify_cuda_workspace_bytes(const eft_verify* verify);
+EFT_API int eft_verify_cuda(const eft_verify* verify, void* stream, void* workspace,
+                            uint64_t workspace_bytes);
 // As eft_combine_cpu.
 EFT_API int eft_combine_cuda(const eft_step* step, float* z, int64_t z_row_stride, void* stream,
                              void* workspace, uint64_t workspace_bytes);

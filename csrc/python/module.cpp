@@ -158,11 +158,37 @@ Prepared prepare(int64_t num_rows, int64_t vocab_size, const std::vector<Logits>
 
 // Speculative verification of a step that `prepare` made: position 0, and the strides to the
 // others.
-void verify(const Prepared& prepared, int isa, const std::vector<int64_t>& position_strides,
-            int64_t allowed_position_stride, Address drafts, int num_drafts, const Integer& lengths,
-            const Logits& draft_logits, int64_t draft_position_stride,
-            const Real& draft_temperature, const Integer& draft_top_k, const Real& draft_top_p,
-            const Real& draft_min_p, Address tokens, Address num_accepted, Address status) {
+struct Verification {
+  eft_verify verify;
+
+  void run(int isa) const {
+    int code;
+    {
+      py::gil_scoped_release release;
+      code = eft_verify_cpu(&verify, isa, 0);
+    }
+    check(code);
+  }
+
+  void run_cuda(Address stream, Address workspace, uint64_t bytes) const {
+    int code;
+    {
+      py::gil_scoped_release release;
+      code = eft_verify_cuda(&verify, at<void>(stream), at<void>(workspace), bytes);
+    }
+    check(code);
+  }
+
+  uint64_t workspace_bytes() const { return eft_verify_cuda_workspace_bytes(&verify); }
+};
+
+Verification prepare_verify(const Prepared& prepared, const std::vector<int64_t>& position_strides,
+                            int64_t allowed_position_stride, Address drafts, int num_drafts,
+                            const Integer& lengths, const Logits& draft_logits,
+                            int64_t draft_position_stride, const Real& draft_temperature,
+                            const Integer& draft_top_k, const Real& draft_top_p,
+                            const Real& draft_min_p, Address tokens, Address num_accepted,
+                            Address status) {
   eft_verify v{};
   v.step = prepared.step;
   if (position_strides.size() != size_t(v.step.num_models)) {
@@ -183,12 +209,7 @@ void verify(const Prepared& prepared, int isa, const std::vector<int64_t>& posit
   v.tokens = at<int64_t>(tokens);
   v.num_accepted = at<int64_t>(num_accepted);
   v.status = at<int32_t>(status);
-  int code;
-  {
-    py::gil_scoped_release release;
-    code = eft_verify_cpu(&v, isa, 0);
-  }
-  check(code);
+  return {v};
 }
 
 void combine(int isa, int64_t num_rows, int64_t vocab_size, const std::vector<Logits>& logits,
@@ -277,7 +298,11 @@ PYBIND11_MODULE(_native, m) {
   m.def("combine_workspace_bytes", &combine_workspace_bytes);
   m.attr("CUDA_TICKET_BYTES") = EFT_CUDA_TICKET_BYTES;
   m.def("score", &score);
-  m.def("verify", &verify);
+  py::class_<Verification>(m, "Verification")
+      .def("run", &Verification::run)
+      .def("run_cuda", &Verification::run_cuda)
+      .def("workspace_bytes", &Verification::workspace_bytes);
+  m.def("prepare_verify", &prepare_verify);
   m.def("version", &eft_version);
   m.def("cpu_best_isa", &eft_cpu_best_isa);
   m.def("cuda_built", [] { return eft_cuda_built() != 0; });

@@ -127,6 +127,13 @@ void errors_name_the_field() {
   CHECK(eft_verify_cpu(&p.v, 0, 0) == EFT_BAD_ARGUMENT && says("draft_logits.dtype"));
   p.v.draft_logits.dtype = EFT_FP32;
   CHECK(eft_verify_cpu(&p.v, 99, 0) == EFT_UNSUPPORTED && says("isa"));
+  if (!eft_cuda_built()) {
+    CHECK(eft_verify_cuda(&p.v, nullptr, nullptr, 0) == EFT_UNSUPPORTED && says("nvcc"));
+  } else {
+    CHECK(eft_verify_cuda(&p.v, nullptr, nullptr, 0) == EFT_BAD_ARGUMENT && says("workspace"));
+    p.v.num_drafts = 1536;
+    CHECK(eft_verify_cuda(&p.v, nullptr, nullptr, 0) == EFT_UNSUPPORTED && says("num_drafts"));
+  }
   p.v.status = nullptr;
   CHECK(eft_verify_cpu(&p.v, 0, 0) == EFT_BAD_ARGUMENT && says("status"));
 }

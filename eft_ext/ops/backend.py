@@ -97,7 +97,7 @@ def _warn_slow_cuda(vocab_size: int) -> None:
 
 
 def choose(name: str, mix: Mixture, draw: Sampling | None, details: bool) -> ModuleType:
-    """The module whose `step` and `combine` serve this call. `name` as in `fused_step(backend=)`."""
+    """The module whose `step`, `combine` and `verify` serve this call. `name` as in `fused_step(backend=)`."""
     if name not in ("auto", *NAMES):
         raise ValueError(f"backend: expected 'auto' or one of {NAMES}, got {name!r}")
     if name == "auto":
@@ -113,27 +113,6 @@ def choose(name: str, mix: Mixture, draw: Sampling | None, details: bool) -> Mod
     if name == "triton":
         return _triton_step()
     return native
-
-
-def choose_verify(name: str, mix: Mixture) -> ModuleType:
-    """The module whose `verify` serves this call: native on the CPU, Triton on a device, else the reference."""
-    if name == "auto" and mix.device.type == "cuda" and _triton_usable():
-        return _triton_step()
-    if name == "cuda":
-        raise NotImplementedError(f"backend: {name!r} of this version has no verification; use 'auto' or 'reference'")
-    if name != "auto" or mix.device.type == "cpu":
-        return choose(name, mix, None, details=False)
-    _warn_slow_verify()
-    return plain
-
-
-@cache
-def _warn_slow_verify() -> None:
-    warnings.warn(
-        "eft_ext: this version verifies drafts on the CPU and in Triton, which is not usable here; these run on the "
-        "slow reference backend",
-        stacklevel=5,
-    )
 
 
 def _automatic(mix: Mixture, draw: Sampling | None, details: bool) -> ModuleType:

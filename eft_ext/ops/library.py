@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eft_ext.ops.backend import choose, choose_verify
+from eft_ext.ops.backend import choose
 from eft_ext.ops.call import (
     DRAFTED_SCHEMA,
     MIXTURE_SCHEMA,
@@ -102,7 +102,7 @@ def _verify(*arguments: Any) -> tuple[Tensor, ...]:
     drafted = unflatten_drafted(arguments[:NUM_DRAFTED])
     mix, draw = _split(arguments[NUM_DRAFTED:-1])
     result = new_verified(drafted)
-    choose_verify(arguments[-1], mix).verify(mix, draw, drafted, result)
+    choose(arguments[-1], mix, None, details=False).verify(mix, draw, drafted, result)
     return tuple(result)
 
 

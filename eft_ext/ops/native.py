@@ -166,15 +166,15 @@ def run_tail(prepared: Any, device: torch.device, rows: int, fed: bool) -> None:
 
 
 def verify(mix: Mixture, draw: Sampling, drafted: Drafted, result: VerifyResult) -> None:
-    """Writes the result on the CPU. The logits of `mix` have a position axis, [B, k+1, V]."""
+    """Writes the result on the logits' device (CUDA: on its current stream). The logits of `mix` have a position axis,
+    [B, k+1, V]."""
     allowed, mask_stride = mix.allowed, 0
     if allowed is not None and allowed.dim() == 3:
         allowed, mask_stride = allowed[:, 0], allowed.stride(1)
     first = mix._replace(logits=tuple(x[:, 0] for x in mix.logits), allowed=allowed)
     q = drafted.logits
-    _native.verify(
+    prepared = _native.prepare_verify(
         prepare(first, draw),
-        isa(),
         [x.stride(1) for x in mix.logits],
         mask_stride,
         drafted.drafts.data_ptr(),
@@ -188,6 +188,13 @@ def verify(mix: Mixture, draw: Sampling, drafted: Drafted, result: VerifyResult)
         _real(drafted.min_p),
         *(x.data_ptr() for x in result),
     )
+    if mix.device.type != "cuda":
+        prepared.run(isa())
+        return
+    with torch.cuda.device(mix.device):
+        stream = torch.cuda.current_stream().cuda_stream
+        scratch = scratch_for(prepared.workspace_bytes(), mix.device, stream)
+        prepared.run_cuda(stream, scratch.data_ptr(), scratch.nbytes)
 
 
 def while_supported() -> bool:

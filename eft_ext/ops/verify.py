@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from eft_ext.ops import library
-from eft_ext.ops.backend import choose_verify
+from eft_ext.ops.backend import choose
 from eft_ext.ops.call import Drafted, Mixture, Weights, given_weights, is_traced, mixture, sampling
 from eft_ext.ops.details import Conservative, VerifyResult
 from eft_ext.ops.inputs import Integer, check_logits, check_out, integer, real
@@ -82,7 +82,7 @@ def fused_verify(
 
     Raises:
         ValueError, TypeError: an argument that does not fit; the message names it, what was expected, what came.
-        NotImplementedError: backend "cuda".
+        NotImplementedError: on CUDA more than 1535 drafts, or with backend="cuda" a vocabulary above 2^19.
     """
     logits, views, names = _models(logits, drafts)
     if draft_logits is not None:
@@ -207,5 +207,5 @@ def _launch(mix: Mixture, draw: Any, drafted: Drafted, backend: str, out: Verify
         found = library.traced_verify(mix, draw, drafted, backend)
         return found if out is None else VerifyResult(*(x.copy_(y) for x, y in zip(out, found, strict=True)))
     result = library.new_verified(drafted) if out is None else out
-    choose_verify(backend, mix).verify(mix, draw, drafted, result)
+    choose(backend, mix, None, details=False).verify(mix, draw, drafted, result)
     return result

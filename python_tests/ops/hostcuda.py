@@ -79,6 +79,28 @@ class How(Structure):
     _fields_ = [("seed", c_uint64), ("kernel", c_int32), ("blocks", c_int32), ("fast", c_int32)]
 
 
+class Verify(Structure):
+    """`eft_verify` of csrc/include/eft.h, field by field."""
+
+    _fields_ = [
+        ("step", Step),
+        ("logits_position_stride", c_int64 * MAX_MODELS),
+        ("allowed_position_stride", c_int64),
+        ("num_drafts", c_int32),
+        ("drafts", c_void_p),
+        ("lengths", Integer),
+        ("draft_logits", Logits),
+        ("draft_position_stride", c_int64),
+        ("draft_temperature", Real),
+        ("draft_top_k", Integer),
+        ("draft_top_p", Real),
+        ("draft_min_p", Real),
+        ("tokens", c_void_p),
+        ("num_accepted", c_void_p),
+        ("status", c_void_p),
+    ]
+
+
 def _real(option: tuple[float, int, int]) -> Real:
     return Real(option[1], option[2], option[0])
 
@@ -108,6 +130,7 @@ class HostCuda:
         self._library.eft_last_error.restype = c_char_p
         self._library.eft_host_bytes_loaded.restype = c_uint64
         self._library.eft_step_host.argtypes = [POINTER(Step), POINTER(How)]
+        self._library.eft_verify_host.argtypes = [POINTER(Verify), POINTER(How)]
         self._library.eft_combine_host.argtypes = [POINTER(Step), c_void_p, c_int64, POINTER(How)]
         self.launch = Launch()
         self.streamed_instead = 0  # steps that the resident kernel left to the streaming one
@@ -142,6 +165,15 @@ class HostCuda:
         step.details = Details(*details)
         return Prepared(self, step)
 
+    def prepare_verify(self, prepared: Prepared, strides: list[int], *arguments: Any) -> PreparedVerify:
+        mask_stride, drafts, num_drafts, lengths, logits, logits_stride, heat, top_k, top_p, min_p, *results = arguments
+        verify = Verify(prepared.step, (c_int64 * MAX_MODELS)(*strides), mask_stride, num_drafts, drafts)
+        verify.lengths, verify.draft_logits = _integer(lengths), Logits(*logits)
+        verify.draft_position_stride, verify.draft_temperature = logits_stride, _real(heat)
+        verify.draft_top_k, verify.draft_top_p, verify.draft_min_p = _integer(top_k), _real(top_p), _real(min_p)
+        verify.tokens, verify.num_accepted, verify.status = results
+        return PreparedVerify(self, verify)
+
     def combine(self, isa: int, *arguments: Any) -> None:
         *mixture, z, z_row_stride = arguments
         step, how = self._mixture(*mixture), self._how("streaming")
@@ -161,6 +193,10 @@ class HostCuda:
             how = self._how("streaming")
             code = self._library.eft_step_host(byref(step), byref(how))
         self._check(code)
+
+    def run_verify(self, verify: Verify) -> None:
+        how = self._how("streaming" if self.launch.kernel == "resident" else self.launch.kernel)
+        self._check(self._library.eft_verify_host(byref(verify), byref(how)))
 
     def _how(self, kernel: str) -> How:
         return How(self.launch.seed, KERNELS.index(kernel), max(1, self.launch.blocks), self.launch.fast)
@@ -200,6 +236,17 @@ class Prepared:
             self.step.logits[k].data = data
         self.step.seed, self.step.position = Integer(None, seed), Integer(None, position)
         self.run(isa, tokens)
+
+
+@dataclass
+class PreparedVerify:
+    """As the native module's Verification."""
+
+    host: HostCuda
+    verify: Verify
+
+    def run(self, isa: int) -> None:
+        self.host.run_verify(self.verify)
 
 
 @functools.cache

@@ -31,12 +31,13 @@ COMMON = {
 
 
 def moved(value: Any) -> Any:
-    """The same on the device: a matrix keeps its stride, its odd address and what lies between its rows."""
+    """The same on the device: rows keep their strides, their odd address and what lies between them."""
     if not isinstance(value, Tensor):
         return value
-    if value.dim() != 2:
+    if value.dim() < 2:
         return value.cuda()
-    offset, elements = value.storage_offset() % 16, (value.shape[0] - 1) * value.stride(0) + value.shape[1]
+    offset, last = value.storage_offset() % 16, zip(value.shape, value.stride(), strict=True)
+    elements = 1 + sum((size - 1) * stride for size, stride in last)
     whole = torch.empty(offset + elements, dtype=value.dtype, device="cuda")
     whole[offset:].copy_(value.as_strided((elements,), (1,)))
     return whole.as_strided(value.shape, value.stride(), offset)

@@ -20,7 +20,10 @@ import sass
 ARCHITECTURES = (80, 90, 100) if os.environ.get("EFT_ALL_ARCHITECTURES") else (90,)
 # Registers a thread, from the launch bounds: 65536 over (threads a block * blocks a multiprocessor).
 MOST_REGISTERS = {"stream_kernel": 128, "resident_kernel": 128}
+MOST_REGISTERS |= {"verify_stream_kernel": 128, "verify_decide_kernel": 128}
 CONSERVATIVE = "stream_kernel<0, true>"  # one block a multiprocessor: twice the registers
+CONSERVATIVE_SLOTS = "verify_stream_kernel<true>"  # the same
+MOST_MODELS = {"verify_stream_kernel<false>": 1 + 2 + 3 + 4, CONSERVATIVE_SLOTS: 1}  # a way for each number of them
 
 LOG = """
 ptxas info    : 0 bytes gmem
@@ -68,6 +71,8 @@ def test_the_report_is_understood() -> None:
     stream, resident = found
     assert gpu_kernels.readable(stream) == "stream_kernel<3, false>"
     assert gpu_kernels.readable(resident) == "resident_kernel<0>"
+    plain = "_ZN3eft12_GLOBAL__N__120verify_decide_kernelENS0_10VerifyPlanE"
+    assert gpu_kernels.readable(plain) == "verify_decide_kernel"
     assert found[stream] == {"registers": 128, "stack_bytes": 96, "spill_store_bytes": 4, "spill_load_bytes": 12}
     assert found[resident]["stack_bytes"] == 0
     assert gpu_kernels.parse_loads(PTX) == {resident: {"input_loads": 1, "other_loads": 2}}
@@ -99,11 +104,14 @@ def test_nothing_spills_and_inputs_are_loaded_by_16_bytes(arch: int) -> None:
         *(f"stream_kernel<{count}, false>" for count in range(5)),
         CONSERVATIVE,
     }
+    assert {k.name for k in found if k.name.startswith("verify")} == {*MOST_MODELS, "verify_decide_kernel"}
     for k in found:
         most = MOST_REGISTERS[k.name.split("<")[0]]
-        assert k.registers <= (2 * most if k.name == CONSERVATIVE else most), k
+        assert k.registers <= (2 * most if k.name in (CONSERVATIVE, CONSERVATIVE_SLOTS) else most), k
         assert (k.stack_bytes, k.spill_store_bytes, k.spill_load_bytes) == (0, 0, 0), k
-        count = int(k.name.split("<")[1].split(",")[0].rstrip(">"))
+        count = MOST_MODELS.get(k.name, 0)
+        if k.name.startswith(("stream", "resident")):
+            count = int(k.name.split("<")[1].split(",")[0].rstrip(">"))
         if count:
             # The fast way reads a tile once: 4 loads of 16 bytes a lane and model. There is the general way beside it.
             assert k.input_loads >= 4 * count, k

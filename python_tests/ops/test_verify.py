@@ -1,9 +1,11 @@
 """fused_verify: the CPU against the reference token for token, invariances, and wrong input."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
-from eft_ext.ops import VerifyResult, backends, force_isa, fused_mix, fused_verify, reference
+from eft_ext.ops import VerifyResult, backend, backends, force_isa, fused_mix, fused_verify, native, plain, reference
 from eft_ext.ops.call import Drafted, flatten, flatten_drafted, given_weights, mixture, sampling
 from eft_ext.ops.inputs import Integer, Real
 from python_tests.ops.rows import ROWS, STEP_OPTIONS, models
@@ -293,6 +295,22 @@ def test_compiles_into_one_graph():
         assert same(compiled(*logits, drafts, position), round_of(*logits, drafts, position))
 
 
+def test_cuda_tensors_take_the_kernels_where_they_are_built(monkeypatch):
+    def chosen(cuda, triton, vocab):
+        monkeypatch.setattr(backend, "_cuda_usable", lambda: cuda)
+        monkeypatch.setattr(backend, "_triton_usable", lambda: triton)
+        mix = SimpleNamespace(device=torch.device("cuda"), vocab_size=vocab)
+        return backend.choose("auto", mix, None, details=False)
+
+    large = native.CUDA_MAX_VOCAB + 1
+    backend._warn_slow_cuda.cache_clear()
+    assert chosen(True, True, native.CUDA_MAX_VOCAB) is native
+    assert chosen(False, True, 100) is chosen(True, True, large) is backend._triton_step()
+    with pytest.warns(UserWarning, match="slow reference backend"):
+        assert chosen(True, False, large) is plain
+    assert chosen(False, False, 100) is plain
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -314,7 +332,7 @@ def test_compiles_into_one_graph():
         ({"conservative_top_p": 0.9}, "conservative_top_p: expected large, tuned and base"),
         ({"allowed": torch.zeros(2, 2, 1, dtype=torch.int32)}, "allowed: expected 3 positions"),
         ({"vocab_size": 10}, "vocab_size: expected 1 to 9"),
-        ({"backend": "cuda"}, "has no verification"),
+        ({"backend": "triton"}, "has no verification"),
         ({"seed": 1}, "position: expected"),
     ],
 )

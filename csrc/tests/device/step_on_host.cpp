@@ -1,14 +1,10 @@
 #include "tests/device/step_on_host.h"
 
-#include <stdlib.h>
 #include <string.h>
-
-#include <random>
-#include <vector>
 
 #include "common/error.h"
 #include "cuda/choose.h"
-#include "tests/device/races.h"
+#include "tests/device/host_memory.h"
 
 namespace {
 
@@ -20,16 +16,16 @@ using Kernel = void (*)(Plan);
 constexpr eft::Chip kChip = {132, 9, 227 * 1024};  // an H200, as cudaDeviceGetAttribute has it
 constexpr size_t kTickets = eft::kMaxLaunchRows * 3;
 
-// Scratch memory of exactly the size that was asked for, with garbage in it, watched for races.
 // `apart`: every array by itself, so that each end is guarded; else as the library lays them out.
-class Scratch {
+class Scratch : HostMemory {
  public:
-  Scratch(const eft_step& step, uint64_t seed) : random_(seed), apart_(seed % 3) {
+  Scratch(const eft_step& step, uint64_t seed) : HostMemory(seed) {
+    const bool apart = seed % 3;
     const int64_t rows = eft::rows_at_once(step);
     const int64_t tiles = rows * (step.conservative ? 3 : 1) * eft::num_tiles_of(step);
-    whole_ = make<char>(int64_t(eft::lay_out(step, nullptr, space_)), "workspace", !apart_);
+    whole_ = make<char>(int64_t(eft::lay_out(step, nullptr, space_)), "workspace", !apart);
     eft::lay_out(step, whole_, space_);
-    if (apart_) {
+    if (apart) {
       space_.tickets = make<uint32_t>(kTickets, "tickets", true);
       space_.nuclei = make<eft::Nucleus>(step.conservative ? rows : 0, "nuclei", true);
       space_.tile_mass = make<uint64_t>(tiles, "tile_mass", true);
@@ -40,12 +36,6 @@ class Scratch {
     }
     memset(space_.tickets, 0, kTickets * sizeof(uint32_t));
   }
-  ~Scratch() {
-    cuda_host::unwatch();
-    for (void* memory : owned_) free(memory);
-  }
-  Scratch(const Scratch&) = delete;
-  Scratch& operator=(const Scratch&) = delete;
 
   void lend_to(Plan& plan) const { plan.workspace = space_; }
   void* whole() const { return whole_; }
@@ -57,20 +47,6 @@ class Scratch {
   }
 
  private:
-  template <class T>
-  T* make(int64_t count, const char* name, bool watched) {
-    const size_t bytes = size_t(count) * sizeof(T);
-    void* memory = nullptr;
-    if (posix_memalign(&memory, 16, bytes ? bytes : 1) != 0) abort();
-    owned_.push_back(memory);
-    for (size_t i = 0; i < bytes; ++i) static_cast<char*>(memory)[i] = char(random_() >> 56);
-    if (watched && bytes) cuda_host::watch(memory, bytes, name);
-    return static_cast<T*>(memory);
-  }
-
-  std::mt19937_64 random_;
-  bool apart_;
-  std::vector<void*> owned_;
   void* whole_ = nullptr;
   eft::Workspace space_{};
 };

@@ -24,6 +24,8 @@ EFT_API int eft_step_host(const eft_step* step, const eft_host_launch* how);
 // As eft_combine_cpu; streaming.
 EFT_API int eft_combine_host(const eft_step* step, float* z, int64_t z_row_stride,
                              const eft_host_launch* how);
+// As eft_verify_cuda; `kernel` is STREAMING (then all launches have `blocks` a row) or CHOSEN.
+EFT_API int eft_verify_host(const eft_verify* verify, const eft_host_launch* how);
 // Bytes that the last call read by the kernels' 16-byte loads.
 EFT_API uint64_t eft_host_bytes_loaded(void);
 EFT_API int eft_host_detects_races(void);
