@@ -78,7 +78,8 @@ __device__ __forceinline__ void read_tile(const ScorePlan& plan, const ScoreWork
         for (int j = 0; j < 4; ++j) widen_bf16(raw[j].x, v + j * kPiece);
         if (k + 1 < m.count) load_raw(m.models[k + 1], tile, lane, raw);
       } else {
-        load_pieces<4>(model, m.n, piece_id(tile, 0, lane), v);
+        load_pieces<2>(model, m.n, piece_id(tile, 0, lane), v);
+        load_pieces<2>(model, m.n, piece_id(tile, 2, lane), v + kGroup / 2);
       }
       if (!m.conservative) {
 #pragma unroll

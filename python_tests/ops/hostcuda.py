@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from eft_ext.ops import native, repeat
+from eft_ext.ops import Score, native, repeat
 
 ROOT = Path(__file__).parents[2]
 MAX_MODELS = 4
@@ -73,6 +73,26 @@ class Step(Structure):
     ]
 
 
+class ScoreStats(Structure):
+    _fields_ = [
+        *((name, c_void_p) for name in Score._fields),
+        ("num_top", c_int32),
+        ("num_changed", c_int32),
+    ]
+
+
+class ScoreCall(Structure):
+    """`eft_score` of csrc/include/eft.h, field by field."""
+
+    _fields_ = [
+        ("mixture", Step),
+        ("targets", c_void_p),
+        ("ignore_index", c_int64),
+        ("compared", c_int32),
+        ("stats", ScoreStats),
+    ]
+
+
 class How(Structure):
     """`eft_host_launch` of csrc/tests/device/step_on_host.h."""
 
@@ -109,6 +129,7 @@ class HostCuda:
         self._library.eft_host_bytes_loaded.restype = c_uint64
         self._library.eft_step_host.argtypes = [POINTER(Step), POINTER(How)]
         self._library.eft_combine_host.argtypes = [POINTER(Step), c_void_p, c_int64, POINTER(How)]
+        self._library.eft_score_host.argtypes = [POINTER(ScoreCall), POINTER(How)]
         self.launch = Launch()
         self.streamed_instead = 0  # steps that the resident kernel left to the streaming one
 
@@ -146,6 +167,13 @@ class HostCuda:
         *mixture, z, z_row_stride = arguments
         step, how = self._mixture(*mixture), self._how("streaming")
         self._check(self._library.eft_combine_host(byref(step), z, z_row_stride, byref(how)))
+
+    def score(self, isa: int, *arguments: Any) -> None:
+        *mixture, targets, ignore_index, compared, fields, num_top, num_changed = arguments
+        stats = ScoreStats(*fields, num_top, num_changed)
+        call = ScoreCall(self._mixture(*mixture), targets, ignore_index, compared, stats)
+        how = self._how("chosen" if self.launch.kernel == "chosen" else "streaming")
+        self._check(self._library.eft_score_host(byref(call), byref(how)))
 
     def cpu_best_isa(self) -> int:
         return 1
