@@ -7,17 +7,11 @@
 namespace eft {
 namespace {
 
-constexpr int kHalf = kGroup / 2;
-
 // 16 of a lane's tokens of both distributions.
 __device__ __forceinline__ void load_both(const ScorePlan& plan, const Mixer& m, int id, float* p,
                                           float* q) {
   mix_pieces<2, true>(m, id, kTile / 4, p);
   load_own<2>(m.models[plan.compared], m.n, id, q);
-}
-
-__device__ __forceinline__ int half_id(int tile, int half, int lane) {
-  return piece_id(tile, 2 * half, lane);
 }
 
 // p - q of one token whose logits are zp and zq.
@@ -59,7 +53,7 @@ __device__ __forceinline__ void list_changes(const ScorePlan& plan, ScoreWork& w
   const float sign = which ? -1.0f : 1.0f;
   int64_t* ids = (which ? plan.stats.down_ids : plan.stats.up_ids) + w.row * count;
   float* ratios = (which ? plan.stats.down_log_ratios : plan.stats.up_log_ratios) + w.row * count;
-  const Walk walk = {w.bounds[which], plan.mixture.num_tiles};
+  const Walk walk = {w.lists.bounds[which], plan.mixture.num_tiles};
   walk.start(0.0f, [&](int tile) {
     return load_written(which ? &changes[tile].down : &changes[tile].up);
   });
@@ -132,7 +126,7 @@ __device__ __forceinline__ void compare_row(const ScorePlan& plan) {
   const int num_tiles = plan.mixture.num_tiles;
   TileChange* changes = plan.space.changes + int64_t(slot) * num_tiles;
   for (int tile = warp * int(gridDim.x) + int(blockIdx.x); tile < num_tiles;
-       tile += kScoreThreads / 32 * int(gridDim.x)) {
+       tile += w.stride) {
     const TileChange found = compare_tile(plan, w, tile, lane);
     if (lane == 0) changes[tile] = found;
   }

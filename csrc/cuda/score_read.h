@@ -29,7 +29,8 @@ __device__ __forceinline__ bool is_ordinary(const Bits128* raw, float limit) {
 }
 
 // What the bitmask leaves of a lane's tokens: those excluded are set in the result.
-__device__ __forceinline__ uint32_t forbidden(const Mixer& m, int tile, int lane) {
+__device__ __forceinline__ uint32_t forbidden(const Mixer& m, int tile) {
+  const int lane = int(thread_index() % 32);
   uint32_t out = 0;
 #pragma unroll
   for (int j = 0; j < 4; ++j) {
@@ -54,10 +55,11 @@ __device__ __forceinline__ bool exclude(uint32_t excluded, float* z) {
 }
 
 // A warp's tile, into shares[d * num_tiles].
-__device__ __forceinline__ void read_tile(const ScorePlan& plan, const ScoreWork& w, int tile,
-                                          int lane, TileShare* shares) {
+__device__ __forceinline__ void read_tile(const ScorePlan& plan, ScoreWork& w, int tile, int lane,
+                                          TileShare* shares) {
   const Mixer& m = w.mixer;
   const int num_models = plan.mixture.step.num_models;
+  const WarpTile stage = {w.tiles[thread_index() / 32]};
   const bool fast = m.fast && (tile + 1) * kTile <= m.n;
   bool tested = !fast, bad = false;
   uint32_t excluded = 0;
@@ -66,7 +68,7 @@ __device__ __forceinline__ void read_tile(const ScorePlan& plan, const ScoreWork
 #pragma unroll
   for (int i = 0; i < kGroup; ++i) z[i] = -0.0f;  // adds nothing, not even a sign
   if (fast) load_raw(m.models[0], tile, lane, raw);
-  if (m.conservative) bad = load_mixture(m, tile, lane, z);
+  if (m.conservative) bad = stage.mixture(m, tile, lane, z);
 #pragma unroll 1
   for (int k = 0; k <= m.count; ++k) {
     float v[kGroup];
@@ -78,8 +80,9 @@ __device__ __forceinline__ void read_tile(const ScorePlan& plan, const ScoreWork
         for (int j = 0; j < 4; ++j) widen_bf16(raw[j].x, v + j * kPiece);
         if (k + 1 < m.count) load_raw(m.models[k + 1], tile, lane, raw);
       } else {
-        load_pieces<2>(model, m.n, piece_id(tile, 0, lane), v);
-        load_pieces<2>(model, m.n, piece_id(tile, 2, lane), v + kGroup / 2);
+#pragma unroll
+        for (int j = 0; j < 4; ++j) raw[j] = {};  // or it would hold registers here too
+        stage.model(model, m.n, tile, lane, v);
       }
       if (!m.conservative) {
 #pragma unroll
@@ -94,7 +97,7 @@ __device__ __forceinline__ void read_tile(const ScorePlan& plan, const ScoreWork
       }
       if (k >= num_models) continue;  // the bias
     } else {
-      if (m.allowed) excluded |= forbidden(m, tile, lane);
+      if (m.allowed) excluded |= forbidden(m, tile);
       if (tested && !m.conservative) bad = exclude(excluded, z);
 #pragma unroll
       for (int i = 0; i < kGroup; ++i) v[i] = z[i];
@@ -119,6 +122,7 @@ __device__ __forceinline__ void set_up_row(const ScorePlan& plan, int slot, int6
                                            ScoreWork& w) {
   const Plan& mixture = plan.mixture;
   w.row = row;
+  w.stride = kScoreWarps * int(gridDim.x);
   w.target = plan.targets[row];
   w.status = 0;
   if (w.target == plan.ignore_index) {
@@ -163,8 +167,8 @@ __device__ __forceinline__ bool read_row(const ScorePlan& plan, int slot, ScoreW
   __syncthreads();
   TileShare* shares = plan.space.shares + int64_t(slot) * (num_models + 1) * num_tiles;
   for (int tile = warp * int(gridDim.x) + int(blockIdx.x); tile < num_tiles;
-       tile += kScoreThreads / 32 * int(gridDim.x)) {
-    read_tile(plan, w, tile, lane, shares + tile);
+       tile += anew(&w)->stride) {
+    read_tile(plan, *anew(&w), tile, int(thread_index() % 32), shares + tile);
   }
   if (!takes_last_ticket(plan.mixture.workspace.tickets + slot, w.is_last)) return false;
   if (warp <= num_models) {

@@ -11,6 +11,11 @@ namespace eft {
 namespace {
 
 constexpr float kUnderflow = -87.0f;
+constexpr int kHalf = kGroup / 2;
+
+__device__ __forceinline__ int half_id(int tile, int half, int lane) {
+  return piece_id(tile, 2 * half, lane);
+}
 
 // exp(x) for x from kUnderflow to 0, relative error below 2e-7. log2(e) in two parts, or the
 // product's rounding alone would cost 1e-6 at x = -20. floor is an addition that rounds down.
@@ -35,7 +40,8 @@ __device__ __forceinline__ TileShare share_of(const float* x, float top) {
   for (int i = 0; i < kGroup; ++i) {
     const float d = x[i] - top, below = fmaxf(d, kUnderflow);
     const bool at_top = d == 0.0f;
-    const float e = d > kUnderflow && !at_top ? exp_live(below) : 0.0f;
+    const float exponential = exp_live(below);
+    const float e = d > kUnderflow && !at_top ? exponential : 0.0f;
     lower += e;
     weighted = fmaf(e, below, weighted);
     squares = fmaf(e, e, squares);
@@ -110,13 +116,45 @@ __device__ __forceinline__ void load_own(const Model& model, int n, int id, floa
   for (int i = 0; i < kPieces * kPiece; ++i) v[i] = own_logit(v[i], model.lowest);
 }
 
-// The mixture, of whatever kind; in two halves, since a conservative one holds a second logit of
-// each token. True as for mix_pieces.
-__device__ __forceinline__ bool load_mixture(const Mixer& m, int tile, int lane, float* z) {
-  const int id = piece_id(tile, 0, lane);
-  const bool bad = mix_pieces<2, true>(m, id, kTile / 4, z);
-  return mix_pieces<2, true>(m, id + kTile / 2, kTile / 4, z + kGroup / 2) || bad;
-}
+// A tile by way of the warp's shared memory, a half at a time: what one piece of any dtype, any
+// alignment and any mixture takes of registers is not taken 32 tokens at once. Each lane finds its
+// own tokens again, in banks of its own.
+struct WarpTile {
+  float* place;  // [32, 32]
+
+  __device__ void put(int half, int lane, const float* v) const {
+#pragma unroll
+    for (int i = 0; i < kHalf; ++i) place[(half * kHalf + i) * 32 + lane] = v[i];
+  }
+  __device__ void get(int lane, float* x) const {
+#pragma unroll
+    for (int i = 0; i < kGroup; ++i) x[i] = place[i * 32 + lane];
+  }
+
+  // A model's logits as they are.
+  __device__ void model(const Model& model, int n, int tile, int lane, float* x) const {
+#pragma unroll 1
+    for (int half = 0; half < 2; ++half) {
+      float v[kHalf];
+      load_pieces<2>(model, n, half_id(tile, half, lane), v);
+      put(half, lane, v);
+    }
+    get(lane, x);
+  }
+
+  // The mixture, of whatever kind. True as for mix_pieces.
+  __device__ bool mixture(const Mixer& m, int tile, int lane, float* z) const {
+    bool bad = false;
+#pragma unroll 1
+    for (int half = 0; half < 2; ++half) {
+      float v[kHalf];
+      bad |= mix_pieces<2, true>(m, half_id(tile, half, lane), kTile / 4, v);
+      put(half, lane, v);
+    }
+    get(lane, z);
+    return bad;
+  }
+};
 
 }  // namespace
 }  // namespace eft

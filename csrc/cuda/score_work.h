@@ -9,19 +9,29 @@ namespace eft {
 namespace {
 
 constexpr int kScoreThreads = 256;
-static_assert(kMaxDistributions <= kScoreThreads / 32, "a warp finishes a distribution");
+constexpr int kScoreWarps = kScoreThreads / 32;
+static_assert(kMaxDistributions <= kScoreWarps, "a warp finishes a distribution");
 
 struct alignas(16) ScoreWork {
   RowOptions options;
   Mixer mixer;
   RowSums sums[kMaxDistributions];
-  uint64_t bounds[kMaxDistributions][kMaxTiles];
+  union {
+    float tiles[kScoreWarps][kTile];  // of each warp, while the row is read
+    struct {  // of each distribution's warp, while the row is finished
+      float own[kMaxDistributions][kTile];
+      uint64_t bounds[kMaxDistributions][kMaxTiles];
+    } lists;
+  };
   Pair pair;
   int64_t row, target;
   float at_target[kMaxDistributions];
+  int32_t stride;  // from one tile of a warp to its next
   int32_t status;
   uint32_t is_last;
 };
+
+static_assert(sizeof(ScoreWork) <= 48 * 1024, "more has to be asked for");
 
 // The last ticket of a row's blocks: true for all threads of the block that finishes the row.
 __device__ __forceinline__ bool takes_last_ticket(uint32_t* ticket, uint32_t& is_last) {

@@ -9,13 +9,17 @@ namespace eft {
 namespace {
 
 // The tile of distribution d, from memory.
-__device__ __forceinline__ void load_tile(const ScorePlan& plan, const Mixer& m, int d, int tile,
+__device__ __forceinline__ void load_tile(const ScorePlan& plan, ScoreWork& w, int d, int tile,
                                           int lane, float* x) {
-  if (d < plan.mixture.step.num_models) {
-    load_own<4>(m.models[d], m.n, piece_id(tile, 0, lane), x);
-  } else {
-    load_mixture(m, tile, lane, x);
+  const WarpTile stage = {w.lists.own[d]};
+  const Mixer& m = w.mixer;
+  if (d == plan.mixture.step.num_models) {
+    stage.mixture(m, tile, lane, x);
+    return;
   }
+  stage.model(m.models[d], m.n, tile, lane, x);
+#pragma unroll
+  for (int i = 0; i < kGroup; ++i) x[i] = own_logit(x[i], m.models[d].lowest);
 }
 
 // log sum exp(x - max) over all but the first largest, `id`, whose tile is `x`. Where that one is
@@ -49,48 +53,54 @@ __device__ __forceinline__ void write_sums(const eft_score_stats& stats, const R
   put(stats.rank, at, s.before);
 }
 
-// The warp together.
+// The warp together. Addresses are worked out anew in each round (`anew`), since nothing is short
+// but registers.
 __device__ __forceinline__ void write_distribution(const ScorePlan& plan, int slot, int d,
-                                                   ScoreWork& w) {
+                                                   ScoreWork& work) {
   const eft_score_stats& stats = plan.stats;
   const int lane = int(threadIdx.x % 32), num_tiles = plan.mixture.num_tiles;
-  const int64_t count = plan.mixture.step.num_models + 1;
-  const int64_t at = w.row * count + d;
-  const TileShare* shares = plan.space.shares + (slot * count + d) * num_tiles;
-  const Walk walk = {w.bounds[d], num_tiles};
-  walk.start(-INFINITY, [&](int tile) { return load_written(&shares[tile].max); });
-  RowSums s = w.sums[d];
+  const int count = plan.mixture.step.num_models + 1;
+  const TileShare* shares = plan.space.shares + (int64_t(slot) * count + d) * num_tiles;
+  Walk{work.lists.bounds[d], num_tiles}.start(
+      -INFINITY, [&](int tile) { return load_written(&shares[tile].max); });
   int listed = 0;
 #pragma unroll 1
   for (int round = 0; round == 0 || round < stats.num_top; ++round) {
+    ScoreWork& w = *anew(&work);
+    const Walk walk = {w.lists.bounds[d], num_tiles};
     const uint64_t bound = walk.lowest();
     if (bound == kNoKey) break;
     const int tile = int(key_id(bound) / kTile);
     float x[kGroup];
-    load_tile(plan, w.mixer, d, tile, lane, x);
+    load_tile(plan, w, d, tile, lane, x);
     TwoLowest two(bound);
 #pragma unroll
     for (int i = 0; i < kGroup; ++i) two.add(x[i], -INFINITY, uint32_t(token_id(tile, lane, i)));
     two.join();
-    const int id = int(key_id(two.first));
+    walk.raise(tile, two.second);
+    const int64_t at = w.row * count + d;
     if (round == 0) {
-      const double others = log_others(s, shares, num_tiles, id, lane, x);
-      if (lane == 0) write_sums(stats, s, others, w.at_target[d], id, at);
+      RowSums s = w.sums[d];
+      const double others = log_others(s, shares, num_tiles, int(key_id(two.first)), lane, x);
+      if (lane == 0) {
+        w.sums[d].others = s.others;
+        write_sums(stats, s, others, w.at_target[d], int(key_id(two.first)), at);
+      }
     }
     if (stats.num_top == 0) break;
     if (lane == 0) {
-      stats.top_ids[at * stats.num_top + listed] = id;
+      const RowSums& s = w.sums[d];
+      stats.top_ids[at * stats.num_top + listed] = int64_t(key_id(two.first));
       stats.top_logprobs[at * stats.num_top + listed] =
           float((double(key_t(two.first)) - s.max) - s.rest());
     }
-    walk.raise(tile, two.second);
     ++listed;
   }
+  const int64_t first = (work.row * count + d) * stats.num_top;
   for (int i = listed + lane; i < stats.num_top; i += 32) {
-    stats.top_ids[at * stats.num_top + i] = -1;
-    stats.top_logprobs[at * stats.num_top + i] = -INFINITY;
+    stats.top_ids[first + i] = -1;
+    stats.top_logprobs[first + i] = -INFINITY;
   }
-  if (lane == 0) w.sums[d] = s;
 }
 
 __device__ __forceinline__ Pair pair_of(const RowSums& p, const RowSums& q) {
