@@ -1,7 +1,8 @@
 // The CPU's entry point of scoring: check, choose the instruction set, share the rows.
+#include "common/score.h"
+
 #include <atomic>
 
-#include "common/score.h"
 #include "cpu/float_mode.h"
 #include "cpu/parallel.h"
 #include "cpu/score_isa.h"

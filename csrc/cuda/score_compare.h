@@ -125,8 +125,7 @@ __device__ __forceinline__ void compare_row(const ScorePlan& plan) {
   if (!w.pair.valid) return;
   const int num_tiles = plan.mixture.num_tiles;
   TileChange* changes = plan.space.changes + int64_t(slot) * num_tiles;
-  for (int tile = warp * int(gridDim.x) + int(blockIdx.x); tile < num_tiles;
-       tile += w.stride) {
+  for (int tile = warp * int(gridDim.x) + int(blockIdx.x); tile < num_tiles; tile += w.stride) {
     const TileChange found = compare_tile(plan, w, tile, lane);
     if (lane == 0) changes[tile] = found;
   }

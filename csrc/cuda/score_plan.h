@@ -11,7 +11,7 @@ namespace {
 // One tile of one distribution. With e = exp(x - max): tokens at the maximum are counted and not
 // summed, so that what is left beside a probability near 1 keeps all its digits.
 struct TileShare {
-  float max;  // the mixture's is NaN where the tile spoils its row
+  float max;                       // the mixture's is NaN where the tile spoils its row
   float lower, weighted, squares;  // sum e, e (x - max), e^2 of the tokens below the maximum
   uint32_t maxima;                 // tokens at it
   uint32_t before;                 // tokens that rank before the target

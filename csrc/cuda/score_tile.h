@@ -57,7 +57,9 @@ __device__ __forceinline__ TileShare share_of(const float* x, float top) {
   return share;
 }
 
-__device__ __forceinline__ TileShare empty_share(float max) { return {max, 0.0f, 0.0f, 0.0f, 0, 0}; }
+__device__ __forceinline__ TileShare empty_share(float max) {
+  return {max, 0.0f, 0.0f, 0.0f, 0, 0};
+}
 
 __device__ __forceinline__ float largest_of(const float* x) {
   float top = x[0];

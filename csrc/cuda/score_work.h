@@ -18,7 +18,7 @@ struct alignas(16) ScoreWork {
   RowSums sums[kMaxDistributions];
   union {
     float tiles[kScoreWarps][kTile];  // of each warp, while the row is read
-    struct {  // of each distribution's warp, while the row is finished
+    struct {                          // of each distribution's warp, while the row is finished
       float own[kMaxDistributions][kTile];
       uint64_t bounds[kMaxDistributions][kMaxTiles];
     } lists;

@@ -168,12 +168,10 @@ class HostCuda:
         step, how = self._mixture(*mixture), self._how("streaming")
         self._check(self._library.eft_combine_host(byref(step), z, z_row_stride, byref(how)))
 
-    def score(self, isa: int, *arguments: Any) -> None:
+    def prepare_score(self, *arguments: Any) -> PreparedScore:
         *mixture, targets, ignore_index, compared, fields, num_top, num_changed = arguments
         stats = ScoreStats(*fields, num_top, num_changed)
-        call = ScoreCall(self._mixture(*mixture), targets, ignore_index, compared, stats)
-        how = self._how("chosen" if self.launch.kernel == "chosen" else "streaming")
-        self._check(self._library.eft_score_host(byref(call), byref(how)))
+        return PreparedScore(self, ScoreCall(self._mixture(*mixture), targets, ignore_index, compared, stats))
 
     def cpu_best_isa(self) -> int:
         return 1
@@ -189,6 +187,10 @@ class HostCuda:
             how = self._how("streaming")
             code = self._library.eft_step_host(byref(step), byref(how))
         self._check(code)
+
+    def score(self, call: ScoreCall) -> None:
+        how = self._how("chosen" if self.launch.kernel == "chosen" else "streaming")
+        self._check(self._library.eft_score_host(byref(call), byref(how)))
 
     def _how(self, kernel: str) -> How:
         return How(self.launch.seed, KERNELS.index(kernel), max(1, self.launch.blocks), self.launch.fast)
@@ -228,6 +230,17 @@ class Prepared:
             self.step.logits[k].data = data
         self.step.seed, self.step.position = Integer(None, seed), Integer(None, position)
         self.run(isa, tokens)
+
+
+@dataclass
+class PreparedScore:
+    """As the native module's."""
+
+    host: HostCuda
+    call: ScoreCall
+
+    def run(self, isa: int) -> None:
+        self.host.score(self.call)
 
 
 @functools.cache

@@ -7,7 +7,7 @@ import torch
 
 import eft_ext
 from eft_ext import Score, fused_score, fused_score_mix, reference
-from eft_ext.ops import force_isa, score_launch
+from eft_ext.ops import force_isa, plain
 from python_tests.ops.rows import ROWS
 from python_tests.ops.rows import models as rows
 
@@ -282,7 +282,7 @@ def test_identities():
 
 
 def test_the_plain_backend_goes_by_pieces(monkeypatch):
-    monkeypatch.setattr(score_launch, "_PLAIN_ELEMENTS", 3 * 400 * 2)
+    monkeypatch.setattr(plain, "_SCORED_ELEMENTS", 3 * 400 * 2)
     logits, targets = rows("lm", 3, 7, 400), some_targets(7, 400)
     beta = torch.linspace(0, 2, 7)
     got = fused_score(*logits, targets, beta=beta, num_changed=2, backend="reference")
