@@ -22,7 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 CUDA = ROOT / "csrc" / "cuda"
 KEPT = ROOT / "build" / "kernels"
-FILES = ("stream.cu", "resident.cu")
+FILES = ("stream.cu", "resident.cu", "score.cu")
 FLAGS = ["-std=c++17", "-O3", "--fmad=false", "--diag-suppress=177", f"-I{ROOT / 'csrc'}", f"-I{ROOT / 'csrc/include'}"]
 INPUT_LOAD = "ld.global.nc.L1::no_allocate.v4"
 
@@ -42,10 +42,11 @@ class Kernel:
 
 
 def readable(mangled: str) -> str:
-    """stream_kernel<3, false> from _ZN3eft...13stream_kernelILi3ELb0EEEvNS0_4PlanE."""
+    """stream_kernel<3, false> from _ZN3eft...13stream_kernelILi3ELb0EEEvNS0_4PlanE; not all are templates."""
     found = re.search(r"\d([a-z_]+_kernel)I((?:L[ib]\d+E)+)E", mangled)
     if not found:
-        return mangled
+        plain = re.search(r"\d([a-z_]+_kernel)E", mangled)
+        return plain[1] if plain else mangled
     values = [value if kind == "i" else ("false", "true")[int(value)] for kind, value in
               re.findall(r"L([ib])(\d+)E", found[2])]  # fmt: skip
     return f"{found[1]}<{', '.join(values)}>"
