@@ -3,9 +3,9 @@
     python benchmarks/gpu_score.py
     python benchmarks/gpu_score.py --vocab 32000 --length 2048 --json benchmarks/results/score-gpu.json
 
-Three bf16 models, logits [T, V] (those below the L2 cache's size stay in it), eager calls. The floor is one read of the logits at the bandwidth
-of a device-to-device copy in the same run; *without lists* asks for everything but the five first and most changed
-tokens. The statistics of the first rows are compared with the CPU's before anything is timed.
+Three bf16 models, logits [T, V], eager calls; what is smaller than the L2 cache stays in it. The floor is one read of
+the logits at the bandwidth of a device-to-device copy in the same run. *without lists* asks for everything but the five
+first and the five most changed tokens. The first rows' statistics are compared with the CPU's before anything is timed.
 """
 
 from __future__ import annotations

@@ -82,6 +82,7 @@ __device__ __forceinline__ void write_distribution(const ScorePlan& plan, int sl
     if (round == 0) {
       RowSums s = w.sums[d];
       const double others = log_others(s, shares, num_tiles, int(key_id(two.first)), lane, x);
+      __syncwarp();  // all lanes have read their sums
       if (lane == 0) {
         w.sums[d].others = s.others;
         write_sums(stats, s, others, w.at_target[d], int(key_id(two.first)), at);
