@@ -118,8 +118,11 @@ __device__ __forceinline__ void compare_row(const ScorePlan& plan) {
   ScoreWork& w = *reinterpret_cast<ScoreWork*>(dynamic_shared());
   const int slot = int(blockIdx.y), warp = int(threadIdx.x / 32), lane = int(threadIdx.x % 32);
   if (threadIdx.x == 0) {
-    w.pair = plan.space.pairs[slot];
-    if (w.pair.valid) set_up_row(plan, slot, plan.mixture.first_row + slot, w);
+    w.pair.valid = plan.space.pairs[slot].valid;
+    if (w.pair.valid) {
+      w.pair = plan.space.pairs[slot];
+      set_up_row(plan, slot, plan.mixture.first_row + slot, w);
+    }
   }
   __syncthreads();
   if (!w.pair.valid) return;

@@ -28,7 +28,7 @@ struct Pair {
   double rest_p, rest_q;  // lse - max
   double log_scales;      // log scale_p - log scale_q
   float max_p, max_q, scale_p, scale_q;
-  uint32_t valid;
+  int64_t valid;  // else nothing but this is written
 };
 
 struct ScoreSpace {
