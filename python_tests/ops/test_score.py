@@ -8,7 +8,8 @@ import torch
 
 import eft_ext
 from eft_ext import Score, fused_score, fused_score_mix, reference
-from eft_ext.ops import backend, force_isa, native, plain
+from eft_ext.ops import force_isa, native, plain
+from eft_ext.ops.backend import choose_score
 from python_tests.ops.rows import ROWS
 from python_tests.ops.rows import models as rows
 
@@ -342,10 +343,10 @@ def test_a_backend_that_does_not_score_says_so():
 
 def test_cuda_tensors_are_scored_by_the_kernels_where_they_are_built(monkeypatch):
     mix = SimpleNamespace(device=torch.device("cuda"), vocab_size=native.CUDA_MAX_VOCAB)
-    monkeypatch.setattr(backend, "_cuda_usable", lambda: True)
-    assert backend.choose_score("auto", mix) is native
+    monkeypatch.setattr("eft_ext.ops.backend._cuda_usable", lambda: True)
+    assert choose_score("auto", mix) is native
     mix.vocab_size += 1
-    assert backend.choose_score("auto", mix) is plain
+    assert choose_score("auto", mix) is plain
     mix.vocab_size = 1000
-    monkeypatch.setattr(backend, "_cuda_usable", lambda: False)
-    assert backend.choose_score("auto", mix) is plain
+    monkeypatch.setattr("eft_ext.ops.backend._cuda_usable", lambda: False)
+    assert choose_score("auto", mix) is plain
