@@ -118,13 +118,15 @@ def test_whole_ranks_in_order(host: HostCuda) -> None:
 
 
 def test_conservative(host: HostCuda) -> None:
-    logits, targets = models("lm", 3, 5, 2100, torch.bfloat16), some_targets(5, 2100)
+    logits, targets = models("lm", 3, 6, 2100, torch.bfloat16), some_targets(6, 2100)
     targets[3] = -100
-    for top_p, outside in itertools.product((0.9, torch.tensor([0.5, 1.0, 0.9, 0.9, 2.0])), ("keep", "drop")):
+    logits[0][5, logits[1][5].argmin()] = math.nan  # outside the nucleus: the mixture is finite there
+    for top_p, outside in itertools.product((0.9, torch.tensor([0.5, 1.0, 0.9, 0.9, 2.0, 0.9])), ("keep", "drop")):
         options = {"conservative_top_p": top_p, "conservative_outside": outside, "scale": 1.5, **LISTS}
         host.launch = next(ORDERS)
         with host.installed():
             got = fused_score(*logits, targets, **options, backend="cpu")
+        assert got.status.tolist() == [0, 0, 0, 2, int(isinstance(top_p, Tensor)), 1]
         assert_agrees(got, fused_score(*logits, targets, **options, backend="reference"))
 
 
