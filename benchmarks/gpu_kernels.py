@@ -30,7 +30,7 @@ CUDA = ROOT / "csrc" / "cuda"
 PAGE = ROOT / "docs" / "cuda-kernels.md"
 KEPT = ROOT / "build" / "kernels"
 FILES = ("stream.cu", "resident.cu")  # of the step
-ALL_FILES = (*FILES, "verify.cu")
+ALL_FILES = (*FILES, "verify.cu", "score.cu")
 FLAGS = ["-std=c++17", "-O3", "--fmad=false", "--diag-suppress=177", f"-I{ROOT / 'csrc'}", f"-I{ROOT / 'csrc/include'}"]
 INPUT_LOAD = "ld.global.nc.L1::no_allocate.v4"
 TILE_SHARED = (32 + 1024) * 4  # resident.h: group maxima and z

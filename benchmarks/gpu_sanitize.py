@@ -18,6 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
+FILES = [f"python_tests/ops/test_cuda_{name}gpu.py" for name in ("", "verify_", "score_")]
 COMMON = ("/usr/local/cuda/bin", "/usr/local/cuda/compute-sanitizer")
 
 
@@ -30,8 +31,7 @@ def command(program: str, tool: str, tests: str = "small") -> list[str]:
     pytest = [sys.executable, "-m", "pytest", "-q", "-x", "-m", "gpu", "-p", "no:cacheprovider"]
     only = [] if tool == "initcheck" else ["--kernel-name", "kernel_substring=3eft"]  # of the mangled name
     options = ["--tool", tool, "--error-exitcode", "9", *only]
-    files = ["python_tests/ops/test_cuda_gpu.py", "python_tests/ops/test_cuda_verify_gpu.py"]
-    return [program, *options, *pytest, *files, "-k", tests]
+    return [program, *options, *pytest, *FILES, "-k", tests]
 
 
 def summary(output: str) -> str:
@@ -44,7 +44,7 @@ def summary(output: str) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tools", nargs="+", default=list(TOOLS[:3]), choices=TOOLS)
-    parser.add_argument("--tests", default="small", help="which of test_cuda_*gpu.py, as pytest -k takes it")
+    parser.add_argument("--tests", default="small", help="which of the GPU tests, as pytest -k takes it")
     parser.add_argument("--seconds", type=float, default=240, help="for all tools together")
     args = parser.parse_args()
     program = sanitizer()

@@ -1,7 +1,8 @@
 // The CPU's entry point of scoring: check, choose the instruction set, share the rows.
+#include "common/score.h"
+
 #include <atomic>
 
-#include "common/error.h"
 #include "cpu/float_mode.h"
 #include "cpu/parallel.h"
 #include "cpu/score_isa.h"
@@ -18,28 +19,6 @@ scoring::ScoreRow kernel(int isa) {
     case EFT_ISA_PORTABLE: return scoring::kPortable;
     default: return nullptr;
   }
-}
-
-int check(const eft_score* score) {
-  if (!score) return fail(EFT_BAD_ARGUMENT, "score: null");
-  if (!score->targets) return fail(EFT_BAD_ARGUMENT, "targets: null");
-  const eft_score_stats& s = score->stats;
-  if (score->compared < 0 || score->compared >= score->mixture.num_models) {
-    return fail(EFT_BAD_ARGUMENT, "compared: expected 0 to %d, got %d",
-                score->mixture.num_models - 1, score->compared);
-  }
-  if (s.num_top < 0 || (s.num_top > 0 && (!s.top_ids || !s.top_logprobs))) {
-    return fail(EFT_BAD_ARGUMENT,
-                "stats.num_top: expected 0, or addresses of top_ids and top_logprobs, got %d",
-                s.num_top);
-  }
-  const bool lists = s.up_ids && s.up_log_ratios && s.down_ids && s.down_log_ratios;
-  if (s.num_changed < 0 || (s.num_changed > 0 && !lists)) {
-    return fail(EFT_BAD_ARGUMENT,
-                "stats.num_changed: expected 0, or addresses of up and down, got %d",
-                s.num_changed);
-  }
-  return EFT_OK;
 }
 
 // Below this many logits a model a row's work is over before another thread has woken up.
@@ -73,13 +52,8 @@ struct Job {
 
 extern "C" int eft_score_cpu(const eft_score* given, int isa, int max_threads) {
   using namespace eft;
-  if (const int error = check(given)) return error;
-  eft_score score = *given;
-  // What only drawing needs may hold anything.
-  score.mixture.temperature = score.mixture.top_p = score.mixture.min_p = {nullptr, 0, 1.0f};
-  score.mixture.top_k = score.mixture.seed = score.mixture.position = {nullptr, 0};
-  score.mixture.details = {};
-  if (const int error = check_step(&score.mixture)) return error;
+  eft_score score;
+  if (const int error = check_score(given, score)) return error;
   const scoring::ScoreRow chosen = isa <= eft_cpu_best_isa() ? kernel(isa) : nullptr;
   if (!chosen) {
     return fail(EFT_UNSUPPORTED, "isa: expected 0 to %d on this processor, got %d",

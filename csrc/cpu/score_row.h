@@ -3,14 +3,13 @@
 #ifndef EFT_CPU_SCORE_ROW_H_
 #define EFT_CPU_SCORE_ROW_H_
 
+#include "common/score.h"
 #include "cpu/conservative.h"
 #include "cpu/score_best.h"
 #include "cpu/score_sums.h"
 
 namespace eft {
 namespace {
-
-constexpr int kMaxDistributions = EFT_MAX_MODELS + 1;
 
 template <class Mixer>
 struct ScoredRow {

@@ -76,7 +76,7 @@ void write_row(ScoredRow<Mixer>& scored) {
   const eft_score_stats& s = scored.score.stats;
   for (int d = 0; d <= scored.models(); ++d) write_distribution(scored, d);
   put(s.status, scored.row, 0);
-  if (!s.tv && !s.kl && !s.num_changed) return;
+  if (!compares(s)) return;
   Best up(s.num_changed, 0.0f), down(s.num_changed, 0.0f);
   scored.compare(up, down);
   put(s.tv, scored.row, scored.tv);

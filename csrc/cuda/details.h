@@ -17,17 +17,6 @@ __device__ __forceinline__ float exp_nonpositive(float x) {
   return tiny ? 0.0f : p * __uint_as_float(uint32_t(int32_t(n) + 127) << 23);
 }
 
-__device__ __forceinline__ float warp_add(float x) {
-#pragma unroll
-  for (int by = 16; by; by /= 2) x += __shfl_xor_sync(0xffffffffu, x, by);
-  return x;
-}
-__device__ __forceinline__ double warp_add(double x) {
-#pragma unroll
-  for (int by = 16; by; by /= 2) x += __shfl_xor_sync(0xffffffffu, x, by);
-  return x;
-}
-
 // A warp's tile: of the mixture sum and weighted sum of exp(z - max), of each model its own max and
 // sum. The models' logits are read again, from the cache that holds them now.
 __device__ __forceinline__ void tile_stats(const Mixer& m, const eft_step& step, int tile, int lane,

@@ -53,6 +53,8 @@ struct Plan {
   int32_t uniform;
   int32_t stage;
   int32_t wants_stats;
+  const int64_t* targets;  // kOwnNuclei of scoring: rows whose target is ignored are not read
+  int64_t ignore_index;
 };
 
 // The options of one row, without what only its draw needs where the host has resolved the rest:

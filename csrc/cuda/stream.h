@@ -73,6 +73,7 @@ __device__ __forceinline__ void stream_row(const Plan& plan) {
   const int slot = int(blockIdx.y);
   const int model = own ? slot % 3 : 0;
   const int64_t row = plan.first_row + (own ? slot / 3 : slot);
+  if (own && plan.targets && plan.targets[row] == plan.ignore_index) return;
   if (threadIdx.x == 0) set_up_row(plan, row, model, w);
   __syncthreads();
   if (own && w.options.top_p == kWhole) return;  // switched off in this row

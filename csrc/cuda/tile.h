@@ -21,6 +21,14 @@ __device__ __forceinline__ float warp_max(float x) {
   return from_ordered(__reduce_max_sync(0xffffffffu, ordered(x)));
 }
 
+// The same order of additions in every lane, so that all of them have the same bits.
+template <class T>
+__device__ __forceinline__ T warp_add(T x) {
+#pragma unroll
+  for (int by = 16; by; by /= 2) x += __shfl_xor_sync(0xffffffffu, x, by);
+  return x;
+}
+
 // References whose distance to t can be had without error: all but rows of astronomical logits.
 __device__ __forceinline__ bool is_near(float a) { return fabsf(a) < 0x1p20f; }
 
@@ -52,12 +60,6 @@ __device__ __forceinline__ uint64_t near_mass(const float* z, float c, float a) 
   return (uint64_t(all_high) << 20) + all_rest;
 }
 
-__device__ __forceinline__ uint64_t warp_sum(uint64_t x) {
-#pragma unroll
-  for (int by = 16; by; by /= 2) x += __shfl_xor_sync(0xffffffffu, x, by);
-  return x;
-}
-
 // Rows of astronomical logits: from memory again, piece by piece.
 template <bool kConservative>
 __device__ __forceinline__ uint64_t far_mass(const Mixer& m, int tile, int lane, float a) {
@@ -69,7 +71,7 @@ __device__ __forceinline__ uint64_t far_mass(const Mixer& m, int tile, int lane,
 #pragma unroll
     for (int i = 0; i < kPiece; ++i) sum += token_mass(z[i] * m.c, a);
   }
-  return warp_sum(sum);
+  return warp_add(sum);
 }
 
 struct TileSummary {

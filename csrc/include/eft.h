@@ -188,6 +188,10 @@ EFT_API int eft_verify_cuda(const eft_verify* verify, void* stream, void* worksp
 // As eft_combine_cpu.
 EFT_API int eft_combine_cuda(const eft_step* step, float* z, int64_t z_row_stride, void* stream,
                              void* workspace, uint64_t workspace_bytes);
+// As eft_score_cpu; with a workspace as the step's, which may be the same one.
+EFT_API uint64_t eft_score_cuda_workspace_bytes(const eft_score* score);
+EFT_API int eft_score_cuda(const eft_score* score, void* stream, void* workspace,
+                           uint64_t workspace_bytes);
 
 #ifdef __cplusplus
 }

@@ -40,6 +40,12 @@ eft_integer integer(const Integer& i) {
 
 using eft::check;
 
+template <class Call>
+int without_gil(const Call& call) {
+  py::gil_scoped_release release;
+  return call();
+}
+
 eft_step mixture(int64_t num_rows, int64_t vocab_size, const std::vector<Logits>& logits,
                  const std::vector<Real>& weights, const Strided& bias, const Strided& allowed,
                  const Conservative& conservative) {
@@ -106,12 +112,6 @@ struct Prepared {
   uint64_t workspace_bytes() const { return eft_cuda_workspace_bytes(&step); }
 
  private:
-  template <class Call>
-  static int without_gil(const Call& call) {
-    py::gil_scoped_release release;
-    return call();
-  }
-
   static void launch(const eft_step& s, Address stream, Address workspace, uint64_t bytes) {
     check(without_gil(
         [&] { return eft_step_cuda(&s, at<void>(stream), at<void>(workspace), bytes); }));
@@ -224,11 +224,26 @@ void combine(int isa, int64_t num_rows, int64_t vocab_size, const std::vector<Lo
   check(code);
 }
 
+// A call to score, which runs where its tensors are.
+struct Scoring {
+  eft_score score;
+
+  void run(int isa) const {
+    check(without_gil([&] { return eft_score_cpu(&score, isa, 0); }));
+  }
+  void run_cuda(Address stream, Address workspace, uint64_t bytes) const {
+    check(without_gil(
+        [&] { return eft_score_cuda(&score, at<void>(stream), at<void>(workspace), bytes); }));
+  }
+  uint64_t workspace_bytes() const { return eft_score_cuda_workspace_bytes(&score); }
+};
+
 // `fields` are the addresses of eft_score_stats in its order.
-void score(int isa, int64_t num_rows, int64_t vocab_size, const std::vector<Logits>& logits,
-           const std::vector<Real>& weights, const Strided& bias, const Strided& allowed,
-           const Conservative& conservative, Address targets, int64_t ignore_index, int compared,
-           const std::vector<Address>& fields, int num_top, int num_changed) {
+Scoring prepare_score(int64_t num_rows, int64_t vocab_size, const std::vector<Logits>& logits,
+                      const std::vector<Real>& weights, const Strided& bias, const Strided& allowed,
+                      const Conservative& conservative, Address targets, int64_t ignore_index,
+                      int compared, const std::vector<Address>& fields, int num_top,
+                      int num_changed) {
   if (fields.size() != 17) throw py::value_error("fields: expected 17 addresses");
   eft_score s{};
   s.mixture = mixture(num_rows, vocab_size, logits, weights, bias, allowed, conservative);
@@ -256,12 +271,7 @@ void score(int isa, int64_t num_rows, int64_t vocab_size, const std::vector<Logi
              at<int32_t>(fields[16]),
              num_top,
              num_changed};
-  int code;
-  {
-    py::gil_scoped_release release;
-    code = eft_score_cpu(&s, isa, 0);
-  }
-  check(code);
+  return {s};
 }
 
 void combine_cuda(Address stream, Address workspace, uint64_t bytes, int64_t num_rows,
@@ -297,12 +307,16 @@ PYBIND11_MODULE(_native, m) {
   m.def("combine_cuda", &combine_cuda);
   m.def("combine_workspace_bytes", &combine_workspace_bytes);
   m.attr("CUDA_TICKET_BYTES") = EFT_CUDA_TICKET_BYTES;
-  m.def("score", &score);
   py::class_<Verification>(m, "Verification")
       .def("run", &Verification::run)
       .def("run_cuda", &Verification::run_cuda)
       .def("workspace_bytes", &Verification::workspace_bytes);
   m.def("prepare_verify", &prepare_verify);
+  py::class_<Scoring>(m, "Scoring")
+      .def("run", &Scoring::run)
+      .def("run_cuda", &Scoring::run_cuda)
+      .def("workspace_bytes", &Scoring::workspace_bytes);
+  m.def("prepare_score", &prepare_score);
   m.def("version", &eft_version);
   m.def("cpu_best_isa", &eft_cpu_best_isa);
   m.def("cuda_built", [] { return eft_cuda_built() != 0; });

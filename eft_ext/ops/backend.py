@@ -115,6 +115,16 @@ def choose(name: str, mix: Mixture, draw: Sampling | None, details: bool) -> Mod
     return native
 
 
+def choose_score(name: str, mix: Mixture) -> ModuleType:
+    """The module whose `score` serves this call: native on the CPU and on CUDA, else plain operators."""
+    if name == "triton":
+        raise NotImplementedError("backend: 'triton' of this version does not score; 'cpu', 'cuda' and 'reference' do")
+    if name != "auto" or mix.device.type == "cpu":
+        return choose(name, mix, None, details=False)
+    usable = mix.device.type == "cuda" and _cuda_usable() and mix.vocab_size <= native.CUDA_MAX_VOCAB
+    return native if usable else plain
+
+
 def _automatic(mix: Mixture, draw: Sampling | None, details: bool) -> ModuleType:
     if mix.device.type == "cpu":
         if native._native is None:

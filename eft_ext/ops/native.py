@@ -12,6 +12,7 @@ from torch import Tensor
 from eft_ext.ops.call import Drafted, Mixture, Sampling
 from eft_ext.ops.details import StepDetails, VerifyResult
 from eft_ext.ops.inputs import DTYPES, Integer, Real
+from eft_ext.ops.scores import Score
 
 _native: Any = None
 IMPORT_ERROR = ""
@@ -122,6 +123,27 @@ def combine(mix: Mixture, z: Tensor) -> None:
         stream = torch.cuda.current_stream().cuda_stream
         scratch = scratch_for(_native.combine_workspace_bytes(*described), mix.device, stream)
         _native.combine_cuda(stream, scratch.data_ptr(), scratch.nbytes, *described, z.data_ptr(), z.stride(0))
+
+
+def score(mix: Mixture, targets: Tensor, wanted: tuple[int, int, int, int], out: Score) -> None:
+    """Writes statistics; `wanted` is a `Scoring`. CUDA: on the current stream."""
+    ignore_index, compared, num_top, num_changed = wanted
+    prepared = _native.prepare_score(
+        *_mixture(mix),
+        targets.data_ptr(),
+        ignore_index,
+        compared,
+        [_address(field) for field in out],
+        num_top,
+        num_changed,
+    )
+    if mix.device.type != "cuda":
+        prepared.run(isa())
+        return
+    with torch.cuda.device(mix.device):
+        stream = torch.cuda.current_stream().cuda_stream
+        scratch = scratch_for(prepared.workspace_bytes(), mix.device, stream)
+        prepared.run_cuda(stream, scratch.data_ptr(), scratch.nbytes)
 
 
 _scratch: dict[tuple[torch.device, int], Tensor] = {}

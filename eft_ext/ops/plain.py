@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from eft_ext.ops import reference
@@ -11,6 +12,9 @@ from eft_ext.ops.call import SETS, Drafted, Mixture, Sampling
 from eft_ext.ops.details import Conservative, StepDetails, VerifyResult
 from eft_ext.ops.inputs import Integer, Real
 from eft_ext.ops.reference import Filters
+from eft_ext.ops.scores import Score
+
+_SCORED_ELEMENTS = 1 << 22  # logits of all models scored at once, 32 MB in float64
 
 
 def _option(option: Real | Integer) -> Any:
@@ -50,6 +54,38 @@ def step(
 def combine(mix: Mixture, z: Tensor) -> None:
     """Writes the mixture's logits, fp32 [B, V]."""
     z.copy_(reference.combine(**_mixture(mix)))
+
+
+def score(mix: Mixture, targets: Tensor, wanted: tuple[int, int, int, int], out: Score) -> None:
+    """Writes statistics; `wanted` is a `Scoring`. A few rows at a time, so that no tensor of all logits is made."""
+    ignore_index, compared, num_top, num_changed = wanted
+    step = max(1, _SCORED_ELEMENTS // (mix.vocab_size * len(mix.logits)))
+    for start in range(0, mix.batch, step):
+        rows = slice(start, start + step)
+        with torch.no_grad():
+            found = reference.score(
+                targets=targets[rows],
+                ignore_index=ignore_index,
+                compared=compared,
+                num_top=num_top,
+                num_changed=num_changed,
+                **_mixture(_rows(mix, rows)),
+            )
+        for field, value in zip(out, found, strict=True):
+            field[rows] = value
+
+
+def _rows(mix: Mixture, which: slice) -> Mixture:
+    """The same for some rows of a mixture without bias and bitmask."""
+
+    def option(real: Real) -> Real:
+        return real if real.rows is None else real._replace(rows=real.rows[which])
+
+    return mix._replace(
+        logits=tuple(x[which] for x in mix.logits),
+        weights=tuple(option(w) for w in mix.weights),
+        conservative_top_p=option(mix.conservative_top_p),
+    )
 
 
 def verify(mix: Mixture, draw: Sampling, drafted: Drafted, result: VerifyResult) -> None:

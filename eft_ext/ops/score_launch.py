@@ -1,4 +1,4 @@
-"""From checked logits to their statistics: the CPU kernel, or plain PyTorch in pieces of a few rows."""
+"""From checked logits to their statistics: which rows are scored together, and the operator for tracing."""
 
 from __future__ import annotations
 
@@ -8,14 +8,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from eft_ext.ops import native, plain, reference
-from eft_ext.ops.backend import NAMES, backends
+from eft_ext.ops.backend import choose_score
 from eft_ext.ops.call import MIXTURE_SCHEMA, Mixture, flatten, is_traced, unflatten
-from eft_ext.ops.inputs import Real
 from eft_ext.ops.positions import parts
 from eft_ext.ops.scores import Score, new_score
-
-_PLAIN_ELEMENTS = 1 << 22  # logits of all models in one piece of plain PyTorch, 32 MB in float64
 
 
 class Scoring(NamedTuple):
@@ -64,45 +60,7 @@ def launch(
 
 
 def _run(mix: Mixture, targets: Tensor, wanted: Scoring, backend: str, out: Score) -> None:
-    if backend not in ("auto", *NAMES):
-        raise ValueError(f"backend: expected 'auto' or one of {NAMES}, got {backend!r}")
-    if backend == "reference" or (backend == "auto" and mix.device.type != "cpu"):
-        return _plain(mix, targets, wanted, out)
-    found = backends()["cpu" if backend == "auto" else backend]
-    if not found.available:
-        raise RuntimeError(f"backend: {backend!r} is not usable here: {found.reason}; to enable it: {found.remedy}")
-    if found.name != "cpu":
-        raise NotImplementedError(f"backend: {backend!r} of this version does not score; 'cpu' and 'reference' do")
-    if mix.device.type != "cpu":
-        raise ValueError(f"backend: 'cpu' expects tensors on cpu, got {mix.device}")
-    addresses = [field.data_ptr() if field.numel() else 0 for field in out]
-    head = (native.isa(), *native._mixture(mix), targets.data_ptr(), wanted.ignore_index, wanted.compared)
-    native._native.score(*head, addresses, wanted.num_top, wanted.num_changed)
-
-
-def _plain(mix: Mixture, targets: Tensor, wanted: Scoring, out: Score) -> None:
-    """A few rows at a time, so that no tensor of all logits is made."""
-    step = max(1, _PLAIN_ELEMENTS // (mix.vocab_size * len(mix.logits)))
-    for start in range(0, mix.batch, step):
-        rows = slice(start, start + step)
-        arguments = plain._mixture(_rows(mix, rows))
-        with torch.no_grad():
-            found = reference.score(targets=targets[rows], **arguments, **wanted._asdict())
-        for field, value in zip(out, found, strict=True):
-            field[rows] = value
-
-
-def _rows(mix: Mixture, which: slice) -> Mixture:
-    """The same for some rows of a mixture without bias and bitmask."""
-
-    def option(real: Real) -> Real:
-        return real if real.rows is None else real._replace(rows=real.rows[which])
-
-    return mix._replace(
-        logits=tuple(x[which] for x in mix.logits),
-        weights=tuple(option(w) for w in mix.weights),
-        conservative_top_p=option(mix.conservative_top_p),
-    )
+    choose_score(backend, mix).score(mix, targets, wanted, out)
 
 
 # ---- the operator, for tracing -----------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from eft_ext.ops import native, repeat
+from eft_ext.ops import Score, native, repeat
 
 ROOT = Path(__file__).parents[2]
 MAX_MODELS = 4
@@ -70,6 +70,26 @@ class Step(Structure):
         ("position", Integer),
         ("tokens", c_void_p),
         ("details", Details),
+    ]
+
+
+class ScoreStats(Structure):
+    _fields_ = [
+        *((name, c_void_p) for name in Score._fields),
+        ("num_top", c_int32),
+        ("num_changed", c_int32),
+    ]
+
+
+class ScoreCall(Structure):
+    """`eft_score` of csrc/include/eft.h, field by field."""
+
+    _fields_ = [
+        ("mixture", Step),
+        ("targets", c_void_p),
+        ("ignore_index", c_int64),
+        ("compared", c_int32),
+        ("stats", ScoreStats),
     ]
 
 
@@ -132,6 +152,7 @@ class HostCuda:
         self._library.eft_step_host.argtypes = [POINTER(Step), POINTER(How)]
         self._library.eft_verify_host.argtypes = [POINTER(Verify), POINTER(How)]
         self._library.eft_combine_host.argtypes = [POINTER(Step), c_void_p, c_int64, POINTER(How)]
+        self._library.eft_score_host.argtypes = [POINTER(ScoreCall), POINTER(How)]
         self.launch = Launch()
         self.streamed_instead = 0  # steps that the resident kernel left to the streaming one
 
@@ -179,6 +200,11 @@ class HostCuda:
         step, how = self._mixture(*mixture), self._how("streaming")
         self._check(self._library.eft_combine_host(byref(step), z, z_row_stride, byref(how)))
 
+    def prepare_score(self, *arguments: Any) -> PreparedScore:
+        *mixture, targets, ignore_index, compared, fields, num_top, num_changed = arguments
+        stats = ScoreStats(*fields, num_top, num_changed)
+        return PreparedScore(self, ScoreCall(self._mixture(*mixture), targets, ignore_index, compared, stats))
+
     def cpu_best_isa(self) -> int:
         return 1
 
@@ -197,6 +223,10 @@ class HostCuda:
     def run_verify(self, verify: Verify) -> None:
         how = self._how("streaming" if self.launch.kernel == "resident" else self.launch.kernel)
         self._check(self._library.eft_verify_host(byref(verify), byref(how)))
+
+    def score(self, call: ScoreCall) -> None:
+        how = self._how("chosen" if self.launch.kernel == "chosen" else "streaming")
+        self._check(self._library.eft_score_host(byref(call), byref(how)))
 
     def _how(self, kernel: str) -> How:
         return How(self.launch.seed, KERNELS.index(kernel), max(1, self.launch.blocks), self.launch.fast)
@@ -247,6 +277,17 @@ class PreparedVerify:
 
     def run(self, isa: int) -> None:
         self.host.run_verify(self.verify)
+
+
+@dataclass
+class PreparedScore:
+    """As the native module's."""
+
+    host: HostCuda
+    call: ScoreCall
+
+    def run(self, isa: int) -> None:
+        self.host.score(self.call)
 
 
 @functools.cache

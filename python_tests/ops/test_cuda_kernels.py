@@ -20,7 +20,7 @@ import sass
 ARCHITECTURES = (80, 90, 100) if os.environ.get("EFT_ALL_ARCHITECTURES") else (90,)
 # Registers a thread, from the launch bounds: 65536 over (threads a block * blocks a multiprocessor).
 MOST_REGISTERS = {"stream_kernel": 128, "resident_kernel": 128}
-MOST_REGISTERS |= {"verify_stream_kernel": 128, "verify_decide_kernel": 128}
+MOST_REGISTERS |= dict.fromkeys(("verify_stream_kernel", "verify_decide_kernel", "score_kernel", "compare_kernel"), 128)
 CONSERVATIVE = "stream_kernel<0, true>"  # one block a multiprocessor: twice the registers
 CONSERVATIVE_SLOTS = "verify_stream_kernel<true>"  # the same
 MOST_MODELS = {"verify_stream_kernel<false>": 1 + 2 + 3 + 4, CONSERVATIVE_SLOTS: 1}  # a way for each number of them
@@ -73,6 +73,7 @@ def test_the_report_is_understood() -> None:
     assert gpu_kernels.readable(resident) == "resident_kernel<0>"
     plain = "_ZN3eft12_GLOBAL__N__120verify_decide_kernelENS0_10VerifyPlanE"
     assert gpu_kernels.readable(plain) == "verify_decide_kernel"
+    assert gpu_kernels.readable("_ZN3eft12_GLOBAL__N__112score_kernelENS0_9ScorePlanE") == "score_kernel"
     assert found[stream] == {"registers": 128, "stack_bytes": 96, "spill_store_bytes": 4, "spill_load_bytes": 12}
     assert found[resident]["stack_bytes"] == 0
     assert gpu_kernels.parse_loads(PTX) == {resident: {"input_loads": 1, "other_loads": 2}}
@@ -105,6 +106,7 @@ def test_nothing_spills_and_inputs_are_loaded_by_16_bytes(arch: int) -> None:
         CONSERVATIVE,
     }
     assert {k.name for k in found if k.name.startswith("verify")} == {*MOST_MODELS, "verify_decide_kernel"}
+    assert {k.name for k in found} >= {"score_kernel", "compare_kernel"}
     for k in found:
         most = MOST_REGISTERS[k.name.split("<")[0]]
         assert k.registers <= (2 * most if k.name in (CONSERVATIVE, CONSERVATIVE_SLOTS) else most), k
@@ -112,6 +114,9 @@ def test_nothing_spills_and_inputs_are_loaded_by_16_bytes(arch: int) -> None:
         count = MOST_MODELS.get(k.name, 0)
         if k.name.startswith(("stream", "resident")):
             count = int(k.name.split("<")[1].split(",")[0].rstrip(">"))
+        if k.name == "score_kernel":
+            # The fast way has the first model's tile in flight, and the next model's while one is summed.
+            assert k.input_loads >= 8, k
         if count:
             # The fast way reads a tile once: 4 loads of 16 bytes a lane and model. There is the general way beside it.
             assert k.input_loads >= 4 * count, k

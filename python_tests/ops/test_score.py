@@ -1,13 +1,15 @@
 """Scoring: the reference against the definitions, the CPU kernel against the reference."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 import eft_ext
 from eft_ext import Score, fused_score, fused_score_mix, reference
-from eft_ext.ops import force_isa, score_launch
+from eft_ext.ops import force_isa, native, plain
+from eft_ext.ops.backend import choose_score
 from python_tests.ops.rows import ROWS
 from python_tests.ops.rows import models as rows
 
@@ -282,7 +284,7 @@ def test_identities():
 
 
 def test_the_plain_backend_goes_by_pieces(monkeypatch):
-    monkeypatch.setattr(score_launch, "_PLAIN_ELEMENTS", 3 * 400 * 2)
+    monkeypatch.setattr(plain, "_SCORED_ELEMENTS", 3 * 400 * 2)
     logits, targets = rows("lm", 3, 7, 400), some_targets(7, 400)
     beta = torch.linspace(0, 2, 7)
     got = fused_score(*logits, targets, beta=beta, num_changed=2, backend="reference")
@@ -337,3 +339,14 @@ def test_wrong_input_is_named(message):
 def test_a_backend_that_does_not_score_says_so():
     with pytest.raises((RuntimeError, NotImplementedError), match="backend: 'triton'"):
         fused_score(*rows("lm", 3, 4, 60), some_targets(4, 60), backend="triton")
+
+
+def test_cuda_tensors_are_scored_by_the_kernels_where_they_are_built(monkeypatch):
+    mix = SimpleNamespace(device=torch.device("cuda"), vocab_size=native.CUDA_MAX_VOCAB)
+    monkeypatch.setattr("eft_ext.ops.backend._cuda_usable", lambda: True)
+    assert choose_score("auto", mix) is native
+    mix.vocab_size += 1
+    assert choose_score("auto", mix) is plain
+    mix.vocab_size = 1000
+    monkeypatch.setattr("eft_ext.ops.backend._cuda_usable", lambda: False)
+    assert choose_score("auto", mix) is plain

@@ -26,6 +26,15 @@ def run(problem, targets, backend, **options):
     return fused_score_mix(problem.logits, problem.weights, targets, **options, vocab_size=size, backend=backend)
 
 
+def assert_like_the_reference(got, want):
+    assert torch.equal(got.status, want.status)
+    for name in ("argmax", "rank", "top_ids"):
+        assert torch.equal(getattr(got, name), getattr(want, name)), name
+    for name in ("lse", "logprobs", "entropy", "max_prob", "log1m_max", "sum_squares", "top_logprobs", "tv", "kl"):
+        a, b = getattr(got, name).double(), getattr(want, name).double()
+        torch.testing.assert_close(a, b, rtol=3e-6, atol=1e-6, equal_nan=True)
+
+
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(problems(), st.sampled_from(("portable", "avx2", "avx512")), st.integers(0, 2**16), st.integers(0, 3))
 def test_made_up_calls(problem, isa, seed, listed):
@@ -39,9 +48,4 @@ def test_made_up_calls(problem, isa, seed, listed):
     finally:
         force_isa("auto")
     want = run(problem, targets, "reference", num_top=listed, num_changed=listed, ignore_index=-2)
-    assert torch.equal(got.status, want.status)
-    for name in ("argmax", "rank", "top_ids"):
-        assert torch.equal(getattr(got, name), getattr(want, name)), name
-    for name in ("lse", "logprobs", "entropy", "max_prob", "log1m_max", "sum_squares", "top_logprobs", "tv", "kl"):
-        a, b = getattr(got, name).double(), getattr(want, name).double()
-        torch.testing.assert_close(a, b, rtol=3e-6, atol=1e-6, equal_nan=True)
+    assert_like_the_reference(got, want)

@@ -1,0 +1,76 @@
+"""What scoring costs on a GPU: `fused_score` beside the plain PyTorch expression and its floor.
+
+    python benchmarks/gpu_score.py
+    python benchmarks/gpu_score.py --vocab 32000 --length 2048 --json benchmarks/results/score-gpu.json
+
+Three bf16 models, logits [T, V], eager calls; what is smaller than the L2 cache stays in it. The floor is one read of
+the logits at the bandwidth of a device-to-device copy in the same run. *without lists* asks for everything but the five
+first and the five most changed tokens. The first rows' statistics are compared with the CPU's before anything is timed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from itertools import product
+from pathlib import Path
+
+import gpu_timing as timing
+import torch
+from bench_score import plain, problem
+from gpu_ready import missing
+from gpu_step import describe_gpu
+from rich.console import Console
+from rich.table import Table
+
+from eft_ext import fused_score
+
+LISTS = {"num_top": 5, "num_changed": 5}
+CHECKED = 4
+
+
+def check(logits: list[torch.Tensor], targets: torch.Tensor) -> None:
+    """Raises where the first rows are not the CPU's."""
+    got = fused_score(*(x[:CHECKED].cuda() for x in logits), targets[:CHECKED].cuda(), **LISTS, backend="cuda")
+    want = fused_score(*(x[:CHECKED] for x in logits), targets[:CHECKED], **LISTS, backend="cpu")
+    for name in ("lse", "logprobs", "entropy", "log1m_max", "tv", "kl", "rank", "argmax", "top_ids", "status"):
+        torch.testing.assert_close(getattr(got, name).cpu(), getattr(want, name), rtol=1e-5, atol=1e-6)
+
+
+def measure(vocab: int, length: int, bandwidth: float) -> dict[str, float]:
+    logits, targets = problem(vocab, length)
+    check(logits, targets)
+    there, ids = [x.cuda() for x in logits], targets.cuda()
+    return {
+        "floor": sum(x.nbytes for x in there) / bandwidth,
+        "fused": timing.eager_us([lambda: fused_score(*there, ids, **LISTS, backend="cuda")]),
+        "without lists": timing.eager_us([lambda: fused_score(*there, ids, backend="cuda")]),
+        "plain": timing.eager_us([lambda: plain(*there, ids)]),
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--vocab", type=int, nargs="+", default=[32000, 128256])
+    parser.add_argument("--length", type=int, nargs="+", default=[1, 512, 2048])
+    parser.add_argument("--json", type=Path, help="write the results, with the machine, here")
+    args = parser.parse_args()
+    if lacks := missing():
+        print(f"gpu_score: not run, it needs {lacks}", file=sys.stderr)
+        return 2
+    bandwidth = timing.copy_bytes_per_us()
+    table = Table("V", "T", "floor", "fused", "without lists", "plain", title="Scoring three bf16 models, microseconds")
+    results = []
+    for vocab, length in product(args.vocab, args.length):
+        found = measure(vocab, length, bandwidth)
+        table.add_row(str(vocab), str(length), *(f"{us:,.1f}" for us in found.values()))
+        results.append({"vocab": vocab, "length": length, "us": found})
+    Console(width=110).print(table)
+    if args.json:
+        args.json.write_text(json.dumps({"machine": describe_gpu(), "results": results}, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
