@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -79,12 +78,12 @@ def track_run(
 
         eft dynamics track --out run --model gpt2 --probes probes.jsonl --data pairs.jsonl --method dpo
     """
-    _check({"--steps": steps, "--batch-size": batch_size, "--every": every}, [lr])
     if extend and method is not Method.sft:
         raise ValueError(f"--extend: expected --method sft, got {method.value}")
-    from eft_ext.cli.dynamics_inputs import Tuning
+    from eft_ext.cli.dynamics_inputs import Tuning, check_numbers
     from eft_ext.dynamics import Recording, diagnose
 
+    check_numbers({"--steps": steps, "--batch-size": batch_size, "--every": every}, [lr])
     tuning = Tuning.load(model, probes, data, method.value, extend, batch_size, seed)
     spent = tuning.train(steps, lr, out, every, overwrite, quiet=as_json)
     if save:
@@ -124,11 +123,11 @@ def decompose_step(
 
         eft dynamics decompose --model gpt2 --probes probes.jsonl --data sft.jsonl --lr 1e-3 --lr 1e-4 --plot error.png
     """
-    _check({"--batch-size": batch_size}, lr or [])
     writable("--plot", plot)
-    from eft_ext.cli.dynamics_inputs import Tuning
+    from eft_ext.cli.dynamics_inputs import Tuning, check_numbers
     from eft_ext.dynamics import plots, verify
 
+    check_numbers({"--batch-size": batch_size}, lr or [])
     if plot:
         plots.check_format(plot)
     tuning = Tuning.load(model, probes, data, method.value, False, batch_size, seed)
@@ -226,15 +225,6 @@ def tokens_of_run(
     tokenizer = AutoTokenizer.from_pretrained(model or str(model_path("small-base")))
     lines = [json.dumps(r.to_dict(), allow_nan=False) for r in delta_records(Recording(recording), only, tokenizer)]
     out.write_text("\n".join(lines) + "\n")
-
-
-def _check(counts: Mapping[str, int], lrs: Sequence[float]) -> None:
-    for name, number in counts.items():
-        if number < 1:
-            raise ValueError(f"{name}: expected at least 1, got {number}")
-    for lr in lrs:
-        if not 0 < lr < math.inf:
-            raise ValueError(f"--lr: expected a positive number, got {lr}")
 
 
 def _by_type(probes: ProbeSet, result: Verification) -> Iterator[dict[str, Any]]:

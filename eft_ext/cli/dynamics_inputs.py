@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -22,6 +23,16 @@ from eft_ext.dynamics.preferences import preference
 from eft_ext.hf.loading import source_of
 
 Row = tuple[str, ...]  # (prompt, completion) or (prompt, chosen, rejected)
+
+
+def check_numbers(counts: Mapping[str, int], lrs: Sequence[float]) -> None:
+    """Raises ValueError for counts below 1, and learning rates that are not positive."""
+    for name, number in counts.items():
+        if number < 1:
+            raise ValueError(f"{name}: expected at least 1, got {number}")
+    for lr in lrs:
+        if not 0 < lr < math.inf:
+            raise ValueError(f"--lr: expected a positive number, got {lr}")
 
 
 @dataclass
@@ -131,9 +142,7 @@ def _read(path: Path) -> list[Row]:
         try:
             row = json.loads(line.strip())
         except json.JSONDecodeError as error:
-            raise ValueError(
-                f"{where}: expected a JSON object, got what is no JSON ({error.msg} in column {error.colno})"
-            ) from None
+            raise ValueError(f"{where}: not JSON ({error.msg} in column {error.colno})") from None
         if not isinstance(row, dict):
             raise ValueError(f"{where}: expected a JSON object, got {type(row).__name__}")
         if "completion" in row:

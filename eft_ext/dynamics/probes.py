@@ -125,7 +125,7 @@ def _probe(line: str, where: str, types: Sequence[str] | None) -> Probe:
     try:
         row = json.loads(line.strip())
     except json.JSONDecodeError as error:
-        raise ValueError(f"{where}: expected a JSON object, got {error.msg} in column {error.colno}") from None
+        raise ValueError(f"{where}: not JSON ({error.msg} in column {error.colno})") from None
     if not isinstance(row, dict):
         raise ValueError(f"{where}: expected a JSON object, got {type(row).__name__}")
     return _read(row, where, types)

@@ -15,6 +15,7 @@ from eft_ext.ops.details import Conservative, StepDetails
 from eft_ext.ops.inputs import check_logits
 from eft_ext.ops.launch import Results, launch, launch_combine
 from eft_ext.ops.method import Method, resolve
+from eft_ext.ops.score import fused_score_mix
 
 EFT_NAMES = ("large", "tuned", "base")
 
@@ -177,7 +178,18 @@ def fused_mix(
     if key is not None and choose(backend, mix, draw, details=False) is native:
         repeat.keep(key, mix, draw)
         return repeat.run(key, logits, draw.seed.value, draw.position.value, out)
-    return launch(mix, draw, backend, Results(return_details, top_logprobs, out, details_out, workspace))
+    found = launch(mix, draw, backend, Results(return_details, top_logprobs, out, details_out, workspace))
+    if method is not None and isinstance(found, StepDetails):
+        _of_whole_models(found, logits, mix)
+    return found
+
+
+def _of_whole_models(details: StepDetails, logits: Sequence[Tensor], mix: Mixture) -> None:
+    """What is said of a model that a method has cut tokens from is said of the model as it is."""
+    for k, (whole, cut) in enumerate(zip(logits, mix.logits, strict=True)):
+        if whole is not cut:
+            own = fused_score_mix([whole], [1.0], details.tokens, vocab_size=mix.vocab_size)
+            details.model_logprobs[:, k] = own.logprobs[:, 0]
 
 
 def checked_mix(
