@@ -332,7 +332,8 @@ def test_cuda_tensors_take_the_kernels_where_they_are_built(monkeypatch):
         ({"conservative_top_p": 0.9}, "conservative_top_p: expected large, tuned and base"),
         ({"allowed": torch.zeros(2, 2, 1, dtype=torch.int32)}, "allowed: expected 3 positions"),
         ({"vocab_size": 10}, "vocab_size: expected 1 to 9"),
-        ({"backend": "triton"}, "has no verification"),
+        ({"backend": "gpu"}, "backend: expected .auto. or one of"),
+        ({"backend": "cuda"}, "backend: .cuda. (is not usable here|expects tensors on cuda)"),
         ({"seed": 1}, "position: expected"),
     ],
 )
@@ -343,7 +344,7 @@ def test_wrong_input(change, message):
         "logits": [torch.zeros(2, 3, 9)],
         "weights": [1.0],
     }
-    with pytest.raises((ValueError, TypeError, NotImplementedError), match=message):
+    with pytest.raises((ValueError, TypeError, RuntimeError), match=message):
         fused_verify(**{**call, **change})
 
 
