@@ -4,7 +4,7 @@
 #ifndef EFT_CPU_NUCLEUS_H_
 #define EFT_CPU_NUCLEUS_H_
 
-#include "cpu/bracket.h"
+#include "cpu/wide.h"
 
 namespace eft {
 namespace {
@@ -51,24 +51,51 @@ inline uint64_t row_mass_above(const Row& row, float cut, uint64_t* above) {
   return total;
 }
 
-// Too many tokens to list: those above `e.high` are weighed, those between the ends listed.
+// The limit whose last tie is the nth of the list's tokens at `t`, and that one's place in the list.
+struct ListedLimit {
+  Limit limit;
+  int64_t place;
+};
+inline ListedLimit limit_between(const Row& row, const Picked& list, float t, uint64_t nth) {
+  const int64_t place = nth_equal(list.t, list.count, t, nth);
+  const uint32_t* const starts = list.id;
+  const int64_t tile = std::upper_bound(starts, starts + num_tiles(row), place) - starts - 1;
+  uint64_t in_tile = 0;
+  for (int64_t i = starts[tile]; i <= place; ++i) in_tile += list.t[i] == t;
+  const int64_t first = tile * kTile;
+  const int64_t id = first + nth_equal(row.t + first, tile_length(row.n, first), t, in_tile);
+  return {{t, uint32_t(id)}, place};
+}
+
+// Too many tokens to list: those above `e.high` are weighed, those between the ends listed. What is
+// weighed at the tiles' references is less than one unit for each token above its mass at the
+// row's; only where that could move the limit is the row weighed at both.
 inline bool keep_wide_nucleus(Row& row, uint64_t target, const Estimate& e, uint64_t* above,
                               Survivors& s) {
-  const uint64_t before = row_mass_above(row, e.high, above);
-  if (before >= target) return false;
-  pick_between(row, e.low, e.high, s.tokens);
-  weigh(s.tokens, row.reference);
-  const uint64_t mass = before + measure_above(s.tokens, e.low).measure;
-  if (mass < target) return false;
-  const Limit limit = limit_in_list(row, {e.low, e.high, mass, before}, target, s.tokens, INFINITY);
-  s.shrink(limit);
-  if (s.limit.t == limit.t && s.limit.id == limit.id) {  // top_k had not cut deeper
-    std::copy(above, above + num_tiles(row), row.tile_mass);
-    drop_outside(limit, s.tokens);
-    add_by_tile(s.tokens, row);
-    s.masses_known = true;
+  Picked& list = s.tokens;
+  split_by_mass(row, e.low, e.high, above, list);
+  weigh(list, row.reference);
+  const uint64_t between = measure_above(list, e.low).measure;
+  for (bool exact : {false, true}) {
+    const uint64_t before =
+        exact ? row_mass_above(row, e.high, above) : shifted_sum(row, above);
+    const uint64_t slack = exact ? 0 : num_shifted(row);
+    if (before + between < target || before >= target + slack) return false;
+    if (before >= target) continue;
+    const Bracket b{e.low, e.high, before + between, before};
+    Bracket end = close<true>(b, list, target, INFINITY);
+    const uint64_t ties = num_ties_kept(row, end, target);
+    end.above -= slack;
+    if (num_ties_kept(row, end, target) != ties) continue;
+    const ListedLimit found = limit_between(row, list, end.high, ties);
+    s.shrink(found.limit);
+    if (s.limit.t == found.limit.t && s.limit.id == found.limit.id) {  // top_k had not cut deeper
+      add_between(list, found.limit.t, found.place, above, row);
+      s.masses_known = true;
+    }
+    return true;
   }
-  return true;
+  return false;
 }
 
 // By halving, a pass over the row each time: for rows that no sample describes, such as ties.
@@ -102,7 +129,9 @@ inline void keep_top_p(Row& row, uint64_t p_fix, uint64_t* above, Survivors& s) 
   }
   for (float depth : {6.0f, 9.0f, 13.0f}) {
     const float low = row.max_t - depth;
-    if (!(low < row.max_t) || num_groups_from(row, low) > kFewGroups) break;
+    if (!(low < row.max_t) || num_groups_from(row, low) > (is_wide(row) ? kVeryFew : kFewGroups)) {
+      break;
+    }
     pick_between(row, low, INFINITY, s.tokens);
     if (keep_listed_nucleus(row, target, low, INFINITY, s)) return;
   }

@@ -189,6 +189,8 @@ inline float from_order(int32_t order) {
 // Below both zeros, for one of them.
 inline float next_below(float t) { return from_order((t == 0.0f ? -1 : order_of(t)) - 1); }
 
+constexpr float kBeyond = 0x0p-5f;  // of the bracket
+
 // measure(t > low) = at_low >= goal > above = measure(t > high).
 struct Bracket {
   float low, high;
@@ -199,10 +201,12 @@ struct Bracket {
     const int64_t below = order_of(low), over = order_of(high);
     return from_order(int32_t(below + (over - below) / 2));
   }
-  // Where a straight line between the ends reaches the goal.
+  // A little beyond where a straight line between the ends reaches the goal, seen from the nearer
+  // end: so the goal comes to lie between the two, and the other end is what moves.
   float secant(uint64_t goal) const {
     const float share = float(at_low - goal) / float(at_low - above);
-    const float cut = low + (high - low) * share;
+    const float aim = share < 0.5f ? share + kBeyond : share - kBeyond;
+    const float cut = low + (high - low) * aim;
     return cut > low && cut < high ? cut : middle();
   }
   void narrow(float cut, uint64_t measure, uint64_t goal) {
@@ -210,6 +214,33 @@ struct Bracket {
     (measure >= goal ? at_low : above) = measure;
   }
 };
+
+// Moves the ends to the outermost listed tokens between them: where values tie by the hundred, as
+// they do far below the maximum of bf16 logits, this is what closes the bracket.
+inline void tighten(const Picked& list, Bracket& b) {
+  float top = -INFINITY, bottom = INFINITY;
+#ifdef EFT_LANES
+  Lanes tops = splat(top), bottoms = splat(bottom);
+  const Lanes low = splat(b.low), high = splat(b.high);
+  for (int64_t i = 0; i < list.count; i += 16) {  // what follows the list is -inf
+    const Lanes t = load(list.t + i);
+    const LaneMask in = and_not(above(t, low), above(t, high));
+    tops = larger(tops, choose(in, t, splat(-INFINITY)));
+    bottoms = smaller(bottoms, choose(in, t, splat(INFINITY)));
+  }
+  top = largest(tops);
+  bottom = -largest(sub(splat(-0.0f), bottoms));
+#else
+  for (int64_t i = 0; i < list.count; ++i) {
+    const float t = list.t[i];
+    if (!(t > b.low && t <= b.high)) continue;
+    top = std::max(top, t);
+    bottom = std::min(bottom, t);
+  }
+#endif
+  b.high = top == 0.0f ? -0.0f : top;  // the lower of the zeros: a bracket of zeros is closed
+  b.low = next_below(bottom);
+}
 
 constexpr int kRanked = 64;  // so many tokens are sorted rather than measured again
 
@@ -226,6 +257,7 @@ inline Bracket close(Bracket b, const Picked& list, uint64_t goal, float guess) 
     const Above over = kByMass ? measure_above(list, cut) : counted_above(list, cut);
     b.narrow(cut, outside + over.measure, goal);
     (b.low == cut ? from_low : from_high) = over.tokens;
+    if (round % 3 == 2) tighten(list, b);
   }
   if (b.closed()) return b;
   float ranked[kRanked + 1];

@@ -73,14 +73,17 @@ void fill_row(const Mixer& mixer, float c, bool masses, Row& row) {
   row.valid &= row.max_t > -INFINITY;
 }
 
-// Z = sum of W_T >> (A - a_T).
-inline uint64_t total_mass(const Row& row) {
+// The tiles' masses at the row's reference.
+inline uint64_t shifted_sum(const Row& row, const uint64_t* tile_mass) {
   uint64_t sum = 0;
   for (int64_t tile = 0; tile < num_tiles(row); ++tile) {
-    sum += row.tile_mass[tile] >> tile_shift(row.reference, row.tile_reference[tile]);
+    sum += tile_mass[tile] >> tile_shift(row.reference, row.tile_reference[tile]);
   }
   return sum;
 }
+
+// Z = sum of W_T >> (A - a_T).
+inline uint64_t total_mass(const Row& row) { return shifted_sum(row, row.tile_mass); }
 
 }  // namespace
 }  // namespace eft
