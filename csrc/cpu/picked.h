@@ -66,11 +66,15 @@ inline int64_t num_groups_from(const Row& row, float at_least) {
   return count;
 }
 
-inline bool any_above(const float* group_max, float low) {
+inline __attribute__((always_inline)) bool any_above(const float* group_max, float low) {
+#ifdef EFT_LANES
+  return count(above(load(group_max), splat(low))) != 0;
+#else
   int any = 0;
 #pragma omp simd reduction(| : any)
   for (int g = 0; g < kLanes; ++g) any |= group_max[g] > low;
   return any;
+#endif
 }
 
 // Appends a chunk's tokens with low < t <= high; how many.
@@ -189,7 +193,7 @@ inline float from_order(int32_t order) {
 // Below both zeros, for one of them.
 inline float next_below(float t) { return from_order((t == 0.0f ? -1 : order_of(t)) - 1); }
 
-constexpr float kBeyond = 0x0p-5f;  // of the bracket
+constexpr float kBeyond = 0x1p-5f;  // of the bracket
 
 // measure(t > low) = at_low >= goal > above = measure(t > high).
 struct Bracket {
