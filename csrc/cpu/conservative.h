@@ -4,7 +4,9 @@
 #define EFT_CPU_CONSERVATIVE_H_
 
 #include "cpu/draw.h"
+#include "cpu/float_mode.h"
 #include "cpu/mix.h"
+#include "cpu/parallel.h"
 
 namespace eft {
 namespace {
@@ -23,8 +25,18 @@ struct ConservativeMixture {
   const float* defining_t;  // [vocab_size], the defining model's own t
   Limit nucleus;
   float delta;
+  int threads;
 
-  TileKind operator()(int64_t first, int n, float c, float* t, float*) const {
+  TileKind operator()(int64_t first, int n, float c, float* t, float* group_max) const {
+    TileKind kind{};
+    if (n == kTile && !has_extras(step) && one_dtype(step)) {
+      switch (step.logits[0].dtype) {
+        case EFT_BF16: kind = mix_ordinary<Bf16>(first, c, t, group_max); break;
+        case EFT_FP16: kind = mix_ordinary<Fp16>(first, c, t, group_max); break;
+        default: kind = mix_ordinary<float>(first, c, t, group_max);
+      }
+    }
+    if (kind.summed) return kind;
     float* const x[3] = {staging, staging + kTile, staging + 2 * kTile};
     for (int k = 0; k < 3; ++k) stage(step.logits[k], row, first, n, x[k]);
     const Extras extras = stage_extras(step, row, first, n, staging);
@@ -33,6 +45,56 @@ struct ConservativeMixture {
   }
 
  private:
+  // A whole tile of logits so ordinary that nothing is excluded by them and nothing overflows, as
+  // mix_clean has it; not `summed` where the tile is of another kind.
+  template <class T>
+  TileKind mix_ordinary(int64_t first, float c, float* t, float* group_max) const {
+    TileKind kind{};
+#ifdef EFT_LANES
+    const float limit = 0.5f * ordinary_limit(options.weights, 3, c);
+    if (!(fabsf(delta) <= limit)) return kind;
+    const T* x[3];
+    Loader<T> logits[3];
+    Lanes w[3];
+    for (int k = 0; k < 3; ++k) {
+      x[k] = logits_at<T>(step.logits[k], row, first);
+      w[k] = splat(options.weights[k]);
+    }
+    const float* const own = defining_t + first;
+    const int last = nucleus.ids_within(first, kTile);
+    const bool parted = last >= 0 && last < kTile - 1;  // the limit's own tile
+    const Lanes cut = splat(last == kTile - 1 || last == kTile ? next_below(nucleus.t) : nucleus.t);
+    const Lanes shift = splat(delta), scale = splat(c), excluded = splat(-INFINITY);
+    const bool drop = step.conservative_drop != 0;
+    Lanes highest = splat(-INFINITY);
+    for (int chunk = 0; chunk < kTile; chunk += kChunk) {
+      Lanes most = splat(-INFINITY);
+      for (int i = chunk; i < chunk + kChunk; i += 16) {
+        const Lanes tuned = logits[1](x[1] + i);
+        Lanes z = mul(w[0], logits[0](x[0] + i));
+        z = multiply_add(w[1], tuned, z);
+        z = multiply_add(w[2], logits[2](x[2] + i), z);
+        const Lanes mine = load(own + i);
+        LaneMask inside = above(mine, cut);
+        if (parted) inside = or_(inside, and_(equal(mine, cut), first_lanes(last + 1 - i)));
+        z = mul(choose(inside, add(z, shift), drop ? excluded : tuned), scale);
+        most = larger(most, z);
+        store(t + i, z);
+      }
+      store(group_max + chunk / kLanes, most);
+      highest = larger(highest, most);
+    }
+    kind.top = largest(highest);
+    kind.finite = kind.summed = true;
+    kind.clean = !drop;
+    const auto ordinary = magnitude_limit(T{}, limit);
+    for (const Loader<T>& x : logits) kind.summed &= x.within(ordinary);
+#else
+    (void)first, (void)c, (void)t, (void)group_max;
+#endif
+    return kind;
+  }
+
   // Locals and masks for the same reasons as in mix_tested.
   void mix_inside_and_outside(float* const* x, const Extras& extras, const float* own, int last_id,
                               int n, float* t) const {
@@ -59,21 +121,86 @@ struct ConservativeMixture {
   }
 };
 
-// Finds S and delta. `work` holds one model after another and at last the defining one, whose t it
-// keeps. False where a model's row has NaN, +inf or nothing left.
-inline bool prepare(ConservativeMixture& mixture, Row& work, Scratch& scratch) {
+// ---- rows that several threads may share: sums of integers do not depend on who adds what ----
+
+constexpr int kParts = 16;
+
+// Calls work(part, tile, end) for parts of a row's tiles.
+template <class Work>
+void for_each_tiles(const Row& row, int threads, const Work& work) {
+  const int64_t tiles = num_tiles(row);
+  const int64_t parts = threads == 1 ? 1 : std::min<int64_t>(kParts, tiles);
+  for_each_part(parts, threads, [&](int64_t part) {
+    const FloatMode mode;
+    work(part, tiles * part / parts, tiles * (part + 1) / parts);
+  });
+}
+
+inline void fill_row(const ConservativeMixture& mixture, float c, bool masses, Row& row) {
+  pad(row);
+  Seen seen[kParts];
+  for_each_tiles(row, mixture.threads, [&](int64_t part, int64_t tile, int64_t end) {
+    alignas(64) float staging[6 * kTile];
+    ConservativeMixture own = mixture;
+    own.staging = staging;
+    for (; tile < end; ++tile) {
+      const int64_t first = tile * kTile;
+      fill_tile(own, c, masses, tile, row.t + first, row.group_max + first / kLanes, row,
+                seen[part]);
+    }
+  });
+  for (int part = 1; part < kParts; ++part) seen[0].add(seen[part]);
+  conclude(seen[0], row);
+}
+
+// The three models' own distributions, tile by tile while their logits are at hand. Of the defining
+// model (row 1) t is kept, of the others the masses by tile; the tuned model's mass is asked for
+// only where it defines.
+inline void fill_models(const eft_step& step, int64_t index, int threads, Row* const* rows) {
   const float c = float(kLog2E);
-  const int defining = mixture.step.conservative - 1;
-  double normaliser[3] = {};
-  for (int i = 1; i <= 3; ++i) {
-    const int k = (defining + i) % 3;
-    fill_row(OneModel{mixture.step.logits[k], mixture.row}, c, true, work);
-    if (!work.valid) return false;
-    normaliser[k] = log_normaliser(work);
+  const int defining = step.conservative - 1;
+  pad(*rows[defining]);
+  Seen seen[kParts][3];
+  for_each_tiles(*rows[0], threads, [&](int64_t part, int64_t tile, int64_t end) {
+    alignas(64) float t[kTile];
+    alignas(64) float group_max[kTile / kLanes];
+    for (; tile < end; ++tile) {
+      const int64_t first = tile * kTile;
+      const int n = tile_length(rows[0]->n, first);
+      std::fill(t + n, t + padded(n), -INFINITY);
+      for (int k = 0; k < 3; ++k) {
+        Row& row = *rows[k];
+        const bool own = k == defining;
+        fill_tile(OneModel{step.logits[k], index}, c, own || k != 1, tile,
+                  own ? row.t + first : t, own ? row.group_max + first / kLanes : group_max, row,
+                  seen[part][k]);
+      }
+    }
+  });
+  for (int k = 0; k < 3; ++k) {
+    for (int part = 1; part < kParts; ++part) seen[0][k].add(seen[part][k]);
+    conclude(seen[0][k], *rows[k]);
   }
-  mixture.delta = float(double(mixture.options.weights[0]) * (normaliser[2] - normaliser[0]));
+}
+
+// Without the survivors' masses a list is the cheaper way for longer.
+constexpr int64_t kMostListedOfModel = 1 << 14;
+
+// Finds S and delta; `work` is the defining model's row, whose t the mixture keeps. False where a
+// model's row has NaN, +inf or nothing left.
+inline bool prepare(ConservativeMixture& mixture, Row& work, Scratch& scratch) {
+  const int defining = mixture.step.conservative - 1;
+  Row others[2] = {scratch.row(0, work.n), scratch.row(2, work.n)};
+  Row* rows[3];
+  for (int k = 0, next = 0; k < 3; ++k) rows[k] = k == defining ? &work : &others[next++];
+  fill_models(mixture.step, mixture.row, mixture.threads, rows);
+  for (const Row* row : rows) {
+    if (!row->valid) return false;
+  }
+  mixture.delta = float(double(mixture.options.weights[0]) *
+                        (log_normaliser(*rows[2]) - log_normaliser(*rows[0])));
   Survivors s{Limit{}, scratch.picked()};
-  keep_top_p(work, mixture.options.conservative_top_p, scratch.above(), s);
+  keep_top_p(work, mixture.options.conservative_top_p, scratch.above(), s, kMostListedOfModel);
   mixture.defining_t = work.t;
   mixture.nucleus = s.limit;
   return true;

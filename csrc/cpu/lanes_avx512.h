@@ -20,6 +20,7 @@ inline Lanes splat(float x) { return _mm512_set1_ps(x); }
 inline Lanes load(const float* x) { return _mm512_loadu_ps(x); }
 inline void store(float* to, Lanes x) { _mm512_storeu_ps(to, x); }
 inline Lanes mul(Lanes a, Lanes b) { return _mm512_mul_ps(a, b); }
+inline Lanes add(Lanes a, Lanes b) { return _mm512_add_ps(a, b); }
 inline Lanes sub(Lanes a, Lanes b) { return _mm512_sub_ps(a, b); }
 inline Lanes multiply_add(Lanes a, Lanes b, Lanes c) { return _mm512_fmadd_ps(a, b, c); }
 inline Lanes larger(Lanes a, Lanes b) { return _mm512_max_ps(a, b); }

@@ -115,6 +115,7 @@ template <int K, class T, bool kExtras>
 TileKind mix_tile(const TileInputs<T>& in, int n, float c, float* t, float* group_max) {
   TileKind kind{};
   kind.clean = !kExtras && n == kTile && mix_clean<K>(in, c, t, group_max, &kind.top);
+  kind.summed = kind.clean;
   kind.finite = kind.clean || mix_tested<K, T, kExtras>(in, n, c, t);
   return kind;
 }
@@ -205,7 +206,7 @@ inline TileKind scale_tile(int n, float c, float* t) {
   in.x[0] = t;
   in.weights[0] = 1.0f;
   in.lowest[0] = -INFINITY;
-  return {mix_tested<1, float, false>(in, n, c, t), false, 0.0f};
+  return {mix_tested<1, float, false>(in, n, c, t), false, false, 0.0f};
 }
 
 // One model alone, as it stands.

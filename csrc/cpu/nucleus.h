@@ -119,7 +119,8 @@ inline void keep_any_nucleus(const Row& row, uint64_t target, uint64_t* above, S
 }
 
 // top_p over the survivors, whose masses row.tile_mass holds. `above` is scratch, one entry a tile.
-inline void keep_top_p(Row& row, uint64_t p_fix, uint64_t* above, Survivors& s) {
+inline void keep_top_p(Row& row, uint64_t p_fix, uint64_t* above, Survivors& s,
+                       int64_t most_listed = kMostListed) {
   const uint64_t mass = total_mass(row);
   // Rank 0 stays even where p is 0, as it does for a target of one unit.
   const uint64_t target = std::max(mass_target(p_fix, mass), uint64_t(1));
@@ -141,7 +142,7 @@ inline void keep_top_p(Row& row, uint64_t p_fix, uint64_t* above, Survivors& s) 
     return;
   }
   const Estimate e = Sample(row, true).place(float(target) * 0x1p-40f, float(mass) * 0x1p-40f);
-  if (e.num_above <= kMostListed) {
+  if (e.num_above <= most_listed) {
     pick_between(row, e.low, INFINITY, s.tokens);
     if (keep_listed_nucleus(row, target, e.low, e.high, s)) return;
   }
