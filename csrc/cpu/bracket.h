@@ -69,7 +69,7 @@ class Sample {
         sums[u] = add_where(sums[u], load(weight_ + at), under);
       }
     }
-    return (sum_of(sums[0]) + sum_of(sums[1]) + (sum_of(sums[2]) + sum_of(sums[3]))) * scale_;
+    return sum_of(add(add(sums[0], sums[1]), add(sums[2], sums[3]))) * scale_;
 #else
     float sum = 0;
 #pragma omp simd reduction(+ : sum)

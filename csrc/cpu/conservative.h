@@ -125,84 +125,77 @@ struct ConservativeMixture {
 
 constexpr int kParts = 16;
 
-// Calls work(part, tile, end) for parts of a row's tiles.
-template <class Work>
-void for_each_tiles(const Row& row, int threads, const Work& work) {
-  const int64_t tiles = num_tiles(row);
-  const int64_t parts = threads == 1 ? 1 : std::min<int64_t>(kParts, tiles);
-  for_each_part(parts, threads, [&](int64_t part) {
-    const FloatMode mode;
-    work(part, tiles * part / parts, tiles * (part + 1) / parts);
-  });
-}
-
 inline void fill_row(const ConservativeMixture& mixture, float c, bool masses, Row& row) {
   pad(row);
+  const int64_t tiles = num_tiles(row);
+  const int64_t parts = mixture.threads == 1 ? 1 : std::min<int64_t>(kParts, tiles);
   Seen seen[kParts];
-  for_each_tiles(row, mixture.threads, [&](int64_t part, int64_t tile, int64_t end) {
+  for_each_part(parts, mixture.threads, [&](int64_t part) {
+    const FloatMode mode;
     alignas(64) float staging[6 * kTile];
     ConservativeMixture own = mixture;
     own.staging = staging;
-    for (; tile < end; ++tile) {
+    for (int64_t tile = tiles * part / parts; tile < tiles * (part + 1) / parts; ++tile) {
       const int64_t first = tile * kTile;
       fill_tile(own, c, masses, tile, row.t + first, row.group_max + first / kLanes, row,
                 seen[part]);
     }
   });
-  for (int part = 1; part < kParts; ++part) seen[0].add(seen[part]);
+  for (int64_t part = 1; part < parts; ++part) seen[0].add(seen[part]);
   conclude(seen[0], row);
 }
 
-// The three models' own distributions, tile by tile while their logits are at hand. Of the defining
-// model (row 1) t is kept, of the others the masses by tile; the tuned model's mass is asked for
-// only where it defines.
-inline void fill_models(const eft_step& step, int64_t index, int threads, Row* const* rows) {
-  const float c = float(kLog2E);
-  const int defining = step.conservative - 1;
-  pad(*rows[defining]);
-  Seen seen[kParts][3];
-  for_each_tiles(*rows[0], threads, [&](int64_t part, int64_t tile, int64_t end) {
-    alignas(64) float t[kTile];
-    alignas(64) float group_max[kTile / kLanes];
-    for (; tile < end; ++tile) {
-      const int64_t first = tile * kTile;
-      const int n = tile_length(rows[0]->n, first);
-      std::fill(t + n, t + padded(n), -INFINITY);
-      for (int k = 0; k < 3; ++k) {
-        Row& row = *rows[k];
-        const bool own = k == defining;
-        fill_tile(OneModel{step.logits[k], index}, c, own || k != 1, tile,
-                  own ? row.t + first : t, own ? row.group_max + first / kLanes : group_max, row,
-                  seen[part][k]);
-      }
-    }
-  });
-  for (int k = 0; k < 3; ++k) {
-    for (int part = 1; part < kParts; ++part) seen[0][k].add(seen[part][k]);
-    conclude(seen[0][k], *rows[k]);
+// The same of a model of which only the masses by tile are asked for; t passes through L1.
+inline void fill_tiles(const OneModel& model, float c, bool masses, Row& row) {
+  alignas(64) float t[kTile];
+  alignas(64) float group_max[kTile / kLanes];
+  std::fill(t, t + kTile, -INFINITY);
+  Seen seen;
+  for (int64_t tile = 0; tile < num_tiles(row); ++tile) {
+    const int n = tile_length(row.n, tile * kTile);
+    std::fill(t + n, t + padded(n), -INFINITY);
+    fill_tile(model, c, masses, tile, t, group_max, row, seen);
   }
+  conclude(seen, row);
 }
 
-// Without the survivors' masses a list is the cheaper way for longer.
-constexpr int64_t kMostListedOfModel = 1 << 14;
-
 // Finds S and delta; `work` is the defining model's row, whose t the mixture keeps. False where a
-// model's row has NaN, +inf or nothing left.
+// model's row has NaN, +inf or nothing left. The defining model with its nucleus is about as much
+// work as the other two.
 inline bool prepare(ConservativeMixture& mixture, Row& work, Scratch& scratch) {
-  const int defining = mixture.step.conservative - 1;
+  const eft_step& step = mixture.step;
+  const float c = float(kLog2E);
+  const int defining = step.conservative - 1;
   Row others[2] = {scratch.row(0, work.n), scratch.row(2, work.n)};
   Row* rows[3];
-  for (int k = 0, next = 0; k < 3; ++k) rows[k] = k == defining ? &work : &others[next++];
-  fill_models(mixture.step, mixture.row, mixture.threads, rows);
+  rows[defining] = &work;
+  for (int i = 1; i < 3; ++i) rows[(defining + i) % 3] = &others[i - 1];
+  double normaliser[3] = {};
+  const int64_t shares = mixture.threads == 1 ? 1 : 3;
+  for_each_part(shares, mixture.threads, [&](int64_t share) {
+    const FloatMode mode;
+    for (int64_t i = share; i < 3; i += shares) {
+      const int k = int(defining + i) % 3;
+      const OneModel model{step.logits[k], mixture.row};
+      const bool normalised = k != 1;  // nobody asks for the tuned model's
+      if (i > 0) {
+        fill_tiles(model, c, normalised, *rows[k]);
+      } else {
+        fill_row(model, c, true, work);
+      }
+      if (!rows[k]->valid) continue;
+      if (normalised) normaliser[k] = log_normaliser(*rows[k]);
+      if (i > 0) continue;
+      Survivors s{Limit{}, scratch.picked()};
+      keep_top_p(work, mixture.options.conservative_top_p, scratch.above(), s, false);
+      mixture.nucleus = s.limit;
+    }
+  });
   for (const Row* row : rows) {
     if (!row->valid) return false;
   }
-  mixture.delta = float(double(mixture.options.weights[0]) *
-                        (log_normaliser(*rows[2]) - log_normaliser(*rows[0])));
-  Survivors s{Limit{}, scratch.picked()};
-  keep_top_p(work, mixture.options.conservative_top_p, scratch.above(), s, kMostListedOfModel);
+  mixture.delta = float(double(mixture.options.weights[0]) * (normaliser[2] - normaliser[0]));
   mixture.defining_t = work.t;
-  mixture.nucleus = s.limit;
   return true;
 }
 

@@ -30,7 +30,9 @@ inline Lanes multiply_add(Lanes x, Lanes y, Lanes z) {
   return {_mm256_fmadd_ps(x.a, y.a, z.a), _mm256_fmadd_ps(x.b, y.b, z.b)};
 }
 inline Lanes larger(Lanes x, Lanes y) { return {_mm256_max_ps(x.a, y.a), _mm256_max_ps(x.b, y.b)}; }
-inline Lanes smaller(Lanes x, Lanes y) { return {_mm256_min_ps(x.a, y.a), _mm256_min_ps(x.b, y.b)}; }
+inline Lanes smaller(Lanes x, Lanes y) {
+  return {_mm256_min_ps(x.a, y.a), _mm256_min_ps(x.b, y.b)};
+}
 inline Lanes round_down(Lanes x) { return {_mm256_floor_ps(x.a), _mm256_floor_ps(x.b)}; }
 inline float largest(Lanes x) {
   float lanes[16];
@@ -63,6 +65,12 @@ inline LaneMask first_lanes(int count) {
   const __m256i b = _mm256_setr_epi32(8, 9, 10, 11, 12, 13, 14, 15);
   return {_mm256_castsi256_ps(_mm256_cmpgt_epi32(end, a)),
           _mm256_castsi256_ps(_mm256_cmpgt_epi32(end, b))};
+}
+inline LaneMask marked_lanes(uint32_t bits) {  // the low sixteen
+  const __m256i all = _mm256_set1_epi32(int(bits));
+  const __m256i a = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128), b = _mm256_slli_epi32(a, 8);
+  return {_mm256_castsi256_ps(_mm256_cmpeq_epi32(_mm256_and_si256(all, a), a)),
+          _mm256_castsi256_ps(_mm256_cmpeq_epi32(_mm256_and_si256(all, b), b))};
 }
 inline LaneMask and_(LaneMask x, LaneMask y) {
   return {_mm256_and_ps(x.a, y.a), _mm256_and_ps(x.b, y.b)};

@@ -39,6 +39,7 @@ inline LaneMask equal(Lanes x, Lanes cut) { return _mm512_cmp_ps_mask(x, cut, _C
 inline LaneMask first_lanes(int count) {
   return LaneMask(count >= 16 ? 0xffff : count <= 0 ? 0 : (1 << count) - 1);
 }
+inline LaneMask marked_lanes(uint32_t bits) { return LaneMask(bits); }  // the low sixteen
 inline LaneMask and_(LaneMask a, LaneMask b) { return LaneMask(a & b); }
 // a, but not b
 inline LaneMask and_not(LaneMask a, LaneMask b) { return LaneMask(a & ~b); }

@@ -133,7 +133,7 @@ inline uint64_t mass_above(const float* t, int n, float a, float cut) {
   if (is_near(a)) {
     LaneSum sum;
     const Lanes limit = splat(cut);
-    for_each_share<false>(
+    for_each_share<true>(  // what -inf comes to is masked out
         t, n, a, [&](int i, Lanes w) { sum.add(LaneMasses(w), above(load(t + i), limit)); });
     return sum.total();
   }

@@ -51,7 +51,8 @@ inline uint64_t row_mass_above(const Row& row, float cut, uint64_t* above) {
   return total;
 }
 
-// The limit whose last tie is the nth of the list's tokens at `t`, and that one's place in the list.
+// The limit whose last tie is the nth of the list's tokens at `t`, and that one's place in the
+// list.
 struct ListedLimit {
   Limit limit;
   int64_t place;
@@ -77,8 +78,7 @@ inline bool keep_wide_nucleus(Row& row, uint64_t target, const Estimate& e, uint
   weigh(list, row.reference);
   const uint64_t between = measure_above(list, e.low).measure;
   for (bool exact : {false, true}) {
-    const uint64_t before =
-        exact ? row_mass_above(row, e.high, above) : shifted_sum(row, above);
+    const uint64_t before = exact ? row_mass_above(row, e.high, above) : shifted_sum(row, above);
     const uint64_t slack = exact ? 0 : num_shifted(row);
     if (before + between < target || before >= target + slack) return false;
     if (before >= target) continue;
@@ -96,6 +96,19 @@ inline bool keep_wide_nucleus(Row& row, uint64_t target, const Estimate& e, uint
     return true;
   }
   return false;
+}
+
+// The limit alone, of all tokens above `e.low`. False where their mass does not reach the target.
+inline bool keep_unweighed_nucleus(const Row& row, uint64_t target, const Estimate& e,
+                                   Survivors& s) {
+  Picked& list = s.tokens;
+  split_by_count(row, e.low, INFINITY, list);
+  weigh(list, row.reference);
+  const uint64_t mass = measure_above(list, e.low).measure;
+  if (mass < target) return false;
+  const Bracket end = close<true>({e.low, row.max_t, mass, 0}, list, target, e.high);
+  s.shrink(limit_between(row, list, end.high, num_ties_kept(row, end, target)).limit);
+  return true;
 }
 
 // By halving, a pass over the row each time: for rows that no sample describes, such as ties.
@@ -119,8 +132,9 @@ inline void keep_any_nucleus(const Row& row, uint64_t target, uint64_t* above, S
 }
 
 // top_p over the survivors, whose masses row.tile_mass holds. `above` is scratch, one entry a tile.
+// `weighed`: the new survivors' masses will be asked for.
 inline void keep_top_p(Row& row, uint64_t p_fix, uint64_t* above, Survivors& s,
-                       int64_t most_listed = kMostListed) {
+                       bool weighed = true) {
   const uint64_t mass = total_mass(row);
   // Rank 0 stays even where p is 0, as it does for a target of one unit.
   const uint64_t target = std::max(mass_target(p_fix, mass), uint64_t(1));
@@ -142,7 +156,11 @@ inline void keep_top_p(Row& row, uint64_t p_fix, uint64_t* above, Survivors& s,
     return;
   }
   const Estimate e = Sample(row, true).place(float(target) * 0x1p-40f, float(mass) * 0x1p-40f);
-  if (e.num_above <= most_listed) {
+  // A longer list without ids costs less than weighing what is above it.
+  if (!weighed && e.num_above <= 4 * kMostListed && keep_unweighed_nucleus(row, target, e, s)) {
+    return;
+  }
+  if (e.num_above <= kMostListed) {
     pick_between(row, e.low, INFINITY, s.tokens);
     if (keep_listed_nucleus(row, target, e.low, e.high, s)) return;
   }

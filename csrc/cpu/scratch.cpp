@@ -14,7 +14,8 @@ int64_t tiles(int64_t n) { return (n + kTile - 1) / kTile; }
 
 uint64_t Scratch::bytes(int64_t n) {
   const uint64_t per_row = 4 * padded(n) + 4 * groups(n);
-  return 2 * per_row + 3 * (4 + 4 + 8) * tiles(n) + 12 * (n + kPickedPadding) + (4 + 8) * tiles(n) + 4 * 6 * kTile;
+  return 2 * per_row + 3 * (4 + 4 + 8) * tiles(n) + 12 * (n + kPickedPadding) + (4 + 8) * tiles(n) +
+         4 * 6 * kTile;
 }
 
 bool Scratch::reserve(int64_t n) {

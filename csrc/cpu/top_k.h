@@ -25,8 +25,8 @@ inline void keep_wide_top_k(const Row& row, int64_t k, const Estimate& e, Surviv
   const uint64_t before = split_by_count(row, e.low, e.high, s.tokens);
   const uint64_t from_low = before + uint64_t(s.tokens.count);
   if (before < goal && goal <= from_low) {
-    s.shrink({close<false>({e.low, e.high, from_low, before}, s.tokens, goal, INFINITY).high,
-              kLastId});
+    s.shrink(
+        {close<false>({e.low, e.high, from_low, before}, s.tokens, goal, INFINITY).high, kLastId});
     return;
   }
   Bracket b{-INFINITY, row.max_t, count_above(row.t, row.n, -INFINITY), 0};

@@ -1,5 +1,5 @@
-// A row of which too many tokens are candidates, parted by two cuts in one pass: what lies above both
-// is measured, what lies between is listed.
+// A row of which too many tokens are candidates, parted by two cuts in one pass: what lies above
+// both is measured, what lies between is listed.
 #ifndef EFT_CPU_WIDE_H_
 #define EFT_CPU_WIDE_H_
 
@@ -26,7 +26,7 @@ inline uint64_t split_tile_by_mass(const float* t, int n, float a, float low, fl
     LaneSum sum;
     const Lanes from = splat(low), to = splat(high);
     float* out = list.t + list.count;
-    for_each_share<false>(t, n, a, [&](int i, Lanes w) {
+    for_each_share<true>(t, n, a, [&](int i, Lanes w) {  // what -inf comes to is masked out
       const Lanes x = load(t + i);
       const LaneMask over = above(x, to);
       sum.add(LaneMasses(w), over);
@@ -69,8 +69,7 @@ inline void split_by_mass(const Row& row, float low, float high, uint64_t* above
     const float a = row.tile_reference[tile];
     if (!(row.tile_max[tile] > low && a >= row.reference - 51.0f)) continue;
     const int64_t first = tile * kTile;
-    above[tile] =
-        split_tile_by_mass(row.t + first, tile_length(row.n, first), a, low, high, list);
+    above[tile] = split_tile_by_mass(row.t + first, tile_length(row.n, first), a, low, high, list);
   }
   end_list(list, list.count);
 }
@@ -79,6 +78,7 @@ inline uint64_t split_by_count(const Row& row, float low, float high, Picked& li
   list.count = 0;
   uint64_t before = 0;
   for (int64_t tile = 0; tile < num_tiles(row); ++tile) {
+    list.id[tile] = uint32_t(list.count);
     if (!(row.tile_max[tile] > low)) continue;
     const int64_t first = tile * kTile;
     before += split_tile_by_count(row.t + first, tile_length(row.n, first), low, high, list);
