@@ -7,8 +7,8 @@
 
 On a GPU the step is replayed from a graph that reads seed and position from the device (its inputs may stay in the L2
 cache), the chain is called eagerly, and the floor is the bytes of the K tensors over the bandwidth of a copy in the
-same run. On the CPU the floor is reading the K tensors once (torch sums); for one model llama.cpp's sampler stands beside
-them where it can be imported (cpu_peers.py).
+same run. On the CPU the floor is reading the K tensors once (torch sums); for one model llama.cpp's sampler stands
+beside them where it can be imported (cpu_peers.py).
 Times are medians; what carries over to another machine is the ratio to the baseline and to the floor of the same run.
 """
 

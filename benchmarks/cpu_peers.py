@@ -1,4 +1,4 @@
-"""What the step for K = 1 is timed against on a CPU: llama.cpp's sampler chain, measured where `llama_cpp` can be imported.
+"""What the step for K = 1 is timed against on a CPU: llama.cpp's sampler chain, where it can be imported.
 
 It samples one row of fp32 logits. Temperature stands first in the chain, as it does in transformers, so that both draw
 from the same distribution. The array of candidates is made from the logits in every call, which is what a caller pays

@@ -5,7 +5,7 @@
 
 #include "cpu/draw.h"
 #include "cpu/float_mode.h"
-#include "cpu/mix.h"
+#include "cpu/one_model.h"
 #include "cpu/parallel.h"
 
 namespace eft {

@@ -3,7 +3,7 @@
 #ifndef EFT_CPU_SELECT_H_
 #define EFT_CPU_SELECT_H_
 
-#include "cpu/picked.h"
+#include "cpu/close.h"
 
 namespace eft {
 namespace {
