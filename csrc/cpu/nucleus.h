@@ -155,7 +155,16 @@ inline void keep_top_p(Row& row, uint64_t p_fix, uint64_t* above, Survivors& s,
     keep_listed_nucleus(row, target, -INFINITY, INFINITY, s);
     return;
   }
-  const Estimate e = Sample(row, true).place(float(target) * 0x1p-40f, float(mass) * 0x1p-40f);
+  Estimate e = Sample(row, true).place(float(target) * 0x1p-40f, float(mass) * 0x1p-40f);
+  // A sample misses what few tokens weigh: where the nucleus is small its estimate is too high, or
+  // there is none.
+  const float deep = row.max_t - 13.0f;
+  const bool few = num_groups_from(row, deep) <= kFewGroups;
+  if (!(e.low > -INFINITY)) {
+    e = {deep, INFINITY, few ? 0 : kMostListed + 1};
+  } else if (few && deep < e.low && e.num_above <= kMostListed) {
+    e.low = deep;
+  }
   // A longer list without ids costs less than weighing what is above it.
   if (!weighed && e.num_above <= 4 * kMostListed && keep_unweighed_nucleus(row, target, e, s)) {
     return;
@@ -163,8 +172,13 @@ inline void keep_top_p(Row& row, uint64_t p_fix, uint64_t* above, Survivors& s,
   if (e.num_above <= kMostListed) {
     pick_between(row, e.low, INFINITY, s.tokens);
     if (keep_listed_nucleus(row, target, e.low, e.high, s)) return;
+  } else if (keep_wide_nucleus(row, target, e, above, s)) {
+    return;
   }
-  if (!keep_wide_nucleus(row, target, e, above, s)) keep_any_nucleus(row, target, above, s);
+  for (float further : {4.0f, 12.0f}) {
+    if (keep_wide_nucleus(row, target, {e.low - further, INFINITY, 0}, above, s)) return;
+  }
+  keep_any_nucleus(row, target, above, s);
 }
 
 }  // namespace
