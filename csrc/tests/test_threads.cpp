@@ -110,7 +110,7 @@ int main() {
   for (int round = 0; round < 4; ++round) {
     std::vector<std::thread> callers;
     for (int i = 0; i < kCallers; ++i) {
-      callers.emplace_back([&, i] { together[i].run_conservative(logits, i + 1, 0); });
+      callers.emplace_back([&, i] { together[i].run_conservative(logits, i + 1, 3); });
     }
     for (std::thread& t : callers) t.join();
     for (int i = 0; i < kCallers; ++i) {

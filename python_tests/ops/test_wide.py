@@ -87,7 +87,7 @@ def test_tokens_too_light_for_their_tiles_references_to_settle_it():
 
 @pytest.mark.parametrize("rows", ["lm", "flat", "one_hot", "excluded"])
 def test_a_conservative_row_shared_among_threads(rows):
-    """One row of more than 65,536 logits is worked on by torch's pool; alone it is not."""
+    """However many threads torch has: one row of more than 65,536 logits draws the same token."""
     logits = models(rows, 3, 1, VOCAB, torch.bfloat16)
     call = {"seed": 4, "position": 1, "backend": "cpu", "return_details": True, "top_p": 0.9, "conservative_top_p": 0.8}
     threads = torch.get_num_threads()
