@@ -7,7 +7,8 @@
 
 On a GPU the step is replayed from a graph that reads seed and position from the device (its inputs may stay in the L2
 cache), the chain is called eagerly, and the floor is the bytes of the K tensors over the bandwidth of a copy in the
-same run. On the CPU the floor is reading the K tensors once (torch sums).
+same run. On the CPU the floor is reading the K tensors once (torch sums); for one model llama.cpp's sampler stands
+beside them where it can be imported (cpu_peers.py).
 Times are medians; what carries over to another machine is the ratio to the baseline and to the floor of the same run.
 """
 
@@ -22,6 +23,7 @@ from pathlib import Path
 import rows
 import torch
 from chain import transformers_chain
+from cpu_peers import llama_step
 from machine import describe
 from rich.console import Console
 from rich.progress import track
@@ -38,6 +40,7 @@ OPTIONS: dict[str, dict[str, float]] = {
     "T .7 top-p .95": {"temperature": 0.7, "top_p": 0.95},
     "T .7 top-p .5": {"temperature": 0.7, "top_p": 0.5},
     "top-k 50": {"top_k": 50},
+    "top-k 50 min-p .05": {"top_k": 50, "min_p": 0.05},
     "min-p .05": {"min_p": 0.05},
     "all": {"temperature": 0.7, "top_k": 50, "top_p": 0.9, "min_p": 0.05},
 }
@@ -60,6 +63,9 @@ def measure(logits: list[Tensor], options: dict[str, float], seconds: float, com
         "chain_us": median_us(lambda: chain(*logits), seconds),
         "floor_us": median_us(lambda: [x.sum() for x in logits], seconds),
     }
+    peer = llama_step(logits[0], options) if len(logits) == 1 else None
+    if peer:
+        found["llama_us"] = median_us(peer, seconds)
     if compiled:
         torch._dynamo.reset()
         fast = torch.compile(chain)
@@ -85,15 +91,14 @@ def measure_cuda(logits: list[Tensor], options: dict[str, float], seconds: float
 
 def show(results: list[dict], device: str) -> Table:
     head = ["rows", "K", "dtype", "B", "V", "options", "chain", "fused", "floor", "faster", "x floor"]
-    compiled = any("compiled_us" in r for r in results)
-    table = Table(
-        *head, *(["compiled chain"] if compiled else []), title=f"One step on the {device.upper()}, microseconds"
-    )
+    more = {"compiled_us": "compiled chain", "llama_us": "llama.cpp"}
+    more = {key: title for key, title in more.items() if any(key in r for r in results)}
+    table = Table(*head, *more.values(), title=f"One step on the {device.upper()}, microseconds")
     for r in results:
         what = [r["rows"], r["models"], r["dtype"], r["batch"], r["vocab"], r["options"]]
         times = [f"{r[f'{name}_us']:,.0f}" for name in ("chain", "fused", "floor")]
         ratios = [f"{r['chain_us'] / r['fused_us']:.0f}x", f"{r['fused_us'] / r['floor_us']:.1f}x"]
-        table.add_row(*map(str, what), *times, *ratios, *([f"{r['compiled_us']:,.0f}"] if compiled else []))
+        table.add_row(*map(str, what), *times, *ratios, *(f"{r[key]:,.0f}" if key in r else "" for key in more))
     return table
 
 

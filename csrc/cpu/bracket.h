@@ -11,8 +11,9 @@ namespace {
 
 constexpr int kSampled = 1024;
 // A list is worth its while up to so many tokens, and group by group in so many groups.
-constexpr int64_t kMostListed = 1 << 14;
+constexpr int64_t kMostListed = 1 << 12;
 constexpr int64_t kFewGroups = 512;
+constexpr int64_t kVeryFew = 192;  // so few that listing them costs less than a sample
 
 inline bool is_wide(const Row& row) { return row.n >= 8 * kSampled; }
 
@@ -57,6 +58,19 @@ class Sample {
   }
 
   float below(float cut) const {
+#ifdef EFT_LANES
+    constexpr int kSums = 4;  // side by side: one alone is a chain of waiting
+    Lanes sums[kSums] = {splat(0), splat(0), splat(0), splat(0)};
+    const Lanes limit = splat(cut);
+    for (int i = 0; i < kSampled; i += 16 * kSums) {
+      for (int u = 0; u < kSums; ++u) {
+        const int at = i + 16 * u;
+        const LaneMask under = and_not(first_lanes(16), above(load(t_ + at), limit));
+        sums[u] = add_where(sums[u], load(weight_ + at), under);
+      }
+    }
+    return sum_of(add(add(sums[0], sums[1]), add(sums[2], sums[3]))) * scale_;
+#else
     float sum = 0;
 #pragma omp simd reduction(+ : sum)
     for (int i = 0; i < kSampled; ++i) {
@@ -64,6 +78,7 @@ class Sample {
       sum += bit_cast<float>(bit_cast<uint32_t>(weight_[i]) & mask);
     }
     return sum * scale_;
+#endif
   }
 
   // The neighbouring cuts between which the measure below them passes the goal.

@@ -4,7 +4,9 @@
 #define EFT_CPU_CONSERVATIVE_H_
 
 #include "cpu/draw.h"
-#include "cpu/mix.h"
+#include "cpu/float_mode.h"
+#include "cpu/one_model.h"
+#include "cpu/parallel.h"
 
 namespace eft {
 namespace {
@@ -23,8 +25,18 @@ struct ConservativeMixture {
   const float* defining_t;  // [vocab_size], the defining model's own t
   Limit nucleus;
   float delta;
+  int threads;
 
-  TileKind operator()(int64_t first, int n, float c, float* t, float*) const {
+  TileKind operator()(int64_t first, int n, float c, float* t, float* group_max) const {
+    TileKind kind{};
+    if (n == kTile && !has_extras(step) && one_dtype(step)) {
+      switch (step.logits[0].dtype) {
+        case EFT_BF16: kind = mix_ordinary<Bf16>(first, c, t, group_max); break;
+        case EFT_FP16: kind = mix_ordinary<Fp16>(first, c, t, group_max); break;
+        default: kind = mix_ordinary<float>(first, c, t, group_max);
+      }
+    }
+    if (kind.summed) return kind;
     float* const x[3] = {staging, staging + kTile, staging + 2 * kTile};
     for (int k = 0; k < 3; ++k) stage(step.logits[k], row, first, n, x[k]);
     const Extras extras = stage_extras(step, row, first, n, staging);
@@ -33,6 +45,56 @@ struct ConservativeMixture {
   }
 
  private:
+  // A whole tile of logits so ordinary that nothing is excluded by them and nothing overflows, as
+  // mix_clean has it; not `summed` where the tile is of another kind.
+  template <class T>
+  TileKind mix_ordinary(int64_t first, float c, float* t, float* group_max) const {
+    TileKind kind{};
+#ifdef EFT_LANES
+    const float limit = 0.5f * ordinary_limit(options.weights, 3, c);
+    if (!(fabsf(delta) <= limit)) return kind;
+    const T* x[3];
+    Loader<T> logits[3];
+    Lanes w[3];
+    for (int k = 0; k < 3; ++k) {
+      x[k] = logits_at<T>(step.logits[k], row, first);
+      w[k] = splat(options.weights[k]);
+    }
+    const float* const own = defining_t + first;
+    const int last = nucleus.ids_within(first, kTile);
+    const bool parted = last >= 0 && last < kTile - 1;  // the limit's own tile
+    const Lanes cut = splat(last == kTile - 1 || last == kTile ? next_below(nucleus.t) : nucleus.t);
+    const Lanes shift = splat(delta), scale = splat(c), excluded = splat(-INFINITY);
+    const bool drop = step.conservative_drop != 0;
+    Lanes highest = splat(-INFINITY);
+    for (int chunk = 0; chunk < kTile; chunk += kChunk) {
+      Lanes most = splat(-INFINITY);
+      for (int i = chunk; i < chunk + kChunk; i += 16) {
+        const Lanes tuned = logits[1](x[1] + i);
+        Lanes z = mul(w[0], logits[0](x[0] + i));
+        z = multiply_add(w[1], tuned, z);
+        z = multiply_add(w[2], logits[2](x[2] + i), z);
+        const Lanes mine = load(own + i);
+        LaneMask inside = above(mine, cut);
+        if (parted) inside = or_(inside, and_(equal(mine, cut), first_lanes(last + 1 - i)));
+        z = mul(choose(inside, add(z, shift), drop ? excluded : tuned), scale);
+        most = larger(most, z);
+        store(t + i, z);
+      }
+      store(group_max + chunk / kLanes, most);
+      highest = larger(highest, most);
+    }
+    kind.top = largest(highest);
+    kind.finite = kind.summed = true;
+    kind.clean = !drop;
+    const auto ordinary = magnitude_limit(T{}, limit);
+    for (const Loader<T>& x : logits) kind.summed &= x.within(ordinary);
+#else
+    (void)first, (void)c, (void)t, (void)group_max;
+#endif
+    return kind;
+  }
+
   // Locals and masks for the same reasons as in mix_tested.
   void mix_inside_and_outside(float* const* x, const Extras& extras, const float* own, int last_id,
                               int n, float* t) const {
@@ -59,23 +121,81 @@ struct ConservativeMixture {
   }
 };
 
-// Finds S and delta. `work` holds one model after another and at last the defining one, whose t it
-// keeps. False where a model's row has NaN, +inf or nothing left.
+// ---- rows that several threads may share: sums of integers do not depend on who adds what ----
+
+constexpr int kParts = 16;
+
+inline void fill_row(const ConservativeMixture& mixture, float c, bool masses, Row& row) {
+  pad(row);
+  const int64_t tiles = num_tiles(row);
+  const int64_t parts = mixture.threads == 1 ? 1 : std::min<int64_t>(kParts, tiles);
+  Seen seen[kParts];
+  for_each_part(parts, mixture.threads, [&](int64_t part) {
+    const FloatMode mode;
+    alignas(64) float staging[6 * kTile];
+    ConservativeMixture own = mixture;
+    own.staging = staging;
+    for (int64_t tile = tiles * part / parts; tile < tiles * (part + 1) / parts; ++tile) {
+      const int64_t first = tile * kTile;
+      fill_tile(own, c, masses, tile, row.t + first, row.group_max + first / kLanes, row,
+                seen[part]);
+    }
+  });
+  for (int64_t part = 1; part < parts; ++part) seen[0].add(seen[part]);
+  conclude(seen[0], row);
+}
+
+// The same of a model of which only the masses by tile are asked for; t passes through L1.
+inline void fill_tiles(const OneModel& model, float c, bool masses, Row& row) {
+  alignas(64) float t[kTile];
+  alignas(64) float group_max[kTile / kLanes];
+  std::fill(t, t + kTile, -INFINITY);
+  Seen seen;
+  for (int64_t tile = 0; tile < num_tiles(row); ++tile) {
+    const int n = tile_length(row.n, tile * kTile);
+    std::fill(t + n, t + padded(n), -INFINITY);
+    fill_tile(model, c, masses, tile, t, group_max, row, seen);
+  }
+  conclude(seen, row);
+}
+
+// Finds S and delta; `work` is the defining model's row, whose t the mixture keeps. False where a
+// model's row has NaN, +inf or nothing left. The defining model with its nucleus is about as much
+// work as the other two.
 inline bool prepare(ConservativeMixture& mixture, Row& work, Scratch& scratch) {
+  const eft_step& step = mixture.step;
   const float c = float(kLog2E);
-  const int defining = mixture.step.conservative - 1;
+  const int defining = step.conservative - 1;
+  Row others[2] = {scratch.row(0, work.n), scratch.row(2, work.n)};
+  Row* rows[3];
+  rows[defining] = &work;
+  for (int i = 1; i < 3; ++i) rows[(defining + i) % 3] = &others[i - 1];
   double normaliser[3] = {};
-  for (int i = 1; i <= 3; ++i) {
-    const int k = (defining + i) % 3;
-    fill_row(OneModel{mixture.step.logits[k], mixture.row}, c, true, work);
-    if (!work.valid) return false;
-    normaliser[k] = log_normaliser(work);
+  const int64_t shares = mixture.threads == 1 ? 1 : 3;
+  for_each_part(shares, mixture.threads, [&](int64_t share) {
+    const FloatMode mode;
+    for (int64_t i = share; i < 3; i += shares) {
+      const int k = int(defining + i) % 3;
+      const OneModel model{step.logits[k], mixture.row};
+      const bool normalised = k != 1;  // nobody asks for the tuned model's
+      if (i > 0) {
+        fill_tiles(model, c, normalised, *rows[k]);
+      } else {
+        fill_row(model, c, true, work);
+      }
+      if (!rows[k]->valid) continue;
+      if (normalised) normaliser[k] = log_normaliser(*rows[k]);
+      if (i > 0) continue;
+      Survivors s{Limit{}, scratch.picked()};
+      keep_top_p(work, mixture.options.conservative_top_p, scratch.above(), s, false);
+      mixture.nucleus = s.limit;
+    }
+  });
+  for (const Row* row : rows) {
+    if (!row->valid) return false;
   }
   mixture.delta = float(double(mixture.options.weights[0]) * (normaliser[2] - normaliser[0]));
-  Survivors s{Limit{}, scratch.picked()};
-  keep_top_p(work, mixture.options.conservative_top_p, scratch.above(), s);
   mixture.defining_t = work.t;
-  mixture.nucleus = s.limit;
   return true;
 }
 

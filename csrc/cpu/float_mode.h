@@ -11,6 +11,7 @@
 #endif
 
 namespace eft {
+namespace {  // it is compiled for several instruction sets
 
 #if defined(__x86_64__)
 class FloatMode {
@@ -35,5 +36,6 @@ class FloatMode {
 };
 #endif
 
+}  // namespace
 }  // namespace eft
 #endif  // EFT_CPU_FLOAT_MODE_H_

@@ -24,11 +24,15 @@ inline void store(float* to, Lanes x) {
   _mm256_storeu_ps(to + 8, x.b);
 }
 inline Lanes mul(Lanes x, Lanes y) { return {_mm256_mul_ps(x.a, y.a), _mm256_mul_ps(x.b, y.b)}; }
+inline Lanes add(Lanes x, Lanes y) { return {_mm256_add_ps(x.a, y.a), _mm256_add_ps(x.b, y.b)}; }
 inline Lanes sub(Lanes x, Lanes y) { return {_mm256_sub_ps(x.a, y.a), _mm256_sub_ps(x.b, y.b)}; }
 inline Lanes multiply_add(Lanes x, Lanes y, Lanes z) {
   return {_mm256_fmadd_ps(x.a, y.a, z.a), _mm256_fmadd_ps(x.b, y.b, z.b)};
 }
 inline Lanes larger(Lanes x, Lanes y) { return {_mm256_max_ps(x.a, y.a), _mm256_max_ps(x.b, y.b)}; }
+inline Lanes smaller(Lanes x, Lanes y) {
+  return {_mm256_min_ps(x.a, y.a), _mm256_min_ps(x.b, y.b)};
+}
 inline Lanes round_down(Lanes x) { return {_mm256_floor_ps(x.a), _mm256_floor_ps(x.b)}; }
 inline float largest(Lanes x) {
   float lanes[16];
@@ -36,6 +40,17 @@ inline float largest(Lanes x) {
   float most = lanes[0];
   for (float lane : lanes) most = lane > most ? lane : most;
   return most;
+}
+
+inline Lanes add_where(Lanes x, Lanes y, LaneMask where) {
+  return {_mm256_add_ps(x.a, _mm256_and_ps(y.a, where.a)),
+          _mm256_add_ps(x.b, _mm256_and_ps(y.b, where.b))};
+}
+inline float sum_of(Lanes x) {
+  float lanes[16], sum = 0;
+  store(lanes, x);
+  for (float lane : lanes) sum += lane;
+  return sum;
 }
 
 inline LaneMask above(Lanes x, Lanes cut) {
@@ -51,8 +66,18 @@ inline LaneMask first_lanes(int count) {
   return {_mm256_castsi256_ps(_mm256_cmpgt_epi32(end, a)),
           _mm256_castsi256_ps(_mm256_cmpgt_epi32(end, b))};
 }
+inline LaneMask marked_lanes(uint32_t bits) {  // the low sixteen
+  const __m256i all = _mm256_set1_epi32(int(bits));
+  const __m256i a = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128), b = _mm256_slli_epi32(a, 8);
+  return {_mm256_castsi256_ps(_mm256_cmpeq_epi32(_mm256_and_si256(all, a), a)),
+          _mm256_castsi256_ps(_mm256_cmpeq_epi32(_mm256_and_si256(all, b), b))};
+}
 inline LaneMask and_(LaneMask x, LaneMask y) {
   return {_mm256_and_ps(x.a, y.a), _mm256_and_ps(x.b, y.b)};
+}
+// x, but not y
+inline LaneMask and_not(LaneMask x, LaneMask y) {
+  return {_mm256_andnot_ps(y.a, x.a), _mm256_andnot_ps(y.b, x.b)};
 }
 inline LaneMask or_(LaneMask x, LaneMask y) {
   return {_mm256_or_ps(x.a, y.a), _mm256_or_ps(x.b, y.b)};
@@ -60,6 +85,38 @@ inline LaneMask or_(LaneMask x, LaneMask y) {
 inline int count(LaneMask m) {
   return __builtin_popcount(unsigned(_mm256_movemask_ps(m.a))) +
          __builtin_popcount(unsigned(_mm256_movemask_ps(m.b)));
+}
+
+// x where marked, y elsewhere
+inline Lanes choose(LaneMask m, Lanes x, Lanes y) {
+  return {_mm256_blendv_ps(y.a, x.a, m.a), _mm256_blendv_ps(y.b, x.b, m.b)};
+}
+
+// For each eight marks, which lanes come first: four bits a lane.
+struct Compressions {
+  uint32_t lanes[256];
+  constexpr Compressions() : lanes() {
+    for (uint32_t marks = 0; marks < 256; ++marks) {
+      int count = 0;
+      for (uint32_t lane = 0; lane < 8; ++lane) {
+        if (marks >> lane & 1) lanes[marks] |= lane << (4 * count++);
+      }
+    }
+  }
+};
+constexpr Compressions kCompressions;
+
+inline int append(float* to, __m256 x, __m256 in) {
+  const unsigned marks = unsigned(_mm256_movemask_ps(in));
+  const __m256i packed = _mm256_set1_epi32(int(kCompressions.lanes[marks]));
+  const __m256i order = _mm256_srlv_epi32(packed, _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28));
+  _mm256_storeu_ps(to, _mm256_permutevar8x32_ps(x, order));  // of an index three bits count
+  return __builtin_popcount(marks);
+}
+// The marked lanes side by side; how many. Up to sixteen are written.
+inline int append(float* to, Lanes x, LaneMask in) {
+  const int first = append(to, x.a, in.a);
+  return first + append(to + first, x.b, in.b);
 }
 
 // p * 2^n for integral n <= 23; below 2^-100 it is no mass, and no matter which.

@@ -20,12 +20,18 @@ inline Lanes splat(float x) { return _mm512_set1_ps(x); }
 inline Lanes load(const float* x) { return _mm512_loadu_ps(x); }
 inline void store(float* to, Lanes x) { _mm512_storeu_ps(to, x); }
 inline Lanes mul(Lanes a, Lanes b) { return _mm512_mul_ps(a, b); }
+inline Lanes add(Lanes a, Lanes b) { return _mm512_add_ps(a, b); }
 inline Lanes sub(Lanes a, Lanes b) { return _mm512_sub_ps(a, b); }
 inline Lanes multiply_add(Lanes a, Lanes b, Lanes c) { return _mm512_fmadd_ps(a, b, c); }
 inline Lanes larger(Lanes a, Lanes b) { return _mm512_max_ps(a, b); }
+inline Lanes smaller(Lanes a, Lanes b) { return _mm512_min_ps(a, b); }
 inline Lanes round_down(Lanes x) {
   return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
 }
+inline Lanes add_where(Lanes a, Lanes b, LaneMask where) {
+  return _mm512_mask_add_ps(a, where, a, b);
+}
+inline float sum_of(Lanes x) { return _mm512_reduce_add_ps(x); }
 inline float largest(Lanes x) { return _mm512_reduce_max_ps(x); }
 
 inline LaneMask above(Lanes x, Lanes cut) { return _mm512_cmp_ps_mask(x, cut, _CMP_GT_OQ); }
@@ -33,9 +39,21 @@ inline LaneMask equal(Lanes x, Lanes cut) { return _mm512_cmp_ps_mask(x, cut, _C
 inline LaneMask first_lanes(int count) {
   return LaneMask(count >= 16 ? 0xffff : count <= 0 ? 0 : (1 << count) - 1);
 }
+inline LaneMask marked_lanes(uint32_t bits) { return LaneMask(bits); }  // the low sixteen
 inline LaneMask and_(LaneMask a, LaneMask b) { return LaneMask(a & b); }
+// a, but not b
+inline LaneMask and_not(LaneMask a, LaneMask b) { return LaneMask(a & ~b); }
 inline LaneMask or_(LaneMask a, LaneMask b) { return LaneMask(a | b); }
 inline int count(LaneMask m) { return __builtin_popcount(m); }
+
+// a where marked, b elsewhere
+inline Lanes choose(LaneMask m, Lanes a, Lanes b) { return _mm512_mask_blend_ps(m, b, a); }
+// The marked lanes side by side; how many. Sixteen are written.
+inline int append(float* to, Lanes x, LaneMask in) {
+  // Compressed in a register: the form that writes to memory is microcode on some processors.
+  _mm512_storeu_ps(to, _mm512_maskz_compress_ps(in, x));
+  return count(in);
+}
 
 // p * 2^n for integral n, 0 where that underflows.
 inline Lanes times_power(Lanes p, Lanes n) { return _mm512_scalef_ps(p, n); }

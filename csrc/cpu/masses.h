@@ -127,6 +127,20 @@ inline uint64_t mass_within(const float* t, int n, float a, float cut, int last)
                     [=](int i) { return int(t[i] > cut) | (int(t[i] == cut) & int(i <= last)); });
 }
 
+// Of those with t > cut, of tokens that are padded with -inf to whole chunks.
+inline uint64_t mass_above(const float* t, int n, float a, float cut) {
+#ifdef EFT_LANES
+  if (is_near(a)) {
+    LaneSum sum;
+    const Lanes limit = splat(cut);
+    for_each_share<true>(  // what -inf comes to is masked out
+        t, n, a, [&](int i, Lanes w) { sum.add(LaneMasses(w), above(load(t + i), limit)); });
+    return sum.total();
+  }
+#endif
+  return mass_where(t, n, a, [=](int i) { return int(t[i] > cut); });
+}
+
 // Of those with t > cut, at two references: the row's, `far`, and the tile's, `near`, at most 51
 // below.
 struct TwoMasses {

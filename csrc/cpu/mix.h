@@ -12,13 +12,17 @@
 namespace eft {
 namespace {
 
-// What a tile is made of. `bias` and `forbidden` are read only where a tile has extras.
+// What a tile is made of. What is below `limit` is read only where a tile has extras: bias and
+// bitmask as they came (null where there is none) by mix_clean, spelled out by mix_tested.
 template <class T>
 struct TileInputs {
   const T* x[EFT_MAX_MODELS];
   float weights[EFT_MAX_MODELS];
   float lowest[EFT_MAX_MODELS];
   decltype(magnitude(T{})) ordinary;  // magnitudes up to this need no tests
+  float limit;                        // the same as a number
+  const float* own_bias;              // [n]
+  const int32_t* allowed;             // [n / 32]
   const float* bias;                  // [n], -0 adds nothing
   const float* forbidden;             // [n], below 0 where `allowed` excludes
 };
@@ -58,23 +62,30 @@ inline bool mix_tested(const TileInputs<T>& in, int n, float c, float* t) {
   return bad == 0;
 }
 
-// A whole tile so ordinary that no token can be excluded and no z or t can overflow: half of the
-// work, and the maxima on the way. False, and t undefined, where the tile is not of that kind.
-template <int K, class T>
+// A whole tile so ordinary that no logit can exclude its token and no z or t can overflow: half of
+// the work, and the maxima on the way. False, and t undefined, where the tile is not of that kind.
+template <int K, class T, bool kExtras>
 inline bool mix_clean(const TileInputs<T>& in, float c, float* t, float* group_max, float* top) {
 #ifdef EFT_LANES
   const T* x[K];
   Lanes w[K];
   Loader<T> logits[K];
   for (int k = 0; k < K; ++k) x[k] = in.x[k], w[k] = splat(in.weights[k]);
-  const Lanes scale = splat(c);
+  const Lanes scale = splat(c), excluded = splat(-INFINITY);
+  const float* const bias = in.own_bias;
+  const int32_t* const allowed = in.allowed;
+  Loader<float> biases;
   Lanes highest = splat(-INFINITY);
   for (int chunk = 0; chunk < kTile; chunk += kChunk) {
     Lanes most = splat(-INFINITY);
     for (int i = chunk; i < chunk + kChunk; i += 16) {
       Lanes z = mul(w[0], logits[0](x[0] + i));
       for (int k = 1; k < K; ++k) z = multiply_add(w[k], logits[k](x[k] + i), z);
+      if (kExtras && bias) z = add(z, biases(bias + i));
       z = mul(z, scale);
+      if (kExtras && allowed) {
+        z = choose(marked_lanes(uint32_t(allowed[i / 32]) >> i % 32), z, excluded);
+      }
       most = larger(most, z);
       store(t + i, z);
     }
@@ -85,8 +96,9 @@ inline bool mix_clean(const TileInputs<T>& in, float c, float* t, float* group_m
   for (int k = 0; k < K; ++k) {
     if (!logits[k].within(in.ordinary)) return false;
   }
-  return true;
+  return !kExtras || biases.within(magnitude_limit(0.0f, in.limit));
 #else
+  if (kExtras) return false;
   const T* x[K];
   float w[K];
   decltype(magnitude(T{})) most = 0;
@@ -111,11 +123,18 @@ inline bool mix_clean(const TileInputs<T>& in, float c, float* t, float* group_m
 #endif
 }
 
-template <int K, class T, bool kExtras>
-TileKind mix_tile(const TileInputs<T>& in, int n, float c, float* t, float* group_max) {
+// `stage_extras()` spells bias and bitmask out.
+template <int K, class T, bool kExtras, class Stage>
+TileKind mix_tile(TileInputs<T>& in, int n, float c, float* t, float* group_max,
+                  const Stage& stage_extras) {
   TileKind kind{};
-  kind.clean = !kExtras && n == kTile && mix_clean<K>(in, c, t, group_max, &kind.top);
-  kind.finite = kind.clean || mix_tested<K, T, kExtras>(in, n, c, t);
+  if (n == kTile && mix_clean<K, T, kExtras>(in, c, t, group_max, &kind.top)) {
+    kind.finite = kind.summed = true;
+    kind.clean = !kExtras || !in.allowed;
+    return kind;
+  }
+  if (kExtras) stage_extras();
+  kind.finite = mix_tested<K, T, kExtras>(in, n, c, t);
   return kind;
 }
 
@@ -127,14 +146,14 @@ inline float ordinary_limit(const float* weights, int num_models, float c) {
   return 0x1p126f / sum / (c > 1.0f ? c : 1.0f);
 }
 
-template <class T, bool kExtras>
-TileKind mix_models(const TileInputs<T>& in, int num_models, int n, float c, float* t,
-                    float* group_max) {
+template <class T, bool kExtras, class Stage>
+TileKind mix_models(TileInputs<T>& in, int num_models, int n, float c, float* t, float* group_max,
+                    const Stage& stage) {
   switch (num_models) {
-    case 1: return mix_tile<1, T, kExtras>(in, n, c, t, group_max);
-    case 2: return mix_tile<2, T, kExtras>(in, n, c, t, group_max);
-    case 3: return mix_tile<3, T, kExtras>(in, n, c, t, group_max);
-    default: return mix_tile<4, T, kExtras>(in, n, c, t, group_max);
+    case 1: return mix_tile<1, T, kExtras>(in, n, c, t, group_max, stage);
+    case 2: return mix_tile<2, T, kExtras>(in, n, c, t, group_max, stage);
+    case 3: return mix_tile<3, T, kExtras>(in, n, c, t, group_max, stage);
+    default: return mix_tile<4, T, kExtras>(in, n, c, t, group_max, stage);
   }
 }
 
@@ -189,63 +208,17 @@ struct Mixture {
       if (in.lowest[k] > Lowest<T>::value) limit = std::min(limit, -0.5f * in.lowest[k]);
     }
     in.ordinary = magnitude_limit(T{}, limit);
-    if (!has_extras(step)) {
-      return mix_models<T, false>(in, step.num_models, n, c, t, group_max);
-    }
-    const Extras extras = stage_extras(step, row, first, n, staging);
-    in.bias = extras.bias;
-    in.forbidden = extras.forbidden;
-    return mix_models<T, true>(in, step.num_models, n, c, t, group_max);
-  }
-};
-
-// t = z * c in place, for mixers that write z themselves.
-inline TileKind scale_tile(int n, float c, float* t) {
-  TileInputs<float> in{};
-  in.x[0] = t;
-  in.weights[0] = 1.0f;
-  in.lowest[0] = -INFINITY;
-  return {mix_tested<1, float, false>(in, n, c, t), false, 0.0f};
-}
-
-// One model alone, as it stands.
-struct OneModel {
-  const eft_logits& logits;
-  int64_t row;
-
-  TileKind operator()(int64_t first, int n, float c, float* t, float* group_max) const {
-    if (logits.dtype == EFT_BF16) return mix<Bf16>(first, n, c, t, group_max);
-    if (logits.dtype == EFT_FP16) return mix<Fp16>(first, n, c, t, group_max);
-    return mix<float>(first, n, c, t, group_max);
-  }
-
- private:
-  template <class T>
-  TileKind mix(int64_t first, int n, float c, float* t, float* group_max) const {
-    TileInputs<T> in{};
-    in.x[0] = logits_at<T>(logits, row, first);
-    in.weights[0] = 1.0f;
-    in.lowest[0] = Lowest<T>::value;
-    in.ordinary = magnitude_limit(T{}, ordinary_limit(in.weights, 1, c));
-    return mix_tile<1, T, false>(in, n, c, t, group_max);
-  }
-};
-
-// The same without NaN and +inf: in a row that is valid as a mixture, a token where one model has
-// those is excluded by something else, and left out of that model's own distribution too.
-struct OneModelFinite {
-  const eft_logits& logits;
-  int64_t row;
-
-  TileKind operator()(int64_t first, int n, float c, float* t, float*) const {
-    stage(logits, row, first, n, t);
-    const float lowest = lowest_of(logits.dtype);
-#pragma omp simd
-    for (int i = 0; i < n; ++i) {
-      const bool excluded = t[i] <= lowest || !(t[i] < INFINITY);
-      t[i] = excluded ? -INFINITY : t[i];
-    }
-    return scale_tile(n, c, t);
+    in.limit = limit;
+    in.own_bias = step.bias ? step.bias + row * step.bias_row_stride + first : nullptr;
+    in.allowed = step.allowed ? step.allowed + row * step.allowed_row_stride + first / 32 : nullptr;
+    const auto spell_out = [&] {
+      const Extras extras = stage_extras(step, row, first, n, staging);
+      in.bias = extras.bias;
+      in.forbidden = extras.forbidden;
+    };
+    return has_extras(step)
+               ? mix_models<T, true>(in, step.num_models, n, c, t, group_max, spell_out)
+               : mix_models<T, false>(in, step.num_models, n, c, t, group_max, spell_out);
   }
 };
 

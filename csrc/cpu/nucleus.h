@@ -4,7 +4,7 @@
 #ifndef EFT_CPU_NUCLEUS_H_
 #define EFT_CPU_NUCLEUS_H_
 
-#include "cpu/bracket.h"
+#include "cpu/wide.h"
 
 namespace eft {
 namespace {
@@ -51,23 +51,63 @@ inline uint64_t row_mass_above(const Row& row, float cut, uint64_t* above) {
   return total;
 }
 
-// Too many tokens to list: those above `e.high` are weighed, those between the ends listed.
+// The limit whose last tie is the nth of the list's tokens at `t`, and that one's place in the
+// list.
+struct ListedLimit {
+  Limit limit;
+  int64_t place;
+};
+inline ListedLimit limit_between(const Row& row, const Picked& list, float t, uint64_t nth) {
+  const int64_t place = nth_equal(list.t, list.count, t, nth);
+  const uint32_t* const starts = list.id;
+  const int64_t tile = std::upper_bound(starts, starts + num_tiles(row), place) - starts - 1;
+  uint64_t in_tile = 0;
+  for (int64_t i = starts[tile]; i <= place; ++i) in_tile += list.t[i] == t;
+  const int64_t first = tile * kTile;
+  const int64_t id = first + nth_equal(row.t + first, tile_length(row.n, first), t, in_tile);
+  return {{t, uint32_t(id)}, place};
+}
+
+// Too many tokens to list: those above `e.high` are weighed, those between the ends listed. What is
+// weighed at the tiles' references is less than one unit for each token above its mass at the
+// row's; only where that could move the limit is the row weighed at both.
 inline bool keep_wide_nucleus(Row& row, uint64_t target, const Estimate& e, uint64_t* above,
                               Survivors& s) {
-  const uint64_t before = row_mass_above(row, e.high, above);
-  if (before >= target) return false;
-  pick_between(row, e.low, e.high, s.tokens);
-  weigh(s.tokens, row.reference);
-  const uint64_t mass = before + measure_above(s.tokens, e.low).measure;
-  if (mass < target) return false;
-  const Limit limit = limit_in_list(row, {e.low, e.high, mass, before}, target, s.tokens, INFINITY);
-  s.shrink(limit);
-  if (s.limit.t == limit.t && s.limit.id == limit.id) {  // top_k had not cut deeper
-    std::copy(above, above + num_tiles(row), row.tile_mass);
-    drop_outside(limit, s.tokens);
-    add_by_tile(s.tokens, row);
-    s.masses_known = true;
+  Picked& list = s.tokens;
+  split_by_mass(row, e.low, e.high, above, list);
+  weigh(list, row.reference);
+  const uint64_t between = measure_above(list, e.low).measure;
+  for (bool exact : {false, true}) {
+    const uint64_t before = exact ? row_mass_above(row, e.high, above) : shifted_sum(row, above);
+    const uint64_t slack = exact ? 0 : num_shifted(row);
+    if (before + between < target || before >= target + slack) return false;
+    if (before >= target) continue;
+    const Bracket b{e.low, e.high, before + between, before};
+    Bracket end = close<true>(b, list, target, INFINITY);
+    const uint64_t ties = num_ties_kept(row, end, target);
+    end.above -= slack;
+    if (num_ties_kept(row, end, target) != ties) continue;
+    const ListedLimit found = limit_between(row, list, end.high, ties);
+    s.shrink(found.limit);
+    if (s.limit.t == found.limit.t && s.limit.id == found.limit.id) {  // top_k had not cut deeper
+      add_between(list, found.limit.t, found.place, above, row);
+      s.masses_known = true;
+    }
+    return true;
   }
+  return false;
+}
+
+// The limit alone, of all tokens above `e.low`. False where their mass does not reach the target.
+inline bool keep_unweighed_nucleus(const Row& row, uint64_t target, const Estimate& e,
+                                   Survivors& s) {
+  Picked& list = s.tokens;
+  split_by_count(row, e.low, INFINITY, list);
+  weigh(list, row.reference);
+  const uint64_t mass = measure_above(list, e.low).measure;
+  if (mass < target) return false;
+  const Bracket end = close<true>({e.low, row.max_t, mass, 0}, list, target, e.high);
+  s.shrink(limit_between(row, list, end.high, num_ties_kept(row, end, target)).limit);
   return true;
 }
 
@@ -92,7 +132,9 @@ inline void keep_any_nucleus(const Row& row, uint64_t target, uint64_t* above, S
 }
 
 // top_p over the survivors, whose masses row.tile_mass holds. `above` is scratch, one entry a tile.
-inline void keep_top_p(Row& row, uint64_t p_fix, uint64_t* above, Survivors& s) {
+// `weighed`: the new survivors' masses will be asked for.
+inline void keep_top_p(Row& row, uint64_t p_fix, uint64_t* above, Survivors& s,
+                       bool weighed = true) {
   const uint64_t mass = total_mass(row);
   // Rank 0 stays even where p is 0, as it does for a target of one unit.
   const uint64_t target = std::max(mass_target(p_fix, mass), uint64_t(1));
@@ -102,7 +144,9 @@ inline void keep_top_p(Row& row, uint64_t p_fix, uint64_t* above, Survivors& s) 
   }
   for (float depth : {6.0f, 9.0f, 13.0f}) {
     const float low = row.max_t - depth;
-    if (!(low < row.max_t) || num_groups_from(row, low) > kFewGroups) break;
+    if (!(low < row.max_t) || num_groups_from(row, low) > (is_wide(row) ? kVeryFew : kFewGroups)) {
+      break;
+    }
     pick_between(row, low, INFINITY, s.tokens);
     if (keep_listed_nucleus(row, target, low, INFINITY, s)) return;
   }
@@ -111,12 +155,30 @@ inline void keep_top_p(Row& row, uint64_t p_fix, uint64_t* above, Survivors& s) 
     keep_listed_nucleus(row, target, -INFINITY, INFINITY, s);
     return;
   }
-  const Estimate e = Sample(row, true).place(float(target) * 0x1p-40f, float(mass) * 0x1p-40f);
+  Estimate e = Sample(row, true).place(float(target) * 0x1p-40f, float(mass) * 0x1p-40f);
+  // A sample misses what few tokens weigh: where the nucleus is small its estimate is too high, or
+  // there is none.
+  const float deep = row.max_t - 13.0f;
+  const bool few = num_groups_from(row, deep) <= kFewGroups;
+  if (!(e.low > -INFINITY)) {
+    e = {deep, INFINITY, few ? 0 : kMostListed + 1};
+  } else if (few && deep < e.low && e.num_above <= kMostListed) {
+    e.low = deep;
+  }
+  // A longer list without ids costs less than weighing what is above it.
+  if (!weighed && e.num_above <= 4 * kMostListed && keep_unweighed_nucleus(row, target, e, s)) {
+    return;
+  }
   if (e.num_above <= kMostListed) {
     pick_between(row, e.low, INFINITY, s.tokens);
     if (keep_listed_nucleus(row, target, e.low, e.high, s)) return;
+  } else if (keep_wide_nucleus(row, target, e, above, s)) {
+    return;
   }
-  if (!keep_wide_nucleus(row, target, e, above, s)) keep_any_nucleus(row, target, above, s);
+  for (float further : {4.0f, 12.0f}) {
+    if (keep_wide_nucleus(row, target, {e.low - further, INFINITY, 0}, above, s)) return;
+  }
+  keep_any_nucleus(row, target, above, s);
 }
 
 }  // namespace

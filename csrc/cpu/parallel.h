@@ -12,5 +12,12 @@ namespace eft {
 void for_each_row(int64_t num_rows, int max_threads, void (*task)(void* context, int64_t row),
                   void* context);
 
+// The same for a callable work(part) of whatever type.
+template <class Work>
+void for_each_part(int64_t num_parts, int max_threads, const Work& work) {
+  const auto call = [](void* context, int64_t part) { (*static_cast<const Work*>(context))(part); };
+  for_each_row(num_parts, max_threads, call, const_cast<Work*>(&work));
+}
+
 }  // namespace eft
 #endif  // EFT_CPU_PARALLEL_H_

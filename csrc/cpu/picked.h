@@ -1,4 +1,4 @@
-// Lists of a row's tokens, and the place where a measure of a row or a list reaches a goal.
+// Lists of a row's tokens, and what of them lies above a cut.
 #ifndef EFT_CPU_PICKED_H_
 #define EFT_CPU_PICKED_H_
 
@@ -66,11 +66,15 @@ inline int64_t num_groups_from(const Row& row, float at_least) {
   return count;
 }
 
-inline bool any_above(const float* group_max, float low) {
+inline __attribute__((always_inline)) bool any_above(const float* group_max, float low) {
+#ifdef EFT_LANES
+  return count(above(load(group_max), splat(low))) != 0;
+#else
   int any = 0;
 #pragma omp simd reduction(| : any)
   for (int g = 0; g < kLanes; ++g) any |= group_max[g] > low;
   return any;
+#endif
 }
 
 // Appends a chunk's tokens with low < t <= high; how many.
@@ -174,75 +178,6 @@ inline Above measure_above(const Picked& list, float cut) {
 #endif
   }
   return total;
-}
-
-// ---- the place where a measure reaches a goal ----
-
-// The order of floats as that of integers; -0 and +0 are neighbours.
-inline int32_t order_of(float t) {
-  const int32_t bits = bit_cast<int32_t>(t);
-  return bits ^ (bits >> 31 & 0x7fffffff);
-}
-inline float from_order(int32_t order) {
-  return bit_cast<float>(order ^ (order >> 31 & 0x7fffffff));
-}
-// Below both zeros, for one of them.
-inline float next_below(float t) { return from_order((t == 0.0f ? -1 : order_of(t)) - 1); }
-
-// measure(t > low) = at_low >= goal > above = measure(t > high).
-struct Bracket {
-  float low, high;
-  uint64_t at_low, above;
-
-  bool closed() const { return int64_t(order_of(high)) - order_of(low) <= 1; }
-  float middle() const {
-    const int64_t below = order_of(low), over = order_of(high);
-    return from_order(int32_t(below + (over - below) / 2));
-  }
-  // Where a straight line between the ends reaches the goal.
-  float secant(uint64_t goal) const {
-    const float share = float(at_low - goal) / float(at_low - above);
-    const float cut = low + (high - low) * share;
-    return cut > low && cut < high ? cut : middle();
-  }
-  void narrow(float cut, uint64_t measure, uint64_t goal) {
-    (measure >= goal ? low : high) = cut;
-    (measure >= goal ? at_low : above) = measure;
-  }
-};
-
-constexpr int kRanked = 64;  // so many tokens are sorted rather than measured again
-
-// Closes a bracket: `high` becomes the largest t at which the goal is reached. The list holds the
-// tokens between its ends, weighed if the measure is mass. `guess` may lie anywhere. Of the result
-// only `high` and `above` count.
-template <bool kByMass>
-inline Bracket close(Bracket b, const Picked& list, uint64_t goal, float guess) {
-  const uint64_t outside = b.above;
-  uint64_t from_low = uint64_t(list.count), from_high = 0;  // tokens of the list above the ends
-  for (int round = 0; from_low - from_high > kRanked && !b.closed(); ++round) {
-    const bool guessed = round == 0 && guess > b.low && guess < b.high;
-    const float cut = guessed ? guess : round % 3 == 2 ? b.middle() : b.secant(goal);
-    const Above over = kByMass ? measure_above(list, cut) : counted_above(list, cut);
-    b.narrow(cut, outside + over.measure, goal);
-    (b.low == cut ? from_low : from_high) = over.tokens;
-  }
-  if (b.closed()) return b;
-  float ranked[kRanked + 1];
-  int count = 0;
-  for (int64_t i = 0; i < list.count; ++i) {
-    ranked[count] = list.t[i];
-    count += (list.t[i] > b.low) & (list.t[i] <= b.high);
-  }
-  std::sort(ranked, ranked + count, std::greater<float>());
-  uint64_t sum = b.above;
-  for (int i = 0; i < count; ++i) {
-    if (i == 0 || ranked[i] != ranked[i - 1]) b.above = sum;
-    sum += kByMass ? token_mass(ranked[i], list.reference) : 1;
-    b.high = ranked[i];
-    if (sum >= goal) break;
-  }
-  return b;
 }
 
 }  // namespace

@@ -41,46 +41,73 @@ inline float tile_maxima(const float* t, int n, float* group_max) {
 // What a mixer says of the tile it has written.
 struct TileKind {
   bool finite;  // no NaN, no +inf
-  bool clean;   // a whole tile without -inf either; then `group_max` and `top` are written too
+  bool clean;   // no -inf either
+  bool summed;  // a whole tile; `group_max` and `top` are written too
   float top;
 };
 
-// `mixer(first, count, c, t, group_max)` writes a tile's scaled logits. Masses are formed only
-// where asked for, and not for tiles that are already known to be shifted out (a_T < A - 51).
-template <class Mixer>
-void fill_row(const Mixer& mixer, float c, bool masses, Row& row) {
-  row.max_t = -INFINITY;
-  row.reference = -INFINITY;
-  row.valid = true;
-  std::fill(row.t + row.n, row.t + padded(row.n), -INFINITY);
-  for (int64_t tile = 0; tile < num_tiles(row); ++tile) {
-    const int64_t first = tile * kTile;
-    const int n = tile_length(row.n, first);
-    float* t = row.t + first;
-    float* group_max = row.group_max + first / kLanes;
-    const TileKind kind = mixer(first, n, c, t, group_max);
-    row.valid &= kind.finite;
-    const float top = kind.clean ? kind.top : tile_maxima(t, n, group_max);
-    const float a = floorf(top);
-    row.tile_max[tile] = top;
-    row.tile_reference[tile] = a;
-    row.max_t = top > row.max_t ? top : row.max_t;
-    row.reference = a > row.reference ? a : row.reference;
-    // A NaN may hide the largest t, and masses are not defined above the reference.
-    const bool counts = masses && kind.finite && a > -INFINITY && a >= row.reference - 51.0f;
-    row.tile_mass[tile] = counts ? mass_of(t, n, a, kind.clean) : 0;
+// Of some of a row's tiles.
+struct Seen {
+  float max_t = -INFINITY, reference = -INFINITY;
+  bool finite = true;
+
+  void add(const Seen& other) {
+    max_t = std::max(max_t, other.max_t);
+    reference = std::max(reference, other.reference);
+    finite &= other.finite;
   }
-  row.valid &= row.max_t > -INFINITY;
+};
+
+// `mixer(first, count, c, t, group_max)` writes a tile's scaled logits. The mass is formed only
+// where asked for, and not where the tile is already known to be shifted out (a_T < A - 51).
+template <class Mixer>
+inline void fill_tile(const Mixer& mixer, float c, bool masses, int64_t tile, float* t,
+                      float* group_max, Row& row, Seen& seen) {
+  const int64_t first = tile * kTile;
+  const int n = tile_length(row.n, first);
+  const TileKind kind = mixer(first, n, c, t, group_max);
+  const float top = kind.summed ? kind.top : tile_maxima(t, n, group_max);
+  const float a = floorf(top);
+  row.tile_max[tile] = top;
+  row.tile_reference[tile] = a;
+  seen.finite &= kind.finite;
+  seen.max_t = top > seen.max_t ? top : seen.max_t;
+  seen.reference = a > seen.reference ? a : seen.reference;
+  // A NaN may hide the largest t, and masses are not defined above the reference.
+  const bool counts = masses && kind.finite && a > -INFINITY && a >= seen.reference - 51.0f;
+  row.tile_mass[tile] = counts ? mass_of(t, n, a, kind.clean) : 0;
 }
 
-// Z = sum of W_T >> (A - a_T).
-inline uint64_t total_mass(const Row& row) {
+inline void pad(Row& row) { std::fill(row.t + row.n, row.t + padded(row.n), -INFINITY); }
+
+inline void conclude(const Seen& seen, Row& row) {
+  row.max_t = seen.max_t;
+  row.reference = seen.reference;
+  row.valid = seen.finite && seen.max_t > -INFINITY;
+}
+
+template <class Mixer>
+void fill_row(const Mixer& mixer, float c, bool masses, Row& row) {
+  pad(row);
+  Seen seen;
+  for (int64_t tile = 0; tile < num_tiles(row); ++tile) {
+    const int64_t first = tile * kTile;
+    fill_tile(mixer, c, masses, tile, row.t + first, row.group_max + first / kLanes, row, seen);
+  }
+  conclude(seen, row);
+}
+
+// The tiles' masses at the row's reference.
+inline uint64_t shifted_sum(const Row& row, const uint64_t* tile_mass) {
   uint64_t sum = 0;
   for (int64_t tile = 0; tile < num_tiles(row); ++tile) {
-    sum += row.tile_mass[tile] >> tile_shift(row.reference, row.tile_reference[tile]);
+    sum += tile_mass[tile] >> tile_shift(row.reference, row.tile_reference[tile]);
   }
   return sum;
 }
+
+// Z = sum of W_T >> (A - a_T).
+inline uint64_t total_mass(const Row& row) { return shifted_sum(row, row.tile_mass); }
 
 }  // namespace
 }  // namespace eft

@@ -13,8 +13,9 @@ int64_t tiles(int64_t n) { return (n + kTile - 1) / kTile; }
 }  // namespace
 
 uint64_t Scratch::bytes(int64_t n) {
-  const uint64_t per_row = 4 * padded(n) + 4 * groups(n) + (4 + 4 + 8) * tiles(n);
-  return 2 * per_row + 12 * (n + kPickedPadding) + (4 + 8) * tiles(n) + 4 * 6 * kTile;
+  const uint64_t per_row = 4 * padded(n) + 4 * groups(n);
+  return 2 * per_row + 3 * (4 + 4 + 8) * tiles(n) + 12 * (n + kPickedPadding) + (4 + 8) * tiles(n) +
+         4 * 6 * kTile;
 }
 
 bool Scratch::reserve(int64_t n) {
@@ -30,6 +31,8 @@ bool Scratch::reserve(int64_t n) {
   for (int i = 0; i < 2; ++i) {
     allocate(t_[i], padded(n));
     allocate(group_max_[i], groups(n));
+  }
+  for (int i = 0; i < 3; ++i) {
     allocate(tile_max_[i], tiles(n));
     allocate(tile_reference_[i], tiles(n));
     allocate(tile_mass_[i], tiles(n));
@@ -48,8 +51,8 @@ Picked Scratch::picked() { return {picked_t_.get(), picked_share_.get(), picked_
 
 Row Scratch::row(int which, int64_t n) {
   Row row{};
-  row.t = t_[which].get();
-  row.group_max = group_max_[which].get();
+  row.t = which < 2 ? t_[which].get() : nullptr;
+  row.group_max = which < 2 ? group_max_[which].get() : nullptr;
   row.tile_max = tile_max_[which].get();
   row.tile_reference = tile_reference_[which].get();
   row.tile_mass = tile_mass_[which].get();

@@ -43,8 +43,9 @@ struct Picked {
 
 class Scratch {
  public:
-  // Bytes for rows of n tokens. `Row rows[2]`: the step's own row and, where asked for, a second
-  // one (the defining model of conservative re-weighting, or the unscaled mixture of the details).
+  // Bytes for rows of n tokens. Row 0 is the step's own, row 1 where asked for a second one (the
+  // defining model of conservative re-weighting, or the unscaled mixture of the details), row 2 has
+  // tiles alone.
   static uint64_t bytes(int64_t n);
   bool reserve(int64_t n);  // false when out of memory
   Row row(int which, int64_t n);
@@ -52,6 +53,8 @@ class Scratch {
   float* maxima() { return maxima_.get(); }    // [ceil(n / 1024)], for selecting among them
   uint64_t* above() { return above_.get(); }   // [ceil(n / 1024)], tile masses above a cut
   float* staging() { return staging_.get(); }  // [6][1024] fp32, staged inputs, bias and mask
+
+  int threads = 1;  // that may share this row's work; 0: the pool's own number
 
  private:
   // On cache lines: a 64-byte access that straddles two of them counts twice.
@@ -62,9 +65,9 @@ class Scratch {
   using Array = std::unique_ptr<T[], Free>;
 
   int64_t capacity_ = 0;
-  Array<float> t_[2], group_max_[2], tile_max_[2], tile_reference_[2], maxima_, staging_, picked_t_,
+  Array<float> t_[2], group_max_[2], tile_max_[3], tile_reference_[3], maxima_, staging_, picked_t_,
       picked_share_;
-  Array<uint64_t> tile_mass_[2];
+  Array<uint64_t> tile_mass_[3];
   Array<uint64_t> above_;
   Array<uint32_t> picked_id_;
 };

@@ -3,7 +3,7 @@
 #ifndef EFT_CPU_SELECT_H_
 #define EFT_CPU_SELECT_H_
 
-#include "cpu/picked.h"
+#include "cpu/close.h"
 
 namespace eft {
 namespace {
@@ -37,7 +37,11 @@ inline uint64_t kept_tile_mass(const Row& row, int64_t tile, const Limit& limit)
   const int n = tile_length(row.n, first);
   const float a = row.tile_reference[tile];
   if (!(a > -INFINITY && a >= row.reference - 51.0f && row.tile_max[tile] >= limit.t)) return 0;
-  return mass_within(row.t + first, n, a, limit.t, limit.ids_within(first, n));
+  const int last = limit.ids_within(first, n);
+  // Only the tile of the limit itself parts a tie.
+  if (last < 0) return mass_above(row.t + first, n, a, limit.t);
+  if (last >= n - 1) return mass_above(row.t + first, n, a, next_below(limit.t));
+  return mass_within(row.t + first, n, a, limit.t, last);
 }
 
 inline void drop_outside(const Limit& limit, Picked& list) {

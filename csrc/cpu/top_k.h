@@ -2,7 +2,7 @@
 #ifndef EFT_CPU_TOP_K_H_
 #define EFT_CPU_TOP_K_H_
 
-#include "cpu/bracket.h"
+#include "cpu/wide.h"
 
 namespace eft {
 namespace {
@@ -18,14 +18,21 @@ inline bool keep_listed_top_k(const Row& row, int64_t k, float low, float guess,
   return true;
 }
 
-// Too many to list: the k-th largest is bracketed by counting, the ends of the estimate first.
+// Too many to list: the k-th largest is looked for between the ends of the estimate; where it is
+// not, bracketed by counting.
 inline void keep_wide_top_k(const Row& row, int64_t k, const Estimate& e, Survivors& s) {
   const uint64_t goal = uint64_t(k);
+  const uint64_t before = split_by_count(row, e.low, e.high, s.tokens);
+  const uint64_t from_low = before + uint64_t(s.tokens.count);
+  if (before < goal && goal <= from_low) {
+    s.shrink(
+        {close<false>({e.low, e.high, from_low, before}, s.tokens, goal, INFINITY).high, kLastId});
+    return;
+  }
   Bracket b{-INFINITY, row.max_t, count_above(row.t, row.n, -INFINITY), 0};
   if (b.at_low < goal) return;  // fewer than k
-  for (int round = 0; !b.closed() && b.at_low - b.above > uint64_t(kMostListed); ++round) {
-    float cut = round == 0 ? e.low : e.high;
-    if (round > 1 || !(cut > b.low && cut < b.high)) cut = b.middle();
+  while (!b.closed() && b.at_low - b.above > uint64_t(kMostListed)) {
+    const float cut = b.middle();
     b.narrow(cut, count_above(row.t, row.n, cut), goal);
   }
   if (!b.closed()) {

@@ -17,7 +17,8 @@ bool with_mixture(const eft_step& step, int64_t row, const RowOptions& o, Scratc
     use(Mixture{step, o, row, scratch.staging()});
     return true;
   }
-  ConservativeMixture mixture{step, o, row, scratch.staging(), nullptr, Limit{}, 0.0f};
+  ConservativeMixture mixture{step,    o,       row,  scratch.staging(),
+                              nullptr, Limit{}, 0.0f, scratch.threads};
   Row defining = scratch.row(1, step.vocab_size);
   if (!prepare(mixture, defining, scratch)) return false;
   use(mixture);

@@ -85,8 +85,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   Buffers buffers;
   eft_step step{};
   const int64_t rows = 1 + in.below(3);
-  const int widths[] = {1 + in.below(70), 1000 + in.below(60), 1 + in.below(3500)};
-  const int64_t vocab = widths[in.below(3)];
+  // From 8192 tokens on a row is sampled.
+  const int widths[] = {1 + in.below(70), 1000 + in.below(60), 1 + in.below(3500),
+                        8192 + in.below(1100)};
+  const int64_t vocab = widths[in.below(4)];
   step.num_rows = rows;
   step.vocab_size = vocab;
   step.num_models = 1 + in.below(EFT_MAX_MODELS);

@@ -28,6 +28,7 @@ extern "C" __attribute__((visibility("default"))) void GOMP_parallel(void (*work
 namespace {
 
 constexpr int kRows = 24, kVocab = 3000;
+constexpr int kLong = 22000;  // times three models: enough for a conservative row to be shared
 
 struct Call {
   std::vector<int64_t> tokens = std::vector<int64_t>(kRows);
@@ -57,11 +58,34 @@ struct Call {
     snprintf(want, sizeof(want), "num_rows: expected at least 1, got %lld", (long long)-seed);
     CHECK(!strcmp(eft_last_error(), want));
   }
+
+  // One conservative row, into the first token.
+  void run_conservative(const std::vector<float>& logits, int64_t seed, int max_threads) {
+    eft_step step{};
+    step.num_rows = 1;
+    step.vocab_size = kLong;
+    step.num_models = 3;
+    for (int k = 0; k < 3; ++k) {
+      step.logits[k] = {logits.data() + k * kLong, kLong, EFT_FP32};
+      step.weights[k] = {nullptr, 0, k == 2 ? -1.0f : 1.0f};
+    }
+    step.conservative = int32_t(1 + seed % 3);
+    step.conservative_top_p.value = 0.6f;
+    step.temperature.value = 1.0f;
+    step.top_p.value = 0.9f;
+    step.seed.value = seed;
+    step.tokens = tokens.data();
+    step.details.logprobs = logprobs.data();
+    step.details.kept = kept.data();
+    CHECK(eft_step_cpu(&step, EFT_ISA_AUTO, max_threads) == EFT_OK);
+    CHECK(tokens[0] >= 0);
+  }
 };
 
 }  // namespace
 
 int main() {
+  static_assert(kRows * kVocab >= 3 * kLong, "the logits serve both");
   std::vector<float> logits(kRows * kVocab + 1);
   uint32_t state = 1;
   for (float& v : logits) {
@@ -80,6 +104,19 @@ int main() {
     for (int i = 0; i < kCallers; ++i) {
       CHECK(together[i].tokens == alone[i].tokens && together[i].kept == alone[i].kept &&
             together[i].logprobs == alone[i].logprobs);
+    }
+  }
+  for (int i = 0; i < kCallers; ++i) alone[i].run_conservative(logits, i + 1, 1);
+  for (int round = 0; round < 4; ++round) {
+    std::vector<std::thread> callers;
+    for (int i = 0; i < kCallers; ++i) {
+      callers.emplace_back([&, i] { together[i].run_conservative(logits, i + 1, 3); });
+    }
+    for (std::thread& t : callers) t.join();
+    for (int i = 0; i < kCallers; ++i) {
+      CHECK(together[i].tokens[0] == alone[i].tokens[0] &&
+            together[i].kept[0] == alone[i].kept[0] &&
+            together[i].logprobs[0] == alone[i].logprobs[0]);
     }
   }
   printf("threads: %d failures\n", failures);

@@ -1,0 +1,61 @@
+"""What the step for K = 1 is timed against on a CPU: llama.cpp's sampler chain, where it can be imported.
+
+It samples one row of fp32 logits. Temperature stands first in the chain, as it does in transformers, so that both draw
+from the same distribution. The array of candidates is made from the logits in every call, which is what a caller pays
+for each token; NumPy copies them, as the library's own Python class does.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from gpu_peers import importable
+from torch import Tensor
+
+Options = dict[str, float]
+
+
+def llama_chain(llama: Any, options: Options, seed: int = 1) -> Any:
+    """A sampler chain for these options; greedy where the temperature is 0."""
+    chain = llama.llama_sampler_chain_init(llama.llama_sampler_chain_default_params())
+
+    def add(sampler: Any) -> None:
+        llama.llama_sampler_chain_add(chain, sampler)
+
+    if options.get("temperature", 1.0) == 0.0:
+        add(llama.llama_sampler_init_greedy())
+        return chain
+    if "temperature" in options:
+        add(llama.llama_sampler_init_temp(options["temperature"]))
+    if "top_k" in options:
+        add(llama.llama_sampler_init_top_k(int(options["top_k"])))
+    if "top_p" in options:
+        add(llama.llama_sampler_init_top_p(options["top_p"], 1))
+    if "min_p" in options:
+        add(llama.llama_sampler_init_min_p(options["min_p"], 1))
+    add(llama.llama_sampler_init_dist(seed))
+    return chain
+
+
+def llama_step(logits: Tensor, options: Options) -> Callable[[], list[int]] | None:
+    """llama.cpp's tokens [B] for logits [B, V]; None where it cannot be imported. Widening to fp32 is not its cost."""
+    llama, _ = importable("llama_cpp")
+    if llama is None:
+        return None
+    rows = logits.to(torch.float32).numpy()
+    chain = llama_chain(llama, options)
+    ids = np.arange(rows.shape[1], dtype=np.int32)
+    candidates = np.zeros(rows.shape[1], dtype=[("id", np.int32), ("logit", np.float32), ("p", np.float32)])
+    data = candidates.ctypes.data_as(llama.llama_token_data_p)
+
+    def sample(row: np.ndarray) -> int:
+        candidates["id"], candidates["logit"], candidates["p"] = ids, row, 0
+        array = llama.llama_token_data_array(data=data, size=len(candidates), selected=-1, sorted=False)
+        llama.llama_sampler_apply(chain, ctypes.byref(array))
+        return int(array.data[array.selected].id)
+
+    return lambda: [sample(row) for row in rows]
