@@ -87,7 +87,7 @@ __device__ __forceinline__ uint64_t residual_tile(const Plan& plan, const Decide
       if (places) places[(id + i) % kTile] = weight;
     }
   }
-  return warp_sum(sum);
+  return warp_add(sum);
 }
 
 }  // namespace
