@@ -29,13 +29,15 @@ bench: $(VENV)/tests-installed
 # On a machine with a GPU, each under nine minutes. With BIN=<folder of python> what is installed there is used, nothing is
 # downloaded and the kernels are built in place for the GPU that is there; EFT_PREBUILT=1 takes the build as it lies.
 GPU_READY := $(if $(filter command line environment,$(origin BIN)),gpu-build,$(VENV)/tests-installed)
+# Triton compiles for minutes on one core.
+GPU_WORKERS = $(shell $(BIN)/python -c "import xdist" 2> /dev/null && printf '%s' '-n 8 --dist worksteal')
 gpu-build:
 	$(if $(EFT_PREBUILT),,PATH="$(BIN):$$PATH" CMAKE_CUDA_ARCHITECTURES=$${CMAKE_CUDA_ARCHITECTURES-native} \
 		$(BIN)/python setup.py -q build_ext --inplace)
 
 gpu-test: $(GPU_READY)
 	$(BIN)/python benchmarks/gpu_ready.py
-	$(BIN)/python -m pytest -m gpu python_tests
+	$(BIN)/python -m pytest $(GPU_WORKERS) -m gpu python_tests
 	$(BIN)/python benchmarks/gpu_sanitize.py
 
 gpu-bench-step: $(GPU_READY)

@@ -125,18 +125,22 @@ def compiled(file: str, arch: int) -> Compiled:
 
 
 @cache
-def row_work_bytes() -> int:
-    """sizeof(RowWork), the shared memory of a block: it is asked for at launch, so no report of the compiler has it."""
-    source = KEPT / "row_work.cu"
+def shared_bytes() -> dict[str, int]:
+    """The shared memory of a block, by kernel: it is asked for at launch, so no report of the compiler has it."""
+    work = {"stream_kernel": "RowWork", "resident_kernel": "RowWork", "verify_stream_kernel": "SlotWork",
+            "verify_decide_kernel": "DecideWork", "score_kernel": "ScoreWork",
+            "compare_kernel": "ScoreWork"}  # fmt: skip
+    source = KEPT / "shared_bytes.cu"
     KEPT.mkdir(parents=True, exist_ok=True)
-    source.write_text('#include "cuda/team.h"\n__device__ unsigned row_work_bytes = sizeof(eft::RowWork);\n')
+    sizes = "".join(f"__device__ unsigned {name}_bytes = sizeof(eft::{own});\n" for name, own in work.items())
+    source.write_text(f'#include "cuda/verify_layout.h"\n#include "cuda/score_compare.h"\n{sizes}')
     ptx = source.with_suffix(".ptx")
     subprocess.run(
         ["nvcc", *FLAGS, "-arch=sm_80", "-ptx", str(source), "-o", str(ptx)], check=True, capture_output=True
     )
-    found = re.search(r"row_work_bytes = (\d+);", ptx.read_text())
-    assert found, f"{ptx} does not say row_work_bytes"
-    return int(found[1])
+    found = {name: int(size) for name, size in re.findall(r"(\w+)_bytes = (\d+);", ptx.read_text())}
+    assert found.keys() == work.keys(), f"{ptx} says {found}"
+    return found
 
 
 def kernels(arch: int, jobs: int = 2, files: tuple[str, ...] = ALL_FILES) -> list[Kernel]:
@@ -149,7 +153,9 @@ def kernels(arch: int, jobs: int = 2, files: tuple[str, ...] = ALL_FILES) -> lis
         for name, values in parse_resources(made.log).items():
             if "resident" in name and arch < 90:
                 continue  # no clusters there: an empty kernel
-            kernel = Kernel(readable(name), arch, **values, **loads[name], shared_bytes=row_work_bytes())
+            plain = readable(name)
+            block = shared_bytes()[plain.split("<")[0]]
+            kernel = Kernel(plain, arch, **values, **loads[name], shared_bytes=block)
             if name in code:
                 reads = sass.tile_reads(code[name])
                 most = max((read.loads for read in reads), default=0)
@@ -182,11 +188,12 @@ def page(found: list[Kernel]) -> str:
 
 Written by `python benchmarks/gpu_kernels.py --arch 80 90 100 --page`, with nvcc {version}; `--check` says whether it
 still holds, and `python_tests/ops/test_cuda_kernels.py` holds the limits. `stream_kernel<K, conservative>` and
-`resident_kernel<K>` are made for K bf16 models; K = 0 takes any dtypes, bias and bitmask. Registers a thread, shared
-memory a block, stack and spills in bytes a thread. Loads are instructions. "Of a tile's block" are those of 16 bytes a
-lane in the straight-line code that reads a whole tile: 4 K, which is 1024 tokens of K models by 32 lanes, and each word
-they load is tested once. The others read misaligned rows, other dtypes, and the groups of a row's candidates again.
-"Local accesses" are `LDL` and `STL` in the machine code.
+`resident_kernel<K>` are made for K bf16 models; K = 0 takes any dtypes, bias and bitmask. `verify_*` are the
+verification's (`<conservative>`), `score_kernel` and `compare_kernel` scoring's, for any number of models. Registers a
+thread, shared memory a block, stack and spills in bytes a thread. Loads are instructions. "Of a tile's block" are those
+of 16 bytes a lane in the straight-line code that reads a whole tile: 4 K, which is 1024 tokens of K models by 32 lanes,
+and each word they load is tested once. The others read misaligned rows, other dtypes, and the groups of a row's
+candidates again. "Local accesses" are `LDL` and `STL` in the machine code.
 
 {table(found)}"""
 

@@ -108,4 +108,5 @@ def test_wrong_input(eft, tmp_path):
     assert eft("report", "--prompt", "a", "--top-p", 2)[0] == 2
     assert eft("report", "--records", tmp_path / "nowhere")[0] == 2
     assert "--out: no such folder: /nowhere" in eft("report", "--prompt", "a", "--out", "/nowhere/page.html")[2]
+    assert "--out: expected a file, got the folder /" in eft("report", "--prompt", "a", "--out", "/")[2]
     assert "eft report" in eft("report", "--help")[1]

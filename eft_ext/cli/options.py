@@ -79,6 +79,8 @@ def writable(option: str, path: Path | None) -> None:
     """Raises ValueError where a file could not be made, before any work is done for it."""
     if path is not None and not path.absolute().parent.is_dir():
         raise ValueError(f"{option}: no such folder: {path.parent}")
+    if path is not None and path.is_dir():
+        raise ValueError(f"{option}: expected a file, got the folder {path}")
 
 
 def sampling(

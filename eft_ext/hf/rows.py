@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from threading import Lock
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -60,21 +61,25 @@ class Engines:
 
     def __init__(self, limit: int = 2) -> None:
         self._idle: dict[Any, Engine] = {}
+        self._lock = Lock()  # threads may generate with one model at a time
         self._limit = limit
 
     def take(self, key: Any) -> Engine | None:
         """An engine that suits, which is this caller's until it gives it back."""
-        return self._idle.pop(key, None)
+        with self._lock:
+            return self._idle.pop(key, None)
 
     def give_back(self, key: Any, engine: Engine) -> None:
         """After a run that ended as it should; the oldest ones make room."""
-        self._idle[key] = engine
-        while len(self._idle) > self._limit:
-            self._idle.pop(next(iter(self._idle)), None)
+        with self._lock:
+            self._idle[key] = engine
+            while len(self._idle) > self._limit:
+                del self._idle[next(iter(self._idle))]
 
     def clear(self) -> None:
         """Frees their memory."""
-        self._idle.clear()
+        with self._lock:
+            self._idle.clear()
 
 
 def fingerprint(members: Sequence[Member]) -> int:

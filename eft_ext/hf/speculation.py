@@ -57,7 +57,7 @@ def check(speculate: Any) -> int | str:
 def why_not(members: Sequence[Member], mixture: Mixture, work: Plan, how: DecodePlan, records: bool) -> str:
     """Why a generation cannot be speculated; empty where it can."""
     if how.tier == 0:
-        return how.because
+        return "tier 0 was asked for" if how.because == ASKED else how.because
     if work.processors:
         return f"{type(work.processors[0]).__name__} looks at the tokens before each step"
     if records:
@@ -80,7 +80,8 @@ def planned(members: Sequence[Member], mixture: Mixture, how: DecodePlan, drafts
         return replace(how, speculation=f"no drafts, since {why}")
     name = members[draft_of(members, mixture.method.alone)].name
     count = "as many drafts as pay" if drafts == "auto" else f"{drafts} draft{'s' * (drafts != 1)}"
-    kind = "each a step of the engine" if in_engine(how) else f"with Python between them, since {how.because}"
+    why = f"tier {how.tier} was asked for" if how.because == ASKED else how.because
+    kind = "each a step of the engine" if in_engine(how) else f"with Python between them, since {why}"
     return replace(how, speculation=f"rounds of {count} by {name}, {kind}")
 
 
@@ -150,6 +151,7 @@ def decode_speculated(
             for job, token, last, mark in news:
                 texts.add(job, [token], [mark], last)
             texts.emit()
+        texts.emit(ended=True)
         return (*texts.whole(), statistics)
     prompts = [checked(member, *prompt) for member, prompt in zip(members, prompts, strict=True)]
     budget = budget_of(criteria, prompts[0][0].shape[1])
@@ -173,6 +175,7 @@ def decode_speculated(
         texts.emit()
         if limits and time.time() > min(limits):
             break
+    texts.emit(ended=True)
     return (*texts.whole(), statistics)
 
 
@@ -190,11 +193,11 @@ class Texts:
         self._marks[row] += marks
         self._going[row] = not ended
 
-    def emit(self) -> None:
-        """The columns in which every row that goes on has a token."""
+    def emit(self, *, ended: bool = False) -> None:
+        """The columns in which every row that goes on has a token; all of them where the time has ended."""
         if self._emit is None:
             return
-        going = [len(t) for t, on in zip(self.tokens, self._going, strict=True) if on]
+        going = [len(t) for t, on in zip(self.tokens, self._going, strict=True) if on and not ended]
         ready = min(going, default=max(map(len, self.tokens)))
         while self._said < ready:
             column = [t[self._said] if self._said < len(t) else self._pad for t in self.tokens]
@@ -224,10 +227,14 @@ def _cut(
     if not others:
         return None
 
+    def answer(row: int, said: Tensor) -> bool:
+        found = others(said, None)  # of one row, or of all where a criterion keeps something for each
+        return bool(found[row if len(found) > 1 else 0])
+
     def cut(row: int, new: list[int]) -> int | None:
         whole = torch.cat([ids[row], ids.new_tensor(tokens[row] + new)])[None]
         start = whole.shape[1] - len(new)
-        stops = (n for n in range(1, len(new) + 1) if bool(others(whole[:, : start + n], None)[0]))
+        stops = (n for n in range(1, len(new) + 1) if answer(row, whole[:, : start + n]))
         return next(stops, None)
 
     return cut

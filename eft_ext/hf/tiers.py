@@ -97,12 +97,12 @@ def choose(
         return DecodePlan(1, f"{why} in every step" if other is None else f"{why} looks at every step", True, models)
     if weights:
         return DecodePlan(1, weights, True, models)
+    if highest == 1:  # before what also keeps to tier 1, since rounds of drafts go by what was asked for
+        return DecodePlan(1, ASKED, False, models)
     if streamer:
         return DecodePlan(1, "every step is streamed", False, models)
     if sharded(members) or len({p.device for p in parameters_of(members[0].model)}) > 1:
         return DecodePlan(1, "the large model is spread over devices", False, models)
-    if highest == 1:
-        return DecodePlan(1, ASKED, False, models)
     if highest is None or highest < 3:
         return DecodePlan(2, "", False, models)
     if not native.while_supported():

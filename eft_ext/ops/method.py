@@ -86,6 +86,8 @@ def at_positions(method: Method, shape: torch.Size, position: int | Tensor | Non
         return method
     if position is None:
         return method.at(None)  # which says what is missing
+    if torch.compiler.is_compiling():
+        raise ValueError(f"method: expected fixed parameters in compiled code, got functions of the step in {method!r}")
     steps = torch.as_tensor(position, device="cpu")
     if steps.shape != shape:
         if steps.shape not in (torch.Size(), shape[:1]):

@@ -8,7 +8,7 @@ import torch
 from transformers import MambaConfig, MambaForCausalLM, RepetitionPenaltyLogitsProcessor, StoppingCriteria, TextStreamer
 
 from eft_ext.decoding import Mark
-from eft_ext.hf import EmulatedModel, custom_generate
+from eft_ext.hf import EmulatedModel, custom_generate, speculation
 
 NEW = 14
 NO_END = {"eos_token_id": [999], "max_new_tokens": NEW}
@@ -138,12 +138,14 @@ def test_plan_says_whether_and_how(model, llamas):
     assert said(speculate=1) == "rounds of 1 draft by tuned, each a step of the engine"
     assert said(speculate="auto") == "rounds of as many drafts as pay by tuned, each a step of the engine"
     assert said(speculate=8, streamer=Columns()).endswith("each a step of the engine")
-    assert said(speculate=8, tier=1) == "rounds of 8 drafts by tuned, with Python between them, since it was asked for"
+    for streamer in (None, Columns()):
+        asked = said(speculate=8, tier=1, streamer=streamer)
+        assert asked == "rounds of 8 drafts by tuned, with Python between them, since tier 1 was asked for"
     with_criteria = said(speculate=8, stopping_criteria=[Counted(3)])
     assert with_criteria == "rounds of 8 drafts by tuned, with Python between them, since Counted looks at every step"
     assert said(speculate=8, repetition_penalty=1.2).startswith("no drafts, since RepetitionPenaltyLogitsProcessor")
     assert said(speculate=8, use_cache=False) == "no drafts, since use_cache is off"
-    assert said(speculate=8, tier=0) == "no drafts, since it was asked for"
+    assert said(speculate=8, tier=0) == "no drafts, since tier 0 was asked for"
 
 
 class Counted(StoppingCriteria):
@@ -196,6 +198,49 @@ def test_streaming(model, ragged, capsys, tokenizer):
     assert streamer.ended == 1
     model.generate("abc", speculate=3, streamer=TextStreamer(tokenizer, skip_prompt=True), **NO_END)
     assert capsys.readouterr().out
+
+
+@pytest.mark.parametrize("tier", [None, 1])
+def test_criteria_that_keep_something_for_each_row(model, ragged, tier):
+    class PerRow(StoppingCriteria):
+        def __call__(self, ids, scores, **kwargs):
+            return ids.shape[1] - length >= torch.tensor([3, 8, 5, 1])
+
+    ids, mask = ragged
+    length = ids.shape[1]
+    options = {"attention_mask": mask, "stopping_criteria": [PerRow()], "pad_token_id": 0, **NO_END}
+    want = model.generate(ids, tier=tier, **options)
+    assert torch.equal(model.generate(ids, tier=tier, speculate=4, **options), want)
+    assert [int((row != 0).sum()) for row in want[:, length:]] == [3, 8, 5, 1]
+
+
+@pytest.mark.parametrize("tier", [None, 1])
+def test_a_streamer_gets_all_columns_where_the_time_ends_unevenly(model, ragged, tier, monkeypatch):
+    ids, mask = ragged
+    said = []
+
+    class Kept(TextStreamer):
+        def put(self, value):
+            said.append(value)
+
+        def end(self):
+            said.append(None)
+
+    real, rounds = speculation.Texts.emit, []
+
+    def late(texts, **how):
+        """The clock strikes behind the third round."""
+        rounds.append([len(t) for t in texts.tokens])
+        if len(set(rounds[-1])) > 1:
+            monkeypatch.setattr(time, "time", lambda: 1e12)
+        real(texts, **how)
+
+    monkeypatch.setattr(speculation.Texts, "emit", late)
+    options = {"attention_mask": mask, "eos_token_id": [999], "max_new_tokens": 60, "max_time": 1000.0}
+    out = model.generate(ids, speculate=4, tier=tier, streamer=Kept(model.tokenizer), **options)
+    assert len(set(rounds[-1])) > 1  # the rows did differ
+    assert len(said) - 2 == out.shape[1] - ids.shape[1] < 60
+    assert torch.equal(torch.stack(said[1:-1], dim=1), out[:, ids.shape[1] :])
 
 
 def test_a_table_of_positions_is_not_overrun(build):
