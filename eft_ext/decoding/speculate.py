@@ -19,6 +19,7 @@ from torch import Tensor
 
 from eft_ext.decoding.schedule import Schedule
 from eft_ext.ops import VerifyResult, fused_mix, fused_step, fused_verify
+from eft_ext.ops.method import Method, at_positions
 
 
 class Reader(Protocol):
@@ -48,13 +49,14 @@ class Sampler:
     """How rows are mixed and drawn from.
 
     Attributes:
-        weights: one for each model, numbers or tensors [rows].
+        weights: one for each model, numbers or tensors [rows]; or a method with such parameters, or with functions of
+            the step, which brings its conservative settings along.
         options: temperature, top_k, top_p, min_p, conservative_top_p, ...: as for `fused_verify`.
         draft: the model that proposes.
         draft_options: its temperature and filters, where they are not those of `options`.
     """
 
-    weights: Sequence[float | Tensor]
+    weights: Sequence[float | Tensor] | Method
     options: dict[str, Any] = field(default_factory=dict)
     draft: int = 1
     draft_options: dict[str, Any] = field(default_factory=dict)
@@ -63,14 +65,24 @@ class Sampler:
         def own(option: Any) -> Any:
             return option[rows.to(option.device)] if isinstance(option, Tensor) else option
 
+        def parameter(name: str, value: Any) -> Any:
+            if callable(value) and not isinstance(value, Tensor):
+                return lambda step: own(value(step))
+            return own(value)
+
         options, drafting = ({n: own(x) for n, x in o.items()} for o in (self.options, self.draft_options))
-        return Sampler([own(w) for w in self.weights], options, self.draft, drafting)
+        given = self.weights
+        weights = given.mapped(parameter) if isinstance(given, Method) else [own(w) for w in given]
+        return Sampler(weights, options, self.draft, drafting)
 
     def step(self, logits: Sequence[Tensor], seeds: Tensor, positions: Tensor) -> Tensor:
         """Tokens [rows] from every model's logits [rows, vocab]."""
         drawn = {"seed": seeds, "position": positions, **self.options}
-        if "conservative_top_p" in self.options:
-            tokens: Tensor = fused_step(*logits, scale=self.weights[0], **drawn)
+        if isinstance(self.weights, Method):
+            now = at_positions(self.weights, positions.shape, positions, logits[0].device)
+            tokens: Tensor = fused_mix(logits, now, **drawn)
+        elif "conservative_top_p" in self.options:
+            tokens = fused_step(*logits, scale=self.weights[0], **drawn)
         else:
             tokens = fused_mix(logits, self.weights, **drawn)
         return tokens

@@ -133,6 +133,18 @@ class Mixture:
         """The options of the rows on the device of the logits."""
         return replace(self._map(lambda option: option.to(device)), _device=device)
 
+    def of_rows(self) -> Named:
+        """The method with parameters for the rows of the whole batch; functions of the step remain such."""
+        rows, copies = self._rows or (1, 1)
+
+        def row(name: str, value: Any) -> Any:
+            if callable(value) and not isinstance(value, Tensor):
+                return lambda step: row(name, self.method.at(step).parameters[name])
+            value = spread(name, value, rows, copies)
+            return value.to(self._device) if isinstance(value, Tensor) else value
+
+        return self.method.mapped(row)
+
     def keep(self, rows: Tensor) -> Mixture:
         """The options of these rows only (indices into the present ones)."""
         kept = rows if self._kept is None else self._kept.to(rows.device)[rows]

@@ -62,8 +62,6 @@ def why_not(members: Sequence[Member], mixture: Mixture, work: Plan, how: Decode
         return f"{type(work.processors[0]).__name__} looks at the tokens before each step"
     if records:
         return "scores of every step are asked for"
-    if mixture.needs_python:
-        return mixture.needs_python
     return "a model is sharded over processes" if sharded(members) else ""
 
 
@@ -87,12 +85,15 @@ def planned(members: Sequence[Member], mixture: Mixture, how: DecodePlan, drafts
 
 def sampler_of(members: Sequence[Member], mixture: Mixture, options: dict[str, Any]) -> Sampler:
     """How the loop draws from a mixture, `per_row` and on the logits' device."""
+    draft = draft_of(members, mixture.method.alone)
+    if mixture.needs_python:
+        return Sampler(mixture.of_rows(), dict(options), draft)
     conservative = mixture.conservative
     own = dict(options)
     if conservative is not None:
         own["conservative_top_p"] = conservative.top_p
         own["conservative_set"], own["conservative_outside"] = conservative.set, conservative.outside
-    return Sampler(list(mixture.weights), own, draft=draft_of(members, mixture.method.alone))
+    return Sampler(list(mixture.weights), own, draft)
 
 
 def draft_of(members: Sequence[Member], alone: Sequence[str] = ()) -> int:

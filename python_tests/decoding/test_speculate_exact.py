@@ -7,6 +7,7 @@ from scipy import stats
 
 from eft_ext.decoding.schedule import Fixed
 from eft_ext.decoding.speculate import Sampler, Statistics, draft_and_verify, speculate
+from eft_ext.methods import Contrast
 from eft_ext.ops import reference
 from eft_ext.ops.details import Conservative
 from python_tests.decoding.tables import END, TableReader, enumerate_outputs, tables
@@ -21,6 +22,7 @@ METHODS = {
     "contrastive pair, own draft filters": ([1.4, -0.4], {"top_k": 4}, {"temperature": 1.3, "top_k": 3}, 3, 4),
     "two behaviours": ([1.0, 0.3, 0.7, -1.0], {"min_p": 0.05}, {}, 1, 1),
     "conservative": ([1.0, 1.0, -1.0], {"conservative_top_p": 0.7}, {}, 4, 1),
+    "contrast, which excludes tokens": (Contrast(0.4, 0.1), {}, {}, 3, 4),
     "greedy draft": ([1.0, 0.6, -0.6], {}, {"temperature": 0.0}, 2, 1),
 }
 
@@ -83,13 +85,16 @@ def test_the_loop_gives_what_the_rounds_give():
 @pytest.mark.parametrize("method", METHODS)
 def test_every_output(method):
     weights, options, drafting, k, calls = METHODS[method]
-    models = tables(len(weights), VOCAB, seed=len(method))
+    named = isinstance(weights, Contrast)
+    models = tables(2 if named else len(weights), VOCAB, seed=len(method))
     oracle = {name: value for name, value in options.items() if name != "conservative_top_p"}
     if "conservative_top_p" in options:
         oracle["conservative"] = Conservative(options["conservative_top_p"])
 
     def next_probs(before, now):
-        return reference.distribution([table[before, now][None] for table in models], weights, **oracle)[0].numpy()
+        logits = [table[before, now][None] for table in models]
+        mixed = (weights.prepare(logits), weights.weights()) if named else (logits, weights)
+        return reference.distribution(*mixed, **oracle)[0].numpy()
 
     exact = enumerate_outputs(next_probs, PROMPT, VOCAB, LENGTH)
     assert abs(sum(exact.values()) - 1) < 1e-12

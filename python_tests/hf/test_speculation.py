@@ -7,6 +7,7 @@ import pytest
 import torch
 from transformers import MambaConfig, MambaForCausalLM, RepetitionPenaltyLogitsProcessor, StoppingCriteria, TextStreamer
 
+from eft_ext import methods as m
 from eft_ext.decoding import Mark
 from eft_ext.hf import EmulatedModel, custom_generate, speculation
 
@@ -198,6 +199,40 @@ def test_streaming(model, ragged, capsys, tokenizer):
     assert streamer.ended == 1
     model.generate("abc", speculate=3, streamer=TextStreamer(tokenizer, skip_prompt=True), **NO_END)
     assert capsys.readouterr().out
+
+
+UNFIXED = {
+    "contrast": m.Contrast([0.2, 0.5, 0.8, 0.3], [0.05, 0.1, 0.2, 0.3]),
+    "contrast by step": m.Contrast(lambda step: 0.1 * step, 0.1),
+    "by step": m.UpScale(lambda step: 1.0 / (1 + step)),
+    "by step and row": m.UpScale(lambda step: [0.1 * step, 0.5, 1.0, 2.0 - 0.1 * step]),
+    "conservative by step": m.Conservative(
+        lambda step: 0.9 - 0.02 * step, method=m.Amplify(lambda step: 1 + 0.1 * step)
+    ),
+}
+
+
+@pytest.mark.parametrize("method", UNFIXED.values(), ids=UNFIXED)
+def test_methods_whose_weights_are_not_all(llamas, tokenizer, ragged, method):
+    """They exclude tokens, or change with the step; rows at different steps leave the batch one by one."""
+    names = method.models
+    own = {"large": llamas[0], "expert": llamas[0], "tuned": llamas[1], "amateur": llamas[1], "base": llamas[2]}
+    model = EmulatedModel(method=method, tokenizer=tokenizer, **{name: own[name] for name in names})
+    ids, mask = ragged
+    free = model.generate(ids, attention_mask=mask, **NO_END)[:, ids.shape[1] :]
+    options = {"attention_mask": mask, "max_new_tokens": NEW, "eos_token_id": [int(free[0, 2]), int(free[3, 5])]}
+    want = model.generate(ids, **options)
+    for k in (1, 4):
+        assert torch.equal(model.generate(ids, speculate=k, **options), want)
+    assert "with Python between them, since" in str(model.plan(ids, speculate=4))
+
+
+def test_a_function_that_is_constant_draws_as_the_constant(llamas, tokenizer, ragged):
+    model = EmulatedModel(*llamas, tokenizer)
+    ids, mask = ragged
+    options = {"attention_mask": mask, "do_sample": True, "seed": 4, "top_p": 0.9, "speculate": 3, **NO_END}
+    want = model.generate(ids, method=m.UpScale([0.5, 1.0, 0.2, 0.0]), **options)
+    assert torch.equal(model.generate(ids, method=m.UpScale(lambda step: [0.5, 1.0, 0.2, 0.0]), **options), want)
 
 
 @pytest.mark.parametrize("tier", [None, 1])
