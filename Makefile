@@ -59,10 +59,11 @@ $(VENV)/installed: $(SOURCES) constraints.txt
 	$(PIP) install -q -c constraints.txt -e .
 	touch $@
 
+# What tests and checks need beside the package, which is not built again for it.
 $(VENV)/tests-installed: $(VENV)/installed
-	$(PIP) install -q -c constraints.txt -e '.[test]'
+	$(PIP) install -q -c constraints.txt 'eft_ext[test]'
 	touch $@
 
 $(VENV)/dev-installed: $(VENV)/tests-installed
-	$(PIP) install -q -c constraints.txt -e '.[dev]'
+	$(PIP) install -q -c constraints.txt 'eft_ext[dev]'
 	touch $@
