@@ -302,10 +302,11 @@ def test_cuda_tensors_take_the_kernels_where_they_are_built(monkeypatch):
         mix = SimpleNamespace(device=torch.device("cuda"), vocab_size=vocab)
         return backend.choose("auto", mix, None, details=False)
 
-    large = native.CUDA_MAX_VOCAB + 1
+    large, in_triton = native.CUDA_MAX_VOCAB + 1, object()
+    monkeypatch.setattr(backend, "_triton_step", lambda: in_triton)
     backend._warn_slow_cuda.cache_clear()
     assert chosen(True, True, native.CUDA_MAX_VOCAB) is native
-    assert chosen(False, True, 100) is chosen(True, True, large) is backend._triton_step()
+    assert chosen(False, True, 100) is chosen(True, True, large) is in_triton
     with pytest.warns(UserWarning, match="slow reference backend"):
         assert chosen(True, False, large) is plain
     assert chosen(False, False, 100) is plain
