@@ -137,12 +137,17 @@ def score(mix: Mixture, targets: Tensor, wanted: tuple[int, int, int, int], out:
         num_top,
         num_changed,
     )
-    if mix.device.type != "cuda":
+    _run(prepared, mix.device)
+
+
+def _run(prepared: Any, device: torch.device) -> None:
+    """A prepared score or verification where its tensors are; CUDA: on the current stream."""
+    if device.type != "cuda":
         prepared.run(isa())
         return
-    with torch.cuda.device(mix.device):
+    with torch.cuda.device(device):
         stream = torch.cuda.current_stream().cuda_stream
-        scratch = scratch_for(prepared.workspace_bytes(), mix.device, stream)
+        scratch = scratch_for(prepared.workspace_bytes(), device, stream)
         prepared.run_cuda(stream, scratch.data_ptr(), scratch.nbytes)
 
 
@@ -210,13 +215,7 @@ def verify(mix: Mixture, draw: Sampling, drafted: Drafted, result: VerifyResult)
         _real(drafted.min_p),
         *(x.data_ptr() for x in result),
     )
-    if mix.device.type != "cuda":
-        prepared.run(isa())
-        return
-    with torch.cuda.device(mix.device):
-        stream = torch.cuda.current_stream().cuda_stream
-        scratch = scratch_for(prepared.workspace_bytes(), mix.device, stream)
-        prepared.run_cuda(stream, scratch.data_ptr(), scratch.nbytes)
+    _run(prepared, mix.device)
 
 
 def while_supported() -> bool:

@@ -7,29 +7,21 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import random
-import time
 from collections.abc import Iterator
 
 import pytest
 import torch
-from hypothesis import HealthCheck, Phase, given, settings
-from hypothesis import seed as hypothesis_seed
+from hypothesis import Phase, given, settings
 
 from eft_ext.ops import StepDetails, combine, fused_mix, fused_step
 from python_tests.golden.make import PATH, call
 from python_tests.ops.hostcuda import HostCuda, Launch, library
 from python_tests.ops.problems import Problem, large_problems, problems
 from python_tests.ops.rows import ROWS, STEP_OPTIONS, models
+from python_tests.ops.search import COMMON, SECONDS, search
 
 GOLDEN = json.loads(PATH.read_text())
-SECONDS = float(os.environ.get("EFT_FUZZ_SECONDS", "0"))
-COMMON = {
-    "deadline": None,
-    "database": None,
-    "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
-}
 EXACT = ("tokens", "kept", "top_ids", "status")
 CLOSE = ("logprobs", "raw_logprobs", "model_logprobs", "entropy", "top_logprobs")
 
@@ -169,21 +161,6 @@ def test_shared_and_global_memory_without_races() -> None:
 @pytest.mark.parametrize("name", ["hostcuda", "hostcuda_races"])
 def test_search(name: str) -> None:
     """Rounds of fresh examples and orders until the time is up, half of it on each build."""
-    end, examples = time.monotonic() + SECONDS / 2, 0
     orders = launches(random.SystemRandom().randrange(2**40))
-
-    def counted(problem: Problem) -> None:
-        nonlocal examples
-        examples += 1
-        check(library(name), problem, next(orders))
-
-    try:
-        while time.monotonic() < end:
-            start = random.SystemRandom().randrange(2**32)
-            for strategy, count in ((problems(), 100), (large_problems(), 4)):
-                hypothesis_seed(start)(settings(max_examples=count, **COMMON)(given(strategy)(counted)))()
-    except AssertionError:
-        print(f"fuzz: failed in the round of seed {start}")
-        raise
-    finally:
-        print(f"fuzz: {examples} examples")
+    made = ((problems(), 100), (large_problems(), 4))
+    search(lambda problem: check(library(name), problem, next(orders)), made, SECONDS / 2)

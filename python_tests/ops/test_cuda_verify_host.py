@@ -6,30 +6,22 @@ EFT_FUZZ_SECONDS=600 pytest python_tests/ops/test_cuda_verify_host.py -k search 
 from __future__ import annotations
 
 import itertools
-import os
 import random
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, Phase, given, settings
-from hypothesis import seed as hypothesis_seed
+from hypothesis import Phase, given, settings
 from torch import Tensor
 
 from eft_ext.ops import VerifyResult, fused_verify
 from python_tests.ops.hostcuda import HostCuda, Launch, library
 from python_tests.ops.rows import ROWS, STEP_OPTIONS
+from python_tests.ops.search import COMMON, SECONDS, search
 from python_tests.ops.test_verify import EFT, blocks, propose, same
 from python_tests.ops.verify_problems import VerifyProblem, long_verify_problems, verify_problems
 
-SECONDS = float(os.environ.get("EFT_FUZZ_SECONDS", "0"))
-COMMON = {
-    "deadline": None,
-    "database": None,
-    "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
-}
 DTYPES = (torch.bfloat16, torch.float32, torch.float16)
 WEIGHTS = ([1.0], [1.5, -0.5], EFT, [1.0, 0.25, 0.5, -0.75])
 LENIENT = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0}
@@ -283,21 +275,6 @@ def test_shared_and_global_memory_without_races(problem: VerifyProblem) -> None:
 @pytest.mark.parametrize("name", ["hostcuda", "hostcuda_races"])
 def test_search(name: str) -> None:
     """Rounds of fresh examples and orders until the time is up, half of it on each build."""
-    end, examples = time.monotonic() + SECONDS / 2, 0
     orders = launches(random.SystemRandom().randrange(2**40))
-
-    def counted(problem: VerifyProblem) -> None:
-        nonlocal examples
-        examples += 1
-        decide(library(name), problem, next(orders))
-
-    try:
-        while time.monotonic() < end:
-            start = random.SystemRandom().randrange(2**32)
-            for strategy, count in ((verify_problems(), 100), (long_verify_problems(), 3)):
-                hypothesis_seed(start)(settings(max_examples=count, **COMMON)(given(strategy)(counted)))()
-    except AssertionError:
-        print(f"fuzz: failed in the round of seed {start}")
-        raise
-    finally:
-        print(f"fuzz: {examples} examples")
+    made = ((verify_problems(), 100), (long_verify_problems(), 3))
+    search(lambda problem: decide(library(name), problem, next(orders)), made, SECONDS / 2)

@@ -5,25 +5,15 @@ EFT_FUZZ_SECONDS=600 pytest python_tests/ops/test_fuzz.py -s searches that long 
 
 from __future__ import annotations
 
-import os
-import random
-import time
-
 import pytest
 import torch
-from hypothesis import HealthCheck, Phase, given, settings
-from hypothesis import seed as hypothesis_seed
+from hypothesis import Phase, given, settings
 
 from eft_ext.ops import combine, native
 from python_tests.ops.problems import Problem, large_problems, problems
+from python_tests.ops.search import COMMON, SECONDS, search
 
-SECONDS = float(os.environ.get("EFT_FUZZ_SECONDS", "0"))
 EXACT = ("tokens", "kept", "top_ids", "status")
-COMMON = {
-    "deadline": None,
-    "database": None,
-    "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
-}
 
 
 def instruction_sets() -> list[str]:
@@ -77,20 +67,4 @@ def test_made_up_rows_of_large_vocabularies(problem: Problem) -> None:
 @pytest.mark.skipif(not SECONDS, reason="EFT_FUZZ_SECONDS is not set")
 def test_search() -> None:
     """Rounds of fresh examples until the time is up; the first finding ends it, with the seed that led there."""
-    end, examples = time.monotonic() + SECONDS, 0
-
-    def counted(problem: Problem) -> None:
-        nonlocal examples
-        examples += 1
-        check(problem)
-
-    try:
-        while time.monotonic() < end:
-            start = random.SystemRandom().randrange(2**32)
-            for strategy, count in ((problems(), 500), (large_problems(), 50)):
-                hypothesis_seed(start)(settings(max_examples=count, **COMMON)(given(strategy)(counted)))()
-    except AssertionError:
-        print(f"fuzz: failed in the round of seed {start}")
-        raise
-    finally:
-        print(f"fuzz: {examples} examples")
+    search(check, ((problems(), 500), (large_problems(), 50)), SECONDS)
