@@ -18,26 +18,28 @@ inline void append_plain(const float* t, int n, float low, float high, Picked& l
   list.count = count;
 }
 
-// The mass of a tile above `high`, at the tile's reference; what lies between is appended.
-inline uint64_t split_tile_by_mass(const float* t, int n, float a, float low, float high,
-                                   Picked& list) {
+// What of a tile lies above `high`, weighed at the tile's reference; what lies between is appended.
+inline Above split_tile_by_mass(const float* t, int n, float a, float low, float high,
+                                Picked& list) {
 #ifdef EFT_LANES
   if (is_near(a)) {
     LaneSum sum;
+    int tokens = 0;
     const Lanes from = splat(low), to = splat(high);
     float* out = list.t + list.count;
     for_each_share<true>(t, n, a, [&](int i, Lanes w) {  // what -inf comes to is masked out
       const Lanes x = load(t + i);
       const LaneMask over = above(x, to);
       sum.add(LaneMasses(w), over);
+      tokens += count(over);
       out += append(out, x, and_not(above(x, from), over));
     });
     list.count = out - list.t;
-    return sum.total();
+    return {uint64_t(tokens), sum.total()};
   }
 #endif
   append_plain(t, n, low, high, list);
-  return mass_above(t, n, a, high);
+  return {count_above(t, n, high), mass_above(t, n, a, high)};
 }
 
 // How many of a tile are above `high`; what lies between is appended.
@@ -61,17 +63,26 @@ inline uint64_t split_tile_by_count(const float* t, int n, float low, float high
 }
 
 // Both passes list without ids. The ids' place holds where each tile's tokens begin instead.
-inline void split_by_mass(const Row& row, float low, float high, uint64_t* above, Picked& list) {
+
+// The masses above `high`, by tile at the tiles' references (`above`). How many tokens above it are
+// in tiles of another reference than the row's.
+inline uint64_t split_by_mass(const Row& row, float low, float high, uint64_t* above,
+                              Picked& list) {
   list.count = 0;
+  uint64_t shifted = 0;
   for (int64_t tile = 0; tile < num_tiles(row); ++tile) {
     list.id[tile] = uint32_t(list.count);
     above[tile] = 0;
     const float a = row.tile_reference[tile];
     if (!(row.tile_max[tile] > low && a >= row.reference - 51.0f)) continue;
     const int64_t first = tile * kTile;
-    above[tile] = split_tile_by_mass(row.t + first, tile_length(row.n, first), a, low, high, list);
+    const Above over =
+        split_tile_by_mass(row.t + first, tile_length(row.n, first), a, low, high, list);
+    above[tile] = over.measure;
+    shifted += a == row.reference ? 0 : over.tokens;
   }
   end_list(list, list.count);
+  return shifted;
 }
 
 inline uint64_t split_by_count(const Row& row, float low, float high, Picked& list) {
@@ -85,15 +96,6 @@ inline uint64_t split_by_count(const Row& row, float low, float high, Picked& li
   }
   end_list(list, list.count);
   return before;
-}
-
-// Tokens whose mass at the row's reference is not that at their tile's.
-inline uint64_t num_shifted(const Row& row) {
-  uint64_t tiles = 0;
-  for (int64_t tile = 0; tile < num_tiles(row); ++tile) {
-    tiles += row.tile_reference[tile] != row.reference;
-  }
-  return tiles * kTile;
 }
 
 // The survivors' masses by tile: those above the cuts, and of a list by tiles those above `cut` or,
