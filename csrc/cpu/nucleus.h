@@ -78,13 +78,6 @@ inline ListedLimit limit_between(const Row& row, const Picked& list, float t, ui
   return {{t, uint32_t(id)}, place};
 }
 
-inline void keep_between(Row& row, const ListedLimit& found, const uint64_t* above, Survivors& s) {
-  s.shrink(found.limit);
-  if (s.limit.t != found.limit.t || s.limit.id != found.limit.id) return;  // top_k had cut deeper
-  add_between(s.tokens, found.limit.t, found.place, above, row);
-  s.masses_known = true;
-}
-
 // Too many tokens to list: those above `e.high` are weighed at the tiles' references, those between
 // the ends listed. At the row's reference each of the former weighs less by under a unit; only
 // where that could move the limit are they weighed again. False where the limit is not between the
@@ -92,7 +85,7 @@ inline void keep_between(Row& row, const ListedLimit& found, const uint64_t* abo
 inline bool keep_wide_nucleus(Row& row, uint64_t target, const Estimate& e, uint64_t* above,
                               Survivors& s) {
   Picked& list = s.tokens;
-  uint64_t slack = split_by_mass(row, e.low, e.high, above, list);
+  uint64_t slack = split_by_mass(row, e.low, e.high, above, list).shifted;
   weigh(list, row.reference);
   const uint64_t between = measure_above(list, e.low).measure;
   uint64_t before = shifted_sum(row, above);
@@ -103,7 +96,8 @@ inline bool keep_wide_nucleus(Row& row, uint64_t target, const Estimate& e, uint
       const uint64_t ties = num_ties_kept(row, end, target);
       end.above -= slack;
       if (num_ties_kept(row, end, target) == ties) {
-        keep_between(row, limit_between(row, list, end.high, ties), above, s);
+        const ListedLimit found = limit_between(row, list, end.high, ties);
+        keep_between(row, found.limit, found.place, above, s);
         return true;
       }
     }
