@@ -12,7 +12,7 @@ from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteria
 from transformers.generation import GenerateDecoderOnlyOutput
 from transformers.generation.streamers import BaseStreamer
 
-from eft_ext.decoding.engine import News
+from eft_ext.decoding.jobs import News
 from eft_ext.hf.distributed import sharded
 from eft_ext.hf.loop import Loop
 from eft_ext.hf.members import Member

@@ -13,11 +13,12 @@ from transformers import MaxLengthCriteria, MaxTimeCriteria, StoppingCriteriaLis
 
 from eft_ext.decoding import Feeder
 from eft_ext.decoding.device import CudaDevice
-from eft_ext.decoding.engine import Engine, InvalidRow, Job, News, Prompt
+from eft_ext.decoding.engine import Engine
 from eft_ext.decoding.graphs import bucket, graphs_on
+from eft_ext.decoding.jobs import InvalidRow, Job, News, Prompt
+from eft_ext.decoding.marks import Statistics
 from eft_ext.decoding.rounds import Rounds
 from eft_ext.decoding.schedule import Schedule
-from eft_ext.decoding.speculate import Statistics
 from eft_ext.decoding.walk import parameters_of
 from eft_ext.decoding.while_loop import STEPS, loops_on
 from eft_ext.hf.distributed import agreed, sharded

@@ -6,12 +6,14 @@ from tape import WATCHED, TapeDevice
 from test_speculate import collect
 
 from eft_ext.decoding import Feeder, recorded
-from eft_ext.decoding.engine import InvalidRow, Job
 from eft_ext.decoding.graphs import Graphs, bucket
+from eft_ext.decoding.jobs import InvalidRow, Job
+from eft_ext.decoding.marks import Statistics
 from eft_ext.decoding.round_state import round_tail
 from eft_ext.decoding.rounds import Rounds
+from eft_ext.decoding.sampler import Sampler
 from eft_ext.decoding.schedule import Adaptive, Fixed
-from eft_ext.decoding.speculate import Sampler, Statistics, speculate
+from eft_ext.decoding.speculate import speculate
 from eft_ext.hf.draft_draw import DraftingDraw
 from eft_ext.hf.mixture import Mixture
 from eft_ext.methods import Amplify, Conservative, Contrast, UpScale

@@ -4,8 +4,10 @@ import pytest
 import torch
 
 from eft_ext.decoding import Feeder
+from eft_ext.decoding.marks import Mark, Statistics
+from eft_ext.decoding.sampler import Sampler
 from eft_ext.decoding.schedule import Adaptive, Fixed, expected_tokens
-from eft_ext.decoding.speculate import Mark, Sampler, Statistics, speculate
+from eft_ext.decoding.speculate import speculate
 from eft_ext.ops import fused_mix
 from python_tests.decoding.tables import END, TableReader, tables
 
