@@ -18,7 +18,7 @@ from eft_ext.hf.decoder import decode
 from eft_ext.hf.members import members_of
 from eft_ext.hf.mixture import Mixture, mixture_of
 from eft_ext.hf.prompts import Prompt
-from eft_ext.hf.rows import Engines
+from eft_ext.hf.engines import Engines
 from eft_ext.hf.seeds import Seed
 from eft_ext.hf.streaming import ended_by_errors
 from eft_ext.hf.support import reject_arguments

@@ -114,10 +114,10 @@ def test_the_engine_gives_what_the_eager_loop_gives(model, ragged, options):
 
 def test_graphs_and_caches_serve_the_next_call(model, ragged, monkeypatch):
     """As on CUDA: an engine for each form of call, other weights, seeds and lengths in it."""
-    from eft_ext.hf.rows import Engines, _engine
+    from eft_ext.hf.engines import Engines, new_engine
 
     made, engines, (ids, mask) = [], Engines(), ragged
-    monkeypatch.setattr("eft_ext.hf.rows._engine", lambda *given: made.append(1) or _engine(*given))
+    monkeypatch.setattr("eft_ext.hf.rows.new_engine", lambda *given: made.append(1) or new_engine(*given))
     for new, k in ((20, 3), (33, 3), (20, 5), (9, 3), (20, "auto")):
         options = {"do_sample": True, "top_k": 0, "seed": new, "beta": 0.4, "eos_token_id": [999]}
         options |= {"attention_mask": mask, "max_new_tokens": new, "return_dict_in_generate": True}
