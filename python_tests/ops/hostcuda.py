@@ -1,6 +1,6 @@
 """The CUDA kernels without a GPU: `csrc/tests/device` runs them on the CPU, and this module puts them under fused_step.
 
-`HostCuda.install` takes the place of the native module, so that a call with `backend="cpu"` runs the kernels instead:
+`HostCuda.installed` takes the place of the native module, so that a call with `backend="cpu"` runs the kernels instead:
 everything that is tested of the CPU step can be asked of them.
 """
 
