@@ -36,6 +36,7 @@ class Case(NamedTuple):
     conservative: bool = False
     num_drafts: int = 0  # above 0: a verification
     shared: bool = False  # the draft model's logits are the mixture's own, model 1's
+    score: bool = False  # statistics of targets
 
 
 ALL = {"temperature": 0.7, "top_k": 50, "top_p": 0.9, "min_p": 0.05}
@@ -56,6 +57,11 @@ CASES = [
     Case("verify, all filters", options=ALL, num_drafts=4),
     Case("verify, shared", options={"temperature": 0.7}, num_drafts=4, shared=True),
     Case("verify, conservative, all", options=ALL, conservative=True, num_drafts=4),
+    Case("score", score=True),
+    Case("score, V 256000", vocab=256000, score=True),
+    Case("score, 1 model", models=1, score=True),
+    Case("score, 4 models, fp32", models=4, dtype=torch.float32, score=True),
+    Case("score, conservative", conservative=True, score=True),
 ]
 
 
@@ -110,7 +116,7 @@ class _Driver:
 def _recording(target: Any, kernels: list[Kernel]) -> Iterator[None]:
     from triton.runtime import driver
 
-    from eft_ext.ops.triton import launch, verify_launch
+    from eft_ext.ops.triton import launch, score_launch, verify_launch
 
     class Recorder:
         def __init__(self, name: str, kernel: Any) -> None:
@@ -126,7 +132,7 @@ def _recording(target: Any, kernels: list[Kernel]) -> Iterator[None]:
 
     before, replaced = driver._active, []
     driver.set_active(_Driver(target))
-    for module in (launch, verify_launch):
+    for module in (launch, score_launch, verify_launch):
         for name, value in list(vars(module).items()):
             stand_in: Any = {"workspace": placed}.get(name)
             if name.endswith("_kernel"):
@@ -149,7 +155,8 @@ def compiled(case: Case, target: Any, position: int = 3) -> list[Kernel]:
     from eft_ext.ops.call import given_weights, mixture, models, sampling
     from eft_ext.ops.details import Conservative
     from eft_ext.ops.library import new_details, new_tokens, new_verified
-    from eft_ext.ops.triton import launch, verify_launch
+    from eft_ext.ops.scores import new_score
+    from eft_ext.ops.triton import launch, score_launch, verify_launch
 
     logits = [torch.empty(case.batch, case.vocab, dtype=case.dtype, device="meta") for _ in range(case.models)]
     weights = given_weights([1.0] * case.models, logits)
@@ -158,6 +165,12 @@ def compiled(case: Case, target: Any, position: int = 3) -> list[Kernel]:
     options = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, **case.options}
     draw = sampling(mix, **options, seed=position, position=position, generator=None)  # type: ignore[arg-type]
     kernels: list[Kernel] = []
+    if case.score:
+        targets = torch.empty(case.batch, dtype=torch.int64, device="meta")
+        with _recording(target, kernels):
+            out = new_score((case.batch,), case.models, 2, 2, targets.device)
+            score_launch.score(mix, targets, (-100, case.models - 1, 2, 2), out)
+        return kernels
     if case.num_drafts:
         positions = [x.unsqueeze(1).expand(-1, case.num_drafts + 1, -1).contiguous() for x in logits]
         drafted = _drafted(case, draw, positions[1][:, : case.num_drafts])
