@@ -21,7 +21,7 @@ from python_tests.ops.test_score import WEIGHTS, assert_agrees, assert_changes, 
 from python_tests.ops.test_score_fuzz import assert_like_the_reference, run
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
-LISTS = {"num_top": 4, "num_changed": 3}
+LISTS = {"num_top": 3, "num_changed": 2}
 INTEGERS = ("argmax", "rank", "top_ids", "status")
 
 
@@ -38,7 +38,8 @@ def scored(interpreter, logits, weights, targets, blocks=None, **options) -> Sco
 def test_every_kind_of_row(interpreter, name: str) -> None:
     cases = zip((1, 31, 1025, 3000), WEIGHTS.items(), strict=True)
     for i, (vocab, (count, weights)) in enumerate(cases, list(ROWS).index(name)):
-        logits, targets = models(name, count, 2, vocab, DTYPES[i % 3], i), some_targets(2, vocab, i)
+        batch = 1 + (name in ("excluded", "nan", "inf"))  # whose odd rows are the other ones
+        logits, targets = models(name, count, batch, vocab, DTYPES[i % 3], i), some_targets(batch, vocab, i)
         got = scored(interpreter, logits, weights, targets, compared=count - 1, **LISTS)
         assert_agrees(got, reference.score(logits, weights, targets, compared=count - 1, **LISTS))
         assert_changes(got, logits, weights, count - 1)
@@ -95,7 +96,7 @@ def test_bad_and_ignored_rows_leave_their_neighbours_alone(interpreter) -> None:
 
 def test_long_lists_and_a_padded_vocabulary(interpreter) -> None:
     logits = models("bf16_ties", 2, 1, 300, torch.bfloat16)
-    for size, num in ((290, 320), (3, 5)):
+    for size, num in ((290, 40), (3, 5)):
         got = scored(interpreter, logits, [1.5, -0.5], torch.tensor([2]), vocab_size=size, num_top=num, num_changed=num)
         want = fused_score_mix(
             logits, [1.5, -0.5], torch.tensor([2]), vocab_size=size, num_top=num, num_changed=num, backend="cpu"
@@ -108,7 +109,7 @@ def test_long_lists_and_a_padded_vocabulary(interpreter) -> None:
 def test_sequences_of_any_strides_and_options_per_position(interpreter) -> None:
     whole = [x.view(2, 4, 500) for x in models("lm", 3, 8, 500, torch.bfloat16)]
     ids, beta = some_targets(8, 500).view(2, 4), torch.tensor([[0.0, 0.5, 1.0, 2.0], [1.5, -1.0, 2.0, 0.1]])
-    for cut in (lambda x: x, lambda x: x[:, 1:], lambda x: x.transpose(0, 1), lambda x: x[:, 2:3]):
+    for cut in (lambda x: x[:, 1:3], lambda x: x[:1].transpose(0, 1)):
         logits, targets = [cut(x)[..., :399] for x in whole], cut(ids) % 399
         weights = [1.0, cut(beta), -cut(beta)]
         assert_agrees(
@@ -120,7 +121,7 @@ def test_sequences_of_any_strides_and_options_per_position(interpreter) -> None:
 @pytest.mark.parametrize("defining", ["large", "tuned", "base"])
 def test_conservative(interpreter, defining: str) -> None:
     for rows, nucleus, outside in (("lm", 0.9, "drop"), ("bf16_ties", 0.6, "keep"), ("nan", 1.0, "keep")):
-        logits, targets = models(rows, 3, 3, 2100, torch.bfloat16), some_targets(3, 2100)
+        logits, targets = models(rows, 3, 3, 1100, torch.bfloat16), some_targets(3, 1100)
         targets[1] = -100 if rows == "lm" else targets[1]
         options = {
             "conservative_top_p": torch.tensor([nucleus, 1.0, 0.5]),

@@ -21,8 +21,8 @@ READ_WARPS = 4  # one for each part of a tile (score_parts.py)
 
 
 def join_warps(parts: int) -> int:
-    """Four parts a thread, where there are as many."""
-    return min(max(parts // 128, 4), 16)
+    """Two parts a thread, where there are as many."""
+    return min(max(parts // 64, 4), 16)
 
 
 def score(mix: Mixture, targets: Tensor, wanted: tuple[int, int, int, int], out: Score) -> None:
