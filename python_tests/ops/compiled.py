@@ -20,6 +20,7 @@ import torch
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "triton-step.md"
 NVIDIA = (80, 90, 100)
+READING = ("slices", "score_masses", "score_read", "score_compare")  # kernels that read tiles once
 REGISTERS, SHARED = 65536, 48 * 1024  # of a block: the register file; what needs no opting in
 
 
@@ -83,6 +84,10 @@ class Kernel(NamedTuple):
         """Bytes that a thread's global loads ask for, each instruction counted once."""
         found = re.findall(r"ld\.global\S*?(?:\.v(\d))?\.[busf](\d+)", self.ptx)
         return sum(int(count or 1) * int(bits) // 8 for count, bits in found)
+
+    def wide_bytes(self) -> int:
+        """The same of loads of 16 bytes: a kernel that reads tiles has no other ones of the inputs."""
+        return 16 * len(re.findall(r"ld\.global\S*?\.v4\.[busf]32", self.ptx))
 
     def usage(self) -> dict[str, int]:
         """REG (registers a thread), STACK (bytes a thread has spilled), SHARED (bytes a block), as the cubin says."""
@@ -208,7 +213,7 @@ def table() -> str:
             for kernels in found:
                 use = kernels[i].usage()
                 cells.append(f"{use['REG']} / {use['STACK']} / {kernels[i].compiled.metadata.shared}")
-            read = f"{kernel.loaded_bytes() * kernel.threads / 1024:g}" if kernel.name.endswith("slices") else ""
+            read = f"{kernel.wide_bytes() * kernel.threads / 1024:g}" if kernel.name.endswith(READING) else ""
             built = "yes" if amd[i].compiled.asm.get("hsaco") else "no"
             first = [case.name if i == 0 else "", kernel.name, str(kernel.threads)]
             lines.append("| " + " | ".join([*first, *cells, read, built]) + " |")

@@ -13,7 +13,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from eft_ext import Score, fused_score, fused_score_mix, reference
-from python_tests.ops import interpreter as child
+from python_tests.ops import interpreter_score as child
 from python_tests.ops.problems import Problem, problems
 from python_tests.ops.rows import ROWS, models
 from python_tests.ops.search import COMMON, SECONDS, search
