@@ -5,7 +5,8 @@
 
 Three bf16 models, logits [T, V], eager calls; what is smaller than the L2 cache stays in it. The floor is one read of
 the logits at the bandwidth of a device-to-device copy in the same run. *without lists* asks for everything but the five
-first and the five most changed tokens; *Triton* is `fused` of the other backend. The first rows' statistics are compared with the CPU's before anything is timed.
+first and the five most changed tokens; *Triton* is *fused* by the other backend. The first rows' statistics of both are
+compared with the CPU's before anything is timed.
 """
 
 from __future__ import annotations

@@ -27,6 +27,9 @@ def join_warps(parts: int) -> int:
 
 def score(mix: Mixture, targets: Tensor, wanted: tuple[int, int, int, int], out: Score) -> None:
     """Writes statistics on the current stream of the logits' device; `wanted` is a `Scoring`."""
+    if mix.batch <= ROWS:
+        _score(mix, targets, wanted, out)
+        return
     for start in range(0, mix.batch, ROWS):
         rows = slice(start, start + ROWS)
         _score(mix.rows(rows), targets[rows], wanted, Score(*(field[rows] for field in out)))
