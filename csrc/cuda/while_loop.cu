@@ -74,6 +74,9 @@ extern "C" int eft_while_supported(void) {
 
 extern "C" void eft_while_close(eft_while* loop) {
   if (!loop) return;
+  // A garbage collector may come here while this thread captures another step.
+  cudaStreamCaptureMode mode = cudaStreamCaptureModeRelaxed;
+  cudaThreadExchangeStreamCaptureMode(&mode);
   if (loop->ended) {
     cudaEventSynchronize(loop->ended);
     cudaEventDestroy(loop->ended);
@@ -82,6 +85,7 @@ extern "C" void eft_while_close(eft_while* loop) {
   if (loop->graph) cudaGraphDestroy(loop->graph);
   if (loop->left) cudaFree(loop->left);
   if (loop->left_host) cudaFreeHost(loop->left_host);
+  cudaThreadExchangeStreamCaptureMode(&mode);
   delete loop;
 }
 
