@@ -213,3 +213,12 @@ def test_a_run_end_to_end_on_stand_ins(
         assert result["times"]["chain"]["eager_cold_us"] == 1.0
         assert "flashinfer" not in result["times"] or "Error" in result["times"]["flashinfer"]["error"]
     assert gpu_report.table(found).count("\n| ") == 2 + 4
+
+
+def test_the_commit_is_known_without_git(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import machine
+
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert machine.commit() is None
+    monkeypatch.setenv("EFT_COMMIT", "made-up")
+    assert machine.describe()["commit"] == "made-up"
