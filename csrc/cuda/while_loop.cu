@@ -6,6 +6,7 @@
 
 #include "common/error.h"
 #include "common/tail.h"
+#include "cuda/load_kernels.h"
 
 // Conditional nodes came with 12.3, WHILE loops over child graphs are reliable from 12.4 on.
 #define EFT_HAS_WHILE (CUDART_VERSION >= 12040)
@@ -74,9 +75,7 @@ extern "C" int eft_while_supported(void) {
 
 extern "C" void eft_while_close(eft_while* loop) {
   if (!loop) return;
-  // A garbage collector may come here while this thread captures another step.
-  cudaStreamCaptureMode mode = cudaStreamCaptureModeRelaxed;
-  cudaThreadExchangeStreamCaptureMode(&mode);
+  const eft::Relaxed relaxed;  // a garbage collector may come here in the middle of a capture
   if (loop->ended) {
     cudaEventSynchronize(loop->ended);
     cudaEventDestroy(loop->ended);
@@ -85,7 +84,6 @@ extern "C" void eft_while_close(eft_while* loop) {
   if (loop->graph) cudaGraphDestroy(loop->graph);
   if (loop->left) cudaFree(loop->left);
   if (loop->left_host) cudaFreeHost(loop->left_host);
-  cudaThreadExchangeStreamCaptureMode(&mode);
   delete loop;
 }
 
