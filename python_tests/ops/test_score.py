@@ -130,7 +130,8 @@ def assert_changes(got, logits, weights, compared):
                     continue
                 assert sign * float(gain[token]) == pytest.approx(float(best[place]), abs=3e-7)
                 assert ratio == pytest.approx(float(logp[token] - logq[token]), rel=2e-6, abs=6e-7)
-    assert exact.status.tolist() == got.status.tolist()
+    read = got.status != 2  # no target is ignored in `exact`
+    assert exact.status[read].tolist() == got.status[read].tolist()
 
 
 @pytest.mark.parametrize("gap", [1.0, 17.0, 30.0, 60.0, 100.0, 1000.0, 1e5])
