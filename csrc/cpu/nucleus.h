@@ -79,31 +79,34 @@ inline ListedLimit limit_between(const Row& row, const Picked& list, float t, ui
 }
 
 // Too many tokens to list: those above `e.high` are weighed at the tiles' references, those between
-// the ends listed. At the row's reference each of the former weighs less by under a unit; only
-// where that could move the limit are they weighed again. False where the limit is not between the
-// ends.
+// the ends listed. At the row's reference each of the former weighs less by under a unit. Only
+// where that could move the limit is it summed too: at once where the units come near a token's
+// mass, else where it turns out to matter. False where the limit is not between the ends.
 inline bool keep_wide_nucleus(Row& row, uint64_t target, const Estimate& e, uint64_t* above,
                               Survivors& s) {
   Picked& list = s.tokens;
-  uint64_t slack = split_by_mass(row, e.low, e.high, above, list).shifted;
+  const bool likely =
+      e.high < INFINITY && uint64_t(e.num_above) * 24 > token_mass(e.high, row.reference);
+  RowAbove over = likely ? split_by_mass<true>(row, e.low, e.high, above, list)
+                         : split_by_mass<false>(row, e.low, e.high, above, list);
   weigh(list, row.reference);
   const uint64_t between = measure_above(list, e.low).measure;
-  uint64_t before = shifted_sum(row, above);
   for (;;) {
-    if (before + between < target || before >= target + slack) return false;
-    if (before < target) {
-      Bracket end = close<true>({e.low, e.high, before + between, before}, list, target, INFINITY);
+    if (over.mass + between < target || over.mass >= target + over.slack) return false;
+    if (over.mass < target) {
+      Bracket end =
+          close<true>({e.low, e.high, over.mass + between, over.mass}, list, target, INFINITY);
       const uint64_t ties = num_ties_kept(row, end, target);
-      end.above -= slack;
+      end.above -= over.slack;
       if (num_ties_kept(row, end, target) == ties) {
         const ListedLimit found = limit_between(row, list, end.high, ties);
         keep_between(row, found.limit, found.place, above, s);
         return true;
       }
     }
-    if (slack == 0) return false;
-    before = mass_at_reference(row, e.high, above);
-    slack = 0;
+    if (over.slack == 0) return false;
+    over.mass = mass_at_reference(row, e.high, above);
+    over.slack = 0;
   }
 }
 

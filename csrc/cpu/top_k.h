@@ -25,7 +25,7 @@ inline void keep_wide_top_k(Row& row, int64_t k, const Estimate& e, uint64_t* ab
   const uint64_t goal = uint64_t(k);
   // Weighed is a tile only if it has any mass; counted are all.
   const bool weighed = above && e.low >= row.reference - 51.0f;
-  const uint64_t before = weighed ? split_by_mass(row, e.low, e.high, above, s.tokens).tokens
+  const uint64_t before = weighed ? split_by_mass<false>(row, e.low, e.high, above, s.tokens).tokens
                                   : split_by_count(row, e.low, e.high, s.tokens);
   const uint64_t from_low = before + uint64_t(s.tokens.count);
   if (before < goal && goal <= from_low) {

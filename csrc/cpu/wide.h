@@ -18,28 +18,39 @@ inline void append_plain(const float* t, int n, float low, float high, Picked& l
   list.count = count;
 }
 
-// What of a tile lies above `high`, weighed at the tile's reference; what lies between is appended.
-inline Above split_tile_by_mass(const float* t, int n, float a, float low, float high,
-                                Picked& list) {
+// What of a tile lies above a cut.
+struct TileAbove {
+  uint64_t tokens, mass;  // at the tile's reference
+  uint64_t lost;          // of it at the row's, which is `shift` above, as mass_lost_above has it
+};
+
+// What lies between is appended. `kLost`: asks for what is lost.
+template <bool kLost>
+inline TileAbove split_tile_by_mass(const float* t, int n, float a, int shift, float low,
+                                    float high, Picked& list) {
 #ifdef EFT_LANES
   if (is_near(a)) {
-    LaneSum sum;
+    LaneSum sum, lost;
     int tokens = 0;
     const Lanes from = splat(low), to = splat(high);
+    const LowBits low_bits(shift);
     float* out = list.t + list.count;
     for_each_share<true>(t, n, a, [&](int i, Lanes w) {  // what -inf comes to is masked out
+      const LaneMasses masses(w);
       const Lanes x = load(t + i);
       const LaneMask over = above(x, to);
-      sum.add(LaneMasses(w), over);
+      sum.add(masses, over);
+      if (kLost) lost.add(LaneMasses(masses, low_bits), over);
       tokens += count(over);
       out += append(out, x, and_not(above(x, from), over));
     });
     list.count = out - list.t;
-    return {uint64_t(tokens), sum.total()};
+    return {uint64_t(tokens), sum.total(), lost.total()};
   }
 #endif
   append_plain(t, n, low, high, list);
-  return {count_above(t, n, high), mass_above(t, n, a, high)};
+  return {count_above(t, n, high), mass_above(t, n, a, high),
+          kLost ? mass_lost_above(t, n, a, shift, high) : 0};
 }
 
 // How many of a tile are above `high`; what lies between is appended.
@@ -64,26 +75,31 @@ inline uint64_t split_tile_by_count(const float* t, int n, float low, float high
 
 // Both passes list without ids. The ids' place holds where each tile's tokens begin instead.
 
-// The masses above `high`, by tile at the tiles' references (`above`).
-struct AboveAll {
-  uint64_t tokens;
-  uint64_t shifted;  // of them, those in tiles of another reference than the row's
+// What of a row lies above a cut. Its mass at the row's reference is less than `mass` by less than
+// `slack`; 0 means exactly `mass`.
+struct RowAbove {
+  uint64_t tokens, mass, slack;
 };
-inline AboveAll split_by_mass(const Row& row, float low, float high, uint64_t* above,
+
+// And the masses by tile at the tiles' own references (`above`).
+template <bool kExact>
+inline RowAbove split_by_mass(const Row& row, float low, float high, uint64_t* above,
                               Picked& list) {
   list.count = 0;
-  AboveAll all{};
+  RowAbove all{};
   for (int64_t tile = 0; tile < num_tiles(row); ++tile) {
     list.id[tile] = uint32_t(list.count);
     above[tile] = 0;
     const float a = row.tile_reference[tile];
     if (!(row.tile_max[tile] > low && a >= row.reference - 51.0f)) continue;
     const int64_t first = tile * kTile;
-    const Above over =
-        split_tile_by_mass(row.t + first, tile_length(row.n, first), a, low, high, list);
-    above[tile] = over.measure;
+    const int shift = tile_shift(row.reference, a);
+    const TileAbove over = split_tile_by_mass<kExact>(row.t + first, tile_length(row.n, first), a,
+                                                      shift, low, high, list);
+    above[tile] = over.mass;
     all.tokens += over.tokens;
-    all.shifted += a == row.reference ? 0 : over.tokens;
+    all.mass += (over.mass - over.lost) >> shift;
+    all.slack += kExact || shift == 0 ? 0 : over.tokens;
   }
   end_list(list, list.count);
   return all;
