@@ -13,7 +13,7 @@ from transformers import DynamicCache
 from eft_ext.decoding.cache import SLACK, StaticLayer
 from eft_ext.decoding.forward import Forward
 from eft_ext.decoding.recorded import Recorded
-from eft_ext.decoding.support import forward_parameters, learned_positions, unsupported
+from eft_ext.decoding.support import cache_layers, forward_parameters, learned_positions, unsupported
 
 BUCKET = 64  # attention reads a multiple of this many slots, so that a loop meets few shapes
 
@@ -59,7 +59,7 @@ class Feeder:
         self._config = model.config.get_text_config(decoder=True)
         self._switch = switch
         self._wanted = capacity
-        windows = [getattr(layer, "sliding_window", None) for layer in DynamicCache(config=self._config).layers]
+        windows = [getattr(layer, "sliding_window", None) for layer in cache_layers(self._config)]
         self._layers = [StaticLayer(window) for window in windows]
         self._forward = Recorded(Forward(model, windows))
         self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in forward_parameters(model) else {}
@@ -111,7 +111,7 @@ class Feeder:
                 layer.keys = layer.values = None
         self._lengths[:rows] = lengths
         self._rows, self._arguments = rows, ((), ())
-        for mine, theirs in zip(self._layers, stock.layers, strict=True):
+        for mine, theirs in zip(self._layers, stock.layers, strict=False):
             mine.load(None, len(self._lengths), self._capacity, theirs, lengths)
         self._place()
         return logits
@@ -130,7 +130,7 @@ class Feeder:
         self._reserve(longest)
         self._longest = max(self._longest, longest)
         self.lengths[rows.to(self.lengths.device)] = lengths
-        for mine, theirs in zip(self._layers, stock.layers, strict=True):
+        for mine, theirs in zip(self._layers, stock.layers, strict=False):
             mine.load(rows, self._lengths.shape[0], self._capacity, theirs, lengths)
         return logits
 

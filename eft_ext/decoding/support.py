@@ -48,6 +48,11 @@ def unsupported(model: Any) -> str | None:
     return _rope(model) or _cache(config) or (None if config.model_type in _TESTED else _tried(model))
 
 
+def tested(model: Any) -> bool:
+    """Whether the tests know the model's family, from static caches and from transformers' own."""
+    return model.config.get_text_config(decoder=True).model_type in _TESTED
+
+
 def forward_parameters(model: Any) -> set[str]:
     """Names that the forward pass accepts (a PEFT model hides them behind **kwargs)."""
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
@@ -116,9 +121,17 @@ def static_is_right(model: Any) -> bool:
     return True
 
 
+def cache_layers(config: Any) -> list[Any]:
+    """Layers of transformers' cache, without those at the end that hold nothing since they read an earlier one's."""
+    layers = list(DynamicCache(config=config).layers)
+    while layers and type(layers[-1]).__name__ == "DummyLayer":  # older releases of transformers leave them out
+        layers.pop()
+    return layers
+
+
 def _cache(config: Any) -> str | None:
     try:
-        layers = DynamicCache(config=config).layers
+        layers = cache_layers(config)
     except Exception as error:  # a model with a cache class of its own
         return f"needs a cache of its own ({type(error).__name__})"
     other = next((layer for layer in layers if type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer)), None)

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
 from eft_ext.decoding import Feeder
-from eft_ext.hf.members import AdapterSwitch, Member
+from eft_ext.hf.caches import RECURRENT, cache_argument, check_rows, new_cache
+from eft_ext.hf.members import AdapterSwitch, Member, kind_of
 
 
 class Runner:
@@ -20,18 +20,19 @@ class Runner:
     then builds no mask either.
     """
 
-    def __init__(self, member: Member, *, use_cache: bool = True) -> None:
+    def __init__(self, member: Member, *, use_cache: bool = True, quiet: bool = False) -> None:
         self.member = member
         accepted = member.forward_parameters()
-        self._cached = use_cache and "past_key_values" in accepted
-        if use_cache and not self._cached:
-            kind = type(member.model).__name__
-            warnings.warn(f"{member.name}: {kind} takes no key-value cache; every step reads all again", stacklevel=2)
+        self._cached_as = cache_argument(member) if use_cache else None
+        self._cached = self._cached_as is not None
+        if use_cache and not self._cached and not quiet:
+            said = f"{kind_of(member)} takes no key-value cache; every step reads all again"
+            warnings.warn(f"{member.name}: {said}", stacklevel=2)
         self._takes_positions = "position_ids" in accepted
         self._last_only: dict[str, int] = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
         self._limit = member.learned_positions()
         self._switch = AdapterSwitch(member)
-        self._cache: Any = DynamicCache(config=member.config) if self._cached else None
+        self._cache: Any = new_cache(member) if self._cached else None
         self._ids: Tensor | None = None  # [rows, length], kept where nothing is cached
         self._positions: Tensor | None = None
         self._mask: Tensor | None = None  # [rows, capacity], of which `_length` columns count
@@ -91,8 +92,10 @@ class Runner:
                 f"table of {self._limit}; shorten the prompt or lower max_new_tokens"
             )
         inputs: dict[str, Any] = {"attention_mask": None if self._mask is None else self._mask[:, : self._length]}
-        if self._cached:
-            inputs["past_key_values"] = self._cache
+        if self._cached_as == RECURRENT and ids.shape[1] < self._length:
+            inputs["attention_mask"] = None  # of the new tokens alone, none of which is padding
+        if self._cached_as is not None:
+            inputs[self._cached_as] = self._cache
         elif self._ids is not None and self._positions is not None:
             ids = torch.cat([self._ids, ids], dim=1)
             positions = torch.cat([self._positions, positions], dim=1)
@@ -104,8 +107,8 @@ class Runner:
             out = self.member.model(
                 input_ids=ids, use_cache=self._cached, return_dict=True, **inputs, **self._last_only
             )
-        if self._cached:
-            self._cache = out.past_key_values
+        if self._cached_as is not None:
+            self._cache = getattr(out, self._cached_as, self._cache)  # not every model returns what it was given
         return out.logits[:, -1]
 
 
@@ -143,4 +146,5 @@ def checked(member: Member, ids: Tensor, mask: Tensor | None) -> tuple[Tensor, T
     if mask is not None and bool((mask[:, -1] == 0).any()):
         row = int((mask[:, -1] == 0).nonzero()[0])
         raise ValueError(f"attention_mask: expected padding on the left, got row {row} of {member.name} ending in it")
+    check_rows(member, ids, mask)
     return ids, mask

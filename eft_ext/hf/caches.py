@@ -1,0 +1,101 @@
+"""What transformers' own caches and batches need of a model: families with recurrent layers differ in both."""
+
+from __future__ import annotations
+
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache
+
+from eft_ext.decoding import unsupported
+from eft_ext.decoding.support import tested
+from eft_ext.hf.members import AdapterSwitch, Member, kind_of
+
+RECURRENT = "cache_params"  # where nothing but the state is kept: its mask is that of the new tokens
+_IN_MODULES = ("recurrent_gemma",)  # state that no cache holds: lost between generations that share the model
+_FOUND: WeakKeyDictionary[nn.Module, dict[str, bool]] = WeakKeyDictionary()  # what was tried, and whether it is right
+
+
+def cache_argument(member: Member) -> str | None:
+    """The argument by which the forward pass takes a cache that grows, None where it takes none."""
+    if member.config.model_type in _IN_MODULES:
+        return None
+    accepted = member.forward_parameters()
+    return next((name for name in ("past_key_values", RECURRENT) if name in accepted), None)
+
+
+def new_cache(member: Member) -> Any:
+    """An empty cache for a generation; None for a model that makes one of its own kind in its first pass."""
+    usual = getattr(member.model, "_supports_default_dynamic_cache", lambda: True)()
+    return DynamicCache(config=member.config) if usual else None
+
+
+def check_rows(member: Member, ids: Tensor, mask: Tensor | None) -> None:
+    """Raise ValueError for a batch, ids and mask [rows, length], of a model that mixes rows or reads padding as text.
+
+    Families that the tests do not know, and that do not run from static caches, are tried once, on two short rows.
+    """
+    padded = mask is not None and bool((mask == 0).any())
+    if (padded or len(ids) > 1) and not _right(member, "padding" if padded else "rows"):
+        what = "padding" if padded else "rows that go on when others end"
+        raise ValueError(
+            f"inputs: expected one prompt at a time, as generate_batch gives them, since {kind_of(member)} "
+            f"({member.name}) does not get {what} right"
+        )
+
+
+def reads_pieces(member: Member) -> bool:
+    """Whether a text that is read in pieces of several tokens has the logits of a pass over all of it."""
+    return cache_argument(member) is not None and _right(member, "pieces")
+
+
+def _right(member: Member, what: str) -> bool:
+    model = member.model
+    if tested(model) or unsupported(model) is None:
+        return True
+    known = _FOUND.setdefault(model, {})
+    if what not in known:
+        known[what] = True  # which this very check may go on with
+        try:
+            known[what] = _pieces(member) if what == "pieces" else _apart(member, what == "padding")
+        except Exception:  # whatever a model does with a cache or a mask of another kind
+            known[what] = False
+    return known[what]
+
+
+@torch.inference_mode()
+def _apart(member: Member, padded: bool) -> bool:
+    """Whether a row's logits in a batch, and after the other row has left, are those that it has alone."""
+    from eft_ext.hf.runner import Runner
+
+    device = member.device or torch.device("cpu")
+    text = [1, 2, 3] if padded else [1, 2, 3, 4, 5]
+    ids = torch.tensor([[4, 5, 6, 7, 8], [0] * (5 - len(text)) + text], device=device)
+    mask = torch.ones_like(ids)
+    mask[1, : 5 - len(text)] = 0
+    runner = Runner(member, quiet=True)
+    found = [runner.prefill(ids, mask)[1], runner.step(torch.tensor([6, 7], device=device))[1]]
+    runner.keep(torch.tensor([1], device=device))
+    found.append(runner.step(torch.tensor([8], device=device))[0])
+    return _as_whole(member, [*text, 7, 8], torch.stack(found))
+
+
+@torch.inference_mode()
+def _pieces(member: Member) -> bool:
+    from eft_ext.hf.reading import Reader
+
+    text = [1, 2, 3, 4, 5, 6, 7]
+    reader = Reader(member, torch.tensor([text], device="cpu"), None)
+    return _as_whole(member, text, torch.cat([reader.read(3, 3)[0], reader.read(4, 4)[0]]))
+
+
+def _as_whole(member: Member, text: list[int], found: Tensor) -> bool:
+    """Whether `found`, logits after the last tokens of `text`, are those of a pass over all of it."""
+    ids = torch.tensor([text], device=member.device or "cpu")
+    with AdapterSwitch(member)():
+        whole = member.model(input_ids=ids, use_cache=False, return_dict=True).logits[0, -len(found) :].float()
+    scale = (whole - whole.mean(-1, keepdim=True)).abs().amax()
+    tolerance = (0.05 if found.dtype.itemsize < 4 else 0.01) * scale
+    return bool(((found.float().to(whole.device) - whole).abs() <= tolerance).all())
