@@ -16,7 +16,14 @@ from eft_ext.decoding.walk import modules_of
 
 # The attention whose additive mask bounds it by each row's length. Others take no such mask.
 _ATTENTION = ("sdpa", "eager")
-_TESTED = ("llama", "qwen2", "qwen3", "mistral", "gemma2", "gemma3_text", "gpt2", "gpt_neox", "falcon")
+_TESTED = frozenset(  # by python_tests/families, from static caches
+    """
+    llama qwen2 qwen2_moe qwen3 qwen3_moe mistral mixtral ministral ministral3 gemma gemma2 gemma3_text gemma3n_text
+    gemma4_text phi phi3 phimoe olmo olmo2 olmo3 olmoe granite granitemoe smollm3 cohere cohere2 deepseek_v2 deepseek_v3
+    glm glm4 glm4_moe gpt_oss starcoder2 stablelm nemotron exaone4 ernie4_5 seed_oss hunyuan_v1_dense apertus arcee gpt2
+    gptj gpt_neox gpt_bigcode codegen opt falcon persimmon qwen2_vl_text qwen2_5_vl_text qwen3_vl_text
+    """.split()  # noqa: SIM905
+)
 _TRIED: WeakKeyDictionary[nn.Module, str | None] = WeakKeyDictionary()
 _LAYERS = ("full_attention", "sliding_attention")
 
@@ -48,7 +55,7 @@ def unsupported(model: Any) -> str | None:
     return _rope(model) or _cache(config) or (None if config.model_type in _TESTED else _tried(model))
 
 
-def tested(model: Any) -> bool:
+def is_tested(model: Any) -> bool:
     """Whether the tests know the model's family, from static caches and from transformers' own."""
     return model.config.get_text_config(decoder=True).model_type in _TESTED
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from eft_ext.decoding import Feeder
-from eft_ext.hf.caches import RECURRENT, cache_argument, check_rows, new_cache
+from eft_ext.hf.caches import RECURRENT, cache_argument, check_rows, new_cache, rope_turn
 from eft_ext.hf.members import AdapterSwitch, Member, kind_of
 
 
@@ -33,7 +33,9 @@ class Runner:
         self._limit = member.learned_positions()
         self._switch = AdapterSwitch(member)
         self._cache: Any = new_cache(member) if self._cached else None
-        self._ids: Tensor | None = None  # [rows, length], kept where nothing is cached
+        self._turn = rope_turn(member)
+        self._turned = False
+        self._ids: Tensor | None = None  # [rows, length], kept where nothing is cached or all may have to be read again
         self._positions: Tensor | None = None
         self._mask: Tensor | None = None  # [rows, capacity], of which `_length` columns count
         self._next: Tensor  # [rows, 1], position of the next token
@@ -85,6 +87,20 @@ class Runner:
             self._ids, self._positions = self._ids[rows], self._positions[rows]
         self._next = self._next[rows]
 
+    def _whole(self, ids: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """What has to be read for the logits after `ids`: they alone where the cache holds, else all tokens."""
+        new = ids, positions
+        if self._ids is not None and self._positions is not None:
+            ids, positions = torch.cat([self._ids, ids], dim=1), torch.cat([self._positions, positions], dim=1)
+        self._ids, self._positions = ids, positions
+        if not self._cached:
+            return ids, positions
+        turned = self._turn is not None and int(new[1].max()) >= self._turn
+        if turned == self._turned:
+            return new
+        self._turned, self._cache = turned, new_cache(self.member)  # its keys have the other frequencies
+        return ids, positions
+
     def _forward(self, ids: Tensor, positions: Tensor) -> Tensor:
         if self._limit is not None and self._longest > self._limit:
             raise ValueError(
@@ -94,13 +110,10 @@ class Runner:
         inputs: dict[str, Any] = {"attention_mask": None if self._mask is None else self._mask[:, : self._length]}
         if self._cached_as == RECURRENT and ids.shape[1] < self._length:
             inputs["attention_mask"] = None  # of the new tokens alone, none of which is padding
+        if not self._cached or self._turn is not None:
+            ids, positions = self._whole(ids, positions)
         if self._cached_as is not None:
             inputs[self._cached_as] = self._cache
-        elif self._ids is not None and self._positions is not None:
-            ids = torch.cat([self._ids, ids], dim=1)
-            positions = torch.cat([self._positions, positions], dim=1)
-        if not self._cached:
-            self._ids, self._positions = ids, positions
         if self._takes_positions:
             inputs["position_ids"] = positions
         with self._switch():

@@ -106,7 +106,7 @@ def score(
     steps = ((targets != IGNORED).cumsum(dim=1) - 1).clamp(min=0)
     step = positions or max(1, _LOGITS // (rows * vocab_size * len(members)))
     readers = [
-        Reader(member, *text.pair, cached=step >= length or reads_pieces(member))
+        Reader(member, *text.pair, cached=step >= length or reads_pieces(member, text.ids.shape[1]))
         for member, text in zip(members, own, strict=True)
     ]
     top = max(num_top, candidates)

@@ -214,7 +214,8 @@ def config_of(name: str, hidden: int = 32, vocab: int = 264, **change: Any) -> A
     if family.kind.startswith("qwen2"):
         text.pop("head_dim")
     vision = {**VISION, "model_type": getattr(usual.vision_config, "model_type", f"{family.kind}_vision")}
-    return hf.AutoConfig.for_model(family.kind, text_config=text, vision_config=vision, tie_word_embeddings=False)
+    more: dict[str, Any] = dict(vision_config=vision, tie_word_embeddings=False, image_token_id=vocab - 1)
+    return hf.AutoConfig.for_model(family.kind, text_config=text, **more)
 
 
 def build(name: str, seed: int = 0, hidden: int = 32, vocab: int = 264, **change: Any) -> Any:
