@@ -24,6 +24,7 @@ _TESTED = frozenset(  # by python_tests/families, from static caches
     gptj gpt_neox gpt_bigcode codegen opt falcon persimmon qwen2_vl_text qwen2_5_vl_text qwen3_vl_text
     """.split()  # noqa: SIM905
 )
+IN_MODULES = ("recurrent_gemma",)  # state that no cache holds: lost between models that share their modules
 _TRIED: WeakKeyDictionary[nn.Module, str | None] = WeakKeyDictionary()
 _LAYERS = ("full_attention", "sliding_attention")
 
@@ -36,6 +37,8 @@ def unsupported(model: Any) -> str | None:
     config = model.config.get_text_config(decoder=True)
     if model.config.is_encoder_decoder:
         return "is an encoder-decoder"
+    if config.model_type in IN_MODULES:
+        return "keeps its state in its modules"
     accepted = forward_parameters(model)
     for needed in ("past_key_values", "position_ids", "attention_mask"):
         if needed not in accepted:

@@ -10,17 +10,16 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from eft_ext.decoding import unsupported
-from eft_ext.decoding.support import is_tested
+from eft_ext.decoding.support import IN_MODULES, is_tested
 from eft_ext.hf.members import Member, kind_of
 
 RECURRENT = "cache_params"  # where nothing but the state is kept: its mask is that of the new tokens
-_IN_MODULES = ("recurrent_gemma",)  # state that no cache holds: lost between generations that share the model
 _FOUND: WeakKeyDictionary[nn.Module, dict[str, bool]] = WeakKeyDictionary()  # what was tried, and whether it is right
 
 
 def cache_argument(member: Member) -> str | None:
     """The argument by which the forward pass takes a cache that grows, None where it takes none."""
-    if member.config.model_type in _IN_MODULES:
+    if member.config.model_type in IN_MODULES:
         return None
     accepted = member.forward_parameters()
     return next((name for name in ("past_key_values", RECURRENT) if name in accepted), None)

@@ -178,7 +178,8 @@ FAMILIES: dict[str, Family] = {
     "RecurrentGemma": Family(
         "recurrent_gemma",
         dict(attention_window_size=WINDOW, block_types=["recurrent", "attention"], lru_width=32),
-        **_RECURRENT,
+        tier=0,
+        because="state in its modules",
     ),
     "RWKV 4": Family("rwkv", dict(attention_hidden_size=32, context_length=512), **dict(_STATE, alone=True)),
     "MiniMax-Text-01": Family(
