@@ -67,7 +67,6 @@ def _right(member: Member, what: str) -> bool:
         return True
     known = _FOUND.setdefault(model, {})
     if what not in known:
-        known[what] = True  # which this very check may go on with
         try:
             known[what] = _pieces(member) if what == "pieces" else _apart(member, what == "padding")
         except Exception:  # whatever a model does with a cache or a mask of another kind
@@ -85,7 +84,7 @@ def _apart(member: Member, padded: bool) -> bool:
     ids = torch.tensor([[4, 5, 6, 7, 8], [0] * (5 - len(text)) + text], device=device)
     mask = torch.ones_like(ids)
     mask[1, : 5 - len(text)] = 0
-    both, alone = Runner(member, quiet=True), Runner(member, quiet=True)
+    both, alone = Runner(member, trial=True), Runner(member, trial=True)
     found = [both.prefill(ids, mask)[1], both.step(torch.tensor([6, 7], device=device))[1]]
     both.keep(torch.tensor([1], device=device))
     new = torch.tensor([7, 8], device=device)[:, None]

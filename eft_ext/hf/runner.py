@@ -18,14 +18,19 @@ class Runner:
 
     The mask grows in a buffer that doubles, and is not kept at all when no row is padded: transformers
     then builds no mask either.
+
+    Args:
+        member: the model.
+        use_cache: whether it may keep one.
+        trial: nothing is checked or said, since this is how `eft_ext.hf.caches` finds out what a model can do.
     """
 
-    def __init__(self, member: Member, *, use_cache: bool = True, quiet: bool = False) -> None:
-        self.member = member
+    def __init__(self, member: Member, *, use_cache: bool = True, trial: bool = False) -> None:
+        self.member, self._trial = member, trial
         accepted = member.forward_parameters()
         self._cached_as = cache_argument(member) if use_cache else None
         self._cached = self._cached_as is not None
-        if use_cache and not self._cached and not quiet:
+        if use_cache and not self._cached and not trial:
             said = f"{kind_of(member)} takes no key-value cache; every step reads all again"
             warnings.warn(f"{member.name}: {said}", stacklevel=2)
         self._takes_positions = "position_ids" in accepted
@@ -50,7 +55,8 @@ class Runner:
         Raises:
             ValueError: as `checked` does, or more than the model can position.
         """
-        ids, mask = checked(self.member, ids, mask)
+        if not self._trial:
+            ids, mask = checked(self.member, ids, mask)
         ids = ids.to(self.member.device or ids.device)
         device = ids.device
         self._length = ids.shape[1]
