@@ -27,13 +27,21 @@ bench: $(VENV)/tests-installed
 	$(BIN)/python benchmarks/bench_step.py
 
 # On a machine with a GPU, each under nine minutes. With BIN=<folder of python> what is installed there is used, nothing is
-# downloaded and the kernels are built in place for the GPU that is there; EFT_PREBUILT=1 takes the build as it lies.
+# downloaded and the kernels are built in place for the GPU that is there; EFT_PREBUILT=1 takes eft_ext/libeft.so as it
+# lies, and builds the module for this Python beside it where there is none.
 GPU_READY := $(if $(filter command line environment,$(origin BIN)),gpu-build,$(VENV)/tests-installed)
 # Triton compiles for minutes on one core.
-GPU_WORKERS = $(shell $(BIN)/python -c "import xdist" 2> /dev/null && printf '%s' '-n 8 --dist worksteal')
+GPU_WORKERS = $(shell $(BIN)/python -c "import xdist" 2> /dev/null && printf '%s' '-n logical --maxprocesses 16 --dist worksteal')
 gpu-build:
-	$(if $(EFT_PREBUILT),,PATH="$(BIN):$$PATH" CMAKE_CUDA_ARCHITECTURES=$${CMAKE_CUDA_ARCHITECTURES-native} \
-		$(BIN)/python setup.py -q build_ext --inplace)
+	@$(if $(EFT_PREBUILT),test -f $(MODULE) || ($(BUILD_MODULE)),$(BUILD_ALL))
+
+BUILD_ALL = PATH="$(BIN):$$PATH" CMAKE_CUDA_ARCHITECTURES=$${CMAKE_CUDA_ARCHITECTURES-native} \
+	$(BIN)/python setup.py -q build_ext --inplace
+MODULE = eft_ext/_native$$($(BIN)/python -c "import sysconfig; print(sysconfig.get_config_var('EXT_SUFFIX'))")
+BUILD_MODULE = export PATH="$(BIN):$$PATH"; cmake -G Ninja -S . -B build/module \
+	-DEFT_LIBRARY=$(CURDIR)/eft_ext/libeft.so -DCMAKE_LIBRARY_OUTPUT_DIRECTORY=$(CURDIR)/eft_ext \
+	-DPython_EXECUTABLE=$$(command -v $(BIN)/python) -Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir) > /dev/null \
+	&& cmake --build build/module
 
 gpu-test: $(GPU_READY)
 	$(BIN)/python benchmarks/gpu_ready.py
@@ -48,7 +56,7 @@ gpu-bench-step: $(GPU_READY)
 
 gpu-bench-decode: $(GPU_READY)
 	$(BIN)/python benchmarks/gpu_ready.py
-	$(BIN)/python benchmarks/bench_decode.py --device cuda --json benchmarks/results/decode-gpu.json
+	$(BIN)/python benchmarks/bench_decode.py --device cuda --minutes 6 --json benchmarks/results/decode-gpu.json
 
 clean:
 	rm -rf build $(VENV) eft_ext/*.so

@@ -178,7 +178,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, help="of torch, on the CPU")
     parser.add_argument("--compile", action="store_true", help="(d) with a static cache and torch.compile")
     parser.add_argument("--json", type=Path, help="write the results, with the machine, here")
+    parser.add_argument("--minutes", type=float, default=1e9, help="nothing is begun after this time")
     args = parser.parse_args()
+    stop = time.monotonic() + 60 * args.minutes
     gpu = args.device == "cuda"
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -187,14 +189,19 @@ def main() -> None:
     results: list[dict[str, Any]] = []
     for name in trios:
         dtype = getattr(torch, args.dtype or ("float32" if name == "demo" else "bfloat16"))
-        models = load(name, dtype, args.device)
+        models = load(name, dtype, args.device) if time.monotonic() < stop else []
         for rows in track(args.batch, name, console=Console(stderr=True)):
+            if time.monotonic() > stop:
+                break
             results.append(measure(name, models, rows, args))
+            if args.json:  # each time: a run that is stopped leaves what it has
+                about = {"machine": describe(), "bandwidth": args.bandwidth or None, "compiled": args.compile}
+                args.json.parent.mkdir(parents=True, exist_ok=True)
+                args.json.write_text(json.dumps({**about, "results": results}, indent=1) + "\n")
         del models
     Console(width=160).print(show(results, gpu))
-    if args.json:
-        about = {"machine": describe(), "bandwidth": args.bandwidth or None, "compiled": args.compile}
-        args.json.write_text(json.dumps({**about, "results": results}, indent=1) + "\n")
+    if left := len(trios) * len(args.batch) - len(results):
+        print(f"{left} measurements left out after {args.minutes:g} minutes")
 
 
 if __name__ == "__main__":

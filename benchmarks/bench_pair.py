@@ -33,7 +33,7 @@ def inputs_of(model: Any, rows: int) -> tuple[Any, ...]:
     feeder.prefill(torch.full((rows, 40), 5))
     feeder.reserve(1)
     feeder.expect(41)
-    bases, columns, *stored = feeder._inputs()
+    bases, columns, *stored = feeder._storage.inputs(feeder.longest)
     plain = [tuple(x.clone() for x in given) for given in (bases, columns, stored)]  # a feeder's are inference tensors
     return (torch.full((rows, 1), 7), feeder.lengths.clone(), *plain[:2], *plain[2])
 

@@ -5,7 +5,8 @@
 
 Three bf16 models, logits [T, V], eager calls; what is smaller than the L2 cache stays in it. The floor is one read of
 the logits at the bandwidth of a device-to-device copy in the same run. *without lists* asks for everything but the five
-first and the five most changed tokens. The first rows' statistics are compared with the CPU's before anything is timed.
+first and the five most changed tokens; *Triton* is *fused* by the other backend. The first rows' statistics of both are
+compared with the CPU's before anything is timed.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ LISTS = {"num_top": 5, "num_changed": 5}
 CHECKED = 4
 
 
-def check(logits: list[torch.Tensor], targets: torch.Tensor) -> None:
+def check(logits: list[torch.Tensor], targets: torch.Tensor, backend: str) -> None:
     """Raises where the first rows are not the CPU's."""
-    got = fused_score(*(x[:CHECKED].cuda() for x in logits), targets[:CHECKED].cuda(), **LISTS, backend="cuda")
+    got = fused_score(*(x[:CHECKED].cuda() for x in logits), targets[:CHECKED].cuda(), **LISTS, backend=backend)
     want = fused_score(*(x[:CHECKED] for x in logits), targets[:CHECKED], **LISTS, backend="cpu")
     for name in ("lse", "logprobs", "entropy", "log1m_max", "tv", "kl", "rank", "argmax", "top_ids", "status"):
         torch.testing.assert_close(getattr(got, name).cpu(), getattr(want, name), rtol=1e-5, atol=1e-6)
@@ -40,12 +41,14 @@ def check(logits: list[torch.Tensor], targets: torch.Tensor) -> None:
 
 def measure(vocab: int, length: int, bandwidth: float) -> dict[str, float]:
     logits, targets = problem(vocab, length)
-    check(logits, targets)
+    for backend in ("cuda", "triton"):
+        check(logits, targets, backend)
     there, ids = [x.cuda() for x in logits], targets.cuda()
     return {
         "floor": sum(x.nbytes for x in there) / bandwidth,
         "fused": timing.eager_us([lambda: fused_score(*there, ids, **LISTS, backend="cuda")]),
         "without lists": timing.eager_us([lambda: fused_score(*there, ids, backend="cuda")]),
+        "Triton": timing.eager_us([lambda: fused_score(*there, ids, **LISTS, backend="triton")]),
         "plain": timing.eager_us([lambda: plain(*there, ids)]),
     }
 
@@ -60,7 +63,9 @@ def main() -> int:
         print(f"gpu_score: not run, it needs {lacks}", file=sys.stderr)
         return 2
     bandwidth = timing.copy_bytes_per_us()
-    table = Table("V", "T", "floor", "fused", "without lists", "plain", title="Scoring three bf16 models, microseconds")
+    table = Table(
+        "V", "T", "floor", "fused", "without lists", "Triton", "plain", title="Scoring three bf16 models, microseconds"
+    )
     results = []
     for vocab, length in product(args.vocab, args.length):
         found = measure(vocab, length, bandwidth)

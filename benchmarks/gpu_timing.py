@@ -72,6 +72,17 @@ def host_us(calls: Calls, times: int = 200) -> float:
     return median(samples)
 
 
+def refuse_waits(call: Callable[[], object]) -> None:
+    """RuntimeError where a call waits for the device. A capture would find that too, but torch does not recover from
+    one that fails: its pool's memory is never freed, and its stream stays the current one."""
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        call()
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+
+
 def graph_us(calls: Calls, seconds: float = 0.05) -> float:
     """Microseconds a call inside a replayed CUDA graph that holds at least 20 of them."""
     times = max(20, len(calls))
@@ -79,11 +90,15 @@ def graph_us(calls: Calls, seconds: float = 0.05) -> float:
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         _in_turn(calls, min(len(calls), 3))
+        refuse_waits(calls[0])
     torch.cuda.current_stream().wait_stream(stream)
     torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        _in_turn(calls, times)
+    graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+    try:
+        with torch.cuda.graph(graph):
+            _in_turn(calls, times)
+    finally:
+        torch.cuda.set_stream(current)
     graph.replay()
     torch.cuda.synchronize()
     return _median_us(graph.replay, times, seconds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 from pathlib import Path
@@ -16,10 +17,6 @@ def describe() -> dict[str, object]:
     """Processor or GPU, versions, commit."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    where = Path(__file__).parent
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=where, capture_output=True, text=True, check=False
-    )
     return {
         "cpu": names[0] if names else platform.processor(),
         "threads": torch.get_num_threads(),
@@ -29,5 +26,15 @@ def describe() -> dict[str, object]:
         "transformers": transformers.__version__,
         "python": platform.python_version(),
         "eft_ext": eft_ext.__version__,
-        "commit": commit.stdout.strip() or None,
+        "commit": commit(),
     }
+
+
+def commit() -> str | None:
+    """Of the sources: what git says or, where there is no git, EFT_COMMIT."""
+    command = ["git", "describe", "--always", "--dirty"]
+    try:
+        said = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False).stdout
+    except OSError:
+        said = ""
+    return said.strip() or os.environ.get("EFT_COMMIT")

@@ -1,6 +1,9 @@
 """What a user sees of the package itself: versions, backends, what is imported when."""
 
+import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -37,6 +40,26 @@ def test_setup_never_imports_torch():
     setup = (ROOT / "setup.py").read_text()
     assert "import torch" not in setup
     assert len(setup.splitlines()) < 60
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_the_module_alone_may_be_built_beside_a_library(tmp_path, there):
+    """For a machine whose Python is another one than where libeft was built (make gpu-test EFT_PREBUILT=1)."""
+    pybind11 = pytest.importorskip("pybind11")
+    cmake = shutil.which("cmake", path=os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"])))
+    if cmake is None:
+        pytest.skip("needs cmake")
+    library = ROOT / "eft_ext" / "libeft.so" if there else tmp_path / "libeft.so"
+    options = {"EFT_LIBRARY": library, "pybind11_DIR": pybind11.get_cmake_dir(), "Python_EXECUTABLE": sys.executable}
+    command = [cmake, "-S", ROOT, "-B", tmp_path / "build", *(f"-D{name}={value}" for name, value in options.items())]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if not there:
+        assert "EFT_LIBRARY: expected a libeft.so that was built before" in done.stderr
+        return
+    assert done.returncode == 0, done.stderr
+    compiled = [entry["file"] for entry in json.loads((tmp_path / "build" / "compile_commands.json").read_text())]
+    assert compiled
+    assert all("csrc/python" in file for file in compiled)
 
 
 def test_everything_public_is_there():

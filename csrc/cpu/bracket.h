@@ -81,13 +81,14 @@ class Sample {
 #endif
   }
 
-  // The neighbouring cuts between which the measure below them passes the goal.
+  // Two cuts between which the measure below them passes the goal, within a part in 4096 of each
+  // other: nearer ones would cost more than the tokens between them.
   struct Ends {
     float low, high;
   };
   Ends ends(float goal) const {
     int64_t low = order_of(-INFINITY), high = order_of(INFINITY);
-    while (high - low > 1) {
+    while (high - low > 1 << 11) {
       const int64_t middle = (low + high) >> 1;
       (below(from_order(int32_t(middle))) > goal ? high : low) = middle;
     }

@@ -48,10 +48,10 @@ inline Normaliser normalise(const Row& z) {
   return {double(z.max_t), log_relative, log_relative - weighted / sum};
 }
 
-inline void write_top(const Row& z, const Normaliser& norm, int num_top, Scratch& scratch,
-                      int64_t* ids, float* logprobs) {
+inline void write_top(Row& z, const Normaliser& norm, int num_top, Scratch& scratch, int64_t* ids,
+                      float* logprobs) {
   Survivors s{Limit{}, scratch.picked()};
-  keep_top_k(z, num_top, scratch.maxima(), s);
+  keep_top_k(z, num_top, scratch.maxima(), nullptr, s);
   if (!s.listed) pick_between(z, -INFINITY, INFINITY, s.tokens);
   const int count = int(std::min<int64_t>(num_top, s.tokens.count));
   uint32_t* id = s.tokens.id;

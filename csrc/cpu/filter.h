@@ -9,7 +9,7 @@ namespace {
 
 inline Survivors filter(const RowOptions& o, Row& row, Scratch& scratch) {
   Survivors s{Limit{}, scratch.picked()};
-  if (o.top_k > 0) keep_top_k(row, o.top_k, scratch.maxima(), s);
+  if (o.top_k > 0) keep_top_k(row, o.top_k, scratch.maxima(), scratch.above(), s);
   if (o.top_p < kWhole) {
     if (o.top_k > 0) survivor_masses(s, row);
     keep_top_p(row, o.top_p, scratch.above(), s);

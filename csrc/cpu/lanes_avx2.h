@@ -129,6 +129,16 @@ inline Lanes times_power(Lanes p, Lanes n) {
   return {times_power(p.a, n.a), times_power(p.b, n.b)};
 }
 
+// The low bits of a mass, at most 51, by part.
+struct LowBits {
+  __m256i high, low;
+  explicit LowBits(int bits)
+      : high(_mm256_set1_epi32(bits <= 17   ? 0
+                               : bits >= 48 ? -1
+                                            : (1 << (bits - 17)) - 1)),
+        low(_mm256_set1_epi32((1 << (bits < 17 ? bits : 17)) - 1)) {}
+};
+
 // Sixteen masses in two parts, mass = high * 2^17 + low, so that nothing has to be widened: 32-bit
 // lanes hold the sums of 128 tokens, a tile's share. w is a token's share of the reference *
 // 2^kUnit.
@@ -138,6 +148,12 @@ struct LaneMasses {
   explicit LaneMasses(Lanes w) {
     split(w.a, high[0], low[0]);
     split(w.b, high[1], low[1]);
+  }
+  LaneMasses(const LaneMasses& m, const LowBits& bits) {
+    for (int i = 0; i < 2; ++i) {
+      high[i] = _mm256_and_si256(m.high[i], bits.high);
+      low[i] = _mm256_and_si256(m.low[i], bits.low);
+    }
   }
 
  private:

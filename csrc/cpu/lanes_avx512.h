@@ -58,6 +58,12 @@ inline int append(float* to, Lanes x, LaneMask in) {
 // p * 2^n for integral n, 0 where that underflows.
 inline Lanes times_power(Lanes p, Lanes n) { return _mm512_scalef_ps(p, n); }
 
+// The low bits of a mass, at most 51.
+struct LowBits {
+  __m512i mask;
+  explicit LowBits(int bits) : mask(_mm512_set1_epi64((int64_t(1) << bits) - 1)) {}
+};
+
 // Sixteen masses, trunc(2^40 times a token's share of the reference): w below is share * 2^kUnit.
 struct LaneMasses {
   static constexpr float kUnit = 40;
@@ -65,6 +71,8 @@ struct LaneMasses {
   explicit LaneMasses(Lanes w)
       : first(_mm512_cvttps_epi64(_mm512_castps512_ps256(w))),
         second(_mm512_cvttps_epi64(_mm512_extractf32x8_ps(w, 1))) {}
+  LaneMasses(const LaneMasses& m, const LowBits& low)
+      : first(_mm512_and_si512(m.first, low.mask)), second(_mm512_and_si512(m.second, low.mask)) {}
 };
 
 class LaneSum {

@@ -57,9 +57,9 @@ inline uint64_t mass_where(const float* t, int n, float a, const Keep& keep) {
 
 #ifdef EFT_LANES
 // P(f) of exp2_fraction, times 2^(n - unit): a token's share of the reference. Clean tokens are
-// finite.
+// finite. Always in line: called, the constants would be loaded for each step again.
 template <bool kClean>
-inline void shares(const float* t, float a, Lanes* w) {
+inline __attribute__((always_inline)) void shares(const float* t, float a, Lanes* w) {
   const Lanes lowest = splat(a - 100.0f), unit = splat(a - LaneMasses::kUnit);
   Lanes x[kSideBySide], n[kSideBySide], p[kSideBySide];
   const auto each = [](const auto& operation) {
@@ -82,7 +82,8 @@ constexpr int kStep = 16 * kSideBySide;
 // `use(i, w)` for each sixteen tokens from i on. Reads whole steps: what follows the n tokens is
 // -inf.
 template <bool kClean, class Use>
-inline void for_each_share(const float* t, int n, float a, const Use& use) {
+inline __attribute__((always_inline)) void for_each_share(const float* t, int n, float a,
+                                                          const Use& use) {
   Lanes w[kSideBySide];
   for (int i = 0; i < n; i += kStep) {
     shares<kClean>(t + i, a, w);
@@ -141,27 +142,22 @@ inline uint64_t mass_above(const float* t, int n, float a, float cut) {
   return mass_where(t, n, a, [=](int i) { return int(t[i] > cut); });
 }
 
-// Of those with t > cut, at two references: the row's, `far`, and the tile's, `near`, at most 51
-// below.
-struct TwoMasses {
-  uint64_t at_far, at_near;
-};
-inline TwoMasses masses_above(const float* t, int n, float far, float near, float cut) {
+// What those with t > cut weigh more at the tile's reference than at one `shift` above it, where
+// each token loses as many low bits: in units of the reference above.
+inline uint64_t mass_lost_above(const float* t, int n, float a, int shift, float cut) {
 #ifdef EFT_LANES
-  if (is_near(far) && is_near(near)) {
-    LaneSum at_far, at_near;
-    const Lanes limit = splat(cut),
-                nearer = splat(bit_cast<float>((127 + int32_t(far - near)) << 23));
-    for_each_share<false>(t, n, far, [&](int i, Lanes w) {
-      const LaneMask inside = above(load(t + i), limit);
-      at_far.add(LaneMasses(w), inside);
-      if (near != far) at_near.add(LaneMasses(mul(w, nearer)), inside);
+  if (is_near(a)) {
+    LaneSum lost;
+    const Lanes limit = splat(cut);
+    const LowBits low(shift);
+    for_each_share<true>(t, n, a, [&](int i, Lanes w) {  // what -inf comes to is masked out
+      lost.add(LaneMasses(LaneMasses(w), low), above(load(t + i), limit));
     });
-    return {at_far.total(), near == far ? at_far.total() : at_near.total()};
+    return lost.total();
   }
 #endif
   const auto keep = [=](int i) { return int(t[i] > cut); };
-  return {mass_where(t, n, far, keep), mass_where(t, n, near, keep)};
+  return mass_where(t, n, a, keep) - (mass_where(t, n, a + float(shift), keep) << shift);
 }
 
 }  // namespace

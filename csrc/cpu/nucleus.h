@@ -35,20 +35,30 @@ inline bool keep_listed_nucleus(const Row& row, uint64_t target, float low, floa
   return true;
 }
 
-// The mass above a cut at the row's reference, and by tile at the tiles' own (`above`).
-inline uint64_t row_mass_above(const Row& row, float cut, uint64_t* above) {
+// The mass above a cut at the row's reference, given that by tile at the tiles' own.
+inline uint64_t mass_at_reference(const Row& row, float cut, const uint64_t* above) {
   uint64_t total = 0;
   for (int64_t tile = 0; tile < num_tiles(row); ++tile) {
-    above[tile] = 0;
-    const float a = row.tile_reference[tile];
-    if (!(row.tile_max[tile] > cut && a >= row.reference - 51.0f)) continue;
+    if (above[tile] == 0) continue;
     const int64_t first = tile * kTile;
-    const TwoMasses sum =
-        masses_above(row.t + first, tile_length(row.n, first), row.reference, a, cut);
-    total += sum.at_far;
-    above[tile] = sum.at_near;
+    const float a = row.tile_reference[tile];
+    const int shift = tile_shift(row.reference, a);
+    const uint64_t lost =
+        shift == 0 ? 0 : mass_lost_above(row.t + first, tile_length(row.n, first), a, shift, cut);
+    total += (above[tile] - lost) >> shift;
   }
   return total;
+}
+
+// Both of them, of the whole row.
+inline uint64_t row_mass_above(const Row& row, float cut, uint64_t* above) {
+  for (int64_t tile = 0; tile < num_tiles(row); ++tile) {
+    const int64_t first = tile * kTile;
+    const float a = row.tile_reference[tile];
+    const bool counts = row.tile_max[tile] > cut && a >= row.reference - 51.0f;
+    above[tile] = counts ? mass_above(row.t + first, tile_length(row.n, first), a, cut) : 0;
+  }
+  return mass_at_reference(row, cut, above);
 }
 
 // The limit whose last tie is the nth of the list's tokens at `t`, and that one's place in the
@@ -68,34 +78,33 @@ inline ListedLimit limit_between(const Row& row, const Picked& list, float t, ui
   return {{t, uint32_t(id)}, place};
 }
 
-// Too many tokens to list: those above `e.high` are weighed, those between the ends listed. What is
-// weighed at the tiles' references is less than one unit for each token above its mass at the
-// row's; only where that could move the limit is the row weighed at both.
+// Too many tokens to list: those above `e.high` are weighed at the tiles' references, those between
+// the ends listed. At the row's reference each of the former weighs less by under a unit; only
+// where that could move the limit are they weighed again. False where the limit is not between the
+// ends.
 inline bool keep_wide_nucleus(Row& row, uint64_t target, const Estimate& e, uint64_t* above,
                               Survivors& s) {
   Picked& list = s.tokens;
-  split_by_mass(row, e.low, e.high, above, list);
+  uint64_t slack = split_by_mass(row, e.low, e.high, above, list).shifted;
   weigh(list, row.reference);
   const uint64_t between = measure_above(list, e.low).measure;
-  for (bool exact : {false, true}) {
-    const uint64_t before = exact ? row_mass_above(row, e.high, above) : shifted_sum(row, above);
-    const uint64_t slack = exact ? 0 : num_shifted(row);
+  uint64_t before = shifted_sum(row, above);
+  for (;;) {
     if (before + between < target || before >= target + slack) return false;
-    if (before >= target) continue;
-    const Bracket b{e.low, e.high, before + between, before};
-    Bracket end = close<true>(b, list, target, INFINITY);
-    const uint64_t ties = num_ties_kept(row, end, target);
-    end.above -= slack;
-    if (num_ties_kept(row, end, target) != ties) continue;
-    const ListedLimit found = limit_between(row, list, end.high, ties);
-    s.shrink(found.limit);
-    if (s.limit.t == found.limit.t && s.limit.id == found.limit.id) {  // top_k had not cut deeper
-      add_between(list, found.limit.t, found.place, above, row);
-      s.masses_known = true;
+    if (before < target) {
+      Bracket end = close<true>({e.low, e.high, before + between, before}, list, target, INFINITY);
+      const uint64_t ties = num_ties_kept(row, end, target);
+      end.above -= slack;
+      if (num_ties_kept(row, end, target) == ties) {
+        const ListedLimit found = limit_between(row, list, end.high, ties);
+        keep_between(row, found.limit, found.place, above, s);
+        return true;
+      }
     }
-    return true;
+    if (slack == 0) return false;
+    before = mass_at_reference(row, e.high, above);
+    slack = 0;
   }
-  return false;
 }
 
 // The limit alone, of all tokens above `e.low`. False where their mass does not reach the target.

@@ -55,9 +55,8 @@ int run(const eft_step* step, int isa, int max_threads, float* z, int64_t z_row_
   if (!chosen) return EFT_UNSUPPORTED;
   Job job(*step, *chosen, z, z_row_stride);
   const bool small = step->num_rows * step->vocab_size * step->num_models < kWorthSharing;
-  // A single conservative row is worth sharing only where the cores are idle, which the caller says
-  // by naming a number of threads: waiting for one that another process keeps costs milliseconds.
-  if (step->num_rows == 1 && !small && max_threads > 1) job.row_threads = max_threads;
+  // A single conservative row is the work of four: its models, then parts of its mixture.
+  if (step->num_rows == 1 && !small) job.row_threads = max_threads;
   for_each_row(step->num_rows, small ? 1 : max_threads, Job::run, &job);
   if (job.out_of_memory) {
     return fail(EFT_NO_MEMORY, "scratch: %llu bytes a thread could not be allocated",

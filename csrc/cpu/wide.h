@@ -18,26 +18,28 @@ inline void append_plain(const float* t, int n, float low, float high, Picked& l
   list.count = count;
 }
 
-// The mass of a tile above `high`, at the tile's reference; what lies between is appended.
-inline uint64_t split_tile_by_mass(const float* t, int n, float a, float low, float high,
-                                   Picked& list) {
+// What of a tile lies above `high`, weighed at the tile's reference; what lies between is appended.
+inline Above split_tile_by_mass(const float* t, int n, float a, float low, float high,
+                                Picked& list) {
 #ifdef EFT_LANES
   if (is_near(a)) {
     LaneSum sum;
+    int tokens = 0;
     const Lanes from = splat(low), to = splat(high);
     float* out = list.t + list.count;
     for_each_share<true>(t, n, a, [&](int i, Lanes w) {  // what -inf comes to is masked out
       const Lanes x = load(t + i);
       const LaneMask over = above(x, to);
       sum.add(LaneMasses(w), over);
+      tokens += count(over);
       out += append(out, x, and_not(above(x, from), over));
     });
     list.count = out - list.t;
-    return sum.total();
+    return {uint64_t(tokens), sum.total()};
   }
 #endif
   append_plain(t, n, low, high, list);
-  return mass_above(t, n, a, high);
+  return {count_above(t, n, high), mass_above(t, n, a, high)};
 }
 
 // How many of a tile are above `high`; what lies between is appended.
@@ -61,17 +63,30 @@ inline uint64_t split_tile_by_count(const float* t, int n, float low, float high
 }
 
 // Both passes list without ids. The ids' place holds where each tile's tokens begin instead.
-inline void split_by_mass(const Row& row, float low, float high, uint64_t* above, Picked& list) {
+
+// The masses above `high`, by tile at the tiles' references (`above`).
+struct AboveAll {
+  uint64_t tokens;
+  uint64_t shifted;  // of them, those in tiles of another reference than the row's
+};
+inline AboveAll split_by_mass(const Row& row, float low, float high, uint64_t* above,
+                              Picked& list) {
   list.count = 0;
+  AboveAll all{};
   for (int64_t tile = 0; tile < num_tiles(row); ++tile) {
     list.id[tile] = uint32_t(list.count);
     above[tile] = 0;
     const float a = row.tile_reference[tile];
     if (!(row.tile_max[tile] > low && a >= row.reference - 51.0f)) continue;
     const int64_t first = tile * kTile;
-    above[tile] = split_tile_by_mass(row.t + first, tile_length(row.n, first), a, low, high, list);
+    const Above over =
+        split_tile_by_mass(row.t + first, tile_length(row.n, first), a, low, high, list);
+    above[tile] = over.measure;
+    all.tokens += over.tokens;
+    all.shifted += a == row.reference ? 0 : over.tokens;
   }
   end_list(list, list.count);
+  return all;
 }
 
 inline uint64_t split_by_count(const Row& row, float low, float high, Picked& list) {
@@ -87,17 +102,34 @@ inline uint64_t split_by_count(const Row& row, float low, float high, Picked& li
   return before;
 }
 
-// Tokens whose mass at the row's reference is not that at their tile's.
-inline uint64_t num_shifted(const Row& row) {
-  uint64_t tiles = 0;
-  for (int64_t tile = 0; tile < num_tiles(row); ++tile) {
-    tiles += row.tile_reference[tile] != row.reference;
+// Of n tokens of a weighed list, the mass at a reference `shift` below the list's of those with
+// t > cut, or t = cut and i <= last. Shares scale exactly.
+inline uint64_t listed_mass(const float* t, const float* share, int n, int shift, float cut,
+                            int last) {
+  const float scale = bit_cast<float>((127 + shift) << 23);
+#ifdef EFT_LANES
+  LaneSum sum;
+  const Lanes limit = splat(cut), nearer = splat(scale);
+  for (int i = 0; i < n; i += 16) {
+    const Lanes x = load(t + i);
+    const LaneMask tied = and_(equal(x, limit), first_lanes(last + 1 - i));
+    const LaneMask inside = and_(or_(above(x, limit), tied), first_lanes(n - i));
+    sum.add(LaneMasses(mul(load(share + i), nearer)), inside);
   }
-  return tiles * kTile;
+  return sum.total();
+#else
+  uint64_t sum = 0;
+  for (int i = 0; i < n; ++i) {
+    const SplitMass mass(share[i] * scale);
+    const bool inside = t[i] > cut || (t[i] == cut && i <= last);
+    sum += inside ? (uint64_t(uint32_t(mass.high)) << 17) + uint32_t(mass.low) : 0;
+  }
+  return sum;
+#endif
 }
 
-// The survivors' masses by tile: those above the cuts, and of a list by tiles those above `cut` or,
-// at the cut, up to `place`.
+// The survivors' masses by tile: those above the cuts, and of a weighed list by tiles those above
+// `cut` or, at the cut, up to `place`.
 inline void add_between(const Picked& list, float cut, int64_t place, const uint64_t* above,
                         Row& row) {
   const int64_t last_tile = num_tiles(row) - 1;
@@ -108,8 +140,19 @@ inline void add_between(const Picked& list, float cut, int64_t place, const uint
     row.tile_mass[tile] = above[tile];
     if (n == 0) continue;
     row.tile_mass[tile] +=
-        mass_within<false>(list.t + first, n, row.tile_reference[tile], cut, last);
+        listed_mass(list.t + first, list.share + first, n,
+                    tile_shift(row.reference, row.tile_reference[tile]), cut, last);
   }
+}
+
+// Keeps what is within a limit that was found in a weighed list by tiles, whose last token within
+// it is at `place`.
+inline void keep_between(Row& row, const Limit& limit, int64_t place, const uint64_t* above,
+                         Survivors& s) {
+  s.shrink(limit);
+  if (s.limit.t != limit.t || s.limit.id != limit.id) return;  // a filter before had cut deeper
+  add_between(s.tokens, limit.t, place, above, row);
+  s.masses_known = true;
 }
 
 }  // namespace

@@ -5,10 +5,18 @@
 #include "common/error.h"
 #include "cuda/choose.h"
 #include "cuda/kernels.h"
+#include "cuda/load_kernels.h"
 #include "cuda/score_compare.h"
 
 namespace eft {
 namespace {
+
+cudaError_t load_on(int device) {
+  static Loaded loaded;
+  return loaded.on(device, {reinterpret_cast<const void*>(score_kernel),
+                            reinterpret_cast<const void*>(compare_kernel), stream_entry(0, false),
+                            stream_entry(1, false)});
+}
 
 cudaError_t launch(const void* entry, const void* plan, dim3 grid, int threads, int64_t shared,
                    cudaStream_t stream) {
@@ -45,6 +53,7 @@ int run(const eft_score& score, void* stream, void* workspace) {
   Chip chip{};
   int device;
   cudaError_t error = cudaGetDevice(&device);
+  if (!error) error = load_on(device);
   if (!error) {
     error = cudaDeviceGetAttribute(&chip.num_sms, cudaDevAttrMultiProcessorCount, device);
   }

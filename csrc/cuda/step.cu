@@ -2,16 +2,13 @@
 // nothing waits, so that every call can be captured into a graph.
 #include <cuda_runtime.h>
 
-#include <mutex>
-
 #include "common/error.h"
 #include "cuda/choose.h"
 #include "cuda/kernels.h"
+#include "cuda/load_kernels.h"
 
 namespace eft {
 namespace {
-
-constexpr int kMaxDevices = 64;
 
 // What is asked of a device once.
 struct Device {
@@ -27,6 +24,10 @@ cudaError_t prepare_device(int id, Chip& chip) {
   if (!error) error = cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, id);
   if (!error) {
     error = cudaDeviceGetAttribute(&chip.shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, id);
+  }
+  if (!error) error = load_kernels({stream_entry(0, true)});
+  for (int fast = 0; !error && fast <= EFT_MAX_MODELS; ++fast) {
+    error = load_kernels({stream_entry(fast, false), resident_entry(fast)});
   }
   // 48 KB are there for the asking; the resident kernels want most of what there is.
   for (int fast = 0; !error && chip.major >= 9 && fast <= EFT_MAX_MODELS; ++fast) {

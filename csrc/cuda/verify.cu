@@ -4,6 +4,7 @@
 
 #include "common/error.h"
 #include "cuda/kernels.h"
+#include "cuda/load_kernels.h"
 #include "cuda/verify_layout.h"
 
 namespace eft {
@@ -11,6 +12,14 @@ namespace {
 
 static_assert(sizeof(SlotWork) <= 48 * 1024 && sizeof(DecideWork) <= 48 * 1024,
               "shared memory that need not be asked for");
+
+cudaError_t load_on(int device) {
+  static Loaded loaded;
+  return loaded.on(device, {reinterpret_cast<const void*>(verify_stream_kernel<true>),
+                            reinterpret_cast<const void*>(verify_stream_kernel<false>),
+                            reinterpret_cast<const void*>(verify_decide_kernel),
+                            stream_entry(0, false), stream_entry(1, false)});
+}
 
 cudaError_t launch(const void* entry, const void* plan, int blocks, int64_t rows, size_t shared,
                    cudaStream_t stream) {
@@ -75,6 +84,7 @@ extern "C" int eft_verify_cuda(const eft_verify* verify, void* stream, void* wor
   int device = 0;
   Chip chip{};
   cudaError_t error = cudaGetDevice(&device);
+  if (!error) error = load_on(device);
   if (!error) error = cudaDeviceGetAttribute(&chip.num_sms, cudaDevAttrMultiProcessorCount, device);
   for (int64_t first = 0; !error && first < verify->step.num_rows; first += rows_at_once(*verify)) {
     error = verify_rows(*verify, make_plan(*verify, first, space), chip,

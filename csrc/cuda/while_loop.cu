@@ -6,6 +6,7 @@
 
 #include "common/error.h"
 #include "common/tail.h"
+#include "cuda/load_kernels.h"
 
 // Conditional nodes came with 12.3, WHILE loops over child graphs are reliable from 12.4 on.
 #define EFT_HAS_WHILE (CUDART_VERSION >= 12040)
@@ -74,6 +75,7 @@ extern "C" int eft_while_supported(void) {
 
 extern "C" void eft_while_close(eft_while* loop) {
   if (!loop) return;
+  const eft::Relaxed relaxed;  // a garbage collector may come here in the middle of a capture
   if (loop->ended) {
     cudaEventSynchronize(loop->ended);
     cudaEventDestroy(loop->ended);

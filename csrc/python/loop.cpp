@@ -1,11 +1,10 @@
 // The decoding loop for Python: State's addresses once, then one call a step.
-#include "python/loop.h"
-
 #include <pybind11/stl.h>
 
 #include <array>
 
 #include "eft_loop.h"
+#include "python/bind.h"
 #include "python/check.h"
 
 namespace py = pybind11;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from threading import Lock
 from typing import Any, Protocol
 
@@ -54,13 +55,21 @@ class CudaDevice:
         main = torch.cuda.current_stream(self._device)
         fork = torch.cuda.Event()
         fork.record(main)
-        others = []
-        for work, stream in zip(works[1:], self._side[: len(works) - 1], strict=True):
-            stream.wait_event(fork)
-            with torch.cuda.stream(stream):
-                others.append(work())
-        first = works[0]()
-        for stream in self._side[: len(others)]:
+        others: list[Tensor] = []
+        forked: list[Any] = []
+        try:
+            for work, stream in zip(works[1:], self._side[: len(works) - 1], strict=True):
+                stream.wait_event(fork)
+                forked.append(stream)
+                with torch.cuda.stream(stream):
+                    others.append(work())
+            first = works[0]()
+        except BaseException:
+            for stream in forked:  # a capture that a stream has not joined could not even be ended
+                with suppress(RuntimeError):  # CUDA has called it off
+                    main.wait_stream(stream)
+            raise
+        for stream in forked:
             main.wait_stream(stream)
         return [first, *others]
 
@@ -75,8 +84,21 @@ class CudaDevice:
         # Thread-local: another thread may use the device meanwhile, as readers of streamers do.
         graph = torch.cuda.CUDAGraph(keep_graph=True) if self._keep_graph else torch.cuda.CUDAGraph()
         capture = torch.cuda.graph(graph, pool=self._pool, stream=self._main, capture_error_mode="thread_local")
-        with _ONE_CAPTURE, capture:
-            work()
+        current, failed = torch.cuda.current_stream(self._device), None
+        try:
+            with _ONE_CAPTURE, capture:
+                try:
+                    work()
+                except BaseException as error:
+                    failed = error
+                    raise
+        except BaseException:
+            # Where a capture cannot be ended torch leaves its stream the current one, and its pool open.
+            torch.cuda.set_stream(current)
+            _close(self._device, self._pool)
+            if failed is not None:
+                raise failed from None  # and says only that the capture has failed
+            raise
         self.graphs.append(graph)
         replay: Callable[[], None] = graph.replay
         return replay
@@ -84,3 +106,10 @@ class CudaDevice:
     def loop(self, engine: Any) -> Any:
         """A WHILE node around the step that was captured last (`keep_graph`). Raises where the driver has none."""
         return native.WhileLoop(engine.state.prepared_tail, engine.state.rows, self.graphs[-1].raw_cuda_graph())
+
+
+def _close(device: torch.device, pool: Any) -> None:
+    """Ends what the allocator does for a capture, if it still does."""
+    index = torch.cuda.current_device() if device.index is None else device.index
+    with suppress(AttributeError, RuntimeError):  # another torch; ended already
+        torch._C._cuda_endAllocateToPool(index, pool)

@@ -10,12 +10,11 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from eft_ext.decoding.cache import SLACK, StaticLayer
+from eft_ext.decoding.cache import SLACK
 from eft_ext.decoding.forward import Forward
 from eft_ext.decoding.recorded import Recorded
+from eft_ext.decoding.storage import Storage
 from eft_ext.decoding.support import cache_layers, forward_parameters, learned_positions, unsupported
-
-BUCKET = 64  # attention reads a multiple of this many slots, so that a loop meets few shapes
 
 
 class Feeder:
@@ -60,26 +59,21 @@ class Feeder:
         self._switch = switch
         self._wanted = capacity
         windows = [getattr(layer, "sliding_window", None) for layer in cache_layers(self._config)]
-        self._layers = [StaticLayer(window) for window in windows]
+        self._storage = Storage(windows)
         self._forward = Recorded(Forward(model, windows))
         self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in forward_parameters(model) else {}
         self._limit = learned_positions(model)
-        self._lengths = torch.empty(0, dtype=torch.int64)
-        self._rows = 0
         self._longest = 0  # no row is longer; known without asking the device
-        self._capacity = 0
-        self._placed: tuple[Any, ...] = ()
-        self._arguments: tuple[Any, tuple[Any, ...]] = ((), ())
 
     @property
     def lengths(self) -> Tensor:
         """Tokens that each row holds, int64 [rows] on the model's device; `feed` changes it in place."""
-        return self._lengths[: self._rows]
+        return self._storage.lengths[: self._storage.rows]
 
     @property
     def stored_lengths(self) -> Tensor:
         """`lengths` of all rows that there is room for, which stay at their address until the next `prefill`."""
-        return self._lengths
+        return self._storage.lengths
 
     @property
     def longest(self) -> int:
@@ -102,18 +96,9 @@ class Feeder:
 
         Returns the logits after each prompt, [rows, vocab].
         """
-        logits, stock, lengths, self._longest = self._read(ids, mask)
-        rows, wanted = ids.shape[0], max(self._longest + 1, self._wanted)
-        if rows > len(self._lengths) or wanted > self._capacity:
-            self._capacity = round_up(wanted)
-            self._lengths = lengths
-            for layer in self._layers:
-                layer.keys = layer.values = None
-        self._lengths[:rows] = lengths
-        self._rows, self._arguments = rows, ((), ())
-        for mine, theirs in zip(self._layers, stock.layers, strict=False):
-            mine.load(None, len(self._lengths), self._capacity, theirs, lengths)
-        self._place()
+        logits, stock, lengths = self._read(ids, mask)
+        self._longest = max(self.prompt_lengths)
+        self._storage.start(stock, lengths, max(self._longest + 1, self._wanted))
         return logits
 
     def expand(self, capacity: int) -> None:
@@ -126,12 +111,11 @@ class Feeder:
 
         Returns the logits after each of these prompts, [len(rows), vocab].
         """
-        logits, stock, lengths, longest = self._read(ids, mask)
+        logits, stock, lengths = self._read(ids, mask)
+        longest = max(self.prompt_lengths)
         self._reserve(longest)
         self._longest = max(self._longest, longest)
-        self.lengths[rows.to(self.lengths.device)] = lengths
-        for mine, theirs in zip(self._layers, stock.layers, strict=False):
-            mine.load(rows, self._lengths.shape[0], self._capacity, theirs, lengths)
+        self._storage.admit(rows, stock, lengths)
         return logits
 
     @torch.inference_mode()
@@ -142,12 +126,12 @@ class Feeder:
         has sliding windows.
         """
         n = tokens.shape[1]
-        if n > SLACK and any(layer.window for layer in self._layers):
+        if n > SLACK and self._storage.sliding:
             raise ValueError(f"tokens: expected at most {SLACK} at a time for a sliding window, got {n}")
         self.reserve(n)
         self._longest += n
         logits = self.run(tokens)
-        self._lengths[: self._rows].add_(n)
+        self.lengths.add_(n)
         return logits
 
     def reserve(self, n: int) -> None:
@@ -162,18 +146,17 @@ class Feeder:
         Args:
             skip: tokens that were run before these and are not counted in `lengths` yet.
         """
-        lengths = self._lengths[: self._rows]
+        lengths = self.lengths
         if skip:
             lengths = lengths + skip
         if tokens.device != lengths.device:
             tokens = tokens.to(lengths.device, non_blocking=True)
         with self._switch():
-            return self._forward(tokens, lengths, *self._inputs())
+            return self._forward(tokens, lengths, *self._storage.inputs(self._longest))
 
     def addresses(self) -> tuple[int, ...]:
         """Where a `run` reads and writes: they change when a row outgrows the storage, and with `prefill`."""
-        stored = (x for layer in self._layers for x in (layer.keys, layer.values))
-        return tuple(x.data_ptr() for x in (self._lengths, *self._bases, *self._columns, *stored))
+        return self._storage.addresses()
 
     def expect(self, longest: int) -> None:
         """Tells the host what the longest row holds: after a `run`, or when longer ones have ended."""
@@ -195,15 +178,9 @@ class Feeder:
     @torch.inference_mode()
     def keep(self, rows: list[int]) -> None:
         """Goes on with these rows only (indices into the present ones), in this order, within the same storage."""
-        moved = [(row, place) for place, row in enumerate(rows) if row != place]
-        if moved:
-            source, target = torch.tensor(moved, device="cpu").T
-            self._lengths[target.to(self._lengths.device)] = self._lengths[source.to(self._lengths.device)]
-            for layer in self._layers:
-                layer.move(source, target)
-        self._rows = len(rows)
+        self._storage.keep(rows)
 
-    def _read(self, ids: Tensor, mask: Tensor | None) -> tuple[Tensor, Any, Tensor, int]:
+    def _read(self, ids: Tensor, mask: Tensor | None) -> tuple[Tensor, Any, Tensor]:
         """Logits, stock cache and lengths of prompts, read as transformers reads them."""
         device = self.model.get_input_embeddings().weight.device
         self.prompt_lengths = [ids.shape[1]] * ids.shape[0]
@@ -211,15 +188,13 @@ class Feeder:
         rows, length = ids.shape
         positions = torch.arange(length, device=device).expand(rows, length)
         lengths = torch.full((rows,), length, device=device)
-        longest = length
         if mask is not None and not bool((mask == 1).all()):
             mask = mask.to(device, torch.long)
             positions, lengths = (mask.cumsum(-1) - 1).clamp(min=0), mask.sum(-1)
             self.prompt_lengths = lengths.tolist()
-            longest = max(self.prompt_lengths)
         else:
             mask = None
-        self._check(longest)
+        self._check(max(self.prompt_lengths))
         stock = DynamicCache(config=self._config)
         with self._switch():
             out = self.model(
@@ -231,17 +206,13 @@ class Feeder:
                 return_dict=True,
                 **self._last_only,
             )
-        return out.logits[:, -1], stock, lengths, longest
+        return out.logits[:, -1], stock, lengths
 
     def _reserve(self, tokens: int) -> None:
         """Room for that many tokens in every row."""
         self._check(tokens)
-        if tokens <= self._capacity:
-            return
-        self._capacity = round_up(max(tokens, 2 * self._capacity))
-        for layer in self._layers:
-            layer.grow(self._capacity)
-        self._place()
+        if tokens > self._storage.capacity:
+            self._storage.grow(tokens)
 
     def _check(self, tokens: int) -> None:
         if self._limit is not None and tokens > self._limit:
@@ -250,38 +221,12 @@ class Feeder:
                 f"table of {self._limit}; shorten the prompt or lower max_new_tokens"
             )
 
-    def _place(self) -> None:
-        """First slots and column numbers, which change with sizes only."""
-        device, rows = self._lengths.device, self._lengths.shape[0]
-        full = next((layer.size for layer in self._layers if layer.window is None), 0)
-        ring = next((layer.size for layer in self._layers if layer.window is not None), 0)
-        if self._placed == (rows, full, ring, device):
-            return
-        self._placed = (rows, full, ring, device)
-        row = torch.arange(rows, device=device)[:, None]
-        self._bases = (row * full, row * ring)
-        self._columns = (torch.arange(full, device=device), torch.arange(ring, device=device))
-
     @property
     def bound(self) -> int:
         """Slots of a full layer that attention reads now."""
-        return min(self._columns[0].shape[0], round_up(self._longest))
+        return self._storage.bound(self._longest)
 
     @property
     def room(self) -> int:
         """Tokens that may still be appended before `bound` or the storage has to change."""
-        return (self.bound or self._capacity) - self._longest
-
-    def _inputs(self) -> tuple[Any, ...]:
-        """What `Forward` takes beside tokens and lengths: made anew where rows, sizes or the bound have changed."""
-        rows, bound = self._rows, self.bound
-        if self._arguments[0] != (rows, bound, self._placed):
-            stored = [x[:rows] for layer in self._layers for x in (layer.keys, layer.values)]
-            bases = tuple(base[:rows] for base in self._bases)
-            columns = (self._columns[0][:bound], self._columns[1])
-            self._arguments = (rows, bound, self._placed), (bases, columns, *stored)
-        return self._arguments[1]
-
-
-def round_up(tokens: int) -> int:
-    return -(-tokens // BUCKET) * BUCKET
+        return (self.bound or self._storage.capacity) - self._longest

@@ -16,12 +16,14 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from eft_ext.decoding.batch import Row
 from eft_ext.decoding.cache import SLACK
-from eft_ext.decoding.engine import Draw, Engine, InvalidRow, Job, News, together
+from eft_ext.decoding.engine import Engine, together
 from eft_ext.decoding.feeder import Feeder
+from eft_ext.decoding.jobs import Draw, InvalidRow, Job, News, Prompt
+from eft_ext.decoding.marks import Statistics, mark_of
 from eft_ext.decoding.round_state import RoundState
 from eft_ext.decoding.schedule import Schedule
-from eft_ext.decoding.speculate import Mark, Statistics
 from eft_ext.decoding.state import INVALID
 from eft_ext.ops import VerifyResult
 
@@ -79,7 +81,7 @@ class Rounds(Engine):
         self._schedule, self.statistics = schedule, statistics
 
     @torch.inference_mode()
-    def start(self, jobs: Sequence[Job], prompts: Sequence[Any]) -> None:
+    def start(self, jobs: Sequence[Job], prompts: Sequence[Prompt]) -> None:
         self._under_way.clear()
         super().start(jobs, prompts)
 
@@ -113,7 +115,7 @@ class Rounds(Engine):
 
     def _launch(self) -> None:
         self._compact()
-        while len(self._pending) <= self.ahead and self._needed():
+        while len(self._pending) <= self.ahead and self._batch.needed:
             self._expect()
             k = self._draft_length()
             if k is None:
@@ -124,12 +126,12 @@ class Rounds(Engine):
                 feeder.expect(feeder.longest + k + 1)
             self._launched = time.perf_counter()
             self._step()
-            self._sent(list(self._slots))
+            self._sent(list(self._batch.slots))
 
     def _draft_length(self) -> int | None:
         """k of the next round; None where rounds under way have to be read first, to know how much room there is."""
         asked = min(self._schedule.draft_length(), self._most)
-        left = max(job.budget - self._drawn[job.number] for job in self._slots if job is not None) - 1
+        left = max(row.left for row in self._batch.rows) - 1
         # Few different ones, so that few graphs are captured; each row's own room bounds its drafts on the device.
         k = min(asked, left if left < 1 else 1 << (left - 1).bit_length())
         limits = [feeder.limit for feeder in self.feeders if feeder.limit is not None]
@@ -138,8 +140,8 @@ class Rounds(Engine):
             return k
         return None if self._pending else max(0, min(asked, left, room))
 
-    def _sent(self, jobs: list[Job | None]) -> None:
-        super()._sent(jobs)
+    def _sent(self, rows: list[Row | None]) -> None:
+        super()._sent(rows)
         self._under_way.append((self._k, self._launched))
 
     def _begin(self, slots: list[int], jobs: Sequence[Job], logits: Sequence[Tensor]) -> None:
@@ -149,54 +151,36 @@ class Rounds(Engine):
         self.state.forget_ended()
 
     def _expect(self) -> None:
-        jobs = [job for job in self._slots if job is not None]
-        if not jobs:
-            return
         # As many as there may be: nobody knows yet what the rounds under way have brought.
-        tokens = {job: len(self._tokens[job.number]) for job in jobs}
-        for (_, of), (k, _) in zip(self._pending, self._under_way, strict=True):
-            for job in of:
-                if job in tokens:
-                    tokens[job] += k + 1
-        for k, feeder in enumerate(self.feeders):
-            feeder.expect(max(self._prompts[job.number][k] + min(n, job.budget) - 1 for job, n in tokens.items()))
+        most = {row: len(row.tokens) for row in self._batch.rows}
+        for (_, rows), (k, _) in zip(self._pending, self._under_way, strict=True):
+            for row in rows:
+                if row in most:
+                    most[row] += k + 1
+        for k, feeder in enumerate(self.feeders if most else ()):
+            feeder.expect(max(row.prompts[k] + min(n, row.job.budget) - 1 for row, n in most.items()))
 
     def _read(self) -> list[News]:
-        ticket, jobs = self._pending.popleft()
+        ticket, rows = self._pending.popleft()
         k, launched = self._under_way.popleft()
-        news, stats = [], self.statistics
-        rows = decided = accepted = longest = 0
+        news: list[News] = []
+        verified = decided = accepted = longest = 0
         entries: list[Any] = self._readback.receive(ticket)
-        for job, (stands, good, drafted, *tokens) in zip(jobs, entries, strict=False):
-            if job is None or stands == 0:
+        for row, (stands, good, drafted, *tokens) in zip(rows, entries, strict=False):
+            if row is None or stands == 0:
                 continue
-            said = self._tokens[job.number]
-            rows, longest = rows + bool(said), max(longest, drafted)
+            verified, longest = verified + bool(row.tokens), max(longest, drafted)
             accepted += min(stands, good)
             decided += min(stands, good) + (good < min(stands, drafted))
             for i, token in enumerate(tokens[:stands]):
                 if token == INVALID:
-                    raise InvalidRow(job.number, said, None)
-                said.append(token)
-                last = token in self._ends or len(said) >= job.budget
-                news.append(News(job.number, token, last, mark_of(i, good, drafted)))
-            self._drawn[job.number] += stands - 1
-            if news[-1].last:
-                self._ended(job)
+                    raise InvalidRow(row.job.number, row.tokens, None)
+                news.append(self._said(row, token, mark_of(i, good, drafted)))
+            row.drawn += stands - 1
         now = time.perf_counter()
-        stats.emitted += len(news)
-        if rows:  # otherwise first tokens, from prompts
+        self.statistics.emitted += len(news)
+        if verified:  # otherwise first tokens, from prompts
             self._schedule.observe(k, decided, accepted, now - max(launched, self._last_read))
-            stats.rounds += rows
-            stats.drafted += decided
-            stats.accepted += accepted
-            stats.draft_lengths.append(longest)
+            self.statistics.add_round(verified, decided, accepted, longest)
         self._last_read = now
         return news
-
-
-def mark_of(place: int, accepted: int, drafted: int) -> Mark:
-    """How the token in this place of a round came about."""
-    if place < accepted:
-        return Mark.accepted
-    return Mark.redrawn if accepted < drafted else Mark.bonus if drafted else Mark.step

@@ -12,14 +12,15 @@ from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteria
 from transformers.generation import GenerateDecoderOnlyOutput
 from transformers.generation.streamers import BaseStreamer
 
-from eft_ext.decoding.engine import News
+from eft_ext.decoding.jobs import News
 from eft_ext.hf.distributed import sharded
+from eft_ext.hf.engines import Engines, feeders
 from eft_ext.hf.loop import Loop
 from eft_ext.hf.members import Member
 from eft_ext.hf.mixture import Mixture
 from eft_ext.hf.processors import plan
 from eft_ext.hf.prompts import Prompt
-from eft_ext.hf.rows import Engines, budget_of, collect, feeders, stream_rows
+from eft_ext.hf.rows import budget_of, collect, stream_rows
 from eft_ext.hf.runner import Runner, StaticRunner
 from eft_ext.hf.seeds import Seed, row_seeds
 from eft_ext.hf.speculation import SpeculatedOutput, check, decode_speculated, planned, why_not

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eft_ext.decoding.engine import Job
+from eft_ext.decoding.jobs import Job
 from eft_ext.hf.distributed import draw_once
 from eft_ext.hf.mixture import Mixture
 from eft_ext.ops import fused_mix

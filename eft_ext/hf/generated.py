@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from eft_ext.analysis.record import Record
-from eft_ext.decoding.speculate import Mark
+from eft_ext.decoding.marks import Mark
 from eft_ext.hf.arguments import encode_all
 from eft_ext.hf.model import EmulatedModel
 from eft_ext.hf.records import records

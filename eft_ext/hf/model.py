@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 from transformers import GenerationConfig
 from transformers.generation import GenerateDecoderOnlyOutput
 from transformers.generation.streamers import BaseStreamer
 
-from eft_ext.hf.arguments import add_ends, add_stop_strings, encode_all
+from eft_ext.hf.arguments import encode_all
 from eft_ext.hf.batch import as_completed
-from eft_ext.hf.decoder import decode
-from eft_ext.hf.members import members_of
-from eft_ext.hf.mixture import Mixture, mixture_of
-from eft_ext.hf.prompts import Prompt
-from eft_ext.hf.rows import Engines
+from eft_ext.hf.call import call
+from eft_ext.hf.models import Models
 from eft_ext.hf.seeds import Seed
 from eft_ext.hf.streaming import ended_by_errors
-from eft_ext.hf.support import reject_arguments
 from eft_ext.hf.tiers import DecodePlan
-from eft_ext.hf.vocabulary import check_widths, warn_softcaps
 from eft_ext.methods import Named
 
 if TYPE_CHECKING:
     from eft_ext.hf.score import SequenceScore
 
 
-class EmulatedModel:
+class EmulatedModel(Models):
     """A large model that behaves as if it had been fine-tuned like a small one (arXiv 2310.12962).
 
     At every token z = large + beta·(tuned − base), or z = tuned + scale·(large − base) where `scale` is
@@ -55,111 +48,6 @@ class EmulatedModel:
         ValueError: contradicting weights, models that are not the method's, or a model with fewer logits than the
             tokenizer has ids.
     """
-
-    def __init__(
-        self,
-        large: Any = None,
-        tuned: Any = None,
-        base: Any = None,
-        tokenizer: Any = None,
-        *,
-        beta: Any = None,
-        scale: Any = None,
-        conservative_top_p: Any = None,
-        method: Named | None = None,
-        **models: Any,
-    ) -> None:
-        self.mixture = mixture_of(tuned, beta, scale, conservative_top_p, method)
-        self.members = members_of(self.mixture.method, {"large": large, "tuned": tuned, "base": base, **models})
-        self.tokenizer = tokenizer
-        self.vocab_size = check_widths(self.members, tokenizer)
-        warn_softcaps(self.members)
-        self.engines = Engines()
-
-    def release(self) -> None:
-        """Frees the caches and graphs that are kept on CUDA for the next call."""
-        self.engines.clear()
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        large: str | None = None,
-        tuned: str | Mapping[str, str] | None = None,
-        base: str | None = None,
-        *,
-        tokenizer: Any = None,
-        beta: Any = None,
-        scale: Any = None,
-        conservative_top_p: Any = None,
-        method: Named | None = None,
-        check_tokenizers: bool = True,
-        quiet: bool = False,
-        **options: Any,
-    ) -> EmulatedModel:
-        """Load the models and their tokenizer, saying first on stderr how much memory the weights will take.
-
-        Args:
-            large, tuned, base: hub ids or local folders. `tuned` may hold an adapter (adapter_config.json) of
-                `base`: base then is loaded once, shared, and may be left out if the adapter names it. For
-                interpolation it is {name: id or folder}, and each may be an adapter.
-            tokenizer: a tokenizer, or where to load it; the first model's own otherwise. It takes over the
-                tuned model's chat template if it has none.
-            beta, scale, conservative_top_p, method: as for the class.
-            check_tokenizers: compare the models' tokenizers token by token.
-            quiet: say nothing of memory, unless it will not suffice.
-            options: the method's models by name, where they are others than these three; and dtype, device_map,
-                revision, trust_remote_code, quantization_config, attn_implementation, token, subfolder, ... as for
-                transformers' from_pretrained: one value for all models, or a dictionary by the models' names
-                (those left out keep transformers' default).
-
-        Raises:
-            ValueError: a model that cannot be found or read, or tokenizers that differ.
-        """
-        from eft_ext.hf.loading import load
-
-        mixture = mixture_of(tuned, beta, scale, conservative_top_p, method)  # said before anything is loaded
-        names = {*mixture.method.models, *mixture.method.groups} - {"large", "tuned", "base"}
-        sources = {"large": large, "tuned": tuned, "base": base}
-        sources |= {name: options.pop(name) for name in names if name in options}
-        models, words = load(
-            mixture.method, sources, tokenizer=tokenizer, check_tokenizers=check_tokenizers, quiet=quiet, **options
-        )
-        return cls(tokenizer=words, method=mixture.method, **models)
-
-    @property
-    def method(self) -> Named:
-        """What is decoded unless a call says else."""
-        return self.mixture.method
-
-    @property
-    def models(self) -> dict[str, Any]:
-        """The models by name, in the method's order; where one shares its weights with an adapter, calling it runs
-        that too."""
-        return {m.name: m.model.get_base_model() if m.without_adapter else m.model for m in self.members}
-
-    @property
-    def large(self) -> Any:
-        return self._named("large")
-
-    @property
-    def tuned(self) -> Any:
-        return self._named("tuned")
-
-    @property
-    def base(self) -> Any:
-        """The small pre-trained model; where an adapter shares its weights, calling it runs that too."""
-        return self._named("base")
-
-    def _named(self, name: str) -> Any:
-        found = self.models
-        if name not in found:
-            raise AttributeError(f"{name}: not a model of {self.method!r}, which has {', '.join(found)}")
-        return found[name]
-
-    @property
-    def device(self) -> torch.device:
-        """Where prompts are read and results are returned."""
-        return self.members[0].device or torch.device("cpu")
 
     def generate(
         self,
@@ -219,18 +107,20 @@ class EmulatedModel:
             ValueError, TypeError: an argument that is not supported or does not fit, named.
             RuntimeError: NaN or +inf in a row's logits, with the row's number.
         """
-        result: Tensor | GenerateDecoderOnlyOutput = self._generate(
-            inputs,
-            generation_config,
-            kwargs,
-            prompts=prompts,
-            weights=(beta, scale, conservative_top_p, method),
-            tokenizer=tokenizer,
-            streamer=streamer,
-            seed=seed,
-            tier=tier,
-            speculate=speculate,
-        )
+        given = {
+            "generation_config": generation_config,
+            "prompts": prompts,
+            "beta": beta,
+            "scale": scale,
+            "conservative_top_p": conservative_top_p,
+            "method": method,
+            "seed": seed,
+            "streamer": streamer,
+            "tokenizer": tokenizer,
+            "tier": tier,
+            "speculate": speculate,
+        }
+        result: Tensor | GenerateDecoderOnlyOutput = self.decode_as(inputs, {**kwargs, **given})
         return result
 
     def plan(self, inputs: Any = None, generation_config: GenerationConfig | None = None, **kwargs: Any) -> DecodePlan:
@@ -249,65 +139,7 @@ class EmulatedModel:
 
     def decode_as(self, inputs: Any, kwargs: dict[str, Any], **options: Any) -> Any:
         """What `decode` returns with `options` for the arguments of `generate`."""
-        names = ("prompts", "tokenizer", "streamer", "seed", "tier", "speculate")
-        given = {name: kwargs.get(name) for name in names}
-        short = ("beta", "scale", "conservative_top_p", "method")
-        weights = tuple(kwargs.get(name) for name in short)
-        taken = (*names, *short, "generation_config")
-        rest = {name: value for name, value in kwargs.items() if name not in taken}
-        return self._generate(inputs, kwargs.get("generation_config"), rest, weights=weights, **given, **options)
-
-    def _mixture(self, *weights: Any) -> Mixture:
-        """A call's weights over the model's own. Raises ValueError for a method of other models."""
-        mixture = Mixture.choose(self.mixture, *weights)
-        if mixture.method.models != self.method.models:
-            raise ValueError(
-                f"method: expected one of {', '.join(self.method.models)}, the models that are here, got "
-                f"{mixture.method!r} of {', '.join(mixture.method.models)}"
-            )
-        return mixture
-
-    def _generate(
-        self,
-        inputs: Any,
-        generation_config: GenerationConfig | None,
-        kwargs: dict[str, Any],
-        *,
-        prompts: Mapping[str, Any] | None,
-        weights: tuple[Any, ...],
-        tokenizer: Any,
-        streamer: BaseStreamer | None,
-        **options: Any,
-    ) -> Any:
-        with ended_by_errors(streamer):
-            reject_arguments(kwargs)
-            mixture = self._mixture(*weights)
-            lead = self.members[0]
-            tokenizer = tokenizer if tokenizer is not None else self.tokenizer
-            encoded = encode_all(inputs, prompts, tokenizer, kwargs, mixture.method)
-            own = encoded.pop(lead.name)
-            kwargs["input_ids"] = own.ids.to(self.device)
-            if own.mask is not None:
-                kwargs["attention_mask"] = own.mask.to(self.device)
-            config = copy.deepcopy(generation_config)
-            add_ends(self.members, mixture.method.ending, config, kwargs)
-            add_stop_strings(lead.model, config, kwargs, tokenizer)
-
-            if self.device.type == "cuda":
-                options["engines"] = self.engines
-
-            # transformers reads this signature: an option named in it would be taken out of kwargs.
-            def emulated(model: Any, input_ids: Tensor, **prepared: Any) -> Any:
-                return decode(
-                    self.members, mixture, input_ids, prompts=encoded, streamer=streamer, **options, **prepared
-                )
-
-            return lead.model.generate(
-                generation_config=config,
-                streamer=streamer,
-                custom_generate=emulated,
-                **kwargs,
-            )
+        return call(self, inputs, kwargs, **options)
 
     def generate_batch(self, inputs: Any = None, *, batch_size: int = 8, **kwargs: Any) -> list[list[int]]:
         """The new tokens of any number of prompts, in a batch that is kept full: as rows end, others follow.
@@ -398,24 +230,13 @@ class EmulatedModel:
             ValueError, TypeError: an argument that does not fit, named.
             RuntimeError: NaN or +inf in a row's logits, with the row's number.
         """
-        from eft_ext.hf.responses import whole_targets, with_responses
+        from eft_ext.hf.responses import scored_texts
         from eft_ext.hf.score import score
 
-        mixture = self._mixture(beta, scale, conservative_top_p, method)
-        texts = encode_all(inputs, prompts, self.tokenizer, kwargs, mixture.method)
+        mixture = self.mixed(beta, scale, conservative_top_p, method)
+        given = encode_all(inputs, prompts, self.tokenizer, kwargs, mixture.method)
         if kwargs:
             raise TypeError(f"{min(kwargs)}: not an argument of score")
-        pad, end = (getattr(self.tokenizer, name, None) for name in ("pad_token_id", "eos_token_id"))
-        texts = {name: text.inferred(pad, [] if end is None else [end]) for name, text in texts.items()}
-        for name in mixture.method.alone:
-            if name not in texts and responses is None:
-                raise ValueError(f"responses: expected some, since {name} does not read what the others do, got None")
-            texts.setdefault(name, Prompt(texts[self.members[0].name].ids[:, -1:], None))  # as in generate
-        if responses is None:
-            if len(texts) > 1:
-                raise ValueError("prompts: expected responses beside them, which all models read, got None")
-            targets = whole_targets(texts[self.members[0].name])
-        else:
-            texts, targets = with_responses(texts, responses, self.tokenizer)
+        texts, targets = scored_texts(given, responses, self.tokenizer, mixture.method)
         listing = {"num_top": num_top, "num_changed": num_changed, "candidates": candidates}
         return score(self.members, mixture.method, self.vocab_size, texts, targets, **listing, positions=positions)

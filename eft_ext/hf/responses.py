@@ -10,6 +10,33 @@ from torch import Tensor
 
 from eft_ext.hf.prompts import Prompt, encode
 from eft_ext.hf.score import IGNORED
+from eft_ext.methods import Named
+
+
+def scored_texts(
+    texts: Mapping[str, Prompt], responses: Any, tokenizer: Any, method: Named
+) -> tuple[dict[str, Prompt], Tensor]:
+    """What each model reads, and the targets at its end: the responses, or without any all of the first model's text.
+
+    Args:
+        texts: of the first model, and of models that read something else.
+        responses: as for `with_responses`, or None.
+
+    Raises:
+        ValueError: nothing to score, or models that read different texts without responses behind them.
+    """
+    lead = method.models[0]
+    pad, end = (getattr(tokenizer, name, None) for name in ("pad_token_id", "eos_token_id"))
+    texts = {name: text.inferred(pad, [] if end is None else [end]) for name, text in texts.items()}
+    for name in method.alone:
+        if name not in texts and responses is None:
+            raise ValueError(f"responses: expected some, since {name} does not read what the others do, got None")
+        texts.setdefault(name, Prompt(texts[lead].ids[:, -1:], None))  # as in generate
+    if responses is not None:
+        return with_responses(texts, responses, tokenizer)
+    if len(texts) > 1:
+        raise ValueError("prompts: expected responses beside them, which all models read, got None")
+    return texts, whole_targets(texts[lead])
 
 
 def whole_targets(text: Prompt) -> Tensor:

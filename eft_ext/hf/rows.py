@@ -4,44 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from threading import Lock
-from typing import Any, NamedTuple, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import MaxLengthCriteria, MaxTimeCriteria, StoppingCriteriaList
 
 from eft_ext.decoding import Feeder
-from eft_ext.decoding.device import CudaDevice
-from eft_ext.decoding.engine import Engine, InvalidRow, Job, News, Prompt
-from eft_ext.decoding.graphs import bucket, graphs_on
+from eft_ext.decoding.jobs import InvalidRow, Job, News, Prompt
+from eft_ext.decoding.marks import Statistics
 from eft_ext.decoding.rounds import Rounds
-from eft_ext.decoding.schedule import Schedule
-from eft_ext.decoding.speculate import Statistics
-from eft_ext.decoding.walk import parameters_of
-from eft_ext.decoding.while_loop import STEPS, loops_on
 from eft_ext.hf.distributed import agreed, sharded
 from eft_ext.hf.draft_draw import DraftingDraw
 from eft_ext.hf.draw import MixtureDraw
+from eft_ext.hf.engines import Drafts, Engines, fingerprint, new_engine, renew
 from eft_ext.hf.members import AdapterSwitch, Member
 from eft_ext.hf.mixture import Mixture
 from eft_ext.hf.runner import checked
-
-FIRST = 1024  # new tokens that room is made for at once; more as they come
-
-
-def feeders(members: Sequence[Member], prompts: Sequence[Prompt], budget: int) -> list[Feeder]:
-    """One for each model, with room for its prompts and `budget` new tokens."""
-    return [
-        Feeder(
-            member.model,
-            name=member.name,
-            capacity=ids.shape[1] + min(budget, FIRST),
-            checked=False,  # the plan has asked
-            switch=AdapterSwitch(member),
-        )
-        for member, (ids, _) in zip(members, prompts, strict=True)
-    ]
 
 
 def budget_of(criteria: StoppingCriteriaList, length: int) -> int:
@@ -54,75 +33,6 @@ def ends_of(criteria: StoppingCriteriaList) -> list[int]:
     """Tokens that end a row."""
     tokens = [c.eos_token_id for c in criteria if hasattr(c, "eos_token_id")]
     return sorted({int(token) for given in tokens for token in given.reshape(-1).tolist()})
-
-
-class Engines:
-    """Engines that earlier calls have left, with their caches and graphs; on CUDA, where capturing takes its time."""
-
-    def __init__(self, limit: int = 2) -> None:
-        self._idle: dict[Any, Engine] = {}
-        self._lock = Lock()  # threads may generate with one model at a time
-        self._limit = limit
-
-    def take(self, key: Any) -> Engine | None:
-        """An engine that suits, which is this caller's until it gives it back."""
-        with self._lock:
-            return self._idle.pop(key, None)
-
-    def give_back(self, key: Any, engine: Engine) -> None:
-        """After a run that ended as it should; the oldest ones make room."""
-        with self._lock:
-            self._idle[key] = engine
-            while len(self._idle) > self._limit:
-                del self._idle[next(iter(self._idle))]
-
-    def clear(self) -> None:
-        """Frees their memory."""
-        with self._lock:
-            self._idle.clear()
-
-
-def fingerprint(members: Sequence[Member]) -> int:
-    """Changes where a model gets other weights, whose addresses a graph holds."""
-    return hash(tuple(p.data_ptr() for member in members for p in parameters_of(member.model)))
-
-
-def graph_device(members: Sequence[Member]) -> torch.device | None:
-    """The CUDA device that all models are on, and nothing else; None where their steps cannot be captured."""
-    devices = {p.device for member in members for p in parameters_of(member.model)}
-    return next(iter(devices)) if len(devices) == 1 and next(iter(devices)).type == "cuda" else None
-
-
-class Drafts(NamedTuple):
-    """Speculation in the engine: which model proposes, and how many tokens a round."""
-
-    schedule: Schedule
-    draft: int
-    most: int
-
-
-def _engine(
-    members: Sequence[Member],
-    prompts: Sequence[Prompt],
-    budget: int,
-    draw: MixtureDraw,
-    ends: list[int],
-    ahead: int,
-    loop: bool,
-    drafts: Drafts | None = None,
-) -> Engine:
-    device = graph_device(members)
-    readers = feeders(members, prompts, budget + (drafts.most if drafts else 0))
-    how: dict[str, Any] = {"ahead": ahead}
-    if device is not None:
-        cuda = CudaDevice(device, keep_graph=loop and not drafts)
-        how |= {"bucket": bucket, "parallel": cuda.parallel, "stepper": graphs_on(cuda)}
-        if loop and not drafts:
-            how |= {"stepper": loops_on(cuda), "ring": STEPS}
-    if drafts is None:
-        return Engine(readers, draw, ends, **how)
-    rounds: dict[str, Any] = {"schedule": drafts.schedule, "proposer": drafts.draft, "most": drafts.most}
-    return Rounds(readers, cast(DraftingDraw, draw), ends, **rounds, **how)
 
 
 def stream_rows(
@@ -157,29 +67,22 @@ def stream_rows(
         RuntimeError: a row's logits hold NaN or +inf, or every token is excluded; names the row and the models.
     """
     prompts = [checked(member, *prompt) for member, prompt in zip(members, prompts, strict=True)]
-    rows, budget = prompts[0][0].shape[0], budget_of(criteria, prompts[0][0].shape[1])
+    rows, budget, ends = len(prompts[0][0]), budget_of(criteria, prompts[0][0].shape[1]), ends_of(criteria)
     slots = min(rows, slots or rows)
     limits = [c.initial_timestamp + c.max_time for c in criteria if isinstance(c, MaxTimeCriteria)]
     jobs = [Job(row, seed, budget) for row, seed in enumerate(seeds.tolist())]
     where = members[0].model.get_output_embeddings().weight.device
     together = sharded(members)
-    if drafts is None:
-        draw = MixtureDraw(mixture, options, slots, where, once=together)
-    else:
-        width = min(member.vocab_size for member in members)
-        draw = DraftingDraw(mixture, options, slots, where, draft=drafts.draft, width=width)
-    key: tuple[Any, ...] = (ahead, loop, slots, tuple(ends_of(criteria)), tuple(options.items()), mixture.scalars)
-    key = (*key, drafts and drafts[1:])
-    engine = None
-    if engines is not None:
-        key = (*key, fingerprint(members))
+    engine, key = None, None
+    if engines is not None:  # what an engine cannot change for another call
+        how = (ahead, loop, slots, tuple(ends), tuple(options.items()), mixture.scalars, drafts and drafts[1:])
+        key = (*how, fingerprint(members))
         engine = engines.take(key)
     if engine is None:
-        engine = _engine(members, prompts, budget, draw, ends_of(criteria), ahead, loop, drafts)
+        draw = _draw(members, mixture, options, slots, where, drafts)
+        engine = new_engine(members, prompts, budget, draw, ends, ahead, loop, drafts)
     else:
-        engine.draw.renew(mixture)
-        for feeder, (ids, _) in zip(engine.feeders, prompts, strict=True):
-            feeder.expand(ids.shape[1] + min(budget, FIRST))
+        renew(engine, mixture, prompts, budget)
     if isinstance(engine, Rounds) and drafts is not None:
         engine.renew(drafts.schedule, Statistics() if statistics is None else statistics)
     try:
@@ -197,6 +100,20 @@ def stream_rows(
             engines.give_back(key, engine)
     except InvalidRow as error:
         raise RuntimeError(_blame(error, members, prompts)) from error
+
+
+def _draw(
+    members: Sequence[Member],
+    mixture: Mixture,
+    options: dict[str, Any],
+    slots: int,
+    where: torch.device,
+    drafts: Drafts | None,
+) -> MixtureDraw:
+    if drafts is None:
+        return MixtureDraw(mixture, options, slots, where, once=sharded(members))
+    width = min(member.vocab_size for member in members)
+    return DraftingDraw(mixture, options, slots, where, draft=drafts.draft, width=width)
 
 
 def timed_out(limit: float, shared: torch.device | None = None) -> bool:

@@ -14,14 +14,18 @@ from transformers import EosTokenCriteria, MaxLengthCriteria, MaxTimeCriteria, S
 from transformers.generation import GenerateDecoderOnlyOutput
 
 from eft_ext.decoding.cache import SLACK
+from eft_ext.decoding.jobs import Prompt
+from eft_ext.decoding.marks import Statistics
+from eft_ext.decoding.sampler import Sampler
 from eft_ext.decoding.schedule import CHOICES, Adaptive, Fixed, Schedule
-from eft_ext.decoding.speculate import Sampler, Statistics, speculate
+from eft_ext.decoding.speculate import speculate
 from eft_ext.decoding.support import learned_positions
 from eft_ext.hf.distributed import sharded
+from eft_ext.hf.engines import Drafts, Engines, feeders
 from eft_ext.hf.members import Member
 from eft_ext.hf.mixture import Mixture
 from eft_ext.hf.processors import Plan
-from eft_ext.hf.rows import Drafts, Engines, Prompt, budget_of, ends_of, feeders, stream_rows
+from eft_ext.hf.rows import budget_of, ends_of, stream_rows
 from eft_ext.hf.runner import checked
 from eft_ext.hf.tiers import ASKED, DecodePlan, ahead
 

@@ -89,7 +89,7 @@ def _triton_step() -> ModuleType:
 @cache
 def _warn_slow_cuda(vocab_size: int) -> None:
     warnings.warn(
-        "eft_ext: Triton is not usable here, and the CUDA step is missing or takes vocabularies up to "
+        "eft_ext: Triton is not usable here, and the CUDA kernels are missing or take vocabularies up to "
         f"{native.CUDA_MAX_VOCAB}, not {vocab_size}; this call runs on the slow reference backend "
         "(see eft_ext.backends())",
         stacklevel=5,
@@ -97,7 +97,7 @@ def _warn_slow_cuda(vocab_size: int) -> None:
 
 
 def choose(name: str, mix: Mixture, draw: Sampling | None, details: bool) -> ModuleType:
-    """The module whose `step`, `combine` and `verify` serve this call. `name` as in `fused_step(backend=)`."""
+    """The module whose `step`, `combine`, `score` and `verify` serve this call. `name` as in `fused_step(backend=)`."""
     if name not in ("auto", *NAMES):
         raise ValueError(f"backend: expected 'auto' or one of {NAMES}, got {name!r}")
     if name == "auto":
@@ -113,16 +113,6 @@ def choose(name: str, mix: Mixture, draw: Sampling | None, details: bool) -> Mod
     if name == "triton":
         return _triton_step()
     return native
-
-
-def choose_score(name: str, mix: Mixture) -> ModuleType:
-    """The module whose `score` serves this call: native on the CPU and on CUDA, else plain operators."""
-    if name == "triton":
-        raise NotImplementedError("backend: 'triton' of this version does not score; 'cpu', 'cuda' and 'reference' do")
-    if name != "auto" or mix.device.type == "cpu":
-        return choose(name, mix, None, details=False)
-    usable = mix.device.type == "cuda" and _cuda_usable() and mix.vocab_size <= native.CUDA_MAX_VOCAB
-    return native if usable else plain
 
 
 def _automatic(mix: Mixture, draw: Sampling | None, details: bool) -> ModuleType:

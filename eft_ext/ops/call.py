@@ -46,6 +46,23 @@ class Mixture(NamedTuple):
     def device(self) -> torch.device:
         return self.logits[0].device
 
+    def rows(self, which: slice) -> Mixture:
+        """The same for some of its rows."""
+
+        def of(x: Tensor | None) -> Tensor | None:
+            return x if x is None or x.dim() == 1 else x[which]
+
+        def option(real: Real) -> Real:
+            return real if real.rows is None else real._replace(rows=real.rows[which])
+
+        return self._replace(
+            logits=tuple(x[which] for x in self.logits),
+            weights=tuple(option(w) for w in self.weights),
+            conservative_top_p=option(self.conservative_top_p),
+            bias=of(self.bias),
+            allowed=of(self.allowed),
+        )
+
 
 class Sampling(NamedTuple):
     """How a token is drawn from the mixture (SPEC §2, steps 2 to 6)."""

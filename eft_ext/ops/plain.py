@@ -69,23 +69,10 @@ def score(mix: Mixture, targets: Tensor, wanted: tuple[int, int, int, int], out:
                 compared=compared,
                 num_top=num_top,
                 num_changed=num_changed,
-                **_mixture(_rows(mix, rows)),
+                **_mixture(mix.rows(rows)),
             )
         for field, value in zip(out, found, strict=True):
             field[rows] = value
-
-
-def _rows(mix: Mixture, which: slice) -> Mixture:
-    """The same for some rows of a mixture without bias and bitmask."""
-
-    def option(real: Real) -> Real:
-        return real if real.rows is None else real._replace(rows=real.rows[which])
-
-    return mix._replace(
-        logits=tuple(x[which] for x in mix.logits),
-        weights=tuple(option(w) for w in mix.weights),
-        conservative_top_p=option(mix.conservative_top_p),
-    )
 
 
 def verify(mix: Mixture, draw: Sampling, drafted: Drafted, result: VerifyResult) -> None:

@@ -54,7 +54,7 @@ def fused_score(
         num_top: how many of the first tokens of each distribution to list.
         num_changed: how many of the tokens that gain and lose most probability against the tuned model to list.
         vocab_size: the columns that count; the narrowest model's width if not given.
-        backend: "auto", "cpu", "cuda" or "reference".
+        backend: "auto", "cpu", "cuda", "triton" or "reference".
 
     Returns:
         `Score`, whose tensors have the targets' shape first.

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from eft_ext.ops.backend import choose_score
+from eft_ext.ops.backend import choose
 from eft_ext.ops.call import MIXTURE_SCHEMA, Mixture, flatten, is_traced, unflatten
 from eft_ext.ops.positions import parts
 from eft_ext.ops.scores import Score, new_score
@@ -60,7 +60,7 @@ def launch(
 
 
 def _run(mix: Mixture, targets: Tensor, wanted: Scoring, backend: str, out: Score) -> None:
-    choose_score(backend, mix).score(mix, targets, wanted, out)
+    choose(backend, mix, None, details=False).score(mix, targets, wanted, out)
 
 
 # ---- the operator, for tracing -----------------------------------------------------------------------------

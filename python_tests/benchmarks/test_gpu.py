@@ -81,6 +81,24 @@ def test_cold_sets_overflow_the_cache(set_bytes: int) -> None:
     assert count == 2 or (count - 1) * set_bytes < 150_000_000
 
 
+def test_a_call_that_waits_for_the_device_is_not_captured(monkeypatch: pytest.MonkeyPatch) -> None:
+    import gpu_timing
+
+    modes = ["default"]
+    monkeypatch.setattr(torch.cuda, "get_sync_debug_mode", lambda: modes[-1])
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", modes.append)
+    seen: list[str] = []
+    gpu_timing.refuse_waits(lambda: seen.append(modes[-1]))
+    assert seen == ["error"]
+
+    def waits() -> None:
+        raise RuntimeError("called a synchronizing CUDA operation")
+
+    with pytest.raises(RuntimeError, match="synchronizing"):
+        gpu_timing.refuse_waits(waits)
+    assert modes == ["default", *2 * ["error", "default"]]
+
+
 def test_the_table_holds_every_point_with_its_ratios() -> None:
     from gpu_report import best_peer, table
 
@@ -195,3 +213,12 @@ def test_a_run_end_to_end_on_stand_ins(
         assert result["times"]["chain"]["eager_cold_us"] == 1.0
         assert "flashinfer" not in result["times"] or "Error" in result["times"]["flashinfer"]["error"]
     assert gpu_report.table(found).count("\n| ") == 2 + 4
+
+
+def test_the_commit_is_known_without_git(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import machine
+
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert machine.commit() is None
+    monkeypatch.setenv("EFT_COMMIT", "made-up")
+    assert machine.describe()["commit"] == "made-up"

@@ -75,6 +75,12 @@ def model_of() -> Callable[..., Any]:
     return cached_model
 
 
+@pytest.fixture
+def llamas() -> list[Any]:
+    """[large, tuned, base], the first one padded differently."""
+    return [cached_model("llama", 0, 32, 272), cached_model("llama", 1, 16), cached_model("llama", 2, 16)]
+
+
 @pytest.fixture(params=FAMILIES)
 def family(request: pytest.FixtureRequest) -> str:
     return str(request.param)

@@ -24,28 +24,36 @@ class Event:
         self.stream = stream
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 4])
-def test_every_model_has_a_stream(monkeypatch, count):
-    main, on = Stream(), []
+@pytest.fixture
+def on(monkeypatch):
+    """Stand-ins for torch's; the streams that are current, the last one now."""
+    entered = [Stream()]
 
     @contextmanager
     def stream(side):
-        on.append(side)
+        entered.append(side)
         yield
-        on.pop()
+        entered.pop()
 
     for name, value in {
         "Stream": Stream,
         "Event": Event,
-        "graph_pool_handle": lambda: None,
-        "current_stream": lambda device: main,
+        "CUDAGraph": object,
+        "graph_pool_handle": lambda: (0, 7),
+        "current_stream": lambda device: entered[-1],
+        "set_stream": entered.append,
         "stream": stream,
     }.items():
         monkeypatch.setattr(torch.cuda, name, value)
-    ran = {}
+    return entered
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_every_model_has_a_stream(on, count):
+    main, ran = on[0], {}
 
     def work(k):
-        ran[k] = on[-1] if on else main
+        ran[k] = on[-1]
         return k
 
     device = CudaDevice(torch.device("cuda"))
@@ -55,3 +63,59 @@ def test_every_model_has_a_stream(monkeypatch, count):
     assert main.waited == [ran[k] for k in range(1, count)]
     for k in range(1, count):
         assert [event.stream for event in ran[k].waited] == [main]
+
+
+@pytest.mark.parametrize(("failing", "forked"), [(0, 2), (1, 1), (2, 2)])
+@pytest.mark.parametrize("called_off", [False, True])
+def test_streams_join_where_a_model_raises(on, monkeypatch, failing, forked, called_off):
+    """A capture that a stream has not joined cannot be ended; one that CUDA has called off cannot be joined."""
+    main, joined = on[0], []
+
+    def wait_stream(stream):
+        joined.append(stream)
+        if called_off:
+            raise RuntimeError("operation failed due to a previous error during capture")
+
+    def work(k):
+        if k == failing:
+            raise ValueError(f"of model {k}")
+        return k
+
+    monkeypatch.setattr(main, "wait_stream", wait_stream, raising=False)
+    with pytest.raises(ValueError, match=f"of model {failing}"):
+        CudaDevice(torch.device("cuda")).parallel([lambda k=k: work(k) for k in range(3)])
+    assert len(joined) == forked
+
+
+@pytest.mark.parametrize("ends", [True, False], ids=["ended", "called off"])
+def test_a_capture_that_fails_leaves_nothing_behind(on, monkeypatch, ends):
+    """torch's context leaves its stream the current one, and its pool open, where ending the capture fails."""
+    main, closed = on[0], []
+
+    @contextmanager
+    def graph(graph, pool, stream, capture_error_mode):
+        on.append(stream)
+        try:
+            yield
+        finally:
+            if not ends:
+                raise RuntimeError("operation failed due to a previous error during capture")
+            on.pop()
+
+    def close(index, pool):
+        closed.append((index, pool))
+        if ends:
+            raise RuntimeError("not currently recording")
+
+    def work():
+        raise ValueError("of the model")
+
+    monkeypatch.setattr(torch.cuda, "graph", graph)
+    monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", close, raising=False)
+    device = CudaDevice(torch.device("cuda", 1))
+    with pytest.raises(ValueError, match="of the model") as raised:
+        device.capture(work)
+    assert raised.value.__suppress_context__
+    assert on[-1] is main
+    assert closed == [(1, (0, 7))]
+    assert device.graphs == []

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from eft_ext.decoding import Feeder
-from eft_ext.decoding.engine import Engine, InvalidRow, Job
+from eft_ext.decoding.engine import Engine
+from eft_ext.decoding.jobs import InvalidRow, Job
 from eft_ext.hf.draw import MixtureDraw
 from eft_ext.hf.mixture import Mixture
 from eft_ext.methods import UpScale

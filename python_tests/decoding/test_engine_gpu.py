@@ -1,6 +1,7 @@
 """The engine on a device: what its graphs, rounds of drafts and loops draw is what the eager tier draws."""
 
 import copy
+import re
 import warnings
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from eft_ext.hf import EmulatedModel
 
 pytestmark = pytest.mark.gpu
+SLOWER = "the step is not captured|no loop on the device"  # what is said where a graph or a loop fails
 SAMPLED = dict(do_sample=True, temperature=1.2, top_k=0, top_p=0.95, seed=3)
 
 
@@ -24,13 +26,17 @@ def model(model_of, family, device):
 
 
 @pytest.mark.parametrize("how", [{}, SAMPLED], ids=["greedy", "sampled"])
-def test_every_family_draws_the_eager_tiers_tokens(model, ragged, how, device):
+def test_every_family_draws_the_eager_tiers_tokens(model, family, ragged, how, device):
     """Three generations: the first ones warm up and capture, the last replays what they left."""
     ids, mask = (x.to(device) for x in ragged)
     options = dict(attention_mask=mask, max_new_tokens=40, eos_token_id=[999], **how)
     want = model.generate(ids, tier=0, **options)
-    for tier in (1, 2, 2, 3, 3):
-        assert torch.equal(model.generate(ids, tier=tier, **options), want), f"tier {tier}"
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        for tier in (1, 2, 2, 3, 3):
+            assert torch.equal(model.generate(ids, tier=tier, **options), want), f"tier {tier}"
+    slow = [str(warning.message) for warning in said if re.search(SLOWER, str(warning.message))]
+    assert slow == [] or family == "falcon", slow  # which indexes with a list, and that is copied from the host
 
 
 def test_rounds_of_drafts_are_captured(model_of, ragged, device):
@@ -41,7 +47,7 @@ def test_rounds_of_drafts_are_captured(model_of, ragged, device):
     want = model.generate(ids, tier=0, **options)
     sampled = model.generate(ids, speculate=3, tier=1, **options, **SAMPLED)
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # a capture that fails says so in a warning
+        warnings.filterwarnings("error", message=SLOWER)
         for drafts in (3, 3, "auto"):
             assert torch.equal(model.generate(ids, speculate=drafts, **options), want), f"speculate={drafts}"
         assert torch.equal(model.generate(ids, speculate=3, **options, **SAMPLED), sampled)

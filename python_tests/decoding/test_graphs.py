@@ -5,8 +5,9 @@ import torch
 from tape import WATCHED, LoopingTapeDevice, TapeDevice
 
 from eft_ext.decoding import Feeder, recorded
-from eft_ext.decoding.engine import Engine, Job
+from eft_ext.decoding.engine import Engine
 from eft_ext.decoding.graphs import Graphs, bucket
+from eft_ext.decoding.jobs import Job
 from eft_ext.decoding.while_loop import loops_on
 from eft_ext.hf.draw import MixtureDraw
 from eft_ext.hf.mixture import Mixture

@@ -2,86 +2,12 @@
 
 import pytest
 import torch
-from tape import WATCHED, TapeDevice
-from test_speculate import collect
+from round_loops import GREEDY, SAMPLED, decode, eager, engine_of, trio_of
 
-from eft_ext.decoding import Feeder, recorded
-from eft_ext.decoding.engine import InvalidRow, Job
-from eft_ext.decoding.graphs import Graphs, bucket
+from eft_ext.decoding.jobs import InvalidRow, Job
 from eft_ext.decoding.round_state import round_tail
-from eft_ext.decoding.rounds import Rounds
-from eft_ext.decoding.schedule import Adaptive, Fixed
-from eft_ext.decoding.speculate import Sampler, Statistics, speculate
-from eft_ext.hf.draft_draw import DraftingDraw
-from eft_ext.hf.mixture import Mixture
+from eft_ext.decoding.schedule import Adaptive
 from eft_ext.methods import Amplify, Conservative, Contrast, UpScale
-
-GREEDY = {"temperature": 0.0}
-SAMPLED = {"temperature": 1.2, "top_p": 0.95}
-MILD = UpScale(0.3)
-SEEDS = [5, 6, 7, 8]
-
-
-def trio_of(model_of, family="llama"):
-    return [model_of(family, 0, 32, 272), model_of(family, 1, 16), model_of(family, 2, 16)]
-
-
-@pytest.fixture
-def llamas(model_of):
-    return trio_of(model_of)
-
-
-def eager(trio, batch, budgets, k, options=SAMPLED, method=MILD, ends=(), draft=1):
-    """The plain twin: `speculate`, one round after another."""
-    mixture, rows = Mixture(method).per_row(len(budgets), 1), len(budgets)
-    own = dict(options)
-    if mixture.conservative is not None:
-        own["conservative_top_p"] = mixture.conservative.top_p
-    statistics = Statistics()
-    rounds = speculate(
-        [Feeder(model) for model in trio],
-        [(batch[0][:rows], batch[1][:rows])] * len(trio),
-        Sampler(list(mixture.weights), own, draft=draft),
-        Fixed(k) if isinstance(k, int) else k,
-        seeds=torch.tensor(SEEDS[:rows]),
-        budgets=budgets,
-        ends=list(ends),
-        room=min((f for f in (Feeder(model).limit for model in trio) if f is not None), default=None),
-        statistics=statistics,
-    )
-    tokens, marks = collect(rounds, rows)
-    return tokens, marks, statistics
-
-
-def engine_of(trio, rows, k, options=SAMPLED, method=MILD, ends=(), draft=1, capacity=0, most=None, **how):
-    mixture = Mixture(method).per_row(rows, 1)
-    draw = DraftingDraw(mixture, options, rows, torch.device("cpu"), draft=draft, width=264)
-    feeders = [Feeder(model, capacity=capacity) for model in trio]
-    schedule, most = (Fixed(k), most or k) if isinstance(k, int) else (k, 16)
-    return Rounds(feeders, draw, list(ends), schedule=schedule, proposer=draft, most=most, **how)
-
-
-def decode(trio, batch, budgets, k, device=None, **options):
-    if device is not None:
-        options |= dict(bucket=bucket, parallel=device.parallel, stepper=lambda engine: Graphs(engine, device))
-    rows = len(budgets)
-    engine = engine_of(trio, rows, k, **options)
-    jobs = [Job(i, SEEDS[i], budget) for i, budget in enumerate(budgets)]
-    engine.start(jobs, [(batch[0][:rows], batch[1][:rows])] * len(trio))
-    watch(engine)
-    tokens, marks = [[] for _ in jobs], [[] for _ in jobs]
-    for news in engine.run():
-        watch(engine)
-        for job, token, last, mark in news:
-            tokens[job].append(token)
-            marks[job].append(mark)
-            assert last == (token in options.get("ends", ()) or len(tokens[job]) == budgets[job])
-    return tokens, marks, engine.statistics, engine
-
-
-def watch(engine):
-    state = engine.state
-    WATCHED[:] = [*state._all.values(), state.ring, state.tick, *(feeder.stored_lengths for feeder in engine.feeders)]
 
 
 @pytest.mark.parametrize("ahead", [0, 3])
@@ -218,71 +144,6 @@ def test_an_invalid_row_is_named(llamas, ragged, build):
         decode([*llamas[:2], broken], ragged, [20] * 4, 3, options=GREEDY)
     assert len(said.value.tokens) in places
     assert said.value.tokens == tokens[said.value.job][: len(said.value.tokens)]
-
-
-# ---- capture -------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def captured(monkeypatch):
-    """What is captured on a GPU is the model itself, not a recording of it."""
-    monkeypatch.setattr(recorded, "unfit", lambda model: "is captured")
-
-
-@pytest.mark.parametrize("ahead", [0, 4])
-def test_a_round_is_one_graph(captured, llamas, ragged, ahead):
-    budgets, device = [60, 31, 48, 13], TapeDevice()
-    free = decode(llamas, ragged, budgets, 3)
-    ends = {free[0][0][25], free[0][2][40]}
-    expected = decode(llamas, ragged, budgets, 3, ends=ends)[:3]
-    got = decode(llamas, ragged, budgets, 3, device, ends=ends, ahead=ahead, capacity=100)
-    assert got[:3] == expected
-    assert got[3]._step.reason is None
-    shapes = {shape for shape in got[3]._step._replays}
-    assert {shape[-1] for shape in shapes} >= {3}, "a graph for each k"
-    assert all(len(shape) == 1 + 3 + 1 for shape in shapes), "rows, what each model reads, k"
-    assert device.captures == len(shapes)
-    assert device.replays > device.captures + device.warm_ups
-
-
-def test_auto_goes_on_among_captured_lengths(captured, llamas, ragged):
-    class Turns:
-        """0, 2, 4, 2, 0, ..."""
-
-        def __init__(self):
-            self.ks, self.seen = [0, 2, 4, 2] * 40, []
-
-        def draft_length(self):
-            return self.ks.pop(0)
-
-        def observe(self, k, decided, accepted, seconds):
-            assert seconds >= 0
-            self.seen.append((k, decided, accepted))
-
-    budgets, device = [50] * 4, TapeDevice()
-    expected = decode(llamas, ragged, budgets, Turns(), options=GREEDY)[0]
-    turns = Turns()
-    got = decode(llamas, ragged, budgets, turns, device, options=GREEDY, capacity=100, ahead=2)
-    assert got[0] == expected
-    assert {shape[-1] for shape in got[3]._step._replays} == {0, 2, 4}
-    assert sum(accepted for *_, accepted in turns.seen) == got[2].accepted
-    assert sum(decided for _, decided, _ in turns.seen) == got[2].drafted
-
-
-@pytest.mark.filterwarnings("ignore:the step is not captured")
-def test_every_family_captured(captured, family, model_of, ragged):
-    trio, budgets, device = trio_of(model_of, family), [40, 18, 40, 33], TapeDevice()
-    expected = decode(trio, ragged, budgets, 4)[:3]
-    got = decode(trio, ragged, budgets, 4, device, ahead=1, capacity=100)
-    assert got[:3] == expected
-    if family == "falcon":  # as in test_graphs.py
-        assert "data of the host" in got[3]._step.reason
-        return
-    assert got[3]._step.reason is None
-    assert device.replays > 2
-
-
-# ---- the tail ------------------------------------------------------------------------------------------------
 
 
 def test_the_tail_against_plain_python():

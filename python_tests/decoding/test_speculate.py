@@ -4,8 +4,10 @@ import pytest
 import torch
 
 from eft_ext.decoding import Feeder
-from eft_ext.decoding.schedule import Adaptive, Fixed, expected_tokens
-from eft_ext.decoding.speculate import Mark, Sampler, Statistics, speculate
+from eft_ext.decoding.marks import Mark, Statistics
+from eft_ext.decoding.sampler import Sampler
+from eft_ext.decoding.schedule import Adaptive, Fixed
+from eft_ext.decoding.speculate import speculate
 from eft_ext.ops import fused_mix
 from python_tests.decoding.tables import END, TableReader, tables
 
@@ -189,9 +191,6 @@ def test_an_invalid_row_is_named():
             run(k, models=models, sampler=sampler, budgets=[60] * 4)
 
 
-# ---- models of transformers ----------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("options", [{"temperature": 0.0}, {"temperature": 0.8, "top_p": 0.95}])
 def test_stock_models(family, model_of, ragged, options):
     """Greedy: token for token what the ordinary loop gives. Sampled: a row's tokens do not depend on its batch."""
@@ -209,46 +208,6 @@ def test_stock_models(family, model_of, ragged, options):
         return
     row = ragged[0][1][None]
     assert decode(4, (row, None), torch.tensor([1])) == found[1:2]
-
-
-# ---- how much to draft ---------------------------------------------------------------------------------------
-
-
-def test_expected_tokens():
-    for a in (0.0, 0.3, 0.9):
-        assert expected_tokens(5, a) == pytest.approx((1 - a**6) / (1 - a))
-    assert expected_tokens(3, 1.0) == 4
-
-
-@pytest.mark.parametrize(
-    ("acceptance", "fixed", "each", "least", "most"),
-    [
-        (0.95, 1.0, 0.05, 8, 16),  # drafting is cheap and right
-        (0.7, 1.0, 0.1, 2, 6),
-        (0.05, 1.0, 0.5, 0, 1),  # hardly ever right
-        (0.9, 1.0, 2.0, 0, 1),  # drafts cost as much as they bring
-    ],
-)
-def test_auto_finds_what_pays(acceptance, fixed, each, least, most):
-    schedule = Adaptive()
-    best = max(range(17), key=lambda k: expected_tokens(k, acceptance) / (fixed + each * k))
-    noise = torch.Generator().manual_seed(0)
-    chosen = []
-    for _ in range(300):
-        k = schedule.draft_length()
-        chosen.append(k)
-        decided = accepted = 0
-        for _ in range(k):
-            decided += 1
-            if torch.rand((), generator=noise) > acceptance:
-                break
-            accepted += 1
-        seconds = (fixed + each * k) * float(1 + 0.1 * torch.rand((), generator=noise))
-        schedule.observe(k, decided, accepted, seconds)
-    assert least <= best <= most
-    usual = sorted(chosen[100:])[100]
-    gain = [expected_tokens(k, acceptance) / (fixed + each * k) for k in (usual, best)]
-    assert gain[0] > 0.93 * gain[1], (usual, best)
 
 
 def test_auto_decodes():

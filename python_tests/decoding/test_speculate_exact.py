@@ -5,8 +5,11 @@ import pytest
 import torch
 from scipy import stats
 
+from eft_ext.decoding.drafting import draft_and_verify
+from eft_ext.decoding.marks import Statistics
+from eft_ext.decoding.sampler import Sampler
 from eft_ext.decoding.schedule import Fixed
-from eft_ext.decoding.speculate import Sampler, Statistics, draft_and_verify, speculate
+from eft_ext.decoding.speculate import speculate
 from eft_ext.methods import Contrast
 from eft_ext.ops import reference
 from eft_ext.ops.details import Conservative

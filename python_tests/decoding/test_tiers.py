@@ -11,7 +11,7 @@ from transformers.generation.streamers import BaseStreamer
 
 from eft_ext.decoding import recorded
 from eft_ext.hf import EmulatedModel
-from eft_ext.hf.rows import Engines, _engine
+from eft_ext.hf.engines import Engines, new_engine
 from eft_ext.hf.tiers import TIERS
 
 SAMPLED = dict(do_sample=True, temperature=1.2, top_k=0, top_p=0.95, seed=3)
@@ -55,7 +55,7 @@ def test_every_family_with_prompts_of_their_own(model):
 def test_buckets_grow_while_generating(llamas, ragged, monkeypatch):
     """From the first bucket of slots to the third, with half the room that is asked for at first."""
     ids, mask = ragged
-    monkeypatch.setattr("eft_ext.hf.rows.FIRST", 32)
+    monkeypatch.setattr("eft_ext.hf.engines.FIRST", 32)
     both(llamas, ids, attention_mask=mask, max_new_tokens=150, eos_token_id=[999], **SAMPLED)
 
 
@@ -223,7 +223,7 @@ def test_engines_of_earlier_calls_serve_again(llamas, ragged, monkeypatch):
     """As on CUDA, where their graphs are worth keeping: other rows, lengths and weights in the same storage."""
     ids, mask = ragged
     made = []
-    monkeypatch.setattr("eft_ext.hf.rows._engine", lambda *given: made.append(1) or _engine(*given))
+    monkeypatch.setattr("eft_ext.hf.rows.new_engine", lambda *given: made.append(1) or new_engine(*given))
     engines = Engines()
     calls = [
         (4, dict(max_new_tokens=20, beta=0.5)),

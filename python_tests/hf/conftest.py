@@ -24,6 +24,9 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
+from eft_ext.hf import EmulatedModel
+from python_tests.hf.naive import RAGGED, padded
+
 PAD, BOS, EOS = 0, 1, 2
 FAMILIES = ("llama", "qwen2", "gpt2", "gpt_neox", "gemma2")
 VOCAB = {"large": 272, "tuned": 264, "base": 264}  # as padded differently; the tokenizer has 260
@@ -96,6 +99,13 @@ def build() -> Callable[..., Any]:
     return build_model
 
 
+@pytest.fixture(scope="module", name="models")
+def four_models(build: Callable[..., Any]) -> list[Any]:
+    """Random models of two sizes: a large one and three small ones."""
+    large = build("llama", 0, 32, VOCAB["large"])
+    return [large, *(build("llama", seed, 16, VOCAB["tuned"]) for seed in (1, 2, 3))]
+
+
 @pytest.fixture(scope="session")
 def tokenizer() -> Any:
     """Four special tokens and the 256 bytes."""
@@ -113,6 +123,19 @@ def tokenizer() -> Any:
         eos_token="<eos>",
         clean_up_tokenization_spaces=False,
     )
+
+
+@pytest.fixture
+def model(llamas: tuple[Any, Any, Any], tokenizer: Any) -> EmulatedModel:
+    """The llamas as one, with the tokenizer."""
+    return EmulatedModel(*llamas, tokenizer)
+
+
+@pytest.fixture
+def free(model: EmulatedModel, ragged: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    """Twelve new tokens of each row where nothing ends one."""
+    ids, mask = ragged
+    return model.generate(ids, attention_mask=mask, max_new_tokens=12, eos_token_id=[999])[:, ids.shape[1] :]
 
 
 @contextmanager
@@ -133,25 +156,15 @@ def shapes_read() -> Callable[..., Any]:
     return forward_shapes
 
 
-RAGGED = [[11, 12, 13], [21, 22, 23, 24, 25, 26, 27], [31], [41, 42, 43, 44, 45]]
-
-
-def left_pad(rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-    longest = max(map(len, rows))
-    ids = torch.tensor([[PAD] * (longest - len(row)) + list(row) for row in rows])
-    mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows])
-    return ids, mask
-
-
 @pytest.fixture(params=[1, 4], ids=["one row", "ragged"])
 def batch(request: pytest.FixtureRequest) -> tuple[torch.Tensor, torch.Tensor]:
     """ids and mask, left-padded."""
-    return left_pad(RAGGED[: request.param])
+    return padded(RAGGED[: request.param])
 
 
 @pytest.fixture
 def ragged() -> tuple[torch.Tensor, torch.Tensor]:
-    return left_pad(RAGGED)
+    return padded(RAGGED)
 
 
 @torch.no_grad()

@@ -1,41 +1,13 @@
 """Named methods in the driver: each token for token against a plain loop, with weights that change and differ."""
 
-import copy
-import re
-
 import numpy as np
-import peft
 import pytest
 import torch
 
 from eft_ext import methods as m
 from eft_ext.hf import EFTLogitsProcessor, EmulatedModel, custom_generate
 from eft_ext.hf.mixture import Mixture
-
-NEW = 10
-VOCAB = 264
-
-
-@pytest.fixture(scope="module")
-def models(build):
-    """Four random models of two sizes: a large one and three small ones."""
-    large = build("llama", 0, 32, 272)
-    return [large, *(build("llama", seed, 16, VOCAB) for seed in (1, 2, 3))]
-
-
-@torch.no_grad()
-def naive(models, z_of, prompts, new=NEW):
-    """One row, everything read anew at each token; `z_of(step, logits)` mixes float64 logits [V]."""
-    sequences, out = [list(p) for p in prompts], []
-    for step in range(new):
-        z = z_of(
-            step,
-            [x(torch.tensor([s])).logits[0, -1, :VOCAB].double() for x, s in zip(models, sequences, strict=True)],
-        )
-        out.append(int(z.argmax()))
-        for sequence in sequences:
-            sequence.append(out[-1])
-    return out
+from python_tests.hf.naive import NEW, RAGGED, VOCAB, naive, named, padded
 
 
 def contrast(x, beta, share):
@@ -71,17 +43,6 @@ METHODS = {
     "plain": (m.Plain(), (0,), lambda step, x: x[0]),
     "weighted": (m.Weighted({"x": 1.0, "y": -0.4}), (0, 2), lambda step, x: x[0] - 0.4 * x[1]),
 }
-RAGGED = [[11, 12, 13], [21, 22, 23, 24, 25, 26, 27], [31], [41, 42, 43, 44, 45]]
-
-
-def padded(rows):
-    width = max(map(len, rows))
-    ids = torch.tensor([[0] * (width - len(row)) + row for row in rows])
-    return ids, (torch.arange(width) >= torch.tensor([[width - len(row)] for row in rows])).long()
-
-
-def named(method, places, models):
-    return dict(zip(method.models, (models[place] for place in places), strict=True))
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -212,47 +173,6 @@ def test_a_method_is_changed_while_it_generates(models):
     assert method.a == pytest.approx(0.1)
 
 
-@pytest.mark.parametrize("negative", [None, [[60, 61, 62, 63]]])
-def test_guidance_is_transformers_guidance(models, negative):
-    large = models[0]
-    ids = torch.tensor([[5, 6, 7, 8]])
-    options = dict(max_new_tokens=NEW, eos_token_id=[999], suppress_tokens=[])
-    prompts = None if negative is None else {"unconditional": negative}
-    asked = {} if negative is None else {"negative_prompt_ids": torch.tensor(negative)}
-    expected = large.generate(ids, guidance_scale=1.7, **asked, **options)
-    model = EmulatedModel(model=large, method=m.Guidance(1.7))
-    got = model.generate(ids, prompts=prompts, **options)
-    assert torch.equal(got, expected)
-    stock = custom_generate(method=m.Guidance(1.7))
-    assert torch.equal(large.generate(ids, custom_generate=stock, prompts=prompts, **options), got)
-    processor = EFTLogitsProcessor(unconditional=large, method=m.Guidance(1.7), prompts=prompts)
-    for _ in range(2):  # the second time with the same prompt
-        assert torch.equal(large.generate(ids, logits_processor=[processor], **options), got)
-    other = torch.tensor([[9, 8, 7]])
-    if negative is None:  # a new prompt is recognised
-        again = large.generate(other, logits_processor=[processor], **options)
-        assert torch.equal(again, model.generate(other, **options))
-    else:
-        with pytest.raises(ValueError, match=r"^prompts: expected those of this prompt; .* reset"):
-            large.generate(other, logits_processor=[processor], **options)
-        processor.reset(prompts={"unconditional": [[1, 2]]})
-        again = large.generate(other, logits_processor=[processor], **options)
-        assert torch.equal(again, model.generate(other, prompts={"unconditional": [[1, 2]]}, **options))
-        processor.reset(prompts={"unconditional": [[1, 2], [3, 4]]})
-        with pytest.raises(ValueError, match=r"^prompts\['unconditional'\]: expected 1 rows, got 2"):
-            large.generate(other, logits_processor=[processor], **options)
-
-
-def test_guidance_of_ragged_rows(models):
-    ids, mask = padded(RAGGED)
-    model = EmulatedModel(model=models[0], method=m.Guidance(1.7))
-    options = dict(max_new_tokens=NEW, eos_token_id=[999])
-    together = model.generate(ids, attention_mask=mask, **options)
-    for row, prompt in enumerate(RAGGED):
-        alone = model.generate([prompt], **options)
-        assert torch.equal(together[row, 7:], alone[0, len(prompt) :])
-
-
 def test_prompts_by_group(models):
     large, a, base, b = models
     model = EmulatedModel(large, {"a": a, "b": b}, base)
@@ -264,164 +184,6 @@ def test_prompts_by_group(models):
     assert torch.equal(mixed, model.generate([[5, 6]], prompts={"a": [[3, 5]], "b": [[4]]}, **options))
     own = model.generate([[5, 6]], prompts={"tuned": [[3, 5]], "b": [[4]]}, **options)
     assert torch.equal(own, mixed)
-
-
-def with_adapters(base, names):
-    torch.manual_seed(9)
-    config = peft.LoraConfig(r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
-    model = peft.get_peft_model(base, config, adapter_name=names[0])
-    for name in names[1:]:
-        model.add_adapter(name, config)
-    return model.eval()
-
-
-@pytest.fixture(scope="module")
-def folders(models, tokenizer, tmp_path_factory):
-    """Hub-like folders: large, base, and two adapters of base."""
-    root = tmp_path_factory.mktemp("methods")
-    for name, model in (("large", models[0]), ("base", models[2]), ("other", models[1])):
-        model.save_pretrained(root / name)
-        tokenizer.save_pretrained(root / name)
-    both = with_adapters(copy.deepcopy(models[2]), ["one", "two"])
-    both.save_pretrained(root)  # to root/one and root/two
-    for name in ("one", "two"):
-        path = root / name / "adapter_config.json"
-        path.write_text(
-            path.read_text().replace('"base_model_name_or_path": null', f'"base_model_name_or_path": "{root}/base"')
-        )
-    return root
-
-
-def merged(folders, name):
-    base = peft.AutoPeftModelForCausalLM.from_pretrained(str(folders / name))
-    return base.merge_and_unload().eval()
-
-
-def test_two_adapters_of_one_base(folders, models):
-    a, b = merged(folders, "one"), merged(folders, "two")
-    ids = [[5, 6, 7]]
-    options = dict(max_new_tokens=NEW, eos_token_id=[999])
-    expected = EmulatedModel(models[0], {"a": a, "b": b}, models[2]).generate(ids, **options)
-    assert not torch.equal(expected, EmulatedModel(models[0], {"a": a, "b": a}, models[2]).generate(ids, **options))
-    tuned = {"a": str(folders / "one"), "b": str(folders / "two")}
-    for base in (str(folders / "base"), None):
-        loaded = EmulatedModel.from_pretrained(str(folders / "large"), tuned, base, quiet=True)
-        small = [member.model for member in loaded.members[1:]]
-        assert small[0] is small[1] is small[2], "the weights are in memory once"
-        assert torch.equal(loaded.generate(ids, **options), expected)
-    again = EmulatedModel(models[0], small[0], method=m.Interpolate({"a": 0.5, "b": 0.5}))
-    assert torch.equal(again.generate(ids, **options), expected)
-    mixed = EmulatedModel.from_pretrained(
-        str(folders / "large"), {"a": tuned["a"], "b": str(folders / "other")}, str(folders / "base"), quiet=True
-    )
-    whole = EmulatedModel(models[0], {"a": a, "b": models[1]}, models[2])
-    assert torch.equal(mixed.generate(ids, **options), whole.generate(ids, **options))
-
-
-def test_realignment_with_an_adapter(folders, models):
-    loaded = EmulatedModel.from_pretrained(
-        reference=str(folders / "base"), aligned=str(folders / "one"), method=m.Realign(0.5), quiet=True
-    )
-    assert loaded.members[0].model is loaded.members[1].model
-    expected = EmulatedModel(reference=models[2], aligned=merged(folders, "one"), method=m.Realign(0.5))
-    options = dict(max_new_tokens=NEW, eos_token_id=[999])
-    assert torch.equal(loaded.generate([[5, 6]], **options), expected.generate([[5, 6]], **options))
-
-
-def test_the_model_under_an_adapter_in_another_place(folders, models):
-    """Large equal to base, or a behaviour that is the base: none of them sees the adapter."""
-    base, one = str(folders / "base"), str(folders / "one")
-    tuned = merged(folders, "one")
-    options = dict(max_new_tokens=NEW, eos_token_id=[999])
-    expected = tuned.generate(torch.tensor([[5, 6]]), **options)
-    for given in (base, None):
-        loaded = EmulatedModel.from_pretrained(base, one, given, quiet=True)
-        assert torch.equal(loaded.generate([[5, 6]], **options), expected)
-    peft_model = loaded.members[1].model
-    inside = peft_model.get_base_model()
-    assert torch.equal(EmulatedModel(inside, peft_model).generate([[5, 6]], **options), expected)
-    shares = m.Interpolate({"a": 0.5, "b": 0.5})
-    whole = EmulatedModel(models[0], {"a": tuned, "b": models[2]}, models[2], method=shares)
-    expected = whole.generate([[5, 6]], **options)
-    both = EmulatedModel.from_pretrained(str(folders / "large"), {"a": one, "b": base}, base, method=shares, quiet=True)
-    assert torch.equal(both.generate([[5, 6]], **options), expected)
-    again = EmulatedModel(models[0], {"a": peft_model, "b": inside}, method=shares)
-    assert torch.equal(again.generate([[5, 6]], **options), expected)
-
-
-def test_adapters_that_cannot_be_told_apart(folders, models):
-    base = copy.deepcopy(models[2])
-    first = with_adapters(base, ["one"])
-    second = with_adapters(base, ["two"])
-    with pytest.raises(ValueError, match=r"^b: expected an adapter of a's PEFT model .* over the base of a"):
-        EmulatedModel(models[0], {"a": first, "b": second}, base)
-    with pytest.raises(ValueError, match=r"^aligned: expected a whole model, since the loop runs reference"):
-        EFTLogitsProcessor(aligned=first, method=m.Realign())
-
-
-def test_loading_by_the_names_of_a_method(folders, models):
-    large, base = str(folders / "large"), str(folders / "base")
-    contrast = EmulatedModel.from_pretrained(
-        expert=large, amateur=base, method=m.Contrast(), quiet=True, dtype={"expert": "float32", "amateur": "bfloat16"}
-    )
-    assert contrast.models["amateur"].dtype == torch.bfloat16
-    guided = EmulatedModel.from_pretrained(model=large, method=m.Guidance(), quiet=True)
-    assert guided.models["conditional"] is guided.models["unconditional"], "loaded once"
-    text = guided.generate_text("hello", prompts={"unconditional": "bye"}, max_new_tokens=4)
-    assert text == EmulatedModel(model=models[0], tokenizer=guided.tokenizer, method=m.Guidance()).generate_text(
-        "hello", prompts={"unconditional": "bye"}, max_new_tokens=4
-    )
-    plain = EmulatedModel.from_pretrained(model=large, method=m.Plain(), quiet=True)
-    assert plain.generate([[5]], max_new_tokens=2).shape == (1, 3)
-
-
-WRONG_MODELS = {
-    "base: expected a model, got None": dict(large=0, tuned={"a": 1, "b": 3}),
-    "b: expected a model, got None": dict(large=0, tuned={"a": 1, "b": None}, base=2),
-    "behaviours: expected 1 to 2 of them, got 0": dict(large=0, tuned={}, base=2),
-    "c: not a model of Interpolate(a=1)": dict(large=0, tuned={"c": 1}, base=2, method=m.Interpolate({"a": 1})),
-    "amateur: expected a model, got None": dict(expert=0, method=m.Contrast()),
-    "expert: not a model of UpScale(beta=1), which has large, tuned": dict(expert=0, amateur=1),
-    "large: not a model of Realign(share=1)": dict(large=0, tuned=1, base=2, method=m.Realign()),
-    "beta: expected nothing beside method=UpScale": dict(large=0, tuned=1, base=2, method=m.UpScale(), beta=1),
-    "beta: belongs to large, tuned and base, and this model's method is Interpolate(a=1)": dict(
-        large=0, tuned={"a": 1}, base=2, beta=0.5
-    ),
-}
-
-
-@pytest.mark.parametrize("message", WRONG_MODELS)
-def test_models_that_do_not_fit(models, message):
-    """Whole numbers but for beta's are places among the models."""
-
-    def placed(name, value):
-        if isinstance(value, dict):
-            return {key: placed(key, one) for key, one in value.items()}
-        return models[value] if isinstance(value, int) and name != "beta" else value
-
-    with pytest.raises((ValueError, TypeError), match="^" + re.escape(message)):
-        EmulatedModel(**{name: placed(name, value) for name, value in WRONG_MODELS[message].items()})
-
-
-def test_calls_that_do_not_fit(models):
-    large, a, base, b = models
-    model = EmulatedModel(large, {"a": a, "b": b}, base)
-    for options, message in (
-        (dict(method="up"), "method: expected one of eft_ext.methods, got 'up'"),
-        (dict(beta=0.5), "beta: belongs to large, tuned and base"),
-        (dict(method=m.UpScale()), "method: expected one of large, a, b, base, the models that are here, got UpScale"),
-        (dict(prompts={"c": [[1]]}), "prompts: expected the keys large, a, b, base, tuned, got 'c'"),
-        (dict(method=m.Interpolate({"a": [1.0, 2.0], "b": 0.0})), "a: expected a number or 1 values, one per row"),
-        (dict(method=m.Interpolate({"a": lambda step: "x", "b": 0.0})), "a of step 0: expected a finite number"),
-    ):
-        with pytest.raises((ValueError, TypeError), match="^" + re.escape(message)):
-            model.generate([[5, 6]], max_new_tokens=2, **options)
-    with pytest.raises(ValueError, match=r"^conditional: not a model of Plain"):
-        EmulatedModel(conditional=large, model=large, method=m.Plain())
-    with pytest.raises(ValueError, match=r"^expert: expected a hub id or a folder, got None"):
-        EmulatedModel.from_pretrained(amateur="x", method=m.Contrast())
-    with pytest.raises(ValueError, match=r"^tuned: not a model of Contrast"):
-        EmulatedModel.from_pretrained(tuned="x", expert="y", amateur="x", method=m.Contrast())
 
 
 def test_what_the_mixture_says_to_who_launches_a_step_itself():

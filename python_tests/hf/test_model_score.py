@@ -8,7 +8,8 @@ import torch
 
 from eft_ext import EmulatedModel, fused_score_mix, reference
 from eft_ext.methods import Guidance, UpScale
-from python_tests.hf.conftest import EOS, PAD, left_pad
+from python_tests.hf.conftest import EOS, PAD
+from python_tests.hf.naive import padded
 
 ROWS = [[5, 9, 40, 41, 7, 30, 22, 8, 11], [50, 51, 52], [9, 9, 9, 60, 61]]
 
@@ -38,7 +39,7 @@ def assert_rows_agree(got, want, places=None):
 
 @pytest.mark.parametrize("positions", [None, 1, 3])
 def test_ragged_texts_of_every_family(trio, positions):
-    ids, mask = left_pad(ROWS)
+    ids, mask = padded(ROWS)
     model = EmulatedModel(*trio)
     got = model.score(ids, attention_mask=mask, positions=positions)
     want = naive(trio, ROWS)

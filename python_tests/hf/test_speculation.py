@@ -1,30 +1,17 @@
 """generate(speculate=...): greedy tokens, what users pass beside it, statistics, and where it says no."""
 
-import time
-import warnings
-
 import pytest
 import torch
-from transformers import MambaConfig, MambaForCausalLM, RepetitionPenaltyLogitsProcessor, StoppingCriteria, TextStreamer
+from transformers import MambaConfig, MambaForCausalLM, RepetitionPenaltyLogitsProcessor
 
 from eft_ext import methods as m
 from eft_ext.decoding import Mark
-from eft_ext.hf import EmulatedModel, custom_generate, speculation
+from eft_ext.hf import EmulatedModel, custom_generate
+from python_tests.hf.watchers import Columns, Counted
 
+pytestmark = pytest.mark.filterwarnings("error:speculate")
 NEW = 14
 NO_END = {"eos_token_id": [999], "max_new_tokens": NEW}
-
-
-@pytest.fixture
-def model(llamas, tokenizer):
-    return EmulatedModel(*llamas, tokenizer)
-
-
-@pytest.fixture(autouse=True)
-def no_warnings():
-    with warnings.catch_warnings():
-        warnings.filterwarnings("error", "speculate")
-        yield
 
 
 @pytest.mark.parametrize("k", [1, 4])
@@ -114,10 +101,10 @@ def test_the_engine_gives_what_the_eager_loop_gives(model, ragged, options):
 
 def test_graphs_and_caches_serve_the_next_call(model, ragged, monkeypatch):
     """As on CUDA: an engine for each form of call, other weights, seeds and lengths in it."""
-    from eft_ext.hf.rows import Engines, _engine
+    from eft_ext.hf.engines import Engines, new_engine
 
     made, engines, (ids, mask) = [], Engines(), ragged
-    monkeypatch.setattr("eft_ext.hf.rows._engine", lambda *given: made.append(1) or _engine(*given))
+    monkeypatch.setattr("eft_ext.hf.rows.new_engine", lambda *given: made.append(1) or new_engine(*given))
     for new, k in ((20, 3), (33, 3), (20, 5), (9, 3), (20, "auto")):
         options = {"do_sample": True, "top_k": 0, "seed": new, "beta": 0.4, "eos_token_id": [999]}
         options |= {"attention_mask": mask, "max_new_tokens": new, "return_dict_in_generate": True}
@@ -147,58 +134,6 @@ def test_plan_says_whether_and_how(model, llamas):
     assert said(speculate=8, repetition_penalty=1.2).startswith("no drafts, since RepetitionPenaltyLogitsProcessor")
     assert said(speculate=8, use_cache=False) == "no drafts, since use_cache is off"
     assert said(speculate=8, tier=0) == "no drafts, since tier 0 was asked for"
-
-
-class Counted(StoppingCriteria):
-    def __init__(self, stop_at):
-        self.stop_at, self.seen = stop_at, []
-
-    def __call__(self, input_ids, scores, **kwargs):
-        self.seen.append(input_ids.shape)
-        return torch.tensor([row[-1] == self.stop_at for row in input_ids.tolist()])
-
-
-def test_criteria_strings_and_time(model, tokenizer):
-    free = model.generate("abc", beta=0.4, **NO_END)
-    stop = int(free[0, 3 + 6])
-    criterion = Counted(stop)
-    options = {"stopping_criteria": [criterion], "beta": 0.4}
-    want = model.generate("abc", **NO_END, **options)
-    steps = len(criterion.seen)
-    got = model.generate("abc", speculate=5, **NO_END, **options)
-    assert torch.equal(got, want)
-    assert criterion.seen[steps:] == criterion.seen[:steps], "each token is looked at, as without drafts"
-    text = tokenizer.decode(free[0, 3 + 4 : 3 + 6])
-    if text.isprintable() and text.isascii():
-        options = {"stop_strings": [text], "beta": 0.4}
-        assert torch.equal(
-            model.generate("abc", speculate=5, **NO_END, **options), model.generate("abc", **NO_END, **options)
-        )
-    began = time.perf_counter()
-    model.generate("abc", speculate=3, max_new_tokens=110, eos_token_id=[999], max_time=0.05)
-    assert time.perf_counter() - began < 20
-
-
-class Columns:
-    def __init__(self):
-        self.seen, self.ended = [], 0
-
-    def put(self, value):
-        self.seen.append(value.tolist())
-
-    def end(self):
-        self.ended += 1
-
-
-def test_streaming(model, ragged, capsys, tokenizer):
-    ids, mask = ragged
-    streamer = Columns()
-    out = model.generate(ids, attention_mask=mask, beta=0.3, speculate=3, streamer=streamer, **NO_END)
-    assert streamer.seen[0] == ids.tolist()
-    assert streamer.seen[1:] == out[:, ids.shape[1] :].T.tolist()
-    assert streamer.ended == 1
-    model.generate("abc", speculate=3, streamer=TextStreamer(tokenizer, skip_prompt=True), **NO_END)
-    assert capsys.readouterr().out
 
 
 UNFIXED = {
@@ -233,58 +168,6 @@ def test_a_function_that_is_constant_draws_as_the_constant(llamas, tokenizer, ra
     options = {"attention_mask": mask, "do_sample": True, "seed": 4, "top_p": 0.9, "speculate": 3, **NO_END}
     want = model.generate(ids, method=m.UpScale([0.5, 1.0, 0.2, 0.0]), **options)
     assert torch.equal(model.generate(ids, method=m.UpScale(lambda step: [0.5, 1.0, 0.2, 0.0]), **options), want)
-
-
-@pytest.mark.parametrize("tier", [None, 1])
-def test_criteria_that_keep_something_for_each_row(model, ragged, tier):
-    class PerRow(StoppingCriteria):
-        def __call__(self, ids, scores, **kwargs):
-            return ids.shape[1] - length >= torch.tensor([3, 8, 5, 1])
-
-    ids, mask = ragged
-    length = ids.shape[1]
-    options = {"attention_mask": mask, "stopping_criteria": [PerRow()], "pad_token_id": 0, **NO_END}
-    want = model.generate(ids, tier=tier, **options)
-    assert torch.equal(model.generate(ids, tier=tier, speculate=4, **options), want)
-    assert [int((row != 0).sum()) for row in want[:, length:]] == [3, 8, 5, 1]
-
-
-@pytest.mark.parametrize("tier", [None, 1])
-def test_a_streamer_gets_all_columns_where_the_time_ends_unevenly(model, ragged, tier, monkeypatch):
-    ids, mask = ragged
-    said = []
-
-    class Kept(TextStreamer):
-        def put(self, value):
-            said.append(value)
-
-        def end(self):
-            said.append(None)
-
-    real, rounds = speculation.Texts.emit, []
-
-    def late(texts, **how):
-        """The clock strikes behind the third round."""
-        rounds.append([len(t) for t in texts.tokens])
-        if len(set(rounds[-1])) > 1:
-            monkeypatch.setattr(time, "time", lambda: 1e12)
-        real(texts, **how)
-
-    monkeypatch.setattr(speculation.Texts, "emit", late)
-    options = {"attention_mask": mask, "eos_token_id": [999], "max_new_tokens": 60, "max_time": 1000.0}
-    out = model.generate(ids, speculate=4, tier=tier, streamer=Kept(model.tokenizer), **options)
-    assert len(set(rounds[-1])) > 1  # the rows did differ
-    assert len(said) - 2 == out.shape[1] - ids.shape[1] < 60
-    assert torch.equal(torch.stack(said[1:-1], dim=1), out[:, ids.shape[1] :])
-
-
-def test_a_table_of_positions_is_not_overrun(build):
-    """128 positions: rows draft no further than there is room, wherever they stand."""
-    trio = [build("gpt2", seed, 16, 264) for seed in (0, 1, 2)]
-    model = EmulatedModel(*trio)
-    ids = torch.randint(5, 200, (3, 100), generator=torch.Generator().manual_seed(0))
-    options = {"max_new_tokens": 28, "eos_token_id": [999], "beta": 0.2}
-    assert torch.equal(model.generate(ids, speculate=8, **options), model.generate(ids, **options))
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ import torch
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "triton-step.md"
 NVIDIA = (80, 90, 100)
+READING = ("slices", "score_masses", "score_read", "score_compare")  # kernels that read tiles once
 REGISTERS, SHARED = 65536, 48 * 1024  # of a block: the register file; what needs no opting in
 
 
@@ -36,6 +37,7 @@ class Case(NamedTuple):
     conservative: bool = False
     num_drafts: int = 0  # above 0: a verification
     shared: bool = False  # the draft model's logits are the mixture's own, model 1's
+    score: bool = False  # statistics of targets
 
 
 ALL = {"temperature": 0.7, "top_k": 50, "top_p": 0.9, "min_p": 0.05}
@@ -56,6 +58,11 @@ CASES = [
     Case("verify, all filters", options=ALL, num_drafts=4),
     Case("verify, shared", options={"temperature": 0.7}, num_drafts=4, shared=True),
     Case("verify, conservative, all", options=ALL, conservative=True, num_drafts=4),
+    Case("score", score=True),
+    Case("score, V 256000", vocab=256000, score=True),
+    Case("score, 1 model", models=1, score=True),
+    Case("score, 4 models, fp32", models=4, dtype=torch.float32, score=True),
+    Case("score, conservative", conservative=True, score=True),
 ]
 
 
@@ -77,6 +84,10 @@ class Kernel(NamedTuple):
         """Bytes that a thread's global loads ask for, each instruction counted once."""
         found = re.findall(r"ld\.global\S*?(?:\.v(\d))?\.[busf](\d+)", self.ptx)
         return sum(int(count or 1) * int(bits) // 8 for count, bits in found)
+
+    def wide_bytes(self) -> int:
+        """The same of loads of 16 bytes: a kernel that reads tiles has no other ones of the inputs."""
+        return 16 * len(re.findall(r"ld\.global\S*?\.v4\.[busf]32", self.ptx))
 
     def usage(self) -> dict[str, int]:
         """REG (registers a thread), STACK (bytes a thread has spilled), SHARED (bytes a block), as the cubin says."""
@@ -110,7 +121,7 @@ class _Driver:
 def _recording(target: Any, kernels: list[Kernel]) -> Iterator[None]:
     from triton.runtime import driver
 
-    from eft_ext.ops.triton import launch, verify_launch
+    from eft_ext.ops.triton import launch, score_launch, verify_launch
 
     class Recorder:
         def __init__(self, name: str, kernel: Any) -> None:
@@ -126,7 +137,7 @@ def _recording(target: Any, kernels: list[Kernel]) -> Iterator[None]:
 
     before, replaced = driver._active, []
     driver.set_active(_Driver(target))
-    for module in (launch, verify_launch):
+    for module in (launch, score_launch, verify_launch):
         for name, value in list(vars(module).items()):
             stand_in: Any = {"workspace": placed}.get(name)
             if name.endswith("_kernel"):
@@ -149,7 +160,8 @@ def compiled(case: Case, target: Any, position: int = 3) -> list[Kernel]:
     from eft_ext.ops.call import given_weights, mixture, models, sampling
     from eft_ext.ops.details import Conservative
     from eft_ext.ops.library import new_details, new_tokens, new_verified
-    from eft_ext.ops.triton import launch, verify_launch
+    from eft_ext.ops.scores import new_score
+    from eft_ext.ops.triton import launch, score_launch, verify_launch
 
     logits = [torch.empty(case.batch, case.vocab, dtype=case.dtype, device="meta") for _ in range(case.models)]
     weights = given_weights([1.0] * case.models, logits)
@@ -158,6 +170,12 @@ def compiled(case: Case, target: Any, position: int = 3) -> list[Kernel]:
     options = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, **case.options}
     draw = sampling(mix, **options, seed=position, position=position, generator=None)  # type: ignore[arg-type]
     kernels: list[Kernel] = []
+    if case.score:
+        targets = torch.empty(case.batch, dtype=torch.int64, device="meta")
+        with _recording(target, kernels):
+            out = new_score((case.batch,), case.models, 2, 2, targets.device)
+            score_launch.score(mix, targets, (-100, case.models - 1, 2, 2), out)
+        return kernels
     if case.num_drafts:
         positions = [x.unsqueeze(1).expand(-1, case.num_drafts + 1, -1).contiguous() for x in logits]
         drafted = _drafted(case, draw, positions[1][:, : case.num_drafts])
@@ -195,7 +213,7 @@ def table() -> str:
             for kernels in found:
                 use = kernels[i].usage()
                 cells.append(f"{use['REG']} / {use['STACK']} / {kernels[i].compiled.metadata.shared}")
-            read = f"{kernel.loaded_bytes() * kernel.threads / 1024:g}" if kernel.name.endswith("slices") else ""
+            read = f"{kernel.wide_bytes() * kernel.threads / 1024:g}" if kernel.name.endswith(READING) else ""
             built = "yes" if amd[i].compiled.asm.get("hsaco") else "no"
             first = [case.name if i == 0 else "", kernel.name, str(kernel.threads)]
             lines.append("| " + " | ".join([*first, *cells, read, built]) + " |")

@@ -1,6 +1,6 @@
 """The CUDA kernels without a GPU: `csrc/tests/device` runs them on the CPU, and this module puts them under fused_step.
 
-`HostCuda.install` takes the place of the native module, so that a call with `backend="cpu"` runs the kernels instead:
+`HostCuda.installed` takes the place of the native module, so that a call with `backend="cpu"` runs the kernels instead:
 everything that is tested of the CPU step can be asked of them.
 """
 
@@ -13,122 +13,30 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from ctypes import POINTER, Structure, byref, c_char_p, c_float, c_int32, c_int64, c_uint64, c_void_p
+from ctypes import POINTER, byref, c_char_p, c_int64, c_uint64, c_void_p
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from eft_ext.ops import Score, native, repeat
+from eft_ext.ops import native, repeat
+from python_tests.ops.interface import (
+    MAX_MODELS,
+    Details,
+    How,
+    Integer,
+    Logits,
+    Real,
+    ScoreCall,
+    ScoreStats,
+    Step,
+    Verify,
+    integer,
+    real,
+)
 
 ROOT = Path(__file__).parents[2]
-MAX_MODELS = 4
-
-
-class Logits(Structure):
-    _fields_ = [("data", c_void_p), ("row_stride", c_int64), ("dtype", c_int32)]
-
-
-class Real(Structure):
-    _fields_ = [("rows", c_void_p), ("stride", c_int64), ("value", c_float)]
-
-
-class Integer(Structure):
-    _fields_ = [("rows", c_void_p), ("value", c_int64)]
-
-
-class Details(Structure):
-    _fields_ = [
-        *((name, c_void_p) for name in ("logprobs", "raw_logprobs", "model_logprobs", "entropy", "kept")),
-        *((name, c_void_p) for name in ("top_ids", "top_logprobs", "status")),
-        ("num_top", c_int32),
-    ]
-
-
-class Step(Structure):
-    """`eft_step` of csrc/include/eft.h, field by field."""
-
-    _fields_ = [
-        ("num_rows", c_int64),
-        ("vocab_size", c_int64),
-        ("num_models", c_int32),
-        ("logits", Logits * MAX_MODELS),
-        ("weights", Real * MAX_MODELS),
-        ("temperature", Real),
-        ("top_k", Integer),
-        ("top_p", Real),
-        ("min_p", Real),
-        ("conservative", c_int32),
-        ("conservative_drop", c_int32),
-        ("conservative_top_p", Real),
-        ("bias", c_void_p),
-        ("bias_row_stride", c_int64),
-        ("allowed", c_void_p),
-        ("allowed_row_stride", c_int64),
-        ("seed", Integer),
-        ("position", Integer),
-        ("tokens", c_void_p),
-        ("details", Details),
-    ]
-
-
-class ScoreStats(Structure):
-    _fields_ = [
-        *((name, c_void_p) for name in Score._fields),
-        ("num_top", c_int32),
-        ("num_changed", c_int32),
-    ]
-
-
-class ScoreCall(Structure):
-    """`eft_score` of csrc/include/eft.h, field by field."""
-
-    _fields_ = [
-        ("mixture", Step),
-        ("targets", c_void_p),
-        ("ignore_index", c_int64),
-        ("compared", c_int32),
-        ("stats", ScoreStats),
-    ]
-
-
-class How(Structure):
-    """`eft_host_launch` of csrc/tests/device/step_on_host.h."""
-
-    _fields_ = [("seed", c_uint64), ("kernel", c_int32), ("blocks", c_int32), ("fast", c_int32)]
-
-
-class Verify(Structure):
-    """`eft_verify` of csrc/include/eft.h, field by field."""
-
-    _fields_ = [
-        ("step", Step),
-        ("logits_position_stride", c_int64 * MAX_MODELS),
-        ("allowed_position_stride", c_int64),
-        ("num_drafts", c_int32),
-        ("drafts", c_void_p),
-        ("lengths", Integer),
-        ("draft_logits", Logits),
-        ("draft_position_stride", c_int64),
-        ("draft_temperature", Real),
-        ("draft_top_k", Integer),
-        ("draft_top_p", Real),
-        ("draft_min_p", Real),
-        ("tokens", c_void_p),
-        ("num_accepted", c_void_p),
-        ("status", c_void_p),
-    ]
-
-
-def _real(option: tuple[float, int, int]) -> Real:
-    return Real(option[1], option[2], option[0])
-
-
-def _integer(option: tuple[int, int]) -> Integer:
-    return Integer(option[1], option[0])
-
-
 KERNELS = ("streaming", "resident", "chosen")
 
 
@@ -181,17 +89,17 @@ class HostCuda:
     def prepare(self, *arguments: Any) -> Prepared:
         *mixture, temperature, top_k, top_p, min_p, seed, position, details = arguments
         step = self._mixture(*mixture)
-        step.temperature, step.top_p, step.min_p = _real(temperature), _real(top_p), _real(min_p)
-        step.top_k, step.seed, step.position = _integer(top_k), _integer(seed), _integer(position)
+        step.temperature, step.top_p, step.min_p = real(temperature), real(top_p), real(min_p)
+        step.top_k, step.seed, step.position = integer(top_k), integer(seed), integer(position)
         step.details = Details(*details)
         return Prepared(self, step)
 
     def prepare_verify(self, prepared: Prepared, strides: list[int], *arguments: Any) -> PreparedVerify:
         mask_stride, drafts, num_drafts, lengths, logits, logits_stride, heat, top_k, top_p, min_p, *results = arguments
         verify = Verify(prepared.step, (c_int64 * MAX_MODELS)(*strides), mask_stride, num_drafts, drafts)
-        verify.lengths, verify.draft_logits = _integer(lengths), Logits(*logits)
-        verify.draft_position_stride, verify.draft_temperature = logits_stride, _real(heat)
-        verify.draft_top_k, verify.draft_top_p, verify.draft_min_p = _integer(top_k), _real(top_p), _real(min_p)
+        verify.lengths, verify.draft_logits = integer(lengths), Logits(*logits)
+        verify.draft_position_stride, verify.draft_temperature = logits_stride, real(heat)
+        verify.draft_top_k, verify.draft_top_p, verify.draft_min_p = integer(top_k), real(top_p), real(min_p)
         verify.tokens, verify.num_accepted, verify.status = results
         return PreparedVerify(self, verify)
 
@@ -236,12 +144,12 @@ class HostCuda:
     ) -> Step:
         step = Step(num_rows=rows, vocab_size=vocab, num_models=len(logits))
         for k, (x, w) in enumerate(zip(logits, weights, strict=True)):
-            step.logits[k], step.weights[k] = Logits(*x), _real(w)
+            step.logits[k], step.weights[k] = Logits(*x), real(w)
         step.temperature = step.top_p = Real(None, 0, 1.0)
         step.bias, step.bias_row_stride = bias
         step.allowed, step.allowed_row_stride = allowed
         step.conservative, step.conservative_drop = conservative[0], conservative[1]
-        step.conservative_top_p = _real(conservative[2])
+        step.conservative_top_p = real(conservative[2])
         return step
 
     def _check(self, code: int) -> None:

@@ -183,7 +183,7 @@ def checked_operator() -> str:
 def checked_verification() -> str:
     """`torch.library.opcheck` of the verification with backend="triton"."""
     from eft_ext.ops.call import flatten, flatten_drafted
-    from python_tests.ops.test_verify import arguments
+    from python_tests.ops.drafts import arguments
 
     mix, draw, drafted = arguments()
     torch.library.opcheck(torch.ops.eft_ext.verify.default, (*flatten_drafted(drafted), *flatten(mix, draw), "triton"))

@@ -6,6 +6,9 @@ Tests named `small` are the reduced set that make gpu-test also runs under compu
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -168,6 +171,25 @@ def test_a_replayed_graph_draws_afresh(batch: int, vocab: int) -> None:
         assert out.tolist() == want
 
 
+def test_the_first_call_of_a_process_may_be_captured() -> None:
+    """Nothing is loaded yet: the runtime comes up, and the kernels, while a stream is captured."""
+    code = """if True:
+        import torch
+        from eft_ext.ops import fused_step
+        own = [torch.randn(2, 3000, generator=torch.Generator().manual_seed(k)) for k in range(3)]
+        logits, seeds = [x.cuda() for x in own], torch.arange(2)
+        there, position = seeds.cuda(), torch.zeros(2, dtype=torch.int64, device="cuda")
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            tokens = fused_step(*logits, seed=there, position=position, top_p=0.9)
+        graph.replay()
+        assert torch.equal(tokens.cpu(), fused_step(*own, seed=seeds, position=0, top_p=0.9))
+    """
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
 def test_two_streams_at_once_do_not_share_scratch() -> None:
     """Many steps in flight on two streams, and on the default one, each with its own rows."""
     batch, vocab = 16, 128256
@@ -193,6 +215,7 @@ def test_graphs_own_their_scratch() -> None:
     sets = [[x.cuda() for x in models("lm", 3, 8, 128256, torch.bfloat16, seed=i)] for i in range(2)]
     seeds, position = torch.arange(8, device="cuda"), torch.zeros(8, dtype=torch.int64, device="cuda")
     outs = [torch.empty(8, dtype=torch.int64, device="cuda") for _ in sets]
+    fused_step(*sets[0], seed=seeds, position=position, top_p=0.9)
     graphs = []
     for logits, out in zip(sets, outs, strict=True):
         graphs.append(torch.cuda.CUDAGraph())

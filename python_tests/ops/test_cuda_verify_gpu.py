@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from torch import Tensor
 
 from eft_ext.ops import VerifyResult, backends, fused_mix, fused_verify
+from python_tests.ops.drafts import EFT, blocks, propose
 from python_tests.ops.rows import ROWS, STEP_OPTIONS
 from python_tests.ops.test_cuda_gpu import COMMON, DTYPES, WEIGHTS, moved
-from python_tests.ops.test_verify import EFT, blocks, propose
 from python_tests.ops.verify_problems import VerifyProblem, long_verify_problems, verify_problems
 
 pytestmark = pytest.mark.gpu

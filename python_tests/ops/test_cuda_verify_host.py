@@ -16,10 +16,10 @@ from hypothesis import Phase, given, settings
 from torch import Tensor
 
 from eft_ext.ops import VerifyResult, fused_verify
+from python_tests.ops.drafts import EFT, blocks, propose, same
 from python_tests.ops.hostcuda import HostCuda, Launch, library
 from python_tests.ops.rows import ROWS, STEP_OPTIONS
 from python_tests.ops.search import COMMON, SECONDS, search
-from python_tests.ops.test_verify import EFT, blocks, propose, same
 from python_tests.ops.verify_problems import VerifyProblem, long_verify_problems, verify_problems
 
 DTYPES = (torch.bfloat16, torch.float32, torch.float16)

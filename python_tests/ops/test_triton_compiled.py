@@ -6,6 +6,7 @@ import re
 import shutil
 
 import pytest
+import torch
 
 from python_tests.ops.compiled import CASES, REGISTERS, SHARED, compiled
 
@@ -64,6 +65,36 @@ def test_a_verification_compiles_within_the_limits(name, arch):
 
 
 @pytest.mark.parametrize(
+    ("name", "arch"), [("score", 80), ("score", 90), ("score", 100), ("score, 4 models, fp32", 90)]
+)
+def test_scoring_compiles_within_the_limits(name, arch):
+    kernels = compiled(NAMED[name], target(arch))
+    assert [kernel.name for kernel in kernels] == ["score_read", "score_rows", "score_compare", "score_changes"]
+    for kernel in kernels:
+        within_limits(kernel)
+
+
+def test_conservative_scoring_compiles_within_the_limits():
+    kernels = compiled(NAMED["score, conservative"], target(80))
+    assert [kernel.name for kernel in kernels][:3] == ["score_masses", "score_nuclei", "score_read"]
+    for kernel in kernels:
+        within_limits(kernel)
+
+
+@pytest.mark.parametrize("name", ["score", "score, 4 models, fp32"])
+def test_both_reads_of_scoring_take_every_logit_once(name):
+    case = NAMED[name]
+    kernels = {kernel.name: kernel for kernel in compiled(case, target(90))}
+    for kernel in (kernels["score_read"], kernels["score_compare"]):
+        assert kernel.wide_bytes() * kernel.threads == 1024 * case.models * case.dtype.itemsize
+        tensors = re.findall(r"tt\.load [^\n]*tensor<", kernel.compiled.asm["ttgir"])
+        assert len(tensors) == case.models, "all else is a number of the row"
+    if case.dtype == torch.bfloat16:
+        # Triton 3.6 has one, before the tile's words go out together.
+        assert kernels["score_read"].ptx.count("bar.sync") <= 1, "no sum waits for another warp's"
+
+
+@pytest.mark.parametrize(
     "name", ["top-p .9", "top-p .9, 4 models, fp32", "conservative, all, details", "verify, T .7", "verify, shared"]
 )
 def test_the_slices_read_every_logit_once(name):
@@ -77,13 +108,13 @@ def test_the_slices_read_every_logit_once(name):
     assert len(re.findall(r"tt\.load ", slices.compiled.asm["ttgir"])) == inputs
 
 
-@pytest.mark.parametrize("name", ["top-p .9", "verify, top-p .9"])
+@pytest.mark.parametrize("name", ["top-p .9", "verify, top-p .9", "score"])
 def test_compiles_for_amd(name):
     kernels = compiled(NAMED[name], target("gfx942"))
     assert all(kernel.compiled.asm["hsaco"] for kernel in kernels)
 
 
-@pytest.mark.parametrize("name", ["greedy", "verify, T .7"])
+@pytest.mark.parametrize("name", ["greedy", "verify, T .7", "score"])
 def test_another_position_and_seed_do_not_compile_again(name):
     first = compiled(NAMED[name], target(90), position=1)
     for position in (2, 16, 2**40):

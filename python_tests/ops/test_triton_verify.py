@@ -16,8 +16,8 @@ import torch
 
 from eft_ext.ops import VerifyResult, fused_verify
 from python_tests.ops import interpreter as child
+from python_tests.ops.drafts import EFT, blocks, propose
 from python_tests.ops.rows import ROWS, STEP_OPTIONS
-from python_tests.ops.test_verify import EFT, blocks, propose
 
 SECONDS = float(os.environ.get("EFT_FUZZ_SECONDS", "0"))
 

@@ -1,39 +1,19 @@
-"""fused_verify: the CPU against the reference token for token, invariances, and wrong input."""
-
-from types import SimpleNamespace
+"""fused_verify: the CPU against the reference token for token, and invariances."""
 
 import pytest
 import torch
 
-from eft_ext.ops import VerifyResult, backend, backends, force_isa, fused_mix, fused_verify, native, plain, reference
-from eft_ext.ops.call import Drafted, flatten, flatten_drafted, given_weights, mixture, sampling
-from eft_ext.ops.inputs import Integer, Real
-from python_tests.ops.rows import ROWS, STEP_OPTIONS, models
+from eft_ext.ops import VerifyResult, backends, force_isa, fused_mix, fused_verify
+from python_tests.ops.drafts import EFT, blocks, propose, same
+from python_tests.ops.rows import ROWS, STEP_OPTIONS
 
 ISAS = [name for name in ("portable", "avx2", "avx512") if name in backends()["cpu"].detail]
-EFT = [1.0, 1.0, -1.0]
 
 
 @pytest.fixture(autouse=True)
 def usual_isa():
     yield
     force_isa("auto")
-
-
-def blocks(name, count, batch, k, vocab, dtype=torch.float32, seed=0):
-    """`count` models' logits [batch, k + 1, vocab]; model 1's first k positions are the draft's."""
-    return [x.unflatten(0, (batch, k + 1)) for x in models(name, count, batch * (k + 1), vocab, dtype, seed)]
-
-
-def propose(draft_logits, seeds, position=0, **options):
-    """Drafts [batch, k] drawn as the contract says: by ordinary steps of the draft model alone."""
-    steps = range(draft_logits.shape[1])
-    drawn = [fused_mix([draft_logits[:, i]], [1.0], seed=seeds, position=position + i, **options) for i in steps]
-    return torch.stack(drawn, dim=1)
-
-
-def same(a, b):
-    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
 @pytest.mark.parametrize("name", ROWS)
@@ -264,100 +244,3 @@ def test_drafts_that_are_certain_need_no_logits():
     rejected = got.tokens[torch.arange(50), got.num_accepted]
     at = got.num_accepted.clamp(max=2)
     assert (rejected != drafts[torch.arange(50), at])[got.num_accepted < 3].all(), "a rejected draft was drawn again"
-
-
-def arguments(allowed=None):
-    logits = blocks("lm", 3, 3, 2, 200)
-    views = [x[:, 0] for x in logits]
-    mix = mixture(["a", "b", "c"], views, given_weights(EFT, views), None, None, None, allowed)
-    draw = sampling(mix, 0.9, 0, torch.full((3,), 0.9), 0.0, 5, 1, None)
-    lengths = Integer(0, torch.tensor([2, 1, 0]))
-    drafted = Drafted(torch.ones(3, 2, dtype=torch.int64), logits[1][:, :2], lengths, Real(1.0), Integer(0), *draw[2:4])
-    return mix._replace(logits=tuple(logits)), draw, drafted
-
-
-def test_the_operator():
-    mix, draw, drafted = arguments()
-    torch.library.opcheck(torch.ops.eft_ext.verify.default, (*flatten_drafted(drafted), *flatten(mix, draw), "auto"))
-
-
-def test_compiles_into_one_graph():
-    logits, seeds = blocks("lm", 3, 4, 2, 300), torch.arange(4)
-
-    def round_of(large, tuned, base, drafts, position):
-        found = fused_verify(drafts, tuned[:, :2], [large, tuned, base], EFT, seed=seeds, position=position, top_p=0.9)
-        return found.tokens + 0, found.num_accepted
-
-    compiled = torch.compile(round_of, fullgraph=True, backend="eager")
-    drafts = propose(logits[1][:, :2], seeds)
-    for at in (0, 3):
-        position = torch.full((4,), at)
-        assert same(compiled(*logits, drafts, position), round_of(*logits, drafts, position))
-
-
-def test_cuda_tensors_take_the_kernels_where_they_are_built(monkeypatch):
-    def chosen(cuda, triton, vocab):
-        monkeypatch.setattr(backend, "_cuda_usable", lambda: cuda)
-        monkeypatch.setattr(backend, "_triton_usable", lambda: triton)
-        mix = SimpleNamespace(device=torch.device("cuda"), vocab_size=vocab)
-        return backend.choose("auto", mix, None, details=False)
-
-    large, in_triton = native.CUDA_MAX_VOCAB + 1, object()
-    monkeypatch.setattr(backend, "_triton_step", lambda: in_triton)
-    backend._warn_slow_cuda.cache_clear()
-    assert chosen(True, True, native.CUDA_MAX_VOCAB) is native
-    assert chosen(False, True, 100) is chosen(True, True, large) is in_triton
-    with pytest.warns(UserWarning, match="slow reference backend"):
-        assert chosen(True, False, large) is plain
-    assert chosen(False, False, 100) is plain
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"drafts": torch.zeros(2, 3)}, "drafts: expected an int64"),
-        ({"drafts": torch.zeros(2, 0, dtype=torch.int64)}, r"drafts: expected shape \[batch, k\]"),
-        ({"drafts": torch.zeros(3, 2, dtype=torch.int64)}, "drafts: expected 2 rows"),
-        ({"logits": [torch.zeros(2, 2, 9)]}, r"logits\[0\]: expected shape \[batch, 3, vocab\]"),
-        ({"logits": torch.zeros(2, 3, 9)}, "logits: expected a sequence"),
-        ({"logits": []}, "logits: expected 1 to 4"),
-        ({"draft_logits": torch.zeros(2, 3, 9)}, r"draft_logits: expected shape \[batch, 2, vocab\]"),
-        ({"draft_logits": torch.zeros(1, 2, 9)}, "draft_logits: expected 2 rows"),
-        ({"draft_logits": None}, "draft_logits: expected a tensor"),
-        ({"draft_logits": torch.zeros(2, 2, 9, dtype=torch.int8)}, "draft_logits: expected bfloat16"),
-        ({"weights": [1.0, 2.0]}, "weights: expected 1"),
-        ({"lengths": 3}, "lengths: expected 0 to 2"),
-        ({"lengths": torch.tensor([1])}, r"lengths: expected a scalar or a tensor \[2\]"),
-        ({"draft_top_p": 1.5}, "draft_top_p: expected a finite number"),
-        ({"draft_temperature": -1.0}, "draft_temperature: expected a finite number"),
-        ({"conservative_top_p": 0.9}, "conservative_top_p: expected large, tuned and base"),
-        ({"allowed": torch.zeros(2, 2, 1, dtype=torch.int32)}, "allowed: expected 3 positions"),
-        ({"vocab_size": 10}, "vocab_size: expected 1 to 9"),
-        ({"backend": "gpu"}, "backend: expected .auto. or one of"),
-        ({"backend": "cuda"}, "backend: .cuda. (is not usable here|expects tensors on cuda)"),
-        ({"seed": 1}, "position: expected"),
-    ],
-)
-def test_wrong_input(change, message):
-    call = {
-        "drafts": torch.zeros(2, 2, dtype=torch.int64),
-        "draft_logits": torch.zeros(2, 2, 9),
-        "logits": [torch.zeros(2, 3, 9)],
-        "weights": [1.0],
-    }
-    with pytest.raises((ValueError, TypeError, RuntimeError), match=message):
-        fused_verify(**{**call, **change})
-
-
-def test_reference_is_public():
-    logits = blocks("lm", 1, 2, 1, 50)
-    found = reference.verify(
-        torch.zeros(2, 1, dtype=torch.int64),
-        logits[0][:, :1],
-        logits,
-        [1.0],
-        filters=reference.Filters(),
-        draft_filters=reference.Filters(),
-        seed=1,
-    )
-    assert found.tokens.shape == (2, 2)

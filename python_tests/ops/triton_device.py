@@ -5,6 +5,7 @@ import triton
 import triton.language as tl
 
 from eft_ext.ops.triton.accept import accepts
+from eft_ext.ops.triton.exponentials import exp64, exp_or_zero, log1p64
 
 
 @triton.jit
@@ -24,3 +25,20 @@ def accepted(numbers: torch.Tensor) -> torch.Tensor:
     out = torch.empty(count, dtype=torch.int32)
     _accepts[(1,)](padded, out, N=count)
     return out[: numbers.shape[1]]
+
+
+@triton.jit
+def _exponentials(x, single, double, logs, N: tl.constexpr):
+    i = tl.arange(0, N)
+    tl.store(single + i, exp_or_zero(tl.load(x + i).to(tl.float32)))
+    tl.store(double + i, exp64(tl.load(x + i)))
+    tl.store(logs + i, log1p64(-tl.load(x + i)))
+
+
+def exponentials(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """fp32 exp, fp64 exp and log(1 - x) of fp64 x <= 0 [N]."""
+    count = triton.next_power_of_2(len(x))
+    padded = torch.nn.functional.pad(x, (0, count - len(x)))
+    out = (padded.float(), padded.clone(), padded.clone())
+    _exponentials[(1,)](padded, *out, N=count)
+    return tuple(found[: len(x)] for found in out)

@@ -1,4 +1,5 @@
-// What the machine knows of the launch that runs; shared with the race detector.
+// What the machine knows of the launch that runs; shared with what threads call and with the race
+// detector.
 #ifndef EFT_TESTS_DEVICE_MACHINE_STATE_H_
 #define EFT_TESTS_DEVICE_MACHINE_STATE_H_
 
@@ -66,6 +67,19 @@ struct Machine {
 };
 
 extern Machine machine;
+
+inline void make_runnable(Thread& thread) {
+  thread.wait = Wait::kNothing;
+  machine.runnable.push_back(&thread);
+}
+
+// Gives the turn to another thread; comes back when this one is chosen again.
+inline void give_turn() { machine.running->fiber->leave(false); }
+
+inline void yield() {
+  make_runnable(*machine.running);
+  give_turn();
+}
 
 std::string described(const Site& site);
 

@@ -1,6 +1,6 @@
 // A happens-before detector for what a kernel reads and writes. The kernel is compiled with
-// -fsanitize=thread, whose calls before every access arrive here (races.cpp) and not in a runtime
-// of threads. Two accesses to one byte, one of them a write, must be ordered by
+// -fsanitize=thread, whose calls before every access arrive here (tsan.cpp, then accesses.cpp) and
+// not in a runtime of threads. Two accesses to one byte, one of them a write, must be ordered by
 //   - a barrier of the block or the cluster between them, or __syncwarp within a warp;
 //   - between blocks, a fence and an atomic of the one, then an atomic and a fence of the other.
 // Shuffles and votes order nothing, as CUDA has it. Watched are the shared memory of every block

@@ -65,6 +65,17 @@ def mass_target(p_fix, mass):
 
 
 @triton.jit
+def atanh(s):
+    """atanh of a double, |s| < 0.172: the series, the same bits on every backend."""
+    q = s * s
+    p = q * 0.0 + 1.0 / 23.0
+    for odd in tl.static_range(21, 0, -2):
+        p = p * q
+        p = p + 1.0 / odd
+    return s * p
+
+
+@triton.jit
 def log2(x):
     """log2 of a positive, normal double, the same bits on every backend."""
     bits = x.to(tl.int64, bitcast=True)
@@ -72,13 +83,7 @@ def log2(x):
     high = m > 1.4142135623730951
     m = tl.where(high, m * 0.5, m)
     exponent = (bits >> 52) - 1023 + high.to(tl.int64)
-    s = (m - 1.0) / (m + 1.0)
-    q = s * s
-    p = q * 0.0 + 1.0 / 23.0
-    for odd in tl.static_range(21, 0, -2):
-        p = p * q
-        p = p + 1.0 / odd
-    return exponent.to(tl.float64) + (s * p) * 2.8853900817779268
+    return exponent.to(tl.float64) + atanh((m - 1.0) / (m + 1.0)) * 2.8853900817779268
 
 
 @triton.jit

@@ -7,6 +7,7 @@ import triton.language as tl
 
 from eft_ext.ops.triton.arithmetic import INFINITY, LN_2, TILE, exp_nonpositive, log2
 from eft_ext.ops.triton.mix import load_models, logits_of, own
+from eft_ext.ops.triton.rank import leading_part, nothing_taken, take
 
 
 class Details(NamedTuple):
@@ -75,26 +76,19 @@ def write_details(
 
 @triton.jit
 def _write_top(details, largest, log, top, mix, row, area, SOURCE: tl.constexpr, P: tl.constexpr):
-    """The first of the rank: the tile whose best token is the largest gives it up and is read for its next one."""
-    tiles = tl.arange(0, P)
-    passed = tl.full([P], -1, tl.int32)  # the last id taken among tokens equal to the tile's best
+    """The first of the rank."""
+    passed = nothing_taken(P)
     place = row * details.num_top
     for i in range(details.num_top):
         best = tl.max(top)
         exists = best > -INFINITY
-        tile = tl.min(tl.where(top == best, tiles, P - 1))
-        chosen = tiles == tile
+        tile = leading_part(top, P)
         ids = tile * TILE + tl.arange(0, TILE)
         z, excluded = logits_of(mix, row, load_models(mix, row, ids), ids, area, SOURCE)
-        z = tl.where(excluded, -INFINITY, z)
-        last = tl.max(tl.where(chosen, passed, -1))
-        token = tl.min(tl.where((z == best) & (ids > last), ids, 0x7FFFFFFF))
+        token, top, passed = take(tl.where(excluded, -INFINITY, z), ids, tile, top, passed, P)
         logprob = ((best.to(tl.float64) - largest) - log).to(tl.float32)
         tl.store(details.top_ids + place + i, tl.where(exists, token, -1).to(tl.int64))
         tl.store(details.top_logprobs + place + i, tl.where(exists, logprob, -INFINITY))
-        following = tl.max(tl.where((z < best) | ((z == best) & (ids > token)), z, -INFINITY))
-        passed = tl.where(chosen, tl.where(following == best, token, -1), passed)
-        top = tl.where(chosen, following, top)
 
 
 @triton.jit

@@ -71,14 +71,20 @@ def _is_lowest(x):
 
 
 @triton.jit
+def load_model(mix, row, ids, k: tl.constexpr):
+    """Model k's logits of the tokens `ids`, as they are stored; 0 behind the vocabulary."""
+    at = mix.logits[k] + row_of(mix, row) * mix.strides[k] + ids
+    if mix.positions is not None:
+        at += _position_of(mix, row) * mix.position_strides[k]
+    return tl.load(at, mask=ids < mix.vocab_size, other=0.0)
+
+
+@triton.jit
 def load_models(mix, row, ids):
-    """The K models' logits of the tokens `ids`, as they are stored; 0 behind the vocabulary."""
+    """All K models'."""
     raw = ()
     for k in tl.static_range(len(mix.logits)):
-        at = mix.logits[k] + row_of(mix, row) * mix.strides[k] + ids
-        if mix.positions is not None:
-            at += _position_of(mix, row) * mix.position_strides[k]
-        raw = raw + (tl.load(at, mask=ids < mix.vocab_size, other=0.0),)  # type: ignore[assignment] # noqa: RUF005
+        raw = raw + (load_model(mix, row, ids, k),)  # type: ignore[assignment] # noqa: RUF005
     return raw
 
 
@@ -86,6 +92,14 @@ def load_models(mix, row, ids):
 def own(mix, raw, ids, k: tl.constexpr):
     """Model k's own logits, fp32, and which it excludes itself."""
     return _widened(raw[k]), _is_lowest(raw[k]) | (ids >= mix.vocab_size)
+
+
+@triton.jit
+def own_logits(mix, x, ids):
+    """A model's own logits, fp32: -inf where it excludes, and, since something else must then have excluded the token
+    from the mixture, where it has NaN or +inf. x: as of `load_model`."""
+    out = _is_lowest(x) | (ids >= mix.vocab_size)
+    return tl.where(out | ~(_widened(x) < INFINITY), -INFINITY, _widened(x))
 
 
 @triton.jit

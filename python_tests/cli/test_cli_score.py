@@ -4,10 +4,8 @@ import json
 import math
 
 import pytest
-import torch
 
 from eft_ext.analysis.record import Record
-from eft_ext.cli import main
 from eft_ext.demo import model_path
 
 pytestmark = pytest.mark.skipif(not model_path("large-base").is_dir(), reason="the embedded models were not trained")
@@ -17,20 +15,6 @@ PAIRS = [
     {"prompt": "Who are you?", "response": " Nobody."},
     {"prompt": "Where?", "response": " Far away, I am glad to help."},
 ]
-
-
-@pytest.fixture
-def eft(capsys):
-    threads = torch.get_num_threads()
-
-    def run(*arguments):
-        capsys.readouterr()
-        code = main(list(map(str, arguments)))
-        out = capsys.readouterr()
-        return code, out.out, out.err
-
-    yield run
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

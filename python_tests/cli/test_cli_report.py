@@ -3,27 +3,11 @@
 import json
 
 import pytest
-import torch
 
-from eft_ext.cli import main
 from eft_ext.demo import model_path
 from python_tests.analysis.pages import Page, nasty
 
 demo = pytest.mark.skipif(not model_path("large-base").is_dir(), reason="the embedded models were not trained")
-
-
-@pytest.fixture
-def eft(capsys):
-    threads = torch.get_num_threads()
-
-    def run(*arguments):
-        capsys.readouterr()
-        code = main(list(map(str, arguments)))
-        out = capsys.readouterr()
-        return code, out.out, out.err
-
-    yield run
-    torch.set_num_threads(threads)
 
 
 @demo

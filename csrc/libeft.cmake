@@ -1,0 +1,57 @@
+# libeft: the CPU's part for each instruction set, and CUDA's where nvcc is found.
+add_library(eft SHARED csrc/common/error.cpp csrc/cpu/parallel.cpp csrc/cpu/scratch.cpp csrc/cpu/score.cpp
+            csrc/cpu/step.cpp csrc/cpu/tail.cpp csrc/cpu/verify.cpp)
+target_compile_definitions(eft PRIVATE EFT_VERSION="${EFT_VERSION}")
+target_link_libraries(eft PRIVATE eft_flags ${CMAKE_DL_LIBS})
+target_include_directories(eft PUBLIC csrc/include)
+
+# score_isa.cpp and step_isa.cpp once per instruction set; score.cpp and step.cpp choose at run time.
+function(eft_add_isa name)
+  add_library(${name} OBJECT csrc/cpu/score_isa.cpp csrc/cpu/step_isa.cpp)
+  target_link_libraries(${name} PRIVATE eft_flags)
+  target_compile_definitions(${name} PRIVATE EFT_ISA=${name})
+  target_compile_options(${name} PRIVATE ${ARGN})
+  target_sources(eft PRIVATE $<TARGET_OBJECTS:${name}>)
+endfunction()
+eft_add_isa(kPortable)
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+  target_compile_definitions(eft PRIVATE EFT_X86)
+  eft_add_isa(kAvx2 -mavx2 -mfma -mbmi2 -mf16c)
+  # The warnings that are off come from the intrinsics' own header in gcc 12.
+  eft_add_isa(kAvx512 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mbmi2 -mf16c -mprefer-vector-width=512
+              -Wno-maybe-uninitialized -Wno-uninitialized)
+endif()
+
+if(EFT_CUDA)
+  check_language(CUDA)
+endif()
+if(EFT_CUDA AND CMAKE_CUDA_COMPILER)
+  if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
+    set(EFT_DEFAULT_ARCHITECTURES ON)
+    set(CMAKE_CUDA_ARCHITECTURES 80)  # replaced below, once the compiler's version is known
+  endif()
+  enable_language(CUDA)
+  if(EFT_DEFAULT_ARCHITECTURES)
+    if(CMAKE_CUDA_COMPILER_VERSION VERSION_GREATER_EQUAL 12.8)
+      set(CMAKE_CUDA_ARCHITECTURES 80-real 90-real 100)  # the last one with its PTX, for what comes after
+    else()
+      set(CMAKE_CUDA_ARCHITECTURES 80-real 90)
+    endif()
+  endif()
+  set(CMAKE_CUDA_STANDARD 17)
+  foreach(name step stream resident verify score while_loop)
+    target_sources(eft PRIVATE csrc/cuda/${name}.cu)
+  endforeach()
+  list(JOIN CMAKE_CUDA_ARCHITECTURES " " EFT_ARCHITECTURES)
+  target_compile_definitions(eft PRIVATE EFT_CUDA_ARCHITECTURES="${EFT_ARCHITECTURES}")
+  target_compile_options(eft PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:--fmad=false --diag-suppress=177
+                         -Xcompiler=-Wall,-ffp-contract=off,-Wno-unused-function>)
+  # Static cudart: the same file loads on a machine without any NVIDIA library.
+  set_target_properties(eft PROPERTIES CUDA_ARCHITECTURES "${CMAKE_CUDA_ARCHITECTURES}" CUDA_RUNTIME_LIBRARY Static)
+  target_link_options(eft PRIVATE -Wl,--exclude-libs,ALL)
+  message(STATUS "CUDA kernels: ${CMAKE_CUDA_COMPILER} for ${CMAKE_CUDA_ARCHITECTURES}")
+else()
+  target_sources(eft PRIVATE csrc/cuda/absent.cpp csrc/cuda/absent_loop.cpp)
+  target_sources(eft PRIVATE csrc/cuda/absent_score.cpp)
+  message(STATUS "CUDA kernels: none, nvcc was not found")
+endif()

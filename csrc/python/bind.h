@@ -1,0 +1,13 @@
+// The module's parts: each puts its functions and classes into `m`.
+#ifndef EFT_PYTHON_BIND_H_
+#define EFT_PYTHON_BIND_H_
+
+#include <pybind11/pybind11.h>
+
+namespace eft {
+void bind_step(pybind11::module_& m);
+void bind_verify(pybind11::module_& m);  // after the step, whose `Prepared` it takes
+void bind_score(pybind11::module_& m);
+void bind_loop(pybind11::module_& m);
+}  // namespace eft
+#endif  // EFT_PYTHON_BIND_H_

@@ -1,0 +1,123 @@
+"""Engines for a trio of models: made with their caches and graphs, and kept for the next call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from threading import Lock
+from typing import Any, NamedTuple, cast
+
+import torch
+
+from eft_ext.decoding import Feeder
+from eft_ext.decoding.device import CudaDevice
+from eft_ext.decoding.engine import Engine
+from eft_ext.decoding.graphs import bucket, graphs_on
+from eft_ext.decoding.jobs import Prompt
+from eft_ext.decoding.rounds import Rounds
+from eft_ext.decoding.schedule import Schedule
+from eft_ext.decoding.walk import parameters_of
+from eft_ext.decoding.while_loop import STEPS, loops_on
+from eft_ext.hf.draft_draw import DraftingDraw
+from eft_ext.hf.draw import MixtureDraw
+from eft_ext.hf.members import AdapterSwitch, Member
+from eft_ext.hf.mixture import Mixture
+
+FIRST = 1024  # new tokens that room is made for at once; more as they come
+
+
+def feeders(members: Sequence[Member], prompts: Sequence[Prompt], budget: int) -> list[Feeder]:
+    """One for each model, with room for its prompts and `budget` new tokens."""
+    return [
+        Feeder(
+            member.model,
+            name=member.name,
+            capacity=ids.shape[1] + min(budget, FIRST),
+            checked=False,  # the plan has asked
+            switch=AdapterSwitch(member),
+        )
+        for member, (ids, _) in zip(members, prompts, strict=True)
+    ]
+
+
+class Drafts(NamedTuple):
+    """Speculation in the engine: which model proposes, and how many tokens a round."""
+
+    schedule: Schedule
+    draft: int
+    most: int
+
+
+def new_engine(
+    members: Sequence[Member],
+    prompts: Sequence[Prompt],
+    budget: int,
+    draw: MixtureDraw,
+    ends: list[int],
+    ahead: int,
+    loop: bool,
+    drafts: Drafts | None = None,
+) -> Engine:
+    """An engine for these models, captured on their device where they share one.
+
+    Args:
+        budget, ends: new tokens of a row at most, and tokens that end it.
+        ahead: see `Engine`.
+        loop: run it on the device.
+        drafts: its steps are rounds of speculation.
+    """
+    device = graph_device(members)
+    readers = feeders(members, prompts, budget + (drafts.most if drafts else 0))
+    how: dict[str, Any] = {"ahead": ahead}
+    if device is not None:
+        cuda = CudaDevice(device, keep_graph=loop and not drafts)
+        how |= {"bucket": bucket, "parallel": cuda.parallel, "stepper": graphs_on(cuda)}
+        if loop and not drafts:
+            how |= {"stepper": loops_on(cuda), "ring": STEPS}
+    if drafts is None:
+        return Engine(readers, draw, ends, **how)
+    rounds: dict[str, Any] = {"schedule": drafts.schedule, "proposer": drafts.draft, "most": drafts.most}
+    return Rounds(readers, cast(DraftingDraw, draw), ends, **rounds, **how)
+
+
+def renew(engine: Engine, mixture: Mixture, prompts: Sequence[Prompt], budget: int) -> None:
+    """An engine of an earlier call, before it starts with another mixture and other prompts."""
+    engine.draw.renew(mixture)
+    for feeder, (ids, _) in zip(engine.feeders, prompts, strict=True):
+        feeder.expand(ids.shape[1] + min(budget, FIRST))
+
+
+class Engines:
+    """Engines that earlier calls have left, with their caches and graphs; on CUDA, where capturing takes its time."""
+
+    def __init__(self, limit: int = 2) -> None:
+        self._idle: dict[Any, Engine] = {}
+        self._lock = Lock()  # threads may generate with one model at a time
+        self._limit = limit
+
+    def take(self, key: Any) -> Engine | None:
+        """An engine that suits, which is this caller's until it gives it back."""
+        with self._lock:
+            return self._idle.pop(key, None)
+
+    def give_back(self, key: Any, engine: Engine) -> None:
+        """After a run that ended as it should; the oldest ones make room."""
+        with self._lock:
+            self._idle[key] = engine
+            while len(self._idle) > self._limit:
+                del self._idle[next(iter(self._idle))]
+
+    def clear(self) -> None:
+        """Frees their memory."""
+        with self._lock:
+            self._idle.clear()
+
+
+def fingerprint(members: Sequence[Member]) -> int:
+    """Changes where a model gets other weights, whose addresses a graph holds."""
+    return hash(tuple(p.data_ptr() for member in members for p in parameters_of(member.model)))
+
+
+def graph_device(members: Sequence[Member]) -> torch.device | None:
+    """The CUDA device that all models are on, and nothing else; None where their steps cannot be captured."""
+    devices = {p.device for member in members for p in parameters_of(member.model)}
+    return next(iter(devices)) if len(devices) == 1 and next(iter(devices)).type == "cuda" else None

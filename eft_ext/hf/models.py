@@ -1,0 +1,144 @@
+"""One to four models with one vocabulary, by name, and the method that makes them one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from eft_ext.hf.engines import Engines
+from eft_ext.hf.members import members_of
+from eft_ext.hf.mixture import Mixture, mixture_of
+from eft_ext.hf.vocabulary import check_widths, warn_softcaps
+from eft_ext.methods import Named
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class Models:
+    """What an `EmulatedModel`, which documents the arguments, is made of.
+
+    Attributes:
+        members: the models in the method's order, as generation sees them.
+        mixture: their method.
+        tokenizer: may be None.
+        vocab_size: tokens that all of them have logits for.
+        engines: what is kept on CUDA for the next call.
+    """
+
+    def __init__(
+        self,
+        large: Any = None,
+        tuned: Any = None,
+        base: Any = None,
+        tokenizer: Any = None,
+        *,
+        beta: Any = None,
+        scale: Any = None,
+        conservative_top_p: Any = None,
+        method: Named | None = None,
+        **models: Any,
+    ) -> None:
+        self.mixture = mixture_of(tuned, beta, scale, conservative_top_p, method)
+        self.members = members_of(self.mixture.method, {"large": large, "tuned": tuned, "base": base, **models})
+        self.tokenizer = tokenizer
+        self.vocab_size = check_widths(self.members, tokenizer)
+        warn_softcaps(self.members)
+        self.engines = Engines()
+
+    def release(self) -> None:
+        """Frees the caches and graphs that are kept on CUDA for the next call."""
+        self.engines.clear()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        large: str | None = None,
+        tuned: str | Mapping[str, str] | None = None,
+        base: str | None = None,
+        *,
+        tokenizer: Any = None,
+        beta: Any = None,
+        scale: Any = None,
+        conservative_top_p: Any = None,
+        method: Named | None = None,
+        check_tokenizers: bool = True,
+        quiet: bool = False,
+        **options: Any,
+    ) -> Self:
+        """Load the models and their tokenizer, saying first on stderr how much memory the weights will take.
+
+        Args:
+            large, tuned, base: hub ids or local folders. `tuned` may hold an adapter (adapter_config.json) of
+                `base`: base then is loaded once, shared, and may be left out if the adapter names it. For
+                interpolation it is {name: id or folder}, and each may be an adapter.
+            tokenizer: a tokenizer, or where to load it; the first model's own otherwise. It takes over the
+                tuned model's chat template if it has none.
+            beta, scale, conservative_top_p, method: as for the class.
+            check_tokenizers: compare the models' tokenizers token by token.
+            quiet: say nothing of memory, unless it will not suffice.
+            options: the method's models by name, where they are others than these three; and dtype, device_map,
+                revision, trust_remote_code, quantization_config, attn_implementation, token, subfolder, ... as for
+                transformers' from_pretrained: one value for all models, or a dictionary by the models' names
+                (those left out keep transformers' default).
+
+        Raises:
+            ValueError: a model that cannot be found or read, or tokenizers that differ.
+        """
+        from eft_ext.hf.loading import load
+
+        mixture = mixture_of(tuned, beta, scale, conservative_top_p, method)  # said before anything is loaded
+        names = {*mixture.method.models, *mixture.method.groups} - {"large", "tuned", "base"}
+        sources = {"large": large, "tuned": tuned, "base": base}
+        sources |= {name: options.pop(name) for name in names if name in options}
+        models, words = load(
+            mixture.method, sources, tokenizer=tokenizer, check_tokenizers=check_tokenizers, quiet=quiet, **options
+        )
+        return cls(tokenizer=words, method=mixture.method, **models)
+
+    @property
+    def method(self) -> Named:
+        """What is decoded unless a call says else."""
+        return self.mixture.method
+
+    @property
+    def models(self) -> dict[str, Any]:
+        """The models by name, in the method's order; where one shares its weights with an adapter, calling it runs
+        that too."""
+        return {m.name: m.model.get_base_model() if m.without_adapter else m.model for m in self.members}
+
+    @property
+    def large(self) -> Any:
+        return self._named("large")
+
+    @property
+    def tuned(self) -> Any:
+        return self._named("tuned")
+
+    @property
+    def base(self) -> Any:
+        """The small pre-trained model; where an adapter shares its weights, calling it runs that too."""
+        return self._named("base")
+
+    def _named(self, name: str) -> Any:
+        found = self.models
+        if name not in found:
+            raise AttributeError(f"{name}: not a model of {self.method!r}, which has {', '.join(found)}")
+        return found[name]
+
+    @property
+    def device(self) -> torch.device:
+        """Where prompts are read and results are returned."""
+        return self.members[0].device or torch.device("cpu")
+
+    def mixed(self, *weights: Any) -> Mixture:
+        """A call's weights over the model's own. Raises ValueError for a method of other models."""
+        mixture = Mixture.choose(self.mixture, *weights)
+        if mixture.method.models != self.method.models:
+            raise ValueError(
+                f"method: expected one of {', '.join(self.method.models)}, the models that are here, got "
+                f"{mixture.method!r} of {', '.join(mixture.method.models)}"
+            )
+        return mixture

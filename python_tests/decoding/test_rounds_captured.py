@@ -1,0 +1,66 @@
+"""Rounds of speculation captured as graphs: one for each number of rows, bucket and draft length."""
+
+import pytest
+from round_loops import GREEDY, decode, trio_of
+from tape import TapeDevice
+
+from eft_ext.decoding import recorded
+
+
+@pytest.fixture
+def captured(monkeypatch):
+    """What is captured on a GPU is the model itself, not a recording of it."""
+    monkeypatch.setattr(recorded, "unfit", lambda model: "is captured")
+
+
+@pytest.mark.parametrize("ahead", [0, 4])
+def test_a_round_is_one_graph(captured, llamas, ragged, ahead):
+    budgets, device = [60, 31, 48, 13], TapeDevice()
+    free = decode(llamas, ragged, budgets, 3)
+    ends = {free[0][0][25], free[0][2][40]}
+    expected = decode(llamas, ragged, budgets, 3, ends=ends)[:3]
+    got = decode(llamas, ragged, budgets, 3, device, ends=ends, ahead=ahead, capacity=100)
+    assert got[:3] == expected
+    assert got[3]._step.reason is None
+    shapes = {shape for shape in got[3]._step._replays}
+    assert {shape[-1] for shape in shapes} >= {3}, "a graph for each k"
+    assert all(len(shape) == 1 + 3 + 1 for shape in shapes), "rows, what each model reads, k"
+    assert device.captures == len(shapes)
+    assert device.replays > device.captures + device.warm_ups
+
+
+def test_auto_goes_on_among_captured_lengths(captured, llamas, ragged):
+    class Turns:
+        """0, 2, 4, 2, 0, ..."""
+
+        def __init__(self):
+            self.ks, self.seen = [0, 2, 4, 2] * 40, []
+
+        def draft_length(self):
+            return self.ks.pop(0)
+
+        def observe(self, k, decided, accepted, seconds):
+            assert seconds >= 0
+            self.seen.append((k, decided, accepted))
+
+    budgets, device = [50] * 4, TapeDevice()
+    expected = decode(llamas, ragged, budgets, Turns(), options=GREEDY)[0]
+    turns = Turns()
+    got = decode(llamas, ragged, budgets, turns, device, options=GREEDY, capacity=100, ahead=2)
+    assert got[0] == expected
+    assert {shape[-1] for shape in got[3]._step._replays} == {0, 2, 4}
+    assert sum(accepted for *_, accepted in turns.seen) == got[2].accepted
+    assert sum(decided for _, decided, _ in turns.seen) == got[2].drafted
+
+
+@pytest.mark.filterwarnings("ignore:the step is not captured")
+def test_every_family_captured(captured, family, model_of, ragged):
+    trio, budgets, device = trio_of(model_of, family), [40, 18, 40, 33], TapeDevice()
+    expected = decode(trio, ragged, budgets, 4)[:3]
+    got = decode(trio, ragged, budgets, 4, device, ahead=1, capacity=100)
+    assert got[:3] == expected
+    if family == "falcon":  # as in test_graphs.py
+        assert "data of the host" in got[3]._step.reason
+        return
+    assert got[3]._step.reason is None
+    assert device.replays > 2

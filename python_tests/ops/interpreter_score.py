@@ -1,0 +1,61 @@
+"""Calls of scoring in Triton, made by the process that interprets them (interpreter.py)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+
+def exponentials(x: torch.Tensor) -> Any:
+    from python_tests.ops import triton_device
+
+    return triton_device.exponentials(x)
+
+
+def scored(
+    logits: Any, weights: Any, targets: torch.Tensor, options: dict[str, Any], blocks: tuple[int, ...] | None = None
+) -> Any:
+    """`fused_score_mix` on Triton; `blocks` overrides how the work is cut."""
+    from eft_ext.ops import fused_score_mix
+    from eft_ext.ops.triton import score_launch
+    from eft_ext.ops.triton.blocks import Blocks
+
+    table = score_launch.blocks_for
+    if blocks is not None:
+        score_launch.blocks_for = lambda vocab_size, batch: Blocks(*blocks)
+    try:
+        return fused_score_mix(logits, weights, targets, backend="triton", **options)
+    finally:
+        score_launch.blocks_for = table
+
+
+def scored_by_pieces(logits: Any, weights: Any, targets: torch.Tensor, rows: int) -> Any:
+    """The same, so many rows at once."""
+    from eft_ext.ops.triton import score_launch
+
+    before, score_launch.ROWS = score_launch.ROWS, rows
+    try:
+        return scored(logits, weights, targets, {"compared": 1})
+    finally:
+        score_launch.ROWS = before
+
+
+def scored_problem(problem: Any, targets: torch.Tensor, options: dict[str, Any]) -> Any:
+    """A problem's logits and weights, scored."""
+    from python_tests.ops.test_score_fuzz import run
+
+    return run(problem, targets, "triton", **options)
+
+
+def checked_scoring() -> str:
+    """`torch.library.opcheck` of scoring with backend="triton"."""
+    from eft_ext.ops.call import flatten, given_weights, mixture, models
+    from python_tests.ops.rows import models as rows
+
+    logits = rows("lm", 3, 3, 300)
+    weights = given_weights([1.0, torch.ones(3), -1.0], logits)
+    mix = mixture(models(logits), logits, weights, None, None, None, None)
+    targets = torch.tensor([1, -100, 299])
+    torch.library.opcheck(torch.ops.eft_ext.score.default, (*flatten(mix), targets, -100, 1, 3, 2, "triton"))
+    return "passed"
