@@ -14,7 +14,7 @@ from eft_ext.decoding.cache import SLACK
 from eft_ext.decoding.forward import Forward
 from eft_ext.decoding.recorded import Recorded
 from eft_ext.decoding.storage import Storage
-from eft_ext.decoding.support import forward_parameters, learned_positions, unsupported
+from eft_ext.decoding.support import cache_layers, forward_parameters, learned_positions, unsupported
 
 
 class Feeder:
@@ -58,7 +58,7 @@ class Feeder:
         self._config = model.config.get_text_config(decoder=True)
         self._switch = switch
         self._wanted = capacity
-        windows = [getattr(layer, "sliding_window", None) for layer in DynamicCache(config=self._config).layers]
+        windows = [getattr(layer, "sliding_window", None) for layer in cache_layers(self._config)]
         self._storage = Storage(windows)
         self._forward = Recorded(Forward(model, windows))
         self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in forward_parameters(model) else {}

@@ -74,8 +74,9 @@ class _Dispatch(TorchDispatchMode):
             isinstance(x, torch.Tensor) and x.dtype == torch.bool
             for x in (args[1] if isinstance(args[1], list) else ())
         )
-        # Without `output_size` the length of the result is a sum of values.
-        by_counts = name == "repeat_interleave" and not (kwargs or {}).get("output_size")
+        # Without `output_size` the length of the result is a sum of values, unless one number says how often.
+        one = func._overloadname == "self_int"
+        by_counts = name == "repeat_interleave" and not one and not (kwargs or {}).get("output_size")
         if name in _OPERATORS or by_mask or by_counts:
             self._note(name)
         return func(*args, **(kwargs or {}))

@@ -60,7 +60,7 @@ class Storage:
         self._load(rows, stock, lengths)
 
     def _load(self, rows: Tensor | None, stock: Any, lengths: Tensor) -> None:
-        for mine, theirs in zip(self._layers, stock.layers, strict=True):
+        for mine, theirs in zip(self._layers, stock.layers, strict=False):  # the last may hold nothing
             mine.load(rows, len(self.lengths), self.capacity, theirs, lengths)
 
     def keep(self, rows: Sequence[int]) -> None:

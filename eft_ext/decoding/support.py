@@ -16,7 +16,15 @@ from eft_ext.decoding.walk import modules_of
 
 # The attention whose additive mask bounds it by each row's length. Others take no such mask.
 _ATTENTION = ("sdpa", "eager")
-_TESTED = ("llama", "qwen2", "qwen3", "mistral", "gemma2", "gemma3_text", "gpt2", "gpt_neox", "falcon")
+_TESTED = frozenset(  # by python_tests/families, from static caches
+    """
+    llama qwen2 qwen2_moe qwen3 qwen3_moe mistral mixtral ministral ministral3 gemma gemma2 gemma3_text gemma3n_text
+    gemma4_text phi phi3 phimoe olmo olmo2 olmo3 olmoe granite granitemoe smollm3 cohere cohere2 deepseek_v2 deepseek_v3
+    glm glm4 glm4_moe gpt_oss starcoder2 stablelm nemotron exaone4 ernie4_5 seed_oss hunyuan_v1_dense apertus arcee gpt2
+    gptj gpt_neox gpt_bigcode codegen opt falcon persimmon qwen2_vl_text qwen2_5_vl_text qwen3_vl_text
+    """.split()  # noqa: SIM905
+)
+IN_MODULES = ("recurrent_gemma",)  # state that no cache holds: lost between models that share their modules
 _TRIED: WeakKeyDictionary[nn.Module, str | None] = WeakKeyDictionary()
 _LAYERS = ("full_attention", "sliding_attention")
 
@@ -29,6 +37,8 @@ def unsupported(model: Any) -> str | None:
     config = model.config.get_text_config(decoder=True)
     if model.config.is_encoder_decoder:
         return "is an encoder-decoder"
+    if config.model_type in IN_MODULES:
+        return "keeps its state in its modules"
     accepted = forward_parameters(model)
     for needed in ("past_key_values", "position_ids", "attention_mask"):
         if needed not in accepted:
@@ -46,6 +56,11 @@ def unsupported(model: Any) -> str | None:
     if model.get_input_embeddings().weight.device.type == "meta":
         return "has offloaded weights"
     return _rope(model) or _cache(config) or (None if config.model_type in _TESTED else _tried(model))
+
+
+def is_tested(model: Any) -> bool:
+    """Whether the tests know the model's family, from static caches and from transformers' own."""
+    return model.config.get_text_config(decoder=True).model_type in _TESTED
 
 
 def forward_parameters(model: Any) -> set[str]:
@@ -116,9 +131,17 @@ def static_is_right(model: Any) -> bool:
     return True
 
 
+def cache_layers(config: Any) -> list[Any]:
+    """Layers of transformers' cache, without those at the end that hold nothing since they read an earlier one's."""
+    layers = list(DynamicCache(config=config).layers)
+    while layers and type(layers[-1]).__name__ == "DummyLayer":  # older releases of transformers leave them out
+        layers.pop()
+    return layers
+
+
 def _cache(config: Any) -> str | None:
     try:
-        layers = DynamicCache(config=config).layers
+        layers = cache_layers(config)
     except Exception as error:  # a model with a cache class of its own
         return f"needs a cache of its own ({type(error).__name__})"
     other = next((layer for layer in layers if type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer)), None)

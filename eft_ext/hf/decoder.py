@@ -71,7 +71,9 @@ def decode(
     """
     reject_config(generation_config)
     drafts = check(speculate)
-    unknown = sorted(k for k, v in model_kwargs.items() if k not in _KNOWN and v is not None)
+    # Of a model that reads images too, transformers prepares an empty mapping where there are none.
+    given = {k: v for k, v in model_kwargs.items() if v is not None and not (isinstance(v, Mapping) and not v)}
+    unknown = sorted(given.keys() - _KNOWN)
     if unknown:
         raise ValueError(f"{unknown[0]}: not supported by emulated fine-tuning (the models share only token ids)")
     if _filled(model_kwargs.get("past_key_values")):

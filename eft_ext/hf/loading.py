@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import find_adapter_config_file
 
 from eft_ext.hf.members import adapter_name, by_model
-from eft_ext.hf.memory import Footprint, available, footprint, readable
+from eft_ext.hf.memory import Footprint, auto_class, available, footprint, readable
 from eft_ext.hf.vocabulary import compare_tokenizers
 from eft_ext.methods import Named
 
@@ -132,15 +132,23 @@ def _adapter_config(source: str, options: dict[str, Any]) -> dict[str, Any] | No
 def _check_config(name: str, source: str, options: dict[str, Any]) -> None:
     """Raise ValueError where there is no model, before minutes are spent on loading another one."""
     try:
-        AutoConfig.from_pretrained(source, **_hub(options))
+        config = AutoConfig.from_pretrained(source, **_hub(options))
     except Exception as error:  # whatever a broken file or a remote configuration raises
         if _adapter_config(source, options) is None:  # transformers loads an adapter with its base by itself
             raise ValueError(f"{name}: cannot read {source!r}: {_line(error)}") from error
+        return
+    if config.is_encoder_decoder:
+        raise ValueError(
+            f"{name}: expected a decoder-only model, got {source!r}, which is an encoder-decoder ({config.model_type})"
+        )
 
 
 def _model(name: str, source: str, options: dict[str, Any]) -> Any:
+    kind: Any = AutoModelForCausalLM  # which loads an adapter with its base by itself
     try:
-        return AutoModelForCausalLM.from_pretrained(source, **options).eval()
+        if _adapter_config(source, options) is None:
+            kind = auto_class(AutoConfig.from_pretrained(source, **_hub(options)))
+        return kind.from_pretrained(source, **options).eval()
     except Exception as error:  # whatever a broken file or a remote configuration raises
         raise ValueError(f"{name}: cannot load {source!r}: {_line(error)}") from error
 

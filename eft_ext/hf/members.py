@@ -64,6 +64,12 @@ def is_peft(model: Any) -> bool:
     return any(cls.__module__.startswith("peft.") and cls.__name__ == "PeftModel" for cls in type(model).__mro__)
 
 
+def kind_of(member: Member) -> str:
+    """The class of a member's model, under its adapter."""
+    model = member.model
+    return type(model.get_base_model() if is_peft(model) else model).__name__
+
+
 def by_model(method: Named, given: Mapping[str, Any], *, mappings: bool = False) -> dict[str, Any]:
     """What is given by name, with a name that stands for several models (see `Named.groups`) resolved to theirs.
 

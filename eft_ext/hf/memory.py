@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
 _STORED = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 
@@ -25,6 +25,14 @@ class Footprint:
 
     def __str__(self) -> str:
         return f"{self.name} {readable(self.bytes)} ({self.parameters:,} parameters)"
+
+
+def auto_class(config: Any) -> Any:
+    """What loads a model of `config`: models that read images too are causal ones in few releases of transformers."""
+    kind, remote = type(config), getattr(config, "auto_map", None) or {}
+    if kind in AutoModelForCausalLM._model_mapping or "AutoModelForCausalLM" in remote:
+        return AutoModelForCausalLM
+    return AutoModelForImageTextToText if kind in AutoModelForImageTextToText._model_mapping else AutoModelForCausalLM
 
 
 def footprint(name: str, source: str, *, dtype: Any = None, quantization_config: Any = None, **hub: Any) -> Footprint:
@@ -42,7 +50,7 @@ def footprint(name: str, source: str, *, dtype: Any = None, quantization_config:
     else:
         config = AutoConfig.from_pretrained(source, **hub)
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config, trust_remote_code=hub.get("trust_remote_code"))
+            model = auto_class(config).from_config(config, trust_remote_code=hub.get("trust_remote_code"))
         stored = getattr(config, "dtype", None) or torch.float32
         tensors = [(p.numel(), stored.itemsize, True) for p in model.parameters()]
     width = _width(dtype, quantization_config)

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
 from eft_ext.decoding import Feeder
-from eft_ext.hf.members import AdapterSwitch, Member
+from eft_ext.hf.caches import RECURRENT, cache_argument, check_rows, new_cache, rope_turn
+from eft_ext.hf.members import AdapterSwitch, Member, kind_of
 
 
 class Runner:
@@ -18,21 +18,29 @@ class Runner:
 
     The mask grows in a buffer that doubles, and is not kept at all when no row is padded: transformers
     then builds no mask either.
+
+    Args:
+        member: the model.
+        use_cache: whether it may keep one.
+        trial: nothing is checked or said, since this is how `eft_ext.hf.caches` finds out what a model can do.
     """
 
-    def __init__(self, member: Member, *, use_cache: bool = True) -> None:
-        self.member = member
+    def __init__(self, member: Member, *, use_cache: bool = True, trial: bool = False) -> None:
+        self.member, self._trial = member, trial
         accepted = member.forward_parameters()
-        self._cached = use_cache and "past_key_values" in accepted
-        if use_cache and not self._cached:
-            kind = type(member.model).__name__
-            warnings.warn(f"{member.name}: {kind} takes no key-value cache; every step reads all again", stacklevel=2)
+        self._cached_as = cache_argument(member) if use_cache else None
+        self._cached = self._cached_as is not None
+        if use_cache and not self._cached and not trial:
+            said = f"{kind_of(member)} takes no key-value cache; every step reads all again"
+            warnings.warn(f"{member.name}: {said}", stacklevel=2)
         self._takes_positions = "position_ids" in accepted
         self._last_only: dict[str, int] = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
         self._limit = member.learned_positions()
         self._switch = AdapterSwitch(member)
-        self._cache: Any = DynamicCache(config=member.config) if self._cached else None
-        self._ids: Tensor | None = None  # [rows, length], kept where nothing is cached
+        self._cache: Any = new_cache(member) if self._cached else None
+        self._turn = rope_turn(member)
+        self._turned = False
+        self._ids: Tensor | None = None  # [rows, length], kept where nothing is cached or all may have to be read again
         self._positions: Tensor | None = None
         self._mask: Tensor | None = None  # [rows, capacity], of which `_length` columns count
         self._next: Tensor  # [rows, 1], position of the next token
@@ -47,7 +55,8 @@ class Runner:
         Raises:
             ValueError: as `checked` does, or more than the model can position.
         """
-        ids, mask = checked(self.member, ids, mask)
+        if not self._trial:
+            ids, mask = checked(self.member, ids, mask)
         ids = ids.to(self.member.device or ids.device)
         device = ids.device
         self._length = ids.shape[1]
@@ -84,6 +93,20 @@ class Runner:
             self._ids, self._positions = self._ids[rows], self._positions[rows]
         self._next = self._next[rows]
 
+    def _whole(self, ids: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """What has to be read for the logits after `ids`: they alone where the cache holds, else all tokens."""
+        new = ids, positions
+        if self._ids is not None and self._positions is not None:
+            ids, positions = torch.cat([self._ids, ids], dim=1), torch.cat([self._positions, positions], dim=1)
+        self._ids, self._positions = ids, positions
+        if not self._cached:
+            return ids, positions
+        turned = self._turn is not None and int(new[1].max()) >= self._turn
+        if turned == self._turned:
+            return new
+        self._turned, self._cache = turned, new_cache(self.member)  # its keys have the other frequencies
+        return ids, positions
+
     def _forward(self, ids: Tensor, positions: Tensor) -> Tensor:
         if self._limit is not None and self._longest > self._limit:
             raise ValueError(
@@ -91,21 +114,20 @@ class Runner:
                 f"table of {self._limit}; shorten the prompt or lower max_new_tokens"
             )
         inputs: dict[str, Any] = {"attention_mask": None if self._mask is None else self._mask[:, : self._length]}
-        if self._cached:
-            inputs["past_key_values"] = self._cache
-        elif self._ids is not None and self._positions is not None:
-            ids = torch.cat([self._ids, ids], dim=1)
-            positions = torch.cat([self._positions, positions], dim=1)
-        if not self._cached:
-            self._ids, self._positions = ids, positions
+        if self._cached_as == RECURRENT and ids.shape[1] < self._length:
+            inputs["attention_mask"] = None  # of the new tokens alone, none of which is padding
+        if not self._cached or self._turn is not None:
+            ids, positions = self._whole(ids, positions)
+        if self._cached_as is not None:
+            inputs[self._cached_as] = self._cache
         if self._takes_positions:
             inputs["position_ids"] = positions
         with self._switch():
             out = self.member.model(
                 input_ids=ids, use_cache=self._cached, return_dict=True, **inputs, **self._last_only
             )
-        if self._cached:
-            self._cache = out.past_key_values
+        if self._cached_as is not None:
+            self._cache = getattr(out, self._cached_as, self._cache)  # not every model returns what it was given
         return out.logits[:, -1]
 
 
@@ -143,4 +165,5 @@ def checked(member: Member, ids: Tensor, mask: Tensor | None) -> tuple[Tensor, T
     if mask is not None and bool((mask[:, -1] == 0).any()):
         row = int((mask[:, -1] == 0).nonzero()[0])
         raise ValueError(f"attention_mask: expected padding on the left, got row {row} of {member.name} ending in it")
+    check_rows(member, ids, mask)
     return ids, mask

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from eft_ext.hf.caches import reads_pieces
 from eft_ext.hf.members import Member
 from eft_ext.hf.mixture import spread
 from eft_ext.hf.prompts import Prompt
@@ -98,13 +99,16 @@ def score(
     if positions is not None and (isinstance(positions, bool) or not isinstance(positions, int) or positions < 1):
         raise ValueError(f"positions: expected an integer of at least 1, got {positions!r}")
     own = [texts.get(member.name, texts[members[0].name]) for member in members]
-    readers = [Reader(member, *text.pair) for member, text in zip(members, own, strict=True)]
     before = [text.ids.shape[1] - targets.shape[1] - 1 for text in own]  # the prompt but for its last token
     rows, length = targets.shape
     names = (*(member.name for member in members), "mixture")
     method = method.mapped(lambda name, value: spread(name, value, rows, 1))
     steps = ((targets != IGNORED).cumsum(dim=1) - 1).clamp(min=0)
     step = positions or max(1, _LOGITS // (rows * vocab_size * len(members)))
+    readers = [
+        Reader(member, *text.pair, cached=step >= length or reads_pieces(member, text.ids.shape[1]))
+        for member, text in zip(members, own, strict=True)
+    ]
     top = max(num_top, candidates)
     found: list[Score] = []
     listed: list[Candidates] = []

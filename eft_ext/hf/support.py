@@ -38,6 +38,8 @@ _ARGUMENTS: dict[str, str] = {
     "inputs_embeds": "each model has its own embeddings; pass input_ids",
     "past_key_values": _THREE_CACHES,
     "position_ids": "they follow from attention_mask, for each model by itself",
+    "pixel_values": "the models share only token ids",
+    "pixel_values_videos": "the models share only token ids",
     "token_type_ids": "not every model need know them",
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from weakref import WeakSet
 
@@ -13,8 +14,9 @@ from transformers import EosTokenCriteria, MaxLengthCriteria, MaxTimeCriteria, S
 from eft_ext.decoding import unsupported
 from eft_ext.decoding.recorded import AFTER, unfit
 from eft_ext.decoding.walk import parameters_of
+from eft_ext.hf.caches import cache_argument
 from eft_ext.hf.distributed import sharded
-from eft_ext.hf.members import Member
+from eft_ext.hf.members import Member, kind_of
 from eft_ext.ops import native
 
 TIERS = {
@@ -24,6 +26,7 @@ TIERS = {
     3: "static caches, the loop on the device",
 }
 ASKED = "it was asked for"
+NO_CACHE = "use_cache is off"
 AHEAD = 4  # steps that a CUDA device may be ahead of the host
 _WARNED: WeakSet[nn.Module] = WeakSet()
 
@@ -80,13 +83,13 @@ def choose(
     if highest is not None and (isinstance(highest, bool) or highest not in TIERS):
         raise ValueError(f"tier: expected one of {', '.join(map(str, TIERS))}, got {highest!r}")
     reasons = {member.name: unsupported(member.model) for member in members}
-    kinds = {member.name: type(member.model).__name__ for member in members}
+    kinds = {member.name: kind_of(member) for member in members}
     models = {name: f"{kinds[name]} {why or 'on a static cache'}" for name, why in reasons.items()}
     if detailed:
         models |= {m.name: f"{models[m.name]}, {_steps(m)}" for m in members if reasons[m.name] is None}
-    static = [f"{name}: {models[name]}" for name, why in reasons.items() if why]
+    static = _grouped({name: models[name] for name, why in reasons.items() if why})
     if not use_cache:
-        return DecodePlan(0, "use_cache is off", True, models)
+        return DecodePlan(0, NO_CACHE, True, models)
     if static:
         return DecodePlan(0, "; ".join(static), True, models)
     if highest == 0:
@@ -120,15 +123,29 @@ def _steps(member: Member) -> str:
 
 def warn(plan: DecodePlan, members: tuple[Member, ...]) -> None:
     """Says once for each model why it runs on the eager tier."""
-    if plan.tier or plan.because in ("use_cache is off", ASKED):
+    lead = members[0].model
+    if plan.because == NO_CACHE and not getattr(lead.generation_config, "use_cache", True):
+        said = f"{members[0].name}: {kind_of(members[0])} has use_cache=False in its own generation_config"
+        warnings.warn(f"{said}, so that every step reads all again; pass use_cache=True", stacklevel=2)
+    if plan.tier or plan.because in (NO_CACHE, ASKED):
         return
+    slower: dict[str, str] = {}
     for member in members:
         why = unsupported(member.model)
-        if why is None or member.model in _WARNED or "past_key_values" in why:  # of that, the runner warns
+        if why is None or member.model in _WARNED or cache_argument(member) is None:  # of that, the runner warns
             continue
-        _WARNED.add(member.model)
-        kind = type(member.model).__name__
-        warnings.warn(f"{member.name}: {kind} {why}; all models run on the eager tier", stacklevel=2)
+        slower[member.name] = f"{kind_of(member)} {why}"
+    _WARNED.update(member.model for member in members if member.name in slower)
+    for line in _grouped(slower):
+        warnings.warn(f"{line}; all models run on the eager tier", stacklevel=2)
+
+
+def _grouped(said: Mapping[str, str]) -> list[str]:
+    """What is said of models by name, a line for all of which the same is said."""
+    names: dict[str, list[str]] = {}
+    for name, text in said.items():
+        names.setdefault(text, []).append(name)
+    return [f"{', '.join(of)}: {text}" for text, of in names.items()]
 
 
 def ahead(device: torch.device, plan: DecodePlan) -> int:

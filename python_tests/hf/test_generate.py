@@ -8,8 +8,8 @@ import pytest
 import torch
 from transformers import (
     GenerationConfig,
-    MambaConfig,
-    MambaForCausalLM,
+    RwkvConfig,
+    RwkvForCausalLM,
     StoppingCriteria,
     StopStringCriteria,
 )
@@ -165,15 +165,15 @@ def test_offloaded_weights(llamas, ragged):
 
 
 def test_a_model_without_a_cache_is_read_anew(llamas):
-    config = MambaConfig(vocab_size=264, hidden_size=16, num_hidden_layers=1, state_size=4, pad_token_id=0)
+    config = RwkvConfig(vocab_size=264, hidden_size=16, num_hidden_layers=2, context_length=64)
     torch.manual_seed(0)
-    mamba = MambaForCausalLM(config).eval()
+    rwkv = RwkvForCausalLM(config).eval()
     large, _, base = llamas
-    with pytest.warns(UserWarning, match=r"^tuned: MambaForCausalLM takes no key-value cache"):
-        got = EmulatedModel(large, mamba, base).generate([[5, 6, 7]], max_new_tokens=5, eos_token_id=[999])
+    with pytest.warns(UserWarning, match=r"^tuned: RwkvForCausalLM takes no key-value cache"):
+        got = EmulatedModel(large, rwkv, base).generate([[5, 6, 7]], max_new_tokens=5, eos_token_id=[999])
     ids = torch.tensor([[5, 6, 7]])
     for _ in range(5):
         with torch.no_grad():
-            z = [m(ids).logits[:, -1, :264] for m in (large, mamba, base)]
+            z = [m(ids).logits[:, -1, :264] for m in (large, rwkv, base)]
         ids = torch.cat([ids, (z[0] + z[1] - z[2]).argmax(-1, keepdim=True)], 1)
     assert torch.equal(got, ids)
