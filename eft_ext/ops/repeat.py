@@ -39,6 +39,8 @@ def key_of(logits: tuple[Tensor, ...], options: tuple[Any, ...], seed: Any, posi
         for x in logits:
             if type(x) is not Tensor or not (x.is_cpu or x.is_cuda):
                 return None
+            if x.is_cuda and torch.cuda.is_current_stream_capturing():
+                return None  # a graph has a workspace of its own, and what it may hold is said there
             like += (x.shape, x.stride(), x.dtype, x.get_device())
     except RuntimeError:  # a sparse tensor has no strides
         return None
@@ -66,8 +68,6 @@ def run(key: Any, logits: Sequence[Tensor], seed: Any, position: Any, out: Tenso
         return None
     prepared, greedy = found
     first = logits[0]
-    if first.is_cuda and torch.cuda.is_current_stream_capturing():
-        return None  # what a graph may hold is said where everything is checked
     if seed is None:
         seed, position = 0 if greedy else random_seed(None), 0
     tokens = torch.empty(first.shape[0], dtype=torch.int64, device=first.device) if out is None else out

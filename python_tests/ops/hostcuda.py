@@ -200,20 +200,25 @@ class PreparedScore:
 
 @functools.cache
 def library(name: str = "hostcuda") -> HostCuda:
-    """The library as `make test` builds it, built now if it is not there; EFT_HOSTCUDA names another folder."""
+    """The library as `make test` builds it."""
+    return HostCuda(built(f"lib{name}.so", "hostcuda", "hostcuda_races"))
+
+
+def built(name: str, *targets: str) -> Path:
+    """A library of `csrc/tests`, built now if it is not there; EFT_HOSTCUDA names another folder."""
     build = Path(os.environ.get("EFT_HOSTCUDA", ROOT / "build" / "ctest" / "csrc" / "tests"))
-    path = build / f"lib{name}.so"
+    path = build / name
     if not path.exists():
-        _build()
+        _build(targets)
     if not path.exists():
         pytest.skip(f"{path} is not built: make test builds it")
-    return HostCuda(path)
+    return path
 
 
-def _build() -> None:
+def _build(targets: tuple[str, ...]) -> None:
     if not shutil.which("cmake") or not shutil.which("ninja"):
         return
     build = ROOT / "build" / "ctest"
     options = ["-DEFT_PYTHON=OFF", "-DEFT_TESTS=ON", "-DEFT_CUDA=OFF"]
     subprocess.run(["cmake", "-G", "Ninja", "-S", ROOT, "-B", build, *options], check=True, capture_output=True)
-    subprocess.run(["cmake", "--build", build, "--target", "hostcuda", "hostcuda_races"], check=True)
+    subprocess.run(["cmake", "--build", build, "--target", *targets], check=True)

@@ -171,6 +171,19 @@ def test_a_replayed_graph_draws_afresh(batch: int, vocab: int) -> None:
         assert out.tolist() == want
 
 
+@pytest.mark.parametrize("call", [{"seed": 3, "position": 4}, {"temperature": 0.0}])
+def test_a_capture_takes_what_a_repeated_call_takes(call: dict[str, Any]) -> None:
+    """Whole numbers, or none: a replay draws the same again."""
+    own = models("lm", 3, 2, 3000, torch.bfloat16)
+    logits = [x.cuda() for x in own]
+    fused_step(*logits, **call)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        tokens = fused_step(*logits, **call)
+    graph.replay()
+    assert torch.equal(tokens.cpu(), fused_step(*own, **call))
+
+
 def test_the_first_call_of_a_process_may_be_captured() -> None:
     """Nothing is loaded yet: the runtime comes up, and the kernels, while a stream is captured."""
     code = """if True:

@@ -1,0 +1,135 @@
+// The runtime that launch code runs on without a GPU: what it must refuse is planted here, one
+// mistake at a time.
+#include <cuda_runtime.h>
+
+#include <string>
+
+#include "tests/check.h"
+#include "tests/device/runtime/runtime.h"
+
+namespace {
+
+struct Numbers {
+  int* sum;
+  int one;
+};
+__global__ void add(Numbers n) { atomicAdd(n.sum, n.one); }
+__global__ void hangs(Numbers) {
+  if (threadIdx.x) __syncthreads();
+}
+const bool known = cuda_host::know(add, 64) & cuda_host::know(hangs, 64);
+
+const void* const kAdd = reinterpret_cast<const void*>(add);
+const void* const kHangs = reinterpret_cast<const void*>(hangs);
+const cudaStream_t kStream = reinterpret_cast<cudaStream_t>(0x5eed);
+constexpr int kBytes = 100 * 1024;
+
+void begin(int device, bool capturing = false) { eft_runtime_begin(device, 0x5eed, capturing); }
+
+cudaError_t load(const void* kernel) {
+  cudaStreamCaptureMode mode = cudaStreamCaptureModeRelaxed;
+  cudaThreadExchangeStreamCaptureMode(&mode);
+  cudaFuncAttributes unused;
+  const cudaError_t error = cudaFuncGetAttributes(&unused, kernel);
+  cudaThreadExchangeStreamCaptureMode(&mode);
+  return error;
+}
+
+int sum;
+cudaError_t launch(const void* kernel, dim3 grid, dim3 block, size_t shared = 0,
+                   unsigned cluster = 0, cudaStream_t stream = kStream) {
+  Numbers numbers{&sum, 1};
+  void* arguments[] = {&numbers};
+  cudaLaunchAttribute attribute{cudaLaunchAttributeClusterDimension, {{cluster, 1, 1}}};
+  cudaLaunchConfig_t config{grid, block, shared, stream, &attribute, cluster ? 1u : 0u};
+  const cudaError_t error = cudaLaunchKernelExC(&config, kernel, arguments);
+  numbers = {nullptr, 0};  // a launch has a copy
+  return error;
+}
+
+// Refused, and this is what was said of it; the error is consulted, as launch code has to.
+bool refused(cudaError_t error, const char* why) {
+  cudaGetLastError();
+  const std::string said = eft_runtime_faults();
+  if (said.find(why) == std::string::npos) printf("expected '%s', got '%s'\n", why, said.c_str());
+  return error != cudaSuccess && said.find(why) != std::string::npos;
+}
+bool fine(cudaError_t error) { return error == cudaSuccess && *eft_runtime_faults() == 0; }
+
+void loading() {
+  begin(0);
+  CHECK(refused(launch(kAdd, 1, 32), "not loaded on this device"));
+  cudaFuncAttributes unused;
+  CHECK(refused(cudaFuncGetAttributes(&unused, kAdd), "not relaxed"));
+  CHECK(fine(load(kAdd)) && fine(load(kHangs)) && refused(load(&sum), "unknown kernel"));
+  CHECK(fine(launch(kAdd, 1, 32)) && sum == 32);
+  begin(1);
+  CHECK(refused(launch(kAdd, 1, 32), "not loaded on this device"));
+  CHECK(fine(load(kAdd)) && fine(launch(kAdd, 1, 32)));
+}
+
+void shapes() {
+  begin(0);
+  CHECK(refused(launch(kAdd, 1, 65), "block: expected 1 to 64 threads"));
+  CHECK(refused(launch(kAdd, 1, dim3(32, 2)), "block:"));
+  CHECK(refused(launch(kAdd, dim3(1, 65536), 32), "grid:"));
+  CHECK(refused(launch(kAdd, 0, 32), "grid:"));
+  CHECK(fine(launch(kAdd, 1, 32, 48 * 1024)));
+  CHECK(refused(launch(kAdd, 1, 32, 48 * 1024 + 1), "shared memory: expected at most 49152"));
+  const auto most = cudaFuncAttributeMaxDynamicSharedMemorySize;
+  CHECK(refused(cudaFuncSetAttribute(kAdd, most, 232449), "expected at most 232448"));
+  CHECK(fine(cudaFuncSetAttribute(kAdd, most, kBytes)) && fine(launch(kAdd, 1, 32, kBytes)));
+  begin(1);  // asked for on another device
+  CHECK(refused(launch(kAdd, 1, 32, kBytes), "shared memory: expected at most 49152"));
+}
+
+void clusters() {
+  begin(0);
+  CHECK(fine(launch(kAdd, 16, 32, 0, 8)) && eft_runtime_count().clusters == 1);
+  CHECK(refused(launch(kAdd, 16, 32, 0, 16), "cluster: expected 1 to 8"));
+  CHECK(refused(launch(kAdd, 3, 32, 0, 2), "cluster:"));
+  begin(1);
+  CHECK(refused(launch(kAdd, 2, 32, 0, 2), "this device has none"));
+}
+
+void captures() {
+  begin(0, true);
+  sum = 0;
+  CHECK(fine(launch(kAdd, 2, 32)) && sum == 0);
+  eft_runtime_replay();
+  eft_runtime_replay();
+  CHECK(sum == 128 && fine(cudaSuccess));
+  void* memory;
+  CHECK(refused(cudaMalloc(&memory, 8), "cudaMalloc: called during a capture"));
+  CHECK(refused(cudaFree(nullptr), "cudaFree: called"));
+  CHECK(refused(cudaStreamSynchronize(kStream), "cudaStreamSynchronize: called during"));
+  CHECK(refused(cudaDeviceSynchronize(), "cudaDeviceSynchronize: called during"));
+}
+
+void errors() {
+  begin(0);
+  CHECK(refused(launch(kAdd, 1, 32, 0, 0, nullptr), "stream: another one"));
+  eft_runtime_enter(1);
+  CHECK(refused(launch(kAdd, 1, 32), "device: another one"));
+  CHECK(eft_runtime_enter(0) == 1);
+  CHECK(refused(launch(kHangs, 1, 32), "deadlock"));
+  eft_runtime_fail_launch(1);
+  CHECK(fine(launch(kAdd, 1, 32)) && launch(kAdd, 1, 32) == cudaErrorLaunchOutOfResources);
+  CHECK(std::string(eft_runtime_faults()).find("left for the next caller") != std::string::npos);
+  cudaStreamCaptureMode mode = cudaStreamCaptureModeRelaxed;
+  cudaThreadExchangeStreamCaptureMode(&mode);
+  CHECK(std::string(eft_runtime_faults()) == "capture mode: not as it was\n");
+  CHECK(fine(launch(kAdd, 1, 32)));
+}
+
+}  // namespace
+
+int main() {
+  loading();
+  shapes();
+  clusters();
+  captures();
+  errors();
+  printf("runtime: %d failures\n", failures);
+  return failures != 0;
+}

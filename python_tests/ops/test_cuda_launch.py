@@ -1,0 +1,209 @@
+"""The launch code of step, verification and scoring, called from Python, on a runtime that checks each of its calls.
+
+`python_tests/ops/launched.py` says how; the kernels run on the host, and what comes back is compared with the CPU's.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import nullcontext
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+import torch
+from torch import Tensor
+
+from eft_ext import fused_score, fused_score_mix
+from eft_ext.ops import StepDetails, combine, fused_mix, fused_step, fused_verify, native, repeat
+from python_tests.golden import make
+from python_tests.ops import launched
+from python_tests.ops.drafts import EFT, blocks, propose
+from python_tests.ops.hostcuda import built
+from python_tests.ops.launched import A100, B200, Launched
+from python_tests.ops.rows import ROWS, STEP_OPTIONS, models
+from python_tests.ops.test_cuda_host import assert_same
+from python_tests.ops.test_score import assert_agrees, some_targets
+
+GOLDEN = json.loads(make.PATH.read_text())
+DTYPES = (torch.bfloat16, torch.float16, torch.float32)
+OPTIONS = list(STEP_OPTIONS.values())
+
+
+@pytest.fixture(scope="module")
+def device() -> Iterator[Launched]:
+    started = Launched(built("launch/libeft.so", "hostlaunch"))
+    yield started
+    started.close()
+
+
+def golden(problem: dict[str, Any]) -> tuple[StepDetails, Tensor]:
+    return make.call(problem, backend="cuda"), make.call(problem, backend="cuda", return_details=False)
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_golden_vectors(device: Launched, part: int) -> None:
+    """All of them, each on one of the devices."""
+    for i, problem in enumerate(GOLDEN[part::4]):
+        (details, tokens), _ = device.call(golden, problem, device=i % 3)
+        want, what = problem["expected"], f"{ {k: v for k, v in problem.items() if k != 'expected'} }"
+        assert tokens.tolist() == want["tokens"], what
+        for name, values in want.items():
+            assert getattr(details, name).tolist() == values, f"{name} of {what}"
+
+
+def odd(logits: list[Tensor], pad: int) -> list[Tensor]:
+    """The same numbers in rows further apart, from an element on that is not aligned to 16 bytes."""
+    wide = [torch.full((x.shape[0], x.shape[1] + pad), torch.nan, dtype=x.dtype) for x in logits]
+    for to, x in zip(wide, logits, strict=True):
+        to[:, pad // 2 : pad // 2 + x.shape[1]] = x
+    return [x[:, pad // 2 : x.shape[1] - pad + pad // 2] for x in wide]
+
+
+SHAPES = [(1, 1), (3, 31), (33, 1025), (3, 32001), (1, 128256), (1, 256000)]
+
+
+@pytest.mark.parametrize(("batch", "vocab"), SHAPES)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_tokens_and_details(device: Launched, batch: int, vocab: int, dtype: torch.dtype) -> None:
+    plain = models("lm", 3, batch, vocab, dtype, seed=vocab % 97)
+    for i, (logits, options) in enumerate(
+        [(plain, {"top_p": 0.9}), (odd(plain, 3), OPTIONS[-1]), (odd(plain, 21), {"temperature": 0.0})]
+    ):
+        call: dict[str, Any] = {"seed": torch.arange(batch) + 5, "position": 2, **options}
+        tokens, count = device.call(fused_step, *logits, **call, backend="cuda", device=i)
+        assert torch.equal(tokens, fused_step(*logits, **call, backend="cpu"))
+        assert (count.launches, count.clusters) == (1, i != A100), "clusters where the device has them"
+    call |= {"return_details": True, "top_logprobs": min(vocab, 3), "conservative_top_p": 0.9}
+    got, count = device.replay(fused_step, *logits, **call, backend="cuda", device=B200)
+    assert_same(got, fused_step(*logits, **call, backend="cpu"), f"{batch} x {vocab}")
+    assert (count.launches, count.rows) == (2, 3 * batch)  # three nuclei a row, then the rows
+    z, _ = device.call(combine, logits, EFT, backend="cuda", device=A100)
+    assert torch.equal(z, combine(logits, EFT, backend="cpu"))
+
+
+def repeated(logits: list[Tensor], positions: range) -> tuple[list[Tensor], int]:
+    """A loop's calls; how many have been kept."""
+    repeat._kept.clear()
+    return [fused_mix(logits, EFT, seed=3, position=i, top_p=0.9, backend="cuda") for i in positions], len(repeat._kept)
+
+
+def test_repeated_calls(device: Launched) -> None:
+    """The short way (eft_ext/ops/repeat.py)."""
+    logits = models("lm", 3, 2, 3001, torch.bfloat16)
+    (tokens, kept), count = device.call(repeated, logits, range(5))
+    assert (kept, count.launches) == (1, 5)
+    for i, got in enumerate(tokens):
+        assert torch.equal(got, fused_mix(logits, EFT, seed=3, position=i, top_p=0.9, backend="cpu"))
+
+
+@pytest.mark.parametrize("call", [{"seed": 3, "position": 4}, {"temperature": 0.0}, {"seed": -1, "position": 0}])
+def test_a_capture_takes_what_a_repeated_call_takes(device: Launched, call: dict[str, Any]) -> None:
+    """Whole numbers, or none; kept before the capture, and not."""
+    logits = models("lm", 3, 2, 2000, torch.bfloat16)
+    want = fused_step(*logits, **call, backend="cpu")
+    for ask in (device.replay, device.call, device.replay):
+        assert torch.equal(ask(fused_step, *logits, **call, backend="cuda")[0], want)
+        assert torch.equal(ask(fused_mix, logits, EFT, **call, backend="cuda")[0], want)
+
+
+def test_more_rows_than_a_launch_takes(device: Launched) -> None:
+    logits = models("lm", 2, 1030, 40)
+    call: dict[str, Any] = {"seed": torch.arange(1030), "position": 1, "top_p": 0.9}
+    got, count = device.call(fused_mix, logits, [1.5, -0.5], **call, backend="cuda", device=A100)
+    assert torch.equal(got, fused_mix(logits, [1.5, -0.5], **call, backend="cpu"))
+    assert (count.launches, count.rows) == (2, 1024)
+    targets = some_targets(1030, 40)
+    score, count = device.call(fused_score_mix, logits, [1.5, -0.5], targets, backend="cuda")
+    assert_agrees(score, fused_score_mix(logits, [1.5, -0.5], targets, backend="cpu"))
+    assert (count.launches, count.rows) == (4, 1024)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_verification(device: Launched, name: str) -> None:
+    at = list(ROWS).index(name)
+    for i, (batch, k, vocab) in enumerate(((3, 2, 1001), (1, 3, 4099), (33, 1, 130))[: 2 + (at % 4 == 0)]):
+        logits, own = blocks(name, 3, batch, k, vocab, DTYPES[(at + i) % 3], at), OPTIONS[(at + 5 * i) % len(OPTIONS)]
+        seeds = torch.arange(batch) + at
+        call: dict[str, Any] = {"lengths": torch.arange(batch) % (k + 1), "seed": seeds, "position": 7, **own}
+        if i == 1:
+            call["conservative_top_p"] = 0.9
+        given = (propose(logits[1][:, :k], seeds, 7, **own).clamp(min=0), logits[1][:, :k], logits, EFT)
+        ask = device.replay if (at + i) % 2 else device.call
+        got, count = ask(fused_verify, *given, **call, backend="cuda", device=i)
+        for field, x, y in zip(got._fields, got, fused_verify(*given, **call, backend="cpu"), strict=True):
+            assert torch.equal(x, y), f"{name} {i} {field}: {x.tolist()} is not {y.tolist()}"
+        assert count.launches == (2 + k + 1 if i == 1 else 2)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_scoring(device: Launched, name: str) -> None:
+    at = list(ROWS).index(name)
+    for i, (batch, vocab) in enumerate(((3, 1025), (1, 4099), (33, 130))[: 2 + (at % 4 == 1)]):
+        logits, targets = odd(models(name, 3, batch, vocab, DTYPES[(at + i) % 3]), 5), some_targets(batch, vocab, at)
+        targets[0] = -100 if i == 0 else targets[0]
+        ask = device.replay if (at + i) % 2 else device.call
+        own: dict[str, Any] = {"num_top": 3, "num_changed": 2, "compared": i}
+        got, count = ask(fused_score_mix, logits, EFT, targets, **own, backend="cuda", device=i)
+        assert_agrees(got, fused_score_mix(logits, EFT, targets, **own, backend="cpu"))
+        assert count.launches == 2
+        own = {"scale": 1.5, "conservative_top_p": 0.9, "num_top": 1}
+        got, count = ask(fused_score, *logits, targets, **own, backend="cuda", device=i)
+        assert_agrees(got, fused_score(*logits, targets, **own, backend="cpu"))
+        assert count.launches == 3
+
+
+# ---- planted: what must be found out -------------------------------------------------------------------
+
+
+def failing(logits: list[Tensor], number: int) -> tuple[str, Tensor]:
+    """A launch that fails for want of resources, and the next call."""
+    launched.runtime.eft_runtime_fail_launch(number)
+    call: dict[str, Any] = {"seed": 1, "position": 1, "conservative_top_p": 0.9, "backend": "cuda"}
+    try:
+        fused_step(*logits, **call)
+    except RuntimeError as error:
+        return str(error), fused_step(*logits, **call)
+    return "nothing", logits[0]
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_launch_that_fails_is_said_and_not_left_behind(device: Launched, number: int) -> None:
+    logits = models("lm", 3, 2, 1500)
+    (said, tokens), _ = device.call(failing, logits, number)
+    assert said == "cuda: too many resources requested"
+    assert torch.equal(tokens, fused_step(*logits, seed=1, position=1, conservative_top_p=0.9, backend="cpu"))
+
+
+def _short(wanted: int, where: torch.device, *_: Any) -> Any:
+    """A workspace that lacks its last 64 bytes."""
+    memory = torch.zeros(wanted - 64, dtype=torch.uint8, device=where)
+    return SimpleNamespace(data_ptr=memory.data_ptr, nbytes=wanted)
+
+
+FAULTS = {
+    "memory: beside": (native, {"scratch_for": _short}),
+    "stream: another one": (torch.cuda, {"current_stream": lambda: SimpleNamespace(cuda_stream=1)}),
+    "device: another one": (torch.cuda, {"device": lambda _: nullcontext()}),
+}
+
+
+def faulty(fault: str, logits: list[Tensor], targets: Tensor, what: str) -> None:
+    target, attributes = FAULTS[fault]
+    with patch.multiple(target, **attributes):
+        if what == "step":
+            fused_mix(logits, EFT, seed=torch.arange(2), position=1, backend="cuda")
+        elif what == "score":
+            fused_score_mix(logits, EFT, targets, num_changed=2, backend="cuda")
+        else:
+            views = [x[:, None].expand(-1, 2, -1) for x in logits]
+            fused_verify(targets[:, None], views[1][:, :1], views, EFT, seed=1, position=1, backend="cuda")
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("what", ["step", "verify", "score"])
+def test_a_fault_in_what_python_hands_down_is_found(device: Launched, fault: str, what: str) -> None:
+    with pytest.raises(AssertionError, match=fault):
+        device.call(faulty, fault, models("lm", 3, 2, 1024), torch.zeros(2, dtype=torch.long), what, device=A100)
