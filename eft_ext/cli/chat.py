@@ -24,6 +24,7 @@ def run(
     dtype: o.Dtype = None,
     device_map: o.DeviceMap = None,
     trust_remote_code: o.TrustRemoteCode = False,
+    any_tokenizers: o.AnyTokenizers = False,
     chat_template: o.ChatTemplate = None,
     method: m.Method = None,
     weight: m.Weight = None,
@@ -69,7 +70,9 @@ def run(
     nucleus = (conservative_top_p, conservative_set, conservative_outside)
     weights = m.parameters(weight, beta, scale, share, plausibility, *nucleus)
     about = {"dtype": dtype, "device_map": device_map, "trust_remote_code": trust_remote_code}
-    loaded, embedded = o.load(large, tuned, base, weights, method=method, models=model, **about)
+    loaded, embedded = o.load(
+        large, tuned, base, weights, method=method, models=model, any_tokenizers=any_tokenizers, **about
+    )
     if loaded.tokenizer is None:
         raise ValueError("--large: expected a model with a tokenizer, found none in any of them")
     if sys.stdin.isatty():

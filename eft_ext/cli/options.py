@@ -50,6 +50,14 @@ DeviceMap = Annotated[
 TrustRemoteCode = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run code that comes with a model.", rich_help_panel=_MODELS)
 ]
+AnyTokenizers = Annotated[
+    bool,
+    typer.Option(
+        "--any-tokenizers",
+        help="Do not compare the models' tokenizers: their ids are known to mean the same.",
+        rich_help_panel=_MODELS,
+    ),
+]
 ChatTemplate = Annotated[
     Template | None,
     typer.Option(
@@ -132,6 +140,7 @@ def load(
     *,
     method: Name | None = None,
     models: Sequence[str] | None = None,
+    any_tokenizers: bool = False,
     **options: Any,
 ) -> tuple[EmulatedModel, bool]:
     """The models asked for, or the embedded ones if none are named.
@@ -141,6 +150,7 @@ def load(
         weights: beta, scale, lambda, plausibility and conservative_top_p, _set, _outside as given, None where not.
         method: as `--method` says.
         models: as `--model` says.
+        any_tokenizers: they are not compared.
         options: dtype, device_map, ...
 
     Returns:
@@ -178,6 +188,7 @@ def load(
             option = f"--{name}" if name in ("large", "tuned", "base") else f"--model {name}=..."
             raise ValueError(f"{option}: expected a model beside the others, got none")
     given: dict[str, Any] = {name: value for name, value in options.items() if value not in (None, False)}
+    given["check_tokenizers"] = not any_tokenizers
     return EmulatedModel.from_pretrained(method=how, quiet=embedded, **given, **named), embedded  # type: ignore[arg-type]
 
 

@@ -32,6 +32,7 @@ def run(
     dtype: o.Dtype = None,
     device_map: o.DeviceMap = None,
     trust_remote_code: o.TrustRemoteCode = False,
+    any_tokenizers: o.AnyTokenizers = False,
     chat_template: o.ChatTemplate = None,
     method: m.Method = None,
     weight: m.Weight = None,
@@ -84,7 +85,9 @@ def run(
     todo = items[len(found) :]
     if todo:
         about = {"dtype": dtype, "device_map": device_map, "trust_remote_code": trust_remote_code}
-        loaded, _ = o.load(large, tuned, base, weights, method=method, models=model, **about)
+        loaded, _ = o.load(
+            large, tuned, base, weights, method=method, models=model, any_tokenizers=any_tokenizers, **about
+        )
         if loaded.tokenizer is None:
             raise ValueError("--large: expected a model with a tokenizer, found none in any of them")
 

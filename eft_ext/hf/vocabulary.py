@@ -16,6 +16,7 @@ _PROBES = (
     "def f(x):\n    return x**2  # \u00b2\r\n",
 )
 _SHOWN = 5
+_ANYWAY = " (check_tokenizers=False, or --any-tokenizers, takes them as they are)"
 
 
 def compare_tokenizers(name: str, tokenizer: Any, other_name: str, other: Any) -> None:
@@ -37,7 +38,7 @@ def compare_tokenizers(name: str, tokenizer: Any, other_name: str, other: Any) -
         )
         raise ValueError(
             f"{other_name}: expected the tokenizer of {name} ({len(mine)} tokens), got one of {len(theirs)} "
-            f"tokens that differs in {len(changed)}: {shown}{'; ...' if len(changed) > _SHOWN else ''}"
+            f"tokens that differs in {len(changed)}: {shown}{'; ...' if len(changed) > _SHOWN else ''}{_ANYWAY}"
         )
     for probe in _PROBES:
         a = tokenizer(probe, add_special_tokens=False)["input_ids"]
@@ -47,7 +48,7 @@ def compare_tokenizers(name: str, tokenizer: Any, other_name: str, other: Any) -
             pieces = [t.convert_ids_to_tokens(ids[at : at + 3]) for t, ids in ((tokenizer, a), (other, b))]
             raise ValueError(
                 f"{other_name}: expected to cut text as {name} does, but {probe!r} differs from token {at}: "
-                f"{pieces[0]} in {name}, {pieces[1]} in {other_name}"
+                f"{pieces[0]} in {name}, {pieces[1]} in {other_name}{_ANYWAY}"
             )
 
 

@@ -1,8 +1,10 @@
 """`eft generate` as a user meets it: text, options, drafts, wrong input."""
 
 import json
+import shutil
 
 import pytest
+from transformers import AutoTokenizer
 
 from eft_ext.demo import model_path
 
@@ -22,6 +24,20 @@ def test_generate(eft, folders):
     assert [r["prompt"] for r in results] == ["the cat", "it ran"]
     assert results[0]["text"].strip() == answer.strip()
     assert eft("generate", *options, "--prompt", "it ran")[1].startswith(f"> the cat\n{answer}\n> it ran\n")
+
+
+def test_tokenizers_that_differ_in_name_only(eft, folders, tmp_path):
+    shutil.copytree(folders[3], tmp_path / "tuned")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "tuned")
+    tokenizer.add_tokens(["<extra>"])
+    tokenizer.save_pretrained(tmp_path / "tuned")
+    options = ("--prompt", "the cat", "--max-new-tokens", 5, *folders[:3], tmp_path / "tuned", *folders[4:])
+    code, _, err = eft("generate", *options)
+    assert code == 2
+    assert "'<extra>' is absent in large" in err
+    assert "--any-tokenizers" in err
+    code, answer, _ = eft("generate", *options, "--any-tokenizers")
+    assert (code, answer) == (0, eft("generate", *options[:4], *folders)[1])
 
 
 def test_speculation(eft, folders):
