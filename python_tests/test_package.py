@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,26 @@ def test_setup_never_imports_torch():
     setup = (ROOT / "setup.py").read_text()
     assert "import torch" not in setup
     assert len(setup.splitlines()) < 60
+
+
+def test_a_source_distribution_holds_what_a_build_reads(tmp_path):
+    setuptools = pytest.importorskip("setuptools")
+    if int(setuptools.__version__.split(".")[0]) < 77:
+        pytest.skip("needs the setuptools that pyproject.toml asks for")
+    native_sources = ["CMakeLists.txt", *(str(path.relative_to(ROOT)) for path in (ROOT / "csrc").rglob("*.*"))]
+    copy = tmp_path / "tree"
+    shutil.copytree(ROOT / "csrc", copy / "csrc")
+    (copy / "eft_ext").mkdir()
+    for name in ("CMakeLists.txt", "MANIFEST.in", "setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, copy)
+    for name in ("__init__.py", "_version.py"):
+        shutil.copy(ROOT / "eft_ext" / name, copy / "eft_ext")
+    command = [sys.executable, "setup.py", "-q", "sdist", "--dist-dir", str(tmp_path)]
+    subprocess.run(command, cwd=copy, check=True, capture_output=True)
+    (made,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(made) as archive:
+        held = {name.partition("/")[2] for name in archive.getnames()}
+    assert set(native_sources) <= held
 
 
 @pytest.mark.parametrize("there", [True, False])

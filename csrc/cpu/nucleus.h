@@ -85,8 +85,9 @@ inline ListedLimit limit_between(const Row& row, const Picked& list, float t, ui
 inline bool keep_wide_nucleus(Row& row, uint64_t target, const Estimate& e, uint64_t* above,
                               Survivors& s) {
   Picked& list = s.tokens;
+  const float highest = std::min(e.high, row.max_t);  // an estimate may lie above all tokens
   const bool likely =
-      e.high < INFINITY && uint64_t(e.num_above) * 24 > token_mass(e.high, row.reference);
+      e.high < INFINITY && uint64_t(e.num_above) * 24 > token_mass(highest, row.reference);
   RowAbove over = likely ? split_by_mass<true>(row, e.low, e.high, above, list)
                          : split_by_mass<false>(row, e.low, e.high, above, list);
   weigh(list, row.reference);

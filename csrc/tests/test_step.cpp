@@ -160,6 +160,32 @@ void instruction_sets_agree() {
   }
 }
 
+// Rows whose limits a sample is asked for: of noise, and of few values just below a power of two,
+// beyond which the upper end of the estimate lies.
+void instruction_sets_agree_on_wide_rows() {
+  constexpr int kVocab = 20'000;
+  Problem p(2, kVocab, 1, 0, 5);
+  for (int i = 0; i < kVocab; ++i) {
+    p.x[0][i] *= 0.1f;
+    p.x[0][kVocab + i] = 7.9999f - (i % 3 == 0 ? 1e-4f : 0.0f);
+  }
+  p.step.temperature.value = 1.44269504f;
+  for (int top_k : {0, 9'000}) {
+    for (float top_p : {0.3f, 0.5f, 0.9f, 0.999f}) {
+      p.step.top_k.value = top_k;
+      p.step.top_p.value = top_p;
+      CHECK(eft_step_cpu(&p.step, EFT_ISA_PORTABLE, 1) == EFT_OK);
+      const std::vector<int64_t> tokens = p.tokens;
+      const std::vector<int32_t> kept = p.kept;
+      CHECK(tokens[0] >= 0 && tokens[1] >= 0);
+      for (int isa = EFT_ISA_AVX2; isa <= eft_cpu_best_isa(); ++isa) {
+        CHECK(eft_step_cpu(&p.step, isa, 1) == EFT_OK);
+        CHECK(p.tokens == tokens && p.kept == kept);
+      }
+    }
+  }
+}
+
 void invalid_rows_are_marked() {
   Problem p(3, 100, 1, 0, 1);
   p.x[0][50] = NAN;
@@ -210,6 +236,7 @@ int main() {
   every_option_stays_in_its_buffers();
   nothing_is_written_outside_the_results();
   instruction_sets_agree();
+  instruction_sets_agree_on_wide_rows();
   invalid_rows_are_marked();
   masks_of_ragged_width();
   errors_name_the_field();

@@ -24,6 +24,8 @@ def check_positions(names: Sequence[str], logits: Sequence[Tensor], targets: Ten
         if isinstance(x, Tensor) and x.shape[:-1] != targets.shape:
             want = ", ".join(map(str, targets.shape))
             raise ValueError(f"{name}: expected [{want}, vocab] as the targets, got shape {list(x.shape)}")
+    if targets.dim() == 2 and 0 in targets.shape:
+        raise ValueError(f"targets: expected at least one position, got shape {list(targets.shape)}")
     check_logits(names, [x[0] if isinstance(x, Tensor) and x.dim() == 3 else x for x in logits])
     if targets.device != logits[0].device:
         raise ValueError(f"targets: expected a tensor on {logits[0].device} as the logits, got {targets.device}")

@@ -306,6 +306,9 @@ WRONG = {
     r"targets: expected \[batch\] or \[batch, length\], got shape \[1, 1, 4\]": lambda x, t: fused_score(
         *x, t[None, None]
     ),
+    r"targets: expected at least one position, got shape \[0, 3\]": lambda x, t: fused_score(
+        *(y[:0, None].expand(0, 3, 60) for y in x), t[:0, None].expand(0, 3)
+    ),
     r"tuned: expected \[4, vocab\] as the targets, got shape \[3, 60\]": lambda x, t: fused_score(
         x[0], x[1][:3], x[2], t
     ),
