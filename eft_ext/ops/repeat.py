@@ -39,11 +39,11 @@ def key_of(logits: tuple[Tensor, ...], options: tuple[Any, ...], seed: Any, posi
         for x in logits:
             if type(x) is not Tensor or not (x.is_cpu or x.is_cuda):
                 return None
-            if x.is_cuda and torch.cuda.is_current_stream_capturing():
-                return None  # a graph has a workspace of its own, and what it may hold is said there
             like += (x.shape, x.stride(), x.dtype, x.get_device())
     except RuntimeError:  # a sparse tensor has no strides
         return None
+    if logits and logits[0].is_cuda and torch.cuda.is_current_stream_capturing():
+        return None  # a graph has a workspace of its own; what it may hold is said where all is checked
     if out is not None:
         if type(out) is not Tensor or out.dtype is not torch.int64 or not out.is_contiguous():
             return None
