@@ -142,8 +142,8 @@ inline uint64_t mass_above(const float* t, int n, float a, float cut) {
   return mass_where(t, n, a, [=](int i) { return int(t[i] > cut); });
 }
 
-// What those with t > cut weigh more at the tile's reference than at one `shift` above it, where
-// each token loses as many low bits: in units of the reference above.
+// What of the mass of those with t > cut at the tile's reference is lost at one `shift` above it,
+// where each token loses as many low bits. In units of the tile's.
 inline uint64_t mass_lost_above(const float* t, int n, float a, int shift, float cut) {
 #ifdef EFT_LANES
   if (is_near(a)) {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 from eft_ext.hf import EFTLogitsProcessor, EmulatedModel, custom_generate
 from python_tests.families.builders import FAMILIES, trio
 from python_tests.families.shapes import EOS, PAD
+from python_tests.threads import one_thread as one_thread
 
 PROMPTS = [[11, 12, 13], [21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31], [41, 42, 43, 44, 45, 46, 47]]
 NEW = 18  # past the step at which passes are recorded, and past every window
@@ -24,14 +25,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*run on the eager tier", "ignore:.*reads all again", "ignore:speculate"),
     pytest.mark.filterwarnings("ignore:.*gradient_checkpointing"),
 ]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @torch.no_grad()

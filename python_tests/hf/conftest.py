@@ -26,19 +26,11 @@ from transformers import (
 
 from eft_ext.hf import EmulatedModel
 from python_tests.hf.naive import RAGGED, padded
+from python_tests.threads import one_thread as one_thread
 
 PAD, BOS, EOS = 0, 1, 2
 FAMILIES = ("llama", "qwen2", "gpt2", "gpt_neox", "gemma2")
 VOCAB = {"large": 272, "tuned": 264, "base": 264}  # as padded differently; the tokenizer has 260
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Models this small lose by sharing a step."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def build_model(family: str, seed: int, hidden: int, vocab: int) -> Any:

@@ -6,7 +6,6 @@ with TRITON_INTERPRET set makes the calls; arguments and results travel as bytes
 
 from __future__ import annotations
 
-import io
 import multiprocessing
 import os
 from collections.abc import Callable
@@ -15,6 +14,8 @@ from typing import Any
 
 import numpy as np
 import torch
+
+from python_tests.ops.sent import loaded, saved
 
 
 class Interpreter:
@@ -34,26 +35,16 @@ class Interpreter:
                 del os.environ["TRITON_INTERPRET"]
                 if before is not None:
                     os.environ["TRITON_INTERPRET"] = before
-        return _loaded(self._pool.submit(_run, function, _saved(args)).result())
+        return loaded(self._pool.submit(_run, function, saved(args)).result())
 
     def close(self) -> None:
         if self._pool is not None:
             self._pool.shutdown()
 
 
-def _saved(values: Any) -> bytes:
-    buffer = io.BytesIO()
-    torch.save(values, buffer)
-    return buffer.getvalue()
-
-
-def _loaded(data: bytes) -> Any:
-    return torch.load(io.BytesIO(data), weights_only=False)
-
-
 def _run(function: Callable[..., Any], args: bytes) -> bytes:
     with np.errstate(all="ignore"):
-        return _saved(function(*_loaded(args)))
+        return saved(function(*loaded(args)))
 
 
 def _prepare() -> None:

@@ -7,7 +7,6 @@ finds its `eft_*_cuda` there. Tensors say of themselves that they are on a devic
 from __future__ import annotations
 
 import ctypes
-import io
 import multiprocessing
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -21,6 +20,8 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+
+from python_tests.ops.sent import loaded, saved
 
 H200, A100, B200 = range(3)  # as runtime.h numbers them
 STREAM = 0x5EED0
@@ -44,20 +45,10 @@ class Launched:
         return self._ask(True, function, args, device, kwargs)
 
     def _ask(self, *asked: Any) -> Any:
-        return _loaded(self._pool.submit(_answer, _saved(asked)).result())
+        return loaded(self._pool.submit(_answer, saved(asked)).result())
 
     def close(self) -> None:
         self._pool.shutdown()
-
-
-def _saved(values: Any) -> bytes:
-    buffer = io.BytesIO()
-    torch.save(values, buffer)
-    return buffer.getvalue()
-
-
-def _loaded(data: bytes) -> Any:
-    return torch.load(io.BytesIO(data), weights_only=False)
 
 
 # ---- the child ------------------------------------------------------------------------------------
@@ -84,7 +75,7 @@ def _load(library: str) -> None:
 
 
 def _answer(asked: bytes) -> bytes:
-    captured, function, args, device, kwargs = _loaded(asked)
+    captured, function, args, device, kwargs = loaded(asked)
     with on_device(device, captured) as memory:
         try:
             result = function(*args, **kwargs)
@@ -95,7 +86,7 @@ def _answer(asked: bytes) -> bytes:
             faults = memory.faults() + kept.faults() + runtime.eft_runtime_faults().decode()
             assert not faults, faults
     count = runtime.eft_runtime_count()
-    return _saved((result, SimpleNamespace(**{name: getattr(count, name) for name, _ in Counts._fields_})))
+    return saved((result, SimpleNamespace(**{name: getattr(count, name) for name, _ in Counts._fields_})))
 
 
 @dataclass
