@@ -3,18 +3,13 @@
 #ifndef EFT_CUDA_CHOOSE_H_
 #define EFT_CUDA_CHOOSE_H_
 
+#include "cuda/chip.h"
 #include "cuda/layout.h"
 #include "cuda/resident.h"
 #include "cuda/stream.h"
 
 namespace eft {
 namespace {
-
-struct Chip {
-  int num_sms;
-  int major;         // compute capability
-  int shared_bytes;  // that a block may ask for
-};
 
 struct Choice {
   int fast;  // bf16 models that the kernel is made for; 0: any dtypes, bias, bitmask

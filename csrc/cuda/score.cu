@@ -7,15 +7,18 @@
 #include "cuda/kernels.h"
 #include "cuda/load_kernels.h"
 #include "cuda/score_compare.h"
+#include "cuda/tickets.h"
 
 namespace eft {
 namespace {
 
-cudaError_t load_on(int device) {
-  static Loaded loaded;
-  return loaded.on(device, {reinterpret_cast<const void*>(score_kernel),
-                            reinterpret_cast<const void*>(compare_kernel), stream_entry(0, false),
-                            stream_entry(1, false)});
+cudaError_t current_chip(Chip& chip) {
+  static Devices devices;
+  return devices.current(chip, [](const Chip&) {
+    return load_kernels({reinterpret_cast<const void*>(score_kernel),
+                         reinterpret_cast<const void*>(compare_kernel), stream_entry(0, false),
+                         stream_entry(1, false)});
+  });
 }
 
 cudaError_t launch(const void* entry, const void* plan, dim3 grid, int threads, int64_t shared,
@@ -25,8 +28,9 @@ cudaError_t launch(const void* entry, const void* plan, dim3 grid, int threads, 
 }
 
 cudaError_t launch_nuclei(const eft_score& score, const Chip& chip, int64_t first, int64_t rows,
-                          void* workspace, cudaStream_t stream) {
-  const Plan plan = make_nuclei_plan(score, first, workspace);
+                          void* workspace, uint32_t* tickets, cudaStream_t stream) {
+  Plan plan = make_nuclei_plan(score, first, workspace);
+  plan.workspace.tickets = tickets;
   const Choice choice = choose(score.mixture, kOwnNuclei, chip, rows);
   return launch(stream_entry(choice.fast, false), &plan,
                 dim3(unsigned(choice.blocks), unsigned(3 * rows)), kStreamThreads,
@@ -34,12 +38,13 @@ cudaError_t launch_nuclei(const eft_score& score, const Chip& chip, int64_t firs
 }
 
 cudaError_t launch_rows(const eft_score& score, const Chip& chip, int64_t first, int64_t rows,
-                        void* workspace, cudaStream_t stream) {
+                        void* workspace, uint32_t* tickets, cudaStream_t stream) {
   if (score.mixture.conservative) {
-    const cudaError_t error = launch_nuclei(score, chip, first, rows, workspace, stream);
+    const cudaError_t error = launch_nuclei(score, chip, first, rows, workspace, tickets, stream);
     if (error) return error;
   }
-  const ScorePlan plan = make_plan(score, first, workspace);
+  ScorePlan plan = make_plan(score, first, workspace);
+  plan.mixture.workspace.tickets = tickets;
   const int blocks = stream_blocks(rows, plan.mixture.num_tiles, chip);
   const dim3 grid{unsigned(blocks), unsigned(rows)};
   const cudaError_t error = launch(reinterpret_cast<const void*>(score_kernel), &plan, grid,
@@ -50,17 +55,15 @@ cudaError_t launch_rows(const eft_score& score, const Chip& chip, int64_t first,
 }
 
 int run(const eft_score& score, void* stream, void* workspace) {
-  Chip chip{};
-  int device;
-  cudaError_t error = cudaGetDevice(&device);
-  if (!error) error = load_on(device);
-  if (!error) {
-    error = cudaDeviceGetAttribute(&chip.num_sms, cudaDevAttrMultiProcessorCount, device);
-  }
+  const cudaStream_t s = static_cast<cudaStream_t>(stream);
+  Chip chip;
+  cudaError_t error = current_chip(chip);
+  uint32_t* tickets = static_cast<uint32_t*>(workspace);  // they lie in front
+  if (!error) error = tickets_of_capture(s, tickets);
   const int64_t all = score.mixture.num_rows;
   for (int64_t first = 0; !error && first < all; first += kMaxLaunchRows) {
     const int64_t rows = all - first < kMaxLaunchRows ? all - first : kMaxLaunchRows;
-    error = launch_rows(score, chip, first, rows, workspace, static_cast<cudaStream_t>(stream));
+    error = launch_rows(score, chip, first, rows, workspace, tickets, s);
   }
   if (error == cudaSuccess) return EFT_OK;
   cudaGetLastError();  // a failed launch must not be found by the next caller of the runtime

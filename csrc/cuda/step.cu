@@ -1,54 +1,33 @@
-// The CUDA entry points: check, choose, launch on the caller's stream. Nothing is allocated and
-// nothing waits, so that every call can be captured into a graph.
+// The CUDA entry points: check, choose, launch on the caller's stream. But for the tickets of a
+// graph (tickets.h) nothing is allocated, and nothing waits: every call can be captured.
 #include <cuda_runtime.h>
 
 #include "common/error.h"
 #include "cuda/choose.h"
 #include "cuda/kernels.h"
 #include "cuda/load_kernels.h"
+#include "cuda/tickets.h"
 
 namespace eft {
 namespace {
 
-// What is asked of a device once.
-struct Device {
-  std::once_flag once;
-  Chip chip{};
-  cudaError_t error = cudaSuccess;
-};
-
-cudaError_t prepare_device(int id, Chip& chip) {
-  int minor;
-  cudaError_t error = cudaDeviceGetAttribute(&chip.num_sms, cudaDevAttrMultiProcessorCount, id);
-  if (!error) error = cudaDeviceGetAttribute(&chip.major, cudaDevAttrComputeCapabilityMajor, id);
-  if (!error) error = cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, id);
-  if (!error) {
-    error = cudaDeviceGetAttribute(&chip.shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, id);
-  }
-  if (!error) error = load_kernels({stream_entry(0, true)});
-  for (int fast = 0; !error && fast <= EFT_MAX_MODELS; ++fast) {
-    error = load_kernels({stream_entry(fast, false), resident_entry(fast)});
-  }
-  // 48 KB are there for the asking; the resident kernels want most of what there is.
-  for (int fast = 0; !error && chip.major >= 9 && fast <= EFT_MAX_MODELS; ++fast) {
-    error = cudaFuncSetAttribute(resident_entry(fast), cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                 chip.shared_bytes);
-  }
-  return error;
-}
-
 cudaError_t current_chip(Chip& chip) {
-  static Device devices[kMaxDevices];
-  int id = 0;
-  if (const cudaError_t error = cudaGetDevice(&id)) return error;
-  if (id >= kMaxDevices) return cudaErrorInvalidDevice;
-  Device& device = devices[id];
-  std::call_once(device.once, [&] { device.error = prepare_device(id, device.chip); });
-  chip = device.chip;
-  return device.error;
+  static Devices devices;
+  return devices.current(chip, [](const Chip& asked) {
+    cudaError_t error = load_kernels({stream_entry(0, true)});
+    for (int fast = 0; !error && fast <= EFT_MAX_MODELS; ++fast) {
+      error = load_kernels({stream_entry(fast, false), resident_entry(fast)});
+    }
+    // 48 KB are there for the asking; the resident kernels want most of what there is.
+    for (int fast = 0; !error && asked.major >= 9 && fast <= EFT_MAX_MODELS; ++fast) {
+      error = cudaFuncSetAttribute(resident_entry(fast),
+                                   cudaFuncAttributeMaxDynamicSharedMemorySize, asked.shared_bytes);
+    }
+    return error;
+  });
 }
 
-cudaError_t launch(const Plan& plan, const Choice& choice, int64_t rows, cudaStream_t stream) {
+cudaError_t launch(Plan& plan, const Choice& choice, int64_t rows, cudaStream_t stream) {
   cudaLaunchConfig_t config{};
   cudaLaunchAttribute cluster{};
   config.stream = stream;
@@ -64,11 +43,15 @@ cudaError_t launch(const Plan& plan, const Choice& choice, int64_t rows, cudaStr
     config.attrs = &cluster;
     config.numAttrs = 1;
   } else {
+    if (plan.stage != kMixOnly) {
+      const cudaError_t error = tickets_of_capture(stream, plan.workspace.tickets);
+      if (error) return error;
+    }
     entry = stream_entry(choice.fast, choice.conservative);
     config.gridDim = dim3(unsigned(choice.blocks), unsigned(rows));
     config.blockDim = dim3(kStreamThreads);
   }
-  void* arguments[] = {const_cast<Plan*>(&plan)};
+  void* arguments[] = {&plan};
   return cudaLaunchKernelExC(&config, entry, arguments);
 }
 
@@ -87,7 +70,7 @@ int run(const eft_step* step, float* z, int64_t z_row_stride, void* stream, void
     const int64_t rows = left < kMaxLaunchRows ? left : kMaxLaunchRows;
     for (const Stage stage : {kOwnNuclei, last}) {
       if (stage == kOwnNuclei && !step->conservative) continue;
-      const Plan plan = make_plan(*step, stage, first, workspace, z, z_row_stride);
+      Plan plan = make_plan(*step, stage, first, workspace, z, z_row_stride);
       const int64_t grid_rows = stage == kOwnNuclei ? 3 * rows : rows;
       error = launch(plan, choose(*step, stage, chip, rows), grid_rows,
                      static_cast<cudaStream_t>(stream));

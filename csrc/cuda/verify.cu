@@ -5,6 +5,7 @@
 #include "common/error.h"
 #include "cuda/kernels.h"
 #include "cuda/load_kernels.h"
+#include "cuda/tickets.h"
 #include "cuda/verify_layout.h"
 
 namespace eft {
@@ -13,12 +14,14 @@ namespace {
 static_assert(sizeof(SlotWork) <= 48 * 1024 && sizeof(DecideWork) <= 48 * 1024,
               "shared memory that need not be asked for");
 
-cudaError_t load_on(int device) {
-  static Loaded loaded;
-  return loaded.on(device, {reinterpret_cast<const void*>(verify_stream_kernel<true>),
-                            reinterpret_cast<const void*>(verify_stream_kernel<false>),
-                            reinterpret_cast<const void*>(verify_decide_kernel),
-                            stream_entry(0, false), stream_entry(1, false)});
+cudaError_t current_chip(Chip& chip) {
+  static Devices devices;
+  return devices.current(chip, [](const Chip&) {
+    return load_kernels({reinterpret_cast<const void*>(verify_stream_kernel<true>),
+                         reinterpret_cast<const void*>(verify_stream_kernel<false>),
+                         reinterpret_cast<const void*>(verify_decide_kernel),
+                         stream_entry(0, false), stream_entry(1, false)});
+  });
 }
 
 cudaError_t launch(const void* entry, const void* plan, int blocks, int64_t rows, size_t shared,
@@ -81,14 +84,12 @@ extern "C" int eft_verify_cuda(const eft_verify* verify, void* stream, void* wor
     return fail(EFT_BAD_ARGUMENT, "workspace: expected %llu bytes, 16-byte aligned, got %llu at %p",
                 (unsigned long long)wanted, (unsigned long long)workspace_bytes, workspace);
   }
-  int device = 0;
-  Chip chip{};
-  cudaError_t error = cudaGetDevice(&device);
-  if (!error) error = load_on(device);
-  if (!error) error = cudaDeviceGetAttribute(&chip.num_sms, cudaDevAttrMultiProcessorCount, device);
+  const cudaStream_t s = static_cast<cudaStream_t>(stream);
+  Chip chip;
+  cudaError_t error = current_chip(chip);
+  if (!error) error = tickets_of_capture(s, space.tiles.tickets);
   for (int64_t first = 0; !error && first < verify->step.num_rows; first += rows_at_once(*verify)) {
-    error = verify_rows(*verify, make_plan(*verify, first, space), chip,
-                        static_cast<cudaStream_t>(stream));
+    error = verify_rows(*verify, make_plan(*verify, first, space), chip, s);
   }
   if (error == cudaSuccess) return EFT_OK;
   cudaGetLastError();  // a failed launch must not be found by the next caller of the runtime

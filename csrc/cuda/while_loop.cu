@@ -53,9 +53,18 @@ cudaError_t add_node(cudaGraphNode_t* node, cudaGraph_t graph, cudaGraphNodePara
 }  // namespace eft
 
 extern "C" int eft_tail_cuda(const eft_tail* tail, void* stream) {
-  eft::tail_kernel<<<1, eft::kThreads, 0, static_cast<cudaStream_t>(stream)>>>(*tail);
-  const cudaError_t error = cudaGetLastError();
-  return error == cudaSuccess ? EFT_OK : eft::failed("tail", error);
+  static eft::Devices devices;
+  eft::Chip unused;
+  cudaError_t error = devices.current(unused, [](const eft::Chip&) {
+    return eft::load_kernels({reinterpret_cast<const void*>(eft::tail_kernel)});
+  });
+  if (error == cudaSuccess) {
+    eft::tail_kernel<<<1, eft::kThreads, 0, static_cast<cudaStream_t>(stream)>>>(*tail);
+    error = cudaGetLastError();
+  }
+  if (error == cudaSuccess) return EFT_OK;
+  cudaGetLastError();  // what failed here must not be found by somebody's next call
+  return eft::failed("tail", error);
 }
 
 #if EFT_HAS_WHILE
@@ -91,6 +100,7 @@ namespace eft {
 namespace {
 
 int build(const eft_tail& tail, cudaGraph_t step, eft_while* loop) {
+  const Relaxed relaxed;  // another thread may capture meanwhile
   cudaError_t error;
 #define EFT_TRY(call) \
   if ((error = call) != cudaSuccess) return failed(#call, error)
@@ -145,6 +155,7 @@ extern "C" int eft_while_build(const eft_tail* tail, void* body, eft_while** loo
 
 extern "C" int eft_while_launch(eft_while* loop, int64_t max_steps, void* stream) {
   const cudaStream_t s = static_cast<cudaStream_t>(stream);
+  const eft::Relaxed relaxed;
   *loop->left_host = max_steps;
   cudaError_t error =
       cudaMemcpyAsync(loop->left, loop->left_host, sizeof(int64_t), cudaMemcpyHostToDevice, s);
@@ -154,6 +165,7 @@ extern "C" int eft_while_launch(eft_while* loop, int64_t max_steps, void* stream
 }
 
 extern "C" int eft_while_poll(eft_while* loop) {
+  const eft::Relaxed relaxed;
   const cudaError_t error = cudaEventQuery(loop->ended);
   if (error == cudaErrorNotReady) return 1;
   return error == cudaSuccess ? 0 : -eft::failed("loop", error);

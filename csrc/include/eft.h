@@ -175,7 +175,8 @@ EFT_API const char* eft_cuda_architectures(void);  // "80-real 90-real 100" or "
 EFT_API int eft_cuda_device_count(void);           // 0 without a driver
 // What a step of this shape and these options wants as workspace: memory of the device, 16-byte
 // aligned, whose first EFT_CUDA_TICKET_BYTES are zero before its first use. Each step leaves them
-// zero, so that all steps of one stream may share a workspace.
+// zero, so that all steps of one stream may share a workspace. A step that is captured does not use
+// those: its graph has some of its own.
 #define EFT_CUDA_TICKET_BYTES 12288
 EFT_API uint64_t eft_cuda_workspace_bytes(const eft_step* step);
 EFT_API int eft_step_cuda(const eft_step* step, void* stream, void* workspace,

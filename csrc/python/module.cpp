@@ -8,7 +8,6 @@ PYBIND11_MODULE(_native, m) {
   eft::bind_verify(m);
   eft::bind_score(m);
   eft::bind_loop(m);
-  m.attr("CUDA_TICKET_BYTES") = EFT_CUDA_TICKET_BYTES;
   m.def("version", &eft_version);
   m.def("cpu_best_isa", &eft_cpu_best_isa);
   m.def("cuda_built", [] { return eft_cuda_built() != 0; });

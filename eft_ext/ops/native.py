@@ -156,7 +156,7 @@ _scratch: dict[tuple[torch.device, int], Tensor] = {}
 
 def scratch_for(wanted: int, device: torch.device, stream: int, given: Tensor | None = None) -> Tensor:
     """A workspace of at least `wanted` bytes: the caller's, else the one kept for this device and stream. A graph that
-    is being captured gets one of its own, out of its pool, whose tickets each replay clears."""
+    is being captured gets one of its own, out of its pool; its tickets lie elsewhere (csrc/cuda/tickets.h)."""
     if given is not None:
         if given.device != device or not given.is_contiguous() or given.nbytes < wanted or given.data_ptr() % 16:
             raise ValueError(
@@ -165,9 +165,7 @@ def scratch_for(wanted: int, device: torch.device, stream: int, given: Tensor | 
             )
         return given
     if torch.cuda.is_current_stream_capturing():
-        own = torch.empty(wanted, dtype=torch.uint8, device=device)
-        own[: _native.CUDA_TICKET_BYTES].zero_()
-        return own
+        return torch.empty(wanted, dtype=torch.uint8, device=device)
     kept = _scratch.get((device, stream))
     if kept is None or kept.nbytes < wanted:
         kept = _scratch[device, stream] = torch.zeros(wanted, dtype=torch.uint8, device=device)

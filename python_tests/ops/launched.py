@@ -41,7 +41,8 @@ class Launched:
         return self._ask(False, function, args, device, kwargs)
 
     def replay(self, function: Callable[..., Any], *args: Any, device: int = H200, **kwargs: Any) -> Any:
-        """The same, captured and replayed twice; what comes back is of the second time."""
+        """The same, captured and replayed twice; what comes back is of the second time. Before each replay somebody
+        else has written into the graph's workspaces."""
         return self._ask(True, function, args, device, kwargs)
 
     def _ask(self, *asked: Any) -> Any:
@@ -55,7 +56,7 @@ class Launched:
 
 
 class Counts(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_int64) for name in ("launches", "clusters", "rows")]
+    _fields_ = [(name, ctypes.c_int64) for name in ("launches", "clusters", "rows", "allocations")]
 
 
 runtime: Any = None
@@ -79,9 +80,9 @@ def _answer(asked: bytes) -> bytes:
     with on_device(device, captured) as memory:
         try:
             result = function(*args, **kwargs)
-            if captured:
+            for _ in range(2 * captured):  # the second with the tickets that the first one left
+                memory.spoil_workspaces()
                 runtime.eft_runtime_replay()
-                runtime.eft_runtime_replay()  # with the tickets that the first one left
         finally:
             faults = memory.faults() + kept.faults() + runtime.eft_runtime_faults().decode()
             assert not faults, faults
@@ -94,6 +95,7 @@ class Memory:
     """What was allocated on the device, each between two bands that nobody may write."""
 
     bases: list[Tensor] = field(default_factory=list)
+    workspaces: list[Tensor] = field(default_factory=list)
 
     def allocate(self, size: tuple[Any, ...], dtype: torch.dtype, zero: bool) -> Tensor:
         shape = torch.empty(*size, device="meta").shape
@@ -101,7 +103,14 @@ class Memory:
         base = torch.full((nbytes + 2 * BAND,), FILL, dtype=torch.uint8)
         self.bases.append(base)
         inner = base[BAND : BAND + nbytes].view(dtype).view(shape)
+        if dtype is torch.uint8:
+            self.workspaces.append(inner)
         return inner.zero_() if zero else inner
+
+    def spoil_workspaces(self) -> None:
+        """What a graph's pool may hold between two replays."""
+        for workspace in self.workspaces:
+            workspace.fill_(FILL)
 
     def faults(self) -> str:
         """Where a band was written, which is said once."""
@@ -110,21 +119,21 @@ class Memory:
         return "".join(f"memory: beside {len(x) - 2 * BAND} bytes was written\n" for x in spoiled)
 
 
-kept = Memory()  # workspaces outlive a call
+kept = Memory()  # workspaces outlive a call, but for a graph's
 
 
 class Placed(TorchFunctionMode):
     """Tensors that are wanted on a device are made in `memory`."""
 
-    def __init__(self, memory: Memory) -> None:
+    def __init__(self, memory: Memory, capturing: bool) -> None:
         super().__init__()
-        self.memory = memory
+        self.memory, self.workspaces = memory, memory if capturing else kept
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
         on_host = torch.device(kwargs.pop("device", None) or "cpu").type == "cpu"
         if function in (torch.empty, torch.zeros) and not on_host:
-            memory = kept if kwargs["dtype"] is torch.uint8 else self.memory
+            memory = self.workspaces if kwargs["dtype"] is torch.uint8 else self.memory
             return memory.allocate(args, kwargs["dtype"], function is torch.zeros)
         return function(*args, **kwargs)
 
@@ -158,5 +167,5 @@ def on_device(device: int, capturing: bool) -> Iterator[Memory]:
         on(torch.cuda, current_stream=stream, is_current_stream_capturing=lambda: capturing)
         on(Tensor, device=property(lambda _: where), is_cuda=property(lambda _: True), is_cpu=property(lambda _: False))
         on(Tensor, get_device=lambda _: device)
-        stack.enter_context(Placed(memory))
+        stack.enter_context(Placed(memory, capturing))
         yield memory

@@ -22,7 +22,7 @@ from python_tests.golden import make
 from python_tests.ops import launched
 from python_tests.ops.drafts import EFT, blocks, propose
 from python_tests.ops.hostcuda import built
-from python_tests.ops.launched import A100, B200, Launched
+from python_tests.ops.launched import A100, B200, H200, Launched
 from python_tests.ops.rows import ROWS, STEP_OPTIONS, models
 from python_tests.ops.test_cuda_host import assert_same
 from python_tests.ops.test_score import assert_agrees, some_targets
@@ -155,7 +155,60 @@ def test_scoring(device: Launched, name: str) -> None:
         assert count.launches == 3
 
 
+SHAPES_OF_GRAPHS = [(3, 2000), (60, 100), (1, 20000)]  # clusters on an H200, blocks of one tile, a row of 20 tiles
+
+
+@pytest.mark.parametrize("chip", [H200, A100])
+@pytest.mark.parametrize(("batch", "vocab"), SHAPES_OF_GRAPHS)
+def test_a_graph_has_tickets_of_its_own(device: Launched, batch: int, vocab: int, chip: int) -> None:
+    """They are zero before the capture, nobody else writes them, and they are there again when the graph is gone."""
+    logits = models("lm", 3, batch, vocab, torch.bfloat16)
+    call: dict[str, Any] = {"seed": torch.arange(batch), "position": 3, "top_p": 0.9}
+    want = fused_step(*logits, **call, backend="cpu")
+    allocations = 0
+    for _ in range(17):  # more than are made at once
+        got, count = device.replay(fused_step, *logits, **call, backend="cuda", device=chip)
+        assert torch.equal(got, want)
+        allocations += count.allocations
+    assert allocations <= 1, "pages go back"
+    assert count.launches == 1
+
+
 # ---- planted: what must be found out -------------------------------------------------------------------
+
+
+_held: list[Tensor] = []  # what a graph reads
+
+
+def loading_fails(logits: list[Tensor], what: str) -> tuple[str, Any]:
+    """The first call of a process, whose kernels cannot be loaded just then, and the same call again."""
+    targets = torch.zeros(2, dtype=torch.long)
+    views = [x[:, None].expand(-1, 2, -1) for x in logits]
+    drafted = (targets[:, None], views[1][:, :1], views, EFT)
+    _held.extend((*logits, targets))
+    calls = {
+        "step": lambda: fused_mix(logits, EFT, seed=1, position=1, backend="cuda"),
+        "score": lambda: fused_score_mix(logits, EFT, targets, backend="cuda"),
+        "verify": lambda: fused_verify(*drafted, seed=1, position=1, backend="cuda"),
+    }
+    launched.runtime.eft_runtime_fail_load(1)
+    try:
+        calls[what]()
+    except RuntimeError as error:
+        return str(error), calls[what]()
+    return "no error", None
+
+
+@pytest.mark.parametrize("what", ["step", "score", "verify"])
+def test_a_failure_to_load_is_not_kept(what: str) -> None:
+    """A process of its own, whose first call is in a capture."""
+    fresh = Launched(built("launch/libeft.so", "hostlaunch"))
+    try:
+        (error, found), _ = fresh.replay(loading_fails, models("lm", 3, 2, 1500, torch.bfloat16), what)
+    finally:
+        fresh.close()
+    assert error == "cuda: unspecified launch failure"
+    assert found is not None
 
 
 def failing(logits: list[Tensor], number: int) -> tuple[str, Tensor]:

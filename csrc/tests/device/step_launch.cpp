@@ -2,6 +2,7 @@
 #include "cuda/resident.cu"
 #include "cuda/step.cu"
 #include "cuda/stream.cu"
+#include "cuda/tickets.cu"
 #include "tests/device/runtime/runtime.h"
 
 namespace eft {

@@ -26,13 +26,23 @@ constexpr int kBytes = 100 * 1024;
 
 void begin(int device, bool capturing = false) { eft_runtime_begin(device, 0x5eed, capturing); }
 
-cudaError_t load(const void* kernel) {
+template <class Call>
+cudaError_t relaxed(Call call) {
   cudaStreamCaptureMode mode = cudaStreamCaptureModeRelaxed;
   cudaThreadExchangeStreamCaptureMode(&mode);
-  cudaFuncAttributes unused;
-  const cudaError_t error = cudaFuncGetAttributes(&unused, kernel);
+  const cudaError_t error = call();
   cudaThreadExchangeStreamCaptureMode(&mode);
   return error;
+}
+
+cudaError_t load(const void* kernel) {
+  cudaFuncAttributes unused;
+  return relaxed([&] { return cudaFuncGetAttributes(&unused, kernel); });
+}
+
+cudaError_t limit(const void* kernel, int bytes) {
+  const auto most = cudaFuncAttributeMaxDynamicSharedMemorySize;
+  return relaxed([&] { return cudaFuncSetAttribute(kernel, most, bytes); });
 }
 
 int sum;
@@ -60,7 +70,13 @@ void loading() {
   begin(0);
   CHECK(refused(launch(kAdd, 1, 32), "not loaded on this device"));
   cudaFuncAttributes unused;
-  CHECK(refused(cudaFuncGetAttributes(&unused, kAdd), "not relaxed"));
+  CHECK(refused(cudaFuncGetAttributes(&unused, kAdd), "cudaFuncGetAttributes: not relaxed"));
+  int value;
+  CHECK(refused(cudaDeviceGetAttribute(&value, cudaDevAttrMultiProcessorCount, 0), "not relaxed"));
+  const auto most = cudaFuncAttributeMaxDynamicSharedMemorySize;
+  CHECK(refused(cudaFuncSetAttribute(kAdd, most, 0), "cudaFuncSetAttribute: not relaxed"));
+  eft_runtime_fail_load(0);
+  CHECK(load(kAdd) == cudaErrorLaunchFailure && cudaGetLastError() == cudaErrorLaunchFailure);
   CHECK(fine(load(kAdd)) && fine(load(kHangs)) && refused(load(&sum), "unknown kernel"));
   CHECK(fine(launch(kAdd, 1, 32)) && sum == 32);
   begin(1);
@@ -76,9 +92,8 @@ void shapes() {
   CHECK(refused(launch(kAdd, 0, 32), "grid:"));
   CHECK(fine(launch(kAdd, 1, 32, 48 * 1024)));
   CHECK(refused(launch(kAdd, 1, 32, 48 * 1024 + 1), "shared memory: expected at most 49152"));
-  const auto most = cudaFuncAttributeMaxDynamicSharedMemorySize;
-  CHECK(refused(cudaFuncSetAttribute(kAdd, most, 232449), "expected at most 232448"));
-  CHECK(fine(cudaFuncSetAttribute(kAdd, most, kBytes)) && fine(launch(kAdd, 1, 32, kBytes)));
+  CHECK(refused(limit(kAdd, 232449), "expected at most 232448"));
+  CHECK(fine(limit(kAdd, kBytes)) && fine(launch(kAdd, 1, 32, kBytes)));
   begin(1);  // asked for on another device
   CHECK(refused(launch(kAdd, 1, 32, kBytes), "shared memory: expected at most 49152"));
 }
@@ -106,6 +121,51 @@ void captures() {
   CHECK(refused(cudaDeviceSynchronize(), "cudaDeviceSynchronize: called during"));
 }
 
+int destroyed;
+void destroy(void* by) { destroyed += *static_cast<int*>(by); }
+
+// What a graph holds goes with it.
+void graphs() {
+  begin(0);
+  cudaStreamCaptureStatus status;
+  cudaGraph_t graph = nullptr;
+  CHECK(fine(cudaStreamGetCaptureInfo(kStream, &status, nullptr, &graph)));
+  CHECK(status == cudaStreamCaptureStatusNone && !graph);
+  begin(0, true);
+  CHECK(fine(cudaStreamGetCaptureInfo(kStream, &status, nullptr, &graph)));
+  CHECK(status == cudaStreamCaptureStatusActive && graph);
+  CHECK(refused(cudaStreamGetCaptureInfo(nullptr, &status, nullptr, &graph), "another one"));
+  int by = 1;
+  cudaUserObject_t kept, dropped;
+  const auto flags = cudaUserObjectNoDestructorSync;
+  CHECK(fine(cudaUserObjectCreate(&kept, &by, destroy, 1, flags)));
+  CHECK(fine(cudaUserObjectCreate(&dropped, &by, destroy, 1, flags)));
+  CHECK(fine(cudaUserObjectRelease(dropped, 1)) && destroyed == 1);
+  CHECK(refused(cudaGraphRetainUserObject(nullptr, kept, 1, 1), "another graph"));
+  CHECK(fine(cudaGraphRetainUserObject(graph, kept, 1, cudaGraphUserObjectMove)));
+  eft_runtime_replay();
+  CHECK(destroyed == 1);
+  begin(0);
+  CHECK(destroyed == 2);
+}
+
+// A relaxed thread may allocate, and wait for streams of its own that wait for nobody.
+void memory() {
+  begin(0, true);
+  void* bytes;
+  cudaStream_t own;
+  CHECK(fine(relaxed([&] { return cudaMalloc(&bytes, 8); })) && eft_runtime_count().allocations);
+  CHECK(refused(cudaStreamCreateWithFlags(&own, cudaStreamNonBlocking), "not relaxed"));
+  CHECK(refused(relaxed([&] { return cudaStreamCreateWithFlags(&own, 0); }), "wait for other"));
+  CHECK(relaxed([&] { return cudaStreamCreateWithFlags(&own, cudaStreamNonBlocking); }) == 0);
+  CHECK(std::string(eft_runtime_faults()) == "streams: not destroyed\n");
+  CHECK(cudaMemsetAsync(bytes, 7, 8, own) == 0 && static_cast<char*>(bytes)[7] == 7);
+  CHECK(relaxed([&] { return cudaStreamSynchronize(own); }) == 0 && cudaStreamDestroy(own) == 0);
+  CHECK(refused(cudaMemsetAsync(bytes, 0, 8, kStream), "cudaMemsetAsync: called during"));
+  CHECK(refused(relaxed([&] { return cudaStreamSynchronize(kStream); }), "cudaStreamSynchronize"));
+  CHECK(fine(relaxed([&] { return cudaFree(bytes); })));
+}
+
 void errors() {
   begin(0);
   CHECK(refused(launch(kAdd, 1, 32, 0, 0, nullptr), "stream: another one"));
@@ -129,6 +189,8 @@ int main() {
   shapes();
   clusters();
   captures();
+  graphs();
+  memory();
   errors();
   printf("runtime: %d failures\n", failures);
   return failures != 0;

@@ -7,6 +7,9 @@
 
 #include "tests/device/cuda_host.h"
 
+#define CUDART_VERSION 13000
+#define CUDART_CB
+
 enum cudaError_t {
   cudaSuccess = 0,
   cudaErrorInvalidValue = 1,
@@ -32,7 +35,18 @@ enum cudaStreamCaptureMode {
 };
 enum cudaLaunchAttributeID { cudaLaunchAttributeClusterDimension = 4 };
 
+enum cudaStreamCaptureStatus {
+  cudaStreamCaptureStatusNone = 0,
+  cudaStreamCaptureStatusActive = 1,
+  cudaStreamCaptureStatusInvalidated = 2
+};
+constexpr unsigned cudaStreamNonBlocking = 1;
+constexpr unsigned cudaUserObjectNoDestructorSync = 1, cudaGraphUserObjectMove = 1;
+
 using cudaStream_t = struct CUstream_st*;
+using cudaGraph_t = struct CUgraph_st*;
+using cudaUserObject_t = struct CUuserObject_st*;
+using cudaHostFn_t = void (*)(void*);
 
 struct cudaLaunchAttribute {
   cudaLaunchAttributeID id;
@@ -66,10 +80,22 @@ cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t* config, const void* ke
 cudaError_t cudaGetLastError();
 const char* cudaGetErrorString(cudaError_t error);
 
-// Here only to be found out: launch code allocates nothing and waits for nothing.
+cudaError_t cudaStreamGetCaptureInfo(cudaStream_t stream, cudaStreamCaptureStatus* status,
+                                     unsigned long long* id, cudaGraph_t* graph);
+cudaError_t cudaUserObjectCreate(cudaUserObject_t* object, void* held, cudaHostFn_t destroy,
+                                 unsigned references, unsigned flags);
+cudaError_t cudaUserObjectRelease(cudaUserObject_t object, unsigned count);
+cudaError_t cudaGraphRetainUserObject(cudaGraph_t graph, cudaUserObject_t object, unsigned count,
+                                      unsigned flags);
+
+// Of a relaxed thread only, and on streams of its own: launch code allocates nothing and waits for
+// nothing, but for what a graph keeps.
 cudaError_t cudaMalloc(void** memory, size_t bytes);
 cudaError_t cudaFree(void* memory);
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags);
+cudaError_t cudaStreamDestroy(cudaStream_t stream);
+cudaError_t cudaMemsetAsync(void* memory, int value, size_t bytes, cudaStream_t stream);
 cudaError_t cudaStreamSynchronize(cudaStream_t stream);
-cudaError_t cudaDeviceSynchronize();
+cudaError_t cudaDeviceSynchronize();  // never
 
 #endif  // EFT_TESTS_DEVICE_RUNTIME_CUDA_RUNTIME_H_

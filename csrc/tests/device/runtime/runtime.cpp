@@ -1,11 +1,21 @@
 #include "tests/device/runtime/runtime.h"
 
 #include <cuda_runtime.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include <map>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
+
+// What is held until its last reference goes.
+struct CUuserObject_st {
+  void* held;
+  cudaHostFn_t destroy;
+  unsigned references;
+};
 
 namespace cuda_host {
 namespace {
@@ -31,7 +41,9 @@ struct State {
   bool capturing = false;
   cudaStreamCaptureMode mode = cudaStreamCaptureModeGlobal;
   std::vector<Captured> captured;
-  int fail_after = -1;
+  std::vector<cudaUserObject_t> kept;  // by the graph that is captured
+  std::set<cudaStream_t> own;          // streams that launch code has made
+  int fail_after = -1, fail_load_after = -1;
   cudaError_t last = cudaSuccess;
   uint64_t seed = 0;
   eft_runtime_counts counts{};
@@ -51,6 +63,21 @@ cudaError_t refuse(cudaError_t error, const std::string& why) {
 cudaError_t forbidden(const char* what) {
   return refuse(state().capturing ? cudaErrorStreamCaptureUnsupported : cudaErrorInvalidValue,
                 std::string(what) + (state().capturing ? ": called during a capture" : ": called"));
+}
+
+bool relaxed() { return state().mode == cudaStreamCaptureModeRelaxed; }
+
+// What another thread's capture forbids to all but the relaxed.
+cudaError_t not_relaxed(const char* what) {
+  return refuse(cudaErrorStreamCaptureUnsupported, std::string(what) + ": not relaxed");
+}
+
+cudaGraph_t graph_of_capture() { return reinterpret_cast<cudaGraph_t>(&state().captured); }
+
+void release(cudaUserObject_t object, unsigned count) {
+  if (object->references -= count) return;
+  object->destroy(object->held);
+  delete object;
 }
 
 std::string text(const Dim3& d) {
@@ -116,6 +143,7 @@ cudaError_t cudaGetDeviceCount(int* count) {
 }
 
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device) {
+  if (!relaxed()) return not_relaxed("cudaDeviceGetAttribute");
   if (device < 0 || device >= kNumChips) return refuse(cudaErrorInvalidDevice, "no such device");
   const Chip& chip = kChips[device];
   switch (attribute) {
@@ -132,21 +160,22 @@ cudaError_t cudaThreadExchangeStreamCaptureMode(cudaStreamCaptureMode* mode) {
   return cudaSuccess;
 }
 
-// Loads the kernel, which another thread's capture forbids to all but the relaxed.
+// Loads the kernel.
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void* kernel) {
+  State& s = state();
+  if (s.fail_load_after >= 0 && s.fail_load_after-- == 0) return s.last = cudaErrorLaunchFailure;
   const auto known = state().kernels.find(kernel);
   if (known == state().kernels.end()) {
     return refuse(cudaErrorInvalidDeviceFunction, "cudaFuncGetAttributes: an unknown kernel");
   }
-  if (state().mode != cudaStreamCaptureModeRelaxed) {
-    return refuse(cudaErrorStreamCaptureUnsupported, "cudaFuncGetAttributes: loads, not relaxed");
-  }
+  if (!relaxed()) return not_relaxed("cudaFuncGetAttributes");
   state().loaded.emplace(std::make_pair(state().current, kernel), kSharedUnasked);
   attributes->maxThreadsPerBlock = int(known->second.most_threads);
   return cudaSuccess;
 }
 
 cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute, int value) {
+  if (!relaxed()) return not_relaxed("cudaFuncSetAttribute");
   const auto loaded = state().loaded.find({state().current, kernel});
   if (loaded == state().loaded.end()) {
     return refuse(cudaErrorInvalidDeviceFunction, "cudaFuncSetAttribute: a kernel not loaded");
@@ -195,12 +224,83 @@ cudaError_t cudaLaunchKernel(const void* kernel, dim3 grid, dim3 block, void** a
 
 cudaError_t cudaGetLastError() { return std::exchange(state().last, cudaSuccess); }
 const char* cudaGetErrorString(cudaError_t error) {
+  if (error == cudaErrorLaunchFailure) return "unspecified launch failure";
   return error == cudaErrorLaunchOutOfResources ? "too many resources requested" : "refused";
 }
 
-cudaError_t cudaMalloc(void**, size_t) { return forbidden("cudaMalloc"); }
-cudaError_t cudaFree(void*) { return forbidden("cudaFree"); }
-cudaError_t cudaStreamSynchronize(cudaStream_t) { return forbidden("cudaStreamSynchronize"); }
+cudaError_t cudaStreamGetCaptureInfo(cudaStream_t stream, cudaStreamCaptureStatus* status,
+                                     unsigned long long*, cudaGraph_t* graph) {
+  State& s = state();
+  if (stream != s.stream) return refuse(cudaErrorInvalidResourceHandle, "stream: another one");
+  *status = s.capturing ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone;
+  if (s.capturing) *graph = graph_of_capture();
+  return cudaSuccess;
+}
+
+cudaError_t cudaUserObjectCreate(cudaUserObject_t* object, void* held, cudaHostFn_t destroy,
+                                 unsigned references, unsigned flags) {
+  if (!destroy || references != 1 || flags != cudaUserObjectNoDestructorSync) {
+    return refuse(cudaErrorInvalidValue, "cudaUserObjectCreate: an unknown use");
+  }
+  *object = new CUuserObject_st{held, destroy, references};
+  return cudaSuccess;
+}
+
+cudaError_t cudaUserObjectRelease(cudaUserObject_t object, unsigned count) {
+  release(object, count);
+  return cudaSuccess;
+}
+
+cudaError_t cudaGraphRetainUserObject(cudaGraph_t graph, cudaUserObject_t object, unsigned count,
+                                      unsigned flags) {
+  if (graph != graph_of_capture() || count != 1 || flags != cudaGraphUserObjectMove) {
+    return refuse(cudaErrorInvalidValue, "cudaGraphRetainUserObject: another graph");
+  }
+  state().kept.push_back(object);
+  return cudaSuccess;
+}
+
+cudaError_t cudaMalloc(void** memory, size_t bytes) {
+  if (!relaxed()) return forbidden("cudaMalloc");
+  *memory = aligned_alloc(256, (bytes + 255) / 256 * 256);
+  memset(*memory, 0xa5, bytes);
+  ++state().counts.allocations;
+  return cudaSuccess;
+}
+
+cudaError_t cudaFree(void* memory) {
+  if (!relaxed()) return forbidden("cudaFree");
+  free(memory);
+  return cudaSuccess;
+}
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags) {
+  if (!relaxed()) return not_relaxed("cudaStreamCreateWithFlags");
+  if (flags != cudaStreamNonBlocking) {
+    return refuse(cudaErrorInvalidValue, "cudaStreamCreateWithFlags: would wait for other streams");
+  }
+  *stream = reinterpret_cast<cudaStream_t>(new char);
+  state().own.insert(*stream);
+  return cudaSuccess;
+}
+
+cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+  if (!state().own.erase(stream)) return forbidden("cudaStreamDestroy");
+  delete reinterpret_cast<char*>(stream);
+  return cudaSuccess;
+}
+
+cudaError_t cudaMemsetAsync(void* memory, int value, size_t bytes, cudaStream_t stream) {
+  if (!state().own.count(stream)) return forbidden("cudaMemsetAsync");
+  memset(memory, value, bytes);
+  return cudaSuccess;
+}
+
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  if (!relaxed() || !state().own.count(stream)) return forbidden("cudaStreamSynchronize");
+  return cudaSuccess;
+}
+
 cudaError_t cudaDeviceSynchronize() { return forbidden("cudaDeviceSynchronize"); }
 
 extern "C" void eft_runtime_begin(int device, uint64_t stream, int capturing) {
@@ -209,6 +309,7 @@ extern "C" void eft_runtime_begin(int device, uint64_t stream, int capturing) {
   s.stream = reinterpret_cast<cudaStream_t>(stream);
   s.capturing = capturing;
   s.captured.clear();
+  for (cudaUserObject_t object : std::exchange(s.kept, {})) release(object, 1);
   s.counts = {};
 }
 
@@ -219,11 +320,13 @@ extern "C" void eft_runtime_replay(void) {
 }
 
 extern "C" void eft_runtime_fail_launch(int number) { state().fail_after = number; }
+extern "C" void eft_runtime_fail_load(int number) { state().fail_load_after = number; }
 extern "C" eft_runtime_counts eft_runtime_count(void) { return state().counts; }
 
 extern "C" const char* eft_runtime_faults(void) {
   State& s = state();
   if (s.last != cudaSuccess) s.faults += "last error: left for the next caller of the runtime\n";
+  if (!s.own.empty()) s.faults += "streams: not destroyed\n";
   if (s.mode != cudaStreamCaptureModeGlobal) s.faults += "capture mode: not as it was\n";
   s.last = cudaSuccess;
   s.mode = cudaStreamCaptureModeGlobal;

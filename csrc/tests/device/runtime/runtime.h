@@ -33,6 +33,7 @@ extern "C" {
 
 // For the calls to come: the device that launches have to be on (0, 1, 2: what an H200, an A100 and
 // a B200 say of themselves), which becomes the current one, the stream, whether that is captured.
+// The graph that was captured before is destroyed.
 EFT_API void eft_runtime_begin(int device, uint64_t stream, int capturing);
 // As cudaSetDevice: the current device, and the one before.
 EFT_API int eft_runtime_enter(int device);
@@ -40,6 +41,8 @@ EFT_API int eft_runtime_enter(int device);
 EFT_API void eft_runtime_replay(void);
 // The launch after the next `number` ones fails, as for want of resources.
 EFT_API void eft_runtime_fail_launch(int number);
+// The same for loading a kernel.
+EFT_API void eft_runtime_fail_load(int number);
 // What was wrong since the last question, a line each; empty where nothing was.
 EFT_API const char* eft_runtime_faults(void);
 
@@ -47,6 +50,7 @@ typedef struct {
   int64_t launches;  // since `begin`
   int64_t clusters;  // launches of clusters among them
   int64_t rows;      // the largest gridDim.y
+  int64_t allocations;
 } eft_runtime_counts;
 EFT_API eft_runtime_counts eft_runtime_count(void);
 
