@@ -7,7 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from eft_ext.ops import backends, fused_score_mix
+from eft_ext.ops import fused_score_mix
+from eft_ext.ops.backend import find
 
 _IGNORE = -100
 CHUNK_BYTES = 1 << 24  # logits looked at together: a few vocabulary-sized temporaries of them stay in the caches
@@ -53,7 +54,7 @@ def score_tokens(logits: Tensor, row: Tensor, column: Tensor, targets: Tensor) -
         logits: [rows, columns, vocab], as a model gives them.
         row, column, targets: int64 [tokens]; logits[row, column] predict the targets.
     """
-    if logits.device.type != "cpu" or logits.dtype == torch.float64 or not backends()["cpu"].available:
+    if logits.device.type != "cpu" or logits.dtype == torch.float64 or not find("cpu").available:
         return token_statistics(logits[row, column], targets)
     wanted = torch.full(logits.shape[:2], _IGNORE)
     wanted[row, column] = targets

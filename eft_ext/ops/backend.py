@@ -27,13 +27,25 @@ class Backend:
     detail: str = ""  # instruction set, architectures, devices
     reason: str = ""  # why it is missing
     remedy: str = ""  # what would enable it
+    device: str = ""  # type of the device whose tensors it takes; empty: any
 
 
 def backends() -> dict[str, Backend]:
     """Which backends are built and usable here; for each missing one why, and what would enable it."""
-    return {
-        b.name: b for b in (_cuda(), _triton(), _cpu(), Backend("reference", True, "float64 and integers, any device"))
-    }
+    return {name: probe() for name, probe in _PROBES.items()}
+
+
+def find(name: str) -> Backend:
+    """What `backends` says of one. A usable one is asked about once: looking for Triton takes longer than many a step."""
+    known = _usable.get(name)
+    if known is None:
+        known = _PROBES[name]()
+        if known.available:
+            _usable[name] = known
+    return known
+
+
+_usable: dict[str, Backend] = {}
 
 
 _UNBUILT = "pip install . (or -e .) in the source tree; it needs a C++17 compiler"
@@ -44,7 +56,7 @@ def _cpu() -> Backend:
         return Backend("cpu", False, reason=f"the native module is not built ({native.IMPORT_ERROR})", remedy=_UNBUILT)
     best = native._native.cpu_best_isa()
     usable = [name for name, isa in native.ISA.items() if 0 < isa <= best]
-    return Backend("cpu", True, f"{usable[-1]} (of {', '.join(usable)})")
+    return Backend("cpu", True, f"{usable[-1]} (of {', '.join(usable)})", device="cpu")
 
 
 def _cuda() -> Backend:
@@ -60,7 +72,7 @@ def _cuda() -> Backend:
         return Backend(
             "cuda", False, detail, "torch sees no CUDA device", "a machine with an NVIDIA GPU and its driver"
         )
-    return Backend("cuda", True, f"{detail}; {torch.cuda.get_device_name()}")
+    return Backend("cuda", True, f"{detail}; {torch.cuda.get_device_name()}", device="cuda")
 
 
 def _triton() -> Backend:
@@ -69,12 +81,19 @@ def _triton() -> Backend:
     except PackageNotFoundError:
         return Backend("triton", False, reason="triton is not installed", remedy="pip install 'eft_ext[triton]'")
     if _interpreted():
-        return Backend("triton", True, f"{detail}, interpreted (TRITON_INTERPRET): CPU tensors, no speed")
+        return Backend("triton", True, f"{detail}, interpreted (TRITON_INTERPRET): CPU tensors, no speed", device="cpu")
     if not torch.backends.cuda.is_built():
         return Backend("triton", False, detail, "this torch is a CPU build", "install a CUDA or ROCm build of torch")
     if not torch.cuda.is_available():
         return Backend("triton", False, detail, "torch sees no GPU", "a machine with a GPU and its driver")
-    return Backend("triton", True, f"{detail}; {torch.cuda.get_device_name()}")
+    return Backend("triton", True, f"{detail}; {torch.cuda.get_device_name()}", device="cuda")
+
+
+def _reference() -> Backend:
+    return Backend("reference", True, "float64 and integers, any device")
+
+
+_PROBES = dict(zip(NAMES, (_cuda, _triton, _cpu, _reference), strict=True))
 
 
 def _interpreted() -> bool:
@@ -104,12 +123,11 @@ def choose(name: str, mix: Mixture, draw: Sampling | None, details: bool) -> Mod
         return _automatic(mix, draw, details)
     if name == "reference":
         return plain
-    found = backends()[name]
-    if not found.available:
-        raise RuntimeError(f"backend: {name!r} is not usable here: {found.reason}; to enable it: {found.remedy}")
-    kind = {"triton": "cpu" if _interpreted() else "cuda"}.get(name, name)
-    if mix.device.type != kind:
-        raise ValueError(f"backend: {name!r} expects tensors on {kind}, got {mix.device}")
+    asked = find(name)
+    if not asked.available:
+        raise RuntimeError(f"backend: {name!r} is not usable here: {asked.reason}; to enable it: {asked.remedy}")
+    if mix.device.type != asked.device:
+        raise ValueError(f"backend: {name!r} expects tensors on {asked.device}, got {mix.device}")
     if name == "triton":
         return _triton_step()
     return native
@@ -129,11 +147,10 @@ def _automatic(mix: Mixture, draw: Sampling | None, details: bool) -> ModuleType
     return plain
 
 
-@cache
 def _cuda_usable() -> bool:
-    return _cuda().available
+    return find("cuda").available
 
 
-@cache
 def _triton_usable() -> bool:
-    return _triton().available and not _interpreted()
+    triton = find("triton")
+    return triton.available and triton.device == "cuda"
