@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from threading import Lock
 from typing import Any, Protocol
+from weakref import WeakSet, ref
 
 import torch
 from torch import Tensor
@@ -35,7 +36,7 @@ def one_after_another(works: Sequence[Callable[[], Tensor]]) -> list[Tensor]:
 
 
 class CudaDevice:
-    """A stream for each model, and one pool of memory for all graphs.
+    """A stream for each model, and one pool of memory for all graphs. A graph lives as long as what replays it.
 
     Args:
         device: of all models.
@@ -48,7 +49,8 @@ class CudaDevice:
         self._side = [torch.cuda.Stream(device) for _ in range(MAX_MODELS - 1)]
         self._pool = torch.cuda.graph_pool_handle()
         self._keep_graph = keep_graph
-        self.graphs: list[Any] = []
+        self._graphs: WeakSet[Any] = WeakSet()
+        self._last: Callable[[], Any] = lambda: None  # the graph that was captured last, while it lives
 
     def parallel(self, works: Sequence[Callable[[], Tensor]]) -> list[Tensor]:
         """The first on the current stream, the others on streams that fork from it and join it again."""
@@ -83,6 +85,8 @@ class CudaDevice:
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
         # Thread-local: another thread may use the device meanwhile, as readers of streamers do.
         graph = torch.cuda.CUDAGraph(keep_graph=True) if self._keep_graph else torch.cuda.CUDAGraph()
+        if not self._graphs:  # torch refuses a pool whose graphs have all gone
+            self._pool = torch.cuda.graph_pool_handle()
         capture = torch.cuda.graph(graph, pool=self._pool, stream=self._main, capture_error_mode="thread_local")
         current, failed = torch.cuda.current_stream(self._device), None
         try:
@@ -99,13 +103,14 @@ class CudaDevice:
             if failed is not None:
                 raise failed from None  # and says only that the capture has failed
             raise
-        self.graphs.append(graph)
+        self._graphs.add(graph)
+        self._last = ref(graph)
         replay: Callable[[], None] = graph.replay
         return replay
 
     def loop(self, engine: Any) -> Any:
         """A WHILE node around the step that was captured last (`keep_graph`). Raises where the driver has none."""
-        return native.WhileLoop(engine.state.prepared_tail, engine.state.rows, self.graphs[-1].raw_cuda_graph())
+        return native.WhileLoop(engine.state.prepared_tail, engine.state.rows, self._last().raw_cuda_graph())
 
 
 def _close(device: torch.device, pool: Any) -> None:

@@ -69,10 +69,10 @@ class WhileLoops(Graphs):
             warnings.warn(f"no loop on the device, the host launches each step: {self.loop_reason}", stacklevel=2)
 
     def _forget(self) -> None:
-        super()._forget()
         for loop in self._loops.values():
             loop.close()
         self._loops.clear()
+        super()._forget()  # last: the loops run in the graphs' memory
 
 
 def loops_on(device: LoopDevice) -> Callable[[Engine], WhileLoops]:

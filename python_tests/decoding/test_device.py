@@ -1,11 +1,17 @@
 """The streams of a CUDA step, with stand-ins for torch's: every model runs, and the main stream waits for each."""
 
+import gc
+import itertools
 from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import ClassVar
+from weakref import ref
 
 import pytest
 import torch
 
 from eft_ext.decoding.device import CudaDevice
+from eft_ext.ops import native
 
 
 class Stream:
@@ -24,10 +30,32 @@ class Event:
         self.stream = stream
 
 
+class Graph:
+    """With torch's rule for pools: one whose graphs have all gone may not be captured into again."""
+
+    pools: ClassVar[dict] = {}
+
+    def __init__(self, keep_graph=False):
+        self.keep_graph = keep_graph
+
+    def captured(self, pool):
+        users = Graph.pools.setdefault(pool, [])
+        assert not users or any(user() is not None for user in users), "a pool that nobody uses any more"
+        users.append(ref(self))
+
+    def replay(self):
+        pass
+
+    def raw_cuda_graph(self):
+        return id(self)
+
+
 @pytest.fixture
 def on(monkeypatch):
     """Stand-ins for torch's; the streams that are current, the last one now."""
     entered = [Stream()]
+    handles = itertools.count(7)
+    Graph.pools.clear()
 
     @contextmanager
     def stream(side):
@@ -38,8 +66,8 @@ def on(monkeypatch):
     for name, value in {
         "Stream": Stream,
         "Event": Event,
-        "CUDAGraph": object,
-        "graph_pool_handle": lambda: (0, 7),
+        "CUDAGraph": Graph,
+        "graph_pool_handle": lambda: (0, next(handles)),
         "current_stream": lambda device: entered[-1],
         "set_stream": entered.append,
         "stream": stream,
@@ -117,5 +145,36 @@ def test_a_capture_that_fails_leaves_nothing_behind(on, monkeypatch, ends):
         device.capture(work)
     assert raised.value.__suppress_context__
     assert on[-1] is main
-    assert closed == [(1, (0, 7))]
-    assert device.graphs == []
+    assert closed == [(1, (0, 8))]
+    assert not device._graphs
+
+
+@contextmanager
+def capturing(graph, pool, stream, capture_error_mode):
+    graph.captured(pool)
+    yield
+
+
+def test_a_graph_goes_with_what_replays_it(on, monkeypatch):
+    """A long service captures again and again, as batches come and storage grows."""
+    monkeypatch.setattr(torch.cuda, "graph", capturing)
+    device = CudaDevice(torch.device("cuda"))
+    graphs, replays = [], []
+    for _ in range(3):
+        replays += [device.capture(lambda: None), device.capture(lambda: None)]
+        graphs += [ref(replay.__self__) for replay in replays]
+        assert len(device._graphs) == 2
+        replays.clear()
+        gc.collect()
+        assert not any(graph() for graph in graphs), "an executable is left"
+    pools = [pool for pool, users in Graph.pools.items() if len(users) == 2]
+    assert len(pools) >= 3, "two graphs share a pool"
+
+
+def test_a_loop_is_built_from_the_last_graph(on, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "graph", capturing)
+    monkeypatch.setattr(native, "WhileLoop", lambda tail, rows, graph: graph)
+    device = CudaDevice(torch.device("cuda"), keep_graph=True)
+    replays = [device.capture(lambda: None), device.capture(lambda: None)]
+    engine = SimpleNamespace(state=SimpleNamespace(prepared_tail=None, rows=1))
+    assert device.loop(engine) == id(replays[-1].__self__)
