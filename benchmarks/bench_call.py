@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import timeit
 
+import checkout  # noqa: F401
 import torch
 from rich.console import Console
 from rich.table import Table

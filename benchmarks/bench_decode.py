@@ -21,6 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import checkout  # noqa: F401
 import torch
 from machine import describe
 from plain_loop import one_forward, plain_loop

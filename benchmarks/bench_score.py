@@ -20,6 +20,7 @@ import time
 from itertools import product
 from pathlib import Path
 
+import checkout  # noqa: F401
 import rows
 import torch
 from machine import describe

@@ -18,6 +18,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import checkout  # noqa: F401
 import torch
 from controlled import build, disturb
 from machine import describe

@@ -20,6 +20,7 @@ from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 
+import checkout  # noqa: F401
 import rows
 import torch
 from chain import transformers_chain

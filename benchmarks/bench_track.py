@@ -16,6 +16,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
+import checkout  # noqa: F401
 import torch
 from machine import describe
 from rich.console import Console

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import checkout  # noqa: F401
 import torch
 from machine import describe
 from rich.console import Console

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import sys
 
+import checkout  # noqa: F401
+
 
 def missing() -> str:
     """What the CUDA step wants and does not find, or nothing."""

@@ -17,6 +17,7 @@ import sys
 from itertools import product
 from pathlib import Path
 
+import checkout  # noqa: F401
 import gpu_timing as timing
 import torch
 from bench_score import plain, problem

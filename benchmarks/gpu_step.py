@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import checkout  # noqa: F401
 import gpu_peers as peers
 import gpu_timing as timing
 import rows

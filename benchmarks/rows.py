@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import checkout  # noqa: F401
 import torch
 from torch import Tensor
 
