@@ -1,37 +1,45 @@
-# demo, test, check, bench: each makes what it needs in .venv and is safe to run again.
+# demo, test, check, bench: each makes what it needs in .venv and is safe to run again. With BIN=<folder of python>, given
+# or exported, what is installed there is used and nothing is downloaded.
 PYTHON ?= python3
 VENV ?= .venv
-BIN := $(VENV)/bin
+BIN ?= $(VENV)/bin
+MADE := $(if $(filter file,$(origin BIN)),$(VENV))
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := setup.py pyproject.toml CMakeLists.txt $(shell find csrc -type f)
 CPP := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu')
 
-.PHONY: demo test check bench gpu-test gpu-build gpu-bench-step gpu-bench-decode clean
+.PHONY: demo test check bench gpu-all gpu-test gpu-build gpu-bench-step gpu-bench-decode clean
 
-demo: $(VENV)/installed
-	$(BIN)/eft demo
+demo: $(MADE:=/installed)
+	$(BIN)/python -m eft_ext demo
 
-test: $(VENV)/tests-installed
+test: $(MADE:=/tests-installed)
 	$(BIN)/cmake -G Ninja -S . -B build/ctest -DEFT_PYTHON=OFF -DEFT_TESTS=ON -DEFT_CUDA=OFF > /dev/null
 	$(BIN)/cmake --build build/ctest
 	$(BIN)/ctest --test-dir build/ctest --output-on-failure
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
-check: $(VENV)/dev-installed
+check: $(MADE:=/dev-installed)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run --Werror $(CPP)
 	$(BIN)/mypy
 
-bench: $(VENV)/tests-installed
+bench: $(MADE:=/tests-installed)
 	$(BIN)/python benchmarks/bench_step.py
 
-# On a machine with a GPU, each under nine minutes. With BIN=<folder of python> what is installed there is used, nothing is
-# downloaded and the kernels are built in place for the GPU that is there; EFT_PREBUILT=1 takes eft_ext/libeft.so as it
-# lies, and builds the module for this Python beside it where there is none.
-GPU_READY := $(if $(filter command line environment,$(origin BIN)),gpu-build,$(VENV)/tests-installed)
+# On a machine with a GPU (docs/gpu.md). With BIN the kernels are built in place for the GPU that is there;
+# EFT_PREBUILT=1 takes eft_ext/libeft.so as it lies, and builds the module for this Python beside it where there is none.
+GPU_READY := $(or $(MADE:=/tests-installed),gpu-build)
+GPU_OUT ?= gpu
+GPU_SECONDS ?= 480
+gpu-all: $(MADE:=/tests-installed)
+	$(BIN)/python benchmarks/gpu_all.py --seconds $(GPU_SECONDS) --out $(GPU_OUT)
+
 # Triton compiles for minutes on one core.
 GPU_WORKERS = $(shell $(BIN)/python -c "import xdist" 2> /dev/null && printf '%s' '-n logical --maxprocesses 16 --dist worksteal')
+# By name: each of 16 workers would collect all tests.
+GPU_TESTS := $(wildcard python_tests/*/test_*_gpu.py) python_tests/ops/test_golden.py
 gpu-build:
 	@$(if $(EFT_PREBUILT),test -f $(MODULE) || ($(BUILD_MODULE)),$(BUILD_ALL))
 
@@ -45,7 +53,7 @@ BUILD_MODULE = export PATH="$(BIN):$$PATH"; cmake -G Ninja -S . -B build/module 
 
 gpu-test: $(GPU_READY)
 	$(BIN)/python benchmarks/gpu_ready.py
-	$(BIN)/python -m pytest $(GPU_WORKERS) -m gpu python_tests
+	$(BIN)/python -m pytest $(GPU_WORKERS) -m gpu $(GPU_TESTS)
 	$(BIN)/python benchmarks/gpu_sanitize.py
 
 gpu-bench-step: $(GPU_READY)
@@ -56,7 +64,7 @@ gpu-bench-step: $(GPU_READY)
 
 gpu-bench-decode: $(GPU_READY)
 	$(BIN)/python benchmarks/gpu_ready.py
-	$(BIN)/python benchmarks/bench_decode.py --device cuda --minutes 6 --json benchmarks/results/decode-gpu.json
+	$(BIN)/python benchmarks/bench_decode.py --device cuda --seconds 360 --json benchmarks/results/decode-gpu.json
 
 clean:
 	rm -rf build $(VENV) eft_ext/*.so

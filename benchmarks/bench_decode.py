@@ -2,6 +2,7 @@
 
     python benchmarks/bench_decode.py                                        # demo trio and a wide vocabulary, CPU
     python benchmarks/bench_decode.py --device cuda --json decode-gpu.json   # random weights at real sizes
+    python benchmarks/bench_decode.py --device cuda --trios 1B --ways        # and each way of decoding by itself
 
 (a) the three models' forward passes alone, one token each, transformers' cache and no sampling: the floor of the CPU.
 (b) all weights read once at the copy bandwidth measured in this run: the floor of a GPU.
@@ -15,8 +16,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import statistics
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,6 +41,7 @@ from eft_ext.hf import EmulatedModel
 OPTIONS = {"temperature": 0.7, "top_p": 0.9}
 # hidden, intermediate, layers, heads, key-value heads; vocabulary: Llama-style models of about the size in the name
 SIZES = {
+    "tiny": (32, 64, 2, 4, 2, 300),
     "256w": (256, 768, 4, 4, 4, 128256),
     "128w": (128, 384, 2, 4, 4, 128256),
     "0.5B": (1024, 4096, 24, 16, 8, 32000),
@@ -46,7 +50,14 @@ SIZES = {
     "8B": (4096, 14336, 32, 32, 8, 128256),
     "13B": (5120, 13824, 40, 40, 40, 32000),
 }
+WAYS: dict[str, dict[str, int]] = {
+    "eager": {"tier": 0},
+    "graphs": {"tier": 2},
+    "loop": {"tier": 3},
+    "drafts": {"speculate": 4},  # random models agree on nothing: what a round costs
+}
 TRIOS = {
+    "tiny": ("tiny", "tiny"),
     "demo": ("demo", "demo"),
     "wide": ("256w", "128w"),
     "1B": ("1B", "0.5B"),
@@ -121,8 +132,8 @@ def measure(name: str, models: list[Any], rows: int, args: argparse.Namespace) -
     emulated = EmulatedModel(*models)
     common = dict(attention_mask=mask, do_sample=True, top_k=0, eos_token_id=vocab + 999, pad_token_id=0, **OPTIONS)
 
-    def ours(tokens: int) -> Any:
-        return emulated.generate(ids, max_new_tokens=tokens, seed=1, **common)
+    def ours(tokens: int, **way: int) -> Any:
+        return emulated.generate(ids, max_new_tokens=tokens, seed=1, **common, **way)
 
     def alone(tokens: int) -> Any:
         return models[0].generate(ids, max_new_tokens=tokens, **{**common, **static})
@@ -133,10 +144,11 @@ def measure(name: str, models: list[Any], rows: int, args: argparse.Namespace) -
         "plain": lambda tokens: plain_loop(models, ids, mask, tokens, OPTIONS, vocab + 999),
         "large_alone": alone,
     }
+    for name_of_way, way in WAYS.items() if args.ways else ():
+        loops[name_of_way] = lambda tokens, way=way: ours(tokens, **way)
     forwards = [one_forward(model, rows, args.prompt + args.tokens // 2) for model in models]
+    said = warm(loops, long)
     times: dict[str, list[float]] = {key: [] for key in (*loops, "forwards")}
-    for loop in loops.values():
-        loop(long)  # caches, recordings, graphs
     for _ in range(args.rounds):
         for key, loop in loops.items():
             a, b = (seconds(lambda loop=loop, n=n: loop(n)) for n in (short, long))
@@ -147,12 +159,34 @@ def measure(name: str, models: list[Any], rows: int, args: argparse.Namespace) -
     size = sum(p.nbytes for model in models for p in model.parameters())
     floor = {"bytes": size, "floor_us": 1e6 * size / args.bandwidth} if args.bandwidth else {"bytes": size}
     plan = emulated.plan(ids, max_new_tokens=9)
-    return {"trio": name, "rows": rows, "dtype": str(models[0].dtype)[6:], "tier": plan.tier, **found, **floor}
+    about = {"trio": name, "rows": rows, "dtype": str(models[0].dtype)[6:], "tier": plan.tier, "said": said}
+    return {**about, **found, **floor}
+
+
+def warm(loops: dict[str, Callable[[int], Any]], tokens: int) -> list[str]:
+    """Caches, recordings, graphs. A way that fails is left out; returns what was said, and why ways were left out."""
+    said = []
+    for key, loop in list(loops.items()):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            try:
+                loop(tokens)
+            except Exception as error:
+                if key not in WAYS:
+                    raise
+                del loops[key]
+                said.append(f"{key}: {type(error).__name__}: {error}".splitlines()[0])
+        said += [
+            f"{key}: {w.message}" for w in caught if re.search("not captured|no loop on the device", str(w.message))
+        ]
+    return said
 
 
 def show(results: list[dict[str, Any]], gpu: bool) -> Table:
     heads = ["trio", "dtype", "B", "step", "tokens/s", "(a) forwards", "over (a)", "(c) plain loop", "faster than (c)"]
     heads += ["(d) large alone", "of (d)"] + ["(b) floor", "of the floor"] * gpu
+    ways = [way for way in WAYS if any(f"{way}_us" in r for r in results)]
+    heads += ways
     table = Table(
         *heads, title="Decoding, microseconds a step", caption="over (a) below 0: less than the forwards alone"
     )
@@ -163,6 +197,7 @@ def show(results: list[dict[str, Any]], gpu: bool) -> Table:
         cells += [f"{r['plain_us']:,.0f}", f"{r['plain_us'] / ours:.2f}x"]
         cells += [f"{r['large_alone_us']:,.0f}", f"{ours / r['large_alone_us']:.2f}x"]
         cells += [f"{r['floor_us']:,.0f}", f"{r['floor_us'] / ours:.0%}"] if gpu else []
+        cells += [f"{r[f'{way}_us']:,.0f}" if f"{way}_us" in r else "—" for way in ways]
         table.add_row(*cells)
     return table
 
@@ -178,10 +213,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, help="of torch, on the CPU")
     parser.add_argument("--compile", action="store_true", help="(d) with a static cache and torch.compile")
+    parser.add_argument("--ways", action="store_true", help=f"also {', '.join(WAYS)}")
     parser.add_argument("--json", type=Path, help="write the results, with the machine, here")
-    parser.add_argument("--minutes", type=float, default=1e9, help="nothing is begun after this time")
+    parser.add_argument("--seconds", type=float, default=1e9, help="nothing is begun after this time")
     args = parser.parse_args()
-    stop = time.monotonic() + 60 * args.minutes
+    stop = time.monotonic() + args.seconds
     gpu = args.device == "cuda"
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -201,8 +237,10 @@ def main() -> None:
                 args.json.write_text(json.dumps({**about, "results": results}, indent=1) + "\n")
         del models
     Console(width=160).print(show(results, gpu))
+    for line in (f"{r['trio']} B={r['rows']}: {said}" for r in results for said in r["said"]):
+        print(line)
     if left := len(trios) * len(args.batch) - len(results):
-        print(f"{left} measurements left out after {args.minutes:g} minutes")
+        print(f"{left} measurements left out after {args.seconds:g} s")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 
@@ -40,8 +41,17 @@ class Point:
         return {**asdict(self), "bytes": self.bytes}
 
 
-def points(full: bool = False) -> list[Point]:
-    """The grid: 160 points, or 360 in full; headline points lead, then larger vocabularies' turn by turn."""
-    batches = ALL_BATCHES if full else BATCHES
-    grid = [Point(v, b, o, k) for v, b, o, k in product(VOCABS, batches, OPTIONS, MODELS)]
+def points(
+    full: bool = False,
+    vocabs: Sequence[int] = (),
+    batches: Sequence[int] = (),
+    options: Sequence[str] = (),
+    models: Sequence[int] = (),
+) -> list[Point]:
+    """The grid: 160 points, or 360 in full; headline points lead, then larger vocabularies' turn by turn. What is named
+    stands in the place of the grid's own."""
+    batches = batches or (ALL_BATCHES if full else BATCHES)
+    grid = [
+        Point(v, b, o, k) for v, b, o, k in product(vocabs or VOCABS, batches, options or OPTIONS, models or MODELS)
+    ]
     return sorted(grid, key=lambda p: not p.headline)  # stable

@@ -1,6 +1,7 @@
 """The reduced GPU tests under compute-sanitizer: memory, races in shared memory, reads of what nobody wrote.
 
     python benchmarks/gpu_sanitize.py [--tools memcheck racecheck initcheck] [--seconds 240]
+    python benchmarks/gpu_sanitize.py --tools memcheck --only python_tests/ops/test_cuda_gpu.py::test_small_conservative
 
 A tool that does not end in its time is reported and is not a pass. Without compute-sanitizer one line says so.
 """
@@ -14,11 +15,13 @@ import shutil
 import subprocess
 import sys
 import time
-from pathlib import Path
+from collections.abc import Sequence
 
-ROOT = Path(__file__).parents[1]
+from checkout import ROOT
+from gpu_tests import CUDA
+
 TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
-FILES = [f"python_tests/ops/test_cuda_{name}gpu.py" for name in ("", "verify_", "score_")]
+FILES = [CUDA[key].file for key in ("step", "verify", "score")]
 COMMON = ("/usr/local/cuda/bin", "/usr/local/cuda/compute-sanitizer")
 
 
@@ -26,12 +29,12 @@ def sanitizer() -> str | None:
     return shutil.which("compute-sanitizer", path=os.pathsep.join((os.environ.get("PATH", ""), *COMMON)))
 
 
-def command(program: str, tool: str, tests: str = "small") -> list[str]:
+def command(program: str, tool: str, tests: Sequence[str]) -> list[str]:
     """Only the library's kernels are watched, all in one namespace; but initcheck must see who else writes."""
     pytest = [sys.executable, "-m", "pytest", "-q", "-x", "-m", "gpu", "-p", "no:cacheprovider"]
     only = [] if tool == "initcheck" else ["--kernel-name", "kernel_substring=3eft"]  # of the mangled name
     options = ["--tool", tool, "--error-exitcode", "9", *only]
-    return [program, *options, *pytest, *FILES, "-k", tests]
+    return [program, *options, *pytest, *tests]
 
 
 def summary(output: str) -> str:
@@ -45,6 +48,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tools", nargs="+", default=list(TOOLS[:3]), choices=TOOLS)
     parser.add_argument("--tests", default="small", help="which of the GPU tests, as pytest -k takes it")
+    parser.add_argument("--only", nargs="+", metavar="TEST", help="these tests instead, by their node ids")
     parser.add_argument("--seconds", type=float, default=240, help="for all tools together")
     args = parser.parse_args()
     program = sanitizer()
@@ -58,7 +62,7 @@ def main() -> int:
         left = (stop - time.monotonic()) / (len(args.tools) - i)
         try:
             done = subprocess.run(
-                command(program, tool, args.tests),
+                command(program, tool, args.only or [*FILES, "-k", args.tests]),
                 cwd=ROOT,
                 # Every tensor an allocation of its own, so that its end is known.
                 env={**os.environ, "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"},

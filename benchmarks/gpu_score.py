@@ -21,8 +21,8 @@ import checkout  # noqa: F401
 import gpu_timing as timing
 import torch
 from bench_score import plain, problem
+from gpu_device import describe_gpu
 from gpu_ready import missing
-from gpu_step import describe_gpu
 from rich.console import Console
 from rich.table import Table
 

@@ -1,8 +1,8 @@
 """The CUDA step beside its peers and its floor, on one GPU: cold and hot, eager and replayed.
 
     make gpu-bench-step                                  # 160 points, under nine minutes
-    python benchmarks/gpu_step.py --full --minutes 60    # 360 points
-    python benchmarks/gpu_step.py --vocab 128256 --batch 1 --options "top-p .9" --no-peers
+    python benchmarks/gpu_step.py --full --seconds 3600    # 360 points
+    python benchmarks/gpu_step.py --vocab 128256 --batch 1 --options "top-p .9" --measure cuda
     python benchmarks/gpu_report.py benchmarks/results/step-gpu.json     # the table and the roofline
 
 The floor is one read of the inputs at the bandwidth of a device-to-device copy in the same run. Tokens are compared
@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,36 +25,20 @@ import gpu_peers as peers
 import gpu_timing as timing
 import rows
 import torch
+from chain import transformers_chain
+from gpu_device import describe_gpu
 from gpu_grid import OPTIONS, Point, points
 from gpu_ready import missing
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-import eft_ext
 from eft_ext import fused_mix, fused_step
+from eft_ext.ops.backend import find
 
 CHECKED_BATCH = 8
-
-
-def describe_gpu() -> dict[str, Any]:
-    from machine import describe
-
-    query = "driver_version,clocks.max.sm,clocks.max.mem,power.limit,memory.total"
-    line = ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader", f"--id={torch.cuda.current_device()}"]
-    try:
-        values = subprocess.run(line, capture_output=True, text=True, check=True).stdout.strip().split(", ")
-    except (OSError, subprocess.CalledProcessError) as error:
-        values = [f"nvidia-smi: {error}"] * len(query.split(","))
-    properties = torch.cuda.get_device_properties(torch.cuda.current_device())
-    return {
-        **describe(),
-        **dict(zip(query.split(","), values, strict=True)),
-        "cuda": torch.version.cuda,
-        "multiprocessors": properties.multi_processor_count,
-        "l2_bytes": properties.L2_cache_size,
-        "compute_capability": f"{properties.major}.{properties.minor}",
-    }
+OURS = ("cuda", "triton")
+MEASURED = (*OURS, "chain", "compiled", "flashinfer")
 
 
 def make_sets(point: Point, count: int, device: str = "cuda") -> list[list[Tensor]]:
@@ -123,84 +107,82 @@ def attempt(measure: Any, *arguments: Any) -> dict[str, Any]:
         return {"error": first_line(error)}
 
 
-def measure(point: Point, l2: int, others: bool) -> dict[str, Any]:
-    sets = make_sets(point, timing.sets_beyond_l2(point.bytes, l2))
-    times: dict[str, dict[str, Any]] = {"cuda": attempt(measure_step, sets, point, "cuda")}
-    if not others:
-        return times
-    if eft_ext.backends()["triton"].available:
-        times["triton"] = attempt(measure_step, sets, point, "triton")
-    chain, reason = peers.importable("chain")
+def ways(point: Point, wanted: Sequence[str]) -> Iterator[tuple[str, Callable[[list[list[Tensor]]], dict[str, Any]]]]:
+    """What is measured at a point, each by a function of the sets of inputs; ours first."""
     options = OPTIONS[point.options]
-    if chain is None:
-        times["chain"] = {"error": reason}
-    else:
-        times["chain"] = attempt(measure_peer, sets, chain.transformers_chain(options))
-        if point.headline:
-            times["compiled chain"] = attempt(
-                lambda: measure_peer(sets, peers.compiled_chain(chain.transformers_chain(options)))
-            )
+    for backend in OURS:
+        if backend in wanted and (backend == "cuda" or find(backend).available):
+            yield backend, lambda sets, backend=backend: measure_step(sets, point, backend)
+    chain = transformers_chain(options)
+    if "chain" in wanted:
+        yield "chain", lambda sets: measure_peer(sets, chain)
+    if "compiled" in wanted and point.headline:
+        yield "compiled chain", lambda sets: measure_peer(sets, peers.compiled_chain(chain))
+    if "flashinfer" not in wanted:
+        return
     sampling, reason = peers.importable("flashinfer.sampling")
     if sampling is None:
-        times["flashinfer"] = {"error": reason}
-    else:
-        mixed = peers.combine if point.models == 1 else peers.compiled_combine()
-        for name, path in peers.flashinfer_paths(sampling, options, mixed).items():
-            times[f"flashinfer {name}"] = attempt(measure_peer, sets, path)
-    return times
+        yield "flashinfer", lambda sets: {"error": reason}
+        return
+    mixed = peers.combine if point.models == 1 else peers.compiled_combine()
+    for name, path in peers.flashinfer_paths(sampling, options, mixed).items():
+        yield f"flashinfer {name}", lambda sets, path=path: measure_peer(sets, path)
+
+
+def first_faults(results: list[dict[str, Any]]) -> list[str]:
+    """Where a step of ours failed, or drew other tokens than the CPU's."""
+    found = []
+    for result in results:
+        at = f"V={result['vocab']} B={result['batch']} K={result['models']} {result['options']}"
+        for name in OURS:
+            times = result["times"].get(name, {})
+            if "error" in times:
+                found.append(f"{name} {at}: {times['error']}")
+            elif times.get("same_tokens_as_cpu") is False:
+                found.append(f"{name} {at}: other tokens than the CPU step's")
+    return found
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--full", action="store_true", help="360 points instead of 160")
-    parser.add_argument("--vocab", type=int, nargs="+", help="only these")
-    parser.add_argument("--batch", type=int, nargs="+", help="only these")
-    parser.add_argument("--options", nargs="+", choices=list(OPTIONS), help="only these")
-    parser.add_argument("--models", type=int, nargs="+", help="only these K")
-    parser.add_argument("--no-peers", action="store_true", help="the CUDA step alone")
-    parser.add_argument(
-        "--minutes", type=float, default=8.0, help="points beyond this time are left out, and said to be"
-    )
+    parser.add_argument("--vocab", type=int, nargs="+", default=(), help="these instead of the grid's")
+    parser.add_argument("--batch", type=int, nargs="+", default=(), help="these instead of the grid's")
+    parser.add_argument("--options", nargs="+", choices=list(OPTIONS), default=(), help="only these")
+    parser.add_argument("--models", type=int, nargs="+", default=(), help="only these K")
+    parser.add_argument("--measure", nargs="+", choices=MEASURED, default=MEASURED, help="only these")
+    parser.add_argument("--seconds", type=float, default=480, help="what is not begun by then is left out, and said so")
     parser.add_argument("--json", type=Path, default=Path("benchmarks/results/step-gpu.json"))
     args = parser.parse_args()
     if lacks := missing():
         print(f"gpu_step: not run, it needs {lacks}", file=sys.stderr)
         return 2
 
-    wanted = [
-        p
-        for p in points(args.full)
-        if all(
-            not only or value in only
-            for only, value in (
-                (args.vocab, p.vocab),
-                (args.batch, p.batch),
-                (args.options, p.options),
-                (args.models, p.models),
-            )
-        )
-    ]
-    stop = time.monotonic() + 60 * args.minutes
+    wanted = points(args.full, args.vocab, args.batch, args.options, args.models)
+    stop = time.monotonic() + args.seconds
     machine, bandwidth, l2 = describe_gpu(), timing.copy_bytes_per_us(), timing.l2_bytes()
     results: list[dict[str, Any]] = []
+    args.json.parent.mkdir(parents=True, exist_ok=True)
     for point in track(wanted, "measuring", console=Console(stderr=True)):
         if time.monotonic() > stop:
             break
-        times = measure(point, l2, not args.no_peers)
+        sets = make_sets(point, timing.sets_beyond_l2(point.bytes, l2))
+        times: dict[str, Any] = {}
         results.append({**point.record(), "floor_us": point.bytes / bandwidth, "times": times})
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        found = {"machine": machine, "copy_bytes_per_us": bandwidth, "wanted": len(wanted), "results": results}
-        args.json.write_text(json.dumps(found, indent=1) + "\n")  # each time: a run that is stopped leaves what it has
+        for name, measured in ways(point, args.measure):
+            if times and time.monotonic() > stop:
+                times[name] = {"error": "not begun in the time given"}
+                continue
+            times[name] = attempt(measured, sets)
+            found = {"machine": machine, "copy_bytes_per_us": bandwidth, "wanted": len(wanted), "results": results}
+            # Each time: a run that is stopped leaves what it has.
+            args.json.write_text(json.dumps(found, indent=1) + "\n")
     left = len(wanted) - len(results)
-    print(f"{args.json}: {len(results)} points" + (f", {left} left out after {args.minutes:g} minutes" if left else ""))
-    ours = [r["times"]["cuda"] for r in results]
-    wrong = sum("error" in t or t.get("same_tokens_as_cpu") is False for t in ours)
-    if wrong:
-        print(
-            f"gpu_step: the CUDA step failed, or drew other tokens than the CPU step, at {wrong} points",
-            file=sys.stderr,
-        )
-    return int(wrong > 0)
+    print(f"{args.json}: {len(results)} points" + (f", {left} left out after {args.seconds:g} s" if left else ""))
+    faults = first_faults(results)
+    for fault in faults:
+        print(f"gpu_step: {fault}", file=sys.stderr)
+    return int(bool(faults))
 
 
 if __name__ == "__main__":

@@ -55,14 +55,19 @@ def eager_us(calls: Calls, seconds: float = 0.05) -> float:
     """Microseconds a call, one after another from Python: the larger of the host's and the device's share."""
     _in_turn(calls, min(len(calls), 3))
     torch.cuda.synchronize()
-    one = _elapsed_us(lambda: _in_turn(calls, 2)) / 2
-    times = max(2, min(200, int(5e3 / max(one, 1.0))))
+    times = _times(calls)
     return _median_us(lambda: _in_turn(calls, times), times, seconds)
 
 
-def host_us(calls: Calls, times: int = 200) -> float:
+def _times(calls: Calls) -> int:
+    """Calls that take some 5 ms together: 2 to 200."""
+    one = _elapsed_us(lambda: _in_turn(calls, 2)) / 2
+    return max(2, min(200, int(5e3 / max(one, 1.0))))
+
+
+def host_us(calls: Calls) -> float:
     """Microseconds until a call returns, while the device still works on those before it."""
-    samples = []
+    samples, times = [], _times(calls)
     for _ in range(5):
         torch.cuda.synchronize()
         start = time.perf_counter()
@@ -104,8 +109,10 @@ def graph_us(calls: Calls, seconds: float = 0.05) -> float:
     return _median_us(graph.replay, times, seconds)
 
 
-def copy_bytes_per_us(gib: float = 2.0) -> float:
-    """Bytes read and written a microsecond by a device-to-device copy: the bandwidth that the floor is made of."""
-    source = torch.empty(int(gib * 2**30), dtype=torch.uint8, device="cuda").random_(0, 255)
+def copy_bytes_per_us() -> float:
+    """Bytes read and written a microsecond by a device-to-device copy of 2 GiB, or of a sixteenth of the memory: the
+    bandwidth that the floor is made of."""
+    memory = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+    source = torch.empty(min(2**31, memory // 16), dtype=torch.uint8, device="cuda").random_(0, 255)
     target = torch.empty_like(source)
     return 2 * source.numel() / _median_us(lambda: target.copy_(source), 1, seconds=0.2)

@@ -46,6 +46,14 @@ class Recorder(TorchDispatchMode):
         self.operators.append((func, args, kwargs or {}, results))
         return out
 
+    def run_again(self, operator: tuple[Any, Any, Any, list[Tensor]]) -> None:
+        """One of `operators`, at the same addresses."""
+        func, args, kwargs, kept = operator
+        again = [x for x in pytree.tree_leaves(func(*args, **kwargs)) if isinstance(x, Tensor)]
+        for old, new in zip(kept, again, strict=True):
+            if old.data_ptr() != new.data_ptr():  # neither a view nor written in place
+                old.copy_(new)
+
     def escaped(self) -> list[str]:
         """Who else holds a tensor whose memory was allocated in the capture, as far as Python knows."""
         mine, own = [], {id(self.operators)}
@@ -96,11 +104,8 @@ class TapeDevice:
                 checked[0] = True
                 escaped = recorder.escaped()
                 assert not escaped, f"memory of the graph is held outside: {escaped}"
-            for func, args, kwargs, kept in recorder.operators:
-                again = [x for x in pytree.tree_leaves(func(*args, **kwargs)) if isinstance(x, Tensor)]
-                for old, new in zip(kept, again, strict=True):
-                    if old.data_ptr() != new.data_ptr():  # neither a view nor written in place
-                        old.copy_(new)
+            for operator in recorder.operators:
+                recorder.run_again(operator)
 
         return replay
 

@@ -1,0 +1,208 @@
+"""Everything that a GPU is asked when it is at hand for a quarter of an hour, in one command that keeps to its time.
+
+    python benchmarks/gpu_all.py --seconds 480 --out gpu                # make gpu-all BIN=<folder of python>
+    python benchmarks/gpu_all.py --seconds 480 --out gpu --only step    # by stage; --list names them
+    python benchmarks/gpu_all.py --rehearse --seconds 240 --out gpu     # no GPU: the same commands on a stand-in
+
+Stages run one after another, each in a process of its own that is ended when its limit is over. What each of them
+leaves in --out is there at once: log.txt, one file of figures, summary.json. A stage that fails does not stop the
+others; where the smallest test of a kernel fails, memcheck of that test comes next, and what needs the kernel is left
+out. A stage begins if most of its limit is left; time that nobody has used is shared. `gpu_ledger.py` takes the folder
+into docs/gpu.md. Ends with 1 where a stage has failed or was left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from checkout import ROOT
+from gpu_stages import MEMCHECK, STAGES, Run, Stage, counts_by_kernel
+from gpu_tests import CUDA, counts_of
+from limited import Ended, run_limited
+
+ENOUGH = 0.7  # of a stage's limit, without which it is not begun
+
+
+@dataclass
+class Outcome:
+    """What came of a stage.
+
+    Attributes:
+        result: "passed", "failed", or "left out".
+        why: it did not pass.
+        tests: of a stage that tests: passed, failed and skipped by kernel.
+    """
+
+    stage: str
+    result: str
+    why: str = ""
+    seconds: float = 0.0
+    figure: str = ""
+    commands: list[str] = field(default_factory=list)
+    tests: dict[str, Any] = field(default_factory=dict)
+
+
+class All:
+    """One run: its stages, and what has come of them so far."""
+
+    def __init__(self, run: Run, seconds: float) -> None:
+        self._run, self._start, self._seconds = run, time.monotonic(), seconds
+        self.outcomes: list[Outcome] = []
+        self._environment = environment(run)
+
+    def go(self, stages: Sequence[Stage]) -> None:
+        """Runs them and writes the summary after each."""
+        waiting = list(stages)
+        while waiting:
+            stage = waiting.pop(0)
+            outcome = self._left_out(stage) or self._measure(stage, len(waiting))
+            self.outcomes.append(outcome)
+            print(line_of(outcome), flush=True)
+            if stage.name == "smallest" and self._run.failed:
+                waiting.insert(0, MEMCHECK)
+            self.write()
+
+    def _left(self) -> float:
+        return self._seconds - (time.monotonic() - self._start)
+
+    def _left_out(self, stage: Stage) -> Outcome | None:
+        if missing := [key for key in stage.needs if key not in self._run.usable]:
+            return Outcome(stage.name, "left out", f"the smallest test of {', '.join(missing)} did not pass")
+        if not stage.commands(self._run):
+            return Outcome(stage.name, "left out", "no kernel has passed its smallest test")
+        if (left := self._left()) < ENOUGH * stage.seconds:
+            return Outcome(stage.name, "left out", f"{max(left, 0):.0f} s were left of its {stage.seconds:.0f}")
+        return None
+
+    def _measure(self, stage: Stage, behind: int) -> Outcome:
+        left = self._left()
+        limit = min(left, max(stage.seconds, left / (behind + 1)))  # nobody waits behind the last one
+        self._run.seconds = limit
+        print(f"[{self._seconds - left:4.0f} s] {stage.name}: {stage.about} (at most {limit:.0f} s)", flush=True)
+        start, ended = time.monotonic(), list[Ended]()
+        with open(self._run.out / "log.txt", "a+b") as log:
+            for command in stage.commands(self._run):
+                shown = shown_as(command, self._run)
+                log.write(f"\n==== {stage.name}: {shown}\n".encode())
+                log.flush()
+                remaining = limit - (time.monotonic() - start)
+                ended.append(run_limited(command, max(remaining, 1), log, cwd=ROOT, env=self._environment, shown=shown))
+                log.write(f"==== {ended[-1].fault or 'ended with 0'}, {ended[-1].seconds:.1f} s\n".encode())
+                if ended[-1].fault:
+                    break
+        return self._judge(stage, ended, time.monotonic() - start)
+
+    def _judge(self, stage: Stage, ended: list[Ended], seconds: float) -> Outcome:
+        printed = "".join(e.output for e in ended)
+        counts, figure = counts_of(printed), stage.figure(self._run.out, printed)
+        why = next((e.fault for e in ended if e.fault), "")
+        if not why and stage.result and not (self._run.out / stage.result).exists():
+            why = f"left no {stage.result}"
+        elif not why and not figure:
+            why = "printed nothing that it is read for"
+        if stage.name == "smallest":
+            good = [key for key, t in CUDA.items() if t.file in counts and counts[t.file].passed]
+            self._run.failed = [test for found in counts.values() for test in found.failed]
+            self._run.usable = [key for key in good if not counts[CUDA[key].file].failed]
+        tests = {name: asdict(found) for name, found in counts_by_kernel(counts).items()}
+        commands = [e.command for e in ended]
+        return Outcome(stage.name, "failed" if why else "passed", why, seconds, figure, commands, tests)
+
+    def summary(self) -> dict[str, Any]:
+        device = self._run.out / "device.json"
+        return {
+            "rehearsed": self._run.rehearse,
+            "machine": json.loads(device.read_text()) if device.exists() else None,
+            "seconds": round(time.monotonic() - self._start, 1),
+            "stages": [asdict(outcome) for outcome in self.outcomes],
+        }
+
+    def write(self) -> None:
+        (self._run.out / "summary.json").write_text(json.dumps(self.summary(), indent=1) + "\n")
+
+
+def environment(run: Run) -> dict[str, str]:
+    """Of all commands: the package of this tree, and the library that was brought along; rehearsed: the stand-in."""
+    own = {k: v for k, v in os.environ.items() if k not in ("BIN", "MAKEFLAGS", "MAKELEVEL")}
+    path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    own |= {"PYTHONUNBUFFERED": "1", "COLUMNS": "160"}
+    if (ROOT / "eft_ext" / "libeft.so").exists():
+        own["EFT_PREBUILT"] = "1"
+    flashinfer = ROOT / ".peers" / "flashinfer"
+    if flashinfer.exists():
+        path.append(str(flashinfer))
+        own["FLASHINFER_WORKSPACE_BASE"] = str(flashinfer)
+    if run.rehearse:
+        path.insert(0, str(ROOT / "python_tests" / "standin"))
+        own |= {"TRITON_INTERPRET": "1", "PATH": f"{ROOT / 'python_tests' / 'standin' / 'bin'}:{own.get('PATH', '')}"}
+    return own | {"PYTHONPATH": ":".join(path)}
+
+
+def shown_as(command: Sequence[str], run: Run) -> str:
+    """A command as anybody would type it in the tree: without the paths of this machine."""
+    short = {run.python: "python", str(Path(run.python).parent): "$BIN"}
+    words = [short.get(word, word).replace(f"{run.out}/", "$OUT/") for word in command]
+    words = [f"BIN={short[w[4:]]}" if w.startswith("BIN=") and w[4:] in short else w for w in words]
+    return " ".join(f"'{word}'" if " " in word else word for word in words)
+
+
+def line_of(outcome: Outcome) -> str:
+    """For a person: the stage, its seconds, what came of it, the figure."""
+    parts = "; ".join(part for part in (outcome.why, outcome.figure) if part)
+    return f"{outcome.stage:<9} {outcome.seconds:5.0f} s  {outcome.result:<8}  {parts}"
+
+
+def chosen(only: Sequence[str], skip: Sequence[str]) -> list[Stage]:
+    return [stage for stage in STAGES if (not only or stage.name in only) and stage.name not in skip]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    names = [stage.name for stage in STAGES]
+    parser.add_argument("--seconds", type=float, default=480, help="for everything; 240 are enough for the first five")
+    parser.add_argument("--out", type=Path, default=Path("gpu"), help="a folder for what comes of it")
+    parser.add_argument("--only", nargs="+", choices=names, default=[], metavar="STAGE")
+    parser.add_argument("--skip", nargs="+", choices=names, default=[], metavar="STAGE")
+    parser.add_argument("--list", action="store_true", help="name the stages and end")
+    parser.add_argument("--rehearse", action="store_true", help="on a stand-in, without a GPU; measures nothing")
+    args = parser.parse_args()
+    stages = chosen(args.only, args.skip)
+    if args.list:
+        for stage in stages:
+            print(f"{stage.name:<9} {stage.seconds:3.0f} s  {stage.about}")
+        return 0
+    args.out.mkdir(parents=True, exist_ok=True)
+    for old in ("log.txt", "summary.json", *(stage.result for stage in stages if stage.result)):
+        (args.out / old).unlink(missing_ok=True)
+    python = Path(os.environ["BIN"]) / "python" if os.environ.get("BIN") else Path(sys.executable)
+    everything = All(Run(os.path.abspath(python), args.out.resolve(), args.rehearse), args.seconds)
+    try:
+        everything.go(stages)
+    except KeyboardInterrupt:
+        print("interrupted: what there is so far has been written", file=sys.stderr)
+    print_summary(everything, args.out)
+    return int(any(outcome.result != "passed" for outcome in everything.outcomes))
+
+
+def print_summary(everything: All, out: Path) -> None:
+    found = everything.summary()
+    machine = found["machine"] or {}
+    about = ", ".join(f"{name} {machine.get(name)}" for name in ("torch", "triton", "transformers", "python", "commit"))
+    print(f"\n{machine.get('gpu', 'no device was seen')}, {about}, {found['seconds']:.0f} s in all")
+    for outcome in everything.outcomes:
+        print(line_of(outcome))
+    if found["rehearsed"]:
+        print("REHEARSED on a stand-in: no figure here was measured on a GPU")
+    print(f"written to {out}: {', '.join(sorted(path.name for path in out.iterdir()))}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

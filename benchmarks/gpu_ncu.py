@@ -1,0 +1,106 @@
+"""One launch of the CUDA step under Nsight Compute: how much of the memory's rate, of the issue slots, and the stalls.
+
+    python benchmarks/gpu_ncu.py [--vocab 128256] [--batch 1 256] [--json ncu.json]
+
+Needs ncu and its right to read the hardware's counters. Clocks are left alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+SECTIONS = ("SpeedOfLight", "MemoryWorkloadAnalysis", "SchedulerStats", "WarpStateStats", "LaunchStats", "Occupancy")
+# Shown first: the others are in the file.
+HEADLINES = {
+    "duration_us": "gpu__time_duration.sum",
+    "memory_percent": "gpu__compute_memory_throughput.avg.pct_of_peak_sustained_elapsed",
+    "dram_percent": "gpu__dram_throughput.avg.pct_of_peak_sustained_elapsed",
+    "issue_percent": "smsp__issue_active.avg.pct_of_peak_sustained_active",
+    "no_instruction": "smsp__average_warps_issue_stalled_no_instruction_per_issue_active.ratio",
+}
+WARM = 2  # steps before the one that is looked at
+
+
+def steps(vocab: int, batch: int) -> None:
+    """What ncu runs: a few steps, each with a read of rows that are not in the cache."""
+    import gpu_step
+    from gpu_grid import OPTIONS, Point
+
+    sets = gpu_step.make_sets(Point(vocab, batch, "top-p .9", 3), WARM + 1)
+    for call in gpu_step.step_calls(sets, OPTIONS["top-p .9"], "cuda", 1, 0):
+        call()
+    gpu_step.torch.cuda.synchronize()
+
+
+def profile(ncu: str, vocab: int, batch: int) -> dict[str, Any]:
+    """The metrics of one launch by name; raises RuntimeError with what ncu said."""
+    sections = [x for section in SECTIONS for x in ("--section", section)]
+    options = ["--clock-control", "none", "-k", "regex:^(stream|resident)_kernel", "-s", str(WARM), "-c", "1"]
+    options += ["--csv", "--page", "raw", "--print-units", "base"]
+    program = [sys.executable, __file__, "--steps", "--vocab", str(vocab), "--batch", str(batch)]
+    done = subprocess.run([ncu, *options, *sections, *program], capture_output=True, text=True, check=False)
+    found = parse(done.stdout)
+    if not found:
+        said = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+        raise RuntimeError(f"ncu ended with {done.returncode}: {said[-1] if said else 'it printed nothing'}")
+    return found
+
+
+def parse(printed: str) -> dict[str, Any]:
+    """From ncu's raw page as CSV: names, units, a line for each launch."""
+    lines = [line for line in printed.splitlines() if line.startswith('"')]
+    table = list(csv.reader(io.StringIO("\n".join(lines))))
+    if len(table) < 3:
+        return {}
+    names, units, values = table[0], table[1], table[2]
+    raw = dict(zip(names, values, strict=False))
+    found: dict[str, Any] = {"kernel": raw.get("Kernel Name", ""), "raw": raw}
+    found["units"] = {name: unit for name, unit in zip(names, units, strict=False) if unit}
+    for short, name in HEADLINES.items():
+        if name in raw:
+            found[short] = float(raw[name].replace(",", ""))
+    if "duration_us" in found:  # nanoseconds are the base
+        found["duration_us"] /= 1e3
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--vocab", type=int, default=128256)
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 256])
+    parser.add_argument("--json", type=Path, help="write it here")
+    parser.add_argument("--steps", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.steps:
+        steps(args.vocab, args.batch[0])
+        return 0
+    ncu = shutil.which("ncu", path=os.pathsep.join((os.environ.get("PATH", ""), "/usr/local/cuda/bin")))
+    if ncu is None:
+        print("gpu_ncu: not run, ncu was not found (it comes with the CUDA toolkit)", file=sys.stderr)
+        return 2
+    results, failed = [], 0
+    for batch in args.batch:
+        try:
+            found = profile(ncu, args.vocab, batch)
+        except RuntimeError as error:
+            print(f"gpu_ncu: B={batch}: {error}", file=sys.stderr)
+            failed += 1
+            continue
+        results.append({"vocab": args.vocab, "batch": batch, **found})
+        print(f"B={batch} {found['kernel']}: " + ", ".join(f"{k} {found[k]:g}" for k in HEADLINES if k in found))
+        if args.json:
+            args.json.write_text(json.dumps({"results": results}, indent=1) + "\n")
+    return int(failed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,176 @@
+"""What `gpu_all.py` runs, in the order of what we most need to know, and the figure that each stage is read for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import gpu_figures as figures
+from gpu_tests import CUDA, GOLDEN, TRITON, Counts, pytest
+
+STEP = ["benchmarks/gpu_step.py", "--models", "3"]
+
+
+@dataclass
+class Run:
+    """What the stages of one run are told.
+
+    Attributes:
+        python: the interpreter of all commands.
+        out: where results go.
+        rehearse: small shapes and few tests, for a stand-in.
+        seconds: what the stage may take.
+        usable: keys of `gpu_tests.CUDA` whose smallest tests have passed.
+        failed: of the smallest tests.
+    """
+
+    python: str
+    out: Path
+    rehearse: bool = False
+    seconds: float = 0.0
+    usable: list[str] = field(default_factory=lambda: list(CUDA))
+    failed: list[str] = field(default_factory=list)
+
+    def script(self, *words: object) -> list[str]:
+        return [self.python, *map(str, words)]
+
+    def step(self, options: list[str], batches: list[int], measure: list[str], share: float, result: str) -> list[str]:
+        """`gpu_step.py`, begun with nothing more after `share` of the stage's time."""
+        vocab, batches = (3000, [min(batches)]) if self.rehearse else (128256, batches)
+        which = ["--vocab", vocab, "--batch", *batches, "--options", *options, "--measure", *measure]
+        seconds = f"{share * self.seconds:.0f}"
+        return self.script(*STEP, *which, "--seconds", seconds, "--json", self.out / result)
+
+    def tests(self, files: list[str], workers: int, timeout: int, *more: str) -> list[str]:
+        workers = min(workers, 2) if self.rehearse else workers
+        timeout = 10 * timeout if self.rehearse else timeout
+        return pytest(self.python, files, workers, "--timeout", str(timeout), *more)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """
+    Attributes:
+        seconds: its limit.
+        about: one line.
+        commands: one after another; the first that fails ends the stage.
+        figure: the line that matters, from the results and from what was printed.
+        result: the file that it must leave.
+        needs: keys of `gpu_tests.CUDA` without which it is left out.
+    """
+
+    name: str
+    seconds: float
+    about: str
+    commands: Callable[[Run], list[list[str]]]
+    figure: Callable[[Path, str], str]
+    result: str = ""
+    needs: tuple[str, ...] = ()
+
+
+def _device(run: Run) -> list[list[str]]:
+    build = ["make", "gpu-build", f"BIN={Path(run.python).parent}"]
+    return [build, run.script("benchmarks/gpu_device.py", "--json", run.out / "device.json")]
+
+
+def _smallest(run: Run) -> list[list[str]]:
+    which = " or ".join(f"({t.smallest})" for t in CUDA.values())
+    if run.rehearse:
+        which = "first_call or small_conservative or (llama and greedy)"
+    files = [t.file for t in CUDA.values()]
+    return [run.tests(files, len(files), 30, "--dist", "loadfile", "-k", which)]
+
+
+def _tests(run: Run) -> list[list[str]]:
+    files = [t.file for key, t in CUDA.items() if key in run.usable]
+    files += [GOLDEN.file] * ("step" in run.usable)
+    which = "invalid_rows or too_small or certain or buffers or one_graph" if run.rehearse else "not triton"
+    return [run.tests(files, 12, 60, "--dist", "worksteal", "--maxfail", "40", "-k", which)] if files else []
+
+
+def _decode(run: Run) -> list[list[str]]:
+    size = ["--trios", "1B", "--batch", 1, 8, "--rounds", 2, "--tokens", 64]
+    if run.rehearse:
+        size = ["--trios", "tiny", "--dtype", "float32", "--batch", 1, "--rounds", 1, "--tokens", 16]
+    more = ["--device", "cuda", "--ways", "--seconds", f"{run.seconds / 2:.0f}", "--json", run.out / "decode.json"]
+    return [run.script("benchmarks/bench_decode.py", *size, *more)]
+
+
+def _triton(run: Run) -> list[list[str]]:
+    which = "nothing_is_allocated" if run.rehearse else "not made_up"
+    times = run.step(["top-p .9"], [1, 64, 256], ["triton"], 0.3, "triton.json")
+    tests = run.tests([t.file for t in TRITON], 16, 70, "--dist", "worksteal", "--maxfail", "20", "-k", which)
+    return [times, tests]
+
+
+def _sanitize(run: Run) -> list[list[str]]:
+    tests = ["--tests", "small_conservative"] if run.rehearse else []
+    return [run.script("benchmarks/gpu_sanitize.py", "--tools", "memcheck", "racecheck", *tests,
+                       "--seconds", f"{run.seconds - 3:.0f}")]  # fmt: skip
+
+
+def _memcheck(run: Run) -> list[list[str]]:
+    return [run.script("benchmarks/gpu_sanitize.py", "--tools", "memcheck", "--seconds", f"{run.seconds - 3:.0f}",
+                       "--only", *run.failed[:3])]  # fmt: skip
+
+
+def _step(run: Run) -> list[list[str]]:
+    return [run.step(["top-p .9", "greedy", "T"], [1, 64, 256, 8], ["cuda"], 0.8, "step.json")]
+
+
+def _peers(run: Run) -> list[list[str]]:
+    return [run.step(["top-p .9"], [64, 1, 256], ["cuda", "chain", "compiled", "flashinfer"], 0.7, "peers.json")]
+
+
+def _ncu(run: Run) -> list[list[str]]:
+    size = ["--vocab", 3000, "--batch", 1] if run.rehearse else []
+    return [run.script("benchmarks/gpu_ncu.py", *size, "--json", run.out / "ncu.json")]
+
+
+STAGES = [
+    Stage(
+        "device", 45, "the module for this Python, the device, its copy bandwidth",
+        _device, figures.device, "device.json",
+    ),
+    Stage(
+        "smallest", 40, "the smallest tests of each CUDA kernel, and of graphs and loop",
+        _smallest, figures.smallest,
+    ),
+    Stage(
+        "step", 40, "the CUDA step's times at V = 128256, K = 3, cold and hot, beside the floor",
+        _step, figures.step, "step.json", ("step",),
+    ),
+    Stage(
+        "tests", 70, "CUDA step, verification, scoring and engine against the CPU",
+        _tests, figures.tests,
+    ),
+    Stage(
+        "peers", 45, "transformers' chain, its compiled form, FlashInfer",
+        _peers, figures.peers, "peers.json", ("step",),
+    ),
+    Stage(
+        "ncu", 30, "one launch at B = 1 and B = 256 by the hardware's counters",
+        _ncu, figures.ncu, "ncu.json", ("step",),
+    ),
+    Stage(
+        "decode", 70, "a 1B trio: eager, graphs, WHILE loop, drafts, beside the large model alone",
+        _decode, figures.decode, "decode.json", ("step", "loop"),
+    ),
+    Stage(
+        "triton", 75, "Triton's times at the headline points, then its tests",
+        _triton, figures.triton, "triton.json",
+    ),
+    Stage(
+        "sanitize", 35, "memcheck, then racecheck, for all the time that is left",
+        _sanitize, figures.sanitized,
+    ),
+]  # fmt: skip
+# Comes next where a smallest test has failed: that test alone, every access watched.
+MEMCHECK = Stage("memcheck", 60, "memcheck of the smallest tests that failed", _memcheck, figures.sanitized)
+
+
+def counts_by_kernel(counts: dict[str, Counts]) -> dict[str, Counts]:
+    """The same by the names that people read."""
+    names = {t.file: t.name for t in (*CUDA.values(), GOLDEN, *TRITON)}
+    return {names.get(file, file): found for file, found in counts.items()}

@@ -1,0 +1,75 @@
+"""Which tests need a GPU, by what they are about, and what a run of them has printed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+
+class Tested(NamedTuple):
+    """A kernel, or what is built on kernels: its name for people, its tests, and the smallest of them (pytest -k)."""
+
+    name: str
+    file: str
+    smallest: str = ""
+
+
+OPS, DECODING = "python_tests/ops", "python_tests/decoding"
+CUDA = {
+    "step": Tested("CUDA step", f"{OPS}/test_cuda_gpu.py", "small or first_call or replayed"),
+    "verify": Tested("CUDA verification", f"{OPS}/test_cuda_verify_gpu.py", "small or replayed"),
+    "score": Tested("CUDA scoring", f"{OPS}/test_cuda_score_gpu.py", "small or buffers"),
+    "loop": Tested(
+        "engine: graphs, rounds, WHILE loop", f"{DECODING}/test_engine_gpu.py", "llama and greedy"
+    ),
+}  # fmt: skip
+GOLDEN = Tested("golden vectors", f"{OPS}/test_golden.py")
+TRITON = [
+    Tested("Triton step and verification", f"{OPS}/test_triton_gpu.py"),
+    Tested("Triton scoring", f"{OPS}/test_triton_score_gpu.py"),
+]
+FILES = [t.file for t in (*CUDA.values(), GOLDEN, *TRITON)]
+
+
+def pytest(python: str, files: Sequence[str], workers: int, *more: str) -> list[str]:
+    """A command whose output `Counts.of` reads, also where it was killed."""
+    plain = ["-m", "gpu", "-v", "-rfE", "--tb=short", "-p", "no:cacheprovider", "--timeout-method=thread"]
+    return [python, "-m", "pytest", *plain, "-n", str(workers), *more, *files]
+
+
+@dataclass
+class Counts:
+    """Tests of one file."""
+
+    passed: int = 0
+    failed: list[str] = field(default_factory=list)  # node ids, as they came
+    skipped: int = 0
+
+    def __str__(self) -> str:
+        parts = [f"{self.passed} passed"] + [f"{len(self.failed)} failed"] * bool(self.failed)
+        return ", ".join(parts + [f"{self.skipped} skipped"] * bool(self.skipped))
+
+
+# pytest-xdist, with -v: "[gw1] [ 50%] PASSED python_tests/ops/test_x.py::test_y[1]".
+_LINE = re.compile(r"^\[gw\d+\] \[ *\d+%\] (PASSED|FAILED|ERROR|SKIPPED|XFAIL) ((\S+?)::.*\S)\s*$", re.MULTILINE)
+
+
+def counts_of(output: str) -> dict[str, Counts]:
+    """By file."""
+    found: dict[str, Counts] = {}
+    for outcome, test, file in _LINE.findall(output):
+        counts = found.setdefault(file, Counts())
+        if outcome == "PASSED":
+            counts.passed += 1
+        elif outcome in ("FAILED", "ERROR"):
+            counts.failed.append(test)
+        else:
+            counts.skipped += 1
+    return found
+
+
+def reasons_of(output: str) -> list[str]:
+    """Why tests failed, from pytest's summary: "test_x.py::test_y - AssertionError: ..."."""
+    return [line.partition(" ")[2] for line in re.findall(r"^(?:FAILED|ERROR) \S+::.* - .*$", output, re.MULTILINE)]

@@ -1,0 +1,166 @@
+"""`torch.cuda` without a device: streams that run at once, events that read the clock, one device that is the host.
+
+What it is for: everything that is to run on a GPU for the first time runs on this before, as it is. Kernels of CUDA run
+on the host's machine (csrc/tests/device), Triton's in its interpreter; nothing here says anything about speed.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+NAME = "stand-in on the host"
+PROPERTIES = SimpleNamespace(
+    name=NAME, major=9, minor=0, multi_processor_count=132, L2_cache_size=2**16, total_memory=2**27
+)
+
+
+class Event:
+    def __init__(self, enable_timing: bool = False, **_: Any) -> None:
+        self._time = 0.0
+
+    def record(self, stream: Any = None) -> None:
+        self._time = time.perf_counter()
+
+    def elapsed_time(self, end: Event) -> float:
+        return 1e3 * (end._time - self._time)
+
+    def synchronize(self) -> None:
+        _check()
+
+    def wait(self, stream: Any = None) -> None: ...
+
+    def query(self) -> bool:
+        return True
+
+
+class Stream:
+    made = 0
+
+    def __init__(self, device: Any = None, priority: int = 0, **_: Any) -> None:
+        from python_tests.standin import runtime
+
+        self.cuda_stream, self.device = runtime.STREAM + Stream.made, device
+        Stream.made += 1
+
+    def synchronize(self) -> None:
+        _check()
+
+    def wait_event(self, event: Event) -> None: ...
+
+    def wait_stream(self, stream: Stream) -> None: ...
+
+    def record_event(self, event: Event | None = None) -> Event:
+        event = event or Event()
+        event.record()
+        return event
+
+    def query(self) -> bool:
+        return True
+
+
+def _check() -> None:
+    from python_tests.standin import runtime
+
+    runtime.check()
+
+
+def install(torch: Any) -> None:
+    """After torch itself has been imported."""
+    from python_tests.standin import graphs, runtime, tensors
+
+    tensors.install()
+    main = Stream()
+    own = threading.local()
+    mode = ["default"]
+
+    def current_stream(_: Any = None) -> Stream:
+        return getattr(own, "stream", main)
+
+    def set_stream(stream: Stream) -> None:
+        own.stream = stream
+        runtime.use_stream(stream.cuda_stream)
+
+    @contextmanager
+    def stream(wanted: Stream | None) -> Iterator[None]:
+        before = current_stream()
+        set_stream(wanted or before)
+        try:
+            yield
+        finally:
+            set_stream(before)
+
+    @contextmanager
+    def device(_: Any) -> Iterator[None]:
+        yield
+
+    def synchronize(_: Any = None) -> None:
+        if runtime.capturing():
+            raise RuntimeError("synchronize: not permitted when a stream is capturing")
+        runtime.check()
+
+    handles = iter(range(1, 2**31))
+    standins = {
+        "is_available": lambda: True,
+        "is_initialized": lambda: True,
+        "init": lambda *_: None,  # not one function for all: dynamo knows each by itself
+        "device_count": lambda: 1,
+        "current_device": lambda: 0,
+        "set_device": lambda *_: None,
+        "get_device_name": lambda _=None: NAME,
+        "get_device_properties": lambda _=None: PROPERTIES,
+        "get_device_capability": lambda _=None: (9, 0),
+        "mem_get_info": lambda _=None: (2**33, 2**33),
+        "memory_stats": lambda _=None: {"allocation.all.allocated": 0},
+        "memory_allocated": lambda _=None: 0,
+        "max_memory_allocated": lambda _=None: 0,
+        "empty_cache": lambda *_: None,
+        "manual_seed": lambda *_: None,
+        "manual_seed_all": lambda *_: None,
+        "synchronize": synchronize,
+        "device": device,
+        "Stream": Stream,
+        "Event": Event,
+        "stream": stream,
+        "current_stream": current_stream,
+        "default_stream": lambda _=None: main,
+        "set_stream": set_stream,
+        "is_current_stream_capturing": runtime.capturing,
+        "get_sync_debug_mode": lambda: mode[-1],
+        "set_sync_debug_mode": mode.append,
+        "graph_pool_handle": lambda: (0, next(handles)),
+        "CUDAGraph": graphs.CUDAGraph,
+        "graph": graphs.graph,
+    }
+    for name, value in standins.items():
+        setattr(torch.cuda, name, value)
+    torch.backends.cuda.is_built = lambda: True
+    torch.compile = lambda function=None, **_: function if function is not None else (lambda inner: inner)
+    begin = threading.Thread._bootstrap_inner  # type: ignore[attr-defined]
+
+    def begin_on_device(thread: threading.Thread) -> None:
+        set_stream(main)
+        with tensors.OnDevice():
+            begin(thread)
+
+    threading.Thread._bootstrap_inner = begin_on_device  # type: ignore[attr-defined]
+    set_stream(main)
+
+
+def see_through_recorders(call: Any) -> None:
+    """`eft_ext.ops.call`: what records a capture here does not make a call a traced one, as a capture does not."""
+    from python_tests.standin import runtime
+
+    recording = call.recording
+    call.recording = lambda: not runtime.capturing() and recording()
+
+
+def interpret_triton(backend: Any) -> None:
+    """`eft_ext.ops.backend`: Triton's interpreter takes the stand-in's tensors."""
+    if os.environ.get("TRITON_INTERPRET"):
+        backend._interpreted = lambda: False

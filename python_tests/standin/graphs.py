@@ -1,0 +1,82 @@
+"""`torch.cuda.CUDAGraph` and `torch.cuda.graph` of the stand-in."""
+
+from __future__ import annotations
+
+import traceback
+from typing import Any
+from weakref import WeakValueDictionary
+
+import torch
+
+from python_tests.standin import runtime
+
+
+class CUDAGraph:
+    """As `torch.cuda.CUDAGraph`."""
+
+    def __init__(self, keep_graph: bool = False) -> None:
+        self._graph, self._keep = runtime.new_graph(), keep_graph
+        self._capture: Any = None
+        _living[self._graph] = self
+
+    def capture_begin(self, pool: Any = None, capture_error_mode: str = "global") -> None:
+        from python_tests.standin.capture import Capture  # which needs the package, and that needs torch
+
+        self._capture = Capture(self._graph)
+        self._capture.begin()
+
+    def capture_end(self) -> None:
+        self._capture.end()
+
+    def replay(self) -> None:
+        with torch._C.DisableTorchFunction(), torch.no_grad():
+            self._capture.replay()
+
+    def reset(self) -> None:
+        self._capture = None
+        runtime.drop(self._graph)
+
+    def raw_cuda_graph(self) -> int:
+        if not self._keep:
+            raise RuntimeError("raw_cuda_graph: expected a graph with keep_graph=True")
+        return self._graph
+
+    def pool(self) -> Any:
+        return (0, 1)
+
+    def __del__(self, drop: Any = runtime.drop) -> None:
+        drop(self._graph)
+
+
+_living: WeakValueDictionary[int, CUDAGraph] = WeakValueDictionary()
+
+
+def _run(number: int) -> bool:
+    """A graph inside a loop: its operators are known here alone."""
+    graph = _living.get(number)
+    if graph is None:
+        return False
+    try:
+        graph.replay()
+    except Exception:  # who launched the loop learns that it has failed
+        traceback.print_exc()
+        return False
+    return True
+
+
+runtime.on_child(_run)
+
+
+class graph:
+    """As `torch.cuda.graph`."""
+
+    def __init__(self, cuda_graph: CUDAGraph, pool: Any = None, stream: Any = None, capture_error_mode: str = "global"):
+        self._graph, self._stream = cuda_graph, torch.cuda.stream(stream or torch.cuda.Stream())
+
+    def __enter__(self) -> None:
+        self._stream.__enter__()
+        self._graph.capture_begin()
+
+    def __exit__(self, *raised: Any) -> None:
+        self._graph.capture_end()
+        self._stream.__exit__(*raised)
