@@ -102,8 +102,11 @@ class All:
 
     def _judge(self, stage: Stage, ended: list[Ended], seconds: float) -> Outcome:
         printed = "".join(e.output for e in ended)
-        counts, figure = counts_of(printed), stage.figure(self._run.out, printed)
-        why = next((e.fault for e in ended if e.fault), "")
+        counts, why = counts_of(printed), next((e.fault for e in ended if e.fault), "")
+        try:
+            figure = stage.figure(self._run.out, printed)
+        except (KeyError, TypeError, ValueError) as error:
+            figure, why = "", why or f"left what cannot be read: {type(error).__name__}: {error}"
         if not why and stage.result and not (self._run.out / stage.result).exists():
             why = f"left no {stage.result}"
         elif not why and not figure:

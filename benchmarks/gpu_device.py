@@ -17,6 +17,7 @@ from typing import Any
 
 import gpu_timing as timing
 import torch
+from checkout import ROOT
 from gpu_ready import missing
 from machine import describe
 
@@ -46,6 +47,15 @@ def describe_gpu() -> dict[str, Any]:
     }
 
 
+def newer_sources() -> list[str]:
+    """What has changed since libeft was built, by the files' times: figures would be those of other sources."""
+    library = ROOT / "eft_ext" / "libeft.so"
+    if not library.exists():
+        return []
+    sources = [path for part in ("common", "cpu", "cuda", "include") for path in (ROOT / "csrc" / part).glob("*.*")]
+    return [str(path.relative_to(ROOT)) for path in sources if path.stat().st_mtime > library.stat().st_mtime]
+
+
 def triton_version() -> str | None:
     try:
         return version("triton")
@@ -60,7 +70,11 @@ def main() -> int:
     if lacks := missing():
         print(f"gpu_device: not run, it needs {lacks}", file=sys.stderr)
         return 2
-    found = describe_gpu() | {"triton": triton_version(), "copy_bytes_per_us": timing.copy_bytes_per_us()}
+    found = describe_gpu() | {
+        "triton": triton_version(),
+        "copy_bytes_per_us": timing.copy_bytes_per_us(),
+        "newer_than_libeft": newer_sources(),
+    }
     print(json.dumps(found, indent=1))
     if args.json:
         args.json.write_text(json.dumps(found, indent=1) + "\n")

@@ -32,7 +32,9 @@ def device(out: Path, printed: str) -> str:
         return ""
     copy = f"copy {m['copy_bytes_per_us'] / 1e6:.2f} TB/s"
     memory = f"L2 {m['l2_bytes'] / 2**20:.0f} MiB, {copy}"
-    return f"{m['gpu']}, driver {m['driver_version']}, {m['multiprocessors']} multiprocessors, {memory}"
+    newer = m["newer_than_libeft"]
+    stale = f"; CAUTION: libeft.so is older than {newer[0]}" if newer else ""
+    return f"{m['gpu']}, driver {m['driver_version']}, {m['multiprocessors']} multiprocessors, {memory}{stale}"
 
 
 def _counted(counts: dict[str, Counts], names: Iterable[tuple[str, str]]) -> str:

@@ -3,7 +3,8 @@
     python benchmarks/gpu_sanitize.py [--tools memcheck racecheck initcheck] [--seconds 240]
     python benchmarks/gpu_sanitize.py --tools memcheck --only python_tests/ops/test_cuda_gpu.py::test_small_conservative
 
-A tool that does not end in its time is reported and is not a pass. Without compute-sanitizer one line says so.
+Each tool has its share of the time, and at least a minute while there is one: a later one may then not be begun, which
+is said. One that does not end in its time is reported and is not a pass. Without compute-sanitizer one line says so.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from gpu_tests import CUDA
 
 TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
 FILES = [CUDA[key].file for key in ("step", "verify", "score")]
+LEAST, ENOUGH = 60.0, 20.0  # seconds of a tool, without which it is not begun
 COMMON = ("/usr/local/cuda/bin", "/usr/local/cuda/compute-sanitizer")
 
 
@@ -59,7 +61,11 @@ def main() -> int:
         return 0
     failed, stop = 0, time.monotonic() + args.seconds
     for i, tool in enumerate(args.tools):
-        left = (stop - time.monotonic()) / (len(args.tools) - i)
+        left = stop - time.monotonic()
+        if i and left < ENOUGH:
+            print(f"{tool}: not begun, {max(left, 0):.0f} seconds were left")
+            continue
+        left = min(left, max(left / (len(args.tools) - i), LEAST))
         try:
             done = subprocess.run(
                 command(program, tool, args.only or [*FILES, "-k", args.tests]),
