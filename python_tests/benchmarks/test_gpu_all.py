@@ -119,6 +119,17 @@ def test_a_stage_without_enough_time_is_left_out(tmp_path, monkeypatch, capsys):
     assert "left out  10 s were left of its 70" in capsys.readouterr().out
 
 
+def test_a_rehearsal_without_the_hosts_machine_says_what_is_missing(tmp_path, monkeypatch, capsys):
+    import gpu_all
+
+    monkeypatch.setenv("EFT_HOSTCUDA", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["gpu_all.py", "--rehearse", "--out", str(tmp_path / "out")])
+    assert gpu_all.main() == 2
+    said = capsys.readouterr().err
+    assert "make test builds" in said
+    assert said.count("\n") == 1
+
+
 def test_every_test_that_needs_a_gpu_is_named():
     marked = {str(path.relative_to(ROOT)) for path in (ROOT / "python_tests").rglob("test_*.py")
               if re.search(r"^pytestmark = .*mark\.gpu|^@pytest\.mark\.gpu|^    pytest\.mark\.gpu,", path.read_text(),

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from eft_ext.decoding.host_reads import HostReads
@@ -18,6 +19,8 @@ from tape import Recorder
 
 class Capture(Recorder):
     """Remembers what its operators write, and how many launches came before each."""
+
+    current: Capture | None = None
 
     def __init__(self, graph: int) -> None:
         super().__init__()
@@ -36,13 +39,20 @@ class Capture(Recorder):
             out.zero_()  # for what indexes with a launch's result, which is not there yet
         return out
 
+    def later(self, work: Callable[[], object]) -> None:
+        """Of a replay, like an operator."""
+        self._launched.append(runtime.size(self._graph))
+        self.operators.append((work, (), {}, []))
+
     def begin(self) -> None:
+        Capture.current = self
         runtime.capture_into(self._graph)
         self._reads.__enter__()
         self.__enter__()
 
     def end(self) -> None:
         """A capture computes nothing: what was written is put back."""
+        Capture.current = None
         self.__exit__(None, None, None)
         self._reads.__exit__(None, None, None)
         runtime.capture_into(0)
@@ -57,3 +67,16 @@ class Capture(Recorder):
             done = launched
             self.run_again(operator)
         runtime.run(self._graph, done, runtime.size(self._graph))
+
+
+def launch(work: Callable[[], object]) -> None:
+    """Runs it as a device would: now, or in each replay of what is captured; torch's functions see nothing of it."""
+
+    def alone() -> None:
+        with torch._C.DisableTorchFunction(), torch.no_grad():
+            work()
+
+    if Capture.current is None:
+        alone()
+    else:
+        Capture.current.later(alone)

@@ -16,7 +16,7 @@ from typing import Any
 
 NAME = "stand-in on the host"
 PROPERTIES = SimpleNamespace(
-    name=NAME, major=9, minor=0, multi_processor_count=132, L2_cache_size=2**16, total_memory=2**27
+    name=NAME, major=9, minor=0, multi_processor_count=132, L2_cache_size=2**10, total_memory=2**27
 )
 
 
@@ -164,3 +164,11 @@ def interpret_triton(backend: Any) -> None:
     """`eft_ext.ops.backend`: Triton's interpreter takes the stand-in's tensors."""
     if os.environ.get("TRITON_INTERPRET"):
         backend._interpreted = lambda: False
+
+
+def launch_triton(interpreter: Any) -> None:
+    """`triton.runtime.interpreter`: a kernel is one launch, also in a capture, whatever its interpreter does."""
+    from python_tests.standin.capture import launch
+
+    run = interpreter.GridExecutor.__call__
+    interpreter.GridExecutor.__call__ = lambda self, *args, **kwargs: launch(lambda: run(self, *args, **kwargs))

@@ -13,7 +13,12 @@ from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
 
-AFTER = {"torch": "install", "eft_ext.ops.call": "see_through_recorders", "eft_ext.ops.backend": "interpret_triton"}
+AFTER = {
+    "torch": "install",
+    "eft_ext.ops.call": "see_through_recorders",
+    "eft_ext.ops.backend": "interpret_triton",
+    "triton.runtime.interpreter": "launch_triton",
+}
 
 
 class AfterImport(MetaPathFinder):
