@@ -49,6 +49,12 @@ def compiled_chain(chain: Peer) -> Peer:
     return torch.compile(chain, dynamic=False)
 
 
+@cache
+def seed_and_offset(device: torch.device) -> dict[str, Tensor]:
+    """Tensors, as FlashInfer wants them in a graph; without them each call reads the generator's state on the host."""
+    return {name: torch.ones(1, dtype=torch.int64, device=device) for name in ("seed", "offset")}
+
+
 def flashinfer_paths(sampling: Any, options: Options, mixed: Peer = combine) -> dict[str, Peer]:
     """FlashInfer's ways to these options by name; empty for greedy, which it leaves to torch."""
     temperature = options.get("temperature", 1.0)
@@ -59,29 +65,40 @@ def flashinfer_paths(sampling: Any, options: Options, mixed: Peer = combine) -> 
     def probs(logits: tuple[Tensor, ...]) -> Tensor:
         return sampling.softmax(mixed(*logits), temperature=temperature)
 
+    def draw(logits: tuple[Tensor, ...]) -> dict[str, Tensor]:
+        return seed_and_offset(logits[0].device)
+
     if min_p:  # no kernel does all three: renormalise by the first two, then sample by the third
 
         def everything(*logits: Tensor) -> Tensor:
             p = probs(logits)
             p = sampling.top_k_renorm_probs(p, top_k) if top_k else p
             p = sampling.top_p_renorm_probs(p, top_p) if top_p < 1 else p
-            return sampling.min_p_sampling_from_probs(p, min_p)
+            return sampling.min_p_sampling_from_probs(p, min_p, **draw(logits))
 
         return {"renorm + min_p_sampling_from_probs": everything}
     if top_k and top_p < 1:
         return {
             "softmax + top_k_top_p_sampling_from_probs": lambda *x: sampling.top_k_top_p_sampling_from_probs(
-                probs(x), top_k, top_p
+                probs(x), top_k, top_p, **draw(x)
             ),
             "top_k_top_p_sampling_from_logits": lambda *x: sampling.top_k_top_p_sampling_from_logits(
-                mixed(*x) / temperature, top_k, top_p
+                mixed(*x) / temperature, top_k, top_p, **draw(x)
             ),
         }
     if top_k:
-        return {"softmax + top_k_sampling_from_probs": lambda *x: sampling.top_k_sampling_from_probs(probs(x), top_k)}
+        return {
+            "softmax + top_k_sampling_from_probs": lambda *x: sampling.top_k_sampling_from_probs(
+                probs(x), top_k, **draw(x)
+            )
+        }
     if top_p < 1:
-        return {"softmax + top_p_sampling_from_probs": lambda *x: sampling.top_p_sampling_from_probs(probs(x), top_p)}
+        return {
+            "softmax + top_p_sampling_from_probs": lambda *x: sampling.top_p_sampling_from_probs(
+                probs(x), top_p, **draw(x)
+            )
+        }
     return {
-        "softmax + sampling_from_probs": lambda *x: sampling.sampling_from_probs(probs(x)),
-        "sampling_from_logits": lambda *x: sampling.sampling_from_logits(mixed(*x) / temperature),
+        "softmax + sampling_from_probs": lambda *x: sampling.sampling_from_probs(probs(x), **draw(x)),
+        "sampling_from_logits": lambda *x: sampling.sampling_from_logits(mixed(*x) / temperature, **draw(x)),
     }

@@ -17,6 +17,7 @@ namespace {
 constexpr int kThreads = 256;
 
 int failed(const char* what, cudaError_t error) {
+  cudaGetLastError();  // it must not be found by somebody's next call
   return fail(EFT_DEVICE_ERROR, "cuda: %s: %s", what, cudaGetErrorString(error));
 }
 
@@ -59,12 +60,11 @@ extern "C" int eft_tail_cuda(const eft_tail* tail, void* stream) {
     return eft::load_kernels({reinterpret_cast<const void*>(eft::tail_kernel)});
   });
   if (error == cudaSuccess) {
-    eft::tail_kernel<<<1, eft::kThreads, 0, static_cast<cudaStream_t>(stream)>>>(*tail);
-    error = cudaGetLastError();
+    void* arguments[] = {const_cast<eft_tail*>(tail)};
+    error = cudaLaunchKernel(reinterpret_cast<const void*>(eft::tail_kernel), dim3(1),
+                             dim3(eft::kThreads), arguments, 0, static_cast<cudaStream_t>(stream));
   }
-  if (error == cudaSuccess) return EFT_OK;
-  cudaGetLastError();  // what failed here must not be found by somebody's next call
-  return eft::failed("tail", error);
+  return error == cudaSuccess ? EFT_OK : eft::failed("tail", error);
 }
 
 #if EFT_HAS_WHILE
@@ -93,6 +93,7 @@ extern "C" void eft_while_close(eft_while* loop) {
   if (loop->graph) cudaGraphDestroy(loop->graph);
   if (loop->left) cudaFree(loop->left);
   if (loop->left_host) cudaFreeHost(loop->left_host);
+  cudaGetLastError();  // of a launch that has failed: its own call has said so
   delete loop;
 }
 
@@ -145,7 +146,6 @@ extern "C" int eft_while_build(const eft_tail* tail, void* body, eft_while** loo
   if (!made) return eft::fail(EFT_NO_MEMORY, "loop: no memory");
   const int code = eft::build(*tail, static_cast<cudaGraph_t>(body), made);
   if (code != EFT_OK) {
-    cudaGetLastError();  // what failed here must not be found by somebody's next call
     eft_while_close(made);
     made = nullptr;
   }

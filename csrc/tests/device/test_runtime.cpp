@@ -1,11 +1,6 @@
 // The runtime that launch code runs on without a GPU: what it must refuse is planted here, one
 // mistake at a time.
-#include <cuda_runtime.h>
-
-#include <string>
-
-#include "tests/check.h"
-#include "tests/device/runtime/runtime.h"
+#include "tests/device/runtime_checks.h"
 
 namespace {
 
@@ -21,19 +16,7 @@ const bool known = cuda_host::know(add, 64) & cuda_host::know(hangs, 64);
 
 const void* const kAdd = reinterpret_cast<const void*>(add);
 const void* const kHangs = reinterpret_cast<const void*>(hangs);
-const cudaStream_t kStream = reinterpret_cast<cudaStream_t>(0x5eed);
 constexpr int kBytes = 100 * 1024;
-
-void begin(int device, bool capturing = false) { eft_runtime_begin(device, 0x5eed, capturing); }
-
-template <class Call>
-cudaError_t relaxed(Call call) {
-  cudaStreamCaptureMode mode = cudaStreamCaptureModeRelaxed;
-  cudaThreadExchangeStreamCaptureMode(&mode);
-  const cudaError_t error = call();
-  cudaThreadExchangeStreamCaptureMode(&mode);
-  return error;
-}
 
 cudaError_t load(const void* kernel) {
   cudaFuncAttributes unused;
@@ -56,15 +39,6 @@ cudaError_t launch(const void* kernel, dim3 grid, dim3 block, size_t shared = 0,
   numbers = {nullptr, 0};  // a launch has a copy
   return error;
 }
-
-// Refused, and this is what was said of it; the error is consulted, as launch code has to.
-bool refused(cudaError_t error, const char* why) {
-  cudaGetLastError();
-  const std::string said = eft_runtime_faults();
-  if (said.find(why) == std::string::npos) printf("expected '%s', got '%s'\n", why, said.c_str());
-  return error != cudaSuccess && said.find(why) != std::string::npos;
-}
-bool fine(cudaError_t error) { return error == cudaSuccess && *eft_runtime_faults() == 0; }
 
 void loading() {
   begin(0);
@@ -149,6 +123,24 @@ void graphs() {
   CHECK(destroyed == 2);
 }
 
+// Two at once, and parts of one.
+void several_graphs() {
+  begin(0);
+  sum = 0;
+  const int one = eft_runtime_graph(), two = eft_runtime_graph();
+  for (const int graph : {one, two, one}) {
+    eft_runtime_stream(0x5eed, graph);
+    CHECK(fine(launch(kAdd, graph == one ? 1 : 2, 32)));
+  }
+  eft_runtime_stream(0x5eed, 0);
+  CHECK(sum == 0 && eft_runtime_size(one) == 2 && eft_runtime_size(two) == 1);
+  eft_runtime_run(one, 1, 2);
+  eft_runtime_run(two, 0, 1);
+  CHECK(sum == 96 && fine(launch(kAdd, 1, 32)) && sum == 128);
+  eft_runtime_drop(one);
+  CHECK(eft_runtime_size(one) == 0 && eft_runtime_size(two) == 1);
+}
+
 // A relaxed thread may allocate, and wait for streams of its own that wait for nobody.
 void memory() {
   begin(0, true);
@@ -190,6 +182,9 @@ int main() {
   clusters();
   captures();
   graphs();
+  several_graphs();
+  built_graphs();
+  events();
   memory();
   errors();
   printf("runtime: %d failures\n", failures);

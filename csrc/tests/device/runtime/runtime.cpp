@@ -1,21 +1,5 @@
-#include "tests/device/runtime/runtime.h"
-
-#include <cuda_runtime.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <map>
-#include <set>
-#include <string>
-#include <utility>
-#include <vector>
-
-// What is held until its last reference goes.
-struct CUuserObject_st {
-  void* held;
-  cudaHostFn_t destroy;
-  unsigned references;
-};
+// The device, its kernels and their launches, and what a test asks.
+#include "tests/device/runtime/state.h"
 
 namespace cuda_host {
 namespace {
@@ -27,58 +11,6 @@ constexpr Chip kChips[] = {{132, 9, 0, 232448}, {108, 8, 0, 166912}, {148, 10, 0
 constexpr int kNumChips = sizeof(kChips) / sizeof(kChips[0]);
 constexpr int kSharedUnasked = 48 * 1024;
 constexpr unsigned kPortableCluster = 8;
-
-struct Captured {
-  Launch launch;
-  std::function<void()> body;
-};
-
-struct State {
-  std::map<const void*, Kernel> kernels;
-  std::map<std::pair<int, const void*>, int> loaded;  // shared memory that a launch may have
-  int device = 0, current = 0;  // where launches have to be, where they would be
-  cudaStream_t stream = nullptr;
-  bool capturing = false;
-  cudaStreamCaptureMode mode = cudaStreamCaptureModeGlobal;
-  std::vector<Captured> captured;
-  std::vector<cudaUserObject_t> kept;  // by the graph that is captured
-  std::set<cudaStream_t> own;          // streams that launch code has made
-  int fail_after = -1, fail_load_after = -1;
-  cudaError_t last = cudaSuccess;
-  uint64_t seed = 0;
-  eft_runtime_counts counts{};
-  std::string faults, told;
-};
-
-State& state() {
-  static State made;  // kernels make themselves known before main
-  return made;
-}
-
-cudaError_t refuse(cudaError_t error, const std::string& why) {
-  state().faults += why + "\n";
-  return state().last = error;
-}
-
-cudaError_t forbidden(const char* what) {
-  return refuse(state().capturing ? cudaErrorStreamCaptureUnsupported : cudaErrorInvalidValue,
-                std::string(what) + (state().capturing ? ": called during a capture" : ": called"));
-}
-
-bool relaxed() { return state().mode == cudaStreamCaptureModeRelaxed; }
-
-// What another thread's capture forbids to all but the relaxed.
-cudaError_t not_relaxed(const char* what) {
-  return refuse(cudaErrorStreamCaptureUnsupported, std::string(what) + ": not relaxed");
-}
-
-cudaGraph_t graph_of_capture() { return reinterpret_cast<cudaGraph_t>(&state().captured); }
-
-void release(cudaUserObject_t object, unsigned count) {
-  if (object->references -= count) return;
-  object->destroy(object->held);
-  delete object;
-}
 
 std::string text(const Dim3& d) {
   return std::to_string(d.x) + " x " + std::to_string(d.y) + " x " + std::to_string(d.z);
@@ -102,7 +34,7 @@ std::string fault_of(const cudaLaunchConfig_t& c, const Kernel& kernel, int shar
   for (unsigned i = 0; i < c.numAttrs; ++i) {
     const auto& size = c.attrs[i].val.clusterDim;
     if (c.attrs[i].id != cudaLaunchAttributeClusterDimension) return "attributes: an unknown one";
-    if (kChips[state().current].major < 9) return "cluster: this device has none";
+    if (kChips[caller().current].major < 9) return "cluster: this device has none";
     if (!size.x || size.x > kPortableCluster || size.y != 1 || size.z != 1 || grid.x % size.x) {
       return "cluster: expected 1 to 8 blocks that divide the grid's " + std::to_string(grid.x) +
              ", got " + text({size.x, size.y, size.z});
@@ -111,29 +43,96 @@ std::string fault_of(const cudaLaunchConfig_t& c, const Kernel& kernel, int shar
   return "";
 }
 
-cudaError_t run_now(const Launch& launch, const std::function<void()>& body) {
-  Launch here = launch;
-  here.seed = state().seed++;
+State& only() {
+  static State* const made = new State;  // from before main, when kernels make themselves known, on
+  return *made;
+}
+
+}  // namespace
+
+Held::Held() : state_(only()), lock_(state_.mutex) {}
+
+Caller& caller() {
+  static thread_local Caller made;
+  return made;
+}
+
+bool know(const void* entry, const Kernel& kernel) {
+  return state()->kernels.emplace(entry, kernel).second;
+}
+
+cudaError_t refuse(cudaError_t error, const std::string& why) {
+  state()->faults += why + "\n";
+  return caller().last = error;
+}
+
+cudaError_t forbidden(const char* what) {
+  const bool capturing = caller().capture != 0;
+  return refuse(capturing ? cudaErrorStreamCaptureUnsupported : cudaErrorInvalidValue,
+                std::string(what) + (capturing ? ": called during a capture" : ": called"));
+}
+
+cudaError_t not_relaxed(const char* what) {
+  return refuse(cudaErrorStreamCaptureUnsupported, std::string(what) + ": not relaxed");
+}
+
+cudaError_t check_place(cudaStream_t stream) {
+  const Caller& c = caller();
+  if (c.current != state()->device) return refuse(cudaErrorInvalidDevice, "device: another one");
+  if (stream == c.stream) return cudaSuccess;
+  return refuse(cudaErrorInvalidResourceHandle, "stream: another one");
+}
+
+cudaError_t take(const cudaLaunchConfig_t& c, const void* kernel, void** arguments,
+                 Captured& taken) {
+  const Held s = state();
+  const auto known = s->kernels.find(kernel);
+  const auto loaded = s->loaded.find({caller().current, kernel});
+  if (known == s->kernels.end() || loaded == s->loaded.end()) {
+    return refuse(cudaErrorInvalidDeviceFunction, "launch: a kernel not loaded on this device");
+  }
+  const std::string fault = fault_of(c, known->second, loaded->second);
+  if (!fault.empty()) return refuse(cudaErrorInvalidConfiguration, fault);
+  taken.launch.grid = c.gridDim;
+  taken.launch.threads = c.blockDim.x;
+  taken.launch.shared_bytes = c.dynamicSmemBytes;
+  if (c.numAttrs) taken.launch.cluster = c.attrs[0].val.clusterDim.x;
+  taken.body = known->second.bind(arguments);
+  return cudaSuccess;
+}
+
+cudaError_t run_now(const Captured& launch) {
+  const Held s = state();
+  Launch here = launch.launch;
+  here.seed = s->seed++;
   try {
-    run(here, body);
+    run(here, launch.body);
   } catch (const Error& error) {
     return refuse(cudaErrorLaunchFailure, error.what());
   }
   return cudaSuccess;
 }
 
-}  // namespace
-
-bool know(const void* entry, const Kernel& kernel) {
-  return state().kernels.emplace(entry, kernel).second;
+cudaError_t run_captured(int graph, int64_t first, int64_t last) {
+  cudaError_t error = cudaSuccess;
+  const Held s = state();
+  for (int64_t i = first; i < last && !error; ++i) {
+    error = run_now(s->graphs[graph].launches[size_t(i)]);
+  }
+  return error;
 }
 
 }  // namespace cuda_host
 
 using namespace cuda_host;
 
+cudaError_t cudaDriverGetVersion(int* version) {
+  *version = CUDART_VERSION;
+  return cudaSuccess;
+}
+
 cudaError_t cudaGetDevice(int* device) {
-  *device = state().current;
+  *device = caller().current;
   return cudaSuccess;
 }
 
@@ -156,31 +155,34 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int dev
 }
 
 cudaError_t cudaThreadExchangeStreamCaptureMode(cudaStreamCaptureMode* mode) {
-  std::swap(*mode, state().mode);
+  std::swap(*mode, caller().mode);
   return cudaSuccess;
 }
 
 // Loads the kernel.
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void* kernel) {
-  State& s = state();
-  if (s.fail_load_after >= 0 && s.fail_load_after-- == 0) return s.last = cudaErrorLaunchFailure;
-  const auto known = state().kernels.find(kernel);
-  if (known == state().kernels.end()) {
+  const Held s = state();
+  if (s->fail_load_after >= 0 && s->fail_load_after-- == 0) {
+    return caller().last = cudaErrorLaunchFailure;
+  }
+  const auto known = s->kernels.find(kernel);
+  if (known == s->kernels.end()) {
     return refuse(cudaErrorInvalidDeviceFunction, "cudaFuncGetAttributes: an unknown kernel");
   }
   if (!relaxed()) return not_relaxed("cudaFuncGetAttributes");
-  state().loaded.emplace(std::make_pair(state().current, kernel), kSharedUnasked);
+  s->loaded.emplace(std::make_pair(caller().current, kernel), kSharedUnasked);
   attributes->maxThreadsPerBlock = int(known->second.most_threads);
   return cudaSuccess;
 }
 
 cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute, int value) {
   if (!relaxed()) return not_relaxed("cudaFuncSetAttribute");
-  const auto loaded = state().loaded.find({state().current, kernel});
-  if (loaded == state().loaded.end()) {
+  const Held s = state();
+  const auto loaded = s->loaded.find({caller().current, kernel});
+  if (loaded == s->loaded.end()) {
     return refuse(cudaErrorInvalidDeviceFunction, "cudaFuncSetAttribute: a kernel not loaded");
   }
-  const int most = kChips[state().current].shared_bytes;
+  const int most = kChips[caller().current].shared_bytes;
   if (value < 0 || value > most) {
     return refuse(cudaErrorInvalidValue, "cudaFuncSetAttribute: expected at most " +
                                              std::to_string(most) + " bytes, got " +
@@ -191,28 +193,18 @@ cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute, int valu
 }
 
 cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t* c, const void* kernel, void** arguments) {
-  State& s = state();
-  if (s.fail_after >= 0 && s.fail_after-- == 0) return s.last = cudaErrorLaunchOutOfResources;
-  const auto known = s.kernels.find(kernel);
-  const auto loaded = s.loaded.find({s.current, kernel});
-  if (known == s.kernels.end() || loaded == s.loaded.end()) {
-    return refuse(cudaErrorInvalidDeviceFunction, "launch: a kernel not loaded on this device");
+  const Held s = state();
+  if (s->fail_after >= 0 && s->fail_after-- == 0) {
+    return caller().last = cudaErrorLaunchOutOfResources;
   }
-  if (s.current != s.device) return refuse(cudaErrorInvalidDevice, "device: another one");
-  if (c->stream != s.stream) return refuse(cudaErrorInvalidResourceHandle, "stream: another one");
-  const std::string fault = fault_of(*c, known->second, loaded->second);
-  if (!fault.empty()) return refuse(cudaErrorInvalidConfiguration, fault);
-  Launch launch;
-  launch.grid = c->gridDim;
-  launch.threads = c->blockDim.x;
-  launch.shared_bytes = c->dynamicSmemBytes;
-  if (c->numAttrs) launch.cluster = c->attrs[0].val.clusterDim.x;
-  ++s.counts.launches;
-  s.counts.clusters += c->numAttrs > 0;
-  if (c->gridDim.y > s.counts.rows) s.counts.rows = c->gridDim.y;
-  std::function<void()> body = known->second.bind(arguments[0]);
-  if (!s.capturing) return run_now(launch, body);
-  s.captured.push_back({launch, std::move(body)});
+  if (const cudaError_t error = check_place(c->stream)) return error;
+  Captured taken;
+  if (const cudaError_t error = take(*c, kernel, arguments, taken)) return error;
+  ++s->counts.launches;
+  s->counts.clusters += c->numAttrs > 0;
+  if (c->gridDim.y > s->counts.rows) s->counts.rows = c->gridDim.y;
+  if (!caller().capture) return run_now(taken);
+  s->graphs[caller().capture].launches.push_back(std::move(taken));
   return cudaSuccess;
 }
 
@@ -222,114 +214,47 @@ cudaError_t cudaLaunchKernel(const void* kernel, dim3 grid, dim3 block, void** a
   return cudaLaunchKernelExC(&config, kernel, arguments);
 }
 
-cudaError_t cudaGetLastError() { return std::exchange(state().last, cudaSuccess); }
+cudaError_t cudaGetLastError() { return std::exchange(caller().last, cudaSuccess); }
 const char* cudaGetErrorString(cudaError_t error) {
   if (error == cudaErrorLaunchFailure) return "unspecified launch failure";
   return error == cudaErrorLaunchOutOfResources ? "too many resources requested" : "refused";
 }
 
-cudaError_t cudaStreamGetCaptureInfo(cudaStream_t stream, cudaStreamCaptureStatus* status,
-                                     unsigned long long*, cudaGraph_t* graph) {
-  State& s = state();
-  if (stream != s.stream) return refuse(cudaErrorInvalidResourceHandle, "stream: another one");
-  *status = s.capturing ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone;
-  if (s.capturing) *graph = graph_of_capture();
-  return cudaSuccess;
-}
-
-cudaError_t cudaUserObjectCreate(cudaUserObject_t* object, void* held, cudaHostFn_t destroy,
-                                 unsigned references, unsigned flags) {
-  if (!destroy || references != 1 || flags != cudaUserObjectNoDestructorSync) {
-    return refuse(cudaErrorInvalidValue, "cudaUserObjectCreate: an unknown use");
-  }
-  *object = new CUuserObject_st{held, destroy, references};
-  return cudaSuccess;
-}
-
-cudaError_t cudaUserObjectRelease(cudaUserObject_t object, unsigned count) {
-  release(object, count);
-  return cudaSuccess;
-}
-
-cudaError_t cudaGraphRetainUserObject(cudaGraph_t graph, cudaUserObject_t object, unsigned count,
-                                      unsigned flags) {
-  if (graph != graph_of_capture() || count != 1 || flags != cudaGraphUserObjectMove) {
-    return refuse(cudaErrorInvalidValue, "cudaGraphRetainUserObject: another graph");
-  }
-  state().kept.push_back(object);
-  return cudaSuccess;
-}
-
-cudaError_t cudaMalloc(void** memory, size_t bytes) {
-  if (!relaxed()) return forbidden("cudaMalloc");
-  *memory = aligned_alloc(256, (bytes + 255) / 256 * 256);
-  memset(*memory, 0xa5, bytes);
-  ++state().counts.allocations;
-  return cudaSuccess;
-}
-
-cudaError_t cudaFree(void* memory) {
-  if (!relaxed()) return forbidden("cudaFree");
-  free(memory);
-  return cudaSuccess;
-}
-
-cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags) {
-  if (!relaxed()) return not_relaxed("cudaStreamCreateWithFlags");
-  if (flags != cudaStreamNonBlocking) {
-    return refuse(cudaErrorInvalidValue, "cudaStreamCreateWithFlags: would wait for other streams");
-  }
-  *stream = reinterpret_cast<cudaStream_t>(new char);
-  state().own.insert(*stream);
-  return cudaSuccess;
-}
-
-cudaError_t cudaStreamDestroy(cudaStream_t stream) {
-  if (!state().own.erase(stream)) return forbidden("cudaStreamDestroy");
-  delete reinterpret_cast<char*>(stream);
-  return cudaSuccess;
-}
-
-cudaError_t cudaMemsetAsync(void* memory, int value, size_t bytes, cudaStream_t stream) {
-  if (!state().own.count(stream)) return forbidden("cudaMemsetAsync");
-  memset(memory, value, bytes);
-  return cudaSuccess;
-}
-
-cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
-  if (!relaxed() || !state().own.count(stream)) return forbidden("cudaStreamSynchronize");
-  return cudaSuccess;
-}
-
-cudaError_t cudaDeviceSynchronize() { return forbidden("cudaDeviceSynchronize"); }
-
 extern "C" void eft_runtime_begin(int device, uint64_t stream, int capturing) {
-  State& s = state();
-  s.device = s.current = device;
-  s.stream = reinterpret_cast<cudaStream_t>(stream);
-  s.capturing = capturing;
-  s.captured.clear();
-  for (cudaUserObject_t object : std::exchange(s.kept, {})) release(object, 1);
-  s.counts = {};
+  const Held s = state();
+  s->device = caller().current = device;
+  eft_runtime_drop(kOnlyGraph);
+  eft_runtime_stream(stream, capturing ? kOnlyGraph : 0);
+  s->counts = {};
 }
 
-extern "C" int eft_runtime_enter(int device) { return std::exchange(state().current, device); }
+extern "C" void eft_runtime_stream(uint64_t stream, int graph) {
+  caller().stream = reinterpret_cast<cudaStream_t>(stream);
+  caller().capture = graph;
+}
+
+extern "C" void eft_runtime_run(int graph, int64_t first, int64_t last) {
+  run_captured(graph, first, last);
+}
+
+extern "C" int eft_runtime_enter(int device) { return std::exchange(caller().current, device); }
 
 extern "C" void eft_runtime_replay(void) {
-  for (const Captured& each : state().captured) run_now(each.launch, each.body);
+  eft_runtime_run(kOnlyGraph, 0, eft_runtime_size(kOnlyGraph));
 }
 
-extern "C" void eft_runtime_fail_launch(int number) { state().fail_after = number; }
-extern "C" void eft_runtime_fail_load(int number) { state().fail_load_after = number; }
-extern "C" eft_runtime_counts eft_runtime_count(void) { return state().counts; }
+extern "C" void eft_runtime_fail_launch(int number) { state()->fail_after = number; }
+extern "C" void eft_runtime_fail_load(int number) { state()->fail_load_after = number; }
+extern "C" eft_runtime_counts eft_runtime_count(void) { return state()->counts; }
 
 extern "C" const char* eft_runtime_faults(void) {
-  State& s = state();
-  if (s.last != cudaSuccess) s.faults += "last error: left for the next caller of the runtime\n";
-  if (!s.own.empty()) s.faults += "streams: not destroyed\n";
-  if (s.mode != cudaStreamCaptureModeGlobal) s.faults += "capture mode: not as it was\n";
-  s.last = cudaSuccess;
-  s.mode = cudaStreamCaptureModeGlobal;
-  s.told = std::exchange(s.faults, "");
-  return s.told.c_str();
+  const Held s = state();
+  Caller& c = caller();
+  if (c.last != cudaSuccess) s->faults += "last error: left for the next caller of the runtime\n";
+  if (!c.own.empty()) s->faults += "streams: not destroyed\n";
+  if (c.mode != cudaStreamCaptureModeGlobal) s->faults += "capture mode: not as it was\n";
+  c.last = cudaSuccess;
+  c.mode = cudaStreamCaptureModeGlobal;
+  c.told = std::exchange(s->faults, "");
+  return c.told.c_str();
 }

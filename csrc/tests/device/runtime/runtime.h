@@ -6,30 +6,39 @@
 #include <stdint.h>
 
 #include <functional>
+#include <tuple>
+#include <utility>
 
 #include "eft.h"
 
 namespace cuda_host {
 
-// A kernel of one parameter, as all of ours are, and the threads of its __launch_bounds__.
+// A kernel, and the threads of its __launch_bounds__.
 struct Kernel {
   unsigned most_threads;
-  std::function<std::function<void()>(const void* plan)> bind;  // copies what `plan` points to
+  std::function<std::function<void()>(void** arguments)> bind;  // copies what they point to
 };
 bool know(const void* entry, const Kernel& kernel);
 
-template <class Plan>
-bool know(void (*kernel)(Plan), unsigned most_threads) {
+template <class... P, size_t... I>
+std::function<void()> bound(void (*kernel)(P...), void** arguments, std::index_sequence<I...>) {
+  const std::tuple<P...> copies(*static_cast<const P*>(arguments[I])...);
+  return [kernel, copies] { std::apply(kernel, copies); };
+}
+
+template <class... P>
+bool know(void (*kernel)(P...), unsigned most_threads) {
   return know(reinterpret_cast<const void*>(kernel),
-              Kernel{most_threads, [kernel](const void* at) {
-                       const Plan plan = *static_cast<const Plan*>(at);
-                       return [kernel, plan] { kernel(plan); };
+              Kernel{most_threads, [kernel](void** arguments) {
+                       return bound(kernel, arguments, std::index_sequence_for<P...>());
                      }});
 }
 
 }  // namespace cuda_host
 
 extern "C" {
+
+// Streams, captures and the current device belong to the thread that sets them.
 
 // For the calls to come: the device that launches have to be on (0, 1, 2: what an H200, an A100 and
 // a B200 say of themselves), which becomes the current one, the stream, whether that is captured.
@@ -39,6 +48,14 @@ EFT_API void eft_runtime_begin(int device, uint64_t stream, int capturing);
 EFT_API int eft_runtime_enter(int device);
 // Runs what was captured since `begin`, again with each call.
 EFT_API void eft_runtime_replay(void);
+// Several graphs: launches come on this stream from now on, and go into this graph; 0: they run.
+EFT_API void eft_runtime_stream(uint64_t stream, int graph);
+EFT_API int eft_runtime_graph(void);  // a new one, whose number is its cudaGraph_t
+EFT_API void eft_runtime_drop(int graph);
+EFT_API int64_t eft_runtime_size(int graph);  // its launches
+EFT_API void eft_runtime_run(int graph, int64_t first, int64_t last);
+// Runs a graph that is a child of another one, in the place of its launches alone; 0: it could not.
+EFT_API void eft_runtime_on_child(int (*run)(int graph));
 // The launch after the next `number` ones fails, as for want of resources.
 EFT_API void eft_runtime_fail_launch(int number);
 // The same for loading a kernel.
