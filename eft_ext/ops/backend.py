@@ -36,7 +36,7 @@ def backends() -> dict[str, Backend]:
 
 
 def find(name: str) -> Backend:
-    """What `backends` says of one. A usable one is asked about once: looking for Triton takes longer than many a step."""
+    """What `backends` says of one. A usable one is looked for once: finding Triton takes longer than many a step."""
     known = _usable.get(name)
     if known is None:
         known = _PROBES[name]()
