@@ -18,9 +18,10 @@ import argparse
 import json
 import re
 import statistics
+import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +51,8 @@ SIZES = {
     "8B": (4096, 14336, 32, 32, 8, 128256),
     "13B": (5120, 13824, 40, 40, 40, 32000),
 }
-WAYS: dict[str, dict[str, int]] = {
+WAYS: dict[str, dict[str, int]] = {  # beside the one that is taken when none is asked for
     "eager": {"tier": 0},
-    "graphs": {"tier": 2},
     "loop": {"tier": 3},
     "drafts": {"speculate": 4},  # random models agree on nothing: what a round costs
 }
@@ -125,15 +125,18 @@ def prompts(rows: int, length: int, vocab: int, device: str) -> tuple[Tensor, Te
     return ids.to(device), mask.to(device)
 
 
-def measure(name: str, models: list[Any], rows: int, args: argparse.Namespace) -> dict[str, Any]:
+def measure(name: str, models: list[Any], rows: int, args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """After each round what is known so far."""
     device, short, long = args.device, args.tokens // 8, args.tokens
     vocab = min(model.config.vocab_size for model in models)
     ids, mask = prompts(rows, args.prompt, vocab, device)
     emulated = EmulatedModel(*models)
+    # Each with its own engines: one model keeps two, and a third way would capture anew in the time that is measured.
+    own = {way: EmulatedModel(*models) for way in WAYS if args.ways}
     common = dict(attention_mask=mask, do_sample=True, top_k=0, eos_token_id=vocab + 999, pad_token_id=0, **OPTIONS)
 
-    def ours(tokens: int, **way: int) -> Any:
-        return emulated.generate(ids, max_new_tokens=tokens, seed=1, **common, **way)
+    def ours(tokens: int) -> Any:
+        return emulated.generate(ids, max_new_tokens=tokens, seed=1, **common)
 
     def alone(tokens: int) -> Any:
         return models[0].generate(ids, max_new_tokens=tokens, **{**common, **static})
@@ -144,23 +147,24 @@ def measure(name: str, models: list[Any], rows: int, args: argparse.Namespace) -
         "plain": lambda tokens: plain_loop(models, ids, mask, tokens, OPTIONS, vocab + 999),
         "large_alone": alone,
     }
-    for name_of_way, way in WAYS.items() if args.ways else ():
-        loops[name_of_way] = lambda tokens, way=way: ours(tokens, **way)
+    for way, model in own.items():
+        options = {**common, **WAYS[way], "seed": 1}
+        loops[way] = lambda n, model=model, options=options: model.generate(ids, max_new_tokens=n, **options)
     forwards = [one_forward(model, rows, args.prompt + args.tokens // 2) for model in models]
     said = warm(loops, long)
     times: dict[str, list[float]] = {key: [] for key in (*loops, "forwards")}
+    size = sum(p.nbytes for model in models for p in model.parameters())
+    about: dict[str, Any] = {"trio": name, "rows": rows, "dtype": str(models[0].dtype)[6:], "said": said, "bytes": size}
+    about["tier"] = emulated.plan(ids, max_new_tokens=9).tier
+    if args.bandwidth:
+        about["floor_us"] = 1e6 * size / args.bandwidth
     for _ in range(args.rounds):
         for key, loop in loops.items():
             a, b = (seconds(lambda loop=loop, n=n: loop(n)) for n in (short, long))
             times[key].append((b - a) / (long - short))
         sums = [statistics.median(seconds(forward) for _ in range(15)) for forward in forwards]
         times["forwards"].append(sum(sums))
-    found = {f"{key}_us": 1e6 * statistics.median(values) for key, values in times.items()}
-    size = sum(p.nbytes for model in models for p in model.parameters())
-    floor = {"bytes": size, "floor_us": 1e6 * size / args.bandwidth} if args.bandwidth else {"bytes": size}
-    plan = emulated.plan(ids, max_new_tokens=9)
-    about = {"trio": name, "rows": rows, "dtype": str(models[0].dtype)[6:], "tier": plan.tier, "said": said}
-    return {**about, **found, **floor}
+        yield {**about, **{f"{key}_us": 1e6 * statistics.median(values) for key, values in times.items()}}
 
 
 def warm(loops: dict[str, Callable[[int], Any]], tokens: int) -> list[str]:
@@ -202,7 +206,7 @@ def show(results: list[dict[str, Any]], gpu: bool) -> Table:
     return table
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--trios", nargs="+", choices=list(TRIOS), help="demo wide; on cuda 1B 8B 13B")
@@ -230,18 +234,22 @@ def main() -> None:
         for rows in track(args.batch, name, console=Console(stderr=True)):
             if time.monotonic() > stop:
                 break
-            results.append(measure(name, models, rows, args))
-            if args.json:  # each time: a run that is stopped leaves what it has
-                about = {"machine": describe(), "bandwidth": args.bandwidth or None, "compiled": args.compile}
-                args.json.parent.mkdir(parents=True, exist_ok=True)
-                args.json.write_text(json.dumps({**about, "results": results}, indent=1) + "\n")
+            done = list(results)
+            for found in measure(name, models, rows, args):
+                results = [*done, found]
+                if args.json:  # each time: a run that is stopped leaves what it has
+                    about = {"machine": describe(), "bandwidth": args.bandwidth or None, "compiled": args.compile}
+                    args.json.parent.mkdir(parents=True, exist_ok=True)
+                    args.json.write_text(json.dumps({**about, "results": results}, indent=1) + "\n")
         del models
     Console(width=160).print(show(results, gpu))
-    for line in (f"{r['trio']} B={r['rows']}: {said}" for r in results for said in r["said"]):
+    complaints = [f"{r['trio']} B={r['rows']}: {said}" for r in results for said in r["said"]]
+    for line in complaints:
         print(line)
     if left := len(trios) * len(args.batch) - len(results):
         print(f"{left} measurements left out after {args.seconds:g} s")
+    return int(bool(complaints))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

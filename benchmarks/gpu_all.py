@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -94,11 +95,9 @@ class All:
                 shown = shown_as(command, self._run)
                 log.write(f"\n==== {stage.name}: {shown}\n".encode())
                 log.flush()
-                remaining = limit - (time.monotonic() - start)
-                ended.append(run_limited(command, max(remaining, 1), log, cwd=ROOT, env=self._environment, shown=shown))
+                remaining = max(1.0, limit - (time.monotonic() - start))
+                ended.append(run_limited(command, remaining, log, cwd=ROOT, env=self._environment, shown=shown))
                 log.write(f"==== {ended[-1].fault or 'ended with 0'}, {ended[-1].seconds:.1f} s\n".encode())
-                if ended[-1].fault:
-                    break
         return self._judge(stage, ended, time.monotonic() - start)
 
     def _judge(self, stage: Stage, ended: list[Ended], seconds: float) -> Outcome:
@@ -113,21 +112,31 @@ class All:
         elif not why and not figure:
             why = "printed nothing that it is read for"
         if stage.name == "smallest":
-            good = [key for key, t in CUDA.items() if t.file in counts and counts[t.file].passed]
-            self._run.failed = [test for found in counts.values() for test in found.failed]
-            self._run.usable = [key for key in good if not counts[CUDA[key].file].failed]
+            bad = {file: found.failed + found.unfinished for file, found in counts.items()}
+            passed = [key for key, t in CUDA.items() if t.file in counts and counts[t.file].passed]
+            self._run.failed = [test for tests in bad.values() for test in tests]
+            self._run.usable = [key for key in passed if not bad[CUDA[key].file]]
         tests = {name: asdict(found) for name, found in counts_by_kernel(counts).items()}
         commands = [e.command for e in ended]
         return Outcome(stage.name, "failed" if why else "passed", why, seconds, figure, commands, tests)
 
     def summary(self) -> dict[str, Any]:
-        device = self._run.out / "device.json"
         return {
             "rehearsed": self._run.rehearse,
-            "machine": json.loads(device.read_text()) if device.exists() else None,
+            "machine": self._machine(),
             "seconds": round(time.monotonic() - self._start, 1),
             "stages": [asdict(outcome) for outcome in self.outcomes],
         }
+
+    def _machine(self) -> dict[str, Any] | None:
+        """As the first of the results says."""
+        for stage in self.outcomes:
+            path = self._run.out / f"{stage.stage}.json"
+            with suppress(OSError, ValueError, AttributeError):
+                found = json.loads(path.read_text())
+                if machine := found.get("machine", found if stage.stage == "device" else None):
+                    return dict(machine)
+        return None
 
     def write(self) -> None:
         (self._run.out / "summary.json").write_text(json.dumps(self.summary(), indent=1) + "\n")
@@ -188,9 +197,12 @@ def main() -> int:
         print(f"gpu_all: --rehearse wants {host}/launch/libeft.so, which make test builds; EFT_HOSTCUDA names another "
               "folder", file=sys.stderr)  # fmt: skip
         return 2
+    if not (ROOT / "eft_ext" / "libeft.so").exists():
+        print("gpu_all: eft_ext/libeft.so is not there; make gpu-build takes minutes (docs/gpu.md)", file=sys.stderr)
+        return 2
     args.out.mkdir(parents=True, exist_ok=True)
-    for old in ("log.txt", "summary.json", *(stage.result for stage in stages if stage.result)):
-        (args.out / old).unlink(missing_ok=True)
+    for old in ("log.txt", "summary.json", *(stage.result for stage in STAGES if stage.result)):
+        (args.out / old).unlink(missing_ok=True)  # of another run
     python = Path(os.environ["BIN"]) / "python" if os.environ.get("BIN") else Path(sys.executable)
     everything = All(Run(os.path.abspath(python), args.out.resolve(), args.rehearse), args.seconds)
     try:

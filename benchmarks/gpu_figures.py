@@ -65,7 +65,14 @@ def _cold(result: dict[str, Any], name: str) -> str:
 
 
 def step(out: Path, printed: str) -> str:
-    return "; ".join(f"{_at(r)}: {_cold(r, 'cuda')}" for r in _results(out / "step.json"))
+    times = [f"{_at(r)}: {_cold(r, 'cuda')}" for r in _results(out / "step.json")]
+    return "; ".join(times + _missing(out / "step.json"))
+
+
+def _missing(path: Path) -> list[str]:
+    """Points that were not reached in the time given."""
+    left = _read(path).get("wanted", 0) - len(_results(path))
+    return [f"{left} points not reached"] if left > 0 else []
 
 
 def peers(out: Path, printed: str) -> str:
@@ -81,7 +88,7 @@ def peers(out: Path, printed: str) -> str:
         without = times.get("flashinfer", {}).get("error")
         if without and len(lines) == 1:
             lines.append(f"without FlashInfer ({without})")
-    return "; ".join(lines)
+    return "; ".join(lines + _missing(out / "peers.json"))
 
 
 NCU = {
@@ -101,7 +108,7 @@ def ncu(out: Path, printed: str) -> str:
 def decode(out: Path, printed: str) -> str:
     lines = []
     for r in _results(out / "decode.json"):
-        names = ("eager", "graphs", "loop", "drafts", "large_alone", "floor")
+        names = ("eager", "ours", "loop", "drafts", "large_alone", "floor")
         shown = ", ".join(f"{name} {r[f'{name}_us'] / 1e3:.2f}" for name in names if f"{name}_us" in r)
         said = "".join(f"; {line[:120]}" for line in r.get("said", []))
         lines.append(f"{r['trio']} B={r['rows']}, ms a step: {shown}{said}")

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from checkout import ROOT
+from gpu_tests import Counts
 
 PAGE = ROOT / "docs" / "gpu.md"
 RESULTS = ROOT / "benchmarks" / "results"
@@ -59,27 +60,56 @@ def card(machine: dict[str, Any]) -> str:
     return re.sub(r"[^a-z0-9]+", "-", str(machine["gpu"]).lower().replace("nvidia", "")).strip("-")
 
 
+def commit_of(found: dict[str, Any], given: str | None) -> str:
+    """Of the sources that ran, as the machine says it, or as somebody does who knows better."""
+    machine = found["machine"]
+    commit, newer = given or machine.get("commit"), machine.get("newer_than_libeft")
+    if not commit:
+        raise Refused("--commit: expected the commit of the sources that ran, which they do not say; got none")
+    if not given and str(commit).endswith("-dirty"):
+        raise Refused(f"--commit: expected one that holds all that ran, got {commit}; give it if it does")
+    if not given and newer:
+        raise Refused(
+            f"--commit: expected a libeft.so of these sources, got one older than {newer[0]}; give it if it is"
+        )
+    return str(commit)
+
+
 def lines(found: dict[str, Any], commit: str) -> Iterator[str]:
     """Of the ledger, in the order of the stages: one for each kernel that was tested, one for what was timed."""
     gpu = found["machine"]["gpu"]
     for stage in found["stages"]:
         tested = [command for command in stage["commands"] if "-m pytest" in command]
+        why = "" if stage["why"] in ("", "exit code 1") else f"; {stage['why']}"
         for kernel, counts in stage["tests"].items():
             about = f"{kernel}, {'smallest tests' if stage['stage'] == 'smallest' else 'tests'}"
-            yield row(about, gpu, commit, f"`{tested[-1]}`", counted(counts, stage["why"]))
-        if stage["stage"] in TIMED and stage["figure"]:
-            timed = next(command for command in stage["commands"] if command not in tested)
-            why = f" ({stage['why']})" if stage["why"] else ""
-            yield row(TIMED[stage["stage"]], gpu, commit, f"`{timed}`", stage["figure"] + why)
+            yield row(about, gpu, commit, f"`{tested[-1]}`", counted(counts) + why)
+        timed = [command for command in stage["commands"] if command not in tested]
+        if stage["stage"] in TIMED and timed:
+            said = "; ".join(part for part in (stage["figure"], stage["why"]) if part)
+            yield row(TIMED[stage["stage"]], gpu, commit, f"`{timed[0]}`", said)
 
 
-def counted(counts: dict[str, Any], why: str) -> str:
-    """Tests that passed and failed, the first of these by name, and whether the run was cut off."""
-    failed = counts["failed"]
-    result = f"{counts['passed']} passed"
-    if failed:
-        result += f", {len(failed)} failed, first {failed[0].partition('::')[2]}"
-    return result + (f"; {why}" if why.startswith(("killed", "crashed")) else "")
+def counted(counts: dict[str, Any]) -> str:
+    """Tests by what became of them, the first that failed by name."""
+    found = Counts(**counts)
+    return str(found) + (f", first {found.failed[0].partition('::')[2]}" if found.failed else "")
+
+
+def figures_of(found: dict[str, Any], folder: Path, commit: str) -> dict[str, str]:
+    """Of the stages that have run, by the name of the file."""
+    made = {}
+    for stage in found["stages"]:
+        path = folder / f"{stage['stage']}.json"
+        if not stage["commands"] or stage["stage"] not in FIGURES or not path.exists():
+            continue
+        try:
+            figures = json.loads(path.read_text())
+        except ValueError:
+            continue  # half a file: its stage was killed, which its line says
+        name = f"gpu-{card(found['machine'])}-{stage['stage']}.json"
+        made[name] = json.dumps({**figures, "commit": commit}, indent=1) + "\n"
+    return made
 
 
 def row(*cells: str) -> str:
@@ -103,21 +133,16 @@ def main() -> int:
     args = parser.parse_args()
     try:
         found = read(args.folder)
-        commit = args.commit or found["machine"].get("commit")
-        if not commit:
-            raise Refused("--commit: expected the commit of the sources that ran, which they do not say; got none")
+        commit = commit_of(found, args.commit)
         new = list(lines(found, commit))
         page = entered(PAGE.read_text(), new)
     except Refused as error:
         print(f"gpu_ledger: {error}", file=sys.stderr)
         return 2
-    PAGE.write_text(page)
     RESULTS.mkdir(exist_ok=True)
-    for name in FIGURES:
-        path = args.folder / f"{name}.json"
-        if path.exists():
-            figures = {"commit": commit, **json.loads(path.read_text())}
-            (RESULTS / f"gpu-{card(found['machine'])}-{name}.json").write_text(json.dumps(figures, indent=1) + "\n")
+    for name, text in figures_of(found, args.folder, commit).items():
+        (RESULTS / name).write_text(text)
+    PAGE.write_text(page)
     print(f"{len(new)} lines for {PAGE.relative_to(ROOT)}, figures in {RESULTS.relative_to(ROOT)}")
     return 0
 

@@ -15,17 +15,18 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 SECTIONS = ("SpeedOfLight", "MemoryWorkloadAnalysis", "SchedulerStats", "WarpStateStats", "LaunchStats", "Occupancy")
-# Shown first: the others are in the file.
+# Shown first, each times a factor of base units; the others are in the file.
 HEADLINES = {
-    "duration_us": "gpu__time_duration.sum",
-    "memory_percent": "gpu__compute_memory_throughput.avg.pct_of_peak_sustained_elapsed",
-    "dram_percent": "gpu__dram_throughput.avg.pct_of_peak_sustained_elapsed",
-    "issue_percent": "smsp__issue_active.avg.pct_of_peak_sustained_active",
-    "no_instruction": "smsp__average_warps_issue_stalled_no_instruction_per_issue_active.ratio",
+    "duration_us": ("gpu__time_duration.sum", 1e-3),
+    "memory_percent": ("gpu__compute_memory_throughput.avg.pct_of_peak_sustained_elapsed", 1.0),
+    "dram_percent": ("gpu__dram_throughput.avg.pct_of_peak_sustained_elapsed", 1.0),
+    "issue_percent": ("smsp__issue_active.avg.per_cycle_active", 100.0),
+    "no_instruction": ("smsp__average_warps_issue_stalled_no_instruction_per_issue_active.ratio", 1.0),
 }
 WARM = 2  # steps before the one that is looked at
 
@@ -49,9 +50,12 @@ def profile(ncu: str, vocab: int, batch: int) -> dict[str, Any]:
     program = [sys.executable, __file__, "--steps", "--vocab", str(vocab), "--batch", str(batch)]
     done = subprocess.run([ncu, *options, *sections, *program], capture_output=True, text=True, check=False)
     found = parse(done.stdout)
-    if not found:
-        said = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-        raise RuntimeError(f"ncu ended with {done.returncode}: {said[-1] if said else 'it printed nothing'}")
+    if "duration_us" not in found:
+        printed = done.stdout + done.stderr
+        print(printed[-4000:], file=sys.stderr)
+        lines = [line for line in printed.splitlines() if line.strip()] or ["it printed nothing"]
+        said = next((line for line in lines if "==ERROR==" in line), lines[-1])
+        raise RuntimeError(f"ncu ended with {done.returncode}: {said}")
     return found
 
 
@@ -65,11 +69,9 @@ def parse(printed: str) -> dict[str, Any]:
     raw = dict(zip(names, values, strict=False))
     found: dict[str, Any] = {"kernel": raw.get("Kernel Name", ""), "raw": raw}
     found["units"] = {name: unit for name, unit in zip(names, units, strict=False) if unit}
-    for short, name in HEADLINES.items():
-        if name in raw:
-            found[short] = float(raw[name].replace(",", ""))
-    if "duration_us" in found:  # nanoseconds are the base
-        found["duration_us"] /= 1e3
+    for short, (name, factor) in HEADLINES.items():
+        with suppress(KeyError, ValueError):  # not collected on this chip: "n/a"
+            found[short] = factor * float(raw[name].replace(",", ""))
     return found
 
 

@@ -4,7 +4,8 @@
     python benchmarks/gpu_sanitize.py --tools memcheck --only python_tests/ops/test_cuda_gpu.py::test_small_conservative
 
 Each tool has its share of the time, and at least a minute while there is one: a later one may then not be begun, which
-is said. One that does not end in its time is reported and is not a pass. Without compute-sanitizer one line says so.
+is said. One that does not end in its time is reported and is not a pass. Ends with 2 and one line where
+compute-sanitizer is not there, or does not support the device.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ import argparse
 import os
 import re
 import shutil
-import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 
 from checkout import ROOT
 from gpu_tests import CUDA
+from limited import run_limited
 
 TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
 FILES = [CUDA[key].file for key in ("step", "verify", "score")]
@@ -33,7 +35,7 @@ def sanitizer() -> str | None:
 
 def command(program: str, tool: str, tests: Sequence[str]) -> list[str]:
     """Only the library's kernels are watched, all in one namespace; but initcheck must see who else writes."""
-    pytest = [sys.executable, "-m", "pytest", "-q", "-x", "-m", "gpu", "-p", "no:cacheprovider"]
+    pytest = [sys.executable, "-m", "pytest", "-v", "-m", "gpu", "-p", "no:cacheprovider"]
     only = [] if tool == "initcheck" else ["--kernel-name", "kernel_substring=3eft"]  # of the mangled name
     options = ["--tool", tool, "--error-exitcode", "9", *only]
     return [program, *options, *pytest, *tests]
@@ -55,40 +57,28 @@ def main() -> int:
     args = parser.parse_args()
     program = sanitizer()
     if program is None:
-        print(
-            "gpu_sanitize: not run, compute-sanitizer was not found (it comes with the CUDA toolkit)", file=sys.stderr
-        )
-        return 0
-    failed, stop = 0, time.monotonic() + args.seconds
+        print("gpu_sanitize: not run, compute-sanitizer (of the CUDA toolkit) was not found", file=sys.stderr)
+        return 2
+    tests, environment = args.only or [*FILES, "-k", args.tests], dict(os.environ)
+    if not args.only:  # every tensor an allocation of its own, so that its end is known; a capture cannot have that
+        environment["PYTORCH_NO_CUDA_MEMORY_CACHING"] = "1"
+    codes, stop = [0], time.monotonic() + args.seconds
     for i, tool in enumerate(args.tools):
         left = stop - time.monotonic()
         if i and left < ENOUGH:
             print(f"{tool}: not begun, {max(left, 0):.0f} seconds were left")
             continue
-        left = min(left, max(left / (len(args.tools) - i), LEAST))
-        try:
-            done = subprocess.run(
-                command(program, tool, args.only or [*FILES, "-k", args.tests]),
-                cwd=ROOT,
-                # Every tensor an allocation of its own, so that its end is known.
-                env={**os.environ, "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"},
-                capture_output=True,
-                text=True,
-                timeout=max(left, 1),
-            )
-        except subprocess.TimeoutExpired:
-            print(f"{tool}: did not end within {left:.0f} seconds")
-            failed += 1
-            continue
-        output = done.stdout + done.stderr
-        if "Device not supported" in output:
-            print(f"{tool}: not run, compute-sanitizer does not support this machine's device")
-            continue
-        print(f"{tool}: exit code {done.returncode}, {summary(output)}")
-        if done.returncode:
-            failed += 1
-            print(output[-6000:])
-    return int(failed > 0)
+        left = max(1.0, min(left, max(left / (len(args.tools) - i), LEAST)))
+        with tempfile.TemporaryFile("a+b") as log:
+            ended = run_limited(command(program, tool, tests), left, log, cwd=ROOT, env=environment, shown=tool)
+        if "Device not supported" in ended.output:
+            print(f"gpu_sanitize: not run, {tool} does not support this machine's device", file=sys.stderr)
+            return 2
+        print(f"{tool}: {ended.fault or 'ended with 0'}, {summary(ended.output)}")
+        if ended.fault:
+            codes.append(1)
+            print(ended.output[-6000:])
+    return max(codes)
 
 
 if __name__ == "__main__":

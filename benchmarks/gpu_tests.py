@@ -46,20 +46,27 @@ class Counts:
     passed: int = 0
     failed: list[str] = field(default_factory=list)  # node ids, as they came
     skipped: int = 0
+    unfinished: list[str] = field(default_factory=list)  # begun, and no result: what ran when a run was ended
 
     def __str__(self) -> str:
         parts = [f"{self.passed} passed"] + [f"{len(self.failed)} failed"] * bool(self.failed)
-        return ", ".join(parts + [f"{self.skipped} skipped"] * bool(self.skipped))
+        parts += [f"{self.skipped} skipped"] * bool(self.skipped)
+        return ", ".join(parts + [f"{len(self.unfinished)} unfinished"] * bool(self.unfinished))
 
 
 # pytest-xdist, with -v: "[gw1] [ 50%] PASSED python_tests/ops/test_x.py::test_y[1]".
 _LINE = re.compile(r"^\[gw\d+\] \[ *\d+%\] (PASSED|FAILED|ERROR|SKIPPED|XFAIL) ((\S+?)::.*\S)\s*$", re.MULTILINE)
 
 
+_BEGUN = re.compile(r"^((python_tests/\S+?)::.*\S)\s*$", re.MULTILINE)
+
+
 def counts_of(output: str) -> dict[str, Counts]:
     """By file."""
     found: dict[str, Counts] = {}
+    ended = set()
     for outcome, test, file in _LINE.findall(output):
+        ended.add(test)
         counts = found.setdefault(file, Counts())
         if outcome == "PASSED":
             counts.passed += 1
@@ -67,6 +74,9 @@ def counts_of(output: str) -> dict[str, Counts]:
             counts.failed.append(test)
         else:
             counts.skipped += 1
+    for test, file in _BEGUN.findall(output):
+        if test not in ended:
+            found.setdefault(file, Counts()).unfinished.append(test)
     return found
 
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-GRACE = 3.0  # seconds between the request to end and the end
+GRACE = 2.0  # seconds between one request to end and the next, harder one
+STUCK = 10.0  # seconds that a killed process may take to go: in a driver it may never
 KEPT = 2**20  # bytes of a command's output: what came first and what came last
 
 
@@ -61,14 +62,14 @@ def _fault(code: int) -> str:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """The whole group: what a command has started may outlive it."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
+    """The whole group: what a command has started may outlive it. Interrupted, pytest still says why tests failed."""
+    for number, patience in ((signal.SIGINT, GRACE), (signal.SIGTERM, GRACE), (signal.SIGKILL, STUCK)):
+        if process.returncode is not None and not _alive(process.pid):
+            return
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, number)
         with suppress(subprocess.TimeoutExpired):
-            process.wait(GRACE if number == signal.SIGTERM else None)
-            if not _alive(process.pid):
-                return
+            process.wait(patience)
 
 
 def _alive(group: int) -> bool:

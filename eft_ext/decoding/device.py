@@ -47,7 +47,7 @@ class CudaDevice:
         self._device = device
         self._main = torch.cuda.Stream(device)
         self._side = [torch.cuda.Stream(device) for _ in range(MAX_MODELS - 1)]
-        self._pool = torch.cuda.graph_pool_handle()
+        self._pool: Any = None
         self._keep_graph = keep_graph
         self._graphs: WeakSet[Any] = WeakSet()
         self._last: Callable[[], Any] = lambda: None  # the graph that was captured last, while it lives
@@ -85,7 +85,8 @@ class CudaDevice:
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
         # Thread-local: another thread may use the device meanwhile, as readers of streamers do.
         graph = torch.cuda.CUDAGraph(keep_graph=True) if self._keep_graph else torch.cuda.CUDAGraph()
-        if not self._graphs:  # torch refuses a pool whose graphs have all gone
+        living = list(self._graphs)  # and for as long as this takes: torch refuses a pool whose graphs have all gone
+        if not living:
             self._pool = torch.cuda.graph_pool_handle()
         capture = torch.cuda.graph(graph, pool=self._pool, stream=self._main, capture_error_mode="thread_local")
         current, failed = torch.cuda.current_stream(self._device), None

@@ -49,12 +49,12 @@ def test_times_beside_peers(out):
 
 
 def test_times_of_decoding(out):
-    result = {"trio": "1B", "rows": 1, "eager_us": 30e3, "graphs_us": 3e3, "large_alone_us": 20e3, "floor_us": 1.5e3}
+    result = {"trio": "1B", "rows": 1, "eager_us": 30e3, "ours_us": 3e3, "large_alone_us": 20e3, "floor_us": 1.5e3}
     there = out("decode.json", {"results": [result | {"said": ["loop: NotImplementedError: none"]}]})
     line = figures.decode(there, "")
     assert (
         line
-        == "1B B=1, ms a step: eager 30.00, graphs 3.00, large_alone 20.00, floor 1.50; loop: NotImplementedError: none"
+        == "1B B=1, ms a step: eager 30.00, ours 3.00, large_alone 20.00, floor 1.50; loop: NotImplementedError: none"
     )
 
 
@@ -66,13 +66,22 @@ def test_half_a_file_is_no_figure(out, found):
 
 def test_counters_as_ncu_prints_them():
     """Its raw page in CSV: names, units, a line for each launch, and its own lines among them."""
-    names = ["ID", "Kernel Name", *gpu_ncu.HEADLINES.values()]
-    units = ["", "", "ns", "%", "%", "%", "inst"]
-    values = ["0", "stream_kernel", "65,536", "91.5", "90.0", "46.25", "0.125"]
+    names = ["ID", "Kernel Name", "gpu__time_duration.sum"]
+    names += ["gpu__compute_memory_throughput.avg.pct_of_peak_sustained_elapsed"]
+    names += ["gpu__dram_throughput.avg.pct_of_peak_sustained_elapsed", "smsp__issue_active.avg.per_cycle_active"]
+    names += ["smsp__average_warps_issue_stalled_no_instruction_per_issue_active.ratio", "profiler__replayer_passes"]
+    units = ["", "", "ns", "%", "%", "inst/cycle", "inst", ""]
+    values = ["0", "stream_kernel", "65,536", "91.5", "n/a", "0.4625", "0.125", "9"]
     rows = [",".join(f'"{cell}"' for cell in row) for row in (names, units, values)]
     found = gpu_ncu.parse("\n".join(["==PROF== Connected to process 1", *rows, ""]))
     assert found["kernel"] == "stream_kernel"
-    assert [found[name] for name in gpu_ncu.HEADLINES] == [65.536, 91.5, 90.0, 46.25, 0.125]
+    assert {name: found.get(name) for name in gpu_ncu.HEADLINES} == {
+        "duration_us": pytest.approx(65.536),
+        "memory_percent": 91.5,
+        "dram_percent": None,
+        "issue_percent": 46.25,
+        "no_instruction": 0.125,
+    }
     assert gpu_ncu.parse("==ERROR== ERR_NVGPUCTRPERM") == {}
 
 

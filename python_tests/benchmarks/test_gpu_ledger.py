@@ -15,7 +15,8 @@ def stage(name, commands, tests=None, **others):
 
 
 def made_up():
-    counts = {"passed": 40, "failed": ["python_tests/ops/test_cuda_gpu.py::test_small[a|b]"], "skipped": 0}
+    plain = {"skipped": 0, "unfinished": []}
+    counts = {"passed": 40, "failed": ["python_tests/ops/test_cuda_gpu.py::test_small[a|b]"], **plain}
     return {
         "rehearsed": False,
         "machine": {"gpu": "NVIDIA MADE-UP 80GB", "commit": "1a2b3c4"},
@@ -23,7 +24,8 @@ def made_up():
             stage("device", ["make gpu-build", "python benchmarks/gpu_device.py"], figure="a device"),
             stage("tests", ["python -m pytest -k 'a or b' x.py"], {"CUDA step": counts}, why="killed after 70 s"),
             stage("triton", ["python benchmarks/gpu_step.py", "python -m pytest y.py"],
-                  {"Triton scoring": {"passed": 3, "failed": [], "skipped": 0}}, figure="B=1: 9.9 us"),
+                  {"Triton scoring": {"passed": 3, "failed": [], **plain}}, figure="B=1: 9.9 us"),
+            stage("step", ["python benchmarks/gpu_step.py -x"], result="failed", why="crashed: SIGSEGV"),
             stage("decode", [], result="left out", why="the smallest test of loop did not pass"),
         ],
     }  # fmt: skip
@@ -52,7 +54,7 @@ def ledger(tmp_path, monkeypatch):
 
 
 def test_a_line_for_each_kernel_and_for_what_was_timed(ledger):
-    code, page, made = ledger(made_up(), figures=("device", "triton"))
+    code, page, made = ledger(made_up(), figures=("device", "triton", "decode"))  # decode's is of another run
     assert code == 0
     lines = [line for line in page.splitlines() if line.startswith("| ")]
     assert lines[1:] == [
@@ -60,6 +62,7 @@ def test_a_line_for_each_kernel_and_for_what_was_timed(ledger):
         "40 passed, 1 failed, first test_small[a\\|b]; killed after 70 s |",
         "| Triton scoring, tests | NVIDIA MADE-UP 80GB | 1a2b3c4 | `python -m pytest y.py` | 3 passed |",
         "| Triton step, times | NVIDIA MADE-UP 80GB | 1a2b3c4 | `python benchmarks/gpu_step.py` | B=1: 9.9 us |",
+        "| CUDA step, times | NVIDIA MADE-UP 80GB | 1a2b3c4 | `python benchmarks/gpu_step.py -x` | crashed: SIGSEGV |",
     ]
     assert page.endswith("\n## The one command\n")
     assert made == {
@@ -73,7 +76,7 @@ def test_a_second_run_comes_behind_the_first_and_nothing_twice(ledger):
     assert ledger(made_up())[1] == first
     _, page, _ = ledger(made_up(), "--commit", "5d6e7f8")
     assert page.index("1a2b3c4") < page.index("5d6e7f8")
-    assert page.count("| NVIDIA") == 6
+    assert page.count("| NVIDIA") == 8
 
 
 @pytest.mark.parametrize(
@@ -83,6 +86,8 @@ def test_a_second_run_comes_behind_the_first_and_nothing_twice(ledger):
         ({"rehearsed": None}, "was rehearsed on a stand-in"),
         ({"machine": None}, "no stage has seen a device"),
         ({"machine": {"gpu": "X", "commit": None}}, "--commit: expected the commit of the sources that ran"),
+        ({"machine": {"gpu": "X", "commit": "1a2b3c4-dirty"}}, "got 1a2b3c4-dirty"),
+        ({"machine": {"gpu": "X", "commit": "1", "newer_than_libeft": ["csrc/x.cu"]}}, "older than csrc/x.cu"),
         ("{}", "expected a summary of gpu_all.py"),
         ("half a fi", "expected a summary of gpu_all.py"),
     ],

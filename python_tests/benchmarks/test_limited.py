@@ -42,7 +42,8 @@ def test_what_hangs_is_ended_with_its_children(run, monkeypatch):
     monkeypatch.setattr(limited, "GRACE", 0.5)
     code = """if True:
         import signal, subprocess, sys, time
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
         child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
         print(child.pid, flush=True)
         time.sleep(600)

@@ -145,7 +145,7 @@ def test_a_capture_that_fails_leaves_nothing_behind(on, monkeypatch, ends):
         device.capture(work)
     assert raised.value.__suppress_context__
     assert on[-1] is main
-    assert closed == [(1, (0, 8))]
+    assert closed == [(1, (0, 7))]
     assert not device._graphs
 
 

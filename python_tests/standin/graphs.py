@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from typing import Any
-from weakref import WeakValueDictionary
+from weakref import ReferenceType, WeakValueDictionary, ref
 
 import torch
 
@@ -20,6 +20,10 @@ class CUDAGraph:
         _living[self._graph] = self
 
     def capture_begin(self, pool: Any = None, capture_error_mode: str = "global") -> None:
+        users = [] if pool is None else _pools.setdefault(pool, [])
+        if users and not any(user() for user in users):
+            raise RuntimeError("use_count > 0: a pool whose graphs have all gone")  # torch's allocator asserts it
+        users.append(ref(self))
         from python_tests.standin.capture import Capture  # which needs the package, and that needs torch
 
         self._capture = Capture(self._graph)
@@ -49,6 +53,7 @@ class CUDAGraph:
 
 
 _living: WeakValueDictionary[int, CUDAGraph] = WeakValueDictionary()
+_pools: dict[Any, list[ReferenceType[CUDAGraph]]] = {}
 
 
 def _run(number: int) -> bool:
@@ -71,11 +76,11 @@ class graph:
     """As `torch.cuda.graph`."""
 
     def __init__(self, cuda_graph: CUDAGraph, pool: Any = None, stream: Any = None, capture_error_mode: str = "global"):
-        self._graph, self._stream = cuda_graph, torch.cuda.stream(stream or torch.cuda.Stream())
+        self._graph, self._pool, self._stream = cuda_graph, pool, torch.cuda.stream(stream or torch.cuda.Stream())
 
     def __enter__(self) -> None:
         self._stream.__enter__()
-        self._graph.capture_begin()
+        self._graph.capture_begin(self._pool)
 
     def __exit__(self, *raised: Any) -> None:
         self._graph.capture_end()
