@@ -143,19 +143,18 @@ def test_every_test_that_needs_a_gpu_is_named():
 def test_counting_tests_of_a_run_that_was_killed():
     printed = """
 [gw0] [ 10%] PASSED python_tests/ops/test_cuda_gpu.py::test_small[1-plain]
-python_tests/ops/test_cuda_gpu.py::test_small[3-all] 
-python_tests/ops/test_cuda_gpu.py::test_that_hangs 
+python_tests/ops/test_cuda_gpu.py::test_small[3-all]
+python_tests/ops/test_cuda_gpu.py::test_that_hangs
 [gw11] [ 20%] FAILED python_tests/ops/test_cuda_gpu.py::test_small[3-all]
 [gw1] [ 30%] SKIPPED python_tests/ops/test_golden.py::test_gpu[triton-1]
 [gw1] [100%] ERROR python_tests/ops/test_golden.py::test_gpu[cuda 2]
 FAILED python_tests/ops/test_cuda_gpu.py::test_small[3-all] - RuntimeError: cuda: an illegal memory access
 """
     found = gpu_tests.counts_of(printed)
-    assert str(found["python_tests/ops/test_cuda_gpu.py"]) == "1 passed, 1 failed, 1 unfinished"
-    assert found["python_tests/ops/test_cuda_gpu.py"].unfinished == [
-        "python_tests/ops/test_cuda_gpu.py::test_that_hangs"
-    ]
-    assert found["python_tests/ops/test_cuda_gpu.py"].failed == ["python_tests/ops/test_cuda_gpu.py::test_small[3-all]"]
+    step = found["python_tests/ops/test_cuda_gpu.py"]
+    assert str(step) == "1 passed, 1 failed, 1 unfinished"
+    assert step.unfinished == ["python_tests/ops/test_cuda_gpu.py::test_that_hangs"]
+    assert step.failed == ["python_tests/ops/test_cuda_gpu.py::test_small[3-all]"]
     assert str(found["python_tests/ops/test_golden.py"]) == "0 passed, 1 failed, 1 skipped"
     assert gpu_tests.reasons_of(printed) == [
         "python_tests/ops/test_cuda_gpu.py::test_small[3-all] - RuntimeError: cuda: an illegal memory access"
