@@ -10,6 +10,7 @@ import gpu_figures as figures
 from gpu_tests import CUDA, GOLDEN, TRITON, Counts, pytest
 
 STEP = ["benchmarks/gpu_step.py", "--models", "3"]
+ENDING = 6  # seconds in which a sanitizer ends what it watches, before it is ended itself
 
 
 @dataclass
@@ -50,7 +51,8 @@ class Run:
 
 @dataclass(frozen=True)
 class Stage:
-    """
+    """One thing that a GPU is asked.
+
     Attributes:
         seconds: its limit.
         about: one line.
@@ -110,11 +112,11 @@ def _triton(run: Run) -> list[list[str]]:
 def _sanitize(run: Run) -> list[list[str]]:
     tests = ["--tests", "small_conservative"] if run.rehearse else []
     return [run.script("benchmarks/gpu_sanitize.py", "--tools", "memcheck", "racecheck", *tests,
-                       "--seconds", f"{run.seconds - 3:.0f}")]  # fmt: skip
+                       "--seconds", f"{run.seconds - ENDING:.0f}")]  # fmt: skip
 
 
 def _memcheck(run: Run) -> list[list[str]]:
-    return [run.script("benchmarks/gpu_sanitize.py", "--tools", "memcheck", "--seconds", f"{run.seconds - 3:.0f}",
+    return [run.script("benchmarks/gpu_sanitize.py", "--tools", "memcheck", "--seconds", f"{run.seconds - ENDING:.0f}",
                        "--only", *run.failed[:3])]  # fmt: skip
 
 
