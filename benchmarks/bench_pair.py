@@ -18,7 +18,7 @@ from typing import Any
 
 import checkout  # noqa: F401
 import torch
-from bench_decode import load
+from decode_models import load
 from machine import describe
 from rich.console import Console
 from rich.table import Table

@@ -35,7 +35,7 @@ ENOUGH = 0.7  # of a stage's limit, without which it is not begun
 
 @dataclass
 class Outcome:
-    """What came of a stage.
+    """The end of a stage.
 
     Attributes:
         result: "passed", "failed", or "left out".
@@ -130,7 +130,7 @@ class All:
         }
 
     def _machine(self) -> dict[str, Any] | None:
-        """As the first of the results says."""
+        """Reads the machine from the first of the results that has one."""
         for stage in self.outcomes:
             path = self._run.out / f"{stage.stage}.json"
             with suppress(OSError, ValueError, AttributeError):
@@ -144,7 +144,7 @@ class All:
 
 
 def environment(run: Run) -> dict[str, str]:
-    """Of all commands: the package of this tree, and the library that was brought along; rehearsed: the stand-in."""
+    """Returns the variables of all commands: this tree's package, the library beside it; rehearsed: the stand-in."""
     own = {k: v for k, v in os.environ.items() if k not in ("BIN", "MAKEFLAGS", "MAKELEVEL")}
     path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     own |= {"PYTHONUNBUFFERED": "1", "COLUMNS": "160"}

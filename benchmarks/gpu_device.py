@@ -25,7 +25,7 @@ QUERY = ("driver_version", "clocks.max.sm", "clocks.max.mem", "power.limit", "me
 
 
 def describe_gpu() -> dict[str, Any]:
-    """What `machine.describe` says, and the device; what nvidia-smi does not say is given as its error."""
+    """Returns `machine.describe` and the device; in the place of what nvidia-smi does not say stands its error."""
     line = [
         "nvidia-smi",
         f"--query-gpu={','.join(QUERY)}",
@@ -48,7 +48,7 @@ def describe_gpu() -> dict[str, Any]:
 
 
 def newer_sources() -> list[str]:
-    """What has changed since libeft was built, by the files' times: figures would be those of other sources."""
+    """Names the sources that have changed since libeft was built, by the files' times: figures would not be theirs."""
     library = ROOT / "eft_ext" / "libeft.so"
     if not library.exists():
         return []

@@ -37,7 +37,7 @@ TIMED = {  # stages whose figure is a line of its own, and what it is about
 
 
 class Refused(Exception):
-    """What was given cannot become a line; the message says why."""
+    """Raised where a run cannot become lines of the ledger; the message says why."""
 
 
 def read(folder: Path) -> dict[str, Any]:
