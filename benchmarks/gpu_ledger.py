@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from checkout import ROOT
+from gpu_stages import STAGES
 from gpu_tests import Counts
 
 PAGE = ROOT / "docs" / "gpu.md"
 RESULTS = ROOT / "benchmarks" / "results"
 HEAD = "| kernel | GPU | commit | command | result |\n|---|---|---|---|---|\n"
 NOTHING = "| — | — | — | — | nothing has run on a device yet |\n"
-FIGURES = ("device", "step", "peers", "ncu", "decode", "triton")
+FIGURES = [stage.name for stage in STAGES if stage.result]
 TIMED = {  # stages whose figure is a line of its own, and what it is about
     "step": "CUDA step, times",
     "peers": "CUDA step beside its peers",
@@ -61,7 +62,7 @@ def card(machine: dict[str, Any]) -> str:
 
 
 def commit_of(found: dict[str, Any], given: str | None) -> str:
-    """Of the sources that ran, as the machine says it, or as somebody does who knows better."""
+    """Returns the commit of the sources that ran, as the machine says it or as somebody who knows better."""
     machine = found["machine"]
     commit, newer = given or machine.get("commit"), machine.get("newer_than_libeft")
     if not commit:

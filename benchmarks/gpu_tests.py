@@ -34,7 +34,7 @@ FILES = [t.file for t in (*CUDA.values(), GOLDEN, *TRITON)]
 
 
 def pytest(python: str, files: Sequence[str], workers: int, *more: str) -> list[str]:
-    """A command whose output `Counts.of` reads, also where it was killed."""
+    """Returns a command whose output `counts_of` reads, also where it was killed."""
     plain = ["-m", "gpu", "-v", "-rfE", "--tb=short", "-p", "no:cacheprovider", "--timeout-method=thread"]
     return [python, "-m", "pytest", *plain, "-n", str(workers), *more, *files]
 
@@ -56,8 +56,6 @@ class Counts:
 
 # pytest-xdist, with -v: "[gw1] [ 50%] PASSED python_tests/ops/test_x.py::test_y[1]".
 _LINE = re.compile(r"^\[gw\d+\] \[ *\d+%\] (PASSED|FAILED|ERROR|SKIPPED|XFAIL) ((\S+?)::.*\S)\s*$", re.MULTILINE)
-
-
 _BEGUN = re.compile(r"^((python_tests/\S+?)::.*\S)\s*$", re.MULTILINE)
 
 
