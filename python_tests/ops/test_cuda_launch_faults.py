@@ -1,4 +1,4 @@
-"""What goes wrong in a CUDA launch, planted: said to the caller, not left for the next one, found out."""
+"""Planted faults of a CUDA launch: said to the caller, not left for the next one, found out by the runtime."""
 
 from __future__ import annotations
 
