@@ -9,6 +9,7 @@ once; the driver on transformers (`EmulatedModel`, `custom_generate`, `EFTLogits
 from typing import TYPE_CHECKING, Any
 
 from eft_ext import methods
+from eft_ext._extras import needs
 from eft_ext._version import __version__
 from eft_ext.ops import (
     Backend,
@@ -53,6 +54,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _DRIVER:
+        with needs(f"eft_ext.{name}", "hf"):
+            import transformers  # noqa: F401
         from eft_ext import hf
 
         return getattr(hf, name)

@@ -1,7 +1,20 @@
-"""`python -m eft_ext` is the command line `eft`."""
+"""The command line `eft`, also `python -m eft_ext`."""
 
 import sys
 
-from eft_ext.cli import main
+from eft_ext._extras import MissingExtra, needs
 
-sys.exit(main())
+
+def main() -> int:
+    """Run the command line, or say in one line what it needs."""
+    try:
+        with needs("the command line", "cli"):
+            from eft_ext import cli
+    except MissingExtra as error:
+        print(f"eft: {error}", file=sys.stderr)
+        return 1
+    return cli.main()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -7,11 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-
+from eft_ext._extras import needs
 from eft_ext._version import __version__
 from eft_ext.analysis.record import Record, Token
+
+with needs("eft_ext.analysis.report", "cli"):
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
 
 CHART_WIDTH, CHART_HEIGHT = 1000, 120
 

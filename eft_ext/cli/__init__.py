@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from eft_ext._extras import MissingExtra, needs
 from eft_ext._version import __version__
 from eft_ext.cli import bench, chat, demo, dynamics, environment, generate, report, score
 
@@ -46,8 +47,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        0, or what the command returned; 2 on wrong input and 1 on logits that cannot be sampled, both with
-        one line on stderr; 130 when interrupted.
+        0, or what the command returned; 2 on wrong input, and 1 on a missing extra or logits that cannot be
+        sampled, each with one line on stderr; 130 when interrupted.
     """
     with warnings.catch_warnings():
         warnings.showwarning = _one_line
@@ -58,7 +59,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(arguments: list[str] | None) -> int:
     try:
-        result = app(arguments, standalone_mode=False)
+        with needs("this command", "cli"):
+            result = app(arguments, standalone_mode=False)
+    except MissingExtra as error:
+        return _say(error, 1)
     except (ValueError, OSError, ImportError) as error:
         return _reader_left() if isinstance(error, BrokenPipeError) else _say(error, 2)
     except SystemExit as error:

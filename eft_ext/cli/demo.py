@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from eft_ext._extras import needs
 from eft_ext.cli.options import writable
 
 NAME = "demo"
@@ -54,6 +55,9 @@ def run(
         )
     writable("--json-path", json_path)
     writable("--plot-path", plot_path)
+    if plot_path is not None:  # before anything is asked
+        with needs("--plot-path", "plots"):
+            import matplotlib  # noqa: F401
     if interpolate:
         if beta != 1.0:
             raise ValueError(f"--beta: expected nothing beside --interpolate, got {beta}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -50,7 +51,6 @@ Data = Annotated[
 ]
 MethodOption = Annotated[Method, typer.Option(help="sft reads completions, or chosen responses; the others pairs.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
-Plot = Annotated[Path | None, typer.Option(help="Draw there, as .png, .svg or .pdf.")]
 
 
 @app.command("track")
@@ -112,7 +112,7 @@ def decompose_step(
     lr: Annotated[list[float] | None, typer.Option(help="Of one SGD step; may be given several times.")] = None,
     seed: Annotated[int, typer.Option(help="Of the choice of the batch.")] = 0,
     double: Annotated[bool, typer.Option(help="Compute in fp64, so that the error is not rounding.")] = True,
-    plot: Plot = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw there, as .png, .svg or .pdf.")] = None,
     as_json: Json = False,
 ) -> None:
     """Predict what one SGD step does to each probe, then take the step and compare.
@@ -125,16 +125,17 @@ def decompose_step(
     """
     writable("--plot", plot)
     from eft_ext.cli.dynamics_inputs import Tuning, check_numbers
-    from eft_ext.dynamics import plots, verify
+    from eft_ext.dynamics import verify
 
     check_numbers({"--batch-size": batch_size}, lr or [])
     if plot:
+        from eft_ext.dynamics import plots
+
         plots.check_format(plot)
     tuning = Tuning.load(model, probes, data, method.value, False, batch_size, seed)
-    if double:
-        tuning.model.double()
+    read = tuning.model.double() if double else tuning.model  # itself, in place
     observed = tuning.probes.encode(tuning.tokenizer)
-    result = verify(tuning.model, observed, next(tuning.updates()), tuning.loss, lr or [1e-2, 1e-3, 1e-4])
+    result = verify(read, observed, next(tuning.updates()), tuning.loss, lr or [1e-2, 1e-3, 1e-4])
     if plot:
         plots.save(plots.scatter(result), plot)
     rows = list(_by_type(tuning.probes, result))
@@ -195,8 +196,6 @@ def diagnose_run(
 
         eft dynamics diagnose run
     """
-    from dataclasses import asdict
-
     from eft_ext.dynamics import Recording, diagnose
 
     found = diagnose(Recording(recording), chosen, rejected)

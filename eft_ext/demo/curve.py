@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from eft_ext._extras import needs
 from eft_ext.demo.evaluate import OPEN
 from eft_ext.demo.grade import Proportion
 from eft_ext.demo.interpolation import LARGE, SMALL, Curve, answer, claims, emulated, measure
@@ -134,7 +135,8 @@ def as_dict(curves: list[Curve], mode: Mode) -> dict[str, Any]:
 
 def plot(curves: list[Curve], mode: Mode, path: Path) -> None:
     """Left the behaviours over λ, right the trade-off: one against the other, coloured by the facts that are right."""
-    from matplotlib.figure import Figure
+    with needs("the picture", "plots"):
+        from matplotlib.figure import Figure
 
     large, small = curves
     n = large.points[0].facts.n

@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from eft_ext._extras import needs
 from eft_ext.demo.evaluate import OPEN, Claim, Row, claims
 from eft_ext.demo.grade import Proportion
 from eft_ext.demo.trio import EFT, LARGE, ORACLE, TUNED
@@ -122,7 +123,8 @@ def as_dict(results: Sequence[Measured], answers: list[dict[str, str]]) -> dict[
 
 def plot(results: Sequence[Measured], path: Path) -> None:
     """Facts against format, one point per model and one panel per mode, with 95 % intervals."""
-    from matplotlib.figure import Figure
+    with needs("the picture", "plots"):
+        from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.2 * len(results), 4.2), layout="constrained")
     marks = dict(zip((LARGE, TUNED, EFT, ORACLE), "sDox", strict=True))  # the last two lie on top of each other

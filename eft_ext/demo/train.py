@@ -15,16 +15,20 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
-from transformers.utils import logging
 
-from eft_ext.demo import TALKATIVE
-from eft_ext.demo.fit import Batch, fit, new_model, pretraining_batches, tuning_batches
-from eft_ext.demo.recipe import FULL, QUICK, Recipe, Stage
-from eft_ext.demo.tokenizer import CHAT_TEMPLATE, train_tokenizer
-from eft_ext.demo.world import World
+from eft_ext._extras import command, needs
+
+with command(__name__), needs("eft_ext.demo.train", "cli"):
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers.utils import logging
+
+    from eft_ext.demo import TALKATIVE
+    from eft_ext.demo.fit import Batch, fit, new_model, pretraining_batches, tuning_batches
+    from eft_ext.demo.recipe import FULL, QUICK, Recipe, Stage
+    from eft_ext.demo.tokenizer import CHAT_TEMPLATE, train_tokenizer
+    from eft_ext.demo.world import World
 
 Report = dict[str, dict[str, object]]
 

@@ -2,20 +2,23 @@
 
 from typing import TYPE_CHECKING, Any
 
-from eft_ext.dynamics.builders import cross_prompt, own_responses, permuted_words, random_responses
-from eft_ext.dynamics.decompose import Decomposition, Verification, decompose, verify
-from eft_ext.dynamics.delta import Delta, delta, steps_of_delta
-from eft_ext.dynamics.diagnose import Squeezing, diagnose
-from eft_ext.dynamics.intervals import Interval, bootstrap
-from eft_ext.dynamics.kernel import KernelNorms, kernel_norms, last_layer
-from eft_ext.dynamics.losses import DPO, IPO, LOSSES, SFT, SPPO, SLiC
-from eft_ext.dynamics.maps import delta_records
-from eft_ext.dynamics.preferences import extend_for_sft
-from eft_ext.dynamics.probes import Probe, ProbeSet
-from eft_ext.dynamics.recording import Recording
-from eft_ext.dynamics.responses import Pairs, Responses
-from eft_ext.dynamics.squeeze import squeeze_step
-from eft_ext.dynamics.track import Tracker, track
+from eft_ext._extras import needs
+
+with needs("eft_ext.dynamics", "dynamics"):
+    from eft_ext.dynamics.builders import cross_prompt, own_responses, permuted_words, random_responses
+    from eft_ext.dynamics.decompose import Decomposition, Verification, decompose, verify
+    from eft_ext.dynamics.delta import Delta, delta, steps_of_delta
+    from eft_ext.dynamics.diagnose import Squeezing, diagnose
+    from eft_ext.dynamics.intervals import Interval, bootstrap
+    from eft_ext.dynamics.kernel import KernelNorms, kernel_norms, last_layer
+    from eft_ext.dynamics.losses import DPO, IPO, LOSSES, SFT, SPPO, SLiC
+    from eft_ext.dynamics.maps import delta_records
+    from eft_ext.dynamics.preferences import extend_for_sft
+    from eft_ext.dynamics.probes import Probe, ProbeSet
+    from eft_ext.dynamics.recording import Recording
+    from eft_ext.dynamics.responses import Pairs, Responses
+    from eft_ext.dynamics.squeeze import squeeze_step
+    from eft_ext.dynamics.track import Tracker, track
 
 if TYPE_CHECKING:
     from eft_ext.dynamics.callback import DynamicsCallback
@@ -61,7 +64,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "DynamicsCallback":  # the only part that needs transformers
-        from eft_ext.dynamics.callback import DynamicsCallback
+        with needs("eft_ext.dynamics.DynamicsCallback", "dynamics"):
+            from eft_ext.dynamics.callback import DynamicsCallback
 
         return DynamicsCallback
     raise AttributeError(f"module 'eft_ext.dynamics' has no attribute {name!r}")

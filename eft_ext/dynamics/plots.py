@@ -7,12 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
+from eft_ext._extras import needs
 from eft_ext.dynamics.decompose import Verification
 from eft_ext.dynamics.intervals import bootstrap
 from eft_ext.dynamics.recording import Recording
+
+with needs("eft_ext.dynamics.plots", "plots"):
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _LABELS = {
     "log_prob": "log π(response), nats",

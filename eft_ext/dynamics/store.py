@@ -14,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from eft_ext._extras import needs
 from eft_ext.dynamics.probes import ProbeSet
 
 if TYPE_CHECKING:
@@ -115,10 +116,8 @@ def read_about(path: Path) -> dict[str, Any] | None:
 
 
 def require_pyarrow() -> None:
-    try:
+    with needs("a recording", "dynamics"):
         import pyarrow  # noqa: F401
-    except ImportError as error:
-        raise ImportError("recordings need pyarrow: pip install 'eft_ext[dynamics]'") from error
 
 
 def _atomically(target: Path, write: Any) -> None:

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from typing import Any, Protocol
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from eft_ext.hf.arguments import encode_all
 from eft_ext.hf.mixture import Mixture, spread
@@ -106,12 +105,4 @@ def _row(prompt: dict[str, Tensor | None], row: int) -> dict[str, Any]:
 
 
 def _shown(results: Iterator[Result], rows: int, progress: bool) -> Iterator[Result]:
-    if not progress:
-        yield from results
-        return
-    columns = (TextColumn("generating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("", total=rows)
-        for result in results:
-            bar.advance(task)
-            yield result
+    yield from tqdm(results, "generating", rows) if progress else results

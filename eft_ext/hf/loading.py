@@ -14,6 +14,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import find_adapter_config_file
 
+from eft_ext._extras import needs
 from eft_ext.hf.members import adapter_name, by_model
 from eft_ext.hf.memory import Footprint, auto_class, available, footprint, readable
 from eft_ext.hf.vocabulary import compare_tokenizers
@@ -163,10 +164,8 @@ def _with_adapter(
 ) -> Any:
     """The PEFT model over `models[under]`, which becomes it, with one more adapter of this name."""
     source, base_source = sources[name], sources[under]
-    try:
+    with needs(f"{name}: the adapter {source!r}", "peft"):
         from peft import PeftModel
-    except ImportError as error:
-        raise ValueError(f"{name}: {source!r} holds an adapter, which needs peft: pip install peft") from error
     named = adapter.get("base_model_name_or_path")
     if named and os.path.basename(str(named)) != os.path.basename(os.path.normpath(base_source)):
         warnings.warn(

@@ -12,6 +12,7 @@ from types import ModuleType
 
 import torch
 
+from eft_ext._extras import install
 from eft_ext.ops import native, plain
 from eft_ext.ops.call import Mixture, Sampling
 
@@ -79,7 +80,7 @@ def _triton() -> Backend:
     try:
         detail = version("triton")
     except PackageNotFoundError:
-        return Backend("triton", False, reason="triton is not installed", remedy="pip install 'eft_ext[triton]'")
+        return Backend("triton", False, reason="triton is not installed", remedy=install("triton"))
     if _interpreted():
         return Backend("triton", True, f"{detail}, interpreted (TRITON_INTERPRET): CPU tensors, no speed", device="cpu")
     if not torch.backends.cuda.is_built():

@@ -178,5 +178,5 @@ def test_without_pyarrow(monkeypatch, tmp_path):
     import sys
 
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(ImportError, match=r"recordings need pyarrow: pip install 'eft_ext\[dynamics\]'"):
+    with pytest.raises(ImportError, match=r"a recording needs pyarrow: pip install 'eft_ext\[dynamics\]'"):
         Recording(tmp_path)

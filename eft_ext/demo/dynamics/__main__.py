@@ -11,14 +11,18 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from rich.console import Console
-from rich.progress import Progress
 
-from eft_ext.demo.dynamics.findings import report
-from eft_ext.demo.dynamics.record import Record
-from eft_ext.demo.dynamics.runs import QUICK, Plan
-from eft_ext.demo.dynamics.study import RUNS_PER_SEED, run_seed
-from eft_ext.demo.trio import load_trio
+from eft_ext._extras import command, needs
+
+with command(__name__), needs("eft_ext.demo.dynamics", "cli", "dynamics"):
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from eft_ext.demo.dynamics.findings import report
+    from eft_ext.demo.dynamics.record import Record
+    from eft_ext.demo.dynamics.runs import QUICK, Plan
+    from eft_ext.demo.dynamics.study import RUNS_PER_SEED, run_seed
+    from eft_ext.demo.trio import load_trio
 
 
 def main() -> None:

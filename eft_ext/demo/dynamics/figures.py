@@ -5,16 +5,20 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import numpy as np
 import torch
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from eft_ext.demo.dynamics.data import KINDS, as_pairs, preferences, probes
-from eft_ext.demo.dynamics.digits import class_influence, classifier, draw_digits
-from eft_ext.demo.dynamics.record import Record
-from eft_ext.demo.trio import EFT, TUNED, load_trio
-from eft_ext.dynamics import DPO, bootstrap, plots, verify
+from eft_ext._extras import command, needs
+
+with command(__name__), needs("eft_ext.demo.dynamics.figures", "dynamics", "plots"):
+    import numpy as np
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from eft_ext.demo.dynamics.data import KINDS, as_pairs, preferences, probes
+    from eft_ext.demo.dynamics.digits import class_influence, classifier, draw_digits
+    from eft_ext.demo.dynamics.record import Record
+    from eft_ext.demo.trio import EFT, TUNED, load_trio
+    from eft_ext.dynamics import DPO, bootstrap, plots, verify
 
 _SHOWN = ("chosen", "chosen_paraphrase", "chosen_plain", "rejected", "irr_train", "irr_test", "cross_prompt")
 _RUNS = {"sft": "SFT", "dpo": "SFT, DPO", "dpo-extended": "extended SFT, DPO"}

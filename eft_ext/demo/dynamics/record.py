@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from eft_ext.dynamics.store import require_pyarrow
+import pyarrow as pa
+import pyarrow.parquet as parquet
 
 Rows = list[dict[str, Any]]
 
@@ -26,10 +26,6 @@ class Record:
 
     def write(self, folder: Path) -> None:
         """curves.parquet and grades.parquet."""
-        require_pyarrow()
-        import pyarrow as pa
-        import pyarrow.parquet as parquet
-
         first = min(row["seed"] for row in self.curves)
         whole = [row for row in self.curves if row["seed"] == first]
         for name, rows in (("curves", whole + _means(self.curves)), ("grades", self.grades)):
@@ -45,9 +41,6 @@ class Record:
 
     @classmethod
     def read(cls, folder: Path) -> Record:
-        require_pyarrow()
-        import pyarrow.parquet as parquet
-
         return cls(*(parquet.read_table(folder / f"{name}.parquet").to_pylist() for name in ("curves", "grades")))
 
     @cached_property
