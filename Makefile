@@ -1,46 +1,64 @@
-# demo, test, check, bench: each makes what it needs in .venv and is safe to run again. With BIN=<folder of python>, given
-# or exported, what is installed there is used and nothing is downloaded.
+# Each target makes what it needs in .venv and is safe to run again. With BIN=<folder of python>, given or exported, what is
+# installed there is used and nothing is downloaded.
 PYTHON ?= python3
 VENV ?= .venv
 BIN ?= $(VENV)/bin
 MADE := $(if $(filter file,$(origin BIN)),$(VENV))
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-SOURCES := setup.py pyproject.toml CMakeLists.txt $(shell find csrc -type f)
+INSTALL := $(PIP) install -q --no-compile -c constraints.txt
+SOURCES := setup.py pyproject.toml CMakeLists.txt $(shell find csrc -type f -not -path 'csrc/tests/*')
 CPP := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu')
 
-.PHONY: demo test check bench gpu-all gpu-test gpu-build gpu-bench-step gpu-bench-decode clean
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all check bench gpu-all gpu-test gpu-build gpu-bench-step gpu-bench-decode clean cpp-tests
 
-demo: $(MADE:=/installed)
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(MADE:=/demo-installed)  ## the demo: large, small tuned, EFT and an oracle answer side by side (a minute and a half)
 	$(BIN)/python -m eft_ext demo
 
-test: $(MADE:=/tests-installed)
-	$(BIN)/cmake -G Ninja -S . -B build/ctest -DEFT_PYTHON=OFF -DEFT_TESTS=ON -DEFT_CUDA=OFF > /dev/null
-	$(BIN)/cmake --build build/ctest
+# Python's packages arrive on one core while the other compiles.
+test:  ## what a change is tested with: C++ and Python, without a GPU (five minutes)
+	$(MAKE) -j 2 --no-print-directory cpp-tests $(MADE:=/tests-installed)
 	$(BIN)/ctest --test-dir build/ctest --output-on-failure
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest $(WORKERS) -m "not slow"
 
-check: $(MADE:=/dev-installed)
+test-all: test  ## the rest too: sanitizers, races, real vocabularies, fuzz, browser, every family (fifteen minutes)
+	$(if $(MADE),$(MAKE) --no-print-directory $(VENV)/core)
+	$(call CPP_TESTS,ON)
+	$(BIN)/ctest --test-dir build/ctest --output-on-failure
+	$(BIN)/python -m pytest $(WORKERS) -m slow
+
+check: $(MADE:=/dev-installed)  ## formatters, linters and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run --Werror $(CPP)
 	$(BIN)/mypy
 
-bench: $(MADE:=/tests-installed)
+bench: $(MADE:=/core) $(MADE:=/tests-installed)  ## the step beside transformers' chain on this machine's CPU
 	$(BIN)/python benchmarks/bench_step.py
+
+WORKERS := -n 2 --dist worksteal
+CPP_TESTS = $(BIN)/cmake -G Ninja -S . -B build/ctest -DEFT_PYTHON=OFF -DEFT_TESTS=ON -DEFT_CUDA=OFF \
+	-DEFT_LIBRARY="$$(ls $(CURDIR)/eft_ext/libeft.so 2> /dev/null)" -DEFT_SANITIZE=$(1) > /dev/null \
+	&& $(BIN)/cmake --build build/ctest
+cpp-tests: $(MADE:=/cpu-core)
+	$(call CPP_TESTS,OFF)
 
 # On a machine with a GPU (docs/gpu.md). With BIN the kernels are built in place for the GPU that is there;
 # EFT_PREBUILT=1 takes eft_ext/libeft.so as it lies, and builds the module for this Python beside it where there is none.
-GPU_READY := $(or $(MADE:=/tests-installed),gpu-build)
+GPU_READY := $(if $(MADE),$(VENV)/core $(VENV)/tests-installed,gpu-build)
 GPU_OUT ?= gpu
 GPU_SECONDS ?= 480
-gpu-all: $(MADE:=/tests-installed)
+gpu-all: $(MADE:=/core) $(MADE:=/tests-installed)  ## all that a GPU has to show, within GPU_SECONDS (docs/gpu.md)
 	$(BIN)/python benchmarks/gpu_all.py --seconds $(GPU_SECONDS) --out $(GPU_OUT)
 
 # Triton compiles for minutes on one core.
 GPU_WORKERS = $(shell $(BIN)/python -c "import xdist" 2> /dev/null && printf '%s' '-n logical --maxprocesses 16 --dist worksteal')
 # By name: each of 16 workers would collect all tests.
 GPU_TESTS := $(wildcard python_tests/*/test_*_gpu.py) python_tests/ops/test_golden.py
-gpu-build:
+gpu-build:  ## the package in place for the GPU that is there, with BIN
 	@$(if $(EFT_PREBUILT),test -f $(MODULE) || ($(BUILD_MODULE)),$(BUILD_ALL))
 
 BUILD_ALL = PATH="$(BIN):$$PATH" CMAKE_CUDA_ARCHITECTURES=$${CMAKE_CUDA_ARCHITECTURES-native} \
@@ -51,35 +69,47 @@ BUILD_MODULE = export PATH="$(BIN):$$PATH"; cmake -G Ninja -S . -B build/module 
 	-DPython_EXECUTABLE=$$(command -v $(BIN)/python) -Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir) > /dev/null \
 	&& cmake --build build/module
 
-gpu-test: $(GPU_READY)
+gpu-test: $(GPU_READY)  ## the tests that need a GPU
 	$(BIN)/python benchmarks/gpu_ready.py
 	$(BIN)/python -m pytest $(GPU_WORKERS) -m gpu $(GPU_TESTS)
 	$(BIN)/python benchmarks/gpu_sanitize.py
 
-gpu-bench-step: $(GPU_READY)
+gpu-bench-step: $(GPU_READY)  ## the step on a GPU
 	$(BIN)/python benchmarks/gpu_ready.py
 	$(BIN)/python benchmarks/gpu_step.py --json benchmarks/results/step-gpu.json
 	$(BIN)/python benchmarks/gpu_report.py benchmarks/results/step-gpu.json --table benchmarks/results/step-gpu.md \
 		--plot benchmarks/results/step-gpu.png
 
-gpu-bench-decode: $(GPU_READY)
+gpu-bench-decode: $(GPU_READY)  ## decoding on a GPU
 	$(BIN)/python benchmarks/gpu_ready.py
 	$(BIN)/python benchmarks/bench_decode.py --device cuda --seconds 360 --json benchmarks/results/decode-gpu.json
 
-clean:
+clean:  ## removes what the other targets have made
 	rm -rf build $(VENV) eft_ext/*.so
 
-# The package, built in place; again whenever a native source or the build itself has changed.
-$(VENV)/installed: $(SOURCES) constraints.txt
+# Compilers of the package, once for all builds.
+$(VENV)/tools: constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) install -q -c constraints.txt -e .
+	$(INSTALL) 'setuptools>=77.0.3' cmake ninja pybind11
 	touch $@
 
-# What tests and checks need beside the package, which is not built again for it.
-$(VENV)/tests-installed: $(VENV)/installed
-	$(PIP) install -q -c constraints.txt 'eft_ext[test]'
+# The package, built in place; again whenever a native source or the build itself has changed. The CPU's part alone has a
+# stamp of its own, so that nothing that wants the CUDA kernels takes it for the whole; where they are, they stay.
+EDITABLE = PATH="$(abspath $(BIN)):$$PATH" $(INSTALL) --no-deps --no-build-isolation -e .
+$(VENV)/core: $(VENV)/tools $(SOURCES)
+	$(EDITABLE)
+	touch $@
+$(VENV)/cpu-core: $(or $(wildcard $(VENV)/core),$(VENV)/tools $(SOURCES))
+	test -e $(VENV)/core || CMAKE_ARGS=-DEFT_CUDA=OFF $(EDITABLE)
 	touch $@
 
+# What is installed beside the package, which is not built again for it.
+$(VENV)/demo-installed: $(VENV)/cpu-core pyproject.toml constraints.txt
+	$(INSTALL) 'eft_ext[cli]'
+	touch $@
+$(VENV)/tests-installed: $(VENV)/cpu-core pyproject.toml constraints.txt
+	$(INSTALL) 'eft_ext[test]'
+	touch $@
 $(VENV)/dev-installed: $(VENV)/tests-installed
-	$(PIP) install -q -c constraints.txt 'eft_ext[dev]'
+	$(INSTALL) 'eft_ext[dev]'
 	touch $@

@@ -6,6 +6,7 @@ torch is never imported: the native core has a plain C interface, so one build s
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -43,6 +44,7 @@ class CMakeBuild(build_ext):
         if "CMAKE_CUDA_ARCHITECTURES" in os.environ:
             options["CMAKE_CUDA_ARCHITECTURES"] = os.environ["CMAKE_CUDA_ARCHITECTURES"]
         defines = [f"-D{name}={value}" for name, value in options.items()]
+        defines += shlex.split(os.environ.get("CMAKE_ARGS", ""))
         subprocess.run([cmake, "-G", "Ninja", "-S", ROOT, "-B", build, *defines], check=True)
         subprocess.run([cmake, "--build", build, "-j", str(num_jobs())], check=True)
         if self.editable_mode or self.inplace:  # setuptools itself brings only the module into the source tree

@@ -10,14 +10,17 @@
 #include "cuda/tickets.h"
 
 namespace eft {
+
+const void* score_entry() { return reinterpret_cast<const void*>(score_kernel); }
+const void* compare_entry() { return reinterpret_cast<const void*>(compare_kernel); }
+
 namespace {
 
 cudaError_t current_chip(Chip& chip) {
   static Devices devices;
   return devices.current(chip, [](const Chip&) {
-    return load_kernels({reinterpret_cast<const void*>(score_kernel),
-                         reinterpret_cast<const void*>(compare_kernel), stream_entry(0, false),
-                         stream_entry(1, false)});
+    return load_kernels(
+        {score_entry(), compare_entry(), stream_entry(0, false), stream_entry(1, false)});
   });
 }
 
@@ -47,11 +50,10 @@ cudaError_t launch_rows(const eft_score& score, const Chip& chip, int64_t first,
   plan.mixture.workspace.tickets = tickets;
   const int blocks = stream_blocks(rows, plan.mixture.num_tiles, chip);
   const dim3 grid{unsigned(blocks), unsigned(rows)};
-  const cudaError_t error = launch(reinterpret_cast<const void*>(score_kernel), &plan, grid,
-                                   kScoreThreads, sizeof(ScoreWork), stream);
+  const cudaError_t error =
+      launch(score_entry(), &plan, grid, kScoreThreads, sizeof(ScoreWork), stream);
   if (error || !plan.compares) return error;
-  return launch(reinterpret_cast<const void*>(compare_kernel), &plan, grid, kScoreThreads,
-                sizeof(ScoreWork), stream);
+  return launch(compare_entry(), &plan, grid, kScoreThreads, sizeof(ScoreWork), stream);
 }
 
 int run(const eft_score& score, void* stream, void* workspace) {

@@ -9,6 +9,13 @@
 #include "cuda/verify_layout.h"
 
 namespace eft {
+
+const void* verify_stream_entry(bool conservative) {
+  return conservative ? reinterpret_cast<const void*>(verify_stream_kernel<true>)
+                      : reinterpret_cast<const void*>(verify_stream_kernel<false>);
+}
+const void* verify_decide_entry() { return reinterpret_cast<const void*>(verify_decide_kernel); }
+
 namespace {
 
 static_assert(sizeof(SlotWork) <= 48 * 1024 && sizeof(DecideWork) <= 48 * 1024,
@@ -17,10 +24,8 @@ static_assert(sizeof(SlotWork) <= 48 * 1024 && sizeof(DecideWork) <= 48 * 1024,
 cudaError_t current_chip(Chip& chip) {
   static Devices devices;
   return devices.current(chip, [](const Chip&) {
-    return load_kernels({reinterpret_cast<const void*>(verify_stream_kernel<true>),
-                         reinterpret_cast<const void*>(verify_stream_kernel<false>),
-                         reinterpret_cast<const void*>(verify_decide_kernel),
-                         stream_entry(0, false), stream_entry(1, false)});
+    return load_kernels({verify_stream_entry(true), verify_stream_entry(false),
+                         verify_decide_entry(), stream_entry(0, false), stream_entry(1, false)});
   });
 }
 
@@ -44,13 +49,11 @@ cudaError_t verify_rows(const eft_verify& v, const VerifyPlan& plan, const Chip&
                    size_t(choice.shared_bytes), stream);
   }
   if (error) return error;
-  const void* entry = v.step.conservative
-                          ? reinterpret_cast<const void*>(verify_stream_kernel<true>)
-                          : reinterpret_cast<const void*>(verify_stream_kernel<false>);
-  error = launch(entry, &plan, stream_blocks(slots, tiles, chip), slots, sizeof(SlotWork), stream);
+  error = launch(verify_stream_entry(v.step.conservative), &plan, stream_blocks(slots, tiles, chip),
+                 slots, sizeof(SlotWork), stream);
   if (error) return error;
-  return launch(reinterpret_cast<const void*>(verify_decide_kernel), &plan,
-                stream_blocks(rows, tiles, chip), rows, sizeof(DecideWork), stream);
+  return launch(verify_decide_entry(), &plan, stream_blocks(rows, tiles, chip), rows,
+                sizeof(DecideWork), stream);
 }
 
 int check(const eft_verify* v) {

@@ -200,25 +200,25 @@ class PreparedScore:
 
 @functools.cache
 def library(name: str = "hostcuda") -> HostCuda:
-    """The library as `make test` builds it."""
-    return HostCuda(built(f"lib{name}.so", "hostcuda", "hostcuda_races"))
+    """The library as `make test` builds it, or with races as `make test-all` does."""
+    return HostCuda(built(f"lib{name}.so", name))
 
 
-def built(name: str, *targets: str) -> Path:
+def built(name: str, target: str) -> Path:
     """A library of `csrc/tests`, built now if it is not there; EFT_HOSTCUDA names another folder."""
     build = Path(os.environ.get("EFT_HOSTCUDA", ROOT / "build" / "ctest" / "csrc" / "tests"))
     path = build / name
     if not path.exists():
-        _build(targets)
+        _build(target)
     if not path.exists():
-        pytest.skip(f"{path} is not built: make test builds it")
+        pytest.skip(f"{path} is not built: make test-all builds it")
     return path
 
 
-def _build(targets: tuple[str, ...]) -> None:
+def _build(target: str) -> None:
     if not shutil.which("cmake") or not shutil.which("ninja"):
         return
     build = ROOT / "build" / "ctest"
-    options = ["-DEFT_PYTHON=OFF", "-DEFT_TESTS=ON", "-DEFT_CUDA=OFF"]
+    options = ["-DEFT_PYTHON=OFF", "-DEFT_TESTS=ON", "-DEFT_CUDA=OFF", "-DEFT_SANITIZE=ON"]
     subprocess.run(["cmake", "-G", "Ninja", "-S", ROOT, "-B", build, *options], check=True, capture_output=True)
-    subprocess.run(["cmake", "--build", build, "--target", *targets], check=True)
+    subprocess.run(["cmake", "--build", build, "--target", target], check=True)

@@ -7,8 +7,10 @@
 #include <vector>
 
 #include "cuda/choose.h"
+#include "cuda/kernels.h"
 #include "cuda/score_compare.h"
 #include "tests/device/races.h"
+#include "tests/device/runtime/runtime.h"
 
 namespace {
 
@@ -89,7 +91,7 @@ void launch_rows(const eft_score& score, const eft_host_launch& how, int64_t fir
     const eft::Choice choice = eft::choose(score.mixture, eft::kOwnNuclei, kChip, rows);
     cuda_host::launch(launch_of(own ? how.blocks : choice.blocks, 3 * rows, eft::kStreamThreads,
                                 sizeof(eft::RowWork), how.seed),
-                      &eft::stream_kernel<0, false>, plan);
+                      cuda_host::kernel_at<eft::Plan>(eft::stream_entry(0, false)), plan);
   }
   ScorePlan plan = eft::make_plan(score, first, scratch.whole());
   plan.space = scratch.own();
@@ -97,8 +99,10 @@ void launch_rows(const eft_score& score, const eft_host_launch& how, int64_t fir
   const int chosen = eft::stream_blocks(rows, plan.mixture.num_tiles, kChip);
   const cuda_host::Launch l = launch_of(own ? how.blocks : chosen, rows, eft::kScoreThreads,
                                         sizeof(eft::ScoreWork), how.seed);
-  cuda_host::launch(l, &eft::score_kernel, plan);
-  if (plan.compares) cuda_host::launch(l, &eft::compare_kernel, plan);
+  cuda_host::launch(l, cuda_host::kernel_at<ScorePlan>(eft::score_entry()), plan);
+  if (plan.compares) {
+    cuda_host::launch(l, cuda_host::kernel_at<ScorePlan>(eft::compare_entry()), plan);
+  }
 }
 
 }  // namespace

@@ -4,15 +4,13 @@
 
 #include "common/error.h"
 #include "cuda/choose.h"
+#include "cuda/kernels.h"
 #include "tests/device/host_memory.h"
+#include "tests/device/runtime/runtime.h"
 
 namespace {
 
 using eft::Plan;
-using Kernel = void (*)(Plan);
-#ifndef EFT_HOST_FAST
-#define EFT_HOST_FAST 0b11111
-#endif
 constexpr eft::Chip kChip = {132, 9, 227 * 1024};  // an H200, as cudaDeviceGetAttribute has it
 constexpr size_t kTickets = eft::kMaxLaunchRows * 3;
 
@@ -51,27 +49,6 @@ class Scratch : HostMemory {
   eft::Workspace space_{};
 };
 
-// The instantiation for `K` bf16 models; none where the build leaves it out to compile faster.
-template <int K>
-Kernel fast_kernel(bool resident) {
-  if constexpr ((EFT_HOST_FAST >> K & 1) == 0) {
-    return nullptr;
-  } else {
-    return resident ? &eft::resident_kernel<K> : &eft::stream_kernel<K, false>;
-  }
-}
-
-Kernel kernel_of(const eft::Choice& choice) {
-  if (choice.conservative) return eft::stream_kernel<0, true>;
-  const auto fast = choice.fast == 1   ? fast_kernel<1>
-                    : choice.fast == 2 ? fast_kernel<2>
-                    : choice.fast == 3 ? fast_kernel<3>
-                    : choice.fast == 4 ? fast_kernel<4>
-                                       : fast_kernel<0>;
-  const Kernel found = fast(choice.cluster);
-  return found ? found : fast_kernel<0>(choice.cluster);
-}
-
 // The library's choice, bent to what the test asks for. False where the resident kernel cannot.
 bool choose(const eft_step& step, eft::Stage stage, const eft_host_launch& how, int64_t rows,
             eft::Choice& choice) {
@@ -101,7 +78,9 @@ void launch(const Plan& plan, const eft::Choice& choice, int64_t rows, uint64_t 
     l.grid = {unsigned(choice.blocks), unsigned(rows), 1};
     l.threads = eft::kStreamThreads;
   }
-  cuda_host::launch(l, kernel_of(choice), plan);
+  const void* entry = choice.cluster ? eft::resident_entry(choice.fast)
+                                     : eft::stream_entry(choice.fast, choice.conservative);
+  cuda_host::launch(l, cuda_host::kernel_at<Plan>(entry), plan);
 }
 
 int run(const eft_step& step, const eft_host_launch& how, float* z, int64_t z_row_stride) {

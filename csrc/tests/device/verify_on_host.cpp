@@ -1,8 +1,10 @@
 #include <string.h>
 
 #include "common/error.h"
+#include "cuda/kernels.h"
 #include "cuda/verify_layout.h"
 #include "tests/device/host_memory.h"
+#include "tests/device/runtime/runtime.h"
 #include "tests/device/step_on_host.h"
 
 namespace {
@@ -43,14 +45,14 @@ class Scratch : HostMemory {
 };
 
 template <class Plan>
-void launch(void (*kernel)(Plan), const Plan& plan, int blocks, int64_t rows, size_t shared,
+void launch(const void* entry, const Plan& plan, int blocks, int64_t rows, size_t shared,
             const eft_host_launch& how) {
   cuda_host::Launch l;
   l.seed = how.seed;
   l.shared_bytes = shared;
   l.grid = {unsigned(how.kernel == EFT_HOST_CHOSEN ? blocks : how.blocks), unsigned(rows), 1};
   l.threads = eft::kStreamThreads;
-  cuda_host::launch(l, kernel, plan);
+  cuda_host::launch(l, cuda_host::kernel_at<Plan>(entry), plan);
 }
 
 void verify_rows(const eft_verify& v, VerifyPlan plan, const eft_host_launch& how) {
@@ -61,12 +63,12 @@ void verify_rows(const eft_verify& v, VerifyPlan plan, const eft_host_launch& ho
   for (int i = 0; v.step.conservative && i <= v.num_drafts; ++i) {
     eft::Plan nuclei = eft::nuclei_plan(v, plan, i);
     if (by_row) nuclei.uniform = 0;
-    launch(eft::stream_kernel<0, false>, nuclei, eft::stream_blocks(3 * rows, tiles, kChip),
+    launch(eft::stream_entry(0, false), nuclei, eft::stream_blocks(3 * rows, tiles, kChip),
            3 * rows, sizeof(eft::RowWork), how);
   }
-  launch(v.step.conservative ? eft::verify_stream_kernel<true> : eft::verify_stream_kernel<false>,
-         plan, eft::stream_blocks(slots, tiles, kChip), slots, sizeof(eft::SlotWork), how);
-  launch(eft::verify_decide_kernel, plan, eft::stream_blocks(rows, tiles, kChip), rows,
+  launch(eft::verify_stream_entry(v.step.conservative), plan,
+         eft::stream_blocks(slots, tiles, kChip), slots, sizeof(eft::SlotWork), how);
+  launch(eft::verify_decide_entry(), plan, eft::stream_blocks(rows, tiles, kChip), rows,
          sizeof(eft::DecideWork), how);
 }
 

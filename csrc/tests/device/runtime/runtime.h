@@ -34,6 +34,12 @@ bool know(void (*kernel)(P...), unsigned most_threads) {
                      }});
 }
 
+// The kernel with these parameters behind an entry point.
+template <class... P>
+auto kernel_at(const void* entry) {
+  return reinterpret_cast<void (*)(P...)>(const_cast<void*>(entry));
+}
+
 }  // namespace cuda_host
 
 extern "C" {
