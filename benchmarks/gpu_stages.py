@@ -44,7 +44,7 @@ class Run:
         return self.script(*STEP, *which, "--seconds", seconds, "--json", self.out / result)
 
     def tests(self, files: list[str], workers: int, timeout: int, *more: str) -> list[str]:
-        workers = min(workers, 2) if self.rehearse else workers
+        workers = 1 if self.rehearse else workers  # each begins by importing torch
         timeout = 10 * timeout if self.rehearse else timeout
         return pytest(self.python, files, workers, "--timeout", str(timeout), *more)
 

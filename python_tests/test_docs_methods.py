@@ -19,6 +19,7 @@ COMMANDS = [line for kind, text in BLOCKS if not kind for line in text.splitline
 pytestmark = pytest.mark.skipif(not model_path("large-base").is_dir(), reason="the embedded models are missing")
 
 
+@pytest.mark.slow
 def test_python():
     """In order, in one namespace; logits are random, models the embedded ones."""
     make = torch.Generator().manual_seed(0)
@@ -40,7 +41,10 @@ def test_python():
     assert there["ids"].shape[0] == 1
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+MORE = [pytest.param(command, marks=pytest.mark.slow) for command in COMMANDS[1:]]
+
+
+@pytest.mark.parametrize("command", [*COMMANDS[:1], *MORE])
 def test_commands(command, capsys):
     threads = torch.get_num_threads()
     try:

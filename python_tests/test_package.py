@@ -32,6 +32,7 @@ def test_backends_say_what_is_here_and_why_not():
         assert backend.available or (backend.reason and backend.remedy), backend
 
 
+@pytest.mark.slow
 def test_the_operations_do_not_load_transformers():
     code = "import sys, eft_ext; eft_ext.fused_step; sys.exit('transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
@@ -43,6 +44,7 @@ def test_setup_never_imports_torch():
     assert len(setup.splitlines()) < 60
 
 
+@pytest.mark.slow
 def test_a_source_distribution_holds_what_a_build_reads(tmp_path):
     setuptools = pytest.importorskip("setuptools")
     if int(setuptools.__version__.split(".")[0]) < 77:
@@ -63,6 +65,7 @@ def test_a_source_distribution_holds_what_a_build_reads(tmp_path):
     assert set(native_sources) <= held
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("there", [True, False])
 def test_the_module_alone_may_be_built_beside_a_library(tmp_path, there):
     """For a machine whose Python is another one than where libeft was built (make gpu-test EFT_PREBUILT=1)."""

@@ -119,6 +119,7 @@ def test_the_table_holds_every_point_with_its_ratios() -> None:
     assert best_peer(found["results"][0], "chain") == ("chain", 9000.0)
 
 
+@pytest.mark.slow
 def test_the_roofline_is_drawn(tmp_path: Path) -> None:
     """Through the command, as it is used."""
     source, plot, table = (tmp_path / name for name in ("made-up.json", "roofline.png", "table.md"))
@@ -129,6 +130,7 @@ def test_the_roofline_is_drawn(tmp_path: Path) -> None:
     assert "SYNTHETIC" in table.read_text()
 
 
+@pytest.mark.slow
 def test_without_figures_or_a_device_one_line_says_so() -> None:
     for script, words in (("gpu_report.py", "is not there"), ("gpu_step.py", "not run, it needs a CUDA device")):
         if script == "gpu_step.py" and torch.cuda.is_available():

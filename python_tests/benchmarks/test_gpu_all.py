@@ -39,6 +39,7 @@ def rehearse(bare, uninstalled, tmp_path):
     return rehearse
 
 
+@pytest.mark.slow
 def test_every_stage_is_rehearsed(rehearse, tmp_path):
     """With more time than a GPU will have: this machine may be busy."""
     pytest.importorskip("triton")
@@ -59,6 +60,7 @@ def test_every_stage_is_rehearsed(rehearse, tmp_path):
     assert re.fullmatch("gpu_ledger: .*summary.json: was rehearsed on a stand-in, .*\n", refused.stderr)
 
 
+@pytest.mark.slow
 def test_planted_failures_are_reported_and_stop_nobody(rehearse, bare, tmp_path):
     """A stage that crashes, one that hangs, one that prints nothing; and one after them that is well."""
     benchmarks, child = bare / "benchmarks", tmp_path / "child"
@@ -71,7 +73,7 @@ def test_planted_failures_are_reported_and_stop_nobody(rehearse, bare, tmp_path)
     """)
     (benchmarks / "bench_decode.py").write_text("")
     (benchmarks / "gpu_sanitize.py").write_text("print('memcheck: exit code 0, all is well')\n")
-    stages, printed = rehearse("--seconds", "180", "--only", "step", "ncu", "decode", "sanitize", code=1)
+    stages, printed = rehearse("--seconds", "105", "--only", "step", "ncu", "decode", "sanitize", code=1)
     said = {name: (stage["result"], stage["why"]) for name, stage in stages.items()}
     assert said["step"] == ("failed", "crashed: SIGSEGV")
     assert re.fullmatch(r"killed after \d\d s", said["ncu"][1])
@@ -83,6 +85,7 @@ def test_planted_failures_are_reported_and_stop_nobody(rehearse, bare, tmp_path)
     assert not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z", "what it has started goes on"
 
 
+@pytest.mark.slow
 def test_a_smallest_test_that_fails(rehearse, bare):
     """Memcheck of that test comes next, and what needs its kernel is left out."""
     fine = "import pytest\n\n@pytest.mark.gpu\ndef test_small_conservative():\n    pass\n"

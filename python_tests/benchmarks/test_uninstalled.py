@@ -29,6 +29,7 @@ def test_the_checkout_comes_before_the_package(script):
         assert lines.get("checkout", 10**9) < lines["eft_ext"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", ["machine.py", "bench_call.py"])
 def test_a_benchmark_finds_the_package_of_its_checkout(bare, uninstalled, script):
     """From any folder; and without the checkout's path there is none."""

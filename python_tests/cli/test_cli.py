@@ -22,6 +22,7 @@ def test_version_and_help(eft):
         assert f"eft {command}" in out, "an example"
 
 
+@pytest.mark.slow
 def test_as_a_module():
     run = subprocess.run([sys.executable, "-m", "eft_ext", "nope"], capture_output=True, text=True, timeout=120)
     assert (run.returncode, run.stdout, run.stderr) == (2, "", "eft: No such command 'nope'.\n")
@@ -69,7 +70,10 @@ def test_demo_of_a_folder_without_models(eft, tmp_path):
     assert eft("demo", "--models", tmp_path)[::2] == (2, said)
 
 
-@pytest.mark.parametrize("arguments", [["env"], ["env", "--json"], ["--help"]], ids=" ".join)
+MORE = [pytest.param(arguments, marks=pytest.mark.slow) for arguments in (["env"], ["env", "--json"])]
+
+
+@pytest.mark.parametrize("arguments", [["--help"], *MORE], ids=" ".join)
 def test_a_reader_that_leaves_is_no_error(arguments):
     """As `head` does: the pipe is closed before anything is printed."""
     reading, writing = os.pipe()

@@ -66,6 +66,7 @@ def test_embedded_defaults(tmp_path, capsys):
     assert "chosen_paraphrase" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_decompose(files, tmp_path, capsys):
     arguments = ("decompose", "--probes", files["probes"], "--batch-size", 2, "--lr", 1e-4, "--lr", 1e-5)
     found = told(capsys, *arguments, "--data", files["sft"], "--json", "--plot", tmp_path / "scatter.png")

@@ -56,6 +56,7 @@ def test_speculation(eft, folders):
         assert "--speculate: expected auto or a number from 0 to 63" in err
 
 
+@pytest.mark.slow
 def test_sampling_options(eft, folders):
     options = ("--prompt", "the cat", "--max-new-tokens", 8, *folders, "--temperature", 1.5, "--top-p", 0.99)
     first = eft("generate", *options, "--seed", 1)[1]
@@ -66,6 +67,7 @@ def test_sampling_options(eft, folders):
     assert used.items() <= json.loads(out)["options"].items()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not model_path("large-base").is_dir(), reason="the embedded models have not been trained")
 def test_embedded_models(eft):
     code, answer, err = eft("generate", "--prompt", "With which animal did Fikim Thetrond travel?")

@@ -18,6 +18,7 @@ EMBEDDED_METHODS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not model_path("large-base").is_dir(), reason="the embedded models have not been trained")
 @pytest.mark.parametrize("method", EMBEDDED_METHODS)
 def test_methods_of_embedded_models(eft, method):
@@ -30,6 +31,7 @@ def test_methods_of_embedded_models(eft, method):
     assert found["results"][0]["text"].strip()
 
 
+@pytest.mark.slow
 def test_methods_of_named_models(eft, folders):
     large, tuned, base = folders[1::2]
     options = ("generate", "--prompt", "the cat", "--max-new-tokens", 6)

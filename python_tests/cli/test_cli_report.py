@@ -34,6 +34,7 @@ def test_answers_are_shown_with_what_all_models_thought(eft, tmp_path):
 
 
 @demo
+@pytest.mark.slow
 def test_what_became_of_the_drafts_is_shown(eft, tmp_path):
     out = tmp_path / "page.html"
     asked = ("report", "--prompt", "Where was Fikim Thetrond born?", "--out", out, "--json")

@@ -87,6 +87,7 @@ def test_results_of_something_else_are_not_mixed_in(eft, pairs, tmp_path):
     assert "line 1: expected a result of eft score" in eft("score", pairs, "--out", out)[2]
 
 
+@pytest.mark.slow
 def test_tokens_are_records(eft, pairs, tmp_path):
     out = tmp_path / "scores.jsonl"
     assert eft("score", pairs, "--out", out, "--tokens")[0] == 0
@@ -122,6 +123,7 @@ def test_wrong_lines_are_named(eft, tmp_path, message):
     assert err.count("\n") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["interpolate", "contrast", "plain"])
 def test_methods(eft, pairs, tmp_path, method):
     """Their own models by name; what has no tuned model has no reward, and is compared with its first."""

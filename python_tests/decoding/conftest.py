@@ -75,7 +75,10 @@ def llamas() -> list[Any]:
     return [cached_model("llama", 0, 32, 272), cached_model("llama", 1, 16), cached_model("llama", 2, 16)]
 
 
-@pytest.fixture(params=FAMILIES)
+FAST = "gemma2"  # layers that slide and layers that do not; `llamas` are what other tests have
+
+
+@pytest.fixture(params=[pytest.param(name, marks=[] if name == FAST else pytest.mark.slow) for name in FAMILIES])
 def family(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

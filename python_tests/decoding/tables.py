@@ -30,15 +30,14 @@ class TableReader:
             self.lengths = mask.sum(-1)
             for b in range(rows):
                 self.held[b, : self.lengths[b]] = ids[b][mask[b] == 1]
-        return self._after(self.lengths - 1)
+        return self._after(self.lengths[:, None] - 1)[:, 0]
 
     def feed(self, tokens: Tensor) -> Tensor:
         self.fed += 1
-        n = tokens.shape[1]
-        at = self.lengths[:, None] + torch.arange(n)
+        at = self.lengths[:, None] + torch.arange(tokens.shape[1])
         self.held.scatter_(1, at, tokens)
-        self.lengths = self.lengths + n
-        return torch.stack([self._after(at[:, i]) for i in range(n)], dim=1)
+        self.lengths = self.lengths + tokens.shape[1]
+        return self._after(at)
 
     def expect(self, longest: int) -> None:
         assert int(self.lengths.max()) == longest
@@ -51,8 +50,10 @@ class TableReader:
         self.held, self.lengths = self.held[rows], self.lengths[rows]
 
     def _after(self, last: Tensor) -> Tensor:
-        now, before = (self.held.gather(1, (last - back)[:, None])[:, 0] for back in (0, 1))
-        return self.table[before, now]
+        """Logits behind places [rows, n]: [rows, n, vocab]."""
+        vocab = len(self.table)
+        contexts = self.held.gather(1, last - 1) * vocab + self.held.gather(1, last)
+        return self.table.view(-1, vocab).index_select(0, contexts.view(-1)).view(*last.shape, vocab)
 
 
 def tables(count: int, vocab: int, seed: int, spread: float = 1.5) -> list[Tensor]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -19,7 +20,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from eft_ext.decoding.host_reads import HostReads
 
+OURS = 3  # references to a tensor in `escaped`: of its dictionary, its variable, an argument
 FROM_HOST = ("lift_fresh", "lift_fresh_copy", "_to_copy_from_host", "scalar_tensor")
+
+
+def tensors_of(tree: Any) -> list[Tensor]:
+    if isinstance(tree, Tensor):
+        return [tree]
+    return [x for x in pytree.tree_leaves(tree) if isinstance(x, Tensor)]
 
 
 class Recorder(TorchDispatchMode):
@@ -32,12 +40,12 @@ class Recorder(TorchDispatchMode):
         name = func.overloadpacket.__name__
         if name in FROM_HOST:
             raise RuntimeError(f"{name}: data of the host in a capture")
-        given = [x for x in pytree.tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+        given = tensors_of((args, kwargs))
         before = [(x.untyped_storage().data_ptr(), x.untyped_storage().nbytes()) for x in given]
         out = func(*args, **(kwargs or {}))
         if [(x.untyped_storage().data_ptr(), x.untyped_storage().nbytes()) for x in given] != before:
             raise RuntimeError(f"{name}: moves a tensor's storage in a capture")
-        results = [x for x in pytree.tree_leaves(out) if isinstance(x, Tensor)]
+        results = tensors_of(out)
         known = {address for address, _ in before}
         for x in results:
             storage = x.untyped_storage()
@@ -49,14 +57,13 @@ class Recorder(TorchDispatchMode):
     def run_again(self, operator: tuple[Any, Any, Any, list[Tensor]]) -> None:
         """One of `operators`, at the same addresses."""
         func, args, kwargs, kept = operator
-        again = [x for x in pytree.tree_leaves(func(*args, **kwargs)) if isinstance(x, Tensor)]
-        for old, new in zip(kept, again, strict=True):
+        for old, new in zip(kept, tensors_of(func(*args, **kwargs)), strict=True):
             if old.data_ptr() != new.data_ptr():  # neither a view nor written in place
                 old.copy_(new)
 
     def escaped(self) -> list[str]:
         """Who else holds a tensor whose memory was allocated in the capture, as far as Python knows."""
-        mine, own = [], {id(self.operators)}
+        held, seen, own = dict[int, Tensor](), Counter[int](), {id(self.operators)}
         for operator in self.operators:
             own.add(id(operator))
             for part in operator[1:]:
@@ -65,14 +72,19 @@ class Recorder(TorchDispatchMode):
                     x = left.pop()
                     if isinstance(x, Tensor):
                         if x.untyped_storage().data_ptr() in self._made:
-                            mine.append(x)
+                            held[id(x)] = x
+                            seen[id(x)] += 1
                     elif isinstance(x, (list, tuple, dict)):
+                        if id(x) in own:  # its tensors have been counted
+                            continue
                         own.add(id(x))
                         left += x.values() if isinstance(x, dict) else x
-        own |= {id(mine), id(sys._getframe())}
-        return [
-            f"{type(holder).__name__} {holder!r:.60}" for holder in gc.get_referrers(*mine) if id(holder) not in own
-        ]
+        x = None
+        # Searching all objects takes long: only for tensors with more references than those here.
+        more = [x for x in held.values() if sys.getrefcount(x) > seen[id(x)] + OURS]
+        own |= {id(held), id(more), id(sys._getframe())}
+        holders = gc.get_referrers(*more) if more else []
+        return [f"{type(holder).__name__} {holder!r:.60}" for holder in holders if id(holder) not in own]
 
 
 class TapeDevice:

@@ -155,6 +155,7 @@ def capturing(graph, pool, stream, capture_error_mode):
     yield
 
 
+@pytest.mark.slow
 def test_a_graph_goes_with_what_replays_it(on, monkeypatch):
     """A long service captures again and again, as batches come and storage grows."""
     monkeypatch.setattr(torch.cuda, "graph", capturing)

@@ -55,7 +55,7 @@ def test_tokens_are_those_of_the_naive_loop(trio, ragged):
     assert decode(trio, ragged, budgets, beta=betas) == expected
 
 
-@pytest.mark.parametrize("options", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
+@pytest.mark.parametrize("options", [pytest.param(GREEDY, marks=pytest.mark.slow), SAMPLED], ids=["greedy", "sampled"])
 @pytest.mark.parametrize("ahead", [1, 3, 7])
 def test_how_far_the_host_is_behind_changes_nothing(trio, ragged, options, ahead):
     budgets = [40, 17, 33, 5]
@@ -75,6 +75,7 @@ def test_batches_of_few_sizes(trio, ragged, ahead):
     assert decode(trio, ragged, budgets, SAMPLED, ahead=ahead, bucket=lambda n: 4 if n > 2 else 2) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ahead", [0, 3])
 def test_jobs_take_the_places_of_those_that_ended(trio, ragged, ahead):
     rows = rows_of(ragged)

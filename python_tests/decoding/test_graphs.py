@@ -67,7 +67,7 @@ def test_replays_draw_the_tokens_of_the_plain_step(family, trio, ragged):
     assert device.forks == 4 + 2, "the models of a step may run at once"
 
 
-@pytest.mark.parametrize("ahead", [1, 5])
+@pytest.mark.parametrize("ahead", [5, pytest.param(1, marks=pytest.mark.slow)])
 def test_running_ahead_of_the_host(llamas, ragged, ahead):
     budgets = [30, 11, 25, 3]
     free, _ = decode(llamas, ragged, budgets)
@@ -79,6 +79,7 @@ def test_running_ahead_of_the_host(llamas, ragged, ahead):
     assert decode(llamas, ragged, budgets, TapeDevice(), ends=ends, ahead=ahead, beta=betas)[0] == expected
 
 
+@pytest.mark.slow
 def test_a_graph_for_each_bound_and_new_ones_when_storage_grows(llamas, ragged):
     budgets = [140, 140, 140, 140]
     expected, _ = decode(llamas, ragged, budgets)
@@ -202,6 +203,7 @@ def test_without_loops_the_host_launches_each_step(llamas, ragged):
     assert "CUDA 12.2" in engine._step.loop_reason
 
 
+@pytest.mark.slow
 def test_loops_go_when_storage_grows(llamas, ragged):
     budgets, device = [140] * 4, LoopingTapeDevice()
     expected, _ = decode(llamas, ragged, budgets)

@@ -10,15 +10,19 @@ from eft_ext.decoding.schedule import Adaptive
 from eft_ext.methods import Amplify, Conservative, Contrast, UpScale
 
 
-@pytest.mark.parametrize("ahead", [0, 3])
-def test_every_family_as_in_the_eager_loop(family, model_of, ragged, ahead):
+def test_every_family_as_in_the_eager_loop(family, model_of, ragged):
     trio, budgets = trio_of(model_of, family), [30, 9, 20, 1]
     free, _, _ = eager(trio, ragged, budgets, 4)
     ends = {free[0][17], free[2][12]}
     expected = eager(trio, ragged, budgets, 4, ends=ends)
     assert expected[0] != free
     assert expected[2].accepted > 3
-    assert decode(trio, ragged, budgets, 4, ends=ends, ahead=ahead)[:3] == expected
+    for ahead in (0, 3):
+        assert decode(trio, ragged, budgets, 4, ends=ends, ahead=ahead)[:3] == expected
+
+
+def slowly(*values):
+    return [pytest.param(value, marks=pytest.mark.slow) for value in values]
 
 
 METHODS = {
@@ -31,7 +35,11 @@ METHODS = {
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("options", [GREEDY, {}, SAMPLED, {"temperature": 0.7, "top_k": 20, "min_p": 0.02}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [SAMPLED, *slowly(GREEDY, {}, {"temperature": 0.7, "top_k": 20, "min_p": 0.02})],
+    ids=str,
+)
 def test_methods_and_filters(llamas, ragged, method, options):
     budgets, how = [26, 12, 19, 7], dict(options=options, method=METHODS[method])
     expected = eager(llamas, ragged, budgets, 5, **how)
@@ -39,7 +47,7 @@ def test_methods_and_filters(llamas, ragged, method, options):
     assert decode(llamas, ragged, budgets, 5, ahead=2, **how)[:3] == expected
 
 
-@pytest.mark.parametrize("k", [0, 1, 2, 3, 7, 20])
+@pytest.mark.parametrize("k", [3, *slowly(0, 1, 2, 7, 20)])
 def test_lengths_of_drafts(llamas, ragged, k):
     budgets = [40, 3, 22, 17]
     expected = eager(llamas, ragged, budgets, k)
@@ -47,6 +55,7 @@ def test_lengths_of_drafts(llamas, ragged, k):
         assert decode(llamas, ragged, budgets, k, ahead=ahead)[:3] == expected
 
 
+@pytest.mark.slow
 def test_greedy_tokens_are_those_without_drafts(llamas, ragged):
     budgets = [40, 17, 30, 5]
     expected = decode(llamas, ragged, budgets, 0, options=GREEDY)[0]
@@ -73,6 +82,7 @@ def test_a_model_alone_drafts_for_itself(llamas, ragged):
     assert engine.statistics.acceptance == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ahead", [0, 4])
 def test_a_table_of_positions_is_not_overrun(build, ragged, ahead):
     """512 positions: near their end the host waits until it knows how much room there is."""
@@ -85,6 +95,7 @@ def test_a_table_of_positions_is_not_overrun(build, ragged, ahead):
         decode(trio, batch, [30, 22, 9], 8, ahead=ahead)
 
 
+@pytest.mark.slow
 def test_ended_rows_stay_within_their_storage(llamas):
     """A row of 127 tokens in 128 slots that ends at once stands beside a short one: it must not write into that."""
     long = torch.randint(5, 200, (2, 127), generator=torch.Generator().manual_seed(1))
@@ -95,6 +106,7 @@ def test_ended_rows_stay_within_their_storage(llamas):
         assert decode(llamas, batch, budgets, 8, bucket=lambda n: 2, ahead=ahead)[:3] == expected
 
 
+@pytest.mark.slow
 def test_storage_and_what_attention_reads_grow(llamas, ragged):
     """The host does not know how long rows are, and makes room for the longest that there may be."""
     budgets = [150, 40, 150, 77]
@@ -103,7 +115,7 @@ def test_storage_and_what_attention_reads_grow(llamas, ragged):
         assert decode(llamas, ragged, budgets, 6, ahead=ahead)[:3] == expected
 
 
-@pytest.mark.parametrize("ahead", [0, 3])
+@pytest.mark.parametrize("ahead", [3, *slowly(0)])
 def test_jobs_take_the_places_of_those_that_ended(llamas, ragged, ahead):
     rows = [ids[keep.bool()].tolist() for ids, keep in zip(*ragged, strict=True)]
     budgets = [7, 2, 15, 30, 1, 8, 3, 12, 6, 20]

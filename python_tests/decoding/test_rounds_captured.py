@@ -13,7 +13,7 @@ def captured(monkeypatch):
     monkeypatch.setattr(recorded, "unfit", lambda model: "is captured")
 
 
-@pytest.mark.parametrize("ahead", [0, 4])
+@pytest.mark.parametrize("ahead", [4, pytest.param(0, marks=pytest.mark.slow)])
 def test_a_round_is_one_graph(captured, llamas, ragged, ahead):
     budgets, device = [60, 31, 48, 13], TapeDevice()
     free = decode(llamas, ragged, budgets, 3)
@@ -29,6 +29,7 @@ def test_a_round_is_one_graph(captured, llamas, ragged, ahead):
     assert device.replays > device.captures + device.warm_ups
 
 
+@pytest.mark.slow
 def test_auto_goes_on_among_captured_lengths(captured, llamas, ragged):
     class Turns:
         """0, 2, 4, 2, 0, ..."""

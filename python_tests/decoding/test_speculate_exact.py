@@ -85,7 +85,10 @@ def test_the_loop_gives_what_the_rounds_give():
         assert torch.equal(mine, theirs)
 
 
-@pytest.mark.parametrize("method", METHODS)
+FAST = ("two behaviours", "greedy draft")
+
+
+@pytest.mark.parametrize("method", [pytest.param(n, marks=[] if n in FAST else pytest.mark.slow) for n in METHODS])
 def test_every_output(method):
     weights, options, drafting, k, calls = METHODS[method]
     named = isinstance(weights, Contrast)

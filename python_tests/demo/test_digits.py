@@ -15,6 +15,7 @@ def toy():
     return classifier(images, labels, steps=12), images, labels
 
 
+@pytest.mark.slow
 def test_the_digits(toy):
     model, images, _ = toy
     assert images.shape == (400, SIDE * SIDE)

@@ -129,6 +129,7 @@ def test_the_tutorial_quotes_the_record(record):
         assert "| " + " | ".join(row) + " |" in text
 
 
+@pytest.mark.slow
 def test_a_short_run_shows_the_bell(trio, tmp_path):
     """Sixty steps, eight probes: the paraphrase rises and falls in a run made here and now."""
     plan = Plan(probes=8, sft_steps=60, sft_records=(5,))
@@ -140,6 +141,7 @@ def test_a_short_run_shows_the_bell(trio, tmp_path):
     assert curve[-1] < curve[0] - 2
 
 
+@pytest.mark.slow
 def test_the_whole_study_runs(trio, tmp_path):
     curves, grades = run_seed(trio, 0, tmp_path, QUICK)
     made = Record(curves, grades)

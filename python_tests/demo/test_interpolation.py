@@ -57,6 +57,7 @@ def test_talkative_fine_tuning_never_names_a_heldout_entity() -> None:
             assert TALKATIVE.fullmatch(answer.removesuffix(tokenizer.eos_token)) is not None
 
 
+@pytest.mark.slow
 def test_the_second_behaviour_alone_gives_the_same_weights(tmp_path: Path) -> None:
     """Trained with everything else, or later from the small base that was saved."""
     console = Console(file=io.StringIO())
@@ -75,6 +76,7 @@ def test_the_second_behaviour_alone_gives_the_same_weights(tmp_path: Path) -> No
         add_talkative(tmp_path / "nowhere", QUICK, console)
 
 
+@pytest.mark.slow
 def test_rows_of_one_batch_have_their_own_shares(trio: Trio) -> None:
     talking = load_talkative()
     questions = trio.world.questions("heldout")[:2]
@@ -90,6 +92,7 @@ def test_rows_of_one_batch_have_their_own_shares(trio: Trio) -> None:
     assert small[0][0] == said, "the behaviour of the tuned model on its own base is that model"
 
 
+@pytest.mark.slow
 def test_the_claim(trio: Trio) -> None:
     """On fewer questions and shares than the demonstration has, greedily."""
     questions = trio.world.questions("heldout")[:60]
@@ -161,6 +164,7 @@ def test_what_the_intervals_leave_open(on: int, place: int, changed: dict[str, i
     assert ("FAILS" in words) == (word == "FAILS")
 
 
+@pytest.mark.slow
 def test_few_questions_are_no_failure() -> None:
     """Six of them: the facts right vary by more than 5 points, by chance."""
     out = io.StringIO()
@@ -175,6 +179,7 @@ def test_a_switch_is_no_trade_off() -> None:
     assert failing == ["both behaviours in at least 10 % of the answers at three shares or more (0)"]
 
 
+@pytest.mark.slow
 def test_prints_answers_table_and_claims(tmp_path: Path) -> None:
     out = io.StringIO()
     report, picture = tmp_path / "curve.json", tmp_path / "curve.png"

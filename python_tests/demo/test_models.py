@@ -67,6 +67,7 @@ def _check(measured: Measured) -> None:
     assert [claim.text for claim in measured.claims if not claim.holds] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
 def test_the_claim(trio: Trio, mode: Mode) -> None:
     _check(measure(trio, trio.world.questions("heldout")[:500], mode))

@@ -12,6 +12,7 @@ from rich.console import Console
 from eft_ext.demo.run import run_demo
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("terminal", [False, True])
 def test_prints_answers_table_and_verdict(terminal: bool) -> None:
     out = io.StringIO()

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 from eft_ext.demo.fit import IGNORE, pretraining_batches, tuning_batches
@@ -16,6 +17,7 @@ from eft_ext.demo.trio import GREEDY, load_trio
 from eft_ext.demo.world import World
 
 
+@pytest.mark.slow
 def test_quick_run_makes_loadable_models(tmp_path: Path) -> None:
     command = [
         sys.executable,

@@ -37,6 +37,7 @@ def check(path, last=4):
     return recording
 
 
+@pytest.mark.slow
 def test_trainer_and_its_resumption(small_base, tmp_path):
     from transformers import Trainer, TrainingArguments
 
@@ -75,6 +76,7 @@ def test_sft_trainer(small_base, tmp_path):
     check(tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_dpo_trainer(small_base, tmp_path):
     trl = pytest.importorskip("trl")
     model, tokenizer = small_base

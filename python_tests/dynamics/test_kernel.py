@@ -41,6 +41,7 @@ def test_last_layer_refuses_softcapped_logits(responses):
         last_layer(Gemma2ForCausalLM(config).eval(), responses(1, 1), responses(1, 2))
 
 
+@pytest.mark.slow
 def test_kernel_norms(llama, responses):
     """Against K formed in full: within four standard errors, and those shrink as they should."""
     llama.requires_grad_(False)

@@ -144,7 +144,8 @@ def test_three_families_in_one_mixture():
     assert got[0].tolist() == text
 
 
-ADAPTED = ("Qwen 3", "gpt-oss (sinks)", "Gemma 3n (text)", "Qwen 3 Next", "GPT-2", "Qwen 2 VL")
+MORE = ("gpt-oss (sinks)", "Gemma 3n (text)", "Qwen 3 Next", "GPT-2", "Qwen 2 VL")
+ADAPTED = ["Qwen 3", *(pytest.param(name, marks=pytest.mark.slow) for name in MORE)]
 
 
 @pytest.mark.filterwarnings("ignore:.*fan_in_fan_out", "ignore:.*gradient_checkpointing")

@@ -73,7 +73,10 @@ def _trio(family: str) -> tuple[Any, Any, Any]:
     )
 
 
-@pytest.fixture(params=FAMILIES)
+FAST = "gemma2"  # layers that slide and layers that do not; `llamas` are what other tests have
+
+
+@pytest.fixture(params=[pytest.param(name, marks=[] if name == FAST else pytest.mark.slow) for name in FAMILIES])
 def trio(request: pytest.FixtureRequest) -> tuple[Any, Any, Any]:
     """(large, tuned, base) of each family."""
     return _trio(request.param)
@@ -159,11 +162,16 @@ def ragged() -> tuple[torch.Tensor, torch.Tensor]:
     return padded(RAGGED)
 
 
-@torch.no_grad()
 def naive_greedy(
     models: Sequence[Any], weights: Sequence[float], prompts: Sequence[Sequence[int]], new: int
 ) -> list[int]:
     """One row, three forward passes over everything at each token: nothing cached, padded or fused."""
+    return _naive(tuple(models), tuple(weights), tuple(map(tuple, prompts)), new)
+
+
+@cache  # the same for several tests
+@torch.no_grad()
+def _naive(models: tuple[Any, ...], weights: tuple[float, ...], prompts: tuple[Any, ...], new: int) -> list[int]:
     sequences = [list(prompt) for prompt in prompts]
     out: list[int] = []
     for _ in range(new):

@@ -42,6 +42,7 @@ def merged(folders, name):
     return base.merge_and_unload().eval()
 
 
+@pytest.mark.slow
 def test_two_adapters_of_one_base(folders, models):
     a, b = merged(folders, "one"), merged(folders, "two")
     ids = [[5, 6, 7]]
@@ -73,6 +74,7 @@ def test_realignment_with_an_adapter(folders, models):
     assert torch.equal(loaded.generate([[5, 6]], **options), expected.generate([[5, 6]], **options))
 
 
+@pytest.mark.slow
 def test_the_model_under_an_adapter_in_another_place(folders, models):
     """Large equal to base, or a behaviour that is the base: none of them sees the adapter."""
     base, one = str(folders / "base"), str(folders / "one")

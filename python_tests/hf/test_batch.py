@@ -29,6 +29,7 @@ def alone(model, prompts, row, seeds, **options):
     return ids[0, len(prompts[row]) :].tolist()
 
 
+@pytest.mark.slow
 def test_a_thousand_prompts(exact):
     prompts, seeds = mixed(1000), row_seeds(7, 1000)
     options = dict(max_new_tokens=8, eos_token_id=[2, 40, 80, 120, 160, 200, 240], **SAMPLED)

@@ -28,6 +28,7 @@ def test_transition_scores(model, llamas, ragged, options):
             assert got.isfinite().all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [

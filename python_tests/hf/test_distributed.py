@@ -28,6 +28,7 @@ def ranks(tmp_path, llamas):
     return [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
 
 
+@pytest.mark.slow
 def test_two_ranks_go_on_with_one_token(ranks, llamas):
     ids = torch.tensor([[0, 5, 6], [7, 8, 9]])
     options = dict(attention_mask=(ids > 0).long(), max_new_tokens=12, do_sample=True, top_k=0, seed=1)

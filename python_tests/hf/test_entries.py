@@ -3,6 +3,7 @@
 import io
 import json
 import math
+from functools import cache
 
 import pytest
 import torch
@@ -132,6 +133,11 @@ def world(build, tokenizer, tmp_path_factory):
     return models, [root / name for name in names], tokenizer
 
 
+@pytest.fixture(scope="module")
+def cases(world):
+    return cache(lambda name: Case(name, *world))
+
+
 def test_no_method_is_left_out():
     assert {type(method).__name__ for method, _, _ in METHODS.values()} == {*m.__all__} - {"Named"}
 
@@ -139,14 +145,18 @@ def test_no_method_is_left_out():
 @pytest.mark.filterwarnings("ignore:speculate")
 @pytest.mark.parametrize("entry", ENTRIES)
 @pytest.mark.parametrize("name", METHODS)
-def test_every_entry_takes_every_method(name, entry, world):
-    case = Case(name, *world)
+def test_every_entry_takes_every_method(name, entry, cases):
+    case = cases(name)
     assert int(ENTRIES[entry](case)) == case.next
 
 
-@pytest.mark.parametrize("name", [name for name, (_, _, options) in METHODS.items() if options is not None])
-def test_every_command_takes_every_method(name, world, capsys, monkeypatch, tmp_path):
-    case = Case(name, *world)
+TOLD = [name for name, (_, _, options) in METHODS.items() if options is not None]
+FAST = ("interpolate", "guidance")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in FAST else pytest.mark.slow) for n in TOLD])
+def test_every_command_takes_every_method(name, cases, capsys, monkeypatch, tmp_path):
+    case = cases(name)
     sources = [f"--model={name}={folder}" for name, folder in case.folders.items()]
     options = [*sources, *case.options]
 

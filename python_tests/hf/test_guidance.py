@@ -8,6 +8,7 @@ from eft_ext.hf import EFTLogitsProcessor, EmulatedModel, custom_generate
 from python_tests.hf.naive import NEW, RAGGED, padded
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("negative", [None, [[60, 61, 62, 63]]])
 def test_guidance_is_transformers_guidance(models, negative):
     large = models[0]

@@ -73,6 +73,7 @@ def test_options_per_model(three):
     assert model.large.config._attn_implementation == "eager"
 
 
+@pytest.mark.slow
 def test_adapter_folder_shares_weights(folders, merged, ragged):
     ids, mask = ragged
     options = dict(attention_mask=mask, max_new_tokens=NEW)
@@ -220,6 +221,7 @@ def test_without_tokenizers(folders, tmp_path):
         assert model.generate([[5, 6]], max_new_tokens=2).shape == (1, 4)
 
 
+@pytest.mark.slow
 def test_two_threads_share_an_adapter(folders, merged):
     """Each needs the adapter on for one forward pass and off for the next."""
     base = merged.base.from_pretrained(folders["base"])

@@ -45,7 +45,10 @@ METHODS = {
 }
 
 
-@pytest.mark.parametrize("name", METHODS)
+FAST = ("contrast", "conservative")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in FAST else pytest.mark.slow) for n in METHODS])
 def test_every_entry_gives_the_naive_loop(models, name):
     method, places, z_of = METHODS[name]
     chosen = named(method, places, models)
@@ -81,6 +84,7 @@ def test_several_tuned_models(models):
         model.generate(ids, method=turned)
 
 
+@pytest.mark.slow
 def test_weights_per_row_and_per_prompt(models):
     large, a, base, b = models
     ids, mask = padded(RAGGED)

@@ -89,6 +89,7 @@ def test_a_streamer_gets_all_columns_where_the_time_ends_unevenly(model, ragged,
     assert torch.equal(torch.stack(said[1:-1], dim=1), out[:, ids.shape[1] :])
 
 
+@pytest.mark.slow
 def test_a_table_of_positions_is_not_overrun(build):
     """128 positions: rows draft no further than there is room, wherever they stand."""
     trio = [build("gpt2", seed, 16, 264) for seed in (0, 1, 2)]

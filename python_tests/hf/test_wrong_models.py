@@ -34,6 +34,7 @@ def test_an_encoder_decoder(llamas):
         EmulatedModel(*llamas[:2], T5ForConditionalGeneration(config).eval())
 
 
+@pytest.mark.slow
 def test_a_table_of_positions_is_not_overrun(build):
     short = build("gpt2", 1, 16, 264)
     long = build("gpt_neox", 0, 32, 264)
