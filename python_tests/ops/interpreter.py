@@ -68,6 +68,7 @@ def _prepare() -> None:
 
     interpreter._patch_lang_tensor = patched
     interpreter.InterpretedFunction.__call__ = _patching_once(interpreter._patch_lang)
+    _remember_types(interpreter)
 
 
 def _patching_once(patch: Callable[..., Any]) -> Callable[..., Any]:
@@ -83,6 +84,52 @@ def _patching_once(patch: Callable[..., Any]) -> Callable[..., Any]:
         return self.rewrite()(*args, **kwargs)
 
     return __call__
+
+
+def _remember_types(interpreter: Any) -> None:
+    """Every operation makes the types of its results anew, most of the time that is left: one is made once for all."""
+    core, semantic = interpreter.tl.core, type(interpreter.interpreter_semantic)
+    make_block, make_tensor = core.block_type.__init__, core.tensor.__init__
+    broadcast, promote = semantic.broadcast_impl_value, semantic.computation_type_impl
+    blocks: dict[Any, dict[str, Any]] = {}
+    shapes: dict[Any, Any] = {}
+    arrays: dict[str, Any] = {}
+    kinds: dict[Any, Any] = {}
+
+    def block(self: Any, element_ty: Any, shape: Any) -> None:
+        size = tuple(getattr(length, "value", length) for length in shape)
+        if (found := blocks.get((id(element_ty), size))) is None:
+            make_block(self, element_ty, shape)
+            self.shape = shapes.setdefault(size, self.shape)
+            found = blocks[id(element_ty), size] = {**vars(self), "of_tensors": {}}  # the element lives on in it
+        vars(self).update(found)
+
+    def tensor(self: Any, handle: Any, type: Any) -> None:
+        if not (found := vars(type).setdefault("of_tensors", {})):
+            make_tensor(self, handle, type)
+            found.update(vars(self))
+        vars(self).update(found, handle=handle, type=type)
+
+    def meet(self: Any, lhs: Any, rhs: Any) -> Any:
+        one, other = (x.type.shape if x.type.is_block() else None for x in (lhs, rhs))
+        return (lhs, rhs) if one is other else broadcast(self, lhs, rhs)
+
+    def array_type(kind: Any, made: Callable[[Any], Any] = interpreter._get_np_dtype) -> Any:
+        if kind.name not in arrays:
+            arrays[kind.name] = made(kind)
+        return arrays[kind.name]
+
+    def promoted(self: Any, a: Any, a_alone: bool, b: Any, b_alone: bool, div_or_mod: bool) -> Any:
+        key = (a.name, a_alone, b.name, b_alone, div_or_mod)
+        if key not in kinds:
+            kinds[key] = promote(self, a, a_alone, b, b_alone, div_or_mod)
+        return kinds[key]
+
+    equal = core.dtype.__eq__
+    core.dtype.__eq__ = lambda self, other: self is other or equal(self, other)
+    core.block_type.__init__, core.tensor.__init__ = block, tensor
+    semantic.broadcast_impl_value, interpreter._get_np_dtype = meet, array_type
+    semantic.computation_type_impl = promoted
 
 
 def _exact_fma(handle: Any) -> Callable[..., Any]:

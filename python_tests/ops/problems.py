@@ -7,6 +7,7 @@ recipe is drawn, so examples shrink to few and simple parts; the numbers come fr
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,7 @@ class Problem:
         return fused_mix(self.logits, self.weights, **options)
 
 
+@cache  # a strategy costs more to make than to draw from
 def _rarely(rare: st.SearchStrategy[Any], usual: st.SearchStrategy[Any], of: int = 16) -> st.SearchStrategy[Any]:
     """`rare` once in `of` (one_of would give both the same share)."""
     return st.integers(1, of).flatmap(lambda i: rare if i == of else usual)
@@ -127,6 +129,12 @@ def _placed(x: Tensor, pad: int, offset: int) -> Tensor:
     return wide
 
 
+@cache
+def _rows(count: int) -> st.SearchStrategy[Any]:
+    return st.lists(_row, min_size=count, max_size=count)
+
+
+@cache
 def _per_row(values: st.SearchStrategy[Any], bad: tuple[Any, ...], batch: int, dtype: torch.dtype) -> Any:
     """A number, or a tensor [B] in which a row may rarely have a bad value; sometimes with a stride of two."""
     element = _rarely(st.sampled_from(bad), values) if bad else values
@@ -149,6 +157,7 @@ _weight = _rarely(
 )
 _scale = st.sampled_from((1.0, 1.0, 0.5, 1.5, 0.0, -1.0, 1.0, 1e8))
 _BAD = (-1.0, float("nan"), float("inf"), 1.5)
+_BAD_HEAT, _NAN_OR_INF, _NAN = _BAD[:3], _BAD[1:3], _BAD[1:2]
 
 
 @st.composite
@@ -183,13 +192,13 @@ def problems(draw: st.DrawFn) -> Problem:
     offset = draw(st.sampled_from((0, 0, 1, 3)))
     logits = []
     for dtype, pad in zip(dtypes, pads, strict=True):
-        rows = draw(st.lists(_row, min_size=batch, max_size=batch))
+        rows = draw(_rows(batch))
         logits.append(_placed(_filled(rows, vocab, dtype), pad, offset))
 
     top_k = st.sampled_from((0, 0, 1, 2, 5, 50, 1000, vocab, 2**40))
     options: dict[str, Any] = {
         "vocab_size": vocab,
-        "temperature": draw(_per_row(_heat, (-1.0, float("nan"), float("inf")), batch, torch.float32)),
+        "temperature": draw(_per_row(_heat, _BAD_HEAT, batch, torch.float32)),
         "top_k": draw(_per_row(st.one_of(st.just(0), top_k), (-1,), batch, torch.int64)),
         "top_p": draw(_per_row(_top_p, _BAD, batch, torch.float32)),
         "min_p": draw(_per_row(_min_p, _BAD, batch, torch.float32)),
@@ -199,7 +208,7 @@ def problems(draw: st.DrawFn) -> Problem:
     }
     if draw(st.integers(1, 4)) == 4:
         height = draw(st.sampled_from((1, batch)))
-        bias = _placed(_filled(draw(st.lists(_row, min_size=height, max_size=height)), vocab, torch.float32), 5, offset)
+        bias = _placed(_filled(draw(_rows(height)), vocab, torch.float32), 5, offset)
         options["bias"] = bias[0] if height == 1 else bias
         if height == 1 and batch == 1 and draw(st.booleans()):
             options["bias"] = bias
@@ -209,12 +218,12 @@ def problems(draw: st.DrawFn) -> Problem:
     conservative: dict[str, Any] = {}
     if count == 3 and draw(st.booleans()):
         conservative = {
-            "scale": draw(_per_row(_scale, (float("nan"),), batch, torch.float32)),
+            "scale": draw(_per_row(_scale, _NAN, batch, torch.float32)),
             "conservative_top_p": draw(_per_row(_top_p, _BAD, batch, torch.float32)),
             "conservative_set": draw(st.sampled_from(("large", "tuned", "base"))),
             "conservative_outside": draw(st.sampled_from(("keep", "drop"))),
         }
-    weights = [draw(_per_row(_weight, (float("nan"), float("inf")), batch, torch.float32)) for _ in range(count)]
+    weights = [draw(_per_row(_weight, _NAN_OR_INF, batch, torch.float32)) for _ in range(count)]
     return Problem(logits, weights, options, conservative)
 
 

@@ -1,4 +1,4 @@
-"""The long search of the fuzz tests: rounds of fresh examples until the time is up."""
+"""Fuzz tests: examples that stay the same, and the long search, rounds of fresh ones until the time is up."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import seed as hypothesis_seed
 from hypothesis.strategies import SearchStrategy
 
@@ -18,6 +18,13 @@ COMMON: dict[str, Any] = {
     "database": None,
     "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
 }
+
+
+def made_up(check: Callable[[Any], None], strategy: SearchStrategy[Any], examples: int) -> None:
+    """Checks so many examples: the same ones each time, other ones for another number."""
+    phases = (Phase.explicit, Phase.generate, Phase.shrink)
+    settings_ = settings(max_examples=examples, phases=phases, **COMMON)
+    hypothesis_seed(examples)(settings_(given(strategy)(check)))()
 
 
 def search(check: Callable[[Any], None], made: Sequence[tuple[SearchStrategy[Any], int]], seconds: float) -> None:

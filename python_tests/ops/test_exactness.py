@@ -1,6 +1,7 @@
 """The C++ step against the float64 oracle (SPEC §2, "Accuracy"): kept sets, probabilities, the details' numbers."""
 
 import itertools
+from functools import cache
 
 import pytest
 import torch
@@ -26,16 +27,23 @@ def kept_set(z, kept, options):
 
 @pytest.mark.parametrize("rows", ROWS)
 @pytest.mark.parametrize(
-    ("dtype", "vocab"), [(torch.float32, 31), (torch.float32, 2100), (torch.bfloat16, 5000)], ids=str
+    ("dtype", "vocab"),
+    [
+        (torch.float32, 31),
+        pytest.param(torch.float32, 2100, marks=pytest.mark.slow),
+        pytest.param(torch.bfloat16, 5000, marks=pytest.mark.slow),
+    ],
+    ids=str,
 )
 def test_kept_sets_and_probabilities(rows, dtype, vocab):
     once = models(rows, 3, 2, vocab, dtype, seed=vocab)
     logits = [x.repeat(COPIES, 1) for x in once]
     z = combine(once, WEIGHTS)
+    oracle_of = cache(lambda *options: distribution(once, WEIGHTS, **dict(options)))
     for name, options in SAMPLED.items():
         details = fused_mix(logits, WEIGHTS, seed=5, position=2, return_details=True, **options)
-        oracle = distribution(once, WEIGHTS, **options)
-        whole = distribution(once, WEIGHTS, **{k: v for k, v in options.items() if k not in FILTERS})
+        oracle = oracle_of(*options.items())
+        whole = oracle_of(*((k, v) for k, v in options.items() if k not in FILTERS))
         valid = ~oracle.isnan().any(dim=1)
         assert torch.equal(details.status == 0, valid.repeat(COPIES)), name
         assert (details.kept.view(COPIES, -1) == details.kept[: len(z)]).all(), name
@@ -74,7 +82,7 @@ def test_what_the_details_say_of_the_mixture_and_the_models(rows):
     torch.testing.assert_close(details.model_logprobs.double(), torch.cat(own, dim=1), **rel)
 
 
-@pytest.mark.parametrize("vocab", [32000, 128256])
+@pytest.mark.parametrize("vocab", [32000, pytest.param(128256, marks=pytest.mark.slow)])
 def test_kept_sets_of_real_vocabularies(vocab):
     logits = models("lm", 3, 2, vocab, torch.bfloat16)
     z = combine(logits, WEIGHTS)

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import Phase, given, settings
 
 from eft_ext.ops import combine, native
 from python_tests.ops.problems import Problem, large_problems, problems
-from python_tests.ops.search import COMMON, SECONDS, search
+from python_tests.ops.search import SECONDS, made_up, search
 
 EXACT = ("tokens", "kept", "top_ids", "status")
 
@@ -51,17 +50,15 @@ def mixed(problem: Problem, backend: str) -> torch.Tensor | None:
 
 
 @pytest.mark.skipif(SECONDS > 0, reason="the long search runs instead")
-@settings(max_examples=400, derandomize=True, phases=(Phase.explicit, Phase.generate, Phase.shrink), **COMMON)
-@given(problems())
-def test_made_up_calls(problem: Problem) -> None:
-    check(problem)
+@pytest.mark.parametrize("examples", [80, pytest.param(320, marks=pytest.mark.slow)])
+def test_made_up_calls(examples: int) -> None:
+    made_up(check, problems(), examples)
 
 
 @pytest.mark.skipif(SECONDS > 0, reason="the long search runs instead")
-@settings(max_examples=60, derandomize=True, phases=(Phase.explicit, Phase.generate, Phase.shrink), **COMMON)
-@given(large_problems())
-def test_made_up_rows_of_large_vocabularies(problem: Problem) -> None:
-    check(problem)
+@pytest.mark.parametrize("examples", [12, pytest.param(48, marks=pytest.mark.slow)])
+def test_made_up_rows_of_large_vocabularies(examples: int) -> None:
+    made_up(check, large_problems(), examples)
 
 
 @pytest.mark.skipif(not SECONDS, reason="EFT_FUZZ_SECONDS is not set")

@@ -67,6 +67,7 @@ def test_compiles_with_details_numbers_and_no_seed():
     assert len({unseeded(logits[0])[0].item() for _ in range(20)}) > 1
 
 
+@pytest.mark.slow
 def test_inductor_runs_it():
     compiled = torch.compile(lambda a, b, c, p: fused_step(a * 1.0, b, c, seed=1, position=p, top_k=5), fullgraph=True)
     logits = rows("lm", 3, 2, 256)

@@ -1,20 +1,17 @@
 """Scoring on adversarial calls: every instruction set against the float64 reference.
 
-EFT_FUZZ_SECONDS=600 pytest python_tests/ops/test_score_fuzz.py searches about that long.
+EFT_FUZZ_SECONDS=600 pytest python_tests/ops/test_score_fuzz.py -s searches that long with fresh examples.
 """
 
-import os
-
+import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from eft_ext import fused_score, fused_score_mix
 from eft_ext.ops import force_isa
 from python_tests.ops.problems import problems
-
-SECONDS = float(os.environ.get("EFT_FUZZ_SECONDS", 0))
-EXAMPLES = int(SECONDS * 20) or 150
+from python_tests.ops.search import SECONDS, made_up, search
+from python_tests.ops.test_fuzz import instruction_sets
 
 
 def run(problem, targets, backend, **options):
@@ -35,17 +32,30 @@ def assert_like_the_reference(got, want):
         torch.testing.assert_close(a, b, rtol=3e-6, atol=1e-6, equal_nan=True)
 
 
-@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
-@given(problems(), st.sampled_from(("portable", "avx2", "avx512")), st.integers(0, 2**16), st.integers(0, 3))
-def test_made_up_calls(problem, isa, seed, listed):
+def check(case) -> None:
+    problem, seed, listed = case
     batch, size = problem.logits[0].shape[0], problem.options["vocab_size"]
     targets = torch.randint(-2, size + 1, (batch,), generator=torch.Generator().manual_seed(seed))
-    force_isa(isa)
-    try:
-        got = run(problem, targets, "cpu", num_top=listed, num_changed=listed, ignore_index=-2)
-    except NotImplementedError:
-        return
-    finally:
-        force_isa("auto")
-    want = run(problem, targets, "reference", num_top=listed, num_changed=listed, ignore_index=-2)
-    assert_like_the_reference(got, want)
+    options = {"num_top": listed, "num_changed": listed, "ignore_index": -2}
+    want = run(problem, targets, "reference", **options)
+    for isa in instruction_sets():
+        force_isa(isa)
+        try:
+            got = run(problem, targets, "cpu", **options)
+        finally:
+            force_isa("auto")
+        assert_like_the_reference(got, want)
+
+
+MADE_UP = st.tuples(problems(), st.integers(0, 2**16), st.integers(0, 3))
+
+
+@pytest.mark.skipif(SECONDS > 0, reason="the long search runs instead")
+@pytest.mark.parametrize("examples", [30, pytest.param(120, marks=pytest.mark.slow)])
+def test_made_up_calls(examples):
+    made_up(check, MADE_UP, examples)
+
+
+@pytest.mark.skipif(not SECONDS, reason="EFT_FUZZ_SECONDS is not set")
+def test_search():
+    search(check, [(MADE_UP, 200)], SECONDS)

@@ -16,7 +16,7 @@ def test_opcheck():
     torch.library.opcheck(torch.ops.eft_ext.score.default, (*flatten(mix), targets, -100, 1, 3, 2, "auto"))
 
 
-@pytest.mark.parametrize("backend", ["eager", "aot_eager", "inductor"])
+@pytest.mark.parametrize("backend", ["eager", "aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
 def test_compiles_into_one_graph(backend):
     def perplexity(large, tuned, base, targets):
         found = fused_score(large * 1.0, tuned, base, targets[:, 1:], num_top=2)

@@ -24,13 +24,13 @@ def draw_many(logits, weights, draws=DRAWS, **options):
 @pytest.mark.parametrize(
     ("rows", "vocab", "options"),
     [
-        ("lm", 1000, {}),
-        ("lm", 600, {"top_p": 0.9, "temperature": 1.5}),
+        pytest.param("lm", 1000, {}, marks=pytest.mark.slow),
+        pytest.param("lm", 600, {"top_p": 0.9, "temperature": 1.5}, marks=pytest.mark.slow),
         ("flat", 300, {}),
-        ("two_level", 100, {"top_p": 0.5}),
-        ("bf16_ties", 200, {"top_k": 20}),
-        ("wide", 1000, {"temperature": 15.0, "min_p": 0.002}),
-        ("cliffs", 2100, {"temperature": 5.0}),
+        pytest.param("two_level", 100, {"top_p": 0.5}, marks=pytest.mark.slow),
+        pytest.param("bf16_ties", 200, {"top_k": 20}, marks=pytest.mark.slow),
+        pytest.param("wide", 1000, {"temperature": 15.0, "min_p": 0.002}, marks=pytest.mark.slow),
+        pytest.param("cliffs", 2100, {"temperature": 5.0}, marks=pytest.mark.slow),
     ],
 )
 def test_frequencies(rows, vocab, options):
@@ -76,6 +76,7 @@ def assert_frequency(seen, draws, share):
     assert abs(z) < 4.5, f"{seen} of {draws} in the tail, expected {draws * share:.1f}, z = {z:.1f}"
 
 
+@pytest.mark.slow
 def test_the_tail_has_its_mass():
     """Noise in fp32 (a floor of 2^-24) would draw far too many. 97 expected: a factor of 1.5 is seen."""
     row, share = tail_row(18.0, peak=777)
@@ -94,6 +95,7 @@ def philox_bits(seed, positions):
     return c[0] | c[1] << shift
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("nats", [18.0, 20.0])
 def test_ten_million_draws_of_the_far_tail(nats):
     """The peak is token 0, so only draws with high bits leave it: the other 127 in 128 are counted, not made.

@@ -34,6 +34,7 @@ COMMON = {
     ],
 }
 EXACT = ("tokens", "kept", "top_ids", "status")
+KINDS = [pytest.param(rows, marks=() if rows in ("lm", "masked", "nan") else pytest.mark.slow) for rows in ROWS]
 
 
 def assert_same(got, want, context):
@@ -55,26 +56,32 @@ def problem(rows="lm", vocab=2500, dtype=torch.float32, batch=1, count=3, **opti
     return Problem(models(rows, count, batch, vocab, dtype), weights, {"seed": 11, "position": 5, **options})
 
 
-def test_golden(interpreter):
+@pytest.mark.parametrize("large", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_golden(interpreter, large):
+    """Of a few tokens, or of up to 5000."""
     chosen = [p for p in GOLDEN if p["vocab"] <= 5000] if not SECONDS else GOLDEN
     chosen = chosen if SECONDS else [p for i, p in enumerate(chosen) if i % 11 == 0 and p["batch"] < 40]
+    chosen = [p for p in chosen if (p["vocab"] > 1024) == large]
+    assert len(chosen) > 6
     for found, want in zip(interpreter.call(child.golden, chosen), chosen, strict=True):
         for name, value in want["expected"].items():
             assert getattr(found, name).tolist() == value, f"{name} of {want}"
 
 
-@pytest.mark.parametrize("rows", ROWS)
+@pytest.mark.parametrize("rows", KINDS)
 def test_every_kind_of_row(interpreter, rows):
     options = list(STEP_OPTIONS.values())[list(ROWS).index(rows)]  # another set for every kind
     same(interpreter, problem(rows, 1500, torch.bfloat16, batch=2, **options))
     same(interpreter, problem(rows, 1500, top_p=0.9, temperature=0.7))
 
 
+@pytest.mark.slow
 def test_every_set_of_options(interpreter):
     for options in STEP_OPTIONS.values():
         same(interpreter, problem("lm", 700, torch.float16, **options))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", ["flat", "bf16_ties", "cliffs"])
 def test_no_cut_of_the_work_changes_a_token(interpreter, rows):
     given_ = problem(rows, 2500, torch.bfloat16, top_k=2000, top_p=0.97, min_p=1e-4, top_logprobs=3)
@@ -83,12 +90,18 @@ def test_no_cut_of_the_work_changes_a_token(interpreter, rows):
         same(interpreter, given_, blocks)
 
 
+@pytest.mark.slow
 def test_a_real_vocabulary(interpreter):
     same(interpreter, problem("lm", 32000, torch.bfloat16, top_p=0.9, temperature=0.7))
 
 
-@pytest.mark.parametrize("outside", ["keep", "drop"])
-@pytest.mark.parametrize("defining", ["large", "tuned", "base"])
+@pytest.mark.parametrize(
+    ("defining", "outside"),
+    [
+        pytest.param(defining, outside, marks=() if (defining, outside) == ("tuned", "drop") else pytest.mark.slow)
+        for defining, outside in itertools.product(("large", "tuned", "base"), ("keep", "drop"))
+    ],
+)
 def test_conservative(interpreter, defining, outside):
     for rows, nucleus in (("bf16_ties", 0.6), ("nan", 0.9)) if outside == "keep" else (("lm", 0.9), ("wide", 1.0)):
         given_ = problem(rows, 1100, batch=2, top_p=0.95)
@@ -124,7 +137,10 @@ def test_every_option_may_differ_from_row_to_row(interpreter):
     same(interpreter, Problem(models("lm", 3, 6, 1100), weights, {**rows, "top_logprobs": 2}))
 
 
-@pytest.mark.parametrize("rows", ["masked", "nan", "inf", "huge", "subnormal"])
+SLOW = [pytest.param(rows, marks=pytest.mark.slow) for rows in ("nan", "inf", "huge", "subnormal")]
+
+
+@pytest.mark.parametrize("rows", ["masked", *SLOW])
 def test_combine_is_the_cpus_bit_for_bit(interpreter, rows):
     logits = models(rows, 3, 2, 1500, torch.bfloat16)
     options = {"bias": torch.randn(1500, generator=torch.Generator().manual_seed(0))}
@@ -144,6 +160,7 @@ def test_a_workspace_is_used_or_refused(interpreter):
     assert raised.startswith("ValueError: workspace: expected a contiguous tensor of at least "), raised
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(SECONDS > 0, reason="the long search runs instead")
 @settings(max_examples=8, derandomize=True, phases=(Phase.explicit, Phase.generate), **COMMON)
 @given(made_up=problems())

@@ -1,5 +1,6 @@
 """The Triton step under tracing: one node, no graph break, and opcheck where the kernels can run."""
 
+import pytest
 import torch
 from torch._subclasses import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -9,6 +10,7 @@ from eft_ext.ops.backend import backends
 from python_tests.ops import interpreter as child
 
 
+@pytest.mark.slow
 def test_opcheck(interpreter):
     assert interpreter.call(child.checked_operator) == "passed"
 
@@ -26,6 +28,7 @@ def test_one_node_on_cuda_tensors_that_are_not_there():
     assert len(calls) == 2, calls  # the step and the addition
 
 
+@pytest.mark.slow
 def test_compiles_into_one_graph(interpreter):
     nodes, tokens, want = interpreter.call(child.compiled_step)
     assert nodes == ["eft_ext.step"]

@@ -16,11 +16,17 @@ def usual_isa():
     force_isa("auto")
 
 
+@pytest.mark.parametrize("part", [0, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ROWS)
-def test_the_same_as_the_reference(name):
-    """Every kind of row with every set of options, of which the draft model has its own in turn."""
+def test_the_same_as_the_reference(name, part):
+    """Every kind of row with every set of options, of which the draft model has its own in turn.
+
+    Part 0 has a sixth of them, other ones for every kind, so that each set and each kind occurs.
+    """
     sets, seeds = list(STEP_OPTIONS.values()), torch.arange(4) + 11
     for n, options in enumerate(sets):
+        if ((n + list(ROWS).index(name)) % 6 == 0) != (part == 0):
+            continue
         dtype = (torch.bfloat16, torch.float32, torch.float16)[n % 3]
         logits = blocks(name, 3, 4, 3, (1000, 1025, 31)[n % 3], dtype, seed=n)
         weights = (EFT, [1.0, 0.3, -0.3])[n % 2]
@@ -156,16 +162,8 @@ def test_a_row_of_no_drafts_takes_the_ordinary_step():
     logits = blocks("lm", 3, 6, 2, 700)
     seeds = torch.arange(6)
     options = {"temperature": 0.8, "top_p": 0.9}
-    found = fused_verify(
-        torch.zeros(6, 2, dtype=torch.int64),
-        logits[1][:, :2],
-        logits,
-        EFT,
-        lengths=0,
-        seed=seeds,
-        position=4,
-        **options,
-    )
+    none = torch.zeros(6, 2, dtype=torch.int64)
+    found = fused_verify(none, logits[1][:, :2], logits, EFT, lengths=0, seed=seeds, position=4, **options)
     want = fused_mix([x[:, 0] for x in logits], EFT, seed=seeds, position=4, **options)
     assert torch.equal(found.tokens[:, 0], want)
     assert (found.tokens[:, 1:] == -1).all()

@@ -59,10 +59,10 @@ def test_the_distribution_of_what_is_emitted(name, filters, own):
     ("name", "options", "own"),
     [
         ("lm", {}, {}),
-        ("lm", {"top_p": 0.9, "temperature": 0.8}, {}),
-        ("flat", {}, {"draft_temperature": 0.5}),
-        ("two_level", {"top_p": 0.6}, {"draft_top_k": 30}),
-        ("bf16_ties", {"min_p": 0.02}, {"draft_temperature": 0.0}),
+        pytest.param("lm", {"top_p": 0.9, "temperature": 0.8}, {}, marks=pytest.mark.slow),
+        pytest.param("flat", {}, {"draft_temperature": 0.5}, marks=pytest.mark.slow),
+        pytest.param("two_level", {"top_p": 0.6}, {"draft_top_k": 30}, marks=pytest.mark.slow),
+        pytest.param("bf16_ties", {"min_p": 0.02}, {"draft_temperature": 0.0}, marks=pytest.mark.slow),
     ],
 )
 def test_acceptance_is_one_minus_total_variation(name, options, own):

@@ -32,7 +32,10 @@ def on(isa, call):
         force_isa("auto")
 
 
-@pytest.mark.parametrize("rows", ["flat", "equal", "two_level", "bf16_ties", "lm", "wide", "masked", "huge"])
+SLOW = [pytest.param(rows, marks=pytest.mark.slow) for rows in ("equal", "two_level", "wide", "masked", "huge")]
+
+
+@pytest.mark.parametrize("rows", ["flat", "bf16_ties", "lm", *SLOW])
 def test_every_limit_is_the_references(rows):
     logits = models(rows, 3, 1, VOCAB, torch.bfloat16)
     for options in OPTIONS:
@@ -44,8 +47,17 @@ def test_every_limit_is_the_references(rows):
             assert torch.equal(got.kept, want.kept), (isa, options)
 
 
-@pytest.mark.parametrize("outside", ["keep", "drop"])
-@pytest.mark.parametrize("of", ["large", "tuned", "base"])
+@pytest.mark.parametrize(
+    ("of", "outside"),
+    [
+        ("large", "keep"),
+        pytest.param("large", "drop", marks=pytest.mark.slow),
+        pytest.param("tuned", "keep", marks=pytest.mark.slow),
+        ("tuned", "drop"),
+        pytest.param("base", "keep", marks=pytest.mark.slow),
+        pytest.param("base", "drop", marks=pytest.mark.slow),
+    ],
+)
 def test_a_wide_conservative_nucleus(of, outside):
     for rows, dtype in (("flat", torch.bfloat16), ("lm", torch.bfloat16), ("equal", torch.float16), ("wide", None)):
         logits = models(rows, 3, 1, VOCAB, dtype or torch.float32)
@@ -85,7 +97,9 @@ def test_tokens_too_light_for_their_tiles_references_to_settle_it():
             assert torch.equal(got.kept, want.kept), (isa, top_p)
 
 
-@pytest.mark.parametrize("rows", ["lm", "flat", "one_hot", "excluded"])
+@pytest.mark.parametrize(
+    "rows", ["lm", *(pytest.param(rows, marks=pytest.mark.slow) for rows in ("flat", "one_hot", "excluded"))]
+)
 def test_a_conservative_row_shared_among_threads(rows):
     """However many threads torch has: one row of more than 65,536 logits draws the same token."""
     logits = models(rows, 3, 1, VOCAB, torch.bfloat16)

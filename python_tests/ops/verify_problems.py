@@ -54,7 +54,7 @@ def verify_problems(draw: st.DrawFn) -> VerifyProblem:
         return positions(rows._placed(rows._filled(recipes, vocab, own), pad, offset), number)
 
     models = [logits(k + 1) for _ in range(count)]
-    weights: list[Any] = [draw(rows._per_row(rows._weight, (float("nan"),), batch, torch.float32)) for _ in models]
+    weights: list[Any] = [draw(rows._per_row(rows._weight, rows._NAN, batch, torch.float32)) for _ in models]
     if kind == "same":
         weights = [1.0, *[0.0] * (count - 1)]
     alone = logits(k) if kind == "own" else models[0][:, :k]
