@@ -6,6 +6,8 @@ BIN ?= $(VENV)/bin
 MADE := $(if $(filter file,$(origin BIN)),$(VENV))
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL := $(PIP) install -q --no-compile -c constraints.txt
+# What is imported is compiled to byte code once, whatever the environment says: tests begin many processes.
+unexport PYTHONDONTWRITEBYTECODE
 SOURCES := setup.py pyproject.toml CMakeLists.txt $(shell find csrc -type f -not -path 'csrc/tests/*')
 CPP := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu')
 
@@ -15,10 +17,10 @@ CPP := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu')
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(MADE:=/demo-installed)  ## the demo: large, small tuned, EFT and an oracle answer side by side (a minute and a half)
+demo:  ## the demo: large, small tuned, EFT and an oracle answer side by side (a minute and a half)
+	$(if $(MADE),$(MAKE) -j 2 --no-print-directory $(VENV)/demo-installed)
 	$(BIN)/python -m eft_ext demo
 
-# Python's packages arrive on one core while the other compiles.
 test:  ## what a change is tested with: C++ and Python, without a GPU (five minutes)
 	$(MAKE) -j 2 --no-print-directory cpp-tests $(MADE:=/tests-installed)
 	$(BIN)/ctest --test-dir build/ctest --output-on-failure
@@ -103,11 +105,16 @@ $(VENV)/cpu-core: $(or $(wildcard $(VENV)/core),$(VENV)/tools $(SOURCES))
 	test -e $(VENV)/core || CMAKE_ARGS=-DEFT_CUDA=OFF $(EDITABLE)
 	touch $@
 
-# What is installed beside the package, which is not built again for it.
-$(VENV)/demo-installed: $(VENV)/cpu-core pyproject.toml constraints.txt
+# The largest of what is installed beside the package: with -j 2 it arrives while the package compiles.
+$(VENV)/packages: $(VENV)/tools
+	$(INSTALL) torch transformers
+	touch $@
+
+# What each target needs; the package is not built again for it.
+$(VENV)/demo-installed: $(VENV)/cpu-core $(VENV)/packages pyproject.toml
 	$(INSTALL) 'eft_ext[cli]'
 	touch $@
-$(VENV)/tests-installed: $(VENV)/cpu-core pyproject.toml constraints.txt
+$(VENV)/tests-installed: $(VENV)/cpu-core $(VENV)/packages pyproject.toml
 	$(INSTALL) 'eft_ext[test]'
 	touch $@
 $(VENV)/dev-installed: $(VENV)/tests-installed

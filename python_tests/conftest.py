@@ -5,14 +5,17 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-import torch
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Two workers with an OpenMP pool each would spend their time waiting for each other's cores.
+    import torch
+
     torch.set_num_threads(1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    import torch  # not by the process that hands tests to workers
+
     if torch.cuda.is_available():
         return
     skip = pytest.mark.skip(reason="needs a CUDA device")

@@ -38,6 +38,7 @@ def test_torch_alone():
     }
 
 
+@pytest.mark.slow
 def test_parts(tmp_path):
     assert child("parts", tmp_path) == {
         "added": ["eft_ext"],

@@ -38,6 +38,7 @@ def test_faults_are_said_in_words(run, code, fault):
     assert run(code)[0].fault == fault
 
 
+@pytest.mark.slow
 def test_what_hangs_is_ended_with_its_children(run, monkeypatch):
     monkeypatch.setattr(limited, "GRACE", 0.5)
     code = """if True:

@@ -27,6 +27,7 @@ def test_the_digits(toy):
     assert (model(others.double()).argmax(-1) == truth).double().mean() > 0.75
 
 
+@pytest.mark.slow
 def test_influence_is_what_a_step_does(toy):
     model, images, labels = toy
     grid = class_influence(model, images, labels, lr=1e-5)

@@ -121,6 +121,7 @@ def test_what_squeezing_does_to_the_up_scaled_model(record):
     assert record.grade("sft", "", TUNED, "fact").mean() < 0.06
 
 
+@pytest.mark.slow
 def test_the_tutorial_quotes_the_record(record):
     text = (ROOT / "docs" / "dynamics.md").read_text()
     for line in [*map(str, findings(record)), *costs(record)]:

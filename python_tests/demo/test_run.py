@@ -32,6 +32,7 @@ def test_prints_answers_table_and_verdict(terminal: bool) -> None:
     assert text.rstrip().endswith(".")
 
 
+@pytest.mark.slow
 def test_json_and_plot(tmp_path: Path) -> None:
     out = io.StringIO()
     report, picture = tmp_path / "demo.json", tmp_path / "demo.png"

@@ -63,6 +63,7 @@ def test_trainer_and_its_resumption(small_base, tmp_path):
     np.testing.assert_allclose(again.curve("chosen")[-1], first.curve("chosen")[-1], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_sft_trainer(small_base, tmp_path):
     trl = pytest.importorskip("trl")
     model, tokenizer = small_base

@@ -180,6 +180,7 @@ def test_copies_are_whole():
         assert other.models == method.models
 
 
+@pytest.mark.slow
 def test_under_compile():
     """One graph, with numbers, a value for each row, and the constraint of contrastive decoding."""
     for method, count in (

@@ -16,7 +16,7 @@ from hypothesis import Phase, given, settings
 
 from eft_ext.ops import StepDetails, combine, fused_mix, fused_step
 from python_tests.golden.make import PATH, call
-from python_tests.ops.hostcuda import HostCuda, Launch, library
+from python_tests.ops.hostcuda import KINDS, HostCuda, Launch, library
 from python_tests.ops.problems import Problem, large_problems, problems
 from python_tests.ops.rows import ROWS, STEP_OPTIONS, models
 from python_tests.ops.search import COMMON, SECONDS, search
@@ -49,9 +49,10 @@ def assert_same(got: StepDetails, want: StepDetails, what: str) -> None:
         assert close.all(), f"{what}: {name} {x[~close].tolist()} is not {y[~close].tolist()}"
 
 
-def test_golden_vectors(host: HostCuda) -> None:
+@pytest.mark.parametrize("part", [0, *(pytest.param(part, marks=pytest.mark.slow) for part in range(1, 11))])
+def test_golden_vectors(host: HostCuda, part: int) -> None:
     with host.installed():
-        for problem, host.launch in zip(GOLDEN, launches(), strict=False):
+        for problem, host.launch in zip(GOLDEN[part::11], launches(20 * part), strict=False):
             if problem["batch"] > 8:  # too many threads for a machine of one
                 host.launch = Launch(host.launch.seed)
             what = f"{host.launch}: { {k: v for k, v in problem.items() if k != 'expected'} }"
@@ -83,6 +84,7 @@ def check(host: HostCuda, problem: Problem, launch: Launch) -> None:
 ORDERS = launches(10_000)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(SECONDS > 0, reason="the long search runs instead")
 @settings(max_examples=150, derandomize=True, phases=(Phase.explicit, Phase.generate, Phase.shrink), **COMMON)
 @given(problem=problems())
@@ -90,6 +92,7 @@ def test_made_up_calls(problem: Problem) -> None:
     check(library(), problem, next(ORDERS))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(SECONDS > 0, reason="the long search runs instead")
 @settings(max_examples=15, derandomize=True, phases=(Phase.explicit, Phase.generate, Phase.shrink), **COMMON)
 @given(problem=large_problems())
@@ -97,7 +100,7 @@ def test_made_up_rows_of_large_vocabularies(problem: Problem) -> None:
     check(library(), problem, next(ORDERS))
 
 
-@pytest.mark.parametrize("name", list(ROWS))
+@pytest.mark.parametrize("name", KINDS)
 def test_every_kind_of_row(host: HostCuda, name: str) -> None:
     orders = launches(100 * list(ROWS).index(name))
     for (options, values), vocab in zip(STEP_OPTIONS.items(), itertools.cycle((1000, 2500)), strict=False):
@@ -110,6 +113,7 @@ def test_every_kind_of_row(host: HostCuda, name: str) -> None:
         assert torch.equal(tokens, want), f"{name} {options} {vocab} {host.launch}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("vocab", [32000, 128256, 151936, 256000])
 def test_whole_vocabularies(host: HostCuda, vocab: int) -> None:
     """Both kernels over rows as long as they come, the resident one in a cluster that holds them."""
@@ -145,6 +149,7 @@ def test_the_usual_row_is_read_once(host: HostCuda, count: int, options: dict[st
         )
 
 
+@pytest.mark.slow
 def test_shared_and_global_memory_without_races() -> None:
     """Every access of the kernels passes a detector that knows barriers, fences and tickets."""
     host = library("hostcuda_races")
@@ -157,6 +162,7 @@ def test_shared_and_global_memory_without_races() -> None:
             assert tokens.tolist() == problem["expected"]["tokens"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not SECONDS, reason="EFT_FUZZ_SECONDS is not set")
 @pytest.mark.parametrize("name", ["hostcuda", "hostcuda_races"])
 def test_search(name: str) -> None:

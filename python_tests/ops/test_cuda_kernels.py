@@ -97,6 +97,7 @@ def test_machine_code_is_understood() -> None:
     assert sass.local_accesses(code) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not on PATH")
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_nothing_spills_and_inputs_are_loaded_by_16_bytes(arch: int) -> None:
@@ -122,6 +123,7 @@ def test_nothing_spills_and_inputs_are_loaded_by_16_bytes(arch: int) -> None:
             assert k.input_loads >= 4 * count, k
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not on PATH")
 @pytest.mark.skipif(sass.disassembler() is None, reason="cuobjdump is neither on PATH nor in Triton's package")
 @pytest.mark.parametrize("arch", ARCHITECTURES)

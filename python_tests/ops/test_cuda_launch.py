@@ -16,6 +16,7 @@ from eft_ext import fused_score, fused_score_mix
 from eft_ext.ops import StepDetails, combine, fused_mix, fused_step, fused_verify, repeat
 from python_tests.golden import make
 from python_tests.ops.drafts import EFT, blocks, propose
+from python_tests.ops.hostcuda import KINDS
 from python_tests.ops.launched import A100, B200, H200, Launched
 from python_tests.ops.rows import ROWS, STEP_OPTIONS, models
 from python_tests.ops.test_cuda_host import assert_same
@@ -30,10 +31,10 @@ def golden(problem: dict[str, Any]) -> tuple[StepDetails, Tensor]:
     return make.call(problem, backend="cuda"), make.call(problem, backend="cuda", return_details=False)
 
 
-@pytest.mark.parametrize("part", range(4))
+@pytest.mark.parametrize("part", [0, *(pytest.param(part, marks=pytest.mark.slow) for part in range(1, 8))])
 def test_golden_vectors(device: Launched, part: int) -> None:
     """All of them, each on one of the devices."""
-    for i, problem in enumerate(GOLDEN[part::4]):
+    for i, problem in enumerate(GOLDEN[part::8]):
         (details, tokens), _ = device.call(golden, problem, device=i % 3)
         want, what = problem["expected"], f"{ {k: v for k, v in problem.items() if k != 'expected'} }"
         assert tokens.tolist() == want["tokens"], what
@@ -52,6 +53,7 @@ def odd(logits: list[Tensor], pad: int) -> list[Tensor]:
 SHAPES = [(1, 1), (3, 31), (33, 1025), (3, 32001), (1, 128256), (1, 256000)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("batch", "vocab"), SHAPES)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_tokens_and_details(device: Launched, batch: int, vocab: int, dtype: torch.dtype) -> None:
@@ -96,6 +98,7 @@ def test_a_capture_takes_what_a_repeated_call_takes(device: Launched, call: dict
         assert torch.equal(ask(fused_mix, logits, EFT, **call, backend="cuda")[0], want)
 
 
+@pytest.mark.slow
 def test_more_rows_than_a_launch_takes(device: Launched) -> None:
     logits = models("lm", 2, 1030, 40)
     call: dict[str, Any] = {"seed": torch.arange(1030), "position": 1, "top_p": 0.9}
@@ -108,7 +111,7 @@ def test_more_rows_than_a_launch_takes(device: Launched) -> None:
     assert (count.launches, count.rows) == (4, 1024)
 
 
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("name", KINDS)
 def test_verification(device: Launched, name: str) -> None:
     at = list(ROWS).index(name)
     for i, (batch, k, vocab) in enumerate(((3, 2, 1001), (1, 3, 4099), (33, 1, 130))[: 2 + (at % 4 == 0)]):
@@ -125,7 +128,7 @@ def test_verification(device: Launched, name: str) -> None:
         assert count.launches == (2 + k + 1 if i == 1 else 2)
 
 
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("name", KINDS)
 def test_scoring(device: Launched, name: str) -> None:
     at = list(ROWS).index(name)
     for i, (batch, vocab) in enumerate(((3, 1025), (1, 4099), (33, 130))[: 2 + (at % 4 == 1)]):
@@ -142,7 +145,11 @@ def test_scoring(device: Launched, name: str) -> None:
         assert count.launches == 3
 
 
-SHAPES_OF_GRAPHS = [(3, 2000), (60, 100), (1, 20000)]  # clusters on an H200, blocks of one tile, a row of 20 tiles
+SHAPES_OF_GRAPHS = [
+    (3, 2000),
+    pytest.param(60, 100, marks=pytest.mark.slow),
+    (1, 20000),
+]  # clusters on an H200, blocks of one tile, a row of 20 tiles
 
 
 @pytest.mark.parametrize("chip", [H200, A100])

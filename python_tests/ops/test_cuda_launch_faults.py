@@ -41,6 +41,7 @@ def loading_fails(logits: list[Tensor], what: str) -> tuple[str, Any]:
     return "no error", None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["step", "score", "verify"])
 def test_a_failure_to_load_is_not_kept(what: str) -> None:
     """A process of its own, whose first call is in a capture."""

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from eft_ext import Score, fused_score, fused_score_mix, reference
-from python_tests.ops.hostcuda import HostCuda, Launch, library
+from python_tests.ops.hostcuda import KINDS, HostCuda, Launch, library
 from python_tests.ops.problems import Problem, large_problems, problems
-from python_tests.ops.rows import ROWS, models
+from python_tests.ops.rows import models
 from python_tests.ops.test_score import WEIGHTS, assert_agrees, assert_changes, some_targets
 from python_tests.ops.test_score_fuzz import assert_like_the_reference, run
 
@@ -49,7 +49,7 @@ def aligned(logits: list[Tensor]) -> list[Tensor]:
     return [w[:, : x.shape[1]] for w, x in zip(wide, logits, strict=True)]
 
 
-@pytest.mark.parametrize("name", list(ROWS))
+@pytest.mark.parametrize("name", KINDS)
 def test_every_kind_of_row(host: HostCuda, name: str) -> None:
     cases = itertools.product((1, 31, 1025, 3000), WEIGHTS.items())
     for i, (vocab, (count, weights)) in enumerate(cases):
@@ -103,6 +103,7 @@ def test_one_token_alone(host: HostCuda) -> None:
         assert got.top_logprobs.tolist() == [[[0.0, -math.inf]] * 2]
 
 
+@pytest.mark.slow
 def test_whole_ranks_in_order(host: HostCuda) -> None:
     """Lists as long as the vocabulary and longer, with ties everywhere."""
     for name in ("bf16_ties", "two_level", "masked", "equal"):
@@ -148,6 +149,7 @@ def test_bad_and_ignored_rows_leave_their_neighbours_alone(host: HostCuda) -> No
     assert got.status.tolist() == [1] + [0] * 7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
 def test_a_row_is_read_once(host: HostCuda, count: int) -> None:
     """16-byte loads: every input once, and again the tile of each distribution's largest token."""
@@ -176,18 +178,21 @@ def checked(problem: Problem, name: str, seed: int, listed: int) -> None:
     assert_like_the_reference(got, run(problem, targets, "reference", **options))
 
 
+@pytest.mark.slow
 @settings(max_examples=int(SECONDS * 10) or 150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(problems(), st.integers(0, 2**16), st.integers(0, 3))
 def test_made_up_calls(problem: Problem, seed: int, listed: int) -> None:
     checked(problem, "hostcuda", seed, listed)
 
 
+@pytest.mark.slow
 @settings(max_examples=int(SECONDS) or 15, deadline=None, suppress_health_check=list(HealthCheck))
 @given(large_problems(), st.integers(0, 2**16), st.integers(0, 3))
 def test_made_up_rows_of_large_vocabularies(problem: Problem, seed: int, listed: int) -> None:
     checked(problem, "hostcuda", seed, listed)
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 @given(problems(), st.integers(0, 2**16), st.integers(0, 3))
 def test_shared_and_global_memory_without_races(problem: Problem, seed: int, listed: int) -> None:
@@ -195,6 +200,7 @@ def test_shared_and_global_memory_without_races(problem: Problem, seed: int, lis
     checked(problem, "hostcuda_races", seed, listed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"conservative_top_p": 0.9, "scale": 1.5}])
 def test_rows_of_many_tiles_and_blocks_without_races(options: dict[str, float]) -> None:
     host, targets = library("hostcuda_races"), some_targets(2, 9000)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from eft_ext.ops import VerifyResult, fused_verify
 from python_tests.ops.drafts import EFT, blocks, propose, same
-from python_tests.ops.hostcuda import HostCuda, Launch, library
+from python_tests.ops.hostcuda import KINDS, HostCuda, Launch, library
 from python_tests.ops.rows import ROWS, STEP_OPTIONS
 from python_tests.ops.search import COMMON, SECONDS, search
 from python_tests.ops.verify_problems import VerifyProblem, long_verify_problems, verify_problems
@@ -48,7 +48,7 @@ def check(host: HostCuda, launch: Launch, *call: Any, **options: Any) -> VerifyR
     return want
 
 
-@pytest.mark.parametrize("name", list(ROWS))
+@pytest.mark.parametrize("name", KINDS)
 def test_every_kind_of_row(host: HostCuda, name: str) -> None:
     """With every set of options, of which the draft model has its own in turn; K, k, V, dtype, lengths vary."""
     sets, seeds = list(STEP_OPTIONS.values()), torch.arange(3) + 11
@@ -74,6 +74,7 @@ def nearly_right(
     return (drafts, logits[1][:, :k], logits, [0.4, 0.7, -0.1]), {"seed": seeds, "position": 0, **options}
 
 
+@pytest.mark.slow
 def test_drafts_that_are_nearly_right(host: HostCuda) -> None:
     outcomes: set[int] = set()
     orders = launches(7)
@@ -84,6 +85,7 @@ def test_drafts_that_are_nearly_right(host: HostCuda) -> None:
     assert outcomes == {0, 1, 2, 3, 4}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("outside", ["keep", "drop"])
 def test_conservative_masks_and_bias(host: HostCuda, outside: str) -> None:
     batch, k, vocab = 4, 3, 1100
@@ -154,6 +156,7 @@ def test_logits_behind_a_rejection_may_hold_anything(host: HostCuda) -> None:
         assert 0 < found.status.sum() < 12
 
 
+@pytest.mark.slow
 def test_an_empty_residual_falls_back_on_the_mixture(host: HostCuda) -> None:
     """p exceeds q nowhere by a unit: q is p but for a token so rare that its share rounds away."""
     vocab, seeds = 1500, torch.arange(400)
@@ -170,6 +173,7 @@ def test_an_empty_residual_falls_back_on_the_mixture(host: HostCuda) -> None:
     assert len(found.tokens[:, 0].unique()) > 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("depth", [12, 25, 38])
 def test_a_residual_far_below_the_largest_token(host: HostCuda, depth: int) -> None:
     """p and q share their head; only p has a tail, `depth` powers of two below it, and that is all of the residual."""
@@ -184,6 +188,7 @@ def test_a_residual_far_below_the_largest_token(host: HostCuda, depth: int) -> N
     assert len(found.tokens[:, 0].unique()) > 30
 
 
+@pytest.mark.slow
 def test_supports_that_do_not_meet_and_drafts_that_are_certain(host: HostCuda) -> None:
     even, odd = torch.zeros(1, 1, 1500), torch.zeros(1, 1, 1500)
     even[..., 1::2], odd[..., ::2] = -torch.inf, -torch.inf
@@ -199,6 +204,7 @@ def test_supports_that_do_not_meet_and_drafts_that_are_certain(host: HostCuda) -
     assert len(outcomes.num_accepted.unique()) > 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("vocab", [32000, 50257, 128256])
 def test_whole_vocabularies(host: HostCuda, vocab: int) -> None:
     """At an even and at an odd stride; rejected at once, and nearly right."""
@@ -208,6 +214,7 @@ def test_whole_vocabularies(host: HostCuda, vocab: int) -> None:
             check(host, Launch(vocab + n, "chosen"), *call[:3], weights, **rest)
 
 
+@pytest.mark.slow
 def test_more_rows_than_one_launch_takes(host: HostCuda) -> None:
     """3 drafts are 7 slots a row, of which a launch has 3072: 438 rows, and then 7."""
     batch, k = 445, 3
@@ -218,6 +225,7 @@ def test_more_rows_than_one_launch_takes(host: HostCuda) -> None:
     check(host, Launch(1, "streaming", 1), drafts, logits[0][:, :k] * 0.5, logits, [1.0], **rest)
 
 
+@pytest.mark.slow
 def test_what_is_not_wanted_is_not_read(host: HostCuda) -> None:
     """Bytes of 16-byte loads: positions behind a row's last proposal and certain drafts cost nothing; where all stand
     everything is read once, and again no more than a sixteenth (the drawn tile, the head's groups)."""
@@ -248,6 +256,7 @@ ORDERS = launches(10_000)
 EXAMPLES = {"derandomize": True, "phases": (Phase.explicit, Phase.generate, Phase.shrink), **COMMON}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(SECONDS > 0, reason="the long search runs instead")
 @settings(max_examples=120, **EXAMPLES)
 @given(problem=verify_problems())
@@ -255,6 +264,7 @@ def test_made_up_calls(problem: VerifyProblem) -> None:
     decide(library(), problem, next(ORDERS))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(SECONDS > 0, reason="the long search runs instead")
 @settings(max_examples=8, **EXAMPLES)
 @given(problem=long_verify_problems())
@@ -262,6 +272,7 @@ def test_made_up_rows_of_large_vocabularies(problem: VerifyProblem) -> None:
     decide(library(), problem, next(ORDERS))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(SECONDS > 0, reason="the long search runs instead")
 @settings(max_examples=25, **EXAMPLES)
 @given(problem=verify_problems())
@@ -271,6 +282,7 @@ def test_shared_and_global_memory_without_races(problem: VerifyProblem) -> None:
     decide(host, problem, next(ORDERS))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not SECONDS, reason="EFT_FUZZ_SECONDS is not set")
 @pytest.mark.parametrize("name", ["hostcuda", "hostcuda_races"])
 def test_search(name: str) -> None:

@@ -36,6 +36,7 @@ def test_cpu(isa):
         native.force_isa("auto")
 
 
+@pytest.mark.slow
 def test_reference():
     for problem in PROBLEMS:
         assert_expected(call(problem, backend="reference"), problem)

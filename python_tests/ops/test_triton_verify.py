@@ -159,6 +159,7 @@ def test_every_option_may_differ_from_row_to_row(interpreter):
     assert (same(interpreter, call).status == 0).all()
 
 
+@pytest.mark.slow
 def test_what_is_bad_spoils_its_row_only(interpreter):
     batch, k = 12, 2
     call = made("flat", batch, k, 300, weights=[0.0, 1.0, 0.0])  # p = q: a row that is not spoilt accepts all
@@ -181,6 +182,7 @@ def test_what_is_bad_spoils_its_row_only(interpreter):
     same(interpreter, {**call, "draft_temperature": 0.0})
 
 
+@pytest.mark.slow
 def test_logits_behind_a_rejection_are_not_looked_at(interpreter):
     for temperature, weights in ((0.0, EFT), (1.2, [0.6, 0.6, -0.4])):
         call = made("lm", 8, 3, 400, weights=weights, temperature=temperature)

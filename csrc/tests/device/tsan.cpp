@@ -1,9 +1,11 @@
 // The compiler's calls under -fsanitize=thread.
+#include <stdint.h>
 #include <string.h>
 
 #include "tests/device/accesses.h"
 
-#define EFT_HOOK extern "C" __attribute__((visibility("default"))) void
+#define EFT_HOOK_OF(type) extern "C" __attribute__((visibility("default"))) type
+#define EFT_HOOK EFT_HOOK_OF(void)
 #define EFT_ACCESS(suffix, bytes)                                            \
   EFT_HOOK __tsan_read##suffix(const void* at) {                             \
     cuda_host::access(at, bytes, false, false, __builtin_return_address(0)); \
@@ -50,3 +52,11 @@ EFT_HOOK __tsan_func_entry(void*) {}
 EFT_HOOK __tsan_func_exit() {}
 EFT_HOOK __tsan_vptr_update(void**, void*) {}
 EFT_HOOK __tsan_vptr_read(void**) {}
+
+// Atomics of the launch code, which are the host's; those of kernels come as calls (cuda_host.h).
+EFT_HOOK_OF(uint8_t) __tsan_atomic8_load(const volatile uint8_t* at, int) {
+  return __atomic_load_n(at, __ATOMIC_SEQ_CST);
+}
+EFT_HOOK __tsan_atomic8_store(volatile uint8_t* at, uint8_t value, int) {
+  __atomic_store_n(at, value, __ATOMIC_SEQ_CST);
+}
