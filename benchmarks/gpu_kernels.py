@@ -97,9 +97,9 @@ def parse_loads(ptx: str) -> dict[str, dict[str, int]]:
     return found
 
 
-def _key(file: str, arch: int) -> str:
+def _key(file: str) -> str:
     sources = sorted([*CUDA.glob("*.h"), CUDA / file, *(ROOT / "csrc" / "common").glob("*.h")])
-    text = b"".join(path.read_bytes() for path in sources) + repr((FLAGS, arch)).encode()
+    text = b"".join(path.read_bytes() for path in sources) + repr(FLAGS).encode()
     return hashlib.sha256(text).hexdigest()[:16]
 
 
@@ -112,12 +112,15 @@ class Compiled(NamedTuple):
 
 
 def compiled(file: str, arch: int) -> Compiled:
-    base = KEPT / f"{Path(file).stem}-{arch}-{_key(file, arch)}"
-    log, ptx, machine = (base.with_suffix(end) for end in (".log", ".ptx", ".cubin"))
+    """Compiles as the build does (csrc/libeft.cmake): all chips have their machine code from one PTX."""
+    virtual = 90 if file == "resident.cu" and arch >= 90 else 80
+    base = f"{Path(file).stem}-{_key(file)}"
+    ptx, log, machine = (KEPT / f"{base}-{end}" for end in (f"{virtual}.ptx", f"{arch}.log", f"{arch}.cubin"))
     if not log.exists():
         KEPT.mkdir(parents=True, exist_ok=True)
-        common = ["nvcc", *FLAGS, f"-arch=sm_{arch}", str(CUDA / file)]
-        subprocess.run([*common, "-ptx", "-o", str(ptx)], check=True, capture_output=True)
+        if not ptx.exists():
+            common = ["nvcc", *FLAGS, f"-arch=compute_{virtual}", str(CUDA / file)]
+            subprocess.run([*common, "-ptx", "-o", str(ptx)], check=True, capture_output=True)
         cubin = ["ptxas", "-v", f"-arch=sm_{arch}", "--fmad", "false", str(ptx), "-o", str(machine)]
         done = subprocess.run(cubin, check=True, capture_output=True, text=True)
         log.write_text(done.stdout + done.stderr)

@@ -1,6 +1,6 @@
 """What the compiler makes of the CUDA kernels: no spills, no local memory, inputs loaded 16 bytes at a time, once.
 
-One architecture in make test; EFT_ALL_ARCHITECTURES=1 takes sm_80, 90 and 100. Without nvcc the parsers alone are
+One architecture in make test-all; EFT_ALL_ARCHITECTURES=1 takes sm_80, 90 and 100. Without nvcc the parsers alone are
 tested.
 """
 
