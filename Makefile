@@ -27,7 +27,7 @@ test:  ## what a change is tested with: C++ and Python, without a GPU (five minu
 	$(BIN)/python -m pytest $(WORKERS) -m "not slow"
 
 test-all: test  ## the rest too: sanitizers, races, real vocabularies, fuzz, browser, every family (fifteen minutes)
-	$(if $(MADE),$(MAKE) --no-print-directory $(VENV)/core)
+	$(if $(MADE),$(MAKE) --no-print-directory $(VENV)/core $(VENV)/all-tests-installed)
 	$(call CPP_TESTS,ON)
 	$(BIN)/ctest --test-dir build/ctest --output-on-failure
 	$(BIN)/python -m pytest $(WORKERS) -m slow
@@ -116,6 +116,9 @@ $(VENV)/demo-installed: $(VENV)/cpu-core $(VENV)/packages pyproject.toml
 	touch $@
 $(VENV)/tests-installed: $(VENV)/cpu-core $(VENV)/packages pyproject.toml
 	$(INSTALL) 'eft_ext[test]'
+	touch $@
+$(VENV)/all-tests-installed: $(VENV)/tests-installed
+	$(INSTALL) 'eft_ext[test-all]'
 	touch $@
 $(VENV)/dev-installed: $(VENV)/tests-installed
 	$(INSTALL) 'eft_ext[dev]'

@@ -7,7 +7,7 @@ import pytest
 from eft_ext.analysis.report import report_html
 from python_tests.analysis.pages import NASTY, nasty, plain
 
-webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium, of the test extra")
+webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium, of the extra test-all")
 from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
@@ -16,9 +16,12 @@ from selenium.webdriver.support.select import Select  # noqa: E402
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 DRIVER = shutil.which("chromedriver")
 
-pytestmark = pytest.mark.skipif(
-    not (BROWSER and DRIVER), reason="needs chromium and chromedriver on PATH (Debian: chromium, chromium-driver)"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not (BROWSER and DRIVER), reason="needs chromium and chromedriver on PATH (Debian: chromium, chromium-driver)"
+    ),
+]
 
 
 @pytest.fixture(scope="module")

@@ -40,6 +40,7 @@ def test_tokenizers_that_differ_in_name_only(eft, folders, tmp_path):
     assert (code, answer) == (0, eft("generate", *options[:4], *folders)[1])
 
 
+@pytest.mark.slow
 def test_speculation(eft, folders):
     options = ("--prompt", "the cat", "--max-new-tokens", 9, *folders)
     plain = eft("generate", *options)[1]

@@ -10,6 +10,7 @@ from eft_ext.decoding.schedule import Adaptive
 from eft_ext.methods import Amplify, Conservative, Contrast, UpScale
 
 
+@pytest.mark.slow
 def test_every_family_as_in_the_eager_loop(family, model_of, ragged):
     trio, budgets = trio_of(model_of, family), [30, 9, 20, 1]
     free, _, _ = eager(trio, ragged, budgets, 4)
@@ -115,6 +116,7 @@ def test_storage_and_what_attention_reads_grow(llamas, ragged):
         assert decode(llamas, ragged, budgets, 6, ahead=ahead)[:3] == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ahead", [3, *slowly(0)])
 def test_jobs_take_the_places_of_those_that_ended(llamas, ragged, ahead):
     rows = [ids[keep.bool()].tolist() for ids, keep in zip(*ragged, strict=True)]

@@ -85,7 +85,7 @@ def test_the_loop_gives_what_the_rounds_give():
         assert torch.equal(mine, theirs)
 
 
-FAST = ("two behaviours", "greedy draft")
+FAST = ("greedy draft",)
 
 
 @pytest.mark.parametrize("method", [pytest.param(n, marks=[] if n in FAST else pytest.mark.slow) for n in METHODS])

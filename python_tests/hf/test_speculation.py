@@ -229,6 +229,7 @@ def test_nan_is_blamed(llamas, tokenizer, build):
         model.generate("abc", speculate=3, max_new_tokens=5)
 
 
+@pytest.mark.slow
 def test_auto_is_token_identical_too(model, ragged):
     ids, mask = ragged
     options = {"beta": 0.3, "attention_mask": mask, "max_new_tokens": 60, "eos_token_id": [999]}

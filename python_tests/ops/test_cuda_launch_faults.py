@@ -65,6 +65,7 @@ def failing(logits: list[Tensor], number: int) -> tuple[str, Tensor]:
     return "nothing", logits[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [0, 1])
 def test_a_launch_that_fails_is_said_and_not_left_behind(device: Launched, number: int) -> None:
     logits = models("lm", 3, 2, 1500)
@@ -98,6 +99,7 @@ def faulty(fault: str, logits: list[Tensor], targets: Tensor, what: str) -> None
             fused_verify(targets[:, None], views[1][:, :1], views, EFT, seed=1, position=1, backend="cuda")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("what", ["step", "verify", "score"])
 def test_a_fault_in_what_python_hands_down_is_found(device: Launched, fault: str, what: str) -> None:

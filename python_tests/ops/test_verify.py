@@ -41,6 +41,7 @@ def test_the_same_as_the_reference(name, part):
             assert same(fused_verify(drafts, draft_logits, logits, weights, backend="cpu", **call), want), (isa, call)
 
 
+@pytest.mark.slow
 def test_the_same_where_drafts_are_nearly_right():
     """Few rejections a row, so that later positions, residuals and bonus tokens are reached."""
     seeds = torch.arange(16)
