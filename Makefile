@@ -23,13 +23,13 @@ demo:  ## the demo: large, small tuned, EFT and an oracle answer side by side (a
 
 test:  ## what a change is tested with: C++ and Python, without a GPU (five minutes)
 	$(MAKE) -j 2 --no-print-directory cpp-tests $(MADE:=/tests-installed)
-	$(BIN)/ctest --test-dir build/ctest --output-on-failure
+	$(BIN)/ctest --test-dir build/ctest --output-on-failure -j 2
 	$(BIN)/python -m pytest $(WORKERS) -m "not slow"
 
 test-all: test  ## the rest too: sanitizers, races, real vocabularies, fuzz, browser, every family (fifteen minutes)
 	$(if $(MADE),$(MAKE) --no-print-directory $(VENV)/core $(VENV)/all-tests-installed)
 	$(call CPP_TESTS,ON)
-	$(BIN)/ctest --test-dir build/ctest --output-on-failure
+	$(BIN)/ctest --test-dir build/ctest --output-on-failure -j 2
 	$(BIN)/python -m pytest $(WORKERS) -m slow
 
 check: $(MADE:=/dev-installed)  ## formatters, linters and types

@@ -68,7 +68,7 @@ def added(before: Collection[str]) -> list[str]:
 
 
 def said(entry: Callable[[], object]) -> str:
-    """What an entry says on stderr, and how it ends."""
+    """An entry's words on stderr, and how it ends."""
     with contextlib.redirect_stderr(io.StringIO()) as errors:
         try:
             result = entry()
@@ -124,7 +124,7 @@ def torch_alone() -> dict[str, Any]:
 
 
 def parts(folder: str) -> dict[str, Any]:
-    """What `import eft_ext` adds where all is there, then the entries that need one more package each."""
+    """Modules that `import eft_ext` adds where all is there, then the entries that need one more package each."""
     import torch  # noqa: F401
 
     before = set(sys.modules)

@@ -1,26 +1,19 @@
-"""The CUDA verification, compiled for the CPU and run thread by thread in random orders, decides as the CPU's does.
-
-EFT_FUZZ_SECONDS=600 pytest python_tests/ops/test_cuda_verify_host.py -k search -s searches that long.
-"""
+"""The CUDA verification, compiled for the CPU and run thread by thread in random orders, decides as the CPU's does."""
 
 from __future__ import annotations
 
 import itertools
-import random
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
-from hypothesis import Phase, given, settings
 from torch import Tensor
 
 from eft_ext.ops import VerifyResult, fused_verify
 from python_tests.ops.drafts import EFT, blocks, propose, same
 from python_tests.ops.hostcuda import KINDS, HostCuda, Launch, library
 from python_tests.ops.rows import ROWS, STEP_OPTIONS
-from python_tests.ops.search import COMMON, SECONDS, search
-from python_tests.ops.verify_problems import VerifyProblem, long_verify_problems, verify_problems
 
 DTYPES = (torch.bfloat16, torch.float32, torch.float16)
 WEIGHTS = ([1.0], [1.5, -0.5], EFT, [1.0, 0.25, 0.5, -0.75])
@@ -242,51 +235,3 @@ def test_what_is_not_wanted_is_not_read(host: HostCuda) -> None:
         found = check(host, Launch(n, "streaming", 5), drafts, draft_logits, logits, weights, **options)
         assert found.num_accepted.item() == extras.get("lengths", k)
         assert 1 <= host.bytes_loaded / (rows * once) < 1 + 1 / 16, (extras, host.bytes_loaded / once, rows)
-
-
-def decide(host: HostCuda, problem: VerifyProblem, launch: Launch) -> None:
-    want = problem.run("cpu")
-    host.launch = launch
-    with host.installed():
-        got = problem.run("cpu")
-    assert same(got, want), f"{launch}: {[x.tolist() for x in got]} is not {[x.tolist() for x in want]}"
-
-
-ORDERS = launches(10_000)
-EXAMPLES = {"derandomize": True, "phases": (Phase.explicit, Phase.generate, Phase.shrink), **COMMON}
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(SECONDS > 0, reason="the long search runs instead")
-@settings(max_examples=120, **EXAMPLES)
-@given(problem=verify_problems())
-def test_made_up_calls(problem: VerifyProblem) -> None:
-    decide(library(), problem, next(ORDERS))
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(SECONDS > 0, reason="the long search runs instead")
-@settings(max_examples=8, **EXAMPLES)
-@given(problem=long_verify_problems())
-def test_made_up_rows_of_large_vocabularies(problem: VerifyProblem) -> None:
-    decide(library(), problem, next(ORDERS))
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(SECONDS > 0, reason="the long search runs instead")
-@settings(max_examples=25, **EXAMPLES)
-@given(problem=verify_problems())
-def test_shared_and_global_memory_without_races(problem: VerifyProblem) -> None:
-    host = library("hostcuda_races")
-    assert host.detects_races
-    decide(host, problem, next(ORDERS))
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not SECONDS, reason="EFT_FUZZ_SECONDS is not set")
-@pytest.mark.parametrize("name", ["hostcuda", "hostcuda_races"])
-def test_search(name: str) -> None:
-    """Rounds of fresh examples and orders until the time is up, half of it on each build."""
-    orders = launches(random.SystemRandom().randrange(2**40))
-    made = ((verify_problems(), 100), (long_verify_problems(), 3))
-    search(lambda problem: decide(library(name), problem, next(orders)), made, SECONDS / 2)

@@ -58,7 +58,7 @@ def problem(rows="lm", vocab=2500, dtype=torch.float32, batch=1, count=3, **opti
 
 @pytest.mark.parametrize("large", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_golden(interpreter, large):
-    """Of a few tokens, or of up to 5000."""
+    """Vocabularies of a few tokens, or of up to 5000."""
     chosen = [p for p in GOLDEN if p["vocab"] <= 5000] if not SECONDS else GOLDEN
     chosen = chosen if SECONDS else [p for i, p in enumerate(chosen) if i % 11 == 0 and p["batch"] < 40]
     chosen = [p for p in chosen if (p["vocab"] > 1024) == large]
