@@ -67,6 +67,7 @@ def test_replays_draw_the_tokens_of_the_plain_step(family, trio, ragged):
     assert device.forks == 4 + 2, "the models of a step may run at once"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ahead", [5, pytest.param(1, marks=pytest.mark.slow)])
 def test_running_ahead_of_the_host(llamas, ragged, ahead):
     budgets = [30, 11, 25, 3]
@@ -192,6 +193,7 @@ def test_a_loop_on_the_device(llamas, ragged):
     assert device.replays > 2 * len(launches)
 
 
+@pytest.mark.slow
 def test_without_loops_the_host_launches_each_step(llamas, ragged):
     budgets, device = [12, 30, 7, 20], LoopingTapeDevice(fails=True)
     expected, _ = decode(llamas, ragged, budgets)

@@ -95,6 +95,7 @@ def test_a_cache_that_is_off_in_the_models_own_configuration():
     assert torch.equal(model.generate([[5, 6, 7]], max_new_tokens=6, eos_token_id=[999], use_cache=True), slow)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["Gemma 3 (4B and larger, with images)", "Mistral Small 3.1 (with images)", "Qwen 2 VL"]
 )

@@ -85,6 +85,7 @@ def test_adapter_folder_shares_weights(folders, merged, ragged):
     assert not torch.equal(expected, merged.generate(ids, **options, beta=0.0))
 
 
+@pytest.mark.slow
 def test_loaded_adapters(folders, merged, ragged):
     ids, mask = ragged
     options = dict(attention_mask=mask, max_new_tokens=NEW)
@@ -182,6 +183,7 @@ def test_a_folder_that_is_no_model(three, tmp_path):
         EmulatedModel.from_pretrained(three["large"], three["tuned"], str(tmp_path), quiet=True)
 
 
+@pytest.mark.slow
 def test_footprint(merged, folders, tmp_path):
     count = sum(p.numel() for p in merged.large.parameters())
     seen = footprint("large", folders["large"])

@@ -121,6 +121,7 @@ def test_rows_that_end_take_their_weights_with_them(models):
             assert cut[row, 7 : 7 + n].tolist() == new[:n]
 
 
+@pytest.mark.slow
 def test_limits(models):
     large, a, base, b = models
     ids, mask = padded(RAGGED)

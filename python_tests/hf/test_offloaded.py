@@ -25,6 +25,7 @@ def spread(llamas, tmp_path):
     return EmulatedModel(large, *llamas[1:])
 
 
+@pytest.mark.slow
 def test_tokens_are_those_of_the_whole_model(spread, llamas, ragged):
     ids, mask = ragged
     whole = EmulatedModel(*llamas)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from eft_ext.ops.reference.mass import exp2_fraction
@@ -10,6 +11,7 @@ LAST = 2**23
 CHUNK = 2**14  # stays in cache, and below what torch splits over threads
 
 
+@pytest.mark.slow
 def test_polynomial_on_all_fractions() -> None:
     """Relative error below 1.5e-7, monotone, from 1 to below 2, so that m = trunc(P·2^23) has 24 bits."""
     worst, before = 0.0, torch.ones(1)

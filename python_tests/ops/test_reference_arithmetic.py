@@ -44,18 +44,21 @@ finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
 moderate = st.floats(width=32, min_value=-(2.0**20), max_value=2.0**20)
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(finite, finite, finite)
 def test_fma_is_exact(a: float, b: float, c: float) -> None:
     expect_exact(a, b, c)
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(moderate, moderate, moderate)
 def test_fma_is_exact_where_terms_meet(a: float, b: float, c: float) -> None:
     expect_exact(a, b, c)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [0, 40, -124, -126, -130], ids=lambda s: f"2^{s}")
 def test_fma_decides_halfway_cases_by_the_smallest_addend(scale: int) -> None:
     """Odd 13-bit factors whose product has 25 or 26 bits: many lie halfway between two fp32, and at the lower
@@ -87,6 +90,7 @@ def test_fma_at_the_edges() -> None:
     assert math.copysign(1.0, fma(1.0, 1.0, -1.0)) == 1.0
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(st.floats(min_value=0, exclude_min=True, allow_infinity=False))
 def test_log2(x: float) -> None:

@@ -82,6 +82,7 @@ def test_one_token_alone(interpreter) -> None:
     assert got.rank.tolist() == [[2, 2]]
 
 
+@pytest.mark.slow
 def test_bad_and_ignored_rows_leave_their_neighbours_alone(interpreter) -> None:
     logits, targets = models("lm", 3, 8, 1500), some_targets(8, 1500)
     weights = [1.0, torch.tensor([1.0] * 7 + [math.nan]), -1.0]

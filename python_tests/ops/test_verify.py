@@ -56,6 +56,7 @@ def test_the_same_where_drafts_are_nearly_right():
     assert outcomes == {0, 1, 2, 3, 4}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("outside", ["keep", "drop"])
 def test_conservative_masks_and_bias_are_the_mixtures(outside):
     batch, k, vocab = 6, 3, 1100

@@ -15,6 +15,7 @@ def test_the_operator():
     torch.library.opcheck(torch.ops.eft_ext.verify.default, (*flatten_drafted(drafted), *flatten(mix, draw), "auto"))
 
 
+@pytest.mark.slow
 def test_compiles_into_one_graph():
     logits, seeds = blocks("lm", 3, 4, 2, 300), torch.arange(4)
 

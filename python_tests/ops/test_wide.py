@@ -47,6 +47,7 @@ def test_every_limit_is_the_references(rows):
             assert torch.equal(got.kept, want.kept), (isa, options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("of", "outside"),
     [
