@@ -17,16 +17,16 @@ CPP := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu')
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo:  ## the demo: large, small tuned, EFT and an oracle answer side by side (a minute and a half)
+demo:  ## the demo: large, small tuned, EFT and an oracle answer side by side
 	$(if $(MADE),$(MAKE) -j 2 --no-print-directory $(VENV)/demo-installed)
 	$(BIN)/python -m eft_ext demo
 
-test:  ## what a change is tested with: C++ and Python, without a GPU (five minutes)
+test:  ## what a change is tested with: C++ and Python, without a GPU
 	$(MAKE) -j 2 --no-print-directory cpp-tests $(MADE:=/tests-installed)
 	$(BIN)/ctest --test-dir build/ctest --output-on-failure -j 2
 	$(BIN)/python -m pytest $(WORKERS) -m "not slow"
 
-test-all: test  ## the rest too: sanitizers, races, real vocabularies, fuzz, browser, every family (fifteen minutes)
+test-all: test  ## the rest too: sanitizers, races, real vocabularies, fuzz, browser, every family
 	$(if $(MADE),$(MAKE) --no-print-directory $(VENV)/core $(VENV)/all-tests-installed)
 	$(call CPP_TESTS,ON)
 	$(BIN)/ctest --test-dir build/ctest --output-on-failure -j 2
