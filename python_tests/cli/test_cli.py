@@ -70,11 +70,8 @@ def test_demo_of_a_folder_without_models(eft, tmp_path):
     assert eft("demo", "--models", tmp_path)[::2] == (2, said)
 
 
-MORE = [pytest.param(arguments, marks=pytest.mark.slow) for arguments in (["env"], ["env", "--json"])]
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("arguments", [["--help"], *MORE], ids=" ".join)
+@pytest.mark.parametrize("arguments", [["--help"], ["env"], ["env", "--json"]], ids=" ".join)
 def test_a_reader_that_leaves_is_no_error(arguments):
     """As `head` does: the pipe is closed before anything is printed."""
     reading, writing = os.pipe()

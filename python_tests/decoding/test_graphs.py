@@ -68,7 +68,7 @@ def test_replays_draw_the_tokens_of_the_plain_step(family, trio, ragged):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ahead", [5, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("ahead", [5, 1])
 def test_running_ahead_of_the_host(llamas, ragged, ahead):
     budgets = [30, 11, 25, 3]
     free, _ = decode(llamas, ragged, budgets)
