@@ -9,6 +9,7 @@ import importlib.util
 import re
 import shutil
 import subprocess
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,13 +47,19 @@ def disassembler() -> str | None:
     return None
 
 
-def disassembled(cubin: Path) -> dict[str, list[Instruction]]:
-    """Mangled name of each function -> its instructions, by address."""
+def cuobjdump(what: str, file: Path, arch: int | None = None) -> str:
+    """What it prints of a cubin or a library: `what` is its option, `arch` a compute capability without the point."""
     tool = disassembler()
     if tool is None:
         raise RuntimeError("cuobjdump: expected it on PATH or in Triton's package, found neither")
-    text = subprocess.run([tool, "-sass", str(cubin)], capture_output=True, text=True, check=True).stdout
-    return parse(text)
+    chip = [] if arch is None else ["-arch", f"sm_{arch}"]
+    return subprocess.run([tool, what, *chip, str(file)], capture_output=True, text=True, check=True).stdout
+
+
+@cache  # takes a quarter of a minute
+def disassembled(library: Path, arch: int) -> dict[str, list[Instruction]]:
+    """Mangled name of each function -> its instructions, by address."""
+    return parse(cuobjdump("-sass", library, arch))
 
 
 def parse(text: str) -> dict[str, list[Instruction]]:
@@ -94,6 +101,12 @@ def _is_input(i: Instruction) -> bool:
     """16 bytes of read-only memory past the L1; sm_80 and later all say so."""
     parts = i.name.split(".")
     return parts[0] == "LDG" and {"128", "NA", "CONSTANT"} <= set(parts)
+
+
+def global_loads(code: list[Instruction]) -> tuple[int, int]:
+    """Counts loads of inputs, and all others of global memory."""
+    loads = [_is_input(i) for i in code if i.name.startswith("LDG")]
+    return sum(loads), len(loads) - sum(loads)
 
 
 def tile_reads(code: list[Instruction]) -> list[TileRead]:
