@@ -41,7 +41,8 @@ check: $(MADE:=/dev-installed)  ## formatters, linters and types
 bench: $(MADE:=/core) $(MADE:=/tests-installed)  ## the step beside transformers' chain on this machine's CPU
 	$(BIN)/python benchmarks/bench_step.py
 
-WORKERS := -n 2 --dist worksteal
+# One more than there are cores: tests wait for processes that they begin.
+WORKERS = -n $$(($$(getconf _NPROCESSORS_ONLN) + 1)) --dist worksteal
 CPP_TESTS = $(BIN)/cmake -G Ninja -S . -B build/ctest -DEFT_PYTHON=OFF -DEFT_TESTS=ON -DEFT_CUDA=OFF \
 	-DEFT_LIBRARY="$$(ls $(CURDIR)/eft_ext/libeft.so 2> /dev/null)" -DEFT_SANITIZE=$(1) > /dev/null \
 	&& $(BIN)/cmake --build build/ctest
@@ -89,25 +90,32 @@ gpu-bench-decode: $(GPU_READY)  ## decoding on a GPU
 clean:  ## removes what the other targets have made
 	rm -rf build $(VENV) eft_ext/*.so
 
-# Compilers of the package, once for all builds.
-$(VENV)/tools: constraints.txt
+# Compilers of the package, once for all builds; torch, which arrives meanwhile, wants a setuptools too.
+$(VENV)/empty: constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(INSTALL) 'setuptools>=77.0.3' cmake ninja pybind11
+	$(INSTALL) 'setuptools>=77.0.3'
+	touch $@
+$(VENV)/tools: $(VENV)/empty
+	$(INSTALL) cmake ninja pybind11
 	touch $@
 
-# The package, built in place; again whenever a native source or the build itself has changed. The CPU's part alone has a
-# stamp of its own, so that nothing that wants the CUDA kernels takes it for the whole; where they are, they stay.
+# The package, built in place; again whenever a native source or the build itself has changed. The CPU's part alone, for
+# what this processor has, has a stamp of its own, so that nothing that wants the whole takes it for that; where the whole
+# is, it stays.
+CPU_ALONE := -DEFT_CUDA=OFF $(shell grep -qs avx512vl /proc/cpuinfo || echo -DEFT_AVX512=OFF)
 EDITABLE = PATH="$(abspath $(BIN)):$$PATH" $(INSTALL) --no-deps --no-build-isolation -e .
 $(VENV)/core: $(VENV)/tools $(SOURCES)
 	$(EDITABLE)
 	touch $@
 $(VENV)/cpu-core: $(or $(wildcard $(VENV)/core),$(VENV)/tools $(SOURCES))
-	test -e $(VENV)/core || CMAKE_ARGS=-DEFT_CUDA=OFF $(EDITABLE)
+	test -e $(VENV)/core || CMAKE_ARGS="$(CPU_ALONE)" $(EDITABLE)
 	touch $@
 
-# The largest of what is installed beside the package: with -j 2 it arrives while the package compiles.
-$(VENV)/packages: $(VENV)/tools
+# The largest of what is installed beside the package: with -j 2 it arrives while the package compiles, and is imported
+# once, so that no two processes that begin together compile it to byte code.
+$(VENV)/packages: $(VENV)/empty
 	$(INSTALL) torch transformers
+	$(BIN)/python -c "import transformers.models.llama.modeling_llama"
 	touch $@
 
 # What each target needs; the package is not built again for it.

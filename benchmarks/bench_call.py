@@ -5,6 +5,7 @@ python benchmarks/bench_call.py
 
 from __future__ import annotations
 
+import argparse
 import timeit
 
 import checkout  # noqa: F401
@@ -25,6 +26,7 @@ def cost_us(call, number: int = 50_000) -> float:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
     torch.set_num_threads(1)
     fused_step(*LOGITS, seed=1, position=0)
     key = repeat.key_of(LOGITS, OPTIONS, 1, 0, None)

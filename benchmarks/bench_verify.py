@@ -5,6 +5,7 @@ python benchmarks/bench_verify.py
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
 
@@ -35,6 +36,7 @@ def plain(drafts: Tensor, logits: list[Tensor]) -> Tensor:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
     torch.set_num_threads(1)
     table = Table("V", "k", "drafts", "verify, µs", "k+1 steps, µs", "PyTorch, µs", "ratio")
     found = []

@@ -38,7 +38,7 @@ class Run:
 
     def step(self, options: list[str], batches: list[int], measure: list[str], share: float, result: str) -> list[str]:
         """`gpu_step.py`, begun with nothing more after `share` of the stage's time."""
-        vocab, batches = (2000, [min(batches)]) if self.rehearse else (128256, batches)
+        vocab, batches = (500, [min(batches)]) if self.rehearse else (128256, batches)
         which = ["--vocab", vocab, "--batch", *batches, "--options", *options, "--measure", *measure]
         seconds = f"{share * self.seconds:.0f}"
         return self.script(*STEP, *which, "--seconds", seconds, "--json", self.out / result)
@@ -102,7 +102,7 @@ def _decode(run: Run) -> list[list[str]]:
 
 
 def _triton(run: Run) -> list[list[str]]:
-    which = "nothing_is_allocated" if run.rehearse else "not made_up"
+    which = "every_vocabulary and 31" if run.rehearse else "not made_up"
     options = ["greedy" if run.rehearse else "top-p .9"]  # a second of the interpreter's for each call otherwise
     times = run.step(options, [1, 64, 256], ["triton"], 0.25, "triton.json")
     tests = run.tests([t.file for t in TRITON], 16, 70, "--dist", "worksteal", "--maxfail", "20", "-k", which)

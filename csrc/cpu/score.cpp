@@ -13,7 +13,9 @@ namespace {
 scoring::ScoreRow kernel(int isa) {
   switch (isa == EFT_ISA_AUTO ? eft_cpu_best_isa() : isa) {
 #ifdef EFT_X86
+#ifdef EFT_AVX512
     case EFT_ISA_AVX512: return scoring::kAvx512;
+#endif
     case EFT_ISA_AVX2: return scoring::kAvx2;
 #endif
     case EFT_ISA_PORTABLE: return scoring::kPortable;

@@ -71,7 +71,9 @@ const StepIsa* kernels(int isa) {
   const int best = eft_cpu_best_isa();
   switch (isa == EFT_ISA_AUTO ? best : isa <= best ? isa : -1) {
 #ifdef EFT_X86
+#ifdef EFT_AVX512
     case EFT_ISA_AVX512: return &kAvx512;
+#endif
     case EFT_ISA_AVX2: return &kAvx2;
 #endif
     case EFT_ISA_PORTABLE: return &kPortable;
@@ -89,10 +91,13 @@ extern "C" int eft_cpu_best_isa(void) {
     __builtin_cpu_init();
     const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
                       __builtin_cpu_supports("bmi2") && eft::has_f16c();
-    const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&
-                        __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-                        __builtin_cpu_supports("avx512vl");
-    return avx512 ? EFT_ISA_AVX512 : avx2 ? EFT_ISA_AVX2 : EFT_ISA_PORTABLE;
+#ifdef EFT_AVX512
+    if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
+      return EFT_ISA_AVX512;
+    }
+#endif
+    return avx2 ? EFT_ISA_AVX2 : EFT_ISA_PORTABLE;
   }();
   return best;
 #else
