@@ -58,7 +58,11 @@ def built_for(library: Path = LIBRARY) -> list[int]:
     """The architectures whose machine code a library holds; none where it has no CUDA kernels or is not there."""
     if not library.exists() or not sass.disassembler():
         return []
-    return sorted({int(sm) for sm in re.findall(r"\.sm_(\d+)\.cubin", sass.cuobjdump("-lelf", library))})
+    try:
+        listed = sass.cuobjdump("-lelf", library)
+    except subprocess.CalledProcessError:  # it has no device code at all
+        return []
+    return sorted({int(sm) for sm in re.findall(r"\.sm_(\d+)\.cubin", listed)})
 
 
 def parse_resources(text: str) -> dict[str, tuple[int, int]]:
