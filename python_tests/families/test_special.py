@@ -10,7 +10,6 @@ import pytest
 import torch
 import transformers as hf
 
-from eft_ext.decoding.support import is_tested
 from eft_ext.hf import EmulatedModel
 from eft_ext.hf.caches import reads_pieces
 from eft_ext.hf.members import Member
@@ -30,15 +29,6 @@ def test_the_table_in_the_docs_has_every_family_and_its_tier():
     for (*_, why), family in zip(rows, FAMILIES.values(), strict=True):
         assert family.because in why
         assert ("one prompt at a time" in why) == family.alone
-
-
-@pytest.mark.parametrize("name", [name for name, family in FAMILIES.items() if family.tier == 2])
-def test_families_on_static_caches_need_no_trial(name):
-    try:
-        models = trio(name)
-    except (ValueError, KeyError, ImportError):
-        pytest.skip("this transformers does not build it")
-    assert is_tested(models[0])
 
 
 def test_longrope_turns_to_other_frequencies_in_the_middle_of_a_generation():

@@ -148,7 +148,7 @@ def test_scoring(device: Launched, name: str) -> None:
 SHAPES_OF_GRAPHS = [
     (3, 2000),
     pytest.param(60, 100, marks=pytest.mark.slow),
-    (1, 20000),
+    pytest.param(1, 20000, marks=pytest.mark.slow),
 ]  # clusters on an H200, blocks of one tile, a row of 20 tiles
 
 
