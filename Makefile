@@ -43,7 +43,9 @@ bench: $(MADE:=/core) $(MADE:=/tests-installed)  ## the step beside transformers
 
 # One more than there are cores: tests wait for processes that they begin.
 WORKERS = -n $$(($$(getconf _NPROCESSORS_ONLN) + 1)) --dist worksteal
-CPP_TESTS = $(BIN)/cmake -G Ninja -S . -B build/ctest -DEFT_PYTHON=OFF -DEFT_TESTS=ON -DEFT_CUDA=OFF \
+# What this processor has; the other instruction sets could not be tested here.
+PROCESSOR := $(shell grep -qs avx512vl /proc/cpuinfo || echo -DEFT_AVX512=OFF)
+CPP_TESTS = $(BIN)/cmake -G Ninja -S . -B build/ctest -DEFT_PYTHON=OFF -DEFT_TESTS=ON -DEFT_CUDA=OFF $(PROCESSOR) \
 	-DEFT_LIBRARY="$$(ls $(CURDIR)/eft_ext/libeft.so 2> /dev/null)" -DEFT_SANITIZE=$(1) > /dev/null \
 	&& $(BIN)/cmake --build build/ctest
 cpp-tests: $(MADE:=/cpu-core)
@@ -99,16 +101,14 @@ $(VENV)/tools: $(VENV)/empty
 	$(INSTALL) cmake ninja pybind11
 	touch $@
 
-# The package, built in place; again whenever a native source or the build itself has changed. The CPU's part alone, for
-# what this processor has, has a stamp of its own, so that nothing that wants the whole takes it for that; where the whole
-# is, it stays.
-CPU_ALONE := -DEFT_CUDA=OFF $(shell grep -qs avx512vl /proc/cpuinfo || echo -DEFT_AVX512=OFF)
+# The package, built in place; again whenever a native source or the build itself has changed. The part of this processor
+# has a stamp of its own, so that nothing that wants the whole takes it for that; where the whole is, it stays.
 EDITABLE = PATH="$(abspath $(BIN)):$$PATH" $(INSTALL) --no-deps --no-build-isolation -e .
 $(VENV)/core: $(VENV)/tools $(SOURCES)
 	$(EDITABLE)
 	touch $@
 $(VENV)/cpu-core: $(or $(wildcard $(VENV)/core),$(VENV)/tools $(SOURCES))
-	test -e $(VENV)/core || CMAKE_ARGS="$(CPU_ALONE)" $(EDITABLE)
+	test -e $(VENV)/core || CMAKE_ARGS="-DEFT_CUDA=OFF $(PROCESSOR)" $(EDITABLE)
 	touch $@
 
 # The largest of what is installed beside the package: with -j 2 it arrives while the package compiles, and is imported

@@ -32,7 +32,9 @@ class CMakeBuild(build_ext):
         import pybind11
 
         target = Path(self.get_ext_fullpath(ext.name)).parent.resolve()
-        build = Path(self.build_temp).resolve() / "cmake"
+        in_place = self.editable_mode or self.inplace
+        # In place it is kept: only what has changed is compiled again, and kernels take minutes.
+        build = ROOT / "build" / "core" if in_place else Path(self.build_temp).resolve() / "cmake"
         # The directory may outlive the build environment, whose cmake and ninja the cache names.
         (build / "CMakeCache.txt").unlink(missing_ok=True)
         cmake = shutil.which("cmake") or sys.exit("eft_ext: cmake was not found; pip install cmake")
@@ -47,7 +49,7 @@ class CMakeBuild(build_ext):
         defines += shlex.split(os.environ.get("CMAKE_ARGS", ""))
         subprocess.run([cmake, "-G", "Ninja", "-S", ROOT, "-B", build, *defines], check=True)
         subprocess.run([cmake, "--build", build, "-j", str(num_jobs())], check=True)
-        if self.editable_mode or self.inplace:  # setuptools itself brings only the module into the source tree
+        if in_place:  # setuptools itself brings only the module into the source tree
             for old in (ROOT / "eft_ext").glob("*.so"):
                 old.unlink()  # a running process keeps the file it has mapped
             shutil.copy2(target / "libeft.so", ROOT / "eft_ext")

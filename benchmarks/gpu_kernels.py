@@ -16,7 +16,6 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import sass
@@ -39,7 +38,6 @@ class Kernel:
     other_loads: int  # of global memory
     local_accesses: int  # spills, and arrays with an index that is not known
     tile_loads: int  # of 16 bytes a lane, in the block that reads a whole tile
-    shared_bytes: int  # of a block; resident kernels add `TILE_SHARED` for each tile that a block owns
 
 
 def readable(mangled: str) -> str:
@@ -71,9 +69,9 @@ def parse_resources(text: str) -> dict[str, tuple[int, int]]:
     return {name: (int(registers), int(stack)) for name, registers, stack in found}
 
 
-@cache
 def shared_bytes() -> dict[str, int]:
-    """The shared memory of a block, by kernel: it is asked for at launch, so the machine code does not have it."""
+    """The shared memory of a block, by kernel: it is asked for at launch, so the machine code does not have it.
+    Resident kernels add `TILE_SHARED` for each tile that a block owns."""
     work = {"stream_kernel": "RowWork", "resident_kernel": "RowWork", "verify_stream_kernel": "SlotWork",
             "verify_decide_kernel": "DecideWork", "score_kernel": "ScoreWork",
             "compare_kernel": "ScoreWork"}  # fmt: skip
@@ -100,25 +98,24 @@ def kernels(arch: int, library: Path = LIBRARY) -> list[Kernel]:
         registers, stack = resources[mangled]
         inputs, others = sass.global_loads(code)
         tile = max((read.loads for read in sass.tile_reads(code)), default=0)
-        shared = shared_bytes().get(name.split("<")[0], 0)
-        found.append(Kernel(name, arch, registers, stack, inputs, others, sass.local_accesses(code), tile, shared))
+        found.append(Kernel(name, arch, registers, stack, inputs, others, sass.local_accesses(code), tile))
     return sorted(found, key=lambda k: k.name)
 
 
-def table(found: list[Kernel]) -> str:
-    """Markdown, a line for each kernel."""
+def table(found: list[Kernel], shared: dict[str, int]) -> str:
+    """Markdown, a line for each kernel; `shared` as `shared_bytes` gives it."""
     head = ["kernel", "sm", "registers", "shared memory", "stack", "local accesses", "16-byte input loads",
             "of a tile's block", "other global loads"]  # fmt: skip
     lines = [head, ["---"] * len(head)]
     for k in found:
-        shared = f"{k.shared_bytes} + {TILE_SHARED} a tile" if k.name.startswith("resident") else k.shared_bytes
-        row = [f"`{k.name}`", k.arch, k.registers, shared, k.stack_bytes, k.local_accesses, k.input_loads,
+        block = str(shared.get(k.name.split("<")[0], 0)) + f" + {TILE_SHARED} a tile" * k.name.startswith("resident")
+        row = [f"`{k.name}`", k.arch, k.registers, block, k.stack_bytes, k.local_accesses, k.input_loads,
                k.tile_loads, k.other_loads]  # fmt: skip
         lines.append(list(map(str, row)))
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
-def page(found: list[Kernel]) -> str:
+def page(table: str) -> str:
     """docs/cuda-kernels.md."""
     said = subprocess.run(["nvcc", "--version"], check=True, capture_output=True, text=True).stdout
     release = re.search(r"release [\d.]+, V([\d.]+)", said)
@@ -135,7 +132,7 @@ instructions. "Of a tile's block" are those of 16 bytes a lane in the straight-l
 which is 1024 tokens of K models by 32 lanes, and each word they load is tested once. The others read misaligned rows,
 other dtypes, and the groups of a row's candidates again.
 
-{table(found)}"""
+{table}"""
 
 
 def main() -> int:
@@ -152,10 +149,11 @@ def main() -> int:
         print(f"gpu_kernels: not run, eft_ext/libeft.so has no machine code for {named}", file=sys.stderr)
         return 2
     found = [kernel for arch in args.arch for kernel in kernels(arch)]
-    print(table(found))
+    made = table(found, shared_bytes())
+    print(made)
     if args.page:
-        PAGE.write_text(page(found))
-    if args.check and PAGE.read_text() != page(found):
+        PAGE.write_text(page(made))
+    if args.check and PAGE.read_text() != page(made):
         print(f"gpu_kernels: {PAGE.relative_to(ROOT)} differs", file=sys.stderr)
         return 1
     return int(any(k.stack_bytes or k.local_accesses for k in found))
