@@ -20,11 +20,9 @@ GIB_PER_JOB = 2  # what one nvcc process may take
 
 
 def num_jobs() -> int:
-    """As many compilers as there are cores, and no more than memory holds."""
-    if "MAX_JOBS" in os.environ:
-        return max(1, int(os.environ["MAX_JOBS"]))
+    """As many compilers as there are cores, and no more than memory holds; MAX_JOBS says otherwise."""
     gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return max(1, min(os.cpu_count() or 1, int(gib / GIB_PER_JOB)))
+    return max(1, int(os.environ.get("MAX_JOBS") or min(os.cpu_count() or 1, int(gib / GIB_PER_JOB))))
 
 
 class CMakeBuild(build_ext):
@@ -32,9 +30,8 @@ class CMakeBuild(build_ext):
         import pybind11
 
         target = Path(self.get_ext_fullpath(ext.name)).parent.resolve()
-        in_place = self.editable_mode or self.inplace
-        # In place it is kept: only what has changed is compiled again, and kernels take minutes.
-        build = ROOT / "build" / "core" if in_place else Path(self.build_temp).resolve() / "cmake"
+        # Not `build_temp`, which goes with each editable install: what has not changed is not compiled again.
+        build = ROOT / "build" / "core"
         # The directory may outlive the build environment, whose cmake and ninja the cache names.
         (build / "CMakeCache.txt").unlink(missing_ok=True)
         cmake = shutil.which("cmake") or sys.exit("eft_ext: cmake was not found; pip install cmake")
@@ -46,13 +43,16 @@ class CMakeBuild(build_ext):
         if "CMAKE_CUDA_ARCHITECTURES" in os.environ:
             options["CMAKE_CUDA_ARCHITECTURES"] = os.environ["CMAKE_CUDA_ARCHITECTURES"]
         defines = [f"-D{name}={value}" for name, value in options.items()]
-        defines += shlex.split(os.environ.get("CMAKE_ARGS", ""))
-        subprocess.run([cmake, "-G", "Ninja", "-S", ROOT, "-B", build, *defines], check=True)
+        more = shlex.split(os.environ.get("CMAKE_ARGS", ""))
+        subprocess.run([cmake, "-G", "Ninja", "-S", ROOT, "-B", build, *defines, *more], check=True)
         subprocess.run([cmake, "--build", build, "-j", str(num_jobs())], check=True)
-        if in_place:  # setuptools itself brings only the module into the source tree
-            for old in (ROOT / "eft_ext").glob("*.so"):
-                old.unlink()  # a running process keeps the file it has mapped
-            shutil.copy2(target / "libeft.so", ROOT / "eft_ext")
+
+    def copy_extensions_to_source(self) -> None:
+        """Of a build in place; setuptools itself knows of the module alone."""
+        for old in (ROOT / "eft_ext").glob("*.so"):
+            old.unlink()  # a running process keeps the file it has mapped
+        super().copy_extensions_to_source()
+        shutil.copy2(Path(self.build_lib, "eft_ext", "libeft.so"), ROOT / "eft_ext")
 
 
 setup(ext_modules=[Extension("eft_ext._native", sources=[])], cmdclass={"build_ext": CMakeBuild})

@@ -44,25 +44,61 @@ def test_setup_never_imports_torch():
     assert len(setup.splitlines()) < 60
 
 
-@pytest.mark.slow
-def test_a_source_distribution_holds_what_a_build_reads(tmp_path):
+@pytest.fixture
+def tree(tmp_path):
+    """What setup.py needs to be run, but for csrc."""
     setuptools = pytest.importorskip("setuptools")
     if int(setuptools.__version__.split(".")[0]) < 77:
         pytest.skip("needs the setuptools that pyproject.toml asks for")
-    native_sources = ["CMakeLists.txt", *(str(path.relative_to(ROOT)) for path in (ROOT / "csrc").rglob("*.*"))]
     copy = tmp_path / "tree"
-    shutil.copytree(ROOT / "csrc", copy / "csrc")
-    (copy / "eft_ext").mkdir()
+    (copy / "eft_ext").mkdir(parents=True)
     for name in ("CMakeLists.txt", "MANIFEST.in", "setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, copy)
     for name in ("__init__.py", "_version.py"):
         shutil.copy(ROOT / "eft_ext" / name, copy / "eft_ext")
+    return copy
+
+
+@pytest.mark.slow
+def test_a_source_distribution_holds_what_a_build_reads(tree, tmp_path):
+    native_sources = ["CMakeLists.txt", *(str(path.relative_to(ROOT)) for path in (ROOT / "csrc").rglob("*.*"))]
+    shutil.copytree(ROOT / "csrc", tree / "csrc")
     command = [sys.executable, "setup.py", "-q", "sdist", "--dist-dir", str(tmp_path)]
-    subprocess.run(command, cwd=copy, check=True, capture_output=True)
+    subprocess.run(command, cwd=tree, check=True, capture_output=True)
     (made,) = tmp_path.glob("*.tar.gz")
     with tarfile.open(made) as archive:
         held = {name.partition("/")[2] for name in archive.getnames()}
     assert set(native_sources) <= held
+
+
+FAKE_CMAKE = """#!{python}
+import sys, sysconfig
+from pathlib import Path
+
+if "--build" not in sys.argv:
+    (where,) = (a.partition("=")[2] for a in sys.argv if a.startswith("-DCMAKE_LIBRARY_OUTPUT_DIRECTORY="))
+    Path(where).mkdir(parents=True, exist_ok=True)
+    for name in ("libeft.so", "_native" + sysconfig.get_config_var("EXT_SUFFIX")):
+        Path(where, name).write_text("new")
+"""
+
+
+def test_a_build_in_place_brings_the_library_beside_the_module(tree):
+    """And what was there makes way for it: a process that runs keeps the file that it has mapped."""
+    pytest.importorskip("pybind11")
+    cmake = tree / "bin" / "cmake"
+    cmake.parent.mkdir()
+    cmake.write_text(FAKE_CMAKE.format(python=sys.executable))
+    cmake.chmod(0o755)
+    old = tree / "eft_ext" / "libeft.so"
+    old.write_text("old")
+    mapped = old.open()
+    environment = {k: v for k, v in os.environ.items() if k != "CMAKE_ARGS"} | {"PATH": str(cmake.parent)}
+    command = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
+    subprocess.run(command, cwd=tree, env=environment, check=True, capture_output=True)
+    found = {path.name.partition(".")[0]: path.read_text() for path in (tree / "eft_ext").glob("*.so")}
+    assert found == {"libeft": "new", "_native": "new"}
+    assert mapped.read() == "old"
 
 
 @pytest.mark.slow
