@@ -20,7 +20,7 @@ GIB_PER_JOB = 2  # what one nvcc process may take
 
 
 def num_jobs() -> int:
-    """As many compilers as there are cores, and no more than memory holds; MAX_JOBS says otherwise."""
+    """MAX_JOBS, or as many compilers as there are cores and memory holds."""
     gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return max(1, int(os.environ.get("MAX_JOBS") or min(os.cpu_count() or 1, int(gib / GIB_PER_JOB))))
 
@@ -48,7 +48,7 @@ class CMakeBuild(build_ext):
         subprocess.run([cmake, "--build", build, "-j", str(num_jobs())], check=True)
 
     def copy_extensions_to_source(self) -> None:
-        """Of a build in place; setuptools itself knows of the module alone."""
+        """Puts libeft beside the module in a build in place; setuptools itself knows of the module alone."""
         for old in (ROOT / "eft_ext").glob("*.so"):
             old.unlink()  # a running process keeps the file it has mapped
         super().copy_extensions_to_source()

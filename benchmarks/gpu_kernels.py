@@ -1,4 +1,4 @@
-"""What each CUDA kernel takes of the chip, by the machine code in libeft: registers, shared memory, stack, loads.
+"""Resources of each CUDA kernel, by the machine code in libeft: registers, shared memory, stack, loads.
 
     python benchmarks/gpu_kernels.py                                   # sm_90
     python benchmarks/gpu_kernels.py --arch 80 90 100 --page           # writes docs/cuda-kernels.md

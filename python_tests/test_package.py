@@ -46,7 +46,7 @@ def test_setup_never_imports_torch():
 
 @pytest.fixture
 def tree(tmp_path):
-    """What setup.py needs to be run, but for csrc."""
+    """A tree in which setup.py can be run, without csrc."""
     setuptools = pytest.importorskip("setuptools")
     if int(setuptools.__version__.split(".")[0]) < 77:
         pytest.skip("needs the setuptools that pyproject.toml asks for")
