@@ -1,4 +1,4 @@
-"""The compiler has made of the CUDA kernels what was meant: no spills, no local memory, inputs loaded 16 bytes at a time, once.
+"""Machine code of the CUDA kernels: no spills, no local memory, inputs loaded 16 bytes at a time, once.
 
 Reads the machine code in eft_ext/libeft.so: of one chip in make test-all, with EFT_ALL_ARCHITECTURES=1 of all that it
 was built for. Without a library that has any, the parsers alone are tested.
