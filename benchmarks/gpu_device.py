@@ -17,7 +17,7 @@ from typing import Any
 
 import gpu_timing as timing
 import torch
-from checkout import ROOT
+from checkout import newer_sources
 from gpu_ready import missing
 from machine import describe
 
@@ -45,15 +45,6 @@ def describe_gpu() -> dict[str, Any]:
         "l2_bytes": properties.L2_cache_size,
         "compute_capability": f"{properties.major}.{properties.minor}",
     }
-
-
-def newer_sources() -> list[str]:
-    """Names the sources that have changed since libeft was built, by the files' times: figures would not be theirs."""
-    library = ROOT / "eft_ext" / "libeft.so"
-    if not library.exists():
-        return []
-    sources = [path for part in ("common", "cpu", "cuda", "include") for path in (ROOT / "csrc" / part).glob("*.*")]
-    return [str(path.relative_to(ROOT)) for path in sources if path.stat().st_mtime > library.stat().st_mtime]
 
 
 def triton_version() -> str | None:

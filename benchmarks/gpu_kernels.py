@@ -19,10 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import sass
+from checkout import LIBRARY, ROOT, newer_sources
 
-ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "cuda-kernels.md"
-LIBRARY = ROOT / "eft_ext" / "libeft.so"
 TILE_SHARED = (32 + 1024) * 4  # resident.h: group maxima and z
 
 
@@ -147,6 +146,9 @@ def main() -> int:
     if missing := set(args.arch) - set(built_for()):
         named = ", ".join(f"sm_{arch}" for arch in sorted(missing))
         print(f"gpu_kernels: not run, eft_ext/libeft.so has no machine code for {named}", file=sys.stderr)
+        return 2
+    if newer := newer_sources("common", "cuda"):
+        print(f"gpu_kernels: not run, eft_ext/libeft.so is older than {newer[0]}", file=sys.stderr)
         return 2
     found = [kernel for arch in args.arch for kernel in kernels(arch)]
     made = table(found, shared_bytes())

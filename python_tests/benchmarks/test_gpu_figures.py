@@ -3,7 +3,7 @@
 import json
 import os
 
-import gpu_device
+import checkout
 import gpu_figures as figures
 import gpu_ncu
 import pytest
@@ -92,11 +92,13 @@ def test_what_the_sanitizer_said():
 
 
 def test_a_library_that_is_older_than_its_sources(tmp_path, monkeypatch):
-    monkeypatch.setattr(gpu_device, "ROOT", tmp_path)
+    monkeypatch.setattr(checkout, "ROOT", tmp_path)
+    monkeypatch.setattr(checkout, "LIBRARY", tmp_path / "eft_ext/libeft.so")
     for name in ("csrc/cuda/step.cu", "csrc/cpu/step.cpp", "eft_ext/libeft.so"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("")
-    assert gpu_device.newer_sources() == []
+    assert checkout.newer_sources() == []
     os.utime(tmp_path / "eft_ext/libeft.so", (1, 1))
     os.utime(tmp_path / "csrc/cuda/step.cu", (0, 0))
-    assert gpu_device.newer_sources() == ["csrc/cpu/step.cpp"]
+    assert checkout.newer_sources() == ["csrc/cpu/step.cpp"]
+    assert checkout.newer_sources("common", "cuda") == []

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+import checkout
 import gpu_kernels
 import sass
 
@@ -90,6 +91,7 @@ def test_machine_code_is_understood() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_nothing_spills_and_inputs_are_loaded_by_16_bytes(arch: int) -> None:
+    assert not checkout.newer_sources("common", "cuda"), "libeft.so is of other sources; make test-all builds it"
     found = gpu_kernels.kernels(arch)
     assert {k.name for k in found if k.name.startswith("stream")} >= {
         *(f"stream_kernel<{count}, false>" for count in range(5)),
@@ -118,7 +120,7 @@ def test_machine_code_reads_a_tile_once(arch: int) -> None:
     """A warp's 1024 tokens of K bf16 models: 4 K loads of 16 bytes a lane before any use, no other load beside them,
     and every word that was loaded goes into the test of the tile exactly once."""
     fast = set()
-    for mangled, code in sass.disassembled(gpu_kernels.LIBRARY, arch).items():
+    for mangled, code in sass.disassembled(checkout.LIBRARY, arch).items():
         name = gpu_kernels.readable(mangled)
         if not name.startswith(("stream", "resident")):
             continue
