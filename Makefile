@@ -8,10 +8,14 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL := $(PIP) install -q --no-compile -c constraints.txt
 # What is imported is compiled to byte code once, whatever the environment says: tests begin many processes.
 unexport PYTHONDONTWRITEBYTECODE
-SOURCES := setup.py pyproject.toml CMakeLists.txt $(shell find csrc -type f -not -path 'csrc/tests/*')
+SOURCES := setup.py pyproject.toml CMakeLists.txt eft_ext/_version.py $(shell find csrc -type f -not -path 'csrc/tests/*')
 CPP := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu')
 
 .DEFAULT_GOAL := help
+# Targets one after another: two must not install into one environment together. What may run together says so itself.
+ifeq ($(MAKELEVEL),0)
+.NOTPARALLEL:
+endif
 .PHONY: help demo test test-all check bench gpu-all gpu-test gpu-build gpu-bench-step gpu-bench-decode clean cpp-tests
 
 help:  ## this list
@@ -27,7 +31,7 @@ test:  ## what a change is tested with: C++ and Python, without a GPU
 	$(BIN)/python -m pytest $(WORKERS) -m "not slow"
 
 test-all: test  ## the rest too: sanitizers, races, real vocabularies, fuzz, browser, every family
-	$(if $(MADE),$(MAKE) --no-print-directory $(VENV)/core $(VENV)/all-tests-installed)
+	$(if $(MADE),$(MAKE) --no-print-directory $(VENV)/all-tests-installed)
 	$(call CPP_TESTS,ON)
 	$(BIN)/ctest --test-dir build/ctest --output-on-failure -j 2
 	$(BIN)/python -m pytest $(WORKERS) -m slow
@@ -38,17 +42,16 @@ check: $(MADE:=/dev-installed)  ## formatters, linters and types
 	$(BIN)/clang-format --dry-run --Werror $(CPP)
 	$(BIN)/mypy
 
-bench: $(MADE:=/core) $(MADE:=/tests-installed)  ## the step beside transformers' chain on this machine's CPU
+bench: $(MADE:=/tests-installed)  ## the step beside transformers' chain on this machine's CPU
 	$(BIN)/python benchmarks/bench_step.py
 
 # One more than there are cores: tests wait for processes that they begin.
-WORKERS = -n $$(($$(getconf _NPROCESSORS_ONLN) + 1)) --dist worksteal
+WORKERS = -n $$(($$(nproc) + 1)) --maxprocesses 16 --dist worksteal
 # What this processor has; the other instruction sets could not be tested here.
 PROCESSOR := $(shell grep -qs avx512vl /proc/cpuinfo || echo -DEFT_AVX512=OFF)
-CPP_TESTS = $(BIN)/cmake -G Ninja -S . -B build/ctest -DEFT_PYTHON=OFF -DEFT_TESTS=ON -DEFT_CUDA=OFF $(PROCESSOR) \
-	-DEFT_LIBRARY="$$(ls $(CURDIR)/eft_ext/libeft.so 2> /dev/null)" -DEFT_SANITIZE=$(1) > /dev/null \
-	&& $(BIN)/cmake --build build/ctest
-cpp-tests: $(MADE:=/cpu-core)
+CPP_TESTS = export PATH="$(abspath $(BIN)):$$PATH"; cmake -G Ninja -S . -B build/ctest -DEFT_PYTHON=OFF -DEFT_TESTS=ON -DEFT_CUDA=OFF $(PROCESSOR) \
+	-DEFT_LIBRARY=$(if $(MADE),$(CURDIR)/eft_ext/libeft.so) -DEFT_SANITIZE=$(1) > /dev/null && cmake --build build/ctest
+cpp-tests: $(MADE:=/cpu-core)  ## builds the C++ tests, in build/ctest
 	$(call CPP_TESTS,OFF)
 
 # On a machine with a GPU (docs/gpu.md). With BIN the kernels are built in place for the GPU that is there;
@@ -108,7 +111,7 @@ $(VENV)/core: $(VENV)/tools $(SOURCES)
 	$(EDITABLE)
 	touch $@
 $(VENV)/cpu-core: $(or $(wildcard $(VENV)/core),$(VENV)/tools $(SOURCES))
-	test -e $(VENV)/core || CMAKE_ARGS="-DEFT_CUDA=OFF $(PROCESSOR)" $(EDITABLE)
+	test -e $(VENV)/core || CMAKE_ARGS="$$CMAKE_ARGS -DEFT_CUDA=OFF $(PROCESSOR)" $(EDITABLE)
 	touch $@
 
 # The largest of what is installed beside the package: with -j 2 it arrives while the package compiles, and is imported
@@ -119,13 +122,13 @@ $(VENV)/packages: $(VENV)/empty
 	touch $@
 
 # What each target needs; the package is not built again for it.
-$(VENV)/demo-installed: $(VENV)/cpu-core $(VENV)/packages pyproject.toml
+$(VENV)/demo-installed: $(VENV)/packages pyproject.toml | $(VENV)/cpu-core
 	$(INSTALL) 'eft_ext[cli]'
 	touch $@
-$(VENV)/tests-installed: $(VENV)/cpu-core $(VENV)/packages pyproject.toml
+$(VENV)/tests-installed: $(VENV)/packages pyproject.toml | $(VENV)/cpu-core
 	$(INSTALL) 'eft_ext[test]'
 	touch $@
-$(VENV)/all-tests-installed: $(VENV)/tests-installed
+$(VENV)/all-tests-installed: $(VENV)/tests-installed | $(VENV)/core
 	$(INSTALL) 'eft_ext[test-all]'
 	touch $@
 $(VENV)/dev-installed: $(VENV)/tests-installed

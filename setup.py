@@ -52,7 +52,7 @@ class CMakeBuild(build_ext):
         for old in (ROOT / "eft_ext").glob("*.so"):
             old.unlink()  # a running process keeps the file it has mapped
         super().copy_extensions_to_source()
-        shutil.copy2(Path(self.build_lib, "eft_ext", "libeft.so"), ROOT / "eft_ext")
+        shutil.copy(Path(self.build_lib, "eft_ext", "libeft.so"), ROOT / "eft_ext")
 
 
 setup(ext_modules=[Extension("eft_ext._native", sources=[])], cmdclass={"build_ext": CMakeBuild})

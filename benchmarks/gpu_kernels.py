@@ -147,7 +147,7 @@ def main() -> int:
         named = ", ".join(f"sm_{arch}" for arch in sorted(missing))
         print(f"gpu_kernels: not run, eft_ext/libeft.so has no machine code for {named}", file=sys.stderr)
         return 2
-    if newer := newer_sources("common", "cuda"):
+    if newer := newer_sources("common", "cuda", "include"):
         print(f"gpu_kernels: not run, eft_ext/libeft.so is older than {newer[0]}", file=sys.stderr)
         return 2
     found = [kernel for arch in args.arch for kernel in kernels(arch)]

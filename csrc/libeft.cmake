@@ -16,15 +16,14 @@ endfunction()
 eft_add_isa(kPortable -O2)  # -O3 compiles for longer and takes 1.5 times as long for one row
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
   target_compile_definitions(eft PRIVATE EFT_X86)
-  # What is off takes a third of the compiler's time and makes nothing faster (docs/notes/test-times.md).
-  eft_add_isa(kAvx2 -mavx2 -mfma -mbmi2 -mf16c $<$<CXX_COMPILER_ID:GNU>:-fno-split-paths
+  # What is off takes a quarter of the compiler's time and makes nothing faster (docs/notes/test-times.md).
+  eft_add_isa(kAvx2 ${EFT_kAvx2} $<$<CXX_COMPILER_ID:GNU>:-fno-split-paths
               -fno-unswitch-loops -fno-peel-loops -fno-ipa-cp-clone>)
-endif()
-if(EFT_AVX512 AND CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
-  target_compile_definitions(eft PRIVATE EFT_AVX512)
-  # The warnings that are off come from the intrinsics' own header in gcc 12.
-  eft_add_isa(kAvx512 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mbmi2 -mf16c -mprefer-vector-width=512
-              -Wno-maybe-uninitialized -Wno-uninitialized)
+  if(EFT_AVX512)
+    target_compile_definitions(eft PRIVATE EFT_AVX512)
+    # The warnings that are off come from the intrinsics' own header in gcc 12.
+    eft_add_isa(kAvx512 ${EFT_kAvx512} -mprefer-vector-width=512 -Wno-maybe-uninitialized -Wno-uninitialized)
+  endif()
 endif()
 
 if(EFT_CUDA)
@@ -69,5 +68,5 @@ if(EFT_CUDA AND CMAKE_CUDA_COMPILER)
 else()
   target_sources(eft PRIVATE csrc/cuda/absent.cpp csrc/cuda/absent_loop.cpp)
   target_sources(eft PRIVATE csrc/cuda/absent_score.cpp)
-  message(STATUS "CUDA kernels: none, nvcc was not found")
+  message(STATUS "CUDA kernels: none (EFT_CUDA is off, or there is no nvcc)")
 endif()

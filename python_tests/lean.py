@@ -52,10 +52,8 @@ def beyond_torch() -> set[str]:
             with contextlib.suppress(ModuleNotFoundError):
                 needed = [line for line in requires(name) or [] if "extra ==" not in line]
                 left += [re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in needed]
-    plain = {
-        package: {re.sub(r"[-_.]+", "-", d).lower() for d in by} for package, by in packages_distributions().items()
-    }
-    return {package for package, by in plain.items() if not by & {*found, "eft-ext"}}
+    found.add("eft-ext")
+    return {name for name, by in packages_distributions().items() if found.isdisjoint(map(_plain, by))}
 
 
 def _plain(distribution: str) -> str:

@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from eft_ext import methods
 from eft_ext.cli import main
 from eft_ext.demo import model_path
+from python_tests.slow import slowly
 
 PAGE = (Path(__file__).parent.parent / "docs" / "methods.md").read_text()
 BLOCKS = re.findall(r"```(\w*)\n(.*?)```", PAGE, re.S)
@@ -41,7 +42,7 @@ def test_python():
     assert there["ids"].shape[0] == 1
 
 
-MORE = [pytest.param(command, marks=pytest.mark.slow) for command in COMMANDS[1:]]
+MORE = slowly(*COMMANDS[1:])
 
 
 @pytest.mark.parametrize("command", [*COMMANDS[:1], *MORE])

@@ -3,7 +3,7 @@
 #include "common/error.h"
 
 namespace {
-int absent() { return eft::fail(EFT_UNSUPPORTED, "cuda: this libeft was built without nvcc"); }
+int absent() { return eft::fail(EFT_UNSUPPORTED, "cuda: this libeft was built without CUDA"); }
 }  // namespace
 
 extern "C" uint64_t eft_cuda_workspace_bytes(const eft_step*) { return 0; }

@@ -4,7 +4,7 @@
 #include "eft_loop.h"
 
 namespace {
-int absent() { return eft::fail(EFT_UNSUPPORTED, "cuda: this libeft was built without nvcc"); }
+int absent() { return eft::fail(EFT_UNSUPPORTED, "cuda: this libeft was built without CUDA"); }
 }  // namespace
 
 extern "C" int eft_tail_cuda(const eft_tail*, void*) { return absent(); }

@@ -64,8 +64,8 @@ def _cuda() -> Backend:
     if native._native is None:
         return Backend("cuda", False, reason=f"the native module is not built ({native.IMPORT_ERROR})", remedy=_UNBUILT)
     if not native._native.cuda_built():
-        remedy = "put nvcc (CUDA 12.4 or newer) on PATH and pip install again"
-        return Backend("cuda", False, reason="libeft was built without nvcc", remedy=remedy)
+        remedy = "pip install again, with nvcc (CUDA 12.4 or newer) on PATH"
+        return Backend("cuda", False, reason="libeft was built without CUDA", remedy=remedy)
     detail = f"built for {native._native.cuda_architectures()}"
     if not torch.backends.cuda.is_built():
         return Backend("cuda", False, detail, "this torch is a CPU build", "install a CUDA build of torch")

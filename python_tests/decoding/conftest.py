@@ -10,6 +10,7 @@ import pytest
 import torch
 import transformers as hf
 
+from python_tests.slow import slowly_but
 from python_tests.threads import one_thread as one_thread
 
 FAMILIES = ("llama", "qwen2", "qwen3", "mistral", "gemma2", "gemma3", "gpt2", "gpt_neox", "falcon")
@@ -78,7 +79,7 @@ def llamas() -> list[Any]:
 FAST = "gemma2"  # layers that slide and layers that do not; `llamas` are what other tests have
 
 
-@pytest.fixture(params=[pytest.param(name, marks=[] if name == FAST else pytest.mark.slow) for name in FAMILIES])
+@pytest.fixture(params=slowly_but((FAST,), FAMILIES))
 def family(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

@@ -9,6 +9,7 @@ from eft_ext.decoding.jobs import InvalidRow, Job
 from eft_ext.hf.draw import MixtureDraw
 from eft_ext.hf.mixture import Mixture
 from eft_ext.methods import UpScale
+from python_tests.slow import slowly
 
 GREEDY = {"temperature": 0.0}
 SAMPLED = {"temperature": 1.2, "top_p": 0.95}
@@ -55,7 +56,7 @@ def test_tokens_are_those_of_the_naive_loop(trio, ragged):
     assert decode(trio, ragged, budgets, beta=betas) == expected
 
 
-@pytest.mark.parametrize("options", [pytest.param(GREEDY, marks=pytest.mark.slow), SAMPLED], ids=["greedy", "sampled"])
+@pytest.mark.parametrize("options", [*slowly(GREEDY), SAMPLED], ids=["greedy", "sampled"])
 @pytest.mark.parametrize("ahead", [1, 3, 7])
 def test_how_far_the_host_is_behind_changes_nothing(trio, ragged, options, ahead):
     budgets = [40, 17, 33, 5]

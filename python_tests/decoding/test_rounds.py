@@ -8,6 +8,7 @@ from eft_ext.decoding.jobs import InvalidRow, Job
 from eft_ext.decoding.round_state import round_tail
 from eft_ext.decoding.schedule import Adaptive
 from eft_ext.methods import Amplify, Conservative, Contrast, UpScale
+from python_tests.slow import slowly
 
 
 @pytest.mark.slow
@@ -20,10 +21,6 @@ def test_every_family_as_in_the_eager_loop(family, model_of, ragged):
     assert expected[2].accepted > 3
     for ahead in (0, 3):
         assert decode(trio, ragged, budgets, 4, ends=ends, ahead=ahead)[:3] == expected
-
-
-def slowly(*values):
-    return [pytest.param(value, marks=pytest.mark.slow) for value in values]
 
 
 METHODS = {

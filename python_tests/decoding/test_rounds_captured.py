@@ -5,6 +5,7 @@ from round_loops import GREEDY, decode, trio_of
 from tape import TapeDevice
 
 from eft_ext.decoding import recorded
+from python_tests.slow import slowly
 
 
 @pytest.fixture
@@ -13,7 +14,7 @@ def captured(monkeypatch):
     monkeypatch.setattr(recorded, "unfit", lambda model: "is captured")
 
 
-@pytest.mark.parametrize("ahead", [4, pytest.param(0, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("ahead", [4, *slowly(0)])
 def test_a_round_is_one_graph(captured, llamas, ragged, ahead):
     budgets, device = [60, 31, 48, 13], TapeDevice()
     free = decode(llamas, ragged, budgets, 3)

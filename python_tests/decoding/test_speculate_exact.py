@@ -14,6 +14,7 @@ from eft_ext.methods import Contrast
 from eft_ext.ops import reference
 from eft_ext.ops.details import Conservative
 from python_tests.decoding.tables import END, TableReader, enumerate_outputs, tables
+from python_tests.slow import slowly_but
 
 VOCAB, LENGTH, ROWS = 5, 4, 250_000
 PROMPT = (2, 3)
@@ -88,7 +89,7 @@ def test_the_loop_gives_what_the_rounds_give():
 FAST = ("greedy draft",)
 
 
-@pytest.mark.parametrize("method", [pytest.param(n, marks=[] if n in FAST else pytest.mark.slow) for n in METHODS])
+@pytest.mark.parametrize("method", slowly_but(FAST, METHODS))
 def test_every_output(method):
     weights, options, drafting, k, calls = METHODS[method]
     named = isinstance(weights, Contrast)

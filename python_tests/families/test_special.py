@@ -16,6 +16,7 @@ from eft_ext.hf.members import Member
 from python_tests.families.builders import FAMILIES, build, trio
 from python_tests.families.table import BEGIN, DOCS, END
 from python_tests.families.test_families import mixture_of, padded
+from python_tests.slow import slowly
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*run on the eager tier", "ignore:.*reads all again")
 
@@ -136,7 +137,7 @@ def test_three_families_in_one_mixture():
 
 
 MORE = ("gpt-oss (sinks)", "Gemma 3n (text)", "Qwen 3 Next", "GPT-2", "Qwen 2 VL")
-ADAPTED = ["Qwen 3", *(pytest.param(name, marks=pytest.mark.slow) for name in MORE)]
+ADAPTED = ["Qwen 3", *slowly(*MORE)]
 
 
 @pytest.mark.filterwarnings("ignore:.*fan_in_fan_out", "ignore:.*gradient_checkpointing")

@@ -26,6 +26,7 @@ from transformers import (
 
 from eft_ext.hf import EmulatedModel
 from python_tests.hf.naive import RAGGED, padded
+from python_tests.slow import slowly_but
 from python_tests.threads import one_thread as one_thread
 
 PAD, BOS, EOS = 0, 1, 2
@@ -76,7 +77,7 @@ def _trio(family: str) -> tuple[Any, Any, Any]:
 FAST = "gemma2"  # layers that slide and layers that do not; `llamas` are what other tests have
 
 
-@pytest.fixture(params=[pytest.param(name, marks=[] if name == FAST else pytest.mark.slow) for name in FAMILIES])
+@pytest.fixture(params=slowly_but((FAST,), FAMILIES))
 def trio(request: pytest.FixtureRequest) -> tuple[Any, Any, Any]:
     """(large, tuned, base) of each family."""
     return _trio(request.param)

@@ -13,6 +13,7 @@ from eft_ext import EFTLogitsProcessor, EmulatedModel, custom_generate
 from eft_ext import methods as m
 from eft_ext.cli import main
 from eft_ext.hf.generated import generated_records
+from python_tests.slow import slowly_but
 
 PROMPT, NEW, OTHER = "abc", 3, "z"
 
@@ -154,7 +155,7 @@ TOLD = [name for name, (_, _, options) in METHODS.items() if options is not None
 FAST = ("interpolate", "guidance")
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in FAST else pytest.mark.slow) for n in TOLD])
+@pytest.mark.parametrize("name", slowly_but(FAST, TOLD))
 def test_every_command_takes_every_method(name, cases, capsys, monkeypatch, tmp_path):
     case = cases(name)
     sources = [f"--model={name}={folder}" for name, folder in case.folders.items()]

@@ -8,6 +8,7 @@ from eft_ext import methods as m
 from eft_ext.hf import EFTLogitsProcessor, EmulatedModel, custom_generate
 from eft_ext.hf.mixture import Mixture
 from python_tests.hf.naive import NEW, RAGGED, VOCAB, naive, named, padded
+from python_tests.slow import slowly_but
 
 
 def contrast(x, beta, share):
@@ -48,7 +49,7 @@ METHODS = {
 FAST = ("contrast", "conservative")
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in FAST else pytest.mark.slow) for n in METHODS])
+@pytest.mark.parametrize("name", slowly_but(FAST, METHODS))
 def test_every_entry_gives_the_naive_loop(models, name):
     method, places, z_of = METHODS[name]
     chosen = named(method, places, models)

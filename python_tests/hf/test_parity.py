@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from eft_ext.hf import EFTLogitsProcessor, EmulatedModel, custom_generate
+from python_tests.slow import slowly
 
 NEW = 14
 
@@ -13,7 +14,7 @@ def rows_of(batch):
     return [row[keep.bool()].tolist() for row, keep in zip(ids, mask, strict=True)]
 
 
-MORE = [pytest.param(options, marks=pytest.mark.slow) for options in ({}, {"scale": 1.5})]
+MORE = slowly({}, {"scale": 1.5})
 
 
 @pytest.mark.parametrize("option", [{"beta": 0.4}, *MORE], ids=["beta 0.4", "beta 1", "scale 1.5"])

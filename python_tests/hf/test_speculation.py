@@ -8,6 +8,7 @@ from eft_ext import methods as m
 from eft_ext.decoding import Mark
 from eft_ext.hf import EmulatedModel, custom_generate
 from python_tests.hf.watchers import Columns, Counted
+from python_tests.slow import slowly_but
 
 pytestmark = pytest.mark.filterwarnings("error:speculate")
 NEW = 14
@@ -84,9 +85,7 @@ OPTIONS = {
 }
 
 
-@pytest.mark.parametrize(
-    "options", ["beta", *(pytest.param(n, marks=pytest.mark.slow) for n in OPTIONS if n != "beta")]
-)
+@pytest.mark.parametrize("options", slowly_but(("beta",), OPTIONS))
 def test_the_engine_gives_what_the_eager_loop_gives(model, ragged, options):
     """Tier 1, asked for, is the eager loop: the same tokens, marks and statistics."""
     ids, mask = ragged

@@ -36,10 +36,11 @@ from python_tests.ops.interface import (
     real,
 )
 from python_tests.ops.rows import ROWS
+from python_tests.slow import slowly_but
 
 ROOT = Path(__file__).parents[2]
 # One thread after another takes its time: few kinds of rows in make test, all of them in make test-all.
-KINDS = [pytest.param(name, marks=() if name in ("lm", "bf16_ties") else pytest.mark.slow) for name in ROWS]
+KINDS = slowly_but(("lm", "bf16_ties"), ROWS)
 KERNELS = ("streaming", "resident", "chosen")
 
 

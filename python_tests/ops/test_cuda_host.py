@@ -20,6 +20,7 @@ from python_tests.ops.hostcuda import KINDS, HostCuda, Launch, library
 from python_tests.ops.problems import Problem, large_problems, problems
 from python_tests.ops.rows import ROWS, STEP_OPTIONS, models
 from python_tests.ops.search import COMMON, SECONDS, search
+from python_tests.slow import slowly
 
 GOLDEN = json.loads(PATH.read_text())
 EXACT = ("tokens", "kept", "top_ids", "status")
@@ -49,7 +50,7 @@ def assert_same(got: StepDetails, want: StepDetails, what: str) -> None:
         assert close.all(), f"{what}: {name} {x[~close].tolist()} is not {y[~close].tolist()}"
 
 
-@pytest.mark.parametrize("part", [0, *(pytest.param(part, marks=pytest.mark.slow) for part in range(1, 11))])
+@pytest.mark.parametrize("part", [0, *slowly(*range(1, 11))])
 def test_golden_vectors(host: HostCuda, part: int) -> None:
     with host.installed():
         for problem, host.launch in zip(GOLDEN[part::11], launches(20 * part), strict=False):

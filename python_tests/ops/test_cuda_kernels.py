@@ -88,10 +88,16 @@ def test_machine_code_is_understood() -> None:
     assert sass.global_loads(code) == (2, 1)
 
 
+@pytest.fixture
+def _of_these_sources() -> None:
+    newer = checkout.newer_sources("common", "cuda", "include")
+    assert not newer, f"libeft.so is older than {newer[0]}: build it again (make test-all, or make gpu-build with BIN)"
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("_of_these_sources")
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_nothing_spills_and_inputs_are_loaded_by_16_bytes(arch: int) -> None:
-    assert not checkout.newer_sources("common", "cuda"), "libeft.so is of other sources; make test-all builds it"
     found = gpu_kernels.kernels(arch)
     assert {k.name for k in found if k.name.startswith("stream")} >= {
         *(f"stream_kernel<{count}, false>" for count in range(5)),
@@ -115,6 +121,7 @@ def test_nothing_spills_and_inputs_are_loaded_by_16_bytes(arch: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("_of_these_sources")
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_machine_code_reads_a_tile_once(arch: int) -> None:
     """A warp's 1024 tokens of K bf16 models: 4 K loads of 16 bytes a lane before any use, no other load beside them,

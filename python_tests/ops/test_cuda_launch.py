@@ -21,6 +21,7 @@ from python_tests.ops.launched import A100, B200, H200, Launched
 from python_tests.ops.rows import ROWS, STEP_OPTIONS, models
 from python_tests.ops.test_cuda_host import assert_same
 from python_tests.ops.test_score import assert_agrees, some_targets
+from python_tests.slow import slowly
 
 GOLDEN = json.loads(make.PATH.read_text())
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
@@ -31,7 +32,7 @@ def golden(problem: dict[str, Any]) -> tuple[StepDetails, Tensor]:
     return make.call(problem, backend="cuda"), make.call(problem, backend="cuda", return_details=False)
 
 
-@pytest.mark.parametrize("part", [0, *(pytest.param(part, marks=pytest.mark.slow) for part in range(1, 8))])
+@pytest.mark.parametrize("part", [0, *slowly(*range(1, 8))])
 def test_golden_vectors(device: Launched, part: int) -> None:
     """All of them, each on one of the devices."""
     for i, problem in enumerate(GOLDEN[part::8]):

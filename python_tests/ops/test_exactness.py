@@ -11,6 +11,7 @@ from eft_ext.ops.reference import distribution
 from eft_ext.ops.reference.arithmetic import inverse_temperature, scaled
 from eft_ext.ops.reference.mass import ranked
 from python_tests.ops.rows import ROWS, STEP_OPTIONS, models
+from python_tests.slow import slowly
 
 WEIGHTS = [1.0, 0.5, -0.5]
 FILTERS = ("top_k", "top_p", "min_p")
@@ -82,7 +83,7 @@ def test_what_the_details_say_of_the_mixture_and_the_models(rows):
     torch.testing.assert_close(details.model_logprobs.double(), torch.cat(own, dim=1), **rel)
 
 
-@pytest.mark.parametrize("vocab", [32000, pytest.param(128256, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("vocab", [32000, *slowly(128256)])
 def test_kept_sets_of_real_vocabularies(vocab):
     logits = models("lm", 3, 2, vocab, torch.bfloat16)
     z = combine(logits, WEIGHTS)

@@ -11,6 +11,7 @@ import torch
 from eft_ext.ops import combine, native
 from python_tests.ops.problems import Problem, large_problems, problems
 from python_tests.ops.search import SECONDS, made_up, search
+from python_tests.slow import slowly
 
 EXACT = ("tokens", "kept", "top_ids", "status")
 
@@ -50,13 +51,13 @@ def mixed(problem: Problem, backend: str) -> torch.Tensor | None:
 
 
 @pytest.mark.skipif(SECONDS > 0, reason="the long search runs instead")
-@pytest.mark.parametrize("examples", [80, pytest.param(320, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [80, *slowly(320)])
 def test_made_up_calls(examples: int) -> None:
     made_up(check, problems(), examples)
 
 
 @pytest.mark.skipif(SECONDS > 0, reason="the long search runs instead")
-@pytest.mark.parametrize("examples", [12, pytest.param(48, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [12, *slowly(48)])
 def test_made_up_rows_of_large_vocabularies(examples: int) -> None:
     made_up(check, large_problems(), examples)
 

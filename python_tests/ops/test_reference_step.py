@@ -16,6 +16,7 @@ from eft_ext.ops.reference.draw import Survivors, draw, survivors
 from eft_ext.ops.reference.mass import Masses, masses
 from eft_ext.ops.reference.options import sampling_options
 from python_tests.ops.rows import ROWS, STEP_OPTIONS, models
+from python_tests.slow import slowly
 
 SAMPLED = {name: o for name, o in STEP_OPTIONS.items() if o.get("temperature", 1.0) >= 2.0**-20}
 FILTERS = ("top_k", "top_p", "min_p")
@@ -43,7 +44,7 @@ def implied(left: Survivors, vocab: int) -> Tensor:
 
 
 @pytest.mark.parametrize("name", ROWS)
-@pytest.mark.parametrize("vocab", [31, *(pytest.param(vocab, marks=pytest.mark.slow) for vocab in (1, 2100))])
+@pytest.mark.parametrize("vocab", [31, *slowly(1, 2100)])
 def test_integer_masses_against_the_oracle(name: str, vocab: int) -> None:
     """Kept sets within 1e-6 of mass, probabilities to 1e-5 (1e-4 below 1e-6).
 

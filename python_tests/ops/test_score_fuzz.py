@@ -12,6 +12,7 @@ from eft_ext.ops import force_isa
 from python_tests.ops.problems import problems
 from python_tests.ops.search import SECONDS, made_up, search
 from python_tests.ops.test_fuzz import instruction_sets
+from python_tests.slow import slowly
 
 
 def run(problem, targets, backend, **options):
@@ -51,7 +52,7 @@ MADE_UP = st.tuples(problems(), st.integers(0, 2**16), st.integers(0, 3))
 
 
 @pytest.mark.skipif(SECONDS > 0, reason="the long search runs instead")
-@pytest.mark.parametrize("examples", [30, pytest.param(120, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [30, *slowly(120)])
 def test_made_up_calls(examples):
     made_up(check, MADE_UP, examples)
 

@@ -6,6 +6,7 @@ import torch
 from eft_ext.ops import fused_score, fused_score_mix
 from eft_ext.ops.call import flatten, given_weights, mixture, models
 from python_tests.ops.rows import models as rows
+from python_tests.slow import slowly
 
 
 def test_opcheck():
@@ -16,7 +17,7 @@ def test_opcheck():
     torch.library.opcheck(torch.ops.eft_ext.score.default, (*flatten(mix), targets, -100, 1, 3, 2, "auto"))
 
 
-@pytest.mark.parametrize("backend", ["eager", "aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("backend", ["eager", "aot_eager", *slowly("inductor")])
 def test_compiles_into_one_graph(backend):
     def perplexity(large, tuned, base, targets):
         found = fused_score(large * 1.0, tuned, base, targets[:, 1:], num_top=2)

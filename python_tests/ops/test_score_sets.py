@@ -11,6 +11,7 @@ from python_tests.ops.rows import ROWS
 from python_tests.ops.rows import models as rows
 from python_tests.ops.test_fuzz import instruction_sets
 from python_tests.ops.test_score import WEIGHTS, assert_agrees, assert_changes, exact_changes, some_targets
+from python_tests.slow import slowly
 
 
 @pytest.fixture(params=["portable", "avx2", "avx512"])
@@ -27,7 +28,7 @@ def isa(request):
     force_isa("auto")
 
 
-@pytest.mark.parametrize("part", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("part", [0, *slowly(1)])
 @pytest.mark.parametrize("name", ROWS)
 def test_every_instruction_set_agrees_with_the_reference(name, part):
     """Four sizes of vocabulary for each number of models; part 0 has one of the four, another one for every kind."""

@@ -8,6 +8,7 @@ import torch
 from eft_ext.ops import native
 from python_tests.ops.rows import ROWS, STEP_OPTIONS, models
 from python_tests.ops.test_step import DTYPES, assert_same, both
+from python_tests.slow import slowly
 
 WIDTHS = {torch.float32: (1, 31, 2500), torch.bfloat16: (2, 2500), torch.float16: (2500,)}
 
@@ -28,7 +29,7 @@ def test_every_row_and_option_draws_the_reference_token(rows, dtype, vocabs):
         assert_same(got, want, f"{rows} {dtype} V={vocab} {name}")
 
 
-LARGE = [pytest.param(vocab, marks=pytest.mark.slow) for vocab in (32016, 128256, 151936, 256000)]
+LARGE = slowly(32016, 128256, 151936, 256000)
 
 
 @pytest.mark.parametrize("vocab", [1000, 1024, 1025, 32000, *LARGE])

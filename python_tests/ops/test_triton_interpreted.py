@@ -20,6 +20,7 @@ from python_tests.golden.make import PATH
 from python_tests.ops import interpreter as child
 from python_tests.ops.problems import Problem, problems
 from python_tests.ops.rows import ROWS, STEP_OPTIONS, models
+from python_tests.slow import slowly, slowly_but
 
 SECONDS = float(os.environ.get("EFT_FUZZ_SECONDS", "0"))
 GOLDEN = json.loads(PATH.read_text())
@@ -34,7 +35,7 @@ COMMON = {
     ],
 }
 EXACT = ("tokens", "kept", "top_ids", "status")
-KINDS = [pytest.param(rows, marks=() if rows in ("lm", "masked", "nan") else pytest.mark.slow) for rows in ROWS]
+KINDS = slowly_but(("lm", "masked", "nan"), ROWS)
 
 
 def assert_same(got, want, context):
@@ -56,7 +57,7 @@ def problem(rows="lm", vocab=2500, dtype=torch.float32, batch=1, count=3, **opti
     return Problem(models(rows, count, batch, vocab, dtype), weights, {"seed": 11, "position": 5, **options})
 
 
-@pytest.mark.parametrize("large", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("large", [False, *slowly(True)])
 def test_golden(interpreter, large):
     """Vocabularies of a few tokens, or of up to 5000."""
     chosen = [p for p in GOLDEN if p["vocab"] <= 5000] if not SECONDS else GOLDEN
@@ -137,7 +138,7 @@ def test_every_option_may_differ_from_row_to_row(interpreter):
     same(interpreter, Problem(models("lm", 3, 6, 1100), weights, {**rows, "top_logprobs": 2}))
 
 
-SLOW = [pytest.param(rows, marks=pytest.mark.slow) for rows in ("nan", "inf", "huge", "subnormal")]
+SLOW = slowly("nan", "inf", "huge", "subnormal")
 
 
 @pytest.mark.parametrize("rows", ["masked", *SLOW])

@@ -19,11 +19,12 @@ from python_tests.ops.rows import ROWS, models
 from python_tests.ops.search import COMMON, SECONDS, search
 from python_tests.ops.test_score import WEIGHTS, assert_agrees, assert_changes, some_targets
 from python_tests.ops.test_score_fuzz import assert_like_the_reference, run
+from python_tests.slow import slowly_but
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 LISTS = {"num_top": 3, "num_changed": 2}
 INTEGERS = ("argmax", "rank", "top_ids", "status")
-KINDS = [pytest.param(name, marks=() if name in ("lm", "nan") else pytest.mark.slow) for name in ROWS]
+KINDS = slowly_but(("lm", "nan"), ROWS)
 
 
 def scored(interpreter, logits, weights, targets, blocks=None, **options) -> Score:

@@ -18,9 +18,10 @@ from eft_ext.ops import VerifyResult, fused_verify
 from python_tests.ops import interpreter as child
 from python_tests.ops.drafts import EFT, blocks, propose
 from python_tests.ops.rows import ROWS, STEP_OPTIONS
+from python_tests.slow import slowly, slowly_but
 
 SECONDS = float(os.environ.get("EFT_FUZZ_SECONDS", "0"))
-KINDS = [pytest.param(rows, marks=() if rows in ("lm", "nan") else pytest.mark.slow) for rows in ROWS]
+KINDS = slowly_but(("lm", "nan"), ROWS)
 
 
 def same(interpreter, call: dict[str, Any], blocks=None) -> VerifyResult:
@@ -213,7 +214,7 @@ def made_up(seed: int) -> dict[str, Any]:
 
 
 @pytest.mark.skipif(SECONDS > 0, reason="the long search runs instead")
-@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 12))])
+@pytest.mark.parametrize("seed", [0, *slowly(*range(1, 12))])
 def test_made_up_calls(interpreter, seed):
     same(interpreter, made_up(seed))
 

@@ -6,6 +6,7 @@ import torch
 from eft_ext.ops import VerifyResult, backends, force_isa, fused_mix, fused_verify
 from python_tests.ops.drafts import EFT, blocks, propose, same
 from python_tests.ops.rows import ROWS, STEP_OPTIONS
+from python_tests.slow import slowly
 
 ISAS = [name for name in ("portable", "avx2", "avx512") if name in backends()["cpu"].detail]
 
@@ -16,7 +17,7 @@ def usual_isa():
     force_isa("auto")
 
 
-@pytest.mark.parametrize("part", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("part", [0, *slowly(1)])
 @pytest.mark.parametrize("name", ROWS)
 def test_the_same_as_the_reference(name, part):
     """Every kind of row with every set of options, of which the draft model has its own in turn.

@@ -5,6 +5,7 @@ import torch
 
 from eft_ext.ops import force_isa, fused_mix, fused_step, native
 from python_tests.ops.rows import models
+from python_tests.slow import slowly
 
 VOCAB = 70_001  # samples are taken from 8,192 on, lists end at 4,096
 ISAS = list(native.ISA)[1 : 1 + native._native.cpu_best_isa()]
@@ -32,7 +33,7 @@ def on(isa, call):
         force_isa("auto")
 
 
-SLOW = [pytest.param(rows, marks=pytest.mark.slow) for rows in ("equal", "two_level", "wide", "masked", "huge")]
+SLOW = slowly("equal", "two_level", "wide", "masked", "huge")
 
 
 @pytest.mark.parametrize("rows", ["flat", "bf16_ties", "lm", *SLOW])
@@ -89,9 +90,7 @@ def test_tokens_too_light_for_their_tiles_references_to_settle_it():
             assert torch.equal(got.kept, want.kept), (isa, top_p)
 
 
-@pytest.mark.parametrize(
-    "rows", ["lm", *(pytest.param(rows, marks=pytest.mark.slow) for rows in ("flat", "one_hot", "excluded"))]
-)
+@pytest.mark.parametrize("rows", ["lm", *slowly("flat", "one_hot", "excluded")])
 def test_a_conservative_row_shared_among_threads(rows):
     """However many threads torch has: one row of more than 65,536 logits draws the same token."""
     logits = models(rows, 3, 1, VOCAB, torch.bfloat16)
