@@ -53,7 +53,7 @@ def test_what_hangs_is_ended_with_its_children(run, monkeypatch):
     ended, _ = run(code, seconds=3)
     assert time.monotonic() - start < 30
     assert ended.fault == "killed after 3 s"
-    child = int(ended.output)
+    child = int(ended.output.split()[0])
     for _ in range(50):  # it is a zombie until somebody has asked for it
         state = _state(child)
         if state in ("", "Z"):
@@ -75,7 +75,7 @@ def test_a_child_that_outlives_its_parent_is_ended(run):
     ended, _ = run(code)
     assert ended.fault == ""
     time.sleep(0.5)
-    assert _state(int(ended.output)) in ("", "Z")
+    assert _state(int(ended.output.split()[0])) in  # interrupted, it may have said so ("", "Z")
 
 
 def test_too_much_is_cut_out_of_the_middle(run, monkeypatch):

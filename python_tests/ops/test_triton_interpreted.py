@@ -57,7 +57,8 @@ def problem(rows="lm", vocab=2500, dtype=torch.float32, batch=1, count=3, **opti
     return Problem(models(rows, count, batch, vocab, dtype), weights, {"seed": 11, "position": 5, **options})
 
 
-@pytest.mark.parametrize("large", [False, *slowly(True)])
+@pytest.mark.slow
+@pytest.mark.parametrize("large", [False, True])
 def test_golden(interpreter, large):
     """Vocabularies of a few tokens, or of up to 5000."""
     chosen = [p for p in GOLDEN if p["vocab"] <= 5000] if not SECONDS else GOLDEN
