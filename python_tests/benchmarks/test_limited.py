@@ -75,7 +75,7 @@ def test_a_child_that_outlives_its_parent_is_ended(run):
     ended, _ = run(code)
     assert ended.fault == ""
     time.sleep(0.5)
-    assert _state(int(ended.output.split()[0])) in  # interrupted, it may have said so ("", "Z")
+    assert _state(int(ended.output.split()[0])) in ("", "Z")  # interrupted, it may have said so, too
 
 
 def test_too_much_is_cut_out_of_the_middle(run, monkeypatch):
