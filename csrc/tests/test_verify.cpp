@@ -128,7 +128,8 @@ void errors_name_the_field() {
   p.v.draft_logits.dtype = EFT_FP32;
   CHECK(eft_verify_cpu(&p.v, 99, 0) == EFT_UNSUPPORTED && says("isa"));
   if (!eft_cuda_built()) {
-    CHECK(eft_verify_cuda(&p.v, nullptr, nullptr, 0) == EFT_UNSUPPORTED && says("built without CUDA"));
+    CHECK(eft_verify_cuda(&p.v, nullptr, nullptr, 0) == EFT_UNSUPPORTED &&
+          says("built without CUDA"));
   } else {
     CHECK(eft_verify_cuda(&p.v, nullptr, nullptr, 0) == EFT_BAD_ARGUMENT && says("workspace"));
     p.v.num_drafts = 1536;
