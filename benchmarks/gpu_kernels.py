@@ -51,12 +51,12 @@ def readable(mangled: str) -> str:
     return f"{found[1]}<{', '.join(values)}>"
 
 
-def built_for(library: Path = LIBRARY) -> list[int]:
-    """The architectures whose machine code a library holds; none where it has no CUDA kernels or is not there."""
-    if not library.exists() or not sass.disassembler():
+def built_for() -> list[int]:
+    """The architectures whose machine code libeft holds; none where it has no CUDA kernels or is not there."""
+    if not LIBRARY.exists() or not sass.disassembler():
         return []
     try:
-        listed = sass.cuobjdump("-lelf", library)
+        listed = sass.cuobjdump("-lelf", LIBRARY)
     except subprocess.CalledProcessError:  # it has no device code at all
         return []
     return sorted({int(sm) for sm in re.findall(r"\.sm_(\d+)\.cubin", listed)})
@@ -86,11 +86,11 @@ def shared_bytes() -> dict[str, int]:
     return found
 
 
-def kernels(arch: int, library: Path = LIBRARY) -> list[Kernel]:
+def kernels(arch: int) -> list[Kernel]:
     """All kernels of an architecture, by name."""
-    resources = parse_resources(sass.cuobjdump("-res-usage", library, arch))
+    resources = parse_resources(sass.cuobjdump("-res-usage", LIBRARY, arch))
     found = []
-    for mangled, code in sass.disassembled(library, arch).items():
+    for mangled, code in sass.disassembled(LIBRARY, arch).items():
         name = readable(mangled)
         if name.startswith("resident") and arch < 90:
             continue  # no clusters there: an empty kernel

@@ -47,13 +47,13 @@ def disassembler() -> str | None:
     return None
 
 
-def cuobjdump(option: str, file: Path, arch: int | None = None) -> str:
-    """Its report on a library or a cubin; `option` is one of its own, `arch` a compute capability without the point."""
+def cuobjdump(option: str, library: Path, arch: int | None = None) -> str:
+    """Its report on a library; `option` is one of its own, `arch` a compute capability without the point."""
     tool = disassembler()
     if tool is None:
         raise RuntimeError("cuobjdump: expected it on PATH or in Triton's package, found neither")
     chip = [] if arch is None else ["-arch", f"sm_{arch}"]
-    return subprocess.run([tool, option, *chip, str(file)], capture_output=True, text=True, check=True).stdout
+    return subprocess.run([tool, option, *chip, str(library)], capture_output=True, text=True, check=True).stdout
 
 
 @cache  # takes a quarter of a minute
