@@ -12,9 +12,16 @@ from transformers import DynamicCache
 
 from eft_ext.decoding.cache import SLACK
 from eft_ext.decoding.forward import Forward
+from eft_ext.decoding.prompts import left_padded
 from eft_ext.decoding.recorded import Recorded
 from eft_ext.decoding.storage import Storage
-from eft_ext.decoding.support import cache_layers, forward_parameters, learned_positions, unsupported
+from eft_ext.decoding.support import (
+    cache_layers,
+    forward_parameters,
+    input_table,
+    learned_positions,
+    unsupported,
+)
 
 
 class Feeder:
@@ -92,7 +99,7 @@ class Feeder:
 
     @torch.inference_mode()
     def prefill(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Starts anew with prompts [rows, length], padded on the left where `mask` (same shape) is 0.
+        """Starts anew with prompts [rows, length], padded where `mask` (same shape) is 0.
 
         Returns the logits after each prompt, [rows, vocab].
         """
@@ -182,18 +189,15 @@ class Feeder:
 
     def _read(self, ids: Tensor, mask: Tensor | None) -> tuple[Tensor, Any, Tensor]:
         """Logits, stock cache and lengths of prompts, read as transformers reads them."""
-        device = self.model.get_input_embeddings().weight.device
+        device = input_table(self.model).weight.device
         self.prompt_lengths = [ids.shape[1]] * ids.shape[0]
-        ids = ids.to(device)
+        ids, mask = left_padded(ids.to(device), mask)
         rows, length = ids.shape
         positions = torch.arange(length, device=device).expand(rows, length)
         lengths = torch.full((rows,), length, device=device)
-        if mask is not None and not bool((mask == 1).all()):
-            mask = mask.to(device, torch.long)
+        if mask is not None:
             positions, lengths = (mask.cumsum(-1) - 1).clamp(min=0), mask.sum(-1)
             self.prompt_lengths = lengths.tolist()
-        else:
-            mask = None
         self._check(max(self.prompt_lengths))
         stock = DynamicCache(config=self._config)
         with self._switch():

@@ -53,9 +53,17 @@ def unsupported(model: Any) -> str | None:
     kinds = set(getattr(config, "layer_types", None) or ()) - set(_LAYERS)
     if kinds:
         return f"has layers of kind {min(kinds)!r}"
-    if model.get_input_embeddings().weight.device.type == "meta":
+    if input_table(model).weight.device.type == "meta":
         return "has offloaded weights"
     return _rope(model) or _cache(config) or (None if config.model_type in _TESTED else _tried(model))
+
+
+def input_table(model: Any) -> Any:
+    """The input embedding itself, under whatever adapters are on it."""
+    table = model.get_input_embeddings()
+    for wrapped in ("original_module", "base_layer"):  # of peft: a wrapper of modules, then a layer of an adapter
+        table = getattr(table, wrapped, table)
+    return table
 
 
 def is_tested(model: Any) -> bool:
@@ -81,7 +89,7 @@ def learned_positions(model: Any) -> int | None:
     Tables of OPT's kind have `offset` rows more, which no position uses.
     """
     limit = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
-    tokens = model.get_input_embeddings()
+    tokens = input_table(model)
     for module in modules_of(model):
         if not isinstance(module, nn.Embedding) or module is tokens:
             continue
@@ -115,7 +123,7 @@ def static_is_right(model: Any) -> bool:
     """Whether rows of different lengths get the logits that they get alone."""
     from eft_ext.decoding.feeder import Feeder
 
-    device = model.get_input_embeddings().weight.device
+    device = input_table(model).weight.device
     rows = [[1, 2, 3, 4], [2, 1]]
     ids, mask = torch.tensor([rows[0], [0, 0, *rows[1]]], device=device), torch.ones(2, 4, device=device).long()
     mask[1, :2] = 0

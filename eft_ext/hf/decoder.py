@@ -81,16 +81,18 @@ def decode(
 
     rows = input_ids.shape[0]
     copies = generation_config.num_return_sequences or 1
-    own = (input_ids, model_kwargs.get("attention_mask"))
-    _check_positions(model_kwargs.get("position_ids"), own[1])
+    mask = model_kwargs.get("attention_mask")
+    _check_positions(model_kwargs.get("position_ids"), mask)
+    own = Prompt(input_ids, mask).packed("attention_mask")
     pad, ends = generation_config.pad_token_id, _ends(generation_config)
     others = {name: prompt.inferred(pad, ends).repeat(copies) for name, prompt in (prompts or {}).items()}
     for name, prompt in others.items():
         if prompt.ids.shape[0] != rows:
             raise ValueError(f"prompts[{name!r}]: expected {rows // copies} rows, got {prompt.ids.shape[0] // copies}")
-    alone = (input_ids[:, -1:], None)
+        others[name] = prompt.packed(f"prompts[{name!r}]")
+    alone = Prompt(own.ids[:, -1:], None)
     usual = {member.name: alone if member.name in mixture.method.alone else own for member in members}
-    read = [others[name].pair if name in others else prompt for name, prompt in usual.items()]
+    read = [others.get(name, prompt).pair for name, prompt in usual.items()]
 
     has_eos = any(hasattr(criterion, "eos_token_id") for criterion in stopping_criteria)
     sampled = bool(generation_config.do_sample)

@@ -17,9 +17,10 @@ from eft_ext.decoding.rounds import Rounds
 from eft_ext.decoding.schedule import Schedule
 from eft_ext.decoding.walk import parameters_of
 from eft_ext.decoding.while_loop import STEPS, loops_on
+from eft_ext.hf.adapters import AdapterSwitch
 from eft_ext.hf.draft_draw import DraftingDraw
 from eft_ext.hf.draw import MixtureDraw
-from eft_ext.hf.members import AdapterSwitch, Member
+from eft_ext.hf.members import Member
 from eft_ext.hf.mixture import Mixture
 
 FIRST = 1024  # new tokens that room is made for at once; more as they come

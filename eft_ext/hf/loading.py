@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import warnings
@@ -12,17 +11,15 @@ from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-from transformers.utils import find_adapter_config_file
 
-from eft_ext._extras import needs
-from eft_ext.hf.members import adapter_name, by_model
+from eft_ext.hf.adapter_loading import adapter_config, hub_options, one_line, with_adapter
+from eft_ext.hf.adapters import changes_base
+from eft_ext.hf.members import by_model
 from eft_ext.hf.memory import Footprint, auto_class, available, footprint, readable
 from eft_ext.hf.vocabulary import compare_tokenizers
 from eft_ext.methods import Named
 
 _WORDS = ("*token*", "vocab*", "*.model")  # files of a tokenizer
-# What choosing a file on the hub takes; the rest belongs to the weights.
-_HUB = ("revision", "trust_remote_code", "token", "cache_dir", "local_files_only", "subfolder")
 
 
 def load(
@@ -57,7 +54,7 @@ def load(
     if missing is not None:
         raise ValueError(f"{missing}: expected a hub id or a folder, got None")
     sitting = [name for name in names if under is not None and name not in (names[0], under)]
-    adapters = {name: found for name in sitting if (found := _adapter_config(sources[name], each[name])) is not None}
+    adapters = {name: found for name in sitting if (found := adapter_config(sources[name], each[name])) is not None}
     for name in names:
         if name in sources and name not in adapters and name != under:
             _check_config(name, sources[name], each[name])
@@ -72,7 +69,8 @@ def load(
         _check_config(under, sources[under], each[under])
     sources = {name: sources[name] for name in names}
     words = _tokenizers(sources, each, tokenizer, check_tokenizers)
-    _say_memory(sources, each, quiet)  # an adapter is about a hundredth of its base
+    apart = {name for name, adapter in adapters.items() if changes_base(adapter) is not None}  # with bases of their own
+    _say_memory({n: sources[str(under) if n in apart else n] for n in names}, each, quiet)
 
     models: dict[str, Any] = {}
     for name in names:
@@ -81,10 +79,12 @@ def load(
         if name not in adapters:
             models[name] = models[same] if same is not None else _model(name, sources[name], each[name])
     for name, adapter in adapters.items():
-        models[name] = _with_adapter(name, str(under), models, sources, adapter, each[name])
-    if adapters:
-        models = {name: models[name] for name in names if name != under}
-    return models, words
+        base = _model(name, sources[str(under)], each[str(under)]) if name in apart else models[str(under)]
+        models[name] = with_adapter(name, str(under), base, sources, adapter, each[name])
+        if name not in apart:
+            models[str(under)] = models[name]
+    shared = adapters.keys() - apart
+    return {name: models[name] for name in names if not (shared and name == under)}, words
 
 
 def _for_model(name: str, method: Named, options: dict[str, Any]) -> dict[str, Any]:
@@ -104,10 +104,6 @@ def _check_dtype(dtype: Any) -> None:
         raise ValueError(f"dtype: expected one of torch's, such as 'bfloat16', or 'auto', got {dtype!r}")
 
 
-def _hub(options: dict[str, Any]) -> dict[str, Any]:
-    return {key: options[key] for key in _HUB if key in options}
-
-
 def source_of(name: str, source: Any) -> str:
     """A hub id or folder as text. Raises ValueError for what looks like a folder and is not there."""
     if not isinstance(source, (str, os.PathLike)):
@@ -118,25 +114,13 @@ def source_of(name: str, source: Any) -> str:
     return text
 
 
-def _adapter_config(source: str, options: dict[str, Any]) -> dict[str, Any] | None:
-    hub = {key: value for key, value in _hub(options).items() if key != "trust_remote_code"}
-    try:
-        path = find_adapter_config_file(source, **hub)
-    except OSError:
-        path = None  # no such model: said when it is loaded
-    if path is None:
-        return None
-    with open(path, encoding="utf-8") as stream:
-        return dict(json.load(stream))
-
-
 def _check_config(name: str, source: str, options: dict[str, Any]) -> None:
     """Raise ValueError where there is no model, before minutes are spent on loading another one."""
     try:
-        config = AutoConfig.from_pretrained(source, **_hub(options))
+        config = AutoConfig.from_pretrained(source, **hub_options(options))
     except Exception as error:  # whatever a broken file or a remote configuration raises
-        if _adapter_config(source, options) is None:  # transformers loads an adapter with its base by itself
-            raise ValueError(f"{name}: cannot read {source!r}: {_line(error)}") from error
+        if adapter_config(source, options) is None:  # transformers loads an adapter with its base by itself
+            raise ValueError(f"{name}: cannot read {source!r}: {one_line(error)}") from error
         return
     if config.is_encoder_decoder:
         raise ValueError(
@@ -147,48 +131,18 @@ def _check_config(name: str, source: str, options: dict[str, Any]) -> None:
 def _model(name: str, source: str, options: dict[str, Any]) -> Any:
     kind: Any = AutoModelForCausalLM  # which loads an adapter with its base by itself
     try:
-        if _adapter_config(source, options) is None:
-            kind = auto_class(AutoConfig.from_pretrained(source, **_hub(options)))
+        if adapter_config(source, options) is None:
+            kind = auto_class(AutoConfig.from_pretrained(source, **hub_options(options)))
         return kind.from_pretrained(source, **options).eval()
     except Exception as error:  # whatever a broken file or a remote configuration raises
-        raise ValueError(f"{name}: cannot load {source!r}: {_line(error)}") from error
-
-
-def _with_adapter(
-    name: str,
-    under: str,
-    models: dict[str, Any],
-    sources: dict[str, str],
-    adapter: dict[str, Any],
-    options: dict[str, Any],
-) -> Any:
-    """The PEFT model over `models[under]`, which becomes it, with one more adapter of this name."""
-    source, base_source = sources[name], sources[under]
-    with needs(f"{name}: the adapter {source!r}", "peft"):
-        from peft import PeftModel
-    named = adapter.get("base_model_name_or_path")
-    if named and os.path.basename(str(named)) != os.path.basename(os.path.normpath(base_source)):
-        warnings.warn(
-            f"{name}: the adapter was made for {named!r} and is put on {under}, {base_source!r}", stacklevel=4
-        )
-    hub = {key: value for key, value in _hub(options).items() if key != "trust_remote_code"}
-    base = models[under]
-    try:
-        if isinstance(base, PeftModel):
-            base.load_adapter(source, adapter_name(name), **hub)
-        else:
-            base = PeftModel.from_pretrained(base, source, adapter_name(name), **hub)
-    except Exception as error:
-        raise ValueError(f"{name}: cannot put the adapter {source!r} on {under}: {_line(error)}") from error
-    models[under] = base.eval()
-    return base
+        raise ValueError(f"{name}: cannot load {source!r}: {one_line(error)}") from error
 
 
 def _tokenizers(sources: dict[str, str], each: dict[str, dict[str, Any]], given: Any, compare: bool) -> Any:
     """The tokenizer to use, compared with every other one that comes with a model."""
-    found = {name: _tokenizer(name, source, _hub(each[name])) for name, source in sources.items()}
+    found = {name: _tokenizer(name, source, hub_options(each[name])) for name, source in sources.items()}
     if isinstance(given, (str, os.PathLike)):
-        first, chosen = "tokenizer", AutoTokenizer.from_pretrained(given, **_hub(next(iter(each.values()))))
+        first, chosen = "tokenizer", AutoTokenizer.from_pretrained(given, **hub_options(next(iter(each.values()))))
     elif given is not None:
         first, chosen = "tokenizer", given
     else:
@@ -214,7 +168,7 @@ def _tokenizer(name: str, source: str, options: dict[str, Any]) -> Any:
     except Exception as error:
         if isinstance(error, OSError) and not os.path.isdir(source):
             return None
-        raise ValueError(f"{name}: cannot load the tokenizer of {source!r}: {_line(error)}") from error
+        raise ValueError(f"{name}: cannot load the tokenizer of {source!r}: {one_line(error)}") from error
 
 
 def _say_memory(sources: dict[str, str], each: dict[str, dict[str, Any]], quiet: bool) -> None:
@@ -236,11 +190,6 @@ def _footprint(name: str, source: str, options: dict[str, Any]) -> Footprint | N
     """None where it cannot be told, which must not keep a model from being loaded."""
     about = {key: options.get(key) for key in ("dtype", "quantization_config")}
     try:
-        return footprint(name, source, **about, **_hub(options))
+        return footprint(name, source, **about, **hub_options(options))
     except Exception:  # a model of remote code that does not build on the meta device, say
         return None
-
-
-def _line(error: Exception) -> str:
-    """An exception as one line."""
-    return " ".join(str(error).split())[:300]

@@ -114,11 +114,12 @@ class EFTLogitsProcessor(LogitsProcessor):
     def _read(self, name: str, ids: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """What a model has to read: the loop's tokens, or its own prompt and the tokens after the loop's."""
         if name in self._prompts:
-            own = self._prompts[name]
+            own = self._prompts[name].packed(f"prompts[{name!r}]")
         elif name in self._mixture.method.alone:
-            own = Prompt(ids[:, : self._start][:, -1:], None)
+            prompt = ids[:, : self._start], None if mask is None else mask[:, : self._start]
+            own = Prompt(Prompt(*prompt).packed("attention_mask").ids[:, -1:], None)
         else:
-            return ids, mask
+            return Prompt(ids, mask).packed("attention_mask").pair
         if len(ids) % len(own.ids) != 0:
             raise ValueError(f"prompts[{name!r}]: expected {len(ids)} rows, got {len(own.ids)}; for others call reset")
         own, new = own.repeat(len(ids) // len(own.ids)), ids[:, self._start :]
@@ -135,6 +136,8 @@ class EFTLogitsProcessor(LogitsProcessor):
                     f"attention_mask: expected that of a prompt of [{ids.shape[0]}, up to {ids.shape[1]}] "
                     f"tokens, got {list(given.shape)}; for a new prompt call reset(attention_mask)"
                 )
+            if bool(((given[:, -1] == 0) & (given != 0).any(1)).any()):  # the loop's model goes on from its last column
+                raise ValueError("attention_mask: expected no row to end in padding, since the loop reads it as text")
             new = given.new_ones(ids.shape[0], ids.shape[1] - given.shape[1])
             return torch.cat([given, new], dim=1).to(ids.device)
         if self._pad_token_id is None:

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import re
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
-from threading import Lock
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
 
-from eft_ext.decoding.support import forward_parameters, learned_positions
+from eft_ext.decoding.support import forward_parameters, input_table, learned_positions
+from eft_ext.decoding.walk import parameters_of
+from eft_ext.hf.adapters import adapter_name, base_is_lost, check_apart, check_runnable, is_peft
 from eft_ext.methods import Named
 
 NAMES = ("large", "tuned", "base")
-_LOCKS: WeakKeyDictionary[nn.Module, Lock] = WeakKeyDictionary()  # one for each model that has adapters
 
 
 @dataclass(frozen=True)
@@ -40,8 +37,18 @@ class Member:
     @property
     def device(self) -> torch.device | None:
         """Where token ids have to be: at the input embedding; None if offloaded weights fetch them."""
-        device: torch.device = self.model.get_input_embeddings().weight.device
+        device: torch.device = input_table(self.model).weight.device
         return None if device.type == "meta" else device
+
+    @property
+    def output_device(self) -> torch.device:
+        """Where logits come out."""
+        head: Any = self.model.get_output_embeddings()
+        weight: Any = getattr(head, "weight", None)
+        if not isinstance(weight, torch.Tensor):  # a quantized head packs its weight
+            weight = next(iter(parameters_of(self.model)))
+        device: torch.device = weight.device
+        return device
 
     @property
     def vocab_size(self) -> int:
@@ -57,11 +64,6 @@ class Member:
     def learned_positions(self) -> int | None:
         """Positions in a learned table, which must not be overrun; None for rotary and the like."""
         return learned_positions(self.model)
-
-
-def is_peft(model: Any) -> bool:
-    """Whether `model` is a peft.PeftModel, without importing peft."""
-    return any(cls.__module__.startswith("peft.") and cls.__name__ == "PeftModel" for cls in type(model).__mro__)
 
 
 def kind_of(member: Member) -> str:
@@ -111,7 +113,7 @@ def members_of(method: Named, models: Mapping[str, Any], *, led: bool = False) -
         if name not in names:
             raise ValueError(f"{name}: not a model of {method!r}, which has {', '.join(names)}")
     adapters = {n: m for n, m in given.items() if n not in (names[0], foundation) and is_peft(m)}
-    _check_adapters(adapters)
+    check_apart(adapters)
     if led and foundation == names[0] and adapters:
         raise ValueError(f"{next(iter(adapters))}: expected a whole model, since the loop runs {foundation}; merge it")
     found = []
@@ -119,12 +121,18 @@ def members_of(method: Named, models: Mapping[str, Any], *, led: bool = False) -
         model: Any = given.get(name)
         over: Any = next((m for m in adapters.values() if model is m.get_base_model()), None)
         if name == foundation and over is None:
-            over = next((m for m in adapters.values() if model is None or model is m), None)
+            exact = sorted(adapters.values(), key=lambda m: base_is_lost(m) is not None)
+            over = next((m for m in exact if model is None or model is m), None)
+        if name == foundation and getattr(model, "_hf_peft_config_loaded", False):
+            _check_native(name, model, {n: m for n, m in given.items() if n not in (names[0], foundation)})
         if model is None and over is None:
             hint = f" (only a PEFT `{names[1]}` brings its own {name})" if name == foundation else ""
             raise ValueError(f"{name}: expected a model, got None{hint}")
         _check(name, model if over is None else over)
         if over is not None:
+            why = base_is_lost(over)
+            if why is not None:
+                raise ValueError(f"{name}: expected a model of its own, since the adapter over it {why}")
             found.append(Member(name, over, without_adapter=True))
             continue
         several = model.peft_config if is_peft(model) and len(model.peft_config) > 1 else ()
@@ -133,22 +141,14 @@ def members_of(method: Named, models: Mapping[str, Any], *, led: bool = False) -
     return tuple(found)
 
 
-def adapter_name(name: str) -> str:
-    """What a behaviour's adapter is called where we load it: peft takes no dots, and no part of its own prefixes."""
-    return "behaviour_" + re.sub(r"\W", "_", name)
-
-
-def _check_adapters(adapters: Mapping[str, Any]) -> None:
-    """Raise ValueError where two PEFT models were put on one model: the second has then changed the first."""
-    for name, model in adapters.items():
-        for other, earlier in adapters.items():
-            if other == name:
-                break
-            if earlier is not model and earlier.get_base_model() is model.get_base_model():
-                raise ValueError(
-                    f"{name}: expected an adapter of {other}'s PEFT model (load_adapter, under this name) or a base of "
-                    f"its own, got a second PEFT model over the base of {other}"
-                )
+def _check_native(name: str, model: Any, behaviours: Mapping[str, Any]) -> None:
+    """Raise ValueError for a model with an adapter of `load_adapter` that is its own base: they would not differ."""
+    twice = next((other for other, m in behaviours.items() if m is model), None)
+    if twice is not None:
+        raise ValueError(
+            f"{name}: expected a model without the adapter of {twice}, got the same one, which load_adapter has "
+            f"changed; give a peft.PeftModel as {twice}, or another model as {name}"
+        )
 
 
 def _check(name: str, model: Any) -> None:
@@ -159,43 +159,5 @@ def _check(name: str, model: Any) -> None:
         raise TypeError(f"{name}: expected a decoder-only model, got the encoder-decoder {type(model).__name__}")
     if model.training:
         warnings.warn(f"{name} is in training mode: dropout will disturb its logits; call .eval()", stacklevel=4)
-    adapters: Any = model.peft_config if is_peft(model) else {}
-    if any(adapter.is_prompt_learning for adapter in adapters.values()):
-        raise ValueError(f"{name}: adapters that learn a prompt change the sequence length; only weight adapters work")
-
-
-class AdapterSwitch:
-    """Enters the state a member is run in: as it is, with one of several adapters, or with its adapter off.
-
-    Not peft's `disable_adapter` and `set_adapter`: they walk the whole model and touch its gradients, and here they
-    would be entered at every token. A model with adapters is run by one thread at a time, since the state belongs to
-    the model.
-    """
-
-    def __init__(self, member: Member) -> None:
-        self._lock = _LOCKS.setdefault(member.model, Lock()) if is_peft(member.model) else None
-        self._state: dict[str, Any] = {}
-        if member.without_adapter:
-            self._state = {"_disable_adapters": True}
-        elif member.adapter is not None:
-            self._state = {"_disable_adapters": False, "_active_adapter": [member.adapter]}
-        modules = member.model.modules() if self._state else ()
-        self._layers = [module for module in modules if hasattr(module, "_disable_adapters")]
-
-    @contextmanager
-    def __call__(self) -> Iterator[None]:
-        if self._lock is None:
-            yield
-            return
-        with self._lock:
-            before = [{name: getattr(layer, name) for name in self._state} for layer in self._layers]
-            self._enter([self._state] * len(self._layers))
-            try:
-                yield
-            finally:
-                self._enter(before)
-
-    def _enter(self, states: list[dict[str, Any]]) -> None:
-        for layer, state in zip(self._layers, states, strict=True):
-            for name, value in state.items():
-                setattr(layer, name, value)
+    if is_peft(model):
+        check_runnable(name, model)

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from eft_ext.decoding.prompts import left_padded
+
 
 @dataclass(frozen=True)
 class Prompt:
@@ -31,6 +33,10 @@ class Prompt:
         if self.mask is not None or pad is None or pad in ends or not bool((self.ids == pad).any()):
             return self
         return Prompt(self.ids, (self.ids != pad).long())
+
+    def packed(self, name: str) -> Prompt:
+        """Padded on the left, wherever the mask had its zeros; raises ValueError for a row that is all padding."""
+        return Prompt(*left_padded(self.ids, self.mask, name))
 
     def repeat(self, copies: int) -> Prompt:
         """Each row `copies` times in a row, as num_return_sequences does."""

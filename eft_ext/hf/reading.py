@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from eft_ext.hf.adapters import AdapterSwitch
 from eft_ext.hf.caches import RECURRENT, cache_argument, new_cache
-from eft_ext.hf.members import AdapterSwitch, Member
+from eft_ext.hf.members import Member
 from eft_ext.hf.runner import checked
 
 
@@ -24,7 +25,7 @@ class Reader:
         cached: whether it may be read in pieces (see `reads_pieces`).
 
     Raises:
-        ValueError: an id outside the vocabulary, padding on the right, or more tokens than the model can position.
+        ValueError: an id outside the vocabulary, or more tokens than the model can position.
     """
 
     def __init__(self, member: Member, ids: Tensor, mask: Tensor | None, *, cached: bool = True) -> None:

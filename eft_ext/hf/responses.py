@@ -27,7 +27,8 @@ def scored_texts(
     """
     lead = method.models[0]
     pad, end = (getattr(tokenizer, name, None) for name in ("pad_token_id", "eos_token_id"))
-    texts = {name: text.inferred(pad, [] if end is None else [end]) for name, text in texts.items()}
+    ends = [] if end is None else [end]
+    texts = {name: text.inferred(pad, ends).packed(name) for name, text in texts.items()}
     for name in method.alone:
         if name not in texts and responses is None:
             raise ValueError(f"responses: expected some, since {name} does not read what the others do, got None")

@@ -14,11 +14,12 @@ from eft_ext.decoding import Feeder
 from eft_ext.decoding.jobs import InvalidRow, Job, News, Prompt
 from eft_ext.decoding.marks import Statistics
 from eft_ext.decoding.rounds import Rounds
+from eft_ext.hf.adapters import AdapterSwitch
 from eft_ext.hf.distributed import agreed, sharded
 from eft_ext.hf.draft_draw import DraftingDraw
 from eft_ext.hf.draw import MixtureDraw
 from eft_ext.hf.engines import Drafts, Engines, fingerprint, new_engine, renew
-from eft_ext.hf.members import AdapterSwitch, Member
+from eft_ext.hf.members import Member
 from eft_ext.hf.mixture import Mixture
 from eft_ext.hf.runner import checked
 
@@ -71,7 +72,7 @@ def stream_rows(
     slots = min(rows, slots or rows)
     limits = [c.initial_timestamp + c.max_time for c in criteria if isinstance(c, MaxTimeCriteria)]
     jobs = [Job(row, seed, budget) for row, seed in enumerate(seeds.tolist())]
-    where = members[0].model.get_output_embeddings().weight.device
+    where = members[0].output_device
     together = sharded(members)
     engine, key = None, None
     if engines is not None:  # what an engine cannot change for another call

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from eft_ext.decoding import Feeder
+from eft_ext.decoding.support import input_table
+from eft_ext.hf.adapters import AdapterSwitch
 from eft_ext.hf.caches import RECURRENT, cache_argument, check_rows, new_cache, rope_turn
-from eft_ext.hf.members import AdapterSwitch, Member, kind_of
+from eft_ext.hf.members import Member, kind_of
 
 
 class Runner:
@@ -48,7 +50,7 @@ class Runner:
         self._longest = 0  # real tokens of the longest row
 
     def prefill(self, ids: Tensor, mask: Tensor | None) -> Tensor:
-        """Read the prompts, `ids` and `mask` both [rows, length].
+        """Read the prompts, `ids` and `mask` both [rows, length], padded on the left.
 
         Returns the logits after the last token, [rows, vocab], on the model's output device.
 
@@ -154,16 +156,13 @@ def checked(member: Member, ids: Tensor, mask: Tensor | None) -> tuple[Tensor, T
     """A model's prompts [rows, length] with ids that it knows.
 
     Raises:
-        ValueError: an id outside the vocabulary, or padding on the right.
+        ValueError: an id outside the vocabulary.
     """
-    known = member.model.get_input_embeddings().num_embeddings
+    known = input_table(member.model).num_embeddings
     if mask is not None:  # what pads for one model may be no token of another
         ids = ids.masked_fill((mask.to(ids.device) == 0) & ((ids < 0) | (ids >= known)), 0)
     for token in torch.stack(ids.aminmax()).tolist():
         if not 0 <= token < known:
             raise ValueError(f"{member.name}: token id {token} is outside this model's vocabulary of {known}")
-    if mask is not None and bool((mask[:, -1] == 0).any()):
-        row = int((mask[:, -1] == 0).nonzero()[0])
-        raise ValueError(f"attention_mask: expected padding on the left, got row {row} of {member.name} ending in it")
     check_rows(member, ids, mask)
     return ids, mask

@@ -160,7 +160,7 @@ def decode_speculated(
         return (*texts.whole(), statistics)
     prompts = [checked(member, *prompt) for member, prompt in zip(members, prompts, strict=True)]
     budget = budget_of(criteria, prompts[0][0].shape[1])
-    device = members[0].model.get_output_embeddings().weight.device
+    device = members[0].output_device
     tables = [limit for member in members if (limit := learned_positions(member.model)) is not None]
     limits = [c.initial_timestamp + c.max_time for c in criteria if isinstance(c, MaxTimeCriteria)]
     for found in speculate(

@@ -87,8 +87,8 @@ CALLS = {
     "beta: expected a finite number or one per row, got nan": dict(beta=float("nan")),
     "scale: expected a finite number or one per row, got tensor(inf)": dict(scale=torch.tensor(torch.inf)),
     "tuned: token id 264 is outside this model's vocabulary of 264": dict(prompts={"tuned": [[264]]}),
-    "expected padding on the left, got row 1 of large": dict(
-        inputs=torch.ones(2, 2, dtype=torch.long), attention_mask=torch.tensor([[1, 1], [1, 0]])
+    "attention_mask: expected a token in every row, row 1 is all padding": dict(
+        inputs=torch.ones(2, 2, dtype=torch.long), attention_mask=torch.tensor([[1, 1], [0, 0]])
     ),
     "prompts['base']: expected text, a chat or token ids, got 7": dict(prompts={"base": 7}),
     "input_ids: expected either": dict(input_ids=[[5]]),

@@ -1,0 +1,40 @@
+"""Prompts as every model reads them: padding on the left, then the text without a gap."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def left_padded(ids: Tensor, mask: Tensor | None, name: str = "attention_mask") -> tuple[Tensor, Tensor | None]:
+    """Moves what `mask` leaves out to the front of each row; the text behind it keeps its order.
+
+    A masked token is no token, wherever it stands: the model sees the row as if it had never been there, as it does in
+    transformers, where neither attention nor positions count it.
+
+    Args:
+        ids, mask: [rows, length]; 0 is padding. None is a mask of ones.
+        name: of the argument, for messages.
+
+    Returns:
+        ids and int64 mask of the same shape; the mask is None where nothing is padded.
+
+    Raises:
+        ValueError: the shapes differ, or a row is all padding.
+    """
+    if mask is None:
+        return ids, None
+    if mask.shape != ids.shape:
+        raise ValueError(f"{name}: expected a mask of {list(ids.shape)}, as the ids, got {list(mask.shape)}")
+    mask = (mask.to(ids.device) != 0).long()
+    empty = mask.amax(1) == 0
+    # One wait for the device.
+    full, moves, nothing = torch.stack([mask.all(), (mask[:, 1:] < mask[:, :-1]).any(), empty.any()]).tolist()
+    if nothing:
+        raise ValueError(f"{name}: expected a token in every row, row {int(empty.long().argmax())} is all padding")
+    if full:
+        return ids, None
+    if not moves:
+        return ids, mask
+    order = mask.argsort(dim=1, stable=True)
+    return ids.gather(1, order), mask.gather(1, order)
