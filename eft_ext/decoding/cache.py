@@ -118,6 +118,8 @@ class StepCache(Cache):
         if slots.device != keys.device:
             slots = slots.to(keys.device)
         for stored, new in ((keys, key_states), (values, value_states)):
+            if new.dtype != stored.dtype:  # under autocast, whose concatenations widen what transformers stores
+                new = new.to(stored.dtype)
             stored.flatten(0, 1).index_copy_(0, slots, new.transpose(1, 2).flatten(0, 1))
         if not sliding:
             keys, values = keys[:, : self._bound], values[:, : self._bound]

@@ -21,7 +21,7 @@ from transformers.utils import logging
 
 from eft_ext.decoding.forward import Forward
 from eft_ext.decoding.host_reads import HostReads
-from eft_ext.decoding.walk import buffers_of, modules_of, parameters_of
+from eft_ext.decoding.walk import buffers_of, hooks_of, parameters_of
 
 AFTER = 16  # feeds of a model before it is recorded: recording takes as long as some 50 of them
 _RECORDINGS: WeakKeyDictionary[nn.Module, Recordings] = WeakKeyDictionary()
@@ -59,6 +59,8 @@ class Recorded:
         self.reason = known.reason or unfit(model)
 
     def __call__(self, *inputs: Any) -> Tensor:
+        if torch.is_autocast_enabled("cpu"):  # a recording holds the casts, or their absence, of when it was made
+            return self._run(inputs)
         tokens: Tensor = inputs[0]
         n = tokens.shape[1]
         trace = self._known.traces.get(n) if self.reason is None else None
@@ -116,10 +118,7 @@ def unfit(model: nn.Module) -> str | None:
         return "is in training mode"
     if hasattr(model, "peft_config"):
         return "has adapters, whose state a recording would freeze"
-    for module in modules_of(model):
-        if module._forward_hooks or module._forward_pre_hooks or hasattr(module, "_hf_hook"):
-            return f"has hooks ({type(module).__name__})"
-    return None
+    return hooks_of(model)
 
 
 def _same(a: Tensor, b: Tensor) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 
@@ -23,6 +24,20 @@ def modules_of(model: nn.Module) -> list[Any]:
 def parameters_of(model: nn.Module) -> list[Tensor]:
     """As `model.parameters()`; shared ones as often as they stand there."""
     return [p for module in modules_of(model) for p in module._parameters.values() if p is not None]
+
+
+def autocast_of(model: nn.Module) -> torch.dtype | None:
+    """The type that autocast computes in where the model is, None where it is off."""
+    kind = next((p.device.type for p in parameters_of(model)), "cpu")
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+
+
+def hooks_of(model: nn.Module) -> str | None:
+    """That a module calls Python beside its forward pass, the end of a sentence; None where none does."""
+    for module in modules_of(model):
+        if module._forward_hooks or module._forward_pre_hooks or hasattr(module, "_hf_hook"):
+            return f"has hooks ({type(module).__name__})"
+    return None
 
 
 def buffers_of(model: nn.Module) -> list[Tensor]:

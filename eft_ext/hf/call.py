@@ -25,6 +25,7 @@ def call(models: Models, inputs: Any, arguments: dict[str, Any], **options: Any)
     kwargs = {name: value for name, value in arguments.items() if name not in (*_OWN, *_DECODERS)}
     with ended_by_errors(streamer):
         reject_arguments(kwargs)
+        models.look()
         mixture = models.mixed(*weights)
         lead = models.members[0]
         tokenizer = tokenizer if tokenizer is not None else models.tokenizer

@@ -15,7 +15,7 @@ from eft_ext.decoding.graphs import bucket, graphs_on
 from eft_ext.decoding.jobs import Prompt
 from eft_ext.decoding.rounds import Rounds
 from eft_ext.decoding.schedule import Schedule
-from eft_ext.decoding.walk import parameters_of
+from eft_ext.decoding.walk import autocast_of, hooks_of, modules_of, parameters_of
 from eft_ext.decoding.while_loop import STEPS, loops_on
 from eft_ext.hf.adapters import AdapterSwitch
 from eft_ext.hf.draft_draw import DraftingDraw
@@ -95,6 +95,9 @@ class Engines:
         self._lock = Lock()  # threads may generate with one model at a time
         self._limit = limit
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Engines, (self._limit,)  # a copy has other models, or none of this process's graphs
+
     def take(self, key: Any) -> Engine | None:
         """An engine that suits, which is this caller's until it gives it back."""
         with self._lock:
@@ -114,11 +117,34 @@ class Engines:
 
 
 def fingerprint(members: Sequence[Member]) -> int:
-    """Changes where a model gets other weights, whose addresses a graph holds."""
-    return hash(tuple(p.data_ptr() for member in members for p in parameters_of(member.model)))
+    """Changes with what a graph holds of the models: addresses of weights, hooks, modes, the state of adapters."""
+    models = [member.model for member in members]
+    return hash(tuple((autocast_of(model), *map(_state, modules_of(model))) for model in models))
+
+
+def _state(module: Any) -> tuple[Any, ...]:
+    tensors = [*module._parameters.values(), *module._buffers.values()]
+    adapters = (getattr(module, name, None) for name in ("_disable_adapters", "_active_adapter", "merged_adapters"))
+    return (
+        module.training,
+        module.__dict__.get("forward"),
+        *((t.data_ptr(), t.dtype, t.shape) for t in tensors if t is not None),
+        *module._forward_hooks,
+        *module._forward_pre_hooks,
+        *map(str, (*adapters, getattr(module, "scaling", None))),
+    )
+
+
+def uncaptured(model: Any) -> str | None:
+    """Why a CUDA graph would not do what the model does, the end of a sentence; None where it would."""
+    if autocast_of(model) is not None:
+        return "is under autocast"  # whose copies of the weights are freed when its context ends
+    return hooks_of(model)
 
 
 def graph_device(members: Sequence[Member]) -> torch.device | None:
     """The CUDA device that all models are on, and nothing else; None where their steps cannot be captured."""
+    if any(uncaptured(member.model) for member in members):
+        return None
     devices = {p.device for member in members for p in parameters_of(member.model)}
     return next(iter(devices)) if len(devices) == 1 and next(iter(devices)).type == "cuda" else None

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import LogitsProcessor
 
 from eft_ext.hf.arguments import prompts_of
-from eft_ext.hf.members import members_of
+from eft_ext.hf.members import check_mode, members_of
 from eft_ext.hf.mixture import mixture_of
 from eft_ext.hf.prompts import Prompt
 from eft_ext.hf.runner import Runner
@@ -90,6 +90,8 @@ class EFTLogitsProcessor(LogitsProcessor):
         else:
             if not self._continues(ids):
                 self._prompt = ids.clone()
+            for member in self._members:
+                check_mode(member.name, member.model)
             self._runners = tuple(Runner(member) for member in self._members)
             mask = self._mask(ids)
             logits = [runner.prefill(*self._read(runner.member.name, ids, mask)) for runner in self._runners]

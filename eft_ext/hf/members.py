@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from eft_ext.decoding.support import forward_parameters, input_table, learned_positions
-from eft_ext.decoding.walk import parameters_of
+from eft_ext.decoding.walk import modules_of, parameters_of
 from eft_ext.hf.adapters import adapter_name, base_is_lost, check_apart, check_runnable, is_peft
 from eft_ext.methods import Named
 
@@ -157,7 +157,21 @@ def _check(name: str, model: Any) -> None:
     config: Any = model.config
     if config.is_encoder_decoder:
         raise TypeError(f"{name}: expected a decoder-only model, got the encoder-decoder {type(model).__name__}")
-    if model.training:
-        warnings.warn(f"{name} is in training mode: dropout will disturb its logits; call .eval()", stacklevel=4)
     if is_peft(model):
         check_runnable(name, model)
+    check_mode(name, model)
+
+
+def check_mode(name: str, model: Any) -> None:
+    """Looked at whenever a call begins: a training loop switches it back and forth.
+
+    Raises ValueError for a model that keeps no cache as it is.
+    """
+    if not model.training:
+        return
+    if any(getattr(module, "gradient_checkpointing", False) for module in modules_of(model)):
+        raise ValueError(
+            f"{name}: expected a model in eval mode, got one in training mode with gradient checkpointing, which keeps "
+            "no cache; call .eval()"
+        )
+    warnings.warn(f"{name} is in training mode: dropout will disturb its logits; call .eval()", stacklevel=5)

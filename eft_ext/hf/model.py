@@ -133,7 +133,7 @@ class EmulatedModel(Models):
         Takes what `generate` takes; `inputs` may be left out. No model is run.
         """
         if inputs is None and kwargs.get("prompts") is None and "input_ids" not in kwargs:
-            inputs = [[0]]
+            inputs, kwargs["attention_mask"] = [[0]], [[1]]
         found: DecodePlan = self.decode_as(inputs, {"generation_config": generation_config, **kwargs}, only_plan=True)
         return found
 
@@ -233,6 +233,7 @@ class EmulatedModel(Models):
         from eft_ext.hf.responses import scored_texts
         from eft_ext.hf.score import score
 
+        self.look()
         mixture = self.mixed(beta, scale, conservative_top_p, method)
         given = encode_all(inputs, prompts, self.tokenizer, kwargs, mixture.method)
         if kwargs:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from eft_ext.hf.engines import Engines
-from eft_ext.hf.members import members_of
+from eft_ext.hf.members import check_mode, members_of
 from eft_ext.hf.mixture import Mixture, mixture_of
-from eft_ext.hf.vocabulary import check_widths, warn_softcaps
+from eft_ext.hf.vocabulary import check_widths, warn_softcaps, widths_of
 from eft_ext.methods import Named
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ class Models:
         members: the models in the method's order, as generation sees them.
         mixture: their method.
         tokenizer: may be None.
-        vocab_size: tokens that all of them have logits for.
         engines: what is kept on CUDA for the next call.
     """
 
@@ -44,9 +43,24 @@ class Models:
         self.mixture = mixture_of(tuned, beta, scale, conservative_top_p, method)
         self.members = members_of(self.mixture.method, {"large": large, "tuned": tuned, "base": base, **models})
         self.tokenizer = tokenizer
-        self.vocab_size = check_widths(self.members, tokenizer)
+        self._widths = check_widths(self.members, tokenizer)
         warn_softcaps(self.members)
         self.engines = Engines()
+
+    @property
+    def vocab_size(self) -> int:
+        """Tokens that all of the models have logits for."""
+        return min(widths_of(self.members).values())
+
+    def look(self) -> None:
+        """Looks, when a call begins, at what may have changed since the last one.
+
+        Raises ValueError for a model that cannot be run as it is now.
+        """
+        for member in self.members:
+            check_mode(member.name, member.model)
+        if widths_of(self.members) != self._widths:
+            self._widths = check_widths(self.members, self.tokenizer)
 
     def release(self) -> None:
         """Frees the caches and graphs that are kept on CUDA for the next call."""

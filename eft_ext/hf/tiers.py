@@ -16,6 +16,7 @@ from eft_ext.decoding.recorded import AFTER, unfit
 from eft_ext.decoding.walk import parameters_of
 from eft_ext.hf.caches import cache_argument
 from eft_ext.hf.distributed import sharded
+from eft_ext.hf.engines import uncaptured
 from eft_ext.hf.members import Member, kind_of
 from eft_ext.ops import native
 
@@ -110,14 +111,18 @@ def choose(
         return DecodePlan(2, "", False, models)
     if not native.while_supported():
         return DecodePlan(2, "there are no WHILE nodes here (CUDA 12.4 in build and driver)", False, models)
+    said = next((f"{member.name} {reason}" for member in members if (reason := uncaptured(member.model))), None)
+    if said is not None:
+        return DecodePlan(2, said, False, models)
     return DecodePlan(3, "", False, models)
 
 
 def _steps(member: Member) -> str:
     """How the forward passes of a model on static caches are run."""
     if any(p.is_cuda for p in parameters_of(member.model)):
-        return "captured in CUDA graphs if all models are on one device"
-    why = unfit(member.model)
+        why = uncaptured(member.model)
+        return "captured in CUDA graphs if all models are on one device" if why is None else f"run by Python: it {why}"
+    why = unfit(member.model) or uncaptured(member.model)
     return f"recorded after {AFTER} steps" if why is None else f"run by Python: it {why}"
 
 

@@ -56,18 +56,20 @@ def _id(vocabulary: dict[str, int], token: str) -> str:
     return str(vocabulary.get(token, "absent"))
 
 
-def check_widths(members: tuple[Member, ...], tokenizer: Any | None) -> int:
-    """Columns that all models have, padding beyond them being ignored.
+def widths_of(members: tuple[Member, ...]) -> dict[str, int]:
+    """Columns of each model's logits, padding included, by name."""
+    return {member.name: member.vocab_size for member in members}
 
-    Raises ValueError if a model has fewer logits than the tokenizer has ids.
-    """
-    widths = {member.name: member.vocab_size for member in members}
+
+def check_widths(members: tuple[Member, ...], tokenizer: Any | None) -> dict[str, int]:
+    """`widths_of`; raises ValueError if a model has fewer logits than the tokenizer has ids."""
+    widths = widths_of(members)
     if tokenizer is not None:
         needed = max(tokenizer.get_vocab().values()) + 1
         for name, width in widths.items():
             if width < needed:
                 raise ValueError(f"{name}: expected logits for the tokenizer's {needed} ids, got {width} columns")
-    return min(widths.values())
+    return widths
 
 
 def warn_softcaps(members: tuple[Member, ...]) -> None:
