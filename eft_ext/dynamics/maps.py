@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from eft_ext._seam import encode_pairs
 from eft_ext.analysis.record import Record, Token
 from eft_ext.dynamics.delta import steps_of_delta
 from eft_ext.dynamics.recording import Recording
@@ -28,7 +29,7 @@ def delta_records(recording: Recording, response: str, tokenizer: Any) -> list[R
     columns = (recording.tokens(response), recording.tokens(response, "entropy"), steps_of_delta(recording, response))
     records = []
     for probe, log_prob, entropy, added in zip(probes, *columns, strict=True):
-        ids = list(tokenizer(probe.responses[response], add_special_tokens=False).input_ids)
+        ((_, ids),) = encode_pairs(tokenizer, [(probe.prompt, probe.responses[response])])
         ids += [tokenizer.eos_token_id] if recording.about["end"] else []
         if len(ids) != log_prob.shape[1]:
             raise ValueError(f"tokenizer: expected the run's, which made {log_prob.shape[1]} tokens, got {len(ids)}")

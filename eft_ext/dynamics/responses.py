@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from eft_ext._seam import encode_pairs
+
 Ids = Sequence[int]
 
 
@@ -64,17 +66,16 @@ class Responses:
     def from_text(cls, tokenizer: Any, pairs: Iterable[tuple[str, str]], end: bool = True) -> Responses:
         """From (prompt, response) texts: the prompt with the tokenizer's special tokens, the response without.
 
+        Each pair is tokenized as one text and cut at the prompt (`eft_ext._seam.encode_pairs`).
+
         Args:
             tokenizer: of transformers.
             pairs: of text; apply a chat template beforehand.
             end: append the end-of-text token to each response, and observe it too.
         """
-        pairs = list(pairs)
-        prompts = tokenizer([prompt for prompt, _ in pairs]).input_ids
-        answers = tokenizer([answer for _, answer in pairs], add_special_tokens=False).input_ids
         tail = [tokenizer.eos_token_id] if end else []
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (tokenizer.eos_token_id or 0)
-        return cls.from_ids(((p, [*a, *tail]) for p, a in zip(prompts, answers, strict=True)), pad)
+        return cls.from_ids(((p, [*a, *tail]) for p, a in encode_pairs(tokenizer, pairs)), pad)
 
     def __len__(self) -> int:
         return len(self.ids)

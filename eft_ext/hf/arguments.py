@@ -26,11 +26,17 @@ def prompts_of(
 
 
 def encode_all(
-    inputs: Any, prompts: Mapping[str, Any] | None, tokenizer: Any, kwargs: dict[str, Any], method: Named
+    inputs: Any,
+    prompts: Mapping[str, Any] | None,
+    tokenizer: Any,
+    kwargs: dict[str, Any],
+    method: Named,
+    bos: int | None = None,
 ) -> dict[str, Prompt]:
     """Prompts by model name: the first model's always, the others' where they read something else.
 
-    Takes input_ids and attention_mask out of `kwargs`. Raises ValueError where prompts are missing, given
+    Takes input_ids and attention_mask out of `kwargs`. Where nothing at all is given, the text is `bos`, as in
+    transformers. Raises ValueError where prompts are missing, given
     twice, or not prompts.
     """
     lead = method.models[0]
@@ -39,6 +45,8 @@ def encode_all(
         raise ValueError("input_ids: expected either inputs or input_ids, got both")
     inputs = inputs if inputs is not None else ids
     given = dict(prompts or {})
+    if inputs is None and not given and bos is not None:
+        inputs, mask = [[bos]], [[1]]
     if inputs is None:
         inputs = given.pop(lead, None)
     elif lead in given:
@@ -53,6 +61,13 @@ def encode_all(
     pad = getattr(tokenizer, "pad_token_id", None)
     encoded[lead] = encode("inputs", inputs, tokenizer, pad_token_id=pad)
     return encoded
+
+
+def bos_of(lead: Any, config: GenerationConfig | None, kwargs: Mapping[str, Any]) -> int | None:
+    """The token that a text begins with: the call's, its config's, or the first model's."""
+    own = getattr(lead, "generation_config", None)
+    given = (kwargs.get("bos_token_id"), *(getattr(c, "bos_token_id", None) for c in (config, own)))
+    return next((int(bos) for bos in given if bos is not None), None)
 
 
 def add_ends(

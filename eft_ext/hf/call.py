@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from eft_ext.hf.arguments import add_ends, add_stop_strings, encode_all
+from eft_ext.hf.arguments import add_ends, add_stop_strings, bos_of, encode_all
 from eft_ext.hf.decoder import decode
 from eft_ext.hf.models import Models
 from eft_ext.hf.streaming import ended_by_errors
@@ -29,7 +29,8 @@ def call(models: Models, inputs: Any, arguments: dict[str, Any], **options: Any)
         mixture = models.mixed(*weights)
         lead = models.members[0]
         tokenizer = tokenizer if tokenizer is not None else models.tokenizer
-        encoded = encode_all(inputs, prompts, tokenizer, kwargs, mixture.method)
+        bos = bos_of(lead.model, config, kwargs)
+        encoded = encode_all(inputs, prompts, tokenizer, kwargs, mixture.method, bos)
         own = encoded.pop(lead.name)
         kwargs["input_ids"] = own.ids.to(models.device)
         if own.mask is not None:

@@ -212,14 +212,14 @@ def _ends(config: GenerationConfig) -> list[int]:
 def _padding(config: GenerationConfig, width: int) -> int | None:
     """What fills a row that has ended: pad_token_id, else the first end-of-text token, as in transformers.
 
-    None where only ids that no model has end a text, such as −1: no row ends by them.
+    None where only ids that no model has end a text, such as −1: no row ends by them, and nothing is padded.
 
     Raises:
         ValueError: pad_token_id is outside the first model's `width` logits, where scores have their columns.
     """
-    pad = config.pad_token_id
-    if pad is None:
-        return next((end for end in _ends(config) if 0 <= end < width), None)
+    pad, end = config.pad_token_id, next((end for end in _ends(config) if 0 <= end < width), None)
+    if pad is None or (end is None and not 0 <= int(pad) < width):
+        return end
     if not 0 <= int(pad) < width:
         raise ValueError(f"pad_token_id: expected 0 to {width - 1}, the first model's vocabulary, got {pad}")
     return int(pad)

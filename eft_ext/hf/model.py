@@ -10,12 +10,13 @@ from transformers import GenerationConfig
 from transformers.generation import GenerateDecoderOnlyOutput
 from transformers.generation.streamers import BaseStreamer
 
-from eft_ext.hf.arguments import encode_all
+from eft_ext.hf.arguments import bos_of, encode_all
 from eft_ext.hf.batch import as_completed
 from eft_ext.hf.call import call
 from eft_ext.hf.models import Models
 from eft_ext.hf.seeds import Seed
 from eft_ext.hf.streaming import ended_by_errors
+from eft_ext.hf.text import added_text
 from eft_ext.hf.tiers import DecodePlan
 from eft_ext.methods import Named
 
@@ -70,8 +71,9 @@ class EmulatedModel(Models):
 
         Args:
             inputs: token ids [rows, length] (also as `input_ids=`), text, a list of texts, a chat, or a list
-                of chats. Shorter rows are padded on the left; `attention_mask` says where, and where it is
-                missing pad_token_id does, unless that also ends texts.
+                of chats; without any, the text is the BOS token. Shorter rows are padded, on the left where we do it;
+                `attention_mask` says where, and where it is missing pad_token_id does, unless that also ends texts.
+                A token that a mask leaves out is none, wherever it stands.
             generation_config, kwargs: as for transformers' generate, resolved by it: lengths, do_sample,
                 temperature, top_k (50 unless set, when sampling), top_p, min_p, eos_token_id, stop_strings,
                 max_time, num_return_sequences, logits_processor, stopping_criteria, return_dict_in_generate,
@@ -181,11 +183,15 @@ class EmulatedModel(Models):
         with ended_by_errors(kwargs.get("streamer")):
             if self.tokenizer is None:
                 raise ValueError("tokenizer: generate_text needs one; give it to EmulatedModel")
-            encoded = encode_all(inputs, kwargs.pop("prompts", None), self.tokenizer, kwargs, self.method)
+            bos = bos_of(self.members[0].model, kwargs.get("generation_config"), kwargs)
+            encoded = encode_all(inputs, kwargs.pop("prompts", None), self.tokenizer, kwargs, self.method, bos)
         own = encoded.pop(self.members[0].name)
         out = self.generate(own.inputs, prompts={name: prompt.inputs for name, prompt in encoded.items()}, **kwargs)
         ids = out if isinstance(out, Tensor) else out.sequences
-        texts = list(self.tokenizer.batch_decode(ids[:, own.ids.shape[1] :], skip_special_tokens=True))
+        length = own.ids.shape[1]
+        heads = own.repeat(len(ids) // len(own.ids)).rows
+        new = ids[:, length:].tolist()
+        texts = [added_text(self.tokenizer, head, row) for head, row in zip(heads, new, strict=True)]
         return (texts, out) if return_output else texts
 
     def score(
@@ -213,8 +219,9 @@ class EmulatedModel(Models):
 
         Args:
             inputs: texts, chats or ids as for `generate`: what is scored, or with `responses` what comes before it.
-            responses: one for each row of inputs: texts (tokenized without special tokens; write the end-of-text
-                token where it is to be scored), or token ids. Only they are scored.
+            responses: one for each row of inputs: texts (tokenized with the first model's prompt as one text, and cut
+                where it ends; write the end-of-text token where it is to be scored), or token ids. Only they are
+                scored.
             prompts: as for `generate`, what single models read instead before the responses.
             beta, scale, conservative_top_p, method: as for `generate`; the step, of which parameters may be functions,
                 is the number of the row's scored tokens before.

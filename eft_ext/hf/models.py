@@ -147,6 +147,36 @@ class Models:
         """Where prompts are read and results are returned."""
         return self.members[0].device or torch.device("cpu")
 
+    # What wrappers of causal models ask for, of the model that reads the prompt.
+    @property
+    def config(self) -> Any:
+        return self.members[0].model.config
+
+    @property
+    def generation_config(self) -> Any:
+        return self.members[0].model.generation_config
+
+    @property
+    def dtype(self) -> torch.dtype:
+        dtype: torch.dtype = self.members[0].model.dtype
+        return dtype
+
+    @property
+    def main_input_name(self) -> str:
+        return str(self.members[0].model.main_input_name)
+
+    @property
+    def name_or_path(self) -> str:
+        return str(self.members[0].model.name_or_path)
+
+    def eval(self) -> Self:
+        for member in self.members:
+            member.model.eval()
+        return self
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        raise TypeError(f"{type(self).__name__}: has no forward pass; score gives log-probabilities, generate tokens")
+
     def mixed(self, *weights: Any) -> Mixture:
         """A call's weights over the model's own. Raises ValueError for a method of other models."""
         mixture = Mixture.choose(self.mixture, *weights)

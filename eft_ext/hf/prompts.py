@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,14 +14,27 @@ from eft_ext.decoding.prompts import left_padded
 
 @dataclass(frozen=True)
 class Prompt:
-    """ids [rows, length] and mask of the same shape (1 = a real token), or None when nothing is padded."""
+    """ids [rows, length] and mask of the same shape (1 = a real token), or None when nothing is padded.
+
+    Attributes:
+        texts: of the rows where they came as text; a chat as its template rendered it.
+        chat: the texts hold their special tokens.
+    """
 
     ids: Tensor
     mask: Tensor | None
+    texts: tuple[str, ...] | None = None
+    chat: bool = False
 
     @property
     def pair(self) -> tuple[Tensor, Tensor | None]:
         return self.ids, self.mask
+
+    @property
+    def rows(self) -> list[list[int]]:
+        """Each row's tokens without what its mask leaves out."""
+        masks = torch.ones_like(self.ids) if self.mask is None else self.mask
+        return [ids[real != 0].tolist() for ids, real in zip(self.ids, masks, strict=True)]
 
     @property
     def inputs(self) -> dict[str, Tensor | None]:
@@ -32,11 +45,12 @@ class Prompt:
         """With the mask that transformers infers where ids come without: padding, unless it also ends texts."""
         if self.mask is not None or pad is None or pad in ends or not bool((self.ids == pad).any()):
             return self
-        return Prompt(self.ids, (self.ids != pad).long())
+        return replace(self, mask=(self.ids != pad).long())
 
     def packed(self, name: str) -> Prompt:
         """Padded on the left, wherever the mask had its zeros; raises ValueError for a row that is all padding."""
-        return Prompt(*left_padded(self.ids, self.mask, name))
+        ids, mask = left_padded(self.ids, self.mask, name)
+        return replace(self, ids=ids, mask=mask)
 
     def repeat(self, copies: int) -> Prompt:
         """Each row `copies` times in a row, as num_return_sequences does."""
@@ -78,9 +92,9 @@ def encode(name: str, value: Any, tokenizer: Any, *, pad_token_id: int | None = 
         if value.ndim not in (1, 2) or value.numel() == 0 or value.is_floating_point():
             raise ValueError(f"{name}: expected token ids [rows, length], got {value.dtype} {list(value.shape)}")
         return Prompt(value.reshape(-1, value.shape[-1]).long(), None)
-    text = is_text(value)
-    if text:
-        rows = _tokenize(name, value, tokenizer)
+    texts, chat = (_texts(name, value, tokenizer), not _is_plain(value)) if is_text(value) else (None, False)
+    if texts is not None:
+        rows = [list(tokenizer(text, add_special_tokens=not chat)["input_ids"]) for text in texts]
     elif isinstance(value, Sequence) and value and all(isinstance(i, int) for i in value):
         rows = [list(value)]
     elif isinstance(value, Sequence) and value and all(isinstance(row, (Sequence, Tensor)) for row in value):
@@ -91,23 +105,28 @@ def encode(name: str, value: Any, tokenizer: Any, *, pad_token_id: int | None = 
         raise ValueError(f"{name}: expected at least one token in every row, got an empty row {rows.index([])}")
     prompt = _pad_left(rows, pad_token_id or 0)
     # Text holds no padding, whatever tokens it is made of; in ids, padding may be inferred.
-    return Prompt(prompt.ids, torch.ones_like(prompt.ids)) if text and prompt.mask is None else prompt
+    mask = torch.ones_like(prompt.ids) if texts is not None and prompt.mask is None else prompt.mask
+    return Prompt(prompt.ids, mask, texts, chat)
 
 
-def _tokenize(name: str, value: Any, tokenizer: Any) -> list[list[int]]:
+def _is_plain(value: Any) -> bool:
+    """Whether `is_text` is text or a list of texts, and no chat."""
+    return isinstance(value if isinstance(value, str) else value[0], str)
+
+
+def _texts(name: str, value: Any, tokenizer: Any) -> tuple[str, ...]:
+    """Texts as they are, chats as the template renders them, special tokens included."""
     if tokenizer is None:
         raise ValueError(f"{name}: text needs a tokenizer; give one to EmulatedModel, or pass token ids")
     one = isinstance(value, str) or isinstance(value[0], Mapping)
     rows = [value] if one else list(value)
     if all(isinstance(row, str) for row in rows):
-        return [list(tokenizer(row)["input_ids"]) for row in rows]
+        return tuple(rows)
     if not all(isinstance(row, (list, tuple)) for row in rows):
         raise ValueError(f"{name}: expected either texts or chats, got a mixture of them")
     if getattr(tokenizer, "chat_template", "its own way") is None:
         raise ValueError(f"{name}: expected text, since the tokenizer has no chat template, got a chat")
-    # As text first: rendered templates hold their own special tokens already.
-    texts = [tokenizer.apply_chat_template(row, tokenize=False, add_generation_prompt=True) for row in rows]
-    return [list(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]
+    return tuple(tokenizer.apply_chat_template(row, tokenize=False, add_generation_prompt=True) for row in rows)
 
 
 def _masked(name: str, prompt: Prompt, mask: Any) -> Prompt:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from eft_ext._seam import continuation, encode_pairs
 from eft_ext.hf.prompts import Prompt, encode
 from eft_ext.hf.score import IGNORED
 from eft_ext.methods import Named
@@ -34,7 +35,7 @@ def scored_texts(
             raise ValueError(f"responses: expected some, since {name} does not read what the others do, got None")
         texts.setdefault(name, Prompt(texts[lead].ids[:, -1:], None))  # as in generate
     if responses is not None:
-        return with_responses(texts, responses, tokenizer)
+        return with_responses(texts, responses, tokenizer, lead)
     if len(texts) > 1:
         raise ValueError("prompts: expected responses beside them, which all models read, got None")
     return texts, whole_targets(texts[lead])
@@ -53,18 +54,21 @@ def whole_targets(text: Prompt) -> Tensor:
     return targets
 
 
-def with_responses(prompts: Mapping[str, Prompt], responses: Any, tokenizer: Any) -> tuple[dict[str, Prompt], Tensor]:
+def with_responses(
+    prompts: Mapping[str, Prompt], responses: Any, tokenizer: Any, lead: str
+) -> tuple[dict[str, Prompt], Tensor]:
     """Each model's prompts with the responses behind them, and the targets: the responses, aligned at their ends.
 
     Args:
         prompts: of large, and of models that read something else.
-        responses: one for each prompt: text or a list of texts (tokenized without special tokens), or (lists of)
-            token ids; a tensor may hold -100 where it pads.
+        responses: one for each prompt: text or a list of texts, or (lists of) token ids; a tensor may hold -100 where
+            it pads.
+        lead: the first model, behind whose prompts texts are tokenized (`eft_ext._seam`).
 
     Raises:
         ValueError: a number of responses that differs from the prompts', or an empty one.
     """
-    endings = _token_lists(responses, tokenizer)
+    endings = _token_lists(responses, tokenizer, prompts[lead])
     for row, ending in enumerate(endings):
         if not ending:
             raise ValueError(f"responses: expected at least one token in every row, got an empty row {row}")
@@ -75,15 +79,13 @@ def with_responses(prompts: Mapping[str, Prompt], responses: Any, tokenizer: Any
             )
     joined = {}
     for name, prompt in prompts.items():
-        mask = torch.ones_like(prompt.ids) if prompt.mask is None else prompt.mask
-        heads = [ids[real != 0].tolist() for ids, real in zip(prompt.ids, mask, strict=True)]
-        joined[name] = encode(name, [head + ending for head, ending in zip(heads, endings, strict=True)], None)
+        joined[name] = encode(name, [head + ending for head, ending in zip(prompt.rows, endings, strict=True)], None)
     length = max(map(len, endings))
     targets = torch.tensor([[IGNORED] * (length - len(ending)) + ending for ending in endings], device="cpu")
     return joined, targets
 
 
-def _token_lists(responses: Any, tokenizer: Any) -> list[list[int]]:
+def _token_lists(responses: Any, tokenizer: Any, lead: Prompt) -> list[list[int]]:
     if isinstance(responses, Tensor):
         rows = responses.reshape(-1, responses.shape[-1]).tolist()
         return [[token for token in row if token != IGNORED] for row in rows]
@@ -94,7 +96,10 @@ def _token_lists(responses: Any, tokenizer: Any) -> list[list[int]]:
     if all(isinstance(response, str) for response in responses):
         if tokenizer is None:
             raise ValueError("responses: text needs a tokenizer; give one to EmulatedModel, or pass token ids")
-        return [list(tokenizer(response, add_special_tokens=False)["input_ids"]) for response in responses]
+        if lead.texts is None or len(lead.texts) != len(responses):
+            return [continuation(tokenizer, response) for response in responses]
+        pairs = zip(lead.texts, responses, strict=True)
+        return [ids for _, ids in encode_pairs(tokenizer, pairs, add_special_tokens=not lead.chat)]
     if all(isinstance(token, int) for token in responses):
         return [list(responses)]
     if all(isinstance(response, Sequence) and not isinstance(response, str) for response in responses):

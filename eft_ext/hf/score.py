@@ -135,11 +135,11 @@ def score(
             num_top=top,
             num_changed=num_changed,
         )
+        _raise_invalid(part.status, [x[..., :vocab_size] for x in logits], members, length - start - count)
         if candidates:
             listed.append(_candidates([x[..., :vocab_size] for x in logits], now, part))
         found.append(part)
     tokens = Score(*(torch.cat(pieces, dim=1) for pieces in zip(*found, strict=True)))
-    _raise_invalid(tokens.status, members)
     cut = tokens._replace(top_ids=tokens.top_ids[..., :num_top], top_logprobs=tokens.top_logprobs[..., :num_top])
     return SequenceScore(targets, cut, names, _joined(listed) if listed else None)
 
@@ -177,12 +177,15 @@ def _joined(parts: list[Candidates]) -> Candidates:
     return Candidates(cat("ids", -1), cat("logprobs", -math.inf))
 
 
-def _raise_invalid(status: Tensor, members: tuple[Member, ...]) -> None:
+def _raise_invalid(status: Tensor, logits: Sequence[Tensor], members: Sequence[Member], left: int) -> None:
+    """`status` and `logits` of the same positions [rows, n], the last of which has `left` more behind it."""
     bad = torch.nonzero(status == 1)
-    if len(bad):
-        row, column = bad[0].tolist()
-        names = ", ".join(member.name for member in members)
-        raise RuntimeError(
-            f"row {row}, token {column - status.shape[1]} from the end: the logits of {names} hold NaN or +inf, "
-            "nothing is left to choose from, or the token has no logit in one of them"
-        )
+    if not len(bad):
+        return
+    row, column = bad[0].tolist()
+    each = ((member.name, x[row, column]) for member, x in zip(members, logits, strict=True))
+    names = [name for name, x in each if bool((x.isnan() | (x == torch.inf)).any())]
+    why = "nothing is left to choose from, or the token has no logit in one of the models"
+    if names:
+        why = f"the logits of {' and '.join(names)} hold NaN or +inf"
+    raise RuntimeError(f"row {row}, token {column - status.shape[1] - left} from the end: {why}")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any
 
+from torch import Tensor
 from transformers import GenerationConfig
 
 _THREE_CACHES = "each model has its own cache"
@@ -25,7 +27,11 @@ _CONFIG: dict[str, tuple[tuple[Any, ...], str]] = {
     "token_healing": ((None, False), "it rewrites the prompt of the first model alone"),
     "output_attentions": ((None, False), "each model has its own attentions"),
     "output_hidden_states": ((None, False), "each model has its own hidden states"),
-    "cache_implementation": ((None, "hybrid", "dynamic"), _THREE_CACHES + " and it is a dynamic one"),
+    "cache_implementation": (
+        # Static caches are what decoding here has by itself; the other names mean one of the two to transformers.
+        (None, "hybrid", "sliding_window", "hybrid_chunked", "dynamic", "static"),
+        _THREE_CACHES + ", static where its family allows it, beside its weights",
+    ),
     "prefill_chunk_size": ((None,), "prompts are read in one piece"),
 }
 _ARGUMENTS: dict[str, str] = {
@@ -44,8 +50,20 @@ _ARGUMENTS: dict[str, str] = {
 }
 
 
+_NUMBERS = (
+    *("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff", "top_h", "max_time"),
+    *("repetition_penalty", "encoder_repetition_penalty", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size"),
+    *("max_new_tokens", "max_length", "min_new_tokens", "min_length", "num_return_sequences", "guidance_scale"),
+)
+
+
 def reject_arguments(arguments: Mapping[str, Any]) -> None:
     """Raise ValueError for a keyword argument of transformers' generate that the driver has no use for."""
+    for name in _NUMBERS:
+        value = arguments.get(name)
+        if value is not None and not isinstance(value, Real):
+            got = f"a tensor {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+            raise ValueError(f"{name}: expected a number, which all rows of a call have in common, got {got}")
     for name, reason in _ARGUMENTS.items():
         value = arguments.get(name)
         if value is not None and value is not False:

@@ -57,8 +57,8 @@ class Letters:
 
     eos_token_id = 0
 
-    def __call__(self, text, add_special_tokens):
-        return SimpleNamespace(input_ids=list(text.encode()))
+    def __call__(self, texts, add_special_tokens):
+        return SimpleNamespace(input_ids=[list(text.encode()) for text in texts])
 
 
 def test_divergences_are_expectations_of_delta(llama, responses):

@@ -48,7 +48,7 @@ def test_a_stream_ends_when_generation_fails(model, tokenizer):
 REJECTED = {
     "top_p": dict(inputs="a", do_sample=True, top_p=3.0),
     "num_beams": dict(inputs="a", num_beams=2),
-    "inputs": dict(),
+    "inputs": dict(inputs=[]),
     "beta": dict(inputs="a", beta="a"),
     "seed": dict(inputs="a", do_sample=True, seed=1.5),
 }

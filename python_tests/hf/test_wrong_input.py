@@ -23,7 +23,7 @@ UNSUPPORTED = {
     "token_healing": True,
     "output_attentions": True,
     "output_hidden_states": True,
-    "cache_implementation": "static",
+    "cache_implementation": "offloaded",
     "prefill_chunk_size": 2,
     "constraints": [1],
     "force_words_ids": [[1]],
@@ -154,7 +154,8 @@ def test_types_of_weights(llamas, model):
         EmulatedModel(*llamas, conservative_top_p="a")
 
 
-def test_no_prompt(model):
+def test_no_prompt(model, monkeypatch):
+    monkeypatch.setattr(model.large.generation_config, "bos_token_id", None)
     with pytest.raises(ValueError, match=r"^inputs: expected"):
         model.generate(max_new_tokens=3)
 

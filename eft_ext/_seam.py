@@ -1,0 +1,40 @@
+"""Where a prompt ends and its response begins, in tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+
+def encode_pairs(
+    tokenizer: Any, pairs: Iterable[tuple[str, str]], *, add_special_tokens: bool = True
+) -> list[tuple[list[int], list[int]]]:
+    """Token ids of prompts and of the responses behind them, as they stand in the text of both.
+
+    Both are tokenized as one text, which is cut where the prompt's own tokens end: SentencePiece puts a space before
+    whatever it takes for a beginning. Where a token lies across the seam the two are tokenized apart.
+
+    Args:
+        tokenizer: of transformers.
+        pairs: (prompt, response) as text.
+        add_special_tokens: those of a text's beginning, before the prompt; a rendered chat has its own.
+    """
+    pairs = list(pairs)
+    if not pairs:
+        return []
+    special = {"add_special_tokens": add_special_tokens}
+    prompts = tokenizer([prompt for prompt, _ in pairs], **special).input_ids
+    wholes = tokenizer([prompt + response for prompt, response in pairs], **special).input_ids
+    return [
+        (list(prompt), list(whole[len(prompt) :]) if whole[: len(prompt)] == prompt else continuation(tokenizer, text))
+        for prompt, whole, (_, text) in zip(prompts, wholes, pairs, strict=True)
+    ]
+
+
+def continuation(tokenizer: Any, text: str) -> list[int]:
+    """Token ids of a text that goes on from another one, which is not at hand or has a token in common with it."""
+    line = tokenizer("\n", add_special_tokens=False).input_ids  # few tokens begin with it and hold more
+    whole = tokenizer("\n" + text, add_special_tokens=False).input_ids
+    if line and whole[: len(line)] == line:
+        return list(whole[len(line) :])
+    return list(tokenizer(text, add_special_tokens=False).input_ids)
