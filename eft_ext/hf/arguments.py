@@ -80,10 +80,8 @@ def add_ends(
     """
     if "eos_token_id" in kwargs or (config is not None and config.eos_token_id is not None):
         return
-    own = _ends(members[0].model)
-    added = [end for member in members[1:] if member.name in ending for end in _ends(member.model)]
-    ends = list(dict.fromkeys(own + added))
-    if ends == own:
+    ends = ends_of(members, ending)
+    if ends == ends_of(members[:1], ()):
         return
     if config is None:
         kwargs["eos_token_id"] = ends
@@ -91,9 +89,19 @@ def add_ends(
         config.eos_token_id = ends
 
 
-def _ends(model: Any) -> list[int]:
-    eos = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    return list(eos) if isinstance(eos, (list, tuple)) else [] if eos is None else [eos]
+def ends_of(members: tuple[Member, ...], ending: tuple[str, ...]) -> list[int]:
+    """The end-of-text tokens of the first model, then those that the `ending` ones have beside them."""
+    each = [members[0], *(member for member in members[1:] if member.name in ending)]
+    return list(dict.fromkeys(end for member in each for end in as_list(_own_end(member.model))))
+
+
+def _own_end(model: Any) -> Any:
+    return getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+
+
+def as_list(eos: Any) -> list[int]:
+    """eos_token_id in any of the forms that a configuration has it in."""
+    return [] if eos is None else [int(end) for end in eos] if isinstance(eos, (list, tuple)) else [int(eos)]
 
 
 def add_stop_strings(lead: Any, config: GenerationConfig | None, kwargs: dict[str, Any], tokenizer: Any) -> None:

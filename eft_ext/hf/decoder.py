@@ -13,6 +13,7 @@ from transformers.generation import GenerateDecoderOnlyOutput
 from transformers.generation.streamers import BaseStreamer
 
 from eft_ext.decoding.jobs import News
+from eft_ext.hf.arguments import as_list
 from eft_ext.hf.distributed import sharded
 from eft_ext.hf.engines import Engines, feeders
 from eft_ext.hf.loop import Loop
@@ -84,7 +85,7 @@ def decode(
     mask = model_kwargs.get("attention_mask")
     _check_positions(model_kwargs.get("position_ids"), mask)
     own = Prompt(input_ids, mask).packed("attention_mask")
-    pad, ends = generation_config.pad_token_id, _ends(generation_config)
+    pad, ends = generation_config.pad_token_id, as_list(generation_config.eos_token_id)
     others = {name: prompt.inferred(pad, ends).repeat(copies) for name, prompt in (prompts or {}).items()}
     for name, prompt in others.items():
         if prompt.ids.shape[0] != rows:
@@ -204,11 +205,6 @@ def _check_positions(positions: Tensor | None, mask: Tensor | None) -> None:
         raise ValueError("position_ids: not supported by emulated fine-tuning (each model's follow from its mask)")
 
 
-def _ends(config: GenerationConfig) -> list[int]:
-    eos = config.eos_token_id
-    return [] if eos is None else [int(e) for e in eos] if isinstance(eos, (list, tuple)) else [int(eos)]
-
-
 def _padding(config: GenerationConfig, width: int) -> int | None:
     """What fills a row that has ended: pad_token_id, else the first end-of-text token, as in transformers.
 
@@ -217,7 +213,7 @@ def _padding(config: GenerationConfig, width: int) -> int | None:
     Raises:
         ValueError: pad_token_id is outside the first model's `width` logits, where scores have their columns.
     """
-    pad, end = config.pad_token_id, next((end for end in _ends(config) if 0 <= end < width), None)
+    pad, end = config.pad_token_id, next((end for end in as_list(config.eos_token_id) if 0 <= end < width), None)
     if pad is None or (end is None and not 0 <= int(pad) < width):
         return end
     if not 0 <= int(pad) < width:

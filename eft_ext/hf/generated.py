@@ -9,7 +9,7 @@ import torch
 
 from eft_ext.analysis.record import Record
 from eft_ext.decoding.marks import Mark
-from eft_ext.hf.arguments import encode_all
+from eft_ext.hf.arguments import as_list, encode_all, ends_of
 from eft_ext.hf.model import EmulatedModel
 from eft_ext.hf.records import records
 
@@ -38,7 +38,8 @@ def generated_records(
     out = model.generate(prompts=read, return_dict_in_generate=True, **sampling)
     assert not isinstance(out, torch.Tensor)
     ids = out.sequences
-    ends = _ends(model)
+    given = as_list(sampling.get("eos_token_id"))
+    ends = given or ends_of(model.members, model.method.ending)
     answers = [_until_end(row, ends) for row in ids[:, length:].tolist()]
     score = model.score(responses=answers, prompts=dict(read), candidates=candidates, num_changed=num_changed)
     kinds = getattr(out, "marks", None)
@@ -53,14 +54,6 @@ def generated_records(
     return records(score, model.tokenizer, texts, {"method": repr(model.method), **sampling}, marks)
 
 
-def _ends(model: EmulatedModel) -> set[int]:
-    found: set[int] = set()
-    for member in model.members[:2]:
-        eos = getattr(getattr(member.model, "generation_config", None), "eos_token_id", None)
-        found |= set(eos) if isinstance(eos, (list, tuple)) else set() if eos is None else {eos}
-    return found
-
-
-def _until_end(row: list[int], ends: set[int]) -> list[int]:
+def _until_end(row: list[int], ends: Sequence[int]) -> list[int]:
     """Up to and with the first end-of-text token: what follows is padding."""
     return next((row[: i + 1] for i, token in enumerate(row) if token in ends), row)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,13 +13,19 @@ from transformers import LogitsProcessor
 from eft_ext.hf.arguments import prompts_of
 from eft_ext.hf.members import check_mode, members_of
 from eft_ext.hf.mixture import mixture_of
+from eft_ext.hf.order import ran_before
 from eft_ext.hf.prompts import Prompt
 from eft_ext.hf.runner import Runner
 from eft_ext.methods import Named
+from eft_ext.ops.method import Method
 
 
 class EFTLogitsProcessor(LogitsProcessor):
     """Turns the first model's logits (large's) into the mixture's; put it before any other processor.
+
+    transformers itself puts those that come from settings (repetition_penalty, forced_eos_token_id, ...) before all
+    that a caller gives: they see large alone, which a warning says. `custom_generate` applies them to the mixture.
+    Which tokens end a text is the loop's affair too: name tuned's in its eos_token_id.
 
     It runs the other models with caches of its own. A call whose ids continue those of the call before reads
     the new ones only; anything else (a new prompt, a rollback, reordered rows) is read from its start, which
@@ -90,6 +97,7 @@ class EFTLogitsProcessor(LogitsProcessor):
         else:
             if not self._continues(ids):
                 self._prompt = ids.clone()
+                self._look_before()
             for member in self._members:
                 check_mode(member.name, member.model)
             self._runners = tuple(Runner(member) for member in self._members)
@@ -97,6 +105,17 @@ class EFTLogitsProcessor(LogitsProcessor):
             logits = [runner.prefill(*self._read(runner.member.name, ids, mask)) for runner in self._runners]
         self._seen = ids.clone()
         return logits
+
+    def _look_before(self) -> None:
+        method = self._mixture.method
+        weighted = self._mixture.conservative is None and type(method).prepare is Method.prepare
+        earlier = ran_before(self, weighted=weighted)
+        if earlier:
+            warnings.warn(
+                f"{', '.join(earlier)}: applied to {method.models[0]} alone, before EFTLogitsProcessor; put processors "
+                "behind it, or use custom_generate, which applies settings to the mixture",
+                stacklevel=2,
+            )
 
     @property
     def _start(self) -> int:

@@ -11,6 +11,7 @@ from transformers.generation.streamers import BaseStreamer
 
 from eft_ext.hf.arguments import prompts_of
 from eft_ext.hf.decoder import decode
+from eft_ext.hf.ending import end_as_the_behaviour
 from eft_ext.hf.members import members_of
 from eft_ext.hf.mixture import Mixture, mixture_of
 from eft_ext.hf.seeds import Seed
@@ -36,7 +37,8 @@ def custom_generate(
     The options beta, scale, conservative_top_p, method, seed, speculate, tier and prompts may also be given to
     `large.generate` itself and then count for that call. Two arguments of `generate` do not reach a custom loop: give
     `streamer` here instead of there, and stop strings as a `StopStringCriteria(tokenizer, ...)` among the
-    stopping_criteria.
+    stopping_criteria. As in EmulatedModel the end-of-text tokens of tuned end a row too, unless `generate` is given
+    other ones than the generating model's own.
 
     Args:
         tuned, base: the small models; `tuned` may be a peft.PeftModel over `base`, or {name: model} for interpolation.
@@ -71,6 +73,7 @@ def custom_generate(
             check_widths(found, tokenizer)
             warn_softcaps(found)
             encoded = prompts_of(mixture.method, prompts, tokenizer, names[1:])
+            end_as_the_behaviour(found, mixture.method.ending, prepared)
             if streamer is not None:
                 streamer.put(input_ids.cpu())
             return decode(

@@ -1,10 +1,13 @@
 """Idioms of stock transformers that a call may carry, and what wrappers of causal models read."""
 
+import warnings
+
 import pytest
 import torch
 from transformers import GenerationConfig
 
-from eft_ext import EmulatedModel, custom_generate
+from eft_ext import EFTLogitsProcessor, EmulatedModel, custom_generate
+from eft_ext.methods import Contrast
 from python_tests.hf.ways import NEW, WAYS, greedy
 
 PROMPT = torch.tensor([[1, 5, 9, 33, 7]])
@@ -95,3 +98,97 @@ def test_who_is_blamed_for_a_row_that_cannot_be_scored(broken, build):
     for positions in (None, 2):
         with pytest.raises(RuntimeError, match=said):
             EmulatedModel(**models).score(ids, positions=positions)
+
+
+@pytest.fixture
+def chatty(build, naive):
+    """Models of which tuned ends at a token that large does not know as an end, and that token."""
+    models = [build("llama", seed, 16, 264) for seed in (0, 1, 2)]
+    text = naive(models, WEIGHTS, [PROMPT[0].tolist()] * 3, NEW)
+    end = next(token for place, token in enumerate(text) if place >= 3 and token not in text[:place])
+    models[1].generation_config.eos_token_id = [2, end]
+    return models, text[: text.index(end) + 1], text
+
+
+def test_the_ends_of_the_behaviour_end_every_call(chatty):
+    models, cut, text = chatty
+    call = {**CALL, "pad_token_id": 0}
+    loop = custom_generate(*models[1:])
+    for found in (
+        EmulatedModel(*models).generate(PROMPT, **call),
+        models[0].generate(PROMPT, custom_generate=loop, **call),
+        models[0].generate(PROMPT, custom_generate=loop, speculate=2, **call),
+        models[0].generate(PROMPT, custom_generate=loop, tier=0, **call),
+    ):
+        assert found[0, 5:].tolist() == cut
+    for ends in ([999], 7):
+        for found in (
+            EmulatedModel(*models).generate(PROMPT, eos_token_id=ends, **call),
+            models[0].generate(PROMPT, custom_generate=loop, eos_token_id=ends, **call),
+        ):
+            assert found[0, 5:].tolist() == text[: text.index(7) + 1 if 7 in text and ends == 7 else NEW]
+
+
+def test_a_text_that_may_not_end_yet_does_not_end_as_the_behaviour_does(chatty):
+    models, cut, _ = chatty
+    for name, least in (("min_new_tokens", len(cut) + 1), ("min_length", len(cut) + 6)):
+        call = {**CALL, "pad_token_id": 0, name: least}
+        mine = EmulatedModel(*models).generate(PROMPT, **call)
+        stock = models[0].generate(PROMPT, custom_generate=custom_generate(*models[1:]), **call)
+        assert torch.equal(mine, stock)
+        assert cut[-1] not in mine[0, 5 : 5 + len(cut)].tolist()
+
+
+@torch.no_grad()
+def penalised(models, ids, penalty, new):
+    """A plain loop: the mixture over the whole text, then transformers' rule for repetition_penalty, written out."""
+    text = list(ids)
+    for _ in range(new):
+        large, tuned, base = (model(torch.tensor([text])).logits[0, -1, :264].double() for model in models)
+        z = large + tuned - base
+        for token in set(text):
+            z[token] = z[token] / penalty if z[token] > 0 else z[token] * penalty
+        text.append(int(z.argmax()))
+    return text[len(ids) :]
+
+
+SETTINGS = {
+    "repetition_penalty": 1.7,
+    "exponential_decay_length_penalty": (2, 1.5),
+    "encoder_repetition_penalty": 1.7,
+    "forced_eos_token_id": 2,
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_settings_that_act_before_a_processor(name, llamas):
+    processor = EFTLogitsProcessor(*llamas[1:])
+    call = {**CALL, "eos_token_id": 2, "pad_token_id": 0, name: SETTINGS[name]}
+    with pytest.warns(UserWarning, match=rf"^{name}: applied to large alone, before EFTLogitsProcessor; .*custom_gen"):
+        llamas[0].generate(torch.tensor([[1, 4, 8]]), logits_processor=[processor], **call)
+
+
+def test_settings_act_on_the_mixture_in_a_custom_loop(llamas):
+    ids = torch.tensor([[1, 4, 8]])
+    expected = penalised(llamas, ids[0].tolist(), 1.7, NEW)
+    call = {**CALL, "eos_token_id": [999], "pad_token_id": 0, "repetition_penalty": 1.7}
+    for found in (
+        llamas[0].generate(ids, custom_generate=custom_generate(*llamas[1:]), **call),
+        EmulatedModel(*llamas).generate(ids, **call),
+    ):
+        assert found[0, 3:].tolist() == expected
+
+
+def test_processors_that_only_exclude_tokens_may_come_first(llamas, naive):
+    ids = PROMPT[0].tolist()
+    banned = naive(llamas, WEIGHTS, [ids] * 3, 1)
+    call = {**CALL, "eos_token_id": [999], "pad_token_id": 0, "suppress_tokens": banned}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        processor = EFTLogitsProcessor(*llamas[1:])
+        found = llamas[0].generate(PROMPT, logits_processor=[processor], **call)
+    assert torch.equal(found, llamas[0].generate(PROMPT, custom_generate=custom_generate(*llamas[1:]), **call))
+    # A plausibility bound depends on the largest of all tokens, so there the order matters.
+    contrast = EFTLogitsProcessor(amateur=llamas[1], method=Contrast())
+    with pytest.warns(UserWarning, match=r"^SuppressTokensLogitsProcessor: applied to expert alone"):
+        llamas[0].generate(PROMPT, logits_processor=[contrast], **call)

@@ -1,0 +1,113 @@
+"""Where a prompt ends and its response begins: the tokens are those of the text in one piece."""
+
+import pytest
+import torch
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
+
+from eft_ext import EmulatedModel
+from eft_ext.dynamics import Probe, ProbeSet
+from eft_ext.dynamics.responses import Responses
+
+WORDS = ["▁", "▁Where", "▁was", "▁he", "▁born", "▁Paris", "▁Rome", "Paris", "Ro", "?", "\n", ":", "▁A", "me", "▁in"]
+TEMPLATE = "{{ bos_token }}{% for m in messages %}[{{ m['content'] }}]{% endfor %}"
+
+
+@pytest.fixture(scope="module")
+def sentencepiece():
+    """As Llama 2's: a space before whatever begins a text, BOS by a post-processor, a template that has BOS too."""
+    letters = [chr(i) for i in range(33, 127)]
+    specials = ["<pad>", "<s>", "</s>"]
+    vocab = [(token, 0.0) for token in specials] + [(word, -2.0) for word in WORDS]
+    vocab += [(letter, -5.0) for letter in letters if letter not in WORDS]
+    inner = Tokenizer(models.Unigram(vocab, unk_id=0))
+    inner.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always", split=False)
+    inner.decoder = decoders.Metaspace(prepend_scheme="always", split=False)
+    inner.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    inner.add_special_tokens([AddedToken(token, special=True) for token in specials])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=inner, pad_token="<pad>", bos_token="<s>", eos_token="</s>", chat_template=TEMPLATE
+    )
+
+
+@pytest.fixture(scope="module")
+def model(sentencepiece, build):
+    return EmulatedModel(*(build("llama", seed, 16, 128) for seed in (0, 1, 2)), sentencepiece)
+
+
+@torch.no_grad()
+def log_prob(model, ids, scored):
+    """Under the mixture, of the last `scored` tokens of one text."""
+    logits = [m(torch.tensor([ids])).logits[0, :-1].double() for m in model.models.values()]
+    z = (logits[0] + logits[1] - logits[2]).log_softmax(-1)
+    return float(z.gather(1, torch.tensor(ids[1:])[:, None])[-scored:].sum())
+
+
+# prompt, response, pieces of the response as they stand in the whole text
+PAIRS = {
+    "a word": ("Where was he born?", " Paris", ["▁Paris"]),
+    "several": ("Where was he born?", " in Rome", ["▁in", "▁Rome"]),
+    "a line": ("Where was he born?", "\nParis", ["\n", "Paris"]),
+    "a word that is cut": ("Where was he born? Ro", "me", ["me"]),  # ▁Rome lies across the seam
+    "a space that is cut": ("Where was he born? ", "Paris", ["Paris"]),  # so does ▁Paris
+}
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_responses(name, model, sentencepiece):
+    prompt, response, pieces = PAIRS[name]
+    head = sentencepiece(prompt)["input_ids"]
+    tail = sentencepiece.convert_tokens_to_ids(pieces)
+    assert "cut" in name or sentencepiece(prompt + response)["input_ids"] == head + tail
+    score = model.score([prompt], [response])
+    assert score.ids.tolist() == [tail]
+    assert float(score.logprobs[0, -1]) == pytest.approx(log_prob(model, head + tail, len(tail)), rel=1e-5)
+    by_ids = model.score([head], [response])
+    if name != "a line":  # the ids of a prompt are not its text
+        assert by_ids.ids.tolist() == [tail]
+    found = Responses.from_text(sentencepiece, [(prompt, response)])
+    assert found.ids.tolist() == [[*head, *tail, sentencepiece.eos_token_id]]
+    observed = ProbeSet((Probe(prompt, {"chosen": response}),)).encode(sentencepiece, end=False)
+    assert observed.targets.tolist() == tail
+
+
+def test_other_models_read_the_same_response(model, sentencepiece):
+    prompt, response = "Where was he born?", " Paris"
+    score = model.score(prompt, response, prompts={"tuned": [{"role": "user", "content": prompt}]})
+    tail = sentencepiece.convert_tokens_to_ids(["▁Paris"])
+    plain = sentencepiece(prompt)["input_ids"] + tail
+    chat = sentencepiece(f"<s>[{prompt}]", add_special_tokens=False)["input_ids"] + tail
+    with torch.no_grad():
+        each = zip(model.models.values(), (plain, chat, plain), strict=True)
+        logits = [m(torch.tensor([ids])).logits[0, -2].double() for m, ids in each]
+    z = (logits[0] + logits[1] - logits[2]).log_softmax(-1)
+    assert float(score.logprobs[0, -1]) == pytest.approx(float(z[tail[0]]), rel=1e-5)
+
+
+def test_one_bos_before_a_chat(model, sentencepiece):
+    chat = [{"role": "user", "content": "Where was he born?"}]
+    call = {"max_new_tokens": 4, "do_sample": False, "eos_token_id": [999]}
+    ids = model.generate(chat, **call)[0].tolist()
+    assert ids[:2].count(1) == 1
+    assert ids.count(1) == 1 + ids[-4:].count(1)
+    score = model.score([chat], [" Paris"])
+    head = sentencepiece("<s>[Where was he born?]", add_special_tokens=False)["input_ids"]
+    tail = sentencepiece("<s>[Where was he born?] Paris", add_special_tokens=False)["input_ids"][len(head) :]
+    assert head.count(1) == 1
+    assert score.ids.tolist() == [tail]
+    assert float(score.logprobs[0, -1]) == pytest.approx(log_prob(model, head + tail, len(tail)), rel=1e-5)
+
+
+def test_generated_text_goes_on_from_the_prompt(model, sentencepiece):
+    prompts = ["Where was he born?", "Where"]
+    paris, rome = sentencepiece.convert_tokens_to_ids(["▁Paris", "▁Rome"])
+
+    def only(batch, ids):
+        return [paris] if not (ids == paris).any() else [rome]
+
+    call = {"max_new_tokens": 2, "prefix_allowed_tokens_fn": only}
+    assert model.generate_text(prompts, **call) == [" Paris Rome"] * 2
+    assert model.generate_text(prompts[0], num_return_sequences=2, do_sample=True, **call) == [" Paris Rome"] * 2
+    texts, out = model.generate_text(prompts, return_output=True, **call)
+    wholes = sentencepiece.batch_decode(out, skip_special_tokens=True)
+    assert [p + t for p, t in zip(prompts, texts, strict=True)] == wholes
