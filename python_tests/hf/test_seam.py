@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from eft_ext import EmulatedModel
@@ -21,8 +21,10 @@ def sentencepiece():
     vocab = [(token, 0.0) for token in specials] + [(word, -2.0) for word in WORDS]
     vocab += [(letter, -5.0) for letter in letters if letter not in WORDS]
     inner = Tokenizer(models.Unigram(vocab, unk_id=0))
-    inner.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always", split=False)
-    inner.decoder = decoders.Metaspace(prepend_scheme="always", split=False)
+    inner.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    inner.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(content=" ", left=1, right=0)]
+    )
     inner.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     inner.add_special_tokens([AddedToken(token, special=True) for token in specials])
     return PreTrainedTokenizerFast(

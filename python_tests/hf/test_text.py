@@ -1,5 +1,8 @@
 """Text, chats and ids in, text out."""
 
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
 import torch
 
 from eft_ext.hf import custom_generate
@@ -53,3 +56,20 @@ def test_chats_use_the_template(model, tokenizer):
         assert model.generate([chat, chat], max_new_tokens=2).shape == (2, 4 + 2)
     finally:
         tokenizer.chat_template = None
+
+
+@pytest.mark.slow
+def test_threads_share_a_tokenizer(model):
+    texts = ["one", "two and two", "three and three and three", "four"]
+    call = {"max_new_tokens": 4, "do_sample": False, "stop_strings": ["never said"]}
+    expected = [(model.generate_text(t, **call), model.score([t], [" five"]).logprobs.tolist()) for t in texts]
+    model.tokenizer("pad and cut", padding="max_length", max_length=8, truncation=True)  # leaves its settings behind
+
+    def again(start):
+        for turn in range(12):
+            i = (start + turn) % len(texts)
+            found = model.generate_text(texts[i], **call), model.score([texts[i]], [" five"]).logprobs.tolist()
+            assert found == expected[i]
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(again, range(8)))
