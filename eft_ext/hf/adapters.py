@@ -95,6 +95,9 @@ class AdapterSwitch:
     Not peft's `disable_adapter` and `set_adapter`: they walk the whole model and touch its gradients, and here they
     would be entered at every token. A model with adapters is run by one thread at a time, since the state belongs to
     the model.
+
+    Raises:
+        ValueError: an adapter is merged into the weights that it should be off or out of.
     """
 
     def __init__(self, member: Member) -> None:
@@ -106,6 +109,11 @@ class AdapterSwitch:
             self._state = {"_disable_adapters": False, "_active_adapter": [member.adapter]}
         modules = member.model.modules() if self._state else ()
         self._layers = [module for module in modules if hasattr(module, "_disable_adapters")]
+        if any(getattr(layer, "merged", False) for layer in self._layers):  # peft would unmerge it, and round twice
+            raise ValueError(
+                f"{member.name}: expected adapters beside the weights that models share, got a merged one; call "
+                f"unmerge_adapter(), or give {member.name} as a model of its own"
+            )
 
     @contextmanager
     def __call__(self) -> Iterator[None]:

@@ -68,6 +68,28 @@ def test_adapters_wherever_they_lie(where, way, llamas, naive):
     assert greedy(way, (large, tuned, None), PROMPT) == [expected]
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("where", EVERYWHERE)
+def test_scores_with_adapters(where, llamas):
+    large, _, base = llamas
+    tuned = adapted(base, **EVERYWHERE[where])
+    found = EmulatedModel(large, tuned).score(PROMPT).logprobs[0].tolist()
+    logits = [model(PROMPT).logits[0, :-1, :264].double() for model in (large, plainly(tuned), base)]
+    each = [*logits, logits[0] + logits[1] - logits[2]]
+    sums = [float(x.log_softmax(-1).gather(1, PROMPT[0, 1:, None]).sum()) for x in each]
+    assert found == pytest.approx(sums, rel=1e-5)
+
+
+@pytest.mark.parametrize("way", slowly_but(("tier 0", "tier 2"), WAYS))
+def test_a_merged_adapter_cannot_be_switched(way, llamas):
+    tuned = adapted(llamas[2])
+    tuned.merge_adapter()
+    weights = copy.deepcopy(tuned.state_dict())
+    with pytest.raises(ValueError, match=r"^base: expected adapters beside the weights .* got a merged one"):
+        greedy(way, (llamas[0], tuned, None), PROMPT)
+    assert all(torch.equal(weights[name], now) for name, now in tuned.state_dict().items()), "left as it was"
+
+
 @pytest.mark.parametrize("kind", slowly_but(("IA3", "LORA", "OFT"), sorted(_SWITCHED)))
 @pytest.mark.filterwarnings("ignore")
 def test_types_that_switch_off(kind, build):
