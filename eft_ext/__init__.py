@@ -6,6 +6,9 @@ The operations (`fused_step`, `fused_mix`, `combine`, `reference`) and the `meth
 once; the driver on transformers (`EmulatedModel`, `custom_generate`, `EFTLogitsProcessor`) is loaded at its first use.
 """
 
+from eft_ext import _interrupt  # noqa: F401  (watches for Ctrl-C, on the command line, while the rest is imported)
+
+# isort: split
 from typing import TYPE_CHECKING, Any
 
 from eft_ext import methods

@@ -2,11 +2,13 @@
 
 import sys
 
+from eft_ext import _interrupt
 from eft_ext._extras import MissingExtra, needs
 
 
 def main() -> int:
     """Run the command line, or say in one line what it needs."""
+    _interrupt.watch()
     try:
         with needs("the command line", "cli"):
             from eft_ext import cli

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from eft_ext import _interrupt
 from eft_ext._extras import MissingExtra, needs
 from eft_ext._version import __version__
 from eft_ext.cli import bench, chat, demo, dynamics, environment, generate, report, score
@@ -59,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(arguments: list[str] | None) -> int:
     try:
-        with needs("this command", "cli"):
+        with _interrupt.unwinding(), needs("this command", "cli"):
             result = app(arguments, standalone_mode=False)
     except MissingExtra as error:
         return _say(error, 1)
@@ -74,14 +75,16 @@ def _run(arguments: list[str] | None) -> int:
         # typer's own exceptions of wrong usage are RuntimeErrors that know their message and exit code.
         code = getattr(error, "exit_code", 1)
         if type(error).__name__ == "Abort":
-            return _say("interrupted", 130)
+            return _say(_interrupt.SAID, _interrupt.CODE)
         return _say(error.format_message() if hasattr(error, "format_message") else error, code)
-    except KeyboardInterrupt:
-        return _say("interrupted", 130)
+    except _interrupt.Interrupted:
+        return _say(_interrupt.SAID, _interrupt.CODE)
     except Exception as error:
         if not hasattr(error, "format_message"):
             raise
         return _say(error.format_message(), getattr(error, "exit_code", 2))
+    if result == _interrupt.CODE:  # what newer typer makes of a KeyboardInterrupt, saying nothing
+        return _say(_interrupt.SAID, result)
     return result if isinstance(result, int) else 0
 
 

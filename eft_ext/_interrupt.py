@@ -1,0 +1,78 @@
+"""Ctrl-C on the command line: one line on stderr and exit code 130.
+
+An exception is not enough while modules are being imported. Python makes a KeyboardInterrupt in a `__set_name__` (of an
+Enum, say) a RuntimeError, extension modules make it an ImportError, and transformers makes either "Could not import
+module ..."; or it is swallowed with an import that was tried only. So there the process ends at once.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+
+SAID = "interrupted"
+CODE = 128 + signal.SIGINT  # as shells have it
+
+_unwinds = _came = False
+
+
+class Interrupted(BaseException):
+    """Ctrl-C while a command runs. No KeyboardInterrupt, of which typer makes other things, by its version."""
+
+
+def watch() -> None:
+    """Take Ctrl-C, unless somebody else does or it is to be ignored, as under nohup. For a process of our own."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _handle)
+
+
+def _is_command_line() -> bool:
+    """Whether this process is `eft` or `python -m eft_ext`, on the way to its first line."""
+    arguments = getattr(sys, "argv", None) or [""]  # none where Python is embedded
+    if arguments[0] == "-m":  # stands for the module's name while that is looked for
+        return sys.orig_argv[-len(arguments)] == "eft_ext"
+    return os.path.basename(arguments[0]) in ("eft", "eft.exe")
+
+
+@contextmanager
+def unwinding() -> Iterator[None]:
+    """While a command runs the first Ctrl-C raises Interrupted, so that progress bars close; the next ends at once.
+
+    Interrupted also leaves here where it was made something else on its way.
+    """
+    global _unwinds, _came
+    _unwinds, _came = True, False
+    try:
+        yield
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt) or (_came and not isinstance(error, Interrupted)):
+            raise Interrupted from error
+        raise
+    finally:
+        _unwinds = False
+
+
+def _handle(number: int, frame: FrameType | None) -> None:
+    global _unwinds, _came
+    if not _unwinds or _importing(frame):
+        with suppress(OSError):
+            os.write(2, f"eft: {SAID}\n".encode())
+        os._exit(CODE)
+    _unwinds, _came = False, True
+    raise Interrupted
+
+
+def _importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib."):
+            return True
+        frame = frame.f_back
+    return False
+
+
+if _is_command_line():  # torch comes next, before `main` can ask for it, and takes seconds
+    watch()

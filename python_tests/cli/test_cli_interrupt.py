@@ -1,0 +1,104 @@
+"""Ctrl-C ends the command line in one line, whenever it comes."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from eft_ext import _interrupt
+from eft_ext.demo import model_path
+
+ROOT = Path(__file__).parents[2]
+SAID = (130, "eft: interrupted\n")
+# Python imports a module of this name when it starts. What comes of the interrupt is taken for a missing module, as
+# extension modules and transformers' lazy ones do.
+SITE = """
+import signal, sys
+
+class Finder:
+    def find_spec(self, name, path, target=None):
+        if name == {module!r}:
+            try:
+                signal.raise_signal(signal.SIGINT)
+            except BaseException as error:
+                raise ModuleNotFoundError(name) from error
+
+sys.meta_path.insert(0, Finder())
+"""
+needs_models = pytest.mark.skipif(
+    not model_path("large-base").is_dir(), reason="the embedded models have not been trained"
+)
+
+
+def started(*arguments, site=None):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, filter(None, (site, ROOT))))}
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    command = [sys.executable, "-m", "eft_ext", *arguments]
+    # As from a terminal; a shell starts what it leaves in the background with Ctrl-C ignored.
+    heed = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
+    return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, preexec_fn=heed, **pipes)
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "torch",
+        pytest.param("typer", marks=pytest.mark.slow),
+        pytest.param("transformers.generation.utils", marks=pytest.mark.slow),
+        pytest.param("transformers.models.llama.modeling_llama", marks=[pytest.mark.slow, needs_models]),
+    ],
+)
+def test_while_a_module_is_imported(tmp_path, module):
+    (tmp_path / "sitecustomize.py").write_text(SITE.format(module=module))
+    with started("generate", "--prompt", "x", site=tmp_path) as run:
+        _, err = run.communicate(timeout=120)
+    assert (run.returncode, err) == SAID
+
+
+@pytest.mark.slow
+@needs_models
+def test_while_a_command_waits():
+    with started("chat") as run:
+        run.stdin.write("Who are you?\n")
+        run.stdin.flush()
+        assert run.stdout.readline().strip(), "an answer"
+        run.send_signal(signal.SIGINT)
+        _, err = run.communicate(timeout=120)
+    assert (run.returncode, err) == SAID
+
+
+@pytest.mark.slow
+def test_not_where_it_is_ignored():
+    """As under nohup, which a program leaves as it is."""
+    code = "import sys; sys.argv[0] = 'eft'; import eft_ext, signal; print(signal.getsignal(signal.SIGINT).name)"
+    ignore = lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)  # noqa: E731
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, preexec_fn=ignore, capture_output=True, text=True)
+    assert run.stdout == "SIG_IGN\n", run.stderr
+
+
+@pytest.fixture
+def watched():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    _interrupt.watch()
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("made", [KeyboardInterrupt, None, ValueError, SystemExit], ids=str)
+def test_whatever_is_made_of_it(eft, monkeypatch, watched, made):
+    """Also where nobody watches and Python itself raises a KeyboardInterrupt."""
+
+    def stopped(**options):
+        if made is KeyboardInterrupt:
+            raise made
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except BaseException as error:
+            raise (error if made is None else made("something else")) from error
+
+    monkeypatch.setattr("eft_ext.cli.options.sampling", stopped)
+    code, _, err = eft("generate", "--prompt", "x")
+    assert (code, err) == SAID
