@@ -1,8 +1,8 @@
-"""Where a prompt ends and its response begins, in tokens."""
+"""Where a prompt begins, and where it ends and its response begins, in tokens."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 
@@ -25,10 +25,20 @@ def encode_pairs(
     special = {"add_special_tokens": add_special_tokens}
     prompts = tokenizer([prompt for prompt, _ in pairs], **special).input_ids
     wholes = tokenizer([prompt + response for prompt, response in pairs], **special).input_ids
-    return [
-        (list(prompt), list(whole[len(prompt) :]) if whole[: len(prompt)] == prompt else continuation(tokenizer, text))
+    endings = [
+        list(whole[len(prompt) :]) if whole[: len(prompt)] == prompt else continuation(tokenizer, text)
         for prompt, whole, (_, text) in zip(prompts, wholes, pairs, strict=True)
     ]
+    heads = [begun_once(tokenizer, text, ids) for (text, _), ids in zip(pairs, prompts, strict=True)]
+    return list(zip(heads, endings, strict=True))
+
+
+def begun_once(tokenizer: Any, text: str, ids: Sequence[int]) -> list[int]:
+    """Token ids of a text, with one BOS where the text brings its own, as a rendered chat does, and the tokenizer puts
+    another before it."""
+    start = getattr(tokenizer, "bos_token_id", None)
+    twice = start is not None and list(ids[:2]) == [start, start] and not text.startswith(2 * tokenizer.bos_token)
+    return list(ids[1:] if twice else ids)
 
 
 def continuation(tokenizer: Any, text: str) -> list[int]:

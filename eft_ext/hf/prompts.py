@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from eft_ext._seam import begun_once
 from eft_ext.decoding.prompts import left_padded
 
 
@@ -94,7 +95,7 @@ def encode(name: str, value: Any, tokenizer: Any, *, pad_token_id: int | None = 
         return Prompt(value.reshape(-1, value.shape[-1]).long(), None)
     texts, chat = (_texts(name, value, tokenizer), not _is_plain(value)) if is_text(value) else (None, False)
     if texts is not None:
-        rows = [list(tokenizer(text, add_special_tokens=not chat)["input_ids"]) for text in texts]
+        rows = [begun_once(tokenizer, t, tokenizer(t, add_special_tokens=not chat)["input_ids"]) for t in texts]
     elif isinstance(value, Sequence) and value and all(isinstance(i, int) for i in value):
         rows = [list(value)]
     elif isinstance(value, Sequence) and value and all(isinstance(row, (Sequence, Tensor)) for row in value):
@@ -126,7 +127,12 @@ def _texts(name: str, value: Any, tokenizer: Any) -> tuple[str, ...]:
         raise ValueError(f"{name}: expected either texts or chats, got a mixture of them")
     if getattr(tokenizer, "chat_template", "its own way") is None:
         raise ValueError(f"{name}: expected text, since the tokenizer has no chat template, got a chat")
-    return tuple(tokenizer.apply_chat_template(row, tokenize=False, add_generation_prompt=True) for row in rows)
+    try:
+        return tuple(tokenizer.apply_chat_template(row, tokenize=False, add_generation_prompt=True) for row in rows)
+    except ImportError:  # of jinja2
+        raise
+    except Exception as error:  # whatever a template raises, for a system message or two of one role in a row, say
+        raise ValueError(f"{name}: the chat template does not take this chat: {error}") from error
 
 
 def _masked(name: str, prompt: Prompt, mask: Any) -> Prompt:
