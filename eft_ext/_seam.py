@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+_BEFORE = 8  # tokens of a prompt that the text of the next one may depend on
+
 
 def encode_pairs(
     tokenizer: Any, pairs: Iterable[tuple[str, str]], *, add_special_tokens: bool = True
@@ -48,3 +50,16 @@ def continuation(tokenizer: Any, text: str) -> list[int]:
     if line and whole[: len(line)] == line:
         return list(whole[len(line) :])
     return list(tokenizer(text, add_special_tokens=False).input_ids)
+
+
+def added_text(tokenizer: Any, before: Sequence[int], new: Sequence[int]) -> str:
+    """Text that `new` adds to `before`, special tokens left out.
+
+    Decoded alone, new tokens lose a leading space where SentencePiece takes them for a text's beginning.
+    """
+    context = list(before[-_BEFORE:])
+    start = str(tokenizer.decode(context, skip_special_tokens=True))
+    whole = str(tokenizer.decode([*context, *new], skip_special_tokens=True))
+    if whole.startswith(start):
+        return whole[len(start) :]
+    return str(tokenizer.decode(new, skip_special_tokens=True))  # `before` ends within a character

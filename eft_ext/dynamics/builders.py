@@ -10,7 +10,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
+from eft_ext._seam import added_text, begun_once
 from eft_ext.dynamics.forward import device_of, evaluating
 from eft_ext.dynamics.probes import ProbeSet
 
@@ -79,26 +82,31 @@ def own_responses(
     """What the model itself answers, before training: greedily, or sampled at temperature 1 if a seed is given.
 
     Args:
-        model, tokenizer: of transformers. The tokenizer pads on the left here, whatever its setting.
+        model, tokenizer: of transformers.
 
     Raises:
         ValueError: an answer without a single character, which nothing could watch.
     """
-    side, tokenizer.padding_side = tokenizer.padding_side, "left"
     options: dict[str, Any] = {"do_sample": False} if seed is None else {"do_sample": True, "top_k": 0, "top_p": 1.0}
+    pad = getattr(tokenizer, "pad_token_id", None) or 0
     texts: list[str] = []
-    try:
-        with evaluating(model), torch.random.fork_rng():
-            torch.manual_seed(seed or 0)
-            for i in range(0, len(probes), batch_size):
-                prompts = [probe.prompt for probe in probes[i : i + batch_size]]
-                inputs = tokenizer(prompts, return_tensors="pt", padding=True).to(device_of(model))
-                ids = model.generate(**inputs, max_new_tokens=max_new_tokens, **options)
-                new = ids[:, inputs.input_ids.shape[1] :]
-                texts += tokenizer.batch_decode(new, skip_special_tokens=True)
-    finally:
-        tokenizer.padding_side = side
+    with evaluating(model), torch.random.fork_rng():
+        torch.manual_seed(seed or 0)
+        for i in range(0, len(probes), batch_size):
+            prompts = [probe.prompt for probe in probes[i : i + batch_size]]
+            heads = [begun_once(tokenizer, text, tokenizer(text).input_ids) for text in prompts]
+            rows = [torch.tensor(head) for head in heads]
+            ids = _left(rows, pad).to(device_of(model))
+            mask = _left([torch.ones_like(row) for row in rows], 0).to(ids.device)
+            out = model.generate(ids, attention_mask=mask, max_new_tokens=max_new_tokens, **options)
+            new = out[:, ids.shape[1] :].tolist()
+            texts += [added_text(tokenizer, head, row) for head, row in zip(heads, new, strict=True)]
     empty = next((i for i, text in enumerate(texts) if not text), None)
     if empty is not None:
         raise ValueError(f"model: expected an answer to every prompt, got an empty one to probe {empty}")
     return texts
+
+
+def _left(rows: list[Tensor], value: int) -> Tensor:
+    """Rows of different lengths as one tensor, `value` in front of the shorter ones."""
+    return pad_sequence(rows, batch_first=True, padding_value=value, padding_side="left")

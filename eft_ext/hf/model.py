@@ -10,13 +10,13 @@ from transformers import GenerationConfig
 from transformers.generation import GenerateDecoderOnlyOutput
 from transformers.generation.streamers import BaseStreamer
 
+from eft_ext._seam import added_text
 from eft_ext.hf.arguments import bos_of, encode_all
 from eft_ext.hf.batch import as_completed
 from eft_ext.hf.call import call
 from eft_ext.hf.models import Models
 from eft_ext.hf.seeds import Seed
 from eft_ext.hf.streaming import ended_by_errors
-from eft_ext.hf.text import added_text
 from eft_ext.hf.tiers import DecodePlan
 from eft_ext.methods import Named
 

@@ -7,6 +7,7 @@ from transformers import PreTrainedTokenizerFast
 
 from eft_ext import EmulatedModel
 from eft_ext.dynamics import Probe, ProbeSet
+from eft_ext.dynamics.builders import own_responses
 from eft_ext.dynamics.responses import Responses
 
 WORDS = ["▁", "▁Where", "▁was", "▁he", "▁born", "▁Paris", "▁Rome", "Paris", "Ro", "?", "\n", ":", "▁A", "me", "▁in"]
@@ -113,3 +114,24 @@ def test_generated_text_goes_on_from_the_prompt(model, sentencepiece):
     texts, out = model.generate_text(prompts, return_output=True, **call)
     wholes = sentencepiece.batch_decode(out, skip_special_tokens=True)
     assert [p + t for p, t in zip(prompts, texts, strict=True)] == wholes
+
+
+def test_answers_of_the_model_itself(sentencepiece):
+    """As probes: the text goes on from the prompt, which has one BOS whoever put it there."""
+
+    class Table(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(1))
+            self.read = []
+
+        def generate(self, ids, attention_mask, **options):
+            self.read += [row[real.bool()].tolist() for row, real in zip(ids, attention_mask, strict=True)]
+            said = sentencepiece.convert_tokens_to_ids(["▁Paris", "▁Rome", "</s>"])
+            return torch.cat([ids, torch.tensor([said] * len(ids))], dim=1)
+
+    table = Table()
+    probes = ProbeSet(tuple(Probe(p, {"chosen": "x"}) for p in ("<s>Where was he born?", "Where")))
+    assert own_responses(table, sentencepiece, probes) == [" Paris Rome"] * 2
+    born = sentencepiece("<s>Where was he born?", add_special_tokens=False)["input_ids"]
+    assert table.read == [born, sentencepiece("Where")["input_ids"]]
