@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import LogitsProcessor
 
 from eft_ext.hf.arguments import prompts_of
-from eft_ext.hf.members import check_mode, members_of
+from eft_ext.hf.members import check_modes, members_of
 from eft_ext.hf.mixture import mixture_of
 from eft_ext.hf.order import ran_before
 from eft_ext.hf.prompts import Prompt
@@ -98,8 +98,7 @@ class EFTLogitsProcessor(LogitsProcessor):
             if not self._continues(ids):
                 self._prompt = ids.clone()
                 self._look_before()
-            for member in self._members:
-                check_mode(member.name, member.model)
+            check_modes(self._members)
             self._runners = tuple(Runner(member) for member in self._members)
             mask = self._mask(ids)
             logits = [runner.prefill(*self._read(runner.member.name, ids, mask)) for runner in self._runners]

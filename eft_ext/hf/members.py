@@ -159,19 +159,23 @@ def _check(name: str, model: Any) -> None:
         raise TypeError(f"{name}: expected a decoder-only model, got the encoder-decoder {type(model).__name__}")
     if is_peft(model):
         check_runnable(name, model)
-    check_mode(name, model)
+    if model.training:
+        _warn_of_training(name)
 
 
-def check_mode(name: str, model: Any) -> None:
-    """Looked at whenever a call begins: a training loop switches it back and forth.
+def check_modes(members: tuple[Member, ...]) -> None:
+    """Looks, when a call begins, at what a training loop switches back and forth.
 
     Raises ValueError for a model that keeps no cache as it is.
     """
-    if not model.training:
-        return
-    if any(getattr(module, "gradient_checkpointing", False) for module in modules_of(model)):
-        raise ValueError(
-            f"{name}: expected a model in eval mode, got one in training mode with gradient checkpointing, which keeps "
-            "no cache; call .eval()"
-        )
-    warnings.warn(f"{name} is in training mode: dropout will disturb its logits; call .eval()", stacklevel=5)
+    for name, model in ((member.name, member.model) for member in members if member.model.training):
+        if any(getattr(module, "gradient_checkpointing", False) for module in modules_of(model)):
+            raise ValueError(
+                f"{name}: expected a model in eval mode, got one in training mode with gradient checkpointing, which "
+                "keeps no cache; call .eval()"
+            )
+        _warn_of_training(name)
+
+
+def _warn_of_training(name: str) -> None:
+    warnings.warn(f"{name} is in training mode: dropout will disturb its logits; call .eval()", stacklevel=1)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from eft_ext.hf.engines import Engines
-from eft_ext.hf.members import check_mode, members_of
+from eft_ext.hf.members import check_modes, members_of
 from eft_ext.hf.mixture import Mixture, mixture_of
 from eft_ext.hf.vocabulary import check_widths, warn_softcaps, widths_of
 from eft_ext.methods import Named
@@ -57,8 +57,7 @@ class Models:
 
         Raises ValueError for a model that cannot be run as it is now.
         """
-        for member in self.members:
-            check_mode(member.name, member.model)
+        check_modes(self.members)
         if widths_of(self.members) != self._widths:
             self._widths = check_widths(self.members, self.tokenizer)
 

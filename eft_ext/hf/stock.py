@@ -12,7 +12,7 @@ from transformers.generation.streamers import BaseStreamer
 from eft_ext.hf.arguments import prompts_of
 from eft_ext.hf.decoder import decode
 from eft_ext.hf.ending import end_as_the_behaviour
-from eft_ext.hf.members import members_of
+from eft_ext.hf.members import check_modes, members_of
 from eft_ext.hf.mixture import Mixture, mixture_of
 from eft_ext.hf.seeds import Seed
 from eft_ext.hf.streaming import ended_by_errors
@@ -70,6 +70,7 @@ def custom_generate(
             mixture = Mixture.choose(default, beta, scale, conservative_top_p, method)
             names = mixture.method.models
             found = members_of(mixture.method, _led_by(model, mixture.method, given))
+            check_modes(found)
             check_widths(found, tokenizer)
             warn_softcaps(found)
             encoded = prompts_of(mixture.method, prompts, tokenizer, names[1:])
