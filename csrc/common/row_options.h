@@ -34,8 +34,11 @@ EFT_HD int64_t option_at(const eft_integer& option, int64_t row) {
   return option.rows ? option.rows[row] : option.value;
 }
 
-// round(2^32 p), half to even, for p in [0, 1].
-EFT_HD uint64_t fixed_point(float p) { return uint64_t(rint(double(p) * 0x1p32)); }
+// floor(2^32 p (1 - 2^-21)) for p in [0, 1), exact before the floor; 1 is off. A mass that is p in
+// decimals has reached p, though p is rounded to fp32 and the mass to integers.
+EFT_HD uint64_t fixed_point(float p) {
+  return p < 1.0f ? uint64_t(double(p) * (0x1p32 - 0x1p11)) : kWhole;
+}
 
 EFT_HD bool is_fraction(float p) { return p >= 0.0f && p <= 1.0f; }
 

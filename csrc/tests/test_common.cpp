@@ -48,7 +48,9 @@ void masses() {
   CHECK(mass_target(kWhole, 12345) == 12345);
   CHECK(mass_target(kWhole / 2, 3) == 2);  // rounded up
   CHECK(mass_target(1, (uint64_t(1) << 59) + 1) == (uint64_t(1) << 27) + 1);
-  CHECK(fixed_point(0.5f) == kWhole / 2 && fixed_point(1.0f) == kWhole && fixed_point(0.0f) == 0);
+  CHECK(fixed_point(1.0f) == kWhole && fixed_point(0.5f) == kWhole / 2 - 1024);
+  CHECK(fixed_point(0x1.fffffep-1f) == kWhole - 2048 - 256);
+  CHECK(fixed_point(0.0f) == 0 && fixed_point(0x1p-149f) == 0);
 }
 
 void logarithms() {

@@ -90,6 +90,9 @@ def problems() -> list[dict[str, Any]]:
     add("peaked", 32000, WEIGHTS[2], OPTIONS["top_p_90"], dtypes=["bf16"] * 3)
     add("broad", 128256, WEIGHTS[2], OPTIONS["plain"], dtypes=["bf16"] * 3)
     add("broad", 128256, WEIGHTS[0], OPTIONS["top_p_90"], dtypes=["bf16"])  # a wide nucleus
+    # A mass that is p in decimals has reached it: 198, 160, 126 and 82 tokens of 200.
+    add("equal", 200, WEIGHTS[0], {"top_p": 0.99})
+    add("equal", 200, WEIGHTS[0], {"top_p": [0.99, 0.8, 0.63, 0.41]}, batch=4)
     return listed
 
 

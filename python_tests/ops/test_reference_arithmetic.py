@@ -110,7 +110,9 @@ def test_temperature_is_divided_in_double() -> None:
 def test_mass_threshold_is_a_ceiling_of_an_exact_product() -> None:
     p = torch.tensor([0.25, 0.25, 0.5, 0.9, 2.0**-33, 1.5 * 2.0**-32, 1.0 - 2.0**-24])
     mass = torch.tensor([3, 4, 1, 2**58 - 1, 2**58, 2**40, 2**58 + 1])
-    fixed = [2**30, 2**30, 2**31, 3865470464, 0, 2, 2**32 - 2**8]  # 2^32·p, half to even
+    # floor(2^32·p·(1 - 2^-21))
+    fixed = [2**30 - 2**9, 2**30 - 2**9, 2**31 - 2**10, 3865468620, 0, 1, 2**32 - 2**11 - 2**8]
+    assert fixed == [math.floor(Fraction(x) * (2**32 - 2**11)) for x in p.tolist()]
     expected = [math.ceil(Fraction(a * b, 2**32)) for a, b in zip(fixed, mass.tolist(), strict=True)]
     assert mass_threshold(p, mass).tolist() == expected
 

@@ -18,7 +18,7 @@ def nucleus(logits: Tensor, q: float) -> Tensor:
     p = torch.softmax(logits.double(), dim=1)
     order = torch.argsort(logits, dim=1, descending=True, stable=True)
     above = p.gather(1, order).cumsum(dim=1) - p.gather(1, order)
-    inside = above < torch.tensor(q).double()
+    inside = above < torch.tensor(q).double() * (1 - 2.0**-21)  # from there on q is reached
     inside[:, 0] = True
     return torch.zeros_like(inside).scatter(1, order, inside)
 

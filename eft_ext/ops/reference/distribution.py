@@ -10,7 +10,7 @@ from torch import Tensor
 
 from eft_ext.ops.details import Conservative
 from eft_ext.ops.reference.arithmetic import inverse_temperature, scaled
-from eft_ext.ops.reference.mass import ranked
+from eft_ext.ops.reference.mass import REACHED, ranked
 from eft_ext.ops.reference.mixture import Mixture, mix
 from eft_ext.ops.reference.options import Sampling, sampling_options
 
@@ -78,7 +78,7 @@ def _filtered(t: Tensor, options: Sampling) -> Tensor:
     in_order = torch.where(kept, mass, 0.0).gather(1, order)
     above = in_order.cumsum(dim=1) - in_order
     p = options.top_p.double()[:, None]
-    prefix = above < p * in_order.sum(dim=1, keepdim=True)
+    prefix = above < p * REACHED * in_order.sum(dim=1, keepdim=True)
     prefix[:, 0] = True
     kept &= torch.zeros_like(kept).scatter(1, order, prefix | (p == 1))
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from eft_ext.ops.reference.arithmetic import fma32
 
 TILE = 1024  # consecutive ids
+REACHED = 1 - 2.0**-21  # the share of top_p that a mass has to reach (docs/numerics.md, section 4)
 
 # 2^f on [0, 1], highest degree first.
 POLYNOMIAL = tuple(
@@ -91,7 +92,7 @@ def nucleus(order: Tensor, weight: Tensor, alive: Tensor, threshold: Tensor) -> 
 
 
 def mass_threshold(p: Tensor, mass: Tensor) -> Tensor:
-    """ceil(p_fix·mass / 2^32) with p_fix = 2^32·p rounded half to even; p fp32 [B], mass int64 [B]."""
-    fixed = [round(x * 2.0**32) for x in p.double().tolist()]
+    """ceil(p_fix·mass / 2^32) with p_fix = floor(2^32·p·REACHED); p fp32 [B] below 1, mass int64 [B]."""
+    fixed = [int(x * 2.0**32) for x in (p.double() * REACHED).tolist()]  # 45 bits at most, so exact before the floor
     units = [-(-a * b >> 32) for a, b in zip(fixed, mass.tolist(), strict=True)]
     return torch.tensor(units, dtype=torch.int64, device=mass.device)

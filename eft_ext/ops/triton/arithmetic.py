@@ -51,10 +51,9 @@ def tile_shift(row_reference, tile_reference):
 
 @triton.jit
 def fixed_point(p):
-    """round(2^32 p), half to even, for fp32 p in [0, 1]; uint64."""
-    # Adding 2^52 leaves no bits for a fraction, so the sum is rounded to an integer.
-    whole = (p.to(tl.float64) * 4294967296.0 + 4503599627370496.0) - 4503599627370496.0
-    return whole.to(tl.int64).to(tl.uint64)
+    """floor(2^32 p (1 - 2^-21)) for fp32 p in [0, 1), exact before the floor; 2^32 for 1; uint64."""
+    fixed = (p.to(tl.float64) * 4294965248.0).to(tl.int64)  # 2^32 - 2^11
+    return tl.where(p < 1.0, fixed, 4294967296).to(tl.uint64)
 
 
 @triton.jit
