@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from eft_ext.ops import native
-from eft_ext.ops.call import recording
+from eft_ext.ops.tracing import recording
 
 NOTHING = -2  # in the ring: this row had ended before
 INVALID = -1  # from the fused step: no token could be drawn

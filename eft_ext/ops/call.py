@@ -15,6 +15,7 @@ from eft_ext.ops.inputs import (
     check_allowed,
     check_bias,
     check_logits,
+    in_memory,
     integer,
     real,
     resolve_vocab_size,
@@ -118,6 +119,7 @@ def given_weights(weights: Weights, logits: Sequence[Tensor]) -> list[Real]:
     """K numbers or tensors [B], or one tensor [K] or [B, K]."""
     count, (batch, device) = len(logits), (logits[0].shape[0], logits[0].device)
     if isinstance(weights, Tensor):
+        weights = in_memory("weights", weights)
         if weights.dim() not in (1, 2) or weights.shape[-1] != count or weights.numel() not in (count, batch * count):
             raise ValueError(f"weights: expected shape [{count}] or [{batch}, {count}], got {list(weights.shape)}")
         rows = weights.expand(batch, count) if weights.dim() == 1 else weights
@@ -137,20 +139,11 @@ def beta_weights(beta: float | Tensor, scale: float | Tensor | None, logits: Seq
     return [Real(1.0), w, minus] if scale is None else [w, Real(1.0), minus]
 
 
-def is_traced(logits: Sequence[Tensor]) -> bool:
-    """True where the call must appear as an operator: under tracing, dispatch modes, or with tensor subclasses."""
-    if recording():
-        return True
-    return any(x.is_meta or (type(x) is not Tensor and type(x) is not torch.nn.Parameter) for x in logits)
-
-
-def recording() -> bool:
-    """True while something looks at the operators that run instead of at their results."""
-    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
-        return True
-    if torch.jit.is_tracing():
-        raise RuntimeError("torch.jit.trace cannot record this call; use torch.compile or torch.export")
-    return False
+def tensors_of(mix: Mixture, *options: Real | Integer) -> list[Tensor]:
+    """All tensors of a call, but for its results."""
+    options = (*mix.weights, mix.conservative_top_p, *options)
+    found = [mix.bias, mix.allowed, *[option.rows for option in options]]
+    return [*mix.logits, *[x for x in found if x is not None]]
 
 
 def sampling(
@@ -166,8 +159,7 @@ def sampling(
     """Checks the options and finds every row's seed, drawing one where none was given."""
     batch, device = mix.batch, mix.device
     heat = real("temperature", temperature, batch, device, 0)
-    traced = is_traced(mix.logits)
-    seeds = seed_and_position(seed, position, generator, heat, batch, device, traced)
+    seeds = seed_and_position(seed, position, generator, heat, mix.logits)
     return Sampling(
         heat,
         integer("top_k", top_k, batch, device),
@@ -186,8 +178,7 @@ def checked(logits: Sequence[Tensor]) -> Sequence[Tensor]:
         came = f"one tensor {list(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
         raise TypeError(f"logits: expected a sequence of 1 to 4 tensors [batch, vocab], got {came}")
     logits = tuple(logits)
-    check_logits(models(logits), logits)
-    return logits
+    return check_logits(models(logits), logits)
 
 
 # ---- the flat form: what an operator's schema can carry -----------------------------------------------------
@@ -225,7 +216,9 @@ def flatten(mix: Mixture, draw: Sampling | None = None) -> list[Any]:
 def unflatten(arguments: Sequence[Any]) -> tuple[Mixture, Sampling | None]:
     """The inverse of `flatten`."""
     logits, weights, rows, size, conservative, drop, nucleus, nucleus_rows, bias, allowed = arguments[:_NUM_MIXTURE]
-    pairs = tuple(Real(w, r) for w, r in zip(weights, rows, strict=True))
+    # Of an operator's arguments torch writes out all but a list of optional tensors.
+    written = (None if r is None else in_memory("weights", r) for r in rows)
+    pairs = tuple(Real(w, r) for w, r in zip(weights, written, strict=True))
     mix = Mixture(tuple(logits), pairs, size, conservative, drop, Real(nucleus, nucleus_rows), bias, allowed)
     rest = arguments[_NUM_MIXTURE:]
     if not rest:

@@ -16,6 +16,8 @@ from torch import Tensor
 
 DTYPES = {torch.bfloat16: 0, torch.float16: 1, torch.float32: 2}
 MAX_MODELS = 4
+_INTEGER = (int, torch.SymInt)
+_REAL = (float, torch.SymFloat, *_INTEGER)
 
 
 class Real(NamedTuple):
@@ -36,20 +38,36 @@ def shape(x: Tensor) -> str:
     return f"{x.dtype} {list(x.shape)} on {x.device}"
 
 
-def check_logits(names: Sequence[str], logits: Sequence[Tensor]) -> None:
-    """K tensors [B, V_k], bf16/fp16/fp32, one device, contiguous last dimension, 1 <= K <= 4."""
+def in_memory(name: str, x: Tensor) -> Tensor:
+    """The tensor with its values at its address, where kernels read them.
+
+    torch may keep a negation, or that all is zero, beside the memory, in the tensor's head. Every tensor that an
+    operation reads passes here. (A conjugation is of complex numbers, which none takes.)
+    """
+    if torch.compiler.is_dynamo_compiling():
+        return x  # what an operator is given torch writes out itself
+    if x.layout is not torch.strided:
+        raise TypeError(f"{name}: expected a dense tensor, got {x.layout}")
+    if x.is_neg():
+        return x.resolve_neg()
+    return x.clone() if x._is_zerotensor() else x
+
+
+def check_logits(names: Sequence[str], logits: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """K tensors [B, V_k], bf16/fp16/fp32, one device, contiguous last dimension, 1 <= K <= 4; as they are in memory."""
     if not 1 <= len(logits) <= MAX_MODELS:
         raise ValueError(f"logits: expected 1 to {MAX_MODELS} tensors, got {len(logits)}")
-    first = logits[0]
+    found: list[Tensor] = []
     for name, x in zip(names, logits, strict=True):
         if not isinstance(x, Tensor):
             raise TypeError(f"{name}: expected a tensor [batch, vocab], got {type(x).__name__}")
         if x.dtype not in DTYPES:
             raise TypeError(f"{name}: expected bfloat16, float16 or float32, got {x.dtype}")
+        x = in_memory(name, x)
         if x.dim() != 2:
             raise ValueError(f"{name}: expected a tensor [batch, vocab], got shape {list(x.shape)}")
-        if x.layout is not torch.strided:
-            raise TypeError(f"{name}: expected a dense tensor, got {x.layout}")
+        found.append(x)
+        first = found[0]
         if x.shape[0] == 0 or x.shape[1] == 0:
             raise ValueError(f"{name}: expected at least one row and one token, got shape {list(x.shape)}")
         if x.shape[0] != first.shape[0]:
@@ -60,6 +78,7 @@ def check_logits(names: Sequence[str], logits: Sequence[Tensor]) -> None:
             raise ValueError(f"{name}: expected device {first.device} as {names[0]}, got {x.device}")
         if x.shape[1] > 1 and x.stride(1) != 1:
             raise ValueError(f"{name}: expected a contiguous last dimension, got strides {list(x.stride())}")
+    return tuple(found)
 
 
 def resolve_vocab_size(names: Sequence[str], logits: Sequence[Tensor], vocab_size: int | None) -> int:
@@ -80,6 +99,7 @@ def resolve_vocab_size(names: Sequence[str], logits: Sequence[Tensor], vocab_siz
 
 
 def _rows_of(name: str, option: Tensor, batch: int, device: torch.device) -> Tensor:
+    option = in_memory(name, option)
     if option.device != device:
         raise ValueError(f"{name}: expected a tensor on {device} as the logits, got {option.device}")
     if option.dim() != 1 or option.shape[0] != batch:
@@ -100,9 +120,9 @@ def real(
         if not option.dtype.is_floating_point and option.dtype not in (torch.int64, torch.int32):
             raise TypeError(f"{name}: expected a floating tensor, got {option.dtype}")
         return Real(1.0, _rows_of(name, option, batch, device).to(torch.float32))
-    if not isinstance(option, int | float | torch.SymFloat | torch.SymInt) and isinstance(option, numbers.Real):
+    if not isinstance(option, _REAL) and isinstance(option, numbers.Real):
         option = float(option)  # numpy's numbers
-    if isinstance(option, bool) or not isinstance(option, int | float | torch.SymFloat | torch.SymInt):
+    if isinstance(option, bool) or not isinstance(option, _REAL):
         raise TypeError(f"{name}: expected a number or a tensor [{batch}], got {type(option).__name__}")
     if not low <= option <= high or not -3.4028235677973366e38 < option < 3.4028235677973366e38:
         bounds = f" in [{low:g}, {high:g}]" if math.isfinite(low) else ""
@@ -116,9 +136,9 @@ def integer(name: str, option: int | Tensor, batch: int, device: torch.device, l
         if option.dtype not in (torch.int64, torch.int32, torch.int16, torch.uint8, torch.int8):
             raise TypeError(f"{name}: expected an integer tensor, got {option.dtype}")
         return Integer(0, _rows_of(name, option, batch, device).to(torch.int64).contiguous())
-    if not isinstance(option, int | torch.SymInt) and hasattr(option, "__index__"):
+    if not isinstance(option, _INTEGER) and hasattr(option, "__index__"):
         option = option.__index__()  # numpy's integers
-    if isinstance(option, bool) or not isinstance(option, int | torch.SymInt):
+    if isinstance(option, bool) or not isinstance(option, _INTEGER):
         raise TypeError(f"{name}: expected an integer or a tensor [{batch}], got {type(option).__name__}")
     if low is None:
         if not -(2**63) <= option < 2**64:
@@ -133,6 +153,7 @@ def check_bias(bias: Tensor, batch: int, vocab_size: int, device: torch.device) 
     """fp32 [V] or [B, V] (at least `vocab_size` wide), contiguous last dimension."""
     if not isinstance(bias, Tensor) or bias.dtype != torch.float32:
         raise TypeError(f"bias: expected a float32 tensor, got {getattr(bias, 'dtype', type(bias).__name__)}")
+    bias = in_memory("bias", bias)
     fits = bias.dim() == 1 or (bias.dim() == 2 and bias.shape[0] == batch)
     if not fits or bias.shape[-1] < vocab_size:
         raise ValueError(f"bias: expected shape [{vocab_size}] or [{batch}, {vocab_size}], got {list(bias.shape)}")
@@ -144,6 +165,7 @@ def check_allowed(allowed: Tensor, batch: int, vocab_size: int, device: torch.de
     words = (vocab_size + 31) // 32
     if not isinstance(allowed, Tensor) or allowed.dtype != torch.int32:
         raise TypeError(f"allowed: expected an int32 bitmask, got {getattr(allowed, 'dtype', type(allowed).__name__)}")
+    allowed = in_memory("allowed", allowed)
     if allowed.dim() != 2 or allowed.shape[0] != batch or allowed.shape[1] < words:
         raise ValueError(f"allowed: expected shape [{batch}, {words}], got {list(allowed.shape)}")
     return _check_placed("allowed", allowed, device)
@@ -162,5 +184,7 @@ def check_out(name: str, out: Tensor, dtype: torch.dtype, want: tuple[int, ...],
     if not isinstance(out, Tensor) or out.dtype != dtype or tuple(out.shape) != want or out.device != device:
         came = shape(out) if isinstance(out, Tensor) else type(out).__name__
         raise ValueError(f"{name}: expected {dtype} {list(want)} on {device}, got {came}")
+    if in_memory(name, out) is not out:
+        raise ValueError(f"{name}: expected a tensor that can be written at its address, got a view of negated values")
     if not out.is_contiguous():
         raise ValueError(f"{name}: expected a contiguous tensor, got strides {list(out.stride())}")

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from eft_ext.ops import library
 from eft_ext.ops.backend import choose
-from eft_ext.ops.call import Mixture, Sampling, is_traced
+from eft_ext.ops.call import Mixture, Sampling, tensors_of
 from eft_ext.ops.details import StepDetails
 from eft_ext.ops.inputs import check_out
+from eft_ext.ops.tracing import is_traced
 
 
 class Results(NamedTuple):
@@ -29,7 +30,7 @@ def launch(mix: Mixture, draw: Sampling, backend: str, results: Results) -> Tens
     num_top = _num_top(results)
     _check_results(mix, num_top, results)
     details = results.return_details or results.details_out is not None
-    if is_traced(mix.logits):
+    if is_traced(tensors_of(mix, *draw)):
         return _traced(mix, draw, backend, results, num_top if details else None)
 
     out, wanted = results.out, results.details_out
@@ -46,7 +47,7 @@ def launch(mix: Mixture, draw: Sampling, backend: str, results: Results) -> Tens
 
 def launch_combine(mix: Mixture, backend: str) -> Tensor:
     """The mixture's logits, fp32 [B, V]."""
-    if is_traced(mix.logits):
+    if is_traced(tensors_of(mix)):
         return library.traced_combine(mix, backend)
     z = library.new_mixed(mix)
     choose(backend, mix, None, details=False).combine(mix, z)

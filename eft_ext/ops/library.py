@@ -1,6 +1,6 @@
 """The step as operators of `torch.library`, for tracing: `torch.compile`, `torch.export`, fake tensors.
 
-Eager calls go around them (`call.is_traced`): an operator costs four microseconds a call, the binding a half.
+Eager calls go around them (`tracing.is_traced`): an operator costs four microseconds a call, the binding a half.
 """
 
 from __future__ import annotations

@@ -37,9 +37,10 @@ def force_isa(name: str) -> None:
 
 def isa() -> int:
     """The EFT_ISA_* that the next CPU step runs with."""
-    if _forced["isa"] not in ISA:
-        raise ValueError(f"EFT_CPU_ISA: expected one of {list(ISA)}, got {_forced['isa']!r}")
-    return ISA[_forced["isa"]]
+    try:
+        return ISA[_forced["isa"]]
+    except KeyError:
+        raise ValueError(f"EFT_CPU_ISA: expected one of {list(ISA)}, got {_forced['isa']!r}") from None
 
 
 def _real(option: Real) -> tuple[float, int, int]:

@@ -7,15 +7,22 @@ from typing import Any
 
 from torch import Tensor
 
-from eft_ext.ops.inputs import MAX_MODELS, check_logits
+from eft_ext.ops.inputs import MAX_MODELS, check_logits, in_memory
 
 
-def check_positions(names: Sequence[str], logits: Sequence[Tensor], targets: Tensor) -> None:
-    """K tensors [..., V_k] over the targets' shape, which is [B] or [B, T]; what else is asked of logits."""
+def check_positions(
+    names: Sequence[str], logits: Sequence[Tensor], targets: Tensor
+) -> tuple[tuple[Tensor, ...], Tensor]:
+    """K tensors [..., V_k] over the targets' shape, which is [B] or [B, T]; what else is asked of logits.
+
+    Returns:
+        Logits and targets as they are in memory.
+    """
     if not isinstance(targets, Tensor):
         raise TypeError(f"targets: expected an int64 tensor, got {type(targets).__name__}")
     if targets.dtype.is_floating_point or targets.dtype.is_complex or targets.element_size() < 4:
         raise TypeError(f"targets: expected int64 token ids, got {targets.dtype}")
+    targets = in_memory("targets", targets)
     if targets.dim() not in (1, 2):
         raise ValueError(f"targets: expected [batch] or [batch, length], got shape {list(targets.shape)}")
     if not 1 <= len(logits) <= MAX_MODELS:
@@ -29,6 +36,7 @@ def check_positions(names: Sequence[str], logits: Sequence[Tensor], targets: Ten
     check_logits(names, [x[0] if isinstance(x, Tensor) and x.dim() == 3 else x for x in logits])
     if targets.device != logits[0].device:
         raise ValueError(f"targets: expected a tensor on {logits[0].device} as the logits, got {targets.device}")
+    return tuple(in_memory(name, x) for name, x in zip(names, logits, strict=True)), targets
 
 
 def parts(logits: Sequence[Tensor], copy: bool) -> Iterator[tuple[slice, list[Tensor]]]:

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from eft_ext.ops import native
 from eft_ext.ops.backend import choose
-from eft_ext.ops.call import recording
+from eft_ext.ops.inputs import in_memory
 from eft_ext.ops.method import Method
 from eft_ext.ops.step import checked_mix, fused_mix
+from eft_ext.ops.tracing import recording
 
 
 class PreparedStep:
@@ -35,13 +36,14 @@ class PreparedStep:
 
     def __call__(self, logits: Sequence[Tensor]) -> None:
         """Writes the tokens of K logits [B, V_k] into `out`."""
-        key = [(x.shape, x.stride(), x.dtype) for x in logits]
+        key = [(x.shape, x.stride(), x.dtype, x.is_neg()) for x in logits]
         if key == self._key and not recording():
             self._native.run_logits(native.isa(), self._out, *[x.data_ptr() for x in logits])
             return
         fused_mix(logits, self._method, **self._options)
         out = self._options["out"]
-        if not out.is_cpu or recording():
+        given = [*logits, *(x for x in self._options.values() if isinstance(x, Tensor))]
+        if not out.is_cpu or recording() or any(in_memory("options", x) is not x for x in given):
             return
         rest = {name: value for name, value in self._options.items() if name != "out"}
         mix, draw = checked_mix(logits, self._method, **rest)

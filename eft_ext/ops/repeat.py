@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from eft_ext.ops import native
-from eft_ext.ops.call import Mixture, Sampling, recording
+from eft_ext.ops.call import Mixture, Sampling
 from eft_ext.ops.seeds import GREEDY_BELOW, random_seed
+from eft_ext.ops.tracing import recording
 
 _LIMIT = 256  # kept calls; a loop needs one
 _SCALARS = frozenset((float, int, str, type(None)))
@@ -37,19 +38,17 @@ def key_of(logits: tuple[Tensor, ...], options: tuple[Any, ...], seed: Any, posi
     like: list[Any] = [kinds, options]
     try:
         for x in logits:
-            if type(x) is not Tensor or not (x.is_cpu or x.is_cuda):
+            if type(x) is not Tensor or x.is_neg():
                 return None
-            like += (x.shape, x.stride(), x.dtype, x.get_device())
+            like += (x.shape, x.stride(), x.dtype, x.device)
     except RuntimeError:  # a sparse tensor has no strides
         return None
-    if logits and logits[0].is_cuda and torch.cuda.is_current_stream_capturing():
+    if not logits[0].is_cpu and (not logits[0].is_cuda or torch.cuda.is_current_stream_capturing()):
         return None  # a graph has a workspace of its own; what it may hold is said where all is checked
     if out is not None:
         if type(out) is not Tensor or out.dtype is not torch.int64 or not out.is_contiguous():
             return None
-        if out.get_device() != logits[0].get_device():
-            return None
-        if out.shape != logits[0].shape[:1]:
+        if out.is_neg() or not out.data_ptr() or out.device != logits[0].device or out.shape != logits[0].shape[:1]:
             return None  # said where everything is checked
     return tuple(like)
 
@@ -66,12 +65,14 @@ def run(key: Any, logits: Sequence[Tensor], seed: Any, position: Any, out: Tenso
     found = _kept.get(key)
     if found is None:
         return None
+    addresses = [*map(Tensor.data_ptr, logits)]
+    if 0 in addresses:
+        return None  # zeros that torch has not written
     prepared, greedy = found
     first = logits[0]
     if seed is None:
         seed, position = 0 if greedy else random_seed(None), 0
     tokens = torch.empty(first.shape[0], dtype=torch.int64, device=first.device) if out is None else out
-    addresses = [x.data_ptr() for x in logits]
     if first.is_cuda:
         native.run_next(prepared, first.device, tokens, seed, position, addresses)
     else:

@@ -67,8 +67,7 @@ def fused_score(
         raise ValueError("scale: expected none beside beta (they are two different forms), got both")
     if conservative_top_p is not None and beta is not None:
         raise ValueError("conservative_top_p: expected the form of scale, got beta (give scale instead)")
-    logits = (large, tuned, base)
-    check_positions(EFT_NAMES, logits, targets)
+    logits, targets = check_positions(EFT_NAMES, (large, tuned, base), targets)
     if scale is None:
         scale = 1.0 if conservative_top_p is not None else None
     beta = 1.0 if beta is None else beta
@@ -113,7 +112,7 @@ def fused_score_mix(
     if isinstance(logits, Tensor) or not isinstance(logits, Sequence):
         came = f"one tensor {list(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
         raise TypeError(f"logits: expected a sequence of 1 to 4 tensors, got {came}")
-    check_positions(models(logits), logits, targets)
+    logits, targets = check_positions(models(logits), logits, targets)
     wanted = scoring(ignore_index, compared, num_top, num_changed, len(logits))
     if isinstance(weights, Method):
         if conservative_top_p is not None:

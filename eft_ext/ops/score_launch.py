@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from eft_ext.ops.backend import choose
-from eft_ext.ops.call import MIXTURE_SCHEMA, Mixture, flatten, is_traced, unflatten
+from eft_ext.ops.call import MIXTURE_SCHEMA, Mixture, flatten, tensors_of, unflatten
 from eft_ext.ops.positions import parts
 from eft_ext.ops.scores import Score, new_score
+from eft_ext.ops.tracing import is_traced
 
 
 class Scoring(NamedTuple):
@@ -43,17 +44,20 @@ def launch(
     backend: str,
 ) -> Score:
     """Statistics of every position. `build` makes the mixture of some rows' logits [rows, V]."""
-    traced = is_traced(logits)
     flat = targets.reshape(-1).long().contiguous()
     detached = [x.detach() for x in logits]
-    if traced:
-        ((rows, part),) = parts(detached, copy=True)
-        operator = torch.ops.eft_ext.score
-        found = Score(*operator(*flatten(build(part, rows)), flat, *wanted, backend))
+
+    def made(copy: bool) -> list[tuple[slice, Mixture]]:
+        return [(rows, build(part, rows)) for rows, part in parts(detached, copy)]
+
+    pieces = made(copy=is_traced(logits))
+    if is_traced([flat, *tensors_of(pieces[0][1])]):
+        ((_, whole),) = pieces if len(pieces) == 1 else made(copy=True)
+        found = Score(*torch.ops.eft_ext.score(*flatten(whole), flat, *wanted, backend))
     else:
         found = new_score((flat.shape[0],), len(logits), wanted.num_top, wanted.num_changed, flat.device)
-        for rows, part in parts(detached, copy=False):
-            _run(build(part, rows), flat[rows], wanted, backend, Score(*(field[rows] for field in found)))
+        for rows, mix in pieces:
+            _run(mix, flat[rows], wanted, backend, Score(*(field[rows] for field in found)))
     if targets.dim() == 1:
         return found
     return Score(*(field.unflatten(0, targets.shape) for field in found))

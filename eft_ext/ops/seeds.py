@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from eft_ext.ops.inputs import Integer, Real, integer
+from eft_ext.ops.tracing import is_traced
 
 GREEDY_BELOW = 2.0**-20
 _LOW, _HIGH = -(2**63), 2**63 - 1
@@ -16,9 +19,7 @@ def seed_and_position(
     position: int | Tensor | None,
     generator: torch.Generator | None,
     temperature: Real,
-    batch: int,
-    device: torch.device,
-    tracing: bool,
+    logits: Sequence[Tensor],
 ) -> tuple[Integer, Integer]:
     """The seed and position of every row (SPEC §2, step 6)."""
     if seed is not None and generator is not None:
@@ -30,12 +31,13 @@ def seed_and_position(
         )
     if generator is not None and not isinstance(generator, torch.Generator):
         raise TypeError(f"generator: expected a torch.Generator, got {type(generator).__name__}")
+    batch, device = logits[0].shape[0], logits[0].device
     at = Integer(0) if position is None else integer("position", position, batch, device)
     if seed is not None:
         return integer("seed", seed, batch, device, low=None), at
     if temperature.rows is None and temperature.value < GREEDY_BELOW:
         return Integer(0), at  # greedy draws nothing, so it consumes nothing
-    return _drawn(generator, batch, device, tracing), at
+    return _drawn(generator, logits), at
 
 
 def random_seed(generator: torch.Generator | None) -> int:
@@ -44,12 +46,13 @@ def random_seed(generator: torch.Generator | None) -> int:
     return int(torch.randint(_LOW, _HIGH, (), dtype=torch.int64, generator=generator, device="cpu"))
 
 
-def _drawn(generator: torch.Generator | None, batch: int, device: torch.device, tracing: bool) -> Integer:
+def _drawn(generator: torch.Generator | None, logits: Sequence[Tensor]) -> Integer:
+    batch, device = logits[0].shape[0], logits[0].device
     if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
         raise ValueError(
             "seed: expected a tensor on the device during graph capture, got None (a replay would repeat it)"
         )
-    if tracing:
+    if is_traced(logits):
         # One seed a row: a scalar would have to leave the graph.
         if generator is not None and torch.compiler.is_compiling():
             raise ValueError("generator: expected None under torch.compile, got one (give a seed instead)")

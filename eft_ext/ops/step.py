@@ -90,7 +90,7 @@ def fused_step(
         ValueError, TypeError: an argument that does not fit; the message names it, what was expected, what came.
         RuntimeError: a backend that is not usable here, and what would enable it.
     """
-    logits = (large, tuned, base)
+    logits: tuple[Tensor, ...] = (large, tuned, base)
     key = None
     if not (return_details or details_out is not None or top_logprobs or workspace is not None):
         form = (beta, scale, conservative_top_p, conservative_set, conservative_outside)
@@ -98,7 +98,7 @@ def fused_step(
         key = repeat.key_of(logits, options, seed, position, out)
         if key is not None and (tokens := repeat.run(key, logits, seed, position, out)) is not None:
             return tokens
-    check_logits(EFT_NAMES, logits)
+    logits = check_logits(EFT_NAMES, logits)
     conservative = None
     if conservative_top_p is not None:
         conservative = Conservative(conservative_top_p, conservative_set, conservative_outside)
@@ -112,7 +112,7 @@ def fused_step(
     draw = sampling(mix, temperature, top_k, top_p, min_p, seed, position, generator)
     if key is not None and choose(backend, mix, draw, details=False) is native:
         repeat.keep(key, mix, draw)
-        return repeat.run(key, logits, draw.seed.value, draw.position.value, out)
+        return repeat.run(key, mix.logits, draw.seed.value, draw.position.value, out)
     return launch(mix, draw, backend, Results(return_details, top_logprobs, out, details_out, workspace))
 
 
@@ -177,7 +177,7 @@ def fused_mix(
     )
     if key is not None and choose(backend, mix, draw, details=False) is native:
         repeat.keep(key, mix, draw)
-        return repeat.run(key, logits, draw.seed.value, draw.position.value, out)
+        return repeat.run(key, mix.logits, draw.seed.value, draw.position.value, out)
     found = launch(mix, draw, backend, Results(return_details, top_logprobs, out, details_out, workspace))
     if method is not None and isinstance(found, StepDetails):
         _of_whole_models(found, logits, mix)

@@ -10,12 +10,13 @@ from torch import Tensor
 
 from eft_ext.ops import library
 from eft_ext.ops.backend import choose
-from eft_ext.ops.call import Drafted, Mixture, Weights, given_weights, is_traced, mixture, sampling
+from eft_ext.ops.call import Drafted, Mixture, Weights, given_weights, mixture, sampling, tensors_of
 from eft_ext.ops.details import Conservative, VerifyResult
-from eft_ext.ops.inputs import Integer, check_logits, check_out, integer, real
+from eft_ext.ops.inputs import Integer, check_logits, check_out, in_memory, integer, real
 from eft_ext.ops.method import Method, at_positions, check_count
 from eft_ext.ops.seeds import GREEDY_BELOW
 from eft_ext.ops.step import combine
+from eft_ext.ops.tracing import is_traced
 
 
 def fused_verify(
@@ -84,9 +85,11 @@ def fused_verify(
         ValueError, TypeError: an argument that does not fit; the message names it, what was expected, what came.
         NotImplementedError: on CUDA more than 1535 drafts, or with backend="cuda" a vocabulary above 2^19.
     """
-    logits, views, names = _models(logits, drafts)
+    drafts, logits, views, names = _models(drafts, logits)
     if draft_logits is not None:
-        _check_draft(draft_logits, drafts, logits[0])
+        draft_logits = _check_draft(draft_logits, drafts, logits[0])
+    if isinstance(allowed, Tensor):
+        allowed = in_memory("allowed", allowed)
     conservative = None
     if isinstance(weights, Method):
         if conservative_top_p is not None:
@@ -150,8 +153,8 @@ def _mixed(
     return tuple(cut) if flat else logits, method.weights(), method.conservative()
 
 
-def _models(logits: Sequence[Tensor], drafts: Tensor) -> tuple[tuple[Tensor, ...], list[Tensor], list[str]]:
-    """The logits, their first positions, and their names."""
+def _models(drafts: Tensor, logits: Sequence[Tensor]) -> tuple[Tensor, tuple[Tensor, ...], list[Tensor], list[str]]:
+    """The drafts, the logits, their first positions, and their names."""
     if isinstance(logits, Tensor) or not isinstance(logits, Sequence):
         raise TypeError(
             f"logits: expected a sequence of 1 to 4 tensors [batch, k+1, vocab], got {type(logits).__name__}"
@@ -163,8 +166,8 @@ def _models(logits: Sequence[Tensor], drafts: Tensor) -> tuple[tuple[Tensor, ...
         )
     if drafts.dim() != 2 or drafts.shape[1] < 1:
         raise ValueError(f"drafts: expected shape [batch, k] with k >= 1, got {list(drafts.shape)}")
-    for name, x in zip(names, logits, strict=True):
-        _check_positions(name, x, drafts.shape[1] + 1)
+    drafts = in_memory("drafts", drafts)
+    logits = tuple(_check_positions(name, x, drafts.shape[1] + 1) for name, x in zip(names, logits, strict=True))
     views = [x[:, 0] for x in logits]
     check_logits(names, views)
     if views[0].shape[0] != drafts.shape[0] or views[0].device != drafts.device:
@@ -172,19 +175,21 @@ def _models(logits: Sequence[Tensor], drafts: Tensor) -> tuple[tuple[Tensor, ...
             f"drafts: expected {views[0].shape[0]} rows on {views[0].device} as the logits, got "
             f"{list(drafts.shape)} on {drafts.device}"
         )
-    return tuple(logits), views, names
+    return drafts, logits, views, names
 
 
-def _check_positions(name: str, x: Any, positions: int) -> None:
+def _check_positions(name: str, x: Any, positions: int) -> Tensor:
     if not isinstance(x, Tensor):
         raise TypeError(f"{name}: expected a tensor [batch, {positions}, vocab], got {type(x).__name__}")
     if x.dim() != 3 or x.shape[1] != positions:
         raise ValueError(f"{name}: expected shape [batch, {positions}, vocab], got {list(x.shape)}")
+    return in_memory(name, x)
 
 
-def _check_draft(draft_logits: Tensor, drafts: Tensor, like: Tensor) -> None:
-    _check_positions("draft_logits", draft_logits, drafts.shape[1])
+def _check_draft(draft_logits: Tensor, drafts: Tensor, like: Tensor) -> Tensor:
+    draft_logits = _check_positions("draft_logits", draft_logits, drafts.shape[1])
     check_logits(["logits[0]", "draft_logits"], [like[:, 0], draft_logits[:, 0]])
+    return draft_logits
 
 
 def _check_lengths_and_certainty(drafted: Drafted) -> None:
@@ -203,7 +208,8 @@ def _launch(mix: Mixture, draw: Any, drafted: Drafted, backend: str, out: Verify
         shapes["status"] = (torch.int32, (batch,))
         for name, field in zip(VerifyResult._fields, out, strict=True):
             check_out(f"out.{name}", field, *shapes[name], mix.device)
-    if is_traced((*mix.logits, drafted.drafts)):
+    q = () if drafted.logits is None else (drafted.logits,)
+    if is_traced((*tensors_of(mix, *draw, *drafted[2:]), drafted.drafts, *q)):
         found = library.traced_verify(mix, draw, drafted, backend)
         return found if out is None else VerifyResult(*(x.copy_(y) for x, y in zip(out, found, strict=True)))
     result = library.new_verified(drafted) if out is None else out

@@ -152,12 +152,12 @@ def install(torch: Any) -> None:
     set_stream(main)
 
 
-def see_through_recorders(call: Any) -> None:
-    """`eft_ext.ops.call`: what records a capture here does not make a call a traced one, as a capture does not."""
+def see_through_recorders(tracing: Any) -> None:
+    """`eft_ext.ops.tracing`: what records a capture here does not make a call a traced one, as a capture does not."""
     from python_tests.standin import runtime
 
-    recording = call.recording
-    call.recording = lambda: not runtime.capturing() and recording()
+    recording = tracing.recording
+    tracing.recording = lambda: not runtime.capturing() and recording()
 
 
 def interpret_triton(backend: Any) -> None:

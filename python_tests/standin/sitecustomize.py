@@ -15,7 +15,7 @@ from typing import Any
 
 AFTER = {
     "torch": "install",
-    "eft_ext.ops.call": "see_through_recorders",
+    "eft_ext.ops.tracing": "see_through_recorders",
     "eft_ext.ops.backend": "interpret_triton",
     "triton.runtime.interpreter": "launch_triton",
 }

@@ -1,0 +1,29 @@
+"""Which calls must appear as operators of `torch.library`, and which go around them to the binding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+_PLAIN = frozenset((Tensor, torch.nn.Parameter))
+
+
+def is_traced(tensors: Sequence[Tensor]) -> bool:
+    """True where the call must appear as an operator: under tracing, dispatch modes, or with tensor subclasses.
+
+    The tensors are on one device.
+    """
+    return recording() or tensors[0].is_meta or not _PLAIN.issuperset(map(type, tensors))
+
+
+def recording() -> bool:
+    """True while something looks at the operators that run instead of at their results, as `torch.func` does too."""
+    if torch.compiler.is_dynamo_compiling() or torch._C._len_torch_dispatch_stack():
+        return True
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        return True
+    if torch._C._is_tracing():  # what torch.jit.is_tracing asks, at half its cost
+        raise RuntimeError("torch.jit.trace cannot record this call; use torch.compile or torch.export")
+    return False
