@@ -61,14 +61,14 @@ int check_step(const eft_step* step) {
 int check_verify(const eft_verify* v) {
   if (!v) return fail(EFT_BAD_ARGUMENT, "verify: null");
   if (const int error = check_step(&v->step)) return error;
-  if (v->num_drafts < 1) {
-    return fail(EFT_BAD_ARGUMENT, "num_drafts: expected at least 1, got %d", v->num_drafts);
+  if (v->num_drafts < 0) {
+    return fail(EFT_BAD_ARGUMENT, "num_drafts: expected at least 0, got %d", v->num_drafts);
   }
-  if (!v->drafts) return fail(EFT_BAD_ARGUMENT, "drafts: null");
+  if (v->num_drafts && !v->drafts) return fail(EFT_BAD_ARGUMENT, "drafts: null");
   if (!v->tokens || !v->num_accepted || !v->status) {
     return fail(EFT_BAD_ARGUMENT, "tokens, num_accepted, status: expected addresses, got null");
   }
-  if (!v->draft_logits.data && !always_greedy(v->draft_temperature)) {
+  if (v->num_drafts && !v->draft_logits.data && !always_greedy(v->draft_temperature)) {
     return fail(EFT_BAD_ARGUMENT, "draft_logits: null beside a draft_temperature that samples");
   }
   if (v->draft_logits.dtype < EFT_BF16 || v->draft_logits.dtype > EFT_FP32) {

@@ -12,9 +12,14 @@ namespace {
 constexpr int kMaxSlots = kMaxLaunchRows * 3;  // as many as there are tickets
 constexpr int kMaxDrafts = (kMaxSlots - 1) / 2;
 
+// Of the workspace: three at least, since a row's nuclei are streamed in its slots too.
+inline int64_t room_of_row(const eft_verify& v) {
+  return v.num_drafts ? 2 * int64_t(v.num_drafts) + 1 : 3;
+}
+
 // Rows of one launch, with which all but the tickets grows.
 inline int64_t rows_at_once(const eft_verify& v) {
-  const int64_t most = kMaxSlots / (2 * int64_t(v.num_drafts) + 1);
+  const int64_t most = kMaxSlots / room_of_row(v);
   return v.step.num_rows < most ? v.step.num_rows : most;
 }
 
@@ -29,7 +34,7 @@ struct VerifySpace {
 inline uint64_t lay_out(const eft_verify& v, void* base, VerifySpace& space) {
   Places places(base);
   const int64_t rows = rows_at_once(v), num_tiles = num_tiles_of(v.step);
-  const int64_t slots = rows * (2 * int64_t(v.num_drafts) + 1), tiles = slots * num_tiles;
+  const int64_t slots = rows * room_of_row(v), tiles = slots * num_tiles;
   space.tiles = {};
   space.tiles.tickets = places.next<uint32_t>(kMaxSlots);
   space.tiles.nuclei = places.next<Nucleus>(v.step.conservative ? rows * (v.num_drafts + 1) : 0);
@@ -68,8 +73,8 @@ inline VerifyPlan make_plan(const eft_verify& v, int64_t first_row, const Verify
   return plan;
 }
 
-// The nuclei of all rows at one position, by the step's own first launch: a third of the slots'
-// tiles hold them.
+// The nuclei of all rows at one position, by the step's own first launch: three slots of each row
+// hold them.
 inline Plan nuclei_plan(const eft_verify& v, const VerifyPlan& whole, int position) {
   eft_step step = step_at(v, position);
   step.details = {};

@@ -136,7 +136,7 @@ typedef struct {
   int64_t logits_position_stride[EFT_MAX_MODELS];  // in elements
   int64_t allowed_position_stride;                 // 0: one mask for all positions
 
-  int32_t num_drafts;
+  int32_t num_drafts;     // 0: an ordinary step, and neither drafts nor draft_logits are read
   const int64_t* drafts;  // [num_rows, num_drafts]
   eft_integer lengths;    // drafts of a row that count, 0 to num_drafts
   // The draft model's logits [num_rows, num_drafts, >= vocab_size]; data is null, or not read,

@@ -100,6 +100,26 @@ void certain_drafts_need_no_logits() {
   CHECK(eft_verify_cpu(&p.v, 0, 0) == EFT_OK && p.status[0] == 0);
 }
 
+void without_drafts_it_is_a_step() {
+  for (float temperature : {0.0f, 0.8f}) {
+    Problem p(1500, 3, 9);
+    p.v.step.temperature.value = temperature;
+    p.v.num_drafts = 0;
+    p.v.drafts = nullptr;
+    p.v.draft_logits.data = nullptr;
+    p.v.lengths = {nullptr, 0};
+    CHECK(eft_verify_cpu(&p.v, 0, 0) == EFT_OK);
+    int64_t tokens[kRows];
+    p.v.step.tokens = tokens;
+    CHECK(eft_step_cpu(&p.v.step, 0, 0) == EFT_OK);
+    for (int row = 0; row < kRows; ++row) {
+      CHECK(p.status[row] == 0 && p.accepted[row] == 0 && p.tokens[row] == tokens[row]);
+    }
+    p.v.lengths = {nullptr, 1};
+    CHECK(eft_verify_cpu(&p.v, 0, 0) == EFT_OK && p.status[0] == 1 && p.tokens[0] == -1);
+  }
+}
+
 void bad_rows_are_marked() {
   Problem p(50, 2, 5);
   p.lengths = {kDrafts + 1, kDrafts, -1};
@@ -117,7 +137,7 @@ void errors_name_the_field() {
   };
   CHECK(eft_verify_cpu(nullptr, 0, 0) == EFT_BAD_ARGUMENT && says("verify"));
   Problem p(10, 1, 1);
-  p.v.num_drafts = 0;
+  p.v.num_drafts = -1;
   CHECK(eft_verify_cpu(&p.v, 0, 0) == EFT_BAD_ARGUMENT && says("num_drafts"));
   p.v.num_drafts = kDrafts;
   p.v.drafts = nullptr;
@@ -144,6 +164,7 @@ void errors_name_the_field() {
 int main() {
   every_option_stays_in_its_buffers();
   certain_drafts_need_no_logits();
+  without_drafts_it_is_a_step();
   bad_rows_are_marked();
   errors_name_the_field();
   printf("verify: %d failures\n", failures);

@@ -55,8 +55,9 @@ def fused_verify(
     up-scaling). The decisions are made in integers: the same on every backend, for every batch size and slot.
 
     Args:
-        drafts: proposed tokens, int64 [B, k], k >= 1. They must have been drawn from q: by
-            `fused_mix([draft_logits[:, i]], [1.0], position=position + i, ...)` with the same seeds.
+        drafts: proposed tokens, int64 [B, k]. They must have been drawn from q: by
+            `fused_mix([draft_logits[:, i]], [1.0], position=position + i, ...)` with the same seeds. With k = 0 the
+            call is an ordinary step.
         draft_logits: the draft model's logits at the drafted positions [B, k, V_d], any strides with a contiguous
             last dimension. None, or any, for drafts that are certain (draft_temperature 0: a greedy draft model,
             or a lookup): q is then 1 at the draft.
@@ -105,7 +106,7 @@ def fused_verify(
         raise ValueError(f"allowed: expected {drafts.shape[1] + 1} positions, got shape {list(allowed.shape)}")  # type: ignore[union-attr]
     first = allowed[:, 0] if per_position else allowed  # type: ignore[index]
     if draft_logits is not None:
-        names, views = [*names, "draft_logits"], [*views, draft_logits[:, 0]]
+        names, views = [*names, "draft_logits"], [*views, draft_logits[:, :1].flatten(0, 1)]
     count = len(logits)
     mix = mixture(names, views, given_weights(weights, views[:count]), vocab_size, conservative, bias, first)
     mix = mix._replace(logits=tuple(views[:count]))
@@ -118,7 +119,7 @@ def fused_verify(
 
     drafted = Drafted(
         drafts.contiguous(),
-        draft_logits,
+        draft_logits if drafts.shape[1] else None,
         Integer(drafts.shape[1]) if lengths is None else integer("lengths", lengths, batch, device),
         own("temperature", draft_temperature, draw.temperature, real, 0),
         own("top_k", draft_top_k, draw.top_k, integer),
@@ -164,9 +165,9 @@ def _models(drafts: Tensor, logits: Sequence[Tensor]) -> tuple[Tensor, tuple[Ten
         raise TypeError(
             f"drafts: expected an int64 tensor [batch, k], got {getattr(drafts, 'dtype', type(drafts).__name__)}"
         )
-    if drafts.dim() != 2 or drafts.shape[1] < 1:
-        raise ValueError(f"drafts: expected shape [batch, k] with k >= 1, got {list(drafts.shape)}")
     drafts = in_memory("drafts", drafts)
+    if drafts.dim() != 2:
+        raise ValueError(f"drafts: expected shape [batch, k], got {list(drafts.shape)}")
     logits = tuple(_check_positions(name, x, drafts.shape[1] + 1) for name, x in zip(names, logits, strict=True))
     views = [x[:, 0] for x in logits]
     check_logits(names, views)
@@ -188,7 +189,8 @@ def _check_positions(name: str, x: Any, positions: int) -> Tensor:
 
 def _check_draft(draft_logits: Tensor, drafts: Tensor, like: Tensor) -> Tensor:
     draft_logits = _check_positions("draft_logits", draft_logits, drafts.shape[1])
-    check_logits(["logits[0]", "draft_logits"], [like[:, 0], draft_logits[:, 0]])
+    if drafts.shape[1]:
+        check_logits(["logits[0]", "draft_logits"], [like[:, 0], draft_logits[:, 0]])
     return draft_logits
 
 
@@ -197,7 +199,7 @@ def _check_lengths_and_certainty(drafted: Drafted) -> None:
     if drafted.lengths.rows is None and drafted.lengths.value > k:
         raise ValueError(f"lengths: expected 0 to {k}, got {drafted.lengths.value}")
     certain = drafted.temperature.rows is None and drafted.temperature.value < GREEDY_BELOW
-    if drafted.logits is None and not certain:
+    if k and drafted.logits is None and not certain:
         raise ValueError("draft_logits: expected a tensor, got None (only drafts of draft_temperature 0 need none)")
 
 

@@ -51,7 +51,8 @@ def test_cuda_tensors_take_the_kernels_where_they_are_built(monkeypatch):
     ("change", "message"),
     [
         ({"drafts": torch.zeros(2, 3)}, "drafts: expected an int64"),
-        ({"drafts": torch.zeros(2, 0, dtype=torch.int64)}, r"drafts: expected shape \[batch, k\]"),
+        ({"drafts": torch.zeros(2, dtype=torch.int64)}, r"drafts: expected shape \[batch, k\]"),
+        ({"drafts": torch.zeros(2, 0, dtype=torch.int64)}, r"logits\[0\]: expected shape \[batch, 1, vocab\]"),
         ({"drafts": torch.zeros(3, 2, dtype=torch.int64)}, "drafts: expected 2 rows"),
         ({"logits": [torch.zeros(2, 2, 9)]}, r"logits\[0\]: expected shape \[batch, 3, vocab\]"),
         ({"logits": torch.zeros(2, 3, 9)}, "logits: expected a sequence"),

@@ -39,7 +39,7 @@ def positions(x: Tensor, count: int) -> Tensor:
 @st.composite
 def verify_problems(draw: st.DrawFn) -> VerifyProblem:
     """Any call of the verification that must not raise. Proposals are drawn from q, so that they often stand."""
-    batch, k, vocab = draw(st.integers(1, 3)), draw(st.integers(1, 5)), draw(st.sampled_from(rows.VOCABS))
+    batch, k, vocab = draw(st.integers(1, 3)), draw(st.integers(0, 5)), draw(st.sampled_from(rows.VOCABS))
     count = draw(st.sampled_from((1, 2, 3, 3, 4)))
     kind = draw(st.sampled_from(KINDS))
     dtype = draw(st.sampled_from((*rows.DTYPES, None)))
@@ -57,7 +57,7 @@ def verify_problems(draw: st.DrawFn) -> VerifyProblem:
     weights: list[Any] = [draw(rows._per_row(rows._weight, rows._NAN, batch, torch.float32)) for _ in models]
     if kind == "same":
         weights = [1.0, *[0.0] * (count - 1)]
-    alone = logits(k) if kind == "own" else models[0][:, :k]
+    alone = logits(k) if kind == "own" and k else models[0][:, :k]
     top_k = st.sampled_from((0, 0, 0, 1, 5, 50, vocab))
     reals = {"temperature": (rows._heat, (-1.0,)), "top_p": (rows._top_p, rows._BAD), "min_p": (rows._min_p, (2.0,))}
     drawn = {name: draw(rows._per_row(x, bad, batch, torch.float32)) for name, (x, bad) in reals.items()}
@@ -91,7 +91,8 @@ def verify_problems(draw: st.DrawFn) -> VerifyProblem:
         # A row without a distribution proposes nothing; rarely a proposal is no token.
         proposals.append(step.clamp(min=0) + draw(rows._rarely(st.sampled_from((-(2**40), vocab)), st.just(0), of=32)))
     given = None if kind == "certain" else alone
-    return VerifyProblem(torch.stack(proposals, dim=1), given, models, weights, options)
+    drafts = torch.stack(proposals, dim=1) if k else torch.empty(batch, 0, dtype=torch.int64)
+    return VerifyProblem(drafts, given, models, weights, options)
 
 
 @st.composite

@@ -60,7 +60,7 @@ struct Results {
 };
 
 void one_problem(uint64_t number) {
-  const int models = 1 + int(pick(4)), rows = 1 + int(pick(3)), k = 1 + int(pick(4));
+  const int models = 1 + int(pick(4)), rows = 1 + int(pick(3)), k = int(pick(5));
   const int vocab = one_of({1, 2, 31, 33, 255, 1023, 1024, 1025, 2500});
   const int same = one_of<int>({-1, EFT_BF16, EFT_BF16, EFT_FP16, EFT_FP32});
   const auto dtype = [&] { return same < 0 ? one_of<int>({EFT_BF16, EFT_FP16, EFT_FP32}) : same; };

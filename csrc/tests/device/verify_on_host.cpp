@@ -18,7 +18,7 @@ class Scratch : HostMemory {
   Scratch(const eft_verify& v, uint64_t seed) : HostMemory(seed) {
     const bool apart = seed % 3;
     const int64_t rows = eft::rows_at_once(v), num_tiles = eft::num_tiles_of(v.step);
-    const int64_t slots = rows * (2 * v.num_drafts + 1), tiles = slots * num_tiles;
+    const int64_t slots = rows * eft::room_of_row(v), tiles = slots * num_tiles;
     char* whole = make<char>(int64_t(eft::lay_out(v, nullptr, space)), "workspace", !apart);
     eft::lay_out(v, whole, space);
     if (apart) {

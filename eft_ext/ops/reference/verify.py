@@ -72,7 +72,7 @@ def verify(
         for i in range(k + 1):
             mask = None if allowed is None else allowed[b : b + 1, i] if allowed.ndim == 3 else allowed[b : b + 1]
             p = _weighed([x[b : b + 1, i] for x in logits], own, allowed=mask, **rows) if good else None
-            draft = int(drafts[b, i]) if i < length else None
+            draft = int(drafts[b, i]) if good and i < length else None
             if p is None or (draft is not None and not 0 <= draft < size):
                 status[b] = 1
                 break

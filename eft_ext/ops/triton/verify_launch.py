@@ -87,7 +87,7 @@ def verify(mix: Mixture, draw: Sampling, drafted: Drafted, result: VerifyResult,
     rows, k = drafted.drafts.shape
     tiles, defining = num_tiles(mix.vocab_size), mix.conservative - 1
     own, of_draft = filters_of(draw, mix.vocab_size), filters_of(drafted, mix.vocab_size)
-    reads_draft = not own.greedy and not of_draft.greedy
+    reads_draft = drafted.logits is not None and not own.greedy and not of_draft.greedy
     cut = blocks or blocks_for(mix.vocab_size, rows * (k + 1))
     if defining >= 0 or own.top_k or (reads_draft and of_draft.top_k):
         cut = cut.for_more()
@@ -100,7 +100,7 @@ def verify(mix: Mixture, draw: Sampling, drafted: Drafted, result: VerifyResult,
     )
     slices, p = -(-tiles // cut.tiles), triton.next_power_of_2(tiles)
     sides = {"DEFINING": defining, "LISTS": own.lists, "DRAFTED": reads_draft, "DRAFT_LISTS": of_draft.lists}
-    positions = {"KP": triton.next_power_of_2(k + 1)}
+    positions = {"KP": triton.next_power_of_2(max(k, 1) + 1)}
     common = compile_options()
     with on_device(mix.device):
         work = workspace(layout, mix.device, None)
