@@ -57,9 +57,8 @@ def added_text(tokenizer: Any, before: Sequence[int], new: Sequence[int]) -> str
 
     Decoded alone, new tokens lose a leading space where SentencePiece takes them for a text's beginning.
     """
-    context = list(before[-_BEFORE:])
-    start = str(tokenizer.decode(context, skip_special_tokens=True))
+    special = set(tokenizer.all_special_ids)
+    context = [token for token in before if token not in special][-_BEFORE:]
+    start = str(tokenizer.decode(context, skip_special_tokens=True)).rstrip("\ufffd")  # of a character cut in two
     whole = str(tokenizer.decode([*context, *new], skip_special_tokens=True))
-    if whole.startswith(start):
-        return whole[len(start) :]
-    return str(tokenizer.decode(new, skip_special_tokens=True))  # `before` ends within a character
+    return whole[len(start) :] if whole.startswith(start) else str(tokenizer.decode(new, skip_special_tokens=True))

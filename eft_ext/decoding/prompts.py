@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def left_padded(ids: Tensor, mask: Tensor | None, name: str = "attention_mask") -> tuple[Tensor, Tensor | None]:
-    """Moves what `mask` leaves out to the front of each row; the text behind it keeps its order.
+    """Moves what `mask` leaves out to the front of each row, and cuts off what is padding in all of them.
 
     A masked token is no token, wherever it stands: the model sees the row as if it had never been there, as it does in
     transformers, where neither attention nor positions count it.
@@ -17,7 +17,7 @@ def left_padded(ids: Tensor, mask: Tensor | None, name: str = "attention_mask") 
         name: of the argument, for messages.
 
     Returns:
-        ids and int64 mask of the same shape; the mask is None where nothing is padded.
+        ids and int64 mask [rows, longest text]; the mask is None where nothing is padded.
 
     Raises:
         ValueError: the shapes differ, or a row is all padding.
@@ -27,14 +27,13 @@ def left_padded(ids: Tensor, mask: Tensor | None, name: str = "attention_mask") 
     if mask.shape != ids.shape:
         raise ValueError(f"{name}: expected a mask of {list(ids.shape)}, as the ids, got {list(mask.shape)}")
     mask = (mask.to(ids.device) != 0).long()
-    empty = mask.amax(1) == 0
-    # One wait for the device.
-    full, moves, nothing = torch.stack([mask.all(), (mask[:, 1:] < mask[:, :-1]).any(), empty.any()]).tolist()
-    if nothing:
-        raise ValueError(f"{name}: expected a token in every row, row {int(empty.long().argmax())} is all padding")
-    if full:
-        return ids, None
-    if not moves:
-        return ids, mask
-    order = mask.argsort(dim=1, stable=True)
-    return ids.gather(1, order), mask.gather(1, order)
+    lengths = mask.sum(1)
+    moves = (mask[:, 1:] < mask[:, :-1]).any()
+    shortest, longest, moves = torch.stack([*lengths.aminmax(), moves.long()]).tolist()  # one wait for the device
+    if not shortest:
+        raise ValueError(f"{name}: expected a token in every row, row {int(lengths.argmin())} is all padding")
+    if moves:
+        order = mask.argsort(dim=1, stable=True)
+        ids, mask = ids.gather(1, order), mask.gather(1, order)
+    ids, mask = ids[:, -longest:], mask[:, -longest:]
+    return ids, None if shortest == longest else mask

@@ -22,7 +22,8 @@ _SWITCHED = frozenset(
     PSOFT PVERA RANDLORA SUPERTUNING TINYLORA TRAINABLE_TOKENS UNILORA VBLORA VERA
     """.split()  # noqa: SIM905
 )
-_BESIDE = (True, False, None, "gaussian", "eva", "orthogonal", "mica")  # initialisations that leave the base's weights
+# Initialisations that leave the base's weights as they are.
+_BESIDE = (True, False, None, "gaussian", "eva", "orthogonal", "mica", "lycoris")
 
 
 def is_peft(model: Any) -> bool:
@@ -58,6 +59,8 @@ def changes_base(config: Any) -> str | None:
 
 def base_is_lost(model: Any) -> str | None:
     """As `changes_base`, of all adapters of a PEFT model."""
+    if getattr(model.get_base_model(), "_hf_peft_config_loaded", False):
+        return "lies over another one of load_adapter, which would be switched off with it"
     found = (changes_base(config) for config in model.peft_config.values())
     return next((why for why in found if why is not None), None)
 

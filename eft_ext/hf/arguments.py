@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from transformers import GenerationConfig, StoppingCriteriaList, StopStringCriteria
 
 from eft_ext.hf.members import Member, by_model
@@ -36,8 +37,7 @@ def encode_all(
     """Prompts by model name: the first model's always, the others' where they read something else.
 
     Takes input_ids and attention_mask out of `kwargs`. Where nothing at all is given, the text is `bos`, as in
-    transformers. Raises ValueError where prompts are missing, given
-    twice, or not prompts.
+    transformers. Raises ValueError where prompts are missing, given twice, or not prompts.
     """
     lead = method.models[0]
     ids, mask = kwargs.pop("input_ids", None), kwargs.pop("attention_mask", None)
@@ -63,11 +63,11 @@ def encode_all(
     return encoded
 
 
-def bos_of(lead: Any, config: GenerationConfig | None, kwargs: Mapping[str, Any]) -> int | None:
-    """The token that a text begins with: the call's, its config's, or the first model's."""
+def setting(name: str, lead: Any, config: GenerationConfig | None, kwargs: Mapping[str, Any]) -> Any:
+    """A setting as transformers resolves it: the call's, its config's, or the first model's; None where none has it."""
     own = getattr(lead, "generation_config", None)
-    given = (kwargs.get("bos_token_id"), *(getattr(c, "bos_token_id", None) for c in (config, own)))
-    return next((int(bos) for bos in given if bos is not None), None)
+    given = (kwargs.get(name), *(getattr(c, name, None) for c in (config, own)))
+    return next((value for value in given if value is not None), None)
 
 
 def add_ends(
@@ -101,7 +101,8 @@ def _own_end(model: Any) -> Any:
 
 def as_list(eos: Any) -> list[int]:
     """eos_token_id in any of the forms that a configuration has it in."""
-    return [] if eos is None else [int(end) for end in eos] if isinstance(eos, (list, tuple)) else [int(eos)]
+    ends: list[int] = [] if eos is None else torch.as_tensor(eos, device="cpu").reshape(-1).tolist()
+    return ends
 
 
 def add_stop_strings(lead: Any, config: GenerationConfig | None, kwargs: dict[str, Any], tokenizer: Any) -> None:

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from eft_ext.hf.arguments import bos_of, encode_all
-from eft_ext.hf.members import Member
 from eft_ext.hf.mixture import Mixture, spread
+from eft_ext.hf.prompts import Prompt
 from eft_ext.hf.seeds import row_seeds
 from eft_ext.methods import Named
 
@@ -23,11 +22,14 @@ class Decodes(Protocol):
     """What is needed of `EmulatedModel`."""
 
     tokenizer: Any
-    members: tuple[Member, ...]
     mixture: Mixture
 
     @property
     def method(self) -> Named: ...
+
+    def encode(
+        self, inputs: Any, prompts: Any, kwargs: dict[str, Any], method: Named, *, tokenizer: Any
+    ) -> dict[str, Prompt]: ...
 
     def generate(self, inputs: Any = None, **kwargs: Any) -> Any: ...
 
@@ -43,15 +45,16 @@ def as_completed(
     for name in ("streamer", "return_dict_in_generate", "speculate"):
         if kwargs.get(name):
             raise ValueError(f"{name}: not supported here, where rows end at different times; use generate")
-    if kwargs.get("num_return_sequences", 1) != 1:
+    config = kwargs.get("generation_config")
+    copies = kwargs.get("num_return_sequences") or getattr(config, "num_return_sequences", None) or 1
+    if copies != 1:
         raise ValueError("num_return_sequences: expected 1, repeat the prompt instead")
     given = inputs if inputs is not None else kwargs.get("input_ids")
     if isinstance(given, (list, tuple, Tensor)) and not len(given):
         return iter(())
     tokenizer = kwargs.get("tokenizer") or model.tokenizer
     method = kwargs.get("method") or model.method
-    bos = bos_of(model.members[0].model, kwargs.get("generation_config"), kwargs)
-    encoded = encode_all(inputs, kwargs.pop("prompts", None), tokenizer, kwargs, method, bos)
+    encoded = model.encode(inputs, kwargs.pop("prompts", None), kwargs, method, tokenizer=tokenizer)
     large = encoded.pop(method.models[0])
     prompts = {name: prompt.inputs for name, prompt in encoded.items()}
     rows = len(large.ids)

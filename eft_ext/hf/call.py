@@ -7,11 +7,11 @@ from typing import Any
 
 from torch import Tensor
 
-from eft_ext.hf.arguments import add_ends, add_stop_strings, bos_of, encode_all
+from eft_ext.hf.arguments import add_ends, add_stop_strings
 from eft_ext.hf.decoder import decode
 from eft_ext.hf.models import Models
 from eft_ext.hf.streaming import ended_by_errors
-from eft_ext.hf.support import reject_arguments
+from eft_ext.hf.support import reject_arguments, reject_config
 
 _WEIGHTS = ("beta", "scale", "conservative_top_p", "method")
 _OWN = ("prompts", "tokenizer", "streamer", "generation_config", *_WEIGHTS)  # what transformers' generate is not given
@@ -25,17 +25,18 @@ def call(models: Models, inputs: Any, arguments: dict[str, Any], **options: Any)
     kwargs = {name: value for name, value in arguments.items() if name not in (*_OWN, *_DECODERS)}
     with ended_by_errors(streamer):
         reject_arguments(kwargs)
+        if config is not None:
+            reject_config(config)  # as given; resolved it comes to `decode`
         models.look()
         mixture = models.mixed(*weights)
         lead = models.members[0]
         tokenizer = tokenizer if tokenizer is not None else models.tokenizer
-        bos = bos_of(lead.model, config, kwargs)
-        encoded = encode_all(inputs, prompts, tokenizer, kwargs, mixture.method, bos)
+        kwargs["generation_config"] = config = copy.deepcopy(config)
+        encoded = models.encode(inputs, prompts, kwargs, mixture.method, tokenizer=tokenizer)
         own = encoded.pop(lead.name)
         kwargs["input_ids"] = own.ids.to(models.device)
         if own.mask is not None:
             kwargs["attention_mask"] = own.mask.to(models.device)
-        config = copy.deepcopy(config)
         add_ends(models.members, mixture.method.ending, config, kwargs)
         add_stop_strings(lead.model, config, kwargs, tokenizer)
 
@@ -46,4 +47,4 @@ def call(models: Models, inputs: Any, arguments: dict[str, Any], **options: Any)
         def emulated(model: Any, input_ids: Tensor, **prepared: Any) -> Any:
             return decode(models.members, mixture, input_ids, prompts=encoded, streamer=streamer, **options, **prepared)
 
-        return lead.model.generate(generation_config=config, streamer=streamer, custom_generate=emulated, **kwargs)
+        return lead.model.generate(streamer=streamer, custom_generate=emulated, **kwargs)

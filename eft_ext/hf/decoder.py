@@ -121,6 +121,7 @@ def decode(
     weights = mixture.per_row(rows, copies)
     fill = _padding(generation_config, members[0].vocab_size) if has_eos else None
     emit = streamer.put if streamer is not None else None
+    budget = budget_of(stopping_criteria, input_ids.shape[1])
     if no_drafts:
         warnings.warn(f"speculate: decoding without drafts, since {no_drafts}", stacklevel=2)
     elif drafts:
@@ -131,6 +132,7 @@ def decode(
             work.options,
             seeds,
             stopping_criteria,
+            ids=input_ids,
             drafts=drafts,
             how=how,
             pad=fill or 0,
@@ -150,6 +152,7 @@ def decode(
             work.options,
             seeds,
             stopping_criteria,
+            budget=budget,
             ahead=lag,
             slots=slots,
             loop=how.tier == 3,
@@ -162,7 +165,6 @@ def decode(
             streamer.end()
         ids = torch.cat([input_ids, new.to(input_ids.device)], dim=1)
         return GenerateDecoderOnlyOutput(sequences=ids) if details else ids
-    budget = budget_of(stopping_criteria, input_ids.shape[1])
     runners: Sequence[Runner | StaticRunner] = (
         [StaticRunner(*pair) for pair in zip(feeders(members, read, budget), members, strict=True)]
         if how.tier

@@ -66,6 +66,11 @@ def load(
                     f"{under}: expected a model, got None (only an adapter as `{sitting[0]}` can name its {under})"
                 )
             sources[under] = source_of(under, named[0])
+        if adapters and adapter_config(sources[under], each[under]) is not None:
+            raise ValueError(
+                f"{under}: expected a whole model under the adapter of {next(iter(adapters))}, got another adapter, "
+                f"{sources[under]!r}; merge it into its base"
+            )
         _check_config(under, sources[under], each[under])
     sources = {name: sources[name] for name in names}
     words = _tokenizers(sources, each, tokenizer, check_tokenizers)

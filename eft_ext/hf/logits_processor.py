@@ -127,8 +127,9 @@ class EFTLogitsProcessor(LogitsProcessor):
         same = (ids[:, None, : self._start] == self._prompt[None]).all(-1) if ids.shape[1] >= self._start else None
         if same is not None and bool(same.any(-1).all()):  # [rows, rows of the prompt]
             return True
-        if self._prompts:
-            raise ValueError("prompts: expected those of this prompt; for a new one call reset(prompts=...)")
+        for name, given in (("prompts", self._prompts), ("attention_mask", self._prompt_mask is not None)):
+            if given:
+                raise ValueError(f"{name}: expected that of this prompt; for a new one call reset({name}=...)")
         return False
 
     def _read(self, name: str, ids: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:

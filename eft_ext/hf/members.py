@@ -112,19 +112,20 @@ def members_of(method: Named, models: Mapping[str, Any], *, led: bool = False) -
     for name in given:
         if name not in names:
             raise ValueError(f"{name}: not a model of {method!r}, which has {', '.join(names)}")
-    adapters = {n: m for n, m in given.items() if n not in (names[0], foundation) and is_peft(m)}
-    check_apart(adapters)
+    wrapping = {n: m for n, m in given.items() if is_peft(m)}
+    adapters = {n: m for n, m in wrapping.items() if n not in (names[0], foundation)}
+    check_apart(wrapping)
     if led and foundation == names[0] and adapters:
         raise ValueError(f"{next(iter(adapters))}: expected a whole model, since the loop runs {foundation}; merge it")
     found = []
     for name in names[led:]:
         model: Any = given.get(name)
-        over: Any = next((m for m in adapters.values() if model is m.get_base_model()), None)
+        over: Any = next((m for m in wrapping.values() if model is m.get_base_model()), None)
         if name == foundation and over is None:
             exact = sorted(adapters.values(), key=lambda m: base_is_lost(m) is not None)
             over = next((m for m in exact if model is None or model is m), None)
-        if name == foundation and getattr(model, "_hf_peft_config_loaded", False):
-            _check_native(name, model, {n: m for n, m in given.items() if n not in (names[0], foundation)})
+        if name == foundation or foundation is None:
+            _check_native(name, model, {n: m for n, m in given.items() if n not in (names[0], name)})
         if model is None and over is None:
             hint = f" (only a PEFT `{names[1]}` brings its own {name})" if name == foundation else ""
             raise ValueError(f"{name}: expected a model, got None{hint}")
@@ -144,7 +145,7 @@ def members_of(method: Named, models: Mapping[str, Any], *, led: bool = False) -
 def _check_native(name: str, model: Any, behaviours: Mapping[str, Any]) -> None:
     """Raise ValueError for a model with an adapter of `load_adapter` that is its own base: they would not differ."""
     twice = next((other for other, m in behaviours.items() if m is model), None)
-    if twice is not None:
+    if twice is not None and getattr(model, "_hf_peft_config_loaded", False):
         raise ValueError(
             f"{name}: expected a model without the adapter of {twice}, got the same one, which load_adapter has "
             f"changed; give a peft.PeftModel as {twice}, or another model as {name}"

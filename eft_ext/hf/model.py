@@ -11,7 +11,6 @@ from transformers.generation import GenerateDecoderOnlyOutput
 from transformers.generation.streamers import BaseStreamer
 
 from eft_ext._seam import added_text
-from eft_ext.hf.arguments import bos_of, encode_all
 from eft_ext.hf.batch import as_completed
 from eft_ext.hf.call import call
 from eft_ext.hf.models import Models
@@ -183,8 +182,7 @@ class EmulatedModel(Models):
         with ended_by_errors(kwargs.get("streamer")):
             if self.tokenizer is None:
                 raise ValueError("tokenizer: generate_text needs one; give it to EmulatedModel")
-            bos = bos_of(self.members[0].model, kwargs.get("generation_config"), kwargs)
-            encoded = encode_all(inputs, kwargs.pop("prompts", None), self.tokenizer, kwargs, self.method, bos)
+            encoded = self.encode(inputs, kwargs.pop("prompts", None), kwargs, self.method)
         own = encoded.pop(self.members[0].name)
         out = self.generate(own.inputs, prompts={name: prompt.inputs for name, prompt in encoded.items()}, **kwargs)
         ids = out if isinstance(out, Tensor) else out.sequences
@@ -242,7 +240,7 @@ class EmulatedModel(Models):
 
         self.look()
         mixture = self.mixed(beta, scale, conservative_top_p, method)
-        given = encode_all(inputs, prompts, self.tokenizer, kwargs, mixture.method)
+        given = self.encode(inputs, prompts, kwargs, mixture.method, generating=False)
         if kwargs:
             raise TypeError(f"{min(kwargs)}: not an argument of score")
         texts, targets = scored_texts(given, responses, self.tokenizer, mixture.method)

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from eft_ext.hf.arguments import as_list, encode_all, ends_of, setting
 from eft_ext.hf.engines import Engines
 from eft_ext.hf.members import check_modes, members_of
 from eft_ext.hf.mixture import Mixture, mixture_of
+from eft_ext.hf.prompts import Prompt
 from eft_ext.hf.vocabulary import check_widths, warn_softcaps, widths_of
 from eft_ext.methods import Named
 
@@ -175,6 +177,35 @@ class Models:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         raise TypeError(f"{type(self).__name__}: has no forward pass; score gives log-probabilities, generate tokens")
+
+    def encode(
+        self,
+        inputs: Any,
+        prompts: Mapping[str, Any] | None,
+        kwargs: dict[str, Any],
+        method: Named,
+        *,
+        tokenizer: Any = None,
+        generating: bool = True,
+    ) -> dict[str, Prompt]:
+        """`encode_all`, with a mask wherever ids came without one and hold padding.
+
+        Args:
+            kwargs: of the call, with generation_config.
+            generating: as for `generate`; otherwise a text is not begun where none is given, and the tokenizer says
+                what pads where the first model does not.
+        """
+        lead, config = self.members[0].model, kwargs.get("generation_config")
+        bos, pad, eos = (setting(f"{name}_token_id", lead, config, kwargs) for name in ("bos", "pad", "eos"))
+        tokenizer = tokenizer if tokenizer is not None else self.tokenizer
+        ends = ends_of(self.members, method.ending)
+        if as_list(eos) != as_list(setting("eos_token_id", lead, None, {})):
+            ends = as_list(eos)
+        if pad is None and not generating:
+            pad, eos = (getattr(tokenizer, f"{name}_token_id", None) for name in ("pad", "eos"))
+            ends = ends + as_list(eos)
+        encoded = encode_all(inputs, prompts, tokenizer, kwargs, method, bos if generating else None)
+        return {name: prompt.inferred(pad, ends) for name, prompt in encoded.items()}
 
     def mixed(self, *weights: Any) -> Mixture:
         """A call's weights over the model's own. Raises ValueError for a method of other models."""

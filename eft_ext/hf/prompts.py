@@ -137,7 +137,7 @@ def _texts(name: str, value: Any, tokenizer: Any) -> tuple[str, ...]:
 
 def _masked(name: str, prompt: Prompt, mask: Any) -> Prompt:
     mask = torch.as_tensor(mask, device=prompt.ids.device)
-    mask = mask.reshape(-1, mask.shape[-1]).long()
+    mask = (mask.reshape(-1, mask.shape[-1]) != 0).long()
     if mask.shape != prompt.ids.shape:
         raise ValueError(f"{name}: attention_mask is {list(mask.shape)}, input_ids {list(prompt.ids.shape)}")
     return Prompt(prompt.ids, mask)

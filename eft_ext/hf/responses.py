@@ -20,16 +20,14 @@ def scored_texts(
     """What each model reads, and the targets at its end: the responses, or without any all of the first model's text.
 
     Args:
-        texts: of the first model, and of models that read something else.
+        texts: of the first model, and of models that read something else, with masks where they hold padding.
         responses: as for `with_responses`, or None.
 
     Raises:
         ValueError: nothing to score, or models that read different texts without responses behind them.
     """
     lead = method.models[0]
-    pad, end = (getattr(tokenizer, name, None) for name in ("pad_token_id", "eos_token_id"))
-    ends = [] if end is None else [end]
-    texts = {name: text.inferred(pad, ends).packed(name) for name, text in texts.items()}
+    texts = {name: text.packed(name) for name, text in texts.items()}
     for name in method.alone:
         if name not in texts and responses is None:
             raise ValueError(f"responses: expected some, since {name} does not read what the others do, got None")

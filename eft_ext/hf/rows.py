@@ -44,6 +44,7 @@ def stream_rows(
     seeds: Tensor,
     criteria: StoppingCriteriaList,
     *,
+    budget: int,
     ahead: int,
     slots: int | None = None,
     loop: bool = False,
@@ -57,7 +58,8 @@ def stream_rows(
         prompts: ids and mask [rows, length] for each model, in the method's order.
         mixture, options: what the fused step is called with.
         seeds: key of each row.
-        criteria: lengths, end tokens and a time limit.
+        criteria: end tokens and a time limit.
+        budget: new tokens of a row at most.
         ahead: see `Engine`.
         slots: rows of the batch; the others follow as rows end. All at once where it is not given.
         loop: run it on the device where all models are on one CUDA device.
@@ -68,7 +70,7 @@ def stream_rows(
         RuntimeError: a row's logits hold NaN or +inf, or every token is excluded; names the row and the models.
     """
     prompts = [checked(member, *prompt) for member, prompt in zip(members, prompts, strict=True)]
-    rows, budget, ends = len(prompts[0][0]), budget_of(criteria, prompts[0][0].shape[1]), ends_of(criteria)
+    rows, ends = len(prompts[0][0]), ends_of(criteria)
     slots = min(rows, slots or rows)
     limits = [c.initial_timestamp + c.max_time for c in criteria if isinstance(c, MaxTimeCriteria)]
     jobs = [Job(row, seed, budget) for row, seed in enumerate(seeds.tolist())]

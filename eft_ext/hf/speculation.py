@@ -117,6 +117,7 @@ def decode_speculated(
     seeds: Tensor,
     criteria: StoppingCriteriaList,
     *,
+    ids: Tensor,
     drafts: int | str,
     how: DecodePlan,
     pad: int,
@@ -126,6 +127,7 @@ def decode_speculated(
     """New tokens and their marks, both [rows, new] on the CPU, and statistics; arguments as for `stream_rows`.
 
     Args:
+        ids: the first model's prompts as the caller gave them, which criteria see.
         drafts: tokens drafted in a round, or "auto".
         how: says whether rounds are steps of the engine.
         emit: receives tokens [rows] as soon as every row that goes on has one.
@@ -133,7 +135,7 @@ def decode_speculated(
     Raises:
         RuntimeError: a row's logits hold NaN or +inf, or every token is excluded; names the row.
     """
-    rows, statistics = prompts[0][0].shape[0], Statistics()
+    rows, statistics, budget = ids.shape[0], Statistics(), budget_of(criteria, ids.shape[1])
     texts = Texts(rows, pad, emit)
     schedule = _adaptive(members, rows) if drafts == "auto" else Fixed(int(drafts))
     if in_engine(how):
@@ -148,6 +150,7 @@ def decode_speculated(
             options,
             seeds,
             criteria,
+            budget=budget,
             ahead=lag,
             engines=engines,
             drafts=wanted,
@@ -159,7 +162,6 @@ def decode_speculated(
         texts.emit(ended=True)
         return (*texts.whole(), statistics)
     prompts = [checked(member, *prompt) for member, prompt in zip(members, prompts, strict=True)]
-    budget = budget_of(criteria, prompts[0][0].shape[1])
     device = members[0].output_device
     tables = [limit for member in members if (limit := learned_positions(member.model)) is not None]
     limits = [c.initial_timestamp + c.max_time for c in criteria if isinstance(c, MaxTimeCriteria)]
@@ -171,7 +173,7 @@ def decode_speculated(
         seeds=seeds,
         budgets=[budget] * rows,
         ends=ends_of(criteria),
-        cut=_cut(criteria, prompts[0][0], texts.tokens),
+        cut=_cut(criteria, ids, texts.tokens),
         room=min(tables, default=None),
         statistics=statistics,
     ):

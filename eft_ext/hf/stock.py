@@ -42,6 +42,8 @@ def custom_generate(
 
     Args:
         tuned, base: the small models; `tuned` may be a peft.PeftModel over `base`, or {name: model} for interpolation.
+            Where it lies over the model that generates, that one is run without it: PEFT's own `generate` hands over
+            the model below.
         beta, scale, conservative_top_p, method: as for EmulatedModel. The model that generates is the method's first.
         streamer: receives the prompt, the new tokens and the end; for one row.
         tokenizer: needed only where `prompts` are text.
@@ -74,7 +76,7 @@ def custom_generate(
             check_widths(found, tokenizer)
             warn_softcaps(found)
             encoded = prompts_of(mixture.method, prompts, tokenizer, names[1:])
-            end_as_the_behaviour(found, mixture.method.ending, prepared)
+            end_as_the_behaviour(found, mixture.method.ending, input_ids, prepared)
             if streamer is not None:
                 streamer.put(input_ids.cpu())
             return decode(

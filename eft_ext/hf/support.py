@@ -59,11 +59,7 @@ _NUMBERS = (
 
 def reject_arguments(arguments: Mapping[str, Any]) -> None:
     """Raise ValueError for a keyword argument of transformers' generate that the driver has no use for."""
-    for name in _NUMBERS:
-        value = arguments.get(name)
-        if value is not None and not isinstance(value, Real):
-            got = f"a tensor {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-            raise ValueError(f"{name}: expected a number, which all rows of a call have in common, got {got}")
+    _reject_rows(arguments)
     for name, reason in _ARGUMENTS.items():
         value = arguments.get(name)
         if value is not None and value is not False:
@@ -71,8 +67,18 @@ def reject_arguments(arguments: Mapping[str, Any]) -> None:
     _reject(arguments)
 
 
+def _reject_rows(values: Mapping[str, Any]) -> None:
+    """Raise ValueError for a setting that is a number to transformers and has one value for each row here."""
+    for name in _NUMBERS:
+        value = values.get(name)
+        if value is not None and not isinstance(value, Real):
+            got = f"a tensor {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+            raise ValueError(f"{name}: expected a number, which all rows of a call have in common, got {got}")
+
+
 def reject_config(config: GenerationConfig) -> None:
     """Raise ValueError for a setting of a GenerationConfig that the driver does not support."""
+    _reject_rows(vars(config))
     _reject(vars(config))
     if config.top_p is not None and not 0 <= config.top_p <= 1:  # transformers ignores what is above 1
         raise ValueError(f"top_p: expected a number between 0 and 1, got {config.top_p}")

@@ -180,6 +180,7 @@ FAMILIES: dict[str, Family] = {
         dict(attention_window_size=WINDOW, block_types=["recurrent", "attention"], lru_width=32),
         tier=0,
         because="state in its modules",
+        alone=True,
     ),
     "RWKV 4": Family("rwkv", dict(attention_hidden_size=32, context_length=512), **dict(_STATE, alone=True)),
     "MiniMax-Text-01": Family(

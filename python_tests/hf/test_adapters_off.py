@@ -1,6 +1,7 @@
 """Adapters that lie on embeddings, and those that are not gone when they are switched off."""
 
 import copy
+import json
 import warnings
 
 import peft
@@ -11,8 +12,9 @@ from transformers import AutoModelForCausalLM
 
 from eft_ext import EmulatedModel, custom_generate
 from eft_ext.hf.adapters import _SWITCHED, changes_base
+from eft_ext.methods import Contrast
 from python_tests.hf.ways import NEW, WAYS, greedy
-from python_tests.slow import slowly_but
+from python_tests.slow import slowly, slowly_but
 
 PROMPT = torch.tensor([[1, 5, 9, 33, 7]])
 ON = {"target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM"}
@@ -20,6 +22,7 @@ NEEDS = {  # what a type of adapter cannot do without
     "ADALORA": {"total_step": 10},
     "FOURIERFT": {"n_frequency": 8},
     "IA3": {"feedforward_modules": []},
+    "LOKR": {"init_weights": "lycoris"},
     "LN_TUNING": {"target_modules": ["input_layernorm"]},
     "TRAINABLE_TOKENS": {"target_modules": None, "token_indices": [5, 6]},
     "PSOFT": {"r": 4},
@@ -183,3 +186,48 @@ def test_an_adapter_of_a_larger_vocabulary(lies, build, tmp_path, tokenizer):
     folders = [str(tmp_path / folder) for folder in ("large", "tuned", "base")]
     with pytest.raises(ValueError, match=r"^tuned: .*269 tokens, .* base has 264: .*resize_token_embeddings\(269\)"):
         EmulatedModel.from_pretrained(*folders, quiet=True)
+
+
+@pytest.mark.parametrize("way", ["tier 0", *slowly("tier 1"), "tier 2", *slowly("speculate", "generate_batch")])
+def test_the_first_model_has_the_adapter(way, llamas, naive):
+    """And another one is the model under it."""
+    large = adapted(llamas[0])
+    expected = naive((plainly(large), llamas[1], llamas[0]), (1.0, 1.0, -1.0), [PROMPT[0].tolist()] * 3, NEW)
+    assert greedy(way, (large, llamas[1], large.get_base_model()), PROMPT) == [expected]
+    changed = adapted(llamas[0], init_lora_weights="pissa")
+    with pytest.raises(ValueError, match=r"^base: expected a model of its own, .*init_lora_weights='pissa'"):
+        greedy(way, (changed, llamas[1], changed.get_base_model()), PROMPT)
+
+
+def test_two_adapters_put_on_one_model(llamas):
+    first = adapted(llamas[0])
+    second = peft.get_peft_model(first.get_base_model(), peft.LoraConfig(**ON))
+    with pytest.raises(ValueError, match=r"^tuned: expected an adapter of large's PEFT model"):
+        EmulatedModel(first, second.eval(), llamas[2])
+
+
+def test_an_adapter_over_an_adapter(build, llamas, tmp_path, tokenizer):
+    base, large = build("llama", 4, 16, 264), llamas[0]
+    base.save_pretrained(tmp_path / "plain")
+    for folder, model in (("large", large), ("base", adapted(base)), ("tuned", adapted(base))):
+        model.save_pretrained(tmp_path / folder)
+        tokenizer.save_pretrained(tmp_path / folder)
+    config = tmp_path / "base" / "adapter_config.json"
+    found = json.loads(config.read_text()) | {"base_model_name_or_path": str(tmp_path / "plain")}
+    config.write_text(json.dumps(found))
+    folders = [str(tmp_path / folder) for folder in ("large", "tuned", "base")]
+    with pytest.raises(ValueError, match=r"^base: expected a whole model under the adapter of tuned"):
+        EmulatedModel.from_pretrained(*folders, quiet=True)
+    native = AutoModelForCausalLM.from_pretrained(tmp_path / "plain").eval()
+    native.load_adapter(str(tmp_path / "base"))
+    over = peft.PeftModel.from_pretrained(native, str(tmp_path / "tuned"), "other").eval()
+    with pytest.raises(ValueError, match=r"^base: .* adapter over it lies over another one of load_adapter"):
+        EmulatedModel(large, over)
+
+
+def test_one_adapted_model_as_expert_and_amateur(llamas, tmp_path):
+    adapted(llamas[2]).save_pretrained(tmp_path)
+    model = copy.deepcopy(llamas[2])
+    model.load_adapter(str(tmp_path))
+    with pytest.raises(ValueError, match=r"^expert: expected a model without the adapter of amateur"):
+        EmulatedModel(expert=model, amateur=model, method=Contrast())

@@ -4,7 +4,7 @@ import warnings
 
 import pytest
 import torch
-from transformers import GenerationConfig
+from transformers import EosTokenCriteria, GenerationConfig
 
 from eft_ext import EFTLogitsProcessor, EmulatedModel, custom_generate
 from eft_ext.methods import Contrast
@@ -192,3 +192,54 @@ def test_processors_that_only_exclude_tokens_may_come_first(llamas, naive):
     contrast = EFTLogitsProcessor(amateur=llamas[1], method=Contrast())
     with pytest.warns(UserWarning, match=r"^SuppressTokensLogitsProcessor: applied to expert alone"):
         llamas[0].generate(PROMPT, logits_processor=[contrast], **call)
+
+
+@pytest.mark.parametrize("form", [[2, 2], (2,), torch.tensor([2]), torch.tensor([2, 2])], ids=repr)
+def test_forms_of_end_tokens(form, chatty):
+    models, cut, _ = chatty
+    models[1].generation_config.eos_token_id = torch.tensor(models[1].generation_config.eos_token_id)
+    models[0].generation_config.eos_token_id = form
+    call = {**CALL, "pad_token_id": 0}
+    assert EmulatedModel(*models).generate(PROMPT, **call)[0, 5:].tolist() == cut
+    loop = custom_generate(*models[1:])
+    assert models[0].generate(PROMPT, custom_generate=loop, **call)[0, 5:].tolist() == cut
+    ends = torch.tensor([998, cut[1]])
+    for found in (
+        EmulatedModel(*models).generate(PROMPT, eos_token_id=ends, **call),
+        models[0].generate(PROMPT, custom_generate=loop, eos_token_id=ends, **call),
+    ):
+        assert found[0, 5:].tolist() == cut[:2]
+
+
+def test_a_criterion_of_the_callers_own(chatty):
+    models, cut, _ = chatty
+    call = {**CALL, "pad_token_id": 0, "stopping_criteria": [EosTokenCriteria(cut[1])]}
+    for found in (
+        EmulatedModel(*models).generate(PROMPT, **call),
+        models[0].generate(PROMPT, custom_generate=custom_generate(*models[1:]), **call),
+    ):
+        assert found[0, 5:].tolist() == cut[:2]
+
+
+@pytest.mark.parametrize("name", ["min_new_tokens", "min_length"])
+def test_a_first_model_without_ends(name, chatty):
+    models, cut, _ = chatty
+    models[0].generation_config.eos_token_id = None
+    loop = custom_generate(*models[1:])
+    call = {**CALL, "pad_token_id": 0}
+    assert models[0].generate(PROMPT, custom_generate=loop, **call)[0, 5:].tolist() == cut
+    call[name] = len(cut) + (6 if name == "min_length" else 1)
+    found = models[0].generate(PROMPT, custom_generate=loop, **call)
+    assert cut[-1] not in found[0, 5 : 5 + len(cut)].tolist()
+    assert torch.equal(found, EmulatedModel(*models).generate(PROMPT, **call))
+
+
+def test_settings_in_a_configuration_are_looked_at_too(llamas):
+    model = EmulatedModel(*llamas)
+    two = GenerationConfig(num_return_sequences=2, do_sample=True, max_new_tokens=2)
+    with pytest.raises(ValueError, match=r"^num_return_sequences: expected 1"):
+        model.generate_batch(PROMPT, generation_config=two)
+    config = GenerationConfig(max_new_tokens=2)
+    config.repetition_penalty = torch.tensor([1.0, 2.0])
+    with pytest.raises(ValueError, match=r"^repetition_penalty: expected a number, .* a tensor \[2\]"):
+        model.generate(PROMPT, generation_config=config)

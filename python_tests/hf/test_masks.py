@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from eft_ext import EmulatedModel
+from eft_ext import EFTLogitsProcessor, EmulatedModel
+from python_tests.families.builders import build as build_family
 from python_tests.hf.ways import NEW, WAYS, greedy
 from python_tests.slow import slowly_but
 
@@ -96,3 +97,60 @@ def test_the_unconditional_model_reads_the_last_token_of_the_text(llamas):
         assert token == int((b + 1.5 * (a - b)).argmax())
         text.append(token)
         alone.append(token)
+
+
+UNMASKED = torch.tensor([[0, 0, 5, 9, 33], [4, 6, 8, 10, 12]])
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_padding_without_a_mask(way, llamas, naive):
+    """As in transformers: pad_token_id says what is none, for every model's prompt."""
+    expected = [naive(llamas, WEIGHTS, [text] * 3, NEW) for text in ([5, 9, 33], UNMASKED[1].tolist())]
+    if way == "EFTLogitsProcessor":  # which is told so
+        processor = EFTLogitsProcessor(*llamas[1:], pad_token_id=0)
+        call = {"max_new_tokens": NEW, "do_sample": False, "eos_token_id": [999], "pad_token_id": 0}
+        found = llamas[0].generate(UNMASKED, logits_processor=[processor], **call)[:, 5:].tolist()
+        assert found == expected
+        return
+    assert greedy(way, llamas, UNMASKED) == expected
+    others = [[7, 8], [9, 9]]
+    each = zip(others, ([5, 9, 33], UNMASKED[1].tolist()), strict=True)
+    expected = [naive(llamas, WEIGHTS, [text, tuned, text], NEW) for text, tuned in each]
+    assert greedy(way, llamas, torch.tensor(others), prompts={"tuned": UNMASKED}) == expected
+
+
+@torch.no_grad()
+def test_scores_of_padding_without_a_mask(llamas, tokenizer):
+    logits = [m(torch.tensor([[5, 9, 33]])).logits[0, :-1, :264].double() for m in llamas]
+    z = (logits[0] + logits[1] - logits[2]).log_softmax(-1)
+    expected = float(z[0, 9] + z[1, 33])
+    for words in (None, tokenizer):
+        score = EmulatedModel(*llamas, words).score(UNMASKED)
+        assert float(score.logprobs[0, -1]) == pytest.approx(expected, rel=1e-5)
+        assert score.counts.tolist() == [2, 4]
+
+
+def test_a_mask_of_an_earlier_prompt(llamas, naive):
+    processor = EFTLogitsProcessor(*llamas[1:], attention_mask=torch.tensor([[0, 0, 1, 1, 1]]))
+    call = {"max_new_tokens": NEW, "do_sample": False, "eos_token_id": [999], "pad_token_id": 0}
+    mask = torch.tensor([[0, 0, 1, 1, 1]])
+    llamas[0].generate(UNMASKED[:1], attention_mask=mask, logits_processor=[processor], **call)
+    other = torch.tensor([[20, 21, 22, 23, 24, 25]])
+    with pytest.raises(ValueError, match=r"^attention_mask: expected that of this prompt; for a new one call reset"):
+        llamas[0].generate(other, logits_processor=[processor], **call)
+    processor.reset()
+    found = llamas[0].generate(other, logits_processor=[processor], **call)[0, 6:].tolist()
+    assert found == naive(llamas, WEIGHTS, [other[0].tolist()] * 3, NEW)
+
+
+def test_one_prompt_with_a_hole_is_no_padded_batch(naive):
+    """To a model that reads padding as text."""
+    models = [build_family("RecurrentGemma", seed) for seed in range(3)]
+    for model in models:
+        model.get_input_embeddings().weight.data[0] = 0.3  # padding, as training may leave it
+    mask = torch.tensor([[0, 1, 0, 0, 1, 1]])
+    (text,) = texts(IDS[:1], mask)
+    expected = naive(models, WEIGHTS, [text] * 3, NEW)
+    assert greedy("tier 0", models, IDS[:1], mask) == [expected]
+    with pytest.raises(ValueError, match=r"^inputs: expected one prompt at a time"):
+        greedy("tier 0", models, IDS[:2], torch.tensor([[0, 1, 0, 0, 1, 1], [1] * 6]))

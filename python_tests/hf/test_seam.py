@@ -135,3 +135,16 @@ def test_answers_of_the_model_itself(sentencepiece):
     assert own_responses(table, sentencepiece, probes) == [" Paris Rome"] * 2
     born = sentencepiece("<s>Where was he born?", add_special_tokens=False)["input_ids"]
     assert table.read == [born, sentencepiece("Where")["input_ids"]]
+
+
+def test_text_behind_padding_special_tokens_and_half_a_character(model, sentencepiece, tokenizer, llamas):
+    (paris,) = sentencepiece.convert_tokens_to_ids(["▁Paris"])
+    call = {"max_new_tokens": 1, "prefix_allowed_tokens_fn": lambda batch, ids: [paris]}
+    head = sentencepiece("Where")["input_ids"]
+    padded = torch.tensor([head + [0] * 9])
+    assert model.generate_text(padded, **call) == [" Paris"]
+    assert model.generate_text([head + [1] * 9], attention_mask=[[1] * (len(head) + 9)], **call) == [" Paris"]
+    *start, last = tokenizer("Hello 😀")["input_ids"]
+    bytewise = EmulatedModel(*llamas, tokenizer)
+    call["prefix_allowed_tokens_fn"] = lambda batch, ids: [last]
+    assert bytewise.generate_text([start], **call) == ["😀"]
