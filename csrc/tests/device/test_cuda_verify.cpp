@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <algorithm>
 #include <random>
 #include <vector>
 
@@ -78,7 +79,7 @@ void one_problem(uint64_t number) {
   }
   // The mixture's first model drafts, or one of its own.
   const int own = dtype();
-  const Buffer alone(rows, k, vocab, own, int(pick(3)));
+  const Buffer alone(rows, std::max(k, 1), vocab, own, int(pick(3)));
   const bool shares = pick(3);
   v.draft_logits = shares ? v.step.logits[0] : eft_logits{alone.data(), alone.row_stride, own};
   v.draft_position_stride = shares ? x[0].position_stride : alone.position_stride;
