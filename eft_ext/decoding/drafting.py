@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from eft_ext.decoding.engine import together
 from eft_ext.decoding.marks import Mark, mark_of
 from eft_ext.decoding.sampler import Sampler
 from eft_ext.ops import VerifyResult
@@ -87,7 +88,7 @@ class Drawn(NamedTuple):
 
 def ordinary(rows: Rows, logits: Sequence[Tensor]) -> Drawn:
     """One token for each row, from every model's logits [rows, vocab]."""
-    given = [x.to(rows.seeds.device) for x in logits]
+    given = together(logits, rows.seeds.device)
     rows.last = rows.sampler.step(given, rows.seeds, rows.positions)
     tokens = rows.last.tolist()
     for place, token in enumerate(tokens):
@@ -128,12 +129,10 @@ def draft_and_verify(
     read[:, 0] = last
     own: list[Tensor] = []  # the draft model's logits [rows, 1, vocab]
     for i in range(k + 1):
-        own.append(readers[sampler.draft].feed(read[:, i : i + 1]).to(last.device))
+        own += together([readers[sampler.draft].feed(read[:, i : i + 1])], last.device)
         if i < k:
             drawn = sampler.propose(own[-1][:, 0], width, seeds, at + i)
             read[:, i + 1] = drawn.clamp(min=0)  # invalid rows are found by the verification
-    logits = [
-        torch.cat(own, dim=1) if m == sampler.draft else reader.feed(read).to(last.device)
-        for m, reader in enumerate(readers)
-    ]
+    logits = [torch.cat(own, dim=1) if m == sampler.draft else reader.feed(read) for m, reader in enumerate(readers)]
+    logits = together(logits, last.device)
     return sampler.verify(read[:, 1:], logits, lengths, seeds, at)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor
 
+from eft_ext.decoding.engine import together
 from eft_ext.hf.arguments import prompts_of
 from eft_ext.hf.members import check_modes, members_of
 from eft_ext.hf.mixture import mixture_of
@@ -79,10 +80,10 @@ class EFTLogitsProcessor(LogitsProcessor):
     @torch.no_grad()
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """input_ids [rows, length], the first model's scores [rows, vocab] -> the mixture's, fp32 [rows, vocab]."""
-        others = [out.to(scores.device, non_blocking=True) for out in self._forward(input_ids)]
+        logits = together([scores, *self._forward(input_ids)], scores.device)
         step = input_ids.shape[1] - self._start
         mixture = self._mixture.per_row(input_ids.shape[0], 1).to(scores.device).at(step)
-        z = mixture.combine([scores, *others])
+        z = mixture.combine(logits)
         if z.shape[1] == scores.shape[1]:
             return z
         # Padded columns that the small models lack stay, so that the loop finds the width it expects.
@@ -129,7 +130,7 @@ class EFTLogitsProcessor(LogitsProcessor):
             return True
         for name, given in (("prompts", self._prompts), ("attention_mask", self._prompt_mask is not None)):
             if given:
-                raise ValueError(f"{name}: expected that of this prompt; for a new one call reset({name}=...)")
+                raise ValueError(f"{name}: expected those of this prompt; for a new one call reset({name}=...)")
         return False
 
     def _read(self, name: str, ids: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from eft_ext.decoding.engine import together
 from eft_ext.hf.caches import reads_pieces
 from eft_ext.hf.members import Member
 from eft_ext.hf.mixture import spread
@@ -118,7 +119,7 @@ def score(
             reader.read(count + (skipped if start == 0 else 0), count)
             for reader, skipped in zip(readers, before, strict=True)
         ]
-        logits = [x.to(logits[0].device) for x in logits]
+        logits = together(logits, logits[0].device)
         if start == 0:
             device = logits[0].device
             targets = targets.to(device)

@@ -192,3 +192,12 @@ def test_copies(models, tokenizer):
     other = copy.deepcopy(model)
     assert other.large is not model.large
     assert other.engines is not model.engines
+
+
+@torch.no_grad()
+def test_scores_in_double_precision(models):
+    in_another_type(models)
+    logits = [model(PROMPT).logits[0, :-1, :264] for model in models]
+    z = (logits[0] + logits[1] - logits[2]).log_softmax(-1)
+    expected = float(z.gather(1, PROMPT[0, 1:, None]).sum())
+    assert float(EmulatedModel(*models).score(PROMPT).logprobs[0, -1]) == pytest.approx(expected, rel=1e-5)

@@ -136,7 +136,7 @@ def test_a_mask_of_an_earlier_prompt(llamas, naive):
     mask = torch.tensor([[0, 0, 1, 1, 1]])
     llamas[0].generate(UNMASKED[:1], attention_mask=mask, logits_processor=[processor], **call)
     other = torch.tensor([[20, 21, 22, 23, 24, 25]])
-    with pytest.raises(ValueError, match=r"^attention_mask: expected that of this prompt; for a new one call reset"):
+    with pytest.raises(ValueError, match=r"^attention_mask: expected those of this prompt; for a new one call reset"):
         llamas[0].generate(other, logits_processor=[processor], **call)
     processor.reset()
     found = llamas[0].generate(other, logits_processor=[processor], **call)[0, 6:].tolist()
