@@ -31,7 +31,7 @@ def watch() -> None:
 
 
 def _is_command_line() -> bool:
-    """Whether this process is `eft` or `python -m eft_ext`, on the way to its first line."""
+    """True where this process is `eft` or `python -m eft_ext`, on the way to its first line."""
     arguments = getattr(sys, "argv", None) or [""]  # none where Python is embedded
     if arguments[0] == "-m":  # stands for the module's name while that is looked for
         return sys.orig_argv[-len(arguments)] == "eft_ext"

@@ -69,7 +69,7 @@ def with_adapter(
 
 
 def _other_vocabulary(said: str, under: str) -> str | None:
-    """Of an adapter whose base had been resized: what to do; None where torch complains of something else."""
+    """Tells what to do for an adapter whose base had been resized; None where torch complains of something else."""
     found = _OTHER_SIZE.search(said)
     if found is None:
         return None

@@ -27,7 +27,7 @@ _BESIDE = (True, False, None, "gaussian", "eva", "orthogonal", "mica", "lycoris"
 
 
 def is_peft(model: Any) -> bool:
-    """Whether `model` is a peft.PeftModel, without importing peft."""
+    """True for a peft.PeftModel, found without importing peft."""
     return any(cls.__module__.startswith("peft.") and cls.__name__ == "PeftModel" for cls in type(model).__mro__)
 
 
@@ -58,7 +58,7 @@ def changes_base(config: Any) -> str | None:
 
 
 def base_is_lost(model: Any) -> str | None:
-    """As `changes_base`, of all adapters of a PEFT model."""
+    """Gives the first reason of `changes_base` among all adapters of a PEFT model."""
     if getattr(model.get_base_model(), "_hf_peft_config_loaded", False):
         return "lies over another one of load_adapter, which would be switched off with it"
     found = (changes_base(config) for config in model.peft_config.values())

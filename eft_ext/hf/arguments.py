@@ -78,7 +78,7 @@ def add_ends(
     The behaviour includes ending: Llama-3's and Qwen's chat models end a turn with a token that their base
     models' generation_config does not list.
     """
-    if "eos_token_id" in kwargs or (config is not None and config.eos_token_id is not None):
+    if given_ends(config, kwargs) is not None:
         return
     ends = ends_of(members, ending)
     if ends == ends_of(members[:1], ()):
@@ -92,11 +92,15 @@ def add_ends(
 def ends_of(members: tuple[Member, ...], ending: tuple[str, ...]) -> list[int]:
     """The end-of-text tokens of the first model, then those that the `ending` ones have beside them."""
     each = [members[0], *(member for member in members[1:] if member.name in ending)]
-    return list(dict.fromkeys(end for member in each for end in as_list(_own_end(member.model))))
+    own = (setting("eos_token_id", member.model, None, {}) for member in each)
+    return list(dict.fromkeys(end for ends in own for end in as_list(ends)))
 
 
-def _own_end(model: Any) -> Any:
-    return getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+def given_ends(config: GenerationConfig | None, kwargs: Mapping[str, Any]) -> list[int] | None:
+    """The end-of-text tokens that a call or its config brings, None where it leaves them to the models."""
+    if "eos_token_id" in kwargs:
+        return as_list(kwargs["eos_token_id"])
+    return None if config is None or config.eos_token_id is None else as_list(config.eos_token_id)
 
 
 def as_list(eos: Any) -> list[int]:

@@ -27,7 +27,7 @@ def call(models: Models, inputs: Any, arguments: dict[str, Any], **options: Any)
         reject_arguments(kwargs)
         if config is not None:
             reject_config(config)  # as given; resolved it comes to `decode`
-        models.look()
+        models.revalidate()
         mixture = models.mixed(*weights)
         lead = models.members[0]
         tokenizer = tokenizer if tokenizer is not None else models.tokenizer

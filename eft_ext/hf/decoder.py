@@ -91,8 +91,7 @@ def decode(
         if prompt.ids.shape[0] != rows:
             raise ValueError(f"prompts[{name!r}]: expected {rows // copies} rows, got {prompt.ids.shape[0] // copies}")
         others[name] = prompt.packed(f"prompts[{name!r}]")
-    alone = Prompt(own.ids[:, -1:], None)
-    usual = {member.name: alone if member.name in mixture.method.alone else own for member in members}
+    usual = {member.name: own.last if member.name in mixture.method.alone else own for member in members}
     read = [others.get(name, prompt).pair for name, prompt in usual.items()]
 
     has_eos = any(hasattr(criterion, "eos_token_id") for criterion in stopping_criteria)

@@ -9,7 +9,7 @@ import torch
 
 from eft_ext.analysis.record import Record
 from eft_ext.decoding.marks import Mark
-from eft_ext.hf.arguments import as_list, encode_all, ends_of
+from eft_ext.hf.arguments import encode_all, ends_of, given_ends
 from eft_ext.hf.model import EmulatedModel
 from eft_ext.hf.records import records
 
@@ -38,7 +38,7 @@ def generated_records(
     out = model.generate(prompts=read, return_dict_in_generate=True, **sampling)
     assert not isinstance(out, torch.Tensor)
     ids = out.sequences
-    given = as_list(sampling.get("eos_token_id"))
+    given = given_ends(sampling.get("generation_config"), sampling)
     ends = given or ends_of(model.members, model.method.ending)
     answers = [_until_end(row, ends) for row in ids[:, length:].tolist()]
     score = model.score(responses=answers, prompts=dict(read), candidates=candidates, num_changed=num_changed)

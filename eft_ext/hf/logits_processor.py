@@ -138,8 +138,8 @@ class EFTLogitsProcessor(LogitsProcessor):
         if name in self._prompts:
             own = self._prompts[name].packed(f"prompts[{name!r}]")
         elif name in self._mixture.method.alone:
-            prompt = ids[:, : self._start], None if mask is None else mask[:, : self._start]
-            own = Prompt(Prompt(*prompt).packed("attention_mask").ids[:, -1:], None)
+            prompt = Prompt(ids[:, : self._start], None if mask is None else mask[:, : self._start])
+            own = prompt.packed("attention_mask").last
         else:
             return Prompt(ids, mask).packed("attention_mask").pair
         if len(ids) % len(own.ids) != 0:

@@ -238,7 +238,7 @@ class EmulatedModel(Models):
         from eft_ext.hf.responses import scored_texts
         from eft_ext.hf.score import score
 
-        self.look()
+        self.revalidate()
         mixture = self.mixed(beta, scale, conservative_top_p, method)
         given = self.encode(inputs, prompts, kwargs, mixture.method, generating=False)
         if kwargs:

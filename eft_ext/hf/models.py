@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from eft_ext.hf.arguments import as_list, encode_all, ends_of, setting
+from eft_ext.hf.arguments import as_list, encode_all, ends_of, given_ends, setting
 from eft_ext.hf.engines import Engines
 from eft_ext.hf.members import check_modes, members_of
 from eft_ext.hf.mixture import Mixture, mixture_of
@@ -54,8 +54,8 @@ class Models:
         """Tokens that all of the models have logits for."""
         return min(widths_of(self.members).values())
 
-    def look(self) -> None:
-        """Looks, when a call begins, at what may have changed since the last one.
+    def revalidate(self) -> None:
+        """Checks, when a call begins, what may have changed since the last one.
 
         Raises ValueError for a model that cannot be run as it is now.
         """
@@ -196,14 +196,12 @@ class Models:
                 what pads where the first model does not.
         """
         lead, config = self.members[0].model, kwargs.get("generation_config")
-        bos, pad, eos = (setting(f"{name}_token_id", lead, config, kwargs) for name in ("bos", "pad", "eos"))
+        bos, pad = (setting(f"{name}_token_id", lead, config, kwargs) for name in ("bos", "pad"))
         tokenizer = tokenizer if tokenizer is not None else self.tokenizer
-        ends = ends_of(self.members, method.ending)
-        if as_list(eos) != as_list(setting("eos_token_id", lead, None, {})):
-            ends = as_list(eos)
+        ends = given_ends(config, kwargs) or ends_of(self.members, method.ending)
         if pad is None and not generating:
-            pad, eos = (getattr(tokenizer, f"{name}_token_id", None) for name in ("pad", "eos"))
-            ends = ends + as_list(eos)
+            pad = getattr(tokenizer, "pad_token_id", None)
+            ends = ends + as_list(getattr(tokenizer, "eos_token_id", None))
         encoded = encode_all(inputs, prompts, tokenizer, kwargs, method, bos if generating else None)
         return {name: prompt.inferred(pad, ends) for name, prompt in encoded.items()}
 

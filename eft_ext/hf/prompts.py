@@ -38,6 +38,11 @@ class Prompt:
         return [ids[real != 0].tolist() for ids, real in zip(self.ids, masks, strict=True)]
 
     @property
+    def last(self) -> Prompt:
+        """The last token of each row, of a packed prompt: what a model reads that is told nothing else."""
+        return Prompt(self.ids[:, -1:], None)
+
+    @property
     def inputs(self) -> dict[str, Tensor | None]:
         """As `encode` takes it."""
         return {"input_ids": self.ids, "attention_mask": self.mask}
@@ -111,7 +116,7 @@ def encode(name: str, value: Any, tokenizer: Any, *, pad_token_id: int | None = 
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether `is_text` is text or a list of texts, and no chat."""
+    """True where what `is_text` found is text or a list of texts, and no chat."""
     return isinstance(value if isinstance(value, str) else value[0], str)
 
 

@@ -31,7 +31,7 @@ def scored_texts(
     for name in method.alone:
         if name not in texts and responses is None:
             raise ValueError(f"responses: expected some, since {name} does not read what the others do, got None")
-        texts.setdefault(name, Prompt(texts[lead].ids[:, -1:], None))  # as in generate
+        texts.setdefault(name, texts[lead].last)  # as in generate
     if responses is not None:
         return with_responses(texts, responses, tokenizer, lead)
     if len(texts) > 1:

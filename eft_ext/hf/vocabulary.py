@@ -126,7 +126,7 @@ def _state(part: Any) -> bytes:
 
 
 def _changed_model(mine: dict[str, Any], theirs: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    """What makes models of one vocabulary cut otherwise: their kind, other merges or another order, other scores."""
+    """Differences by which models of one vocabulary cut otherwise: their kind, merges or their order, scores."""
     if mine["type"] != theirs["type"]:
         yield "the tokenizer's kind", mine["type"], theirs["type"]
         return

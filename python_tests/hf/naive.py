@@ -7,13 +7,13 @@ VOCAB = 264
 
 
 @torch.no_grad()
-def naive(models, z_of, prompts, new=NEW):
-    """One row, everything read anew at each token; `z_of(step, logits)` mixes float64 logits [V]."""
+def naive(models, z_of, prompts, new=NEW, vocab=VOCAB):
+    """One row, everything read anew at each token; `z_of(step, logits)` mixes float64 logits [vocab]."""
     sequences, out = [list(p) for p in prompts], []
     for step in range(new):
         z = z_of(
             step,
-            [x(torch.tensor([s])).logits[0, -1, :VOCAB].double() for x, s in zip(models, sequences, strict=True)],
+            [x(torch.tensor([s])).logits[0, -1, :vocab].double() for x, s in zip(models, sequences, strict=True)],
         )
         out.append(int(z.argmax()))
         for sequence in sequences:

@@ -10,6 +10,7 @@ import torch
 from eft_ext import EmulatedModel, custom_generate
 from eft_ext.decoding.recorded import AFTER
 from python_tests.hf.conftest import VOCAB, build_model
+from python_tests.hf.naive import naive
 from python_tests.hf.ways import NEW, WAYS, greedy
 from python_tests.slow import slowly_but
 
@@ -25,14 +26,9 @@ def models():
     return [build_model("llama", seed, *shape) for seed, shape in enumerate(shapes)]
 
 
-@torch.no_grad()
-def plain(models, new=LONG, width=264):
-    """Everything read anew at each token, with the weights 1, 1, -1."""
-    ids = PROMPT
-    for _ in range(new):
-        large, tuned, base = (model(ids).logits[0, -1, :width].float() for model in models)
-        ids = torch.cat([ids, (large + tuned - base).argmax()[None, None]], dim=1)
-    return ids[0, PROMPT.shape[1] :].tolist()
+def plain(models, vocab=264):
+    """The new tokens of a loop over the whole text, with the weights 1, 1, -1."""
+    return naive(models, lambda step, x: x[0] + x[1] - x[2], [PROMPT[0].tolist()] * 3, LONG, vocab)
 
 
 @pytest.mark.parametrize("way", slowly_but(("tier 1", "tier 2"), WAYS))
@@ -159,7 +155,7 @@ def test_more_tokens_after_construction(models):
     expected = float(z.log_softmax(-1).gather(1, PROMPT[0, 1:, None]).sum())
     assert float(model.score(PROMPT).logprobs[0, -1]) == pytest.approx(expected, rel=1e-5)
     call = {"do_sample": False, "eos_token_id": [999], "max_new_tokens": LONG}
-    assert model.generate(PROMPT, **call)[0, 5:].tolist() == plain(models, width=280)
+    assert model.generate(PROMPT, **call)[0, 5:].tolist() == plain(models, vocab=280)
 
 
 def test_fewer_tokens_than_the_tokenizer_has(models, tokenizer):
