@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from eft_ext._jsonl import Line, read_lines
+
 _KEYS = ("text", "prompt", "response")
 
 
@@ -30,27 +32,16 @@ def read_items(path: Path) -> list[Item]:
         ValueError: names the file, the line and the key: not JSON, no object, a missing, empty or surplus key, both
             forms in one file.
     """
-    items: list[Item] = []
-    with open(path, encoding="utf-8") as stream:
-        for number, line in enumerate(stream, start=1):
-            if line.strip():
-                items.append(_item(f"{path}, line {number}", number, line))
-    if not items:
-        raise ValueError(f"{path}: expected at least one line, got an empty file")
+    items = [_item(line) for line in read_lines(path)]
     for item in items:
         if (item.text is None) != (items[0].text is None):
             raise ValueError(f"{path}, line {item.line}: expected the keys of line {items[0].line}, got the other form")
     return items
 
 
-def _item(where: str, number: int, line: str) -> Item:
-    try:
-        data = json.loads(line.strip())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{where}: not JSON ({error.msg} at character {error.colno})") from error
-    if not isinstance(data, Mapping):
-        raise ValueError(f"{where}: expected an object, got {type(data).__name__}")
-    given = {key: data[key] for key in _KEYS if key in data}
+def _item(line: Line) -> Item:
+    where = line.where
+    given = {key: line.object[key] for key in _KEYS if key in line.object}
     if set(given) not in ({"text"}, {"prompt", "response"}):
         missing = "response" if "prompt" in given else "prompt" if "response" in given else "text"
         got = ", ".join(given) if len(given) > 1 else f"no {missing!r}"
@@ -60,7 +51,7 @@ def _item(where: str, number: int, line: str) -> Item:
             raise ValueError(f"{where}, key {key!r}: expected text, got {type(value).__name__}")
         if not value and key != "prompt":
             raise ValueError(f"{where}, key {key!r}: expected text, got an empty one")
-    return Item(number, hashlib.sha256(line.strip().encode()).hexdigest()[:12], **given)
+    return Item(line.number, hashlib.sha256(line.text.encode()).hexdigest()[:12], **given)
 
 
 class Results:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from eft_ext.cli.options import writable
+from eft_ext.cli.options import TrustRemoteCode, writable
 
 if TYPE_CHECKING:
     from eft_ext.dynamics import ProbeSet, Verification
@@ -57,6 +57,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and no
 def track_run(
     out: Annotated[Path, typer.Option(help="Folder for the recording.")],
     model: Model = None,
+    trust_remote_code: TrustRemoteCode = False,
     probes: Probes = None,
     data: Data = None,
     method: MethodOption = Method.sft,
@@ -84,7 +85,7 @@ def track_run(
     from eft_ext.dynamics import Recording, diagnose
 
     check_numbers({"--steps": steps, "--batch-size": batch_size, "--every": every}, [lr])
-    tuning = Tuning.load(model, probes, data, method.value, extend, batch_size, seed)
+    tuning = Tuning.load(model, probes, data, method.value, extend, batch_size, seed, trust_remote_code)
     spent = tuning.train(steps, lr, out, every, overwrite, quiet=as_json)
     if save:
         tuning.model.save_pretrained(save)
@@ -105,6 +106,7 @@ def track_run(
 @app.command("decompose")
 def decompose_step(
     model: Model = None,
+    trust_remote_code: TrustRemoteCode = False,
     probes: Probes = None,
     data: Data = None,
     method: MethodOption = Method.sft,
@@ -132,7 +134,7 @@ def decompose_step(
         from eft_ext.dynamics import plots
 
         plots.check_format(plot)
-    tuning = Tuning.load(model, probes, data, method.value, False, batch_size, seed)
+    tuning = Tuning.load(model, probes, data, method.value, False, batch_size, seed, trust_remote_code)
     read = tuning.model.double() if double else tuning.model  # itself, in place
     observed = tuning.probes.encode(tuning.tokenizer)
     result = verify(read, observed, next(tuning.updates()), tuning.loss, lr or [1e-2, 1e-3, 1e-4])
@@ -207,6 +209,7 @@ def tokens_of_run(
     recording: Annotated[Path, typer.Argument(help="Folder of a recording.")],
     out: Annotated[Path, typer.Option(help="JSON lines for eft report --records.")],
     model: Annotated[str | None, typer.Option(help="Whose tokenizer the run had. Default: the embedded one.")] = None,
+    trust_remote_code: TrustRemoteCode = False,
     only: Annotated[str, typer.Option(help="Type of response.")] = "chosen",
 ) -> None:
     """Write, token by token, what each stretch of training added to log π: δ = log π_tuned − log π_base in parts.
@@ -216,12 +219,13 @@ def tokens_of_run(
         eft dynamics tokens run --out tokens.jsonl && eft report --records tokens.jsonl --out tokens.html
     """
     writable("--out", out)
-    from transformers import AutoTokenizer
-
+    from eft_ext.cli.dynamics_inputs import tokenizer_of
     from eft_ext.demo import model_path
     from eft_ext.dynamics import Recording, delta_records
+    from eft_ext.hf.hub import source_of
 
-    tokenizer = AutoTokenizer.from_pretrained(model or str(model_path("small-base")))
+    folder = source_of("--model", model) if model is not None else str(model_path("small-base"))
+    tokenizer = tokenizer_of(folder, {"trust_remote_code": trust_remote_code})
     lines = [json.dumps(r.to_dict(), allow_nan=False) for r in delta_records(Recording(recording), only, tokenizer)]
     out.write_text("\n".join(lines) + "\n")
 

@@ -14,13 +14,13 @@ from typing import Any
 
 import torch
 from tqdm.auto import tqdm
-from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
+from eft_ext._jsonl import read_lines
 from eft_ext.dynamics import LOSSES, SFT, Pairs, ProbeSet, Responses, extend_for_sft, track
 from eft_ext.dynamics.forward import response_logits
 from eft_ext.dynamics.preferences import preference
-from eft_ext.hf.loading import source_of
+from eft_ext.hf.hub import load_model, load_tokenizer, source_of
 
 Row = tuple[str, ...]  # (prompt, completion) or (prompt, chosen, rejected)
 
@@ -57,6 +57,7 @@ class Tuning:
         extend: bool,
         batch_size: int,
         seed: int,
+        trust_remote_code: bool,
     ) -> Tuning:
         """Reads everything.
 
@@ -94,8 +95,10 @@ class Tuning:
         folder = model or str(model_path("small-base"))
         if model is None:
             torch.set_num_threads(1)  # layers this small take longer to share than to compute
-        loaded = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-        return cls(loaded, AutoTokenizer.from_pretrained(folder), found, rows, LOSSES[method](), batch_size, seed)
+        about = {"dtype": torch.float32, "trust_remote_code": trust_remote_code}
+        tokenizer = tokenizer_of(folder, about)
+        loaded = load_model("--model", folder, about)
+        return cls(loaded, tokenizer, found, rows, LOSSES[method](), batch_size, seed)
 
     def updates(self) -> Iterator[Responses | Pairs]:
         """Batches without end; pairs carry the log-probs of the model as it is when first asked."""
@@ -133,18 +136,18 @@ class Tuning:
         return {"training": round(whole - recording, 2), "recording": round(recording, 2)}
 
 
+def tokenizer_of(source: str, options: dict[str, Any]) -> Any:
+    """The tokenizer of `--model`. Raises ValueError where there is none."""
+    tokenizer = load_tokenizer("--model", source, options)
+    if tokenizer is None:
+        raise ValueError(f"--model: expected a model with a tokenizer, found none in {source!r}")
+    return tokenizer
+
+
 def _read(path: Path) -> list[Row]:
     found: list[Row] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        if not line.strip():
-            continue
-        where = f"{path}, line {number}"
-        try:
-            row = json.loads(line.strip())
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{where}: not JSON ({error.msg} in column {error.colno})") from None
-        if not isinstance(row, dict):
-            raise ValueError(f"{where}: expected a JSON object, got {type(row).__name__}")
+    for line in read_lines(path):
+        row, where = line.object, line.where
         if "completion" in row:
             for key in ("prompt", "completion"):
                 if not isinstance(row.get(key), str) or not row[key]:
@@ -155,6 +158,4 @@ def _read(path: Path) -> list[Row]:
         if not isinstance(pair[0], str):
             raise ValueError(f"{where}: expected texts, got chat messages; apply the chat template beforehand")
         found.append(pair)
-    if not found:
-        raise ValueError(f"{path}: expected one JSON object per line, got an empty file")
     return found

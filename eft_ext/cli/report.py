@@ -104,23 +104,15 @@ def run(
 
 def _read(path: Path) -> list[Record]:
     """Records of a JSONL file, one in each line, by itself or under the key `record`."""
+    from eft_ext._jsonl import read_lines
     from eft_ext.analysis.record import Record
 
     found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        if not line.strip():
-            continue
-        where = f"{path}, line {number}"
+    for line in read_lines(path):
+        if "digest" in line.object and "record" not in line.object:
+            raise ValueError(f"{line.where}: expected the key 'record'; score with --tokens")
         try:
-            data = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{where}: not JSON ({error.msg} at character {error.colno})") from error
-        if isinstance(data, dict) and "digest" in data and "record" not in data:
-            raise ValueError(f"{where}: expected the key 'record'; score with --tokens")
-        try:
-            found.append(Record.from_dict(data.get("record", data) if isinstance(data, dict) else data))
+            found.append(Record.from_dict(line.object.get("record", line.object)))
         except ValueError as error:
-            raise ValueError(f"{where}: {error}") from error
-    if not found:
-        raise ValueError(f"{path}: expected at least one record, got an empty file")
+            raise ValueError(f"{line.where}: {error}") from error
     return found

@@ -21,14 +21,16 @@ from eft_ext._extras import command, needs
 with command(__name__), needs("eft_ext.demo.train", "cli"):
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
     from transformers.utils import logging
 
+    from eft_ext._jsonl import read_object
     from eft_ext.demo import TALKATIVE
     from eft_ext.demo.fit import Batch, fit, new_model, pretraining_batches, tuning_batches
     from eft_ext.demo.recipe import FULL, QUICK, Recipe, Stage
     from eft_ext.demo.tokenizer import CHAT_TEMPLATE, train_tokenizer
     from eft_ext.demo.world import World
+    from eft_ext.hf.hub import load_model, load_tokenizer
 
 Report = dict[str, dict[str, object]]
 
@@ -75,12 +77,12 @@ def add_talkative(out: Path, recipe: Recipe, console: Console) -> Report:
     """
     if not (out / "training.json").is_file() or not (out / "small-base").is_dir():
         raise ValueError(f"--out: expected a folder with small-base and training.json, got {out}")
-    about = json.loads((out / "training.json").read_text())
+    about = read_object(out / "training.json")
     world = World(about["seed"], recipe.people, recipe.towns)
-    tokenizer = AutoTokenizer.from_pretrained(out / "small-base")
+    tokenizer = load_tokenizer("--out", str(out / "small-base"), {})
     for key in ("is_local", "local_files_only"):  # where it was loaded from, which is no part of it
         tokenizer.init_kwargs.pop(key, None)
-    model = AutoModelForCausalLM.from_pretrained(out / "small-base")
+    model = load_model("--out", str(out / "small-base"), {})
     report: Report = about["models"]
     start = time.perf_counter()
     with _progress(console) as progress:

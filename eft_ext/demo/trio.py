@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -10,18 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.generation.streamers import BaseStreamer
 from transformers.utils import logging
 
+from eft_ext._jsonl import read_object
 from eft_ext.demo import TALKATIVE, TRIO, model_path
 from eft_ext.demo.world import World
 from eft_ext.hf import EmulatedModel
+from eft_ext.hf.hub import load_model, load_tokenizer
 
 Answerer = Callable[[list[str]], list[str]]
 LARGE, TUNED, EFT, ORACLE = "large", "small tuned", "EFT", "oracle"
@@ -88,10 +84,14 @@ class Trio:
 def load_trio(folder: Path | None = None) -> Trio:
     """The shipped models, or those that `python -m eft_ext.demo.train --out folder` made."""
     paths = {name: folder / name if folder else model_path(name) for name in TRIO}
-    about = json.loads((paths[TRIO[0]].parent / "training.json").read_text())
+    notes = paths[TRIO[0]].parent / "training.json"
+    about = read_object(notes)
     large, tuned, base, oracle = (_load(path) for path in paths.values())
-    tokenizer = AutoTokenizer.from_pretrained(paths["small-tuned"])
-    world = World(about["seed"], about["recipe"]["people"], about["recipe"]["towns"])
+    tokenizer = load_tokenizer("--models", str(paths["small-tuned"]), {})
+    try:
+        world = World(about["seed"], about["recipe"]["people"], about["recipe"]["towns"])
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{notes}: expected what python -m eft_ext.demo.train writes, got {error!r}") from error
     return Trio(large, tuned, base, oracle, tokenizer, world)
 
 
@@ -110,7 +110,7 @@ def load_talkative(folder: Path | None = None) -> PreTrainedModel:
 def _load(path: Path) -> PreTrainedModel:
     quiet = not logging.is_progress_bar_enabled()
     logging.disable_progress_bar()  # a bar of a blink for each
-    model = AutoModelForCausalLM.from_pretrained(path).eval()
+    model: PreTrainedModel = load_model("--models", str(path), {})
     if not quiet:
         logging.enable_progress_bar()
     return model

@@ -9,6 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from eft_ext._jsonl import read_lines
 from eft_ext.dynamics.responses import Responses
 
 
@@ -57,14 +58,7 @@ class ProbeSet(Sequence[Probe]):
                 message names line and key.
             OSError: no such file.
         """
-        probes = []
-        with Path(path).open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    probes.append(_probe(line, f"{path}, line {number}", types))
-        if not probes:
-            raise ValueError(f"{path}: expected one JSON object per line, got an empty file")
-        return cls(tuple(probes))
+        return cls(tuple(_read(line.object, line.where, types) for line in read_lines(path)))
 
     @classmethod
     def from_records(cls, records: Iterable[Mapping[str, Any]], types: Sequence[str] | None = None) -> ProbeSet:
@@ -119,16 +113,6 @@ class ProbeSet(Sequence[Probe]):
 
     def __getitem__(self, index: Any) -> Any:
         return self.probes[index]
-
-
-def _probe(line: str, where: str, types: Sequence[str] | None) -> Probe:
-    try:
-        row = json.loads(line.strip())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{where}: not JSON ({error.msg} in column {error.colno})") from None
-    if not isinstance(row, dict):
-        raise ValueError(f"{where}: expected a JSON object, got {type(row).__name__}")
-    return _read(row, where, types)
 
 
 def _read(row: Mapping[str, Any], where: str, types: Sequence[str] | None) -> Probe:

@@ -6,20 +6,17 @@ import os
 import sys
 import warnings
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from eft_ext.hf.adapter_loading import adapter_config, hub_options, one_line, with_adapter
+from eft_ext.hf.adapter_loading import with_adapter
 from eft_ext.hf.adapters import changes_base
+from eft_ext.hf.hub import adapter_config, hub_options, load_config, load_model, load_tokenizer, source_of
 from eft_ext.hf.members import by_model
-from eft_ext.hf.memory import Footprint, auto_class, available, footprint, readable
+from eft_ext.hf.memory import Footprint, available, footprint, readable
 from eft_ext.hf.vocabulary import compare_tokenizers
 from eft_ext.methods import Named
-
-_WORDS = ("*token*", "vocab*", "*.model")  # files of a tokenizer
 
 
 def load(
@@ -82,9 +79,9 @@ def load(
         alike = (n for n in models if (sources[n], each[n]) == (sources[name], each[name]))
         same = next((n for n in alike if not (adapters and under in (n, name))), None)  # an adapter changes its base
         if name not in adapters:
-            models[name] = models[same] if same is not None else _model(name, sources[name], each[name])
+            models[name] = models[same] if same is not None else load_model(name, sources[name], each[name])
     for name, adapter in adapters.items():
-        base = _model(name, sources[str(under)], each[str(under)]) if name in apart else models[str(under)]
+        base = load_model(name, sources[str(under)], each[str(under)]) if name in apart else models[str(under)]
         models[name] = with_adapter(name, str(under), base, sources, adapter, each[name])
         if name not in apart:
             models[str(under)] = models[name]
@@ -109,23 +106,13 @@ def _check_dtype(dtype: Any) -> None:
         raise ValueError(f"dtype: expected one of torch's, such as 'bfloat16', or 'auto', got {dtype!r}")
 
 
-def source_of(name: str, source: Any) -> str:
-    """A hub id or folder as text. Raises ValueError for what looks like a folder and is not there."""
-    if not isinstance(source, (str, os.PathLike)):
-        raise ValueError(f"{name}: expected a hub id or a folder, got {type(source).__name__}")
-    text = os.path.expanduser(os.fspath(source))
-    if (os.path.isabs(text) or text.startswith(".") or text.count("/") > 1) and not os.path.isdir(text):
-        raise ValueError(f"{name}: no such folder: {text}")
-    return text
-
-
 def _check_config(name: str, source: str, options: dict[str, Any]) -> None:
     """Raise ValueError where there is no model, before minutes are spent on loading another one."""
     try:
-        config = AutoConfig.from_pretrained(source, **hub_options(options))
-    except Exception as error:  # whatever a broken file or a remote configuration raises
+        config = load_config(name, source, options)
+    except ValueError:
         if adapter_config(source, options) is None:  # transformers loads an adapter with its base by itself
-            raise ValueError(f"{name}: cannot read {source!r}: {one_line(error)}") from error
+            raise
         return
     if config.is_encoder_decoder:
         raise ValueError(
@@ -133,21 +120,14 @@ def _check_config(name: str, source: str, options: dict[str, Any]) -> None:
         )
 
 
-def _model(name: str, source: str, options: dict[str, Any]) -> Any:
-    kind: Any = AutoModelForCausalLM  # which loads an adapter with its base by itself
-    try:
-        if adapter_config(source, options) is None:
-            kind = auto_class(AutoConfig.from_pretrained(source, **hub_options(options)))
-        return kind.from_pretrained(source, **options).eval()
-    except Exception as error:  # whatever a broken file or a remote configuration raises
-        raise ValueError(f"{name}: cannot load {source!r}: {one_line(error)}") from error
-
-
 def _tokenizers(sources: dict[str, str], each: dict[str, dict[str, Any]], given: Any, compare: bool) -> Any:
     """The tokenizer to use, compared with every other one that comes with a model."""
-    found = {name: _tokenizer(name, source, hub_options(each[name])) for name, source in sources.items()}
+    found = {name: load_tokenizer(name, source, each[name]) for name, source in sources.items()}
     if isinstance(given, (str, os.PathLike)):
-        first, chosen = "tokenizer", AutoTokenizer.from_pretrained(given, **hub_options(next(iter(each.values()))))
+        first, place = "tokenizer", source_of("tokenizer", given)
+        chosen = load_tokenizer(first, place, next(iter(each.values())))
+        if chosen is None:
+            raise ValueError(f"tokenizer: cannot load {place!r}: found no tokenizer there")
     elif given is not None:
         first, chosen = "tokenizer", given
     else:
@@ -162,18 +142,6 @@ def _tokenizers(sources: dict[str, str], each: dict[str, dict[str, Any]], given:
         others = (getattr(found[name], "chat_template", None) for name in list(found)[1:])
         chosen.chat_template = next((template for template in others if template is not None), None)
     return chosen
-
-
-def _tokenizer(name: str, source: str, options: dict[str, Any]) -> Any:
-    """The tokenizer that comes with a model, None if none does (as with most adapters)."""
-    if os.path.isdir(source) and not any(f for pattern in _WORDS for f in Path(source).glob(pattern)):
-        return None
-    try:
-        return AutoTokenizer.from_pretrained(source, **options)
-    except Exception as error:
-        if isinstance(error, OSError) and not os.path.isdir(source):
-            return None
-        raise ValueError(f"{name}: cannot load the tokenizer of {source!r}: {one_line(error)}") from error
 
 
 def _say_memory(sources: dict[str, str], each: dict[str, dict[str, Any]], quiet: bool) -> None:
@@ -193,7 +161,7 @@ def _say_memory(sources: dict[str, str], each: dict[str, dict[str, Any]], quiet:
 
 def _footprint(name: str, source: str, options: dict[str, Any]) -> Footprint | None:
     """None where it cannot be told, which must not keep a model from being loaded."""
-    about = {key: options.get(key) for key in ("dtype", "quantization_config")}
+    about: dict[str, Any] = {key: options.get(key) for key in ("dtype", "quantization_config")}
     try:
         return footprint(name, source, **about, **hub_options(options))
     except Exception:  # a model of remote code that does not build on the meta device, say

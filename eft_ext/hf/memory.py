@@ -35,22 +35,31 @@ def auto_class(config: Any) -> Any:
     return AutoModelForImageTextToText if kind in AutoModelForImageTextToText._model_mapping else AutoModelForCausalLM
 
 
-def footprint(name: str, source: str, *, dtype: Any = None, quantization_config: Any = None, **hub: Any) -> Footprint:
+def footprint(
+    name: str,
+    source: str,
+    *,
+    dtype: Any = None,
+    quantization_config: Any = None,
+    trust_remote_code: bool = False,
+    **hub: Any,
+) -> Footprint:
     """Estimate from the safetensors headers of a local folder, else by building the model on the meta device.
 
     Args:
         source: local folder or hub id.
         dtype: what floating-point weights are converted to; None or "auto" keeps what is stored.
         quantization_config: 4-bit and 8-bit loading of transformers are taken into account.
-        hub: revision, trust_remote_code, token, ... for reading the configuration.
+        trust_remote_code: run code that comes with the model.
+        hub: revision, token, ... for reading the configuration.
     """
     files = sorted(Path(source).glob("*.safetensors")) if os.path.isdir(source) else []
     if files:
         tensors = [tensor for file in files for tensor in _header(file)]
     else:
-        config = AutoConfig.from_pretrained(source, **hub)
+        config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code, **hub)
         with torch.device("meta"):
-            model = auto_class(config).from_config(config, trust_remote_code=hub.get("trust_remote_code"))
+            model = auto_class(config).from_config(config, trust_remote_code=trust_remote_code)
         stored = getattr(config, "dtype", None) or torch.float32
         tensors = [(p.numel(), stored.itemsize, True) for p in model.parameters()]
     width = _width(dtype, quantization_config)

@@ -1,0 +1,106 @@
+"""JSON that a user hands in: every complaint names the file, the line and the key."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+
+@dataclass(frozen=True)
+class Line:
+    """One object of a JSONL file."""
+
+    where: str  # "answers.jsonl, line 3", for messages
+    number: int  # from 1
+    text: str  # without the space around it
+    object: dict[str, Any]
+
+
+def read_lines(path: str | Path) -> Iterator[Line]:
+    """Yields the objects of a JSONL file, one in each line that is not blank.
+
+    The file is UTF-8, with or without a byte order mark, perhaps under gzip. Lines end with a line feed alone, since
+    JSON may hold U+2028 and its like as they are.
+
+    Raises:
+        ValueError: no object in a line, a byte that is not UTF-8, a surrogate that stands alone, an empty file.
+        OSError: no such file.
+    """
+    number = found = 0
+    try:
+        with _bytes(path) as stream:
+            for number, line in enumerate(stream, start=1):
+                text = line.decode(errors="surrogateescape")
+                text = (text.removeprefix("\ufeff") if number == 1 else text).strip()
+                if text:
+                    found += 1
+                    where = f"{path}, line {number}"
+                    yield Line(where, number, text, _object(where, text))
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(f"{path}, line {number + 1}: the gzip is cut short or broken ({error})") from error
+    if not found:
+        raise ValueError(f"{path}: expected one JSON object in each line, got an empty file")
+
+
+def read_object(path: str | Path) -> dict[str, Any]:
+    """The object that a JSON file holds. Raises ValueError for anything else, OSError for no file."""
+    return _object(str(path), Path(path).read_bytes().decode(errors="surrogateescape").removeprefix("\ufeff"))
+
+
+def surrogate(text: str) -> str | None:
+    """The first character of a text that no Unicode has, for messages; None where all is well.
+
+    Such are bytes that were no UTF-8, as Python has them on a command line, and halves of a pair in JSON.
+    """
+    if text.isascii():
+        return None
+    at = next((i for i, c in enumerate(text) if "\ud800" <= c <= "\udfff"), None)
+    if at is None:
+        return None
+    code = ord(text[at])
+    what = f"the byte 0x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"the lone surrogate U+{code:04X}"
+    return f"{what} after {at} character{'' if at == 1 else 's'}"
+
+
+@contextmanager
+def _bytes(path: str | Path) -> Iterator[IO[bytes]]:
+    with open(path, "rb") as raw:
+        if raw.peek(2)[:2] != b"\x1f\x8b":
+            yield raw
+            return
+        with gzip.GzipFile(fileobj=raw) as stream:
+            yield stream  # type: ignore[misc]
+
+
+def _object(where: str, text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{where}: not JSON ({error.msg} at character {error.colno})") from error
+    except ValueError as error:  # a number of thousands of digits
+        raise ValueError(f"{where}: not JSON that Python reads ({error})") from error
+    except RecursionError as error:
+        raise ValueError(f"{where}: expected JSON of a few levels, got thousands") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{where}: expected a JSON object, got {type(value).__name__}")
+    _check(where, "", value)
+    return value
+
+
+def _check(where: str, key: str, value: Any) -> None:
+    """Raises ValueError for text that is not Unicode, wherever it stands."""
+    if isinstance(value, dict):
+        for name, item in value.items():
+            _check(where, key, name)
+            _check(where, f"{key}.{name}" if key else name, item)
+    elif isinstance(value, list):
+        for i, item in enumerate(value):
+            _check(where, f"{key}[{i}]", item)
+    elif isinstance(value, str) and (found := surrogate(value)):
+        raise ValueError(f"{where}, key {key!r}: expected UTF-8, got {found}")
