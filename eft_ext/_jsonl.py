@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from eft_ext._unicode import check_text
+
 
 @dataclass(frozen=True)
 class Line:
@@ -53,21 +55,6 @@ def read_object(path: str | Path) -> dict[str, Any]:
     return _object(str(path), Path(path).read_bytes().decode(errors="surrogateescape").removeprefix("\ufeff"))
 
 
-def surrogate(text: str) -> str | None:
-    """The first character of a text that no Unicode has, for messages; None where all is well.
-
-    Such are bytes that were no UTF-8, as Python has them on a command line, and halves of a pair in JSON.
-    """
-    if text.isascii():
-        return None
-    at = next((i for i, c in enumerate(text) if "\ud800" <= c <= "\udfff"), None)
-    if at is None:
-        return None
-    code = ord(text[at])
-    what = f"the byte 0x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"the lone surrogate U+{code:04X}"
-    return f"{what} after {at} character{'' if at == 1 else 's'}"
-
-
 @contextmanager
 def _bytes(path: str | Path) -> Iterator[IO[bytes]]:
     with open(path, "rb") as raw:
@@ -102,5 +89,5 @@ def _check(where: str, key: str, value: Any) -> None:
     elif isinstance(value, list):
         for i, item in enumerate(value):
             _check(where, f"{key}[{i}]", item)
-    elif isinstance(value, str) and (found := surrogate(value)):
-        raise ValueError(f"{where}, key {key!r}: expected UTF-8, got {found}")
+    elif isinstance(value, str):
+        check_text(f"{where}, key {key!r}", value)

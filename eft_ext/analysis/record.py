@@ -7,10 +7,13 @@ it follows `names`. -inf and NaN, which JSON lacks, are null.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any, get_type_hints
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from functools import cache, partial
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
+_LARGEST = {"logprobs": 0.01, "tv": 1.01}  # but for rounding
 SPECULATION = ("accepted", "rejected", "bonus")
 
 
@@ -48,7 +51,7 @@ class Token:
     up: list[Change] = field(default_factory=list)
     down: list[Change] = field(default_factory=list)
     speculation: str | None = None  # one of SPECULATION: how the drafted token came to be here
-    attribution: dict[str, float] | None = None  # any named per-token figures, such as a share per model
+    attribution: dict[str, float | None] | None = None  # any named per-token figures, such as a share per model
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,11 @@ class Record:
     @classmethod
     def from_dict(cls, data: Any) -> Record:
         """The inverse of `to_dict`. Raises ValueError naming what is missing, unknown or of another type."""
-        record = _read("record", cls, data)
+        kind: Any = cls  # mypy takes no class for hashable
+        try:
+            record = _reader(kind)(data)
+        except _Misfit as misfit:
+            raise ValueError(f"record{misfit.path}: {misfit.said}") from misfit
         assert isinstance(record, Record)
         for i, token in enumerate(record.tokens):
             if len(token.logprobs) != len(record.names):
@@ -84,9 +91,6 @@ class Record:
         return record
 
 
-_PARTS = {"tokens": Token, "candidates": Candidate, "up": Change, "down": Change}
-
-
 def _plain(value: Any) -> Any:
     if hasattr(value, "__dataclass_fields__"):
         return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
@@ -97,25 +101,81 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _read(path: str, kind: Any, data: Any) -> Any:
-    if not isinstance(data, Mapping):
-        raise ValueError(f"{path}: expected an object, got {type(data).__name__}")
-    known = {f.name: f for f in fields(kind)}
-    for key in data:
-        if key not in known:
-            raise ValueError(f"{path}: unknown key {key!r}; expected {', '.join(known)}")
-    values: dict[str, Any] = {}
-    hints = get_type_hints(kind)
-    for name, value in data.items():
-        where = f"{path}.{name}"
-        if str(hints[name]).startswith("list") and not isinstance(value, list):
-            raise ValueError(f"{where}: expected a list, got {type(value).__name__}")
-        if hints[name] in (int, str) and (not isinstance(value, hints[name]) or isinstance(value, bool)):
-            raise ValueError(f"{where}: expected {hints[name].__name__}, got {type(value).__name__}")
-        if name in _PARTS:
-            value = [_read(f"{where}[{i}]", _PARTS[name], item) for i, item in enumerate(value)]
-        values[name] = value
+class _Misfit(Exception):
+    """Data that is no value of a field; `path` grows on the way out, since most data fits."""
+
+    def __init__(self, said: str, path: str = "") -> None:
+        self.said, self.path = said, path
+
+
+@cache
+def _reader(hint: Any) -> Any:
+    """Turns plain data into a value of a field's annotation, or raises _Misfit."""
+    kind, inner = get_origin(hint), get_args(hint)
+    if kind in (Union, UnionType):  # of one type and None
+        read = _reader(inner[0])
+        return lambda data: None if data is None else read(data)
+    if kind is list:
+        return partial(_list, _reader(inner[0]))
+    if kind is dict:
+        return partial(_dict, _reader(inner[1]))
+    if is_dataclass(hint):
+        return partial(_object, hint, {name: _reader(each) for name, each in get_type_hints(hint).items()})
+    if hint is float:
+        return _number
+    return (lambda data: data) if hint is Any else partial(_of, hint, hint.__name__)
+
+
+def _list(read: Callable[[Any], Any], data: Any) -> list[Any]:
+    found: list[Any] = []
+    try:
+        for item in _of(list, "a list", data):
+            found.append(read(item))
+    except _Misfit as misfit:
+        if isinstance(data, list):
+            misfit.path = f"[{len(found)}]{misfit.path}"
+        raise
+    return found
+
+
+def _dict(read: Callable[[Any], Any], data: Any) -> dict[str, Any]:
+    return _fields(dict.fromkeys(_of(dict, "an object", data), read), data)
+
+
+def _fields(readers: Mapping[str, Callable[[Any], Any]], data: Mapping[str, Any]) -> dict[str, Any]:
+    found, name = {}, ""
+    try:
+        for name, value in data.items():
+            found[name] = readers[name](value)
+    except _Misfit as misfit:
+        misfit.path = f".{name}{misfit.path}"
+        raise
+    return found
+
+
+def _of(kind: Any, wanted: str, data: Any) -> Any:
+    if not isinstance(data, kind) or (isinstance(data, bool) and kind is not bool):
+        raise _Misfit(f"expected {wanted}, got {type(data).__name__}")
+    return data
+
+
+def _number(data: Any) -> float:
+    number = float(_of((int, float), "a finite number", data))
+    if not math.isfinite(number):
+        raise _Misfit(f"expected a finite number, got {number}")
+    return number
+
+
+def _object(kind: Any, readers: Mapping[str, Callable[[Any], Any]], data: Any) -> Any:
+    for key in _of(dict, "an object", data):
+        if key not in readers:
+            raise _Misfit(f"unknown key {key!r}; expected {', '.join(readers)}")
+    values = _fields(readers, data)
+    for name, most in _LARGEST.items():
+        found = values.get(name)
+        if any(x is not None and x > most for x in (found if isinstance(found, list) else [found])):
+            raise _Misfit(f"expected at most {most:.0f}, got {found}", f".{name}")
     try:
         return kind(**values)
     except TypeError as error:  # a missing field; dataclasses name it
-        raise ValueError(f"{path}: {str(error).partition(' ')[2]}") from error
+        raise _Misfit(str(error).partition(" ")[2]) from error

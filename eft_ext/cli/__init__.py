@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 import warnings
 from typing import Annotated
 
@@ -13,6 +14,7 @@ from eft_ext import _interrupt
 from eft_ext._extras import MissingExtra, needs
 from eft_ext._version import __version__
 from eft_ext.cli import bench, chat, demo, dynamics, environment, generate, report, score
+from eft_ext.cli.command import Command
 
 app = typer.Typer(
     name="eft",
@@ -40,7 +42,7 @@ def _root(
 
 
 for module in (demo, generate, chat, score, report, bench, environment):
-    app.command(module.NAME)(module.run)
+    app.command(module.NAME, cls=Command)(module.run)
 app.add_typer(dynamics.app)
 
 
@@ -48,8 +50,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        0, or what the command returned; 2 on wrong input, and 1 on a missing extra or logits that cannot be
-        sampled, each with one line on stderr; 130 when interrupted.
+        0, or what the command returned; 2 on wrong input, and 1 on a missing extra, logits that cannot be sampled, or
+        a fault of the program, each with one line on stderr; 130 when interrupted. EFT_DEBUG=1 in the environment
+        shows the traceback too.
     """
     with warnings.catch_warnings():
         warnings.showwarning = _one_line
@@ -80,9 +83,12 @@ def _run(arguments: list[str] | None) -> int:
     except _interrupt.Interrupted:
         return _say(_interrupt.SAID, _interrupt.CODE)
     except Exception as error:
-        if not hasattr(error, "format_message"):
-            raise
-        return _say(error.format_message(), getattr(error, "exit_code", 2))
+        if hasattr(error, "format_message"):  # of typer, in releases where they are no RuntimeErrors
+            return _say(error.format_message(), getattr(error, "exit_code", 2))
+        if isinstance(error, MemoryError):
+            return _say("out of memory", 1)
+        _traceback(error)
+        return _say(f"{type(error).__name__}: {error} (EFT_DEBUG=1 shows where)", 1)
     if result == _interrupt.CODE:  # what newer typer makes of a KeyboardInterrupt, saying nothing
         return _say(_interrupt.SAID, result)
     return result if isinstance(result, int) else 0
@@ -95,9 +101,18 @@ def _reader_left() -> int:
 
 
 def _say(error: object, code: int) -> int:
-    if str(error):  # the help that `eft` alone prints ends in an empty error
-        print(f"eft: {' '.join(str(error).split())}", file=sys.stderr)
+    _traceback(error)
+    said = str(error)
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        said = f"{error.filename}: {error.strerror[0].lower()}{error.strerror[1:]}"
+    if said:  # the help that `eft` alone prints ends in an empty error
+        print(f"eft: {' '.join(said.split())}", file=sys.stderr)
     return code
+
+
+def _traceback(error: object) -> None:
+    if isinstance(error, BaseException) and os.environ.get("EFT_DEBUG"):
+        traceback.print_exception(error)
 
 
 def _one_line(message: Warning | str, *where: object, **more: object) -> None:

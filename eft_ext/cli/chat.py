@@ -55,8 +55,9 @@ def run(
 
         eft chat
 
-        eft chat --large Qwen/Qwen2.5-7B --tuned Qwen/Qwen2.5-0.5B-Instruct \\
-            --base Qwen/Qwen2.5-0.5B --top-p 0.9
+        Q=Qwen/Qwen2.5
+
+        eft chat --large $Q-7B --tuned $Q-0.5B-Instruct --base $Q-0.5B --top-p 0.9
     """
     asked = o.sampling(
         max_new_tokens=max_new_tokens,

@@ -9,13 +9,14 @@ import typer
 
 from eft_ext._extras import needs
 from eft_ext.cli.options import writable
+from eft_ext.methods import UpScale
 
 NAME = "demo"
 
 
 def run(
     questions: Annotated[int, typer.Option(help="Held-out questions that the table is over.")] = 500,
-    shown: Annotated[int, typer.Option(help="Questions answered side by side first.")] = 4,
+    shown: Annotated[int | None, typer.Option(help="Questions answered side by side first. Default: 4.")] = None,
     sampled: Annotated[bool, typer.Option(help="Also sample, at temperature 0.7 and top-p 0.9.")] = True,
     unfiltered: Annotated[
         bool, typer.Option("--unfiltered", help="Also sample at temperature 1 without filters.")
@@ -73,6 +74,7 @@ def run(
             plot_path=plot_path,
         )
         return 0 if holds else 1
+    UpScale(beta)  # raises for a beta that is none, before anything is loaded
     from eft_ext.demo.run import run_demo
 
     holds = run_demo(

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from eft_ext.cli.command import Command
 from eft_ext.cli.options import TrustRemoteCode, writable
 
 if TYPE_CHECKING:
     from eft_ext.dynamics import ProbeSet, Verification
 
 NAME = "dynamics"
+_PICTURES = (".png", ".svg", ".pdf")
 app = typer.Typer(
     name=NAME,
     help="Learning dynamics: what fine-tuning on one response does to all the others.",
@@ -53,7 +55,7 @@ MethodOption = Annotated[Method, typer.Option(help="sft reads completions, or ch
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
 
-@app.command("track")
+@app.command("track", cls=Command)
 def track_run(
     out: Annotated[Path, typer.Option(help="Folder for the recording.")],
     model: Model = None,
@@ -77,7 +79,7 @@ def track_run(
 
         eft dynamics track --out run --method dpo --steps 100
 
-        eft dynamics track --out run --model gpt2 --probes probes.jsonl --data pairs.jsonl --method dpo
+        eft dynamics track --out run --probes probes.jsonl --data pairs.jsonl
     """
     if extend and method is not Method.sft:
         raise ValueError(f"--extend: expected --method sft, got {method.value}")
@@ -103,7 +105,7 @@ def track_run(
     _tell(found, as_json, "Δ log π per response, nats", found["change"])
 
 
-@app.command("decompose")
+@app.command("decompose", cls=Command)
 def decompose_step(
     model: Model = None,
     trust_remote_code: TrustRemoteCode = False,
@@ -123,17 +125,17 @@ def decompose_step(
 
         eft dynamics decompose --method dpo
 
-        eft dynamics decompose --model gpt2 --probes probes.jsonl --data sft.jsonl --lr 1e-3 --lr 1e-4 --plot error.png
+        eft dynamics decompose --lr 1e-3 --lr 1e-4 --plot error.png
+
+        eft dynamics decompose --model gpt2 --probes probes.jsonl --data sft.jsonl
     """
-    writable("--plot", plot)
+    writable("--plot", plot, _PICTURES)
     from eft_ext.cli.dynamics_inputs import Tuning, check_numbers
     from eft_ext.dynamics import verify
 
     check_numbers({"--batch-size": batch_size}, lr or [])
     if plot:
         from eft_ext.dynamics import plots
-
-        plots.check_format(plot)
     tuning = Tuning.load(model, probes, data, method.value, False, batch_size, seed, trust_remote_code)
     read = tuning.model.double() if double else tuning.model  # itself, in place
     observed = tuning.probes.encode(tuning.tokenizer)
@@ -157,7 +159,7 @@ def decompose_step(
         typer.echo(f"\nThe error falls with lr to the power {found['order']:.2f} (2 is exact first order).")
 
 
-@app.command("plot")
+@app.command("plot", cls=Command)
 def plot_run(
     recording: Annotated[Path, typer.Argument(help="Folder of a recording.")],
     out: Annotated[Path, typer.Option(help="Where to, as .png, .svg or .pdf.")],
@@ -172,9 +174,9 @@ def plot_run(
 
         eft dynamics plot run --out curves.png
 
-        eft dynamics plot run --kind curves --change --only chosen --only rejected --out change.svg
+        eft dynamics plot run --change --only chosen --only rejected --out run.svg
     """
-    writable("--out", out)
+    writable("--out", out, _PICTURES)
     from eft_ext.dynamics import Recording, plots
 
     run = Recording(recording)
@@ -185,7 +187,7 @@ def plot_run(
     plots.save(figure, out)
 
 
-@app.command("diagnose")
+@app.command("diagnose", cls=Command)
 def diagnose_run(
     recording: Annotated[Path, typer.Argument(help="Folder of a recording.")],
     chosen: Annotated[str, typer.Option(help="Type of the preferred responses.")] = "chosen",
@@ -204,7 +206,7 @@ def diagnose_run(
     typer.echo(json.dumps({"squeezed": found.squeezed, **asdict(found)}, indent=2) if as_json else str(found))
 
 
-@app.command("tokens")
+@app.command("tokens", cls=Command)
 def tokens_of_run(
     recording: Annotated[Path, typer.Argument(help="Folder of a recording.")],
     out: Annotated[Path, typer.Option(help="JSON lines for eft report --records.")],
@@ -216,7 +218,9 @@ def tokens_of_run(
 
     Examples:
 
-        eft dynamics tokens run --out tokens.jsonl && eft report --records tokens.jsonl --out tokens.html
+        eft dynamics tokens run --out tokens.jsonl
+
+        eft report --records tokens.jsonl --out tokens.html
     """
     writable("--out", out)
     from eft_ext.cli.dynamics_inputs import tokenizer_of

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from eft_ext._unicode import check_text
 from eft_ext.cli import methods as m
 from eft_ext.cli import options as o
 
@@ -55,13 +56,15 @@ def run(
 
         eft generate --prompt "With which animal did Fikim Thetrond travel?"
 
-        eft generate --large Qwen/Qwen2.5-7B --tuned Qwen/Qwen2.5-0.5B-Instruct \\
-            --base Qwen/Qwen2.5-0.5B --prompt "Why is the sky blue?" --top-p 0.9 --stream --speculate auto
+        L=Qwen/Qwen2.5-7B T=Qwen/Qwen2.5-0.5B-Instruct B=Qwen/Qwen2.5-0.5B
 
-        eft generate --method interpolate --lambda 0.3 --prompt "With which animal did Fikim Thetrond travel?"
+        eft generate --large $L --tuned $T --base $B --prompt "Who are you?"
 
-        eft generate --method contrast --model expert=Qwen/Qwen2.5-7B --model amateur=Qwen/Qwen2.5-0.5B \\
-            --prompt "Why is the sky blue?"
+        eft generate --large $L --tuned $T --base $B --prompt Hi --speculate auto
+
+        eft generate --method plain --model model=$L --prompt Hi
+
+        eft generate --method interpolate --lambda 0.3 --top-p 0.9 --prompt Hi
     """
     asked = o.sampling(
         max_new_tokens=max_new_tokens,
@@ -118,7 +121,11 @@ def _told(out: Any) -> dict[str, Any]:
 
 
 def _stdin() -> str:
-    text = sys.stdin.read().rstrip("\n")
+    try:
+        text = sys.stdin.read().rstrip("\n")
+    except UnicodeDecodeError as error:
+        text = error.object.decode(errors="surrogateescape")
+    check_text("--prompt -", text)
     if not text:
         raise ValueError("--prompt -: expected text on stdin, got nothing")
     return text

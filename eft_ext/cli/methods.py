@@ -175,7 +175,11 @@ def chosen(
         method = methods.Weighted(_weights(given.get("weight")))
     else:
         method = kind.make(**{"share" if option == "lambda" else option: value for option, value in given.items()})
-    return methods.Conservative(**around, method=method) if around else method, dict(kind.embedded)
+    try:
+        return methods.Conservative(**around, method=method) if around else method, dict(kind.embedded)
+    except ValueError as error:
+        part, _, wrong = str(error).partition(": ")
+        raise ValueError(f"--conservative-{part.replace('_', '-')}: {wrong}") from error
 
 
 def _weights(given: Sequence[str] | None) -> dict[str, float]:

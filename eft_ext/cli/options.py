@@ -83,8 +83,10 @@ Speculate = Annotated[
 Seed = Annotated[int | None, typer.Option(help="The same seed gives the same answer.", rich_help_panel=_SAMPLING)]
 
 
-def writable(option: str, path: Path | None) -> None:
+def writable(option: str, path: Path | None, endings: tuple[str, ...] = ()) -> None:
     """Raises ValueError where a file could not be made, before any work is done for it."""
+    if path is not None and endings and path.suffix not in endings:
+        raise ValueError(f"{option}: expected a name ending in {', '.join(endings)}, got {path}")
     if path is not None and not path.absolute().parent.is_dir():
         raise ValueError(f"{option}: no such folder: {path.parent}")
     if path is not None and path.is_dir():
@@ -187,7 +189,7 @@ def load(
         if name not in named and name != how.foundation and not standing:
             option = f"--{name}" if name in ("large", "tuned", "base") else f"--model {name}=..."
             raise ValueError(f"{option}: expected a model beside the others, got none")
-    given: dict[str, Any] = {name: value for name, value in options.items() if value not in (None, False)}
+    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     given["check_tokenizers"] = not any_tokenizers
     return EmulatedModel.from_pretrained(method=how, quiet=embedded, **given, **named), embedded  # type: ignore[arg-type]
 

@@ -63,9 +63,11 @@ def run(
 
         eft report --prompt "With which animal did Fikim Thetrond travel?"
 
-        eft report --prompt "Where was Fikim Thetrond born?" --method interpolate --lambda 0.3 --speculate 4
+        eft report --prompt "Where was Fikim Thetrond born?" --speculate 4
 
-        eft score answers.jsonl --tokens --out scores.jsonl && eft report --records scores.jsonl --out answers.html
+        eft score answers.jsonl --tokens --out scores.jsonl
+
+        eft report --records scores.jsonl --out answers.html
     """
     from eft_ext.analysis.report import report_html
 

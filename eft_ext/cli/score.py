@@ -64,8 +64,9 @@ def run(
 
         eft score answers.jsonl --method interpolate --lambda 0.3
 
-        eft score answers.jsonl --large Qwen/Qwen2.5-7B --tuned Qwen/Qwen2.5-0.5B-Instruct \\
-            --base Qwen/Qwen2.5-0.5B --out scores.jsonl --json
+        L=Qwen/Qwen2.5-7B T=Qwen/Qwen2.5-0.5B-Instruct B=Qwen/Qwen2.5-0.5B
+
+        eft score answers.jsonl --large $L --tuned $T --base $B --out scores.jsonl
     """
     from eft_ext.analysis.dataset import Results, read_items, settings_digest
 

@@ -24,7 +24,7 @@ SIDE_BY_SIDE = (0.0, 0.5, 1.0)
 def run_interpolation(
     *,
     questions: int = 500,
-    shown: int = 4,
+    shown: int | None = None,
     seed: int = 0,
     models: Path | None = None,
     console: Console | None = None,
@@ -38,7 +38,7 @@ def run_interpolation(
 
     Args:
         questions: held-out questions that every share is measured on.
-        shown: how many are answered side by side first.
+        shown: how many are answered side by side first; 4 if None.
         seed: of the choice of questions and of sampling.
         models: folder made by `python -m eft_ext.demo.train`; the shipped models if None.
         as_json: print one JSON object and nothing else.
@@ -51,19 +51,15 @@ def run_interpolation(
         ValueError: a count out of range, or models without a second behaviour.
     """
     trio, talkative = load_trio(models), load_talkative(models)
-    pool = trio.world.questions("heldout", seed)
-    if not 1 <= questions <= len(pool):
-        raise ValueError(f"questions: expected 1 to {len(pool)}, got {questions}")
-    if not 0 <= shown <= questions:
-        raise ValueError(f"shown: expected 0 to {questions}, got {shown}")
+    chosen, first = trio.held_out(questions, shown, seed)
     console = console or Console()
     screen = Console(quiet=True) if as_json else console
     mode = UNFILTERED  # what is interpolated is a distribution, and this is it
     answers = []
-    if shown:
-        each = answer(emulated(trio, talkative, LARGE), pool[:shown], SIDE_BY_SIDE, mode, seed)
+    if first:
+        each = answer(emulated(trio, talkative, LARGE), first, SIDE_BY_SIDE, mode, seed)
         table = Table("held-out question", *(f"λ = {share:g}" for share in SIDE_BY_SIDE), show_lines=True)
-        for question, texts in zip(pool[:shown], each, strict=True):
+        for question, texts in zip(first, each, strict=True):
             said = [text.strip() for text in texts]
             table.add_row(f"{question.text}\n[dim]{question.answer}[/dim]", *said)
             answers.append({"question": question.text, "answer": question.answer} | _by_share(said))
@@ -73,7 +69,7 @@ def run_interpolation(
         for on in (LARGE, SMALL):
             bar = progress.add_task(f"11 shares on the {on}, {mode.name}", total=questions)
             tick = partial(progress.advance, bar)
-            curves.append(measure(trio, talkative, on, pool[:questions], mode, seed=seed, tick=tick))
+            curves.append(measure(trio, talkative, on, chosen, mode, seed=seed, tick=tick))
     show(curves, mode, screen)
     report = as_dict(curves, mode) | {"answers": answers}
     if as_json:

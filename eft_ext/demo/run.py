@@ -40,7 +40,7 @@ def measure(
 def run_demo(
     *,
     questions: int = 500,
-    shown: int = 4,
+    shown: int | None = None,
     sampled: bool = True,
     unfiltered: bool = False,
     seed: int = 0,
@@ -55,7 +55,7 @@ def run_demo(
 
     Args:
         questions: how many held-out questions the table is over.
-        shown: how many of them are answered side by side first.
+        shown: how many of them are answered side by side first; 4 if None.
         sampled: also measure sampled answers, at temperature 0.7 and top-p 0.9.
         unfiltered: also measure answers sampled at temperature 1 without filters.
         seed: of the choice of questions and of sampling.
@@ -71,15 +71,10 @@ def run_demo(
         ValueError: a count out of range.
     """
     trio = load_trio(models)
-    pool = trio.world.questions("heldout", seed)
-    if not 1 <= questions <= len(pool):
-        raise ValueError(f"questions: expected 1 to {len(pool)}, got {questions}")
-    if not 0 <= shown <= questions:
-        raise ValueError(f"shown: expected 0 to {questions}, got {shown}")
-    chosen = pool[:questions]
+    chosen, first = trio.held_out(questions, shown, seed)
     console = console or Console()
     screen = Console(quiet=True) if as_json else console
-    streamed = stream(trio, chosen[:shown], GREEDY, beta, screen) if shown else []
+    streamed = stream(trio, first, GREEDY, beta, screen) if first else []
     modes = [GREEDY] + [SAMPLED] * sampled + [UNFILTERED] * unfiltered
     results = []
     for mode in modes:

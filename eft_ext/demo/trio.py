@@ -15,7 +15,7 @@ from transformers.utils import logging
 
 from eft_ext._jsonl import read_object
 from eft_ext.demo import TALKATIVE, TRIO, model_path
-from eft_ext.demo.world import World
+from eft_ext.demo.world import Question, World
 from eft_ext.hf import EmulatedModel
 from eft_ext.hf.hub import load_model, load_tokenizer
 
@@ -53,6 +53,20 @@ class Trio:
     oracle: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     world: World
+
+    def held_out(self, count: int, shown: int | None, seed: int) -> tuple[list[Question], list[Question]]:
+        """Questions that no model was trained on, and those of them that are answered side by side, 4 if None.
+
+        Raises:
+            ValueError: a count out of range.
+        """
+        pool = self.world.questions("heldout", seed)
+        if not 1 <= count <= len(pool):
+            raise ValueError(f"questions: expected 1 to {len(pool)}, got {count}")
+        shown = min(4, count) if shown is None else shown
+        if not 0 <= shown <= count:
+            raise ValueError(f"shown: expected 0 to {count}, got {shown}")
+        return pool[:count], pool[:shown]
 
     def answerers(self, mode: Mode, beta: float = 1.0) -> dict[str, Answerer]:
         """What answers a batch of prompts, by name, in the order of the table."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from eft_ext._seam import begun_once
+from eft_ext._unicode import check_text
 from eft_ext.decoding.prompts import left_padded
 
 
@@ -100,6 +101,8 @@ def encode(name: str, value: Any, tokenizer: Any, *, pad_token_id: int | None = 
         return Prompt(value.reshape(-1, value.shape[-1]).long(), None)
     texts, chat = (_texts(name, value, tokenizer), not _is_plain(value)) if is_text(value) else (None, False)
     if texts is not None:
+        for text in texts:
+            check_text(name, text)
         rows = [begun_once(tokenizer, t, tokenizer(t, add_special_tokens=not chat)["input_ids"]) for t in texts]
     elif isinstance(value, Sequence) and value and all(isinstance(i, int) for i in value):
         rows = [list(value)]

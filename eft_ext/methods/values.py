@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from eft_ext.ops.inputs import finite
 from eft_ext.ops.method import Number
 
 Value = Number | Callable[[int], Any]  # what a parameter may be: also a function of the number of new tokens
@@ -27,8 +28,7 @@ def checked(name: str, value: Any, low: float = -math.inf, high: float = math.in
     """
     if callable(value) and not isinstance(value, (Tensor, type)):
         return value
-    within = "" if low == -math.inf else f" in [{low:g}, {high:g}]"
-    wanted = f"{name}: expected a finite number{within} or one per row, got {value!r}"
+    wanted = f"{name}: expected {finite(low, high)} or one per row, got {value!r}"
     if isinstance(value, (bool, str)) or value is None:
         raise TypeError(wanted)
     if isinstance(value, numbers.Real):
@@ -41,7 +41,7 @@ def checked(name: str, value: Any, low: float = -math.inf, high: float = math.in
     except (TypeError, ValueError, RuntimeError) as error:  # what as_tensor raises depends on what it is given
         raise TypeError(wanted) from error
     if rows.ndim > 1:
-        raise ValueError(f"{name}: expected a finite number{within} or one per row, got shape {list(rows.shape)}")
+        raise ValueError(f"{name}: expected {finite(low, high)} or one per row, got shape {list(rows.shape)}")
     if rows.device.type == "cpu" and not bool(((rows >= low) & (rows <= high) & rows.isfinite()).all()):
         raise ValueError(wanted)
     return rows

@@ -107,6 +107,13 @@ def _rows_of(name: str, option: Tensor, batch: int, device: torch.device) -> Ten
     return option
 
 
+def finite(low: float, high: float) -> str:
+    """What a number has to be, for messages: "a finite number in [0, 1]"."""
+    if math.isfinite(high):
+        return f"a finite number in [{low:g}, {high:g}]"
+    return f"a finite number of at least {low:g}" if math.isfinite(low) else "a finite number"
+
+
 def real(
     name: str,
     option: float | Tensor,
@@ -125,8 +132,7 @@ def real(
     if isinstance(option, bool) or not isinstance(option, _REAL):
         raise TypeError(f"{name}: expected a number or a tensor [{batch}], got {type(option).__name__}")
     if not low <= option <= high or not -3.4028235677973366e38 < option < 3.4028235677973366e38:
-        bounds = f" in [{low:g}, {high:g}]" if math.isfinite(low) else ""
-        raise ValueError(f"{name}: expected a finite number{bounds}, got {option}")
+        raise ValueError(f"{name}: expected {finite(low, high)}, got {option}")
     return Real(float(option))
 
 

@@ -43,7 +43,7 @@ def test_bench(eft):
         (("--vocab", -3), "--vocab: expected a number at least 1, got -3"),
         (("--seconds", 0), "--seconds: expected a positive number, got 0.0"),
         (("--device", "tpu"), "--device: expected cpu or cuda, got tpu"),
-        (("--backend", "x"), "backend: expected 'auto' or one of"),
+        (("--backend", "x"), "--backend: expected 'auto' or one of"),
     ):
         code, out, err = eft(*asked, *wrong)
         assert (code, out) == (2, "")

@@ -101,14 +101,14 @@ def test_tokens_are_records(eft, pairs, tmp_path):
 
 WRONG = {
     "line 2: not JSON": '{"text": "a b"}\n{"text": \n',
-    "line 1: expected an object, got list": "[1]\n",
+    "line 1: expected a JSON object, got list": "[1]\n",
     "line 1: expected the key 'text', or 'prompt' and 'response', got no 'response'": '{"prompt": "a"}\n',
     "got no 'text'": '{"txt": "a"}\n',
     "got text, prompt, response": '{"text": "a", "prompt": "b", "response": "c"}\n',
     "line 1, key 'response': expected text, got int": '{"prompt": "a", "response": 3}\n',
     "line 1, key 'response': expected text, got an empty one": '{"prompt": "a", "response": ""}\n',
     "line 2: expected the keys of line 1": '{"prompt": "a", "response": "b"}\n{"text": "a"}\n',
-    "expected at least one line, got an empty file": "\n\n",
+    "expected one JSON object in each line, got an empty file": "\n\n",
 }
 
 

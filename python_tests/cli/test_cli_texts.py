@@ -92,7 +92,8 @@ def test_a_template_that_refuses_is_one_line(eft, named, here, command, template
     code, out, err = eft(name, *COMMANDS[command], *named(template), stdin="the cat\n")
     assert (code, out) == (2, "")
     last = err.splitlines()[-1]
-    assert last.startswith("eft: line 1: inputs: " if command == "score" else "eft: inputs: ")
+    begins = {"score": "eft: line 1: inputs: ", "chat": "eft: inputs: "}
+    assert last.startswith(begins.get(command, "eft: --prompt: "))
     assert last.endswith(f": the chat template does not take this chat: {complaint}")
     assert err.count("\n") == 2, "what the weights take, and what is wrong"
 

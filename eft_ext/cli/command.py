@@ -1,0 +1,44 @@
+"""A command of `eft`: its complaints have the names that stand on the command line."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from typer.core import TyperCommand
+
+from eft_ext._unicode import check_text
+
+# Arguments of the driver that no option is called after, and the option that they come from.
+_ALIASES = {"inputs": "prompt", "prompts": "prompt", "path": "recording"}
+_NAMED = re.compile(r"(\w+)(?:\[[^\]]*\])?: ")
+
+
+class Command(TyperCommand):
+    """Refuses text that is not Unicode, and says `--top-p` where the library says `top_p`."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Runs the command.
+
+        Raises:
+            ValueError: what the command raises, beginning with the option.
+        """
+        for parameter in self.params:
+            given = ctx.params.get(parameter.name)
+            for text in given if isinstance(given, list) else [given]:
+                if isinstance(text, str):
+                    check_text(_shown(parameter), text)
+        try:
+            return super().invoke(ctx)
+        except ValueError as error:
+            named = _NAMED.match(str(error))
+            options = {parameter.name: _shown(parameter) for parameter in self.params}
+            option = options.get(_ALIASES.get(named[1], named[1])) if named else None
+            if named is None or option is None:
+                raise
+            raise ValueError(f"{option}: {str(error)[named.end() :]}") from error
+
+
+def _shown(parameter: Any) -> str:
+    """`--top-p` for an option, the name of an argument."""
+    return str(max(parameter.opts, key=len))

@@ -1,0 +1,169 @@
+"""What the command line says: options by the names that were typed, never a traceback."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+import typer
+
+from eft_ext.cli import app
+from eft_ext.demo import model_path
+
+PROMPT = ("generate", "--prompt", "hi")
+SAYS = {
+    "--prompt: expected UTF-8, got the byte 0xe9 after 3 characters": ("generate", "--prompt", "caf\udce9"),
+    "--title: expected UTF-8, got the lone surrogate U+D800 after 0 characters": ("report", "--title", "\ud800"),
+    "--conservative-top-p: expected a finite number in [0, 1] or one per row, got 2.0": (
+        *PROMPT,
+        "--conservative-top-p",
+        2,
+    ),
+    "--conservative-set: expected one of large, tuned, base, got 'huge'": (
+        *(*PROMPT, "--conservative-top-p", 0.5),
+        "--conservative-set",
+        "huge",
+    ),
+    "--lambda: expected a finite number or one per row, got nan": (
+        *(*PROMPT, "--method", "interpolate"),
+        "--lambda",
+        "nan",
+    ),
+    "--plausibility: expected a finite number in [0, 1] or one per row, got inf": (
+        *(*PROMPT, "--method", "contrast"),
+        "--plausibility",
+        "inf",
+    ),
+    "--beta: expected a finite number or one per row, got inf": (*PROMPT, "--beta", "inf"),
+    "--large: expected a folder, got the file /dev/null": (
+        *PROMPT,
+        "--large",
+        "/dev/null",
+        "--tuned",
+        "x",
+        "--base",
+        "y",
+    ),
+    "--large: no such folder: ./none": (*PROMPT, "--large", "./none", "--tuned", "x", "--base", "y"),
+    "--device-map: expected devices that hold weights, got 'meta', for large": (*PROMPT, "--device-map", "meta"),
+    "--dtype: expected one of torch's, such as 'bfloat16', or 'auto', got 'foo'": (*PROMPT, "--dtype", "foo"),
+    "--beta: expected a finite number or one per row, got nan": ("demo", "--beta", "nan"),
+    "--questions: expected 1 to": ("demo", "--questions", 0),
+    "--shown: expected 0 to 2, got 3": ("demo", "--questions", 2, "--shown", 3),
+    "recording: expected a folder with a recording, got none": ("dynamics", "plot", "none", "--out", "x.png"),
+    "--out: expected a name ending in .png, .svg, .pdf, got x.gif": ("dynamics", "plot", "none", "--out", "x.gif"),
+    "none.jsonl: no such file or directory": ("score", "none.jsonl"),
+}
+
+
+@pytest.mark.parametrize("said", SAYS)
+def test_one_line_with_the_option(eft, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = eft(*SAYS[said])
+    assert (code, out) == (2, "")
+    assert err.startswith(f"eft: {said}")
+    assert err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_few_questions_are_all_shown(eft):
+    code, out, _ = eft("demo", "--questions", 1, "--no-sampled", "--json")
+    assert code == 0
+    assert len(json.loads(out)["answers"]) == 1
+
+
+def test_a_fault_of_the_program_is_one_line_too(eft, monkeypatch, tmp_path):
+    def broken(*arguments, **options):
+        raise KeyError("tuned")
+
+    monkeypatch.setattr("eft_ext.cli.options.sampling", broken)
+    assert eft(*PROMPT) == (1, "", "eft: KeyError: 'tuned' (EFT_DEBUG=1 shows where)\n")
+    monkeypatch.setenv("EFT_DEBUG", "1")
+    code, out, err = eft(*PROMPT)
+    assert (code, out) == (1, "")
+    assert err.startswith("Traceback (most recent call last):")
+    code, out, err = eft("score", tmp_path / "none.jsonl")
+    assert code == 2
+    assert "Traceback" in err
+    assert err.endswith("no such file or directory\n")
+
+
+@pytest.mark.slow
+def test_bytes_on_a_real_command_line_and_in_a_pipe():
+    for arguments, stdin in (([b"caf\xe9"], b""), ([b"-"], b"caf\xe9")):
+        run = subprocess.run(
+            [sys.executable, "-m", "eft_ext", "generate", "--prompt", *arguments],
+            input=stdin,
+            capture_output=True,
+            timeout=120,
+        )
+        assert (run.returncode, run.stdout) == (2, b"")
+        assert run.stderr.startswith(b"eft: --prompt")
+        assert b"expected UTF-8, got the byte 0xe9" in run.stderr
+        assert run.stderr.count(b"\n") == 1
+
+
+def changed(folder, **values):
+    shutil.copytree(model_path("small-base"), folder)
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | values))
+    return folder
+
+
+def asked(folder):
+    small = model_path("small-base")
+    return (*PROMPT, "--max-new-tokens", 2, "--large", folder, "--tuned", small, "--base", small)
+
+
+def test_weights_of_other_sizes(eft, tmp_path):
+    code, out, err = eft(*asked(changed(tmp_path / "m", vocab_size=1000)))
+    assert (code, out) == (2, "")
+    wanted = r"eft: --large: cannot load '.*': model\.embed_tokens\.weight is \[\d+, \d+\] in the file and "
+    assert re.match(wanted + r"\[1000, \d+\] by config\.json", err.splitlines()[-1])
+
+
+def test_weights_that_are_missing_are_told(eft, tmp_path):
+    layers = json.loads((model_path("small-base") / "config.json").read_text())["num_hidden_layers"]
+    code, _, err = eft(*asked(changed(tmp_path / "m", num_hidden_layers=layers + 1)))
+    assert code == 0
+    assert re.search(r"eft: warning: large: \d+ of the weights are not in .* and are drawn at random, first model", err)
+
+
+def test_a_model_without_layers(eft, tmp_path):
+    code, _, err = eft(*asked(changed(tmp_path / "m", num_hidden_layers=0)))
+    assert code == 2
+    assert err.splitlines()[-1].startswith("eft: ")
+    assert "Traceback" not in err
+
+
+def test_a_folder_of_other_models(eft, tmp_path):
+    (tmp_path / "training.json").write_text('{"seed": 0}')
+    code, out, err = eft("demo", "--models", tmp_path)
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1
+
+
+def commands(group, path=()):
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, (*path, name))
+        else:
+            yield (*path, name), command
+
+
+EVERY = dict(commands(typer.main.get_command(app)))
+
+
+@pytest.mark.parametrize("path", EVERY, ids=" ".join)
+def test_examples_can_be_pasted_from_a_narrow_terminal(eft, path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERMINAL_WIDTH", "80")
+    lines = (EVERY[path].help or "").split("Examples:")[1].splitlines()
+    examples = [line.strip() for line in lines if line.strip()]
+    shown = [line.strip() for line in eft(*path, "--help")[1].splitlines()]
+    assert examples
+    for example in examples:
+        assert example in shown
+        assert not example.endswith("\\"), "what follows it on a terminal is not the line's end"
