@@ -12,7 +12,7 @@ from eft_ext.analysis.dataset import read_items
 from eft_ext.dynamics import ProbeSet
 
 WRONG = {
-    ", line 2, key 'text': expected UTF-8, got the byte 0xe9 after 3 characters": b'{"text": "a"}\n{"text": "caf\xe9"}\n',
+    ", line 2, key 'text': expected UTF-8, got the byte 0xe9 after 3 characters": b'{"b": 1}\n{"text": "caf\xe9"}',
     ", line 1, key 'a[1].b': expected UTF-8, got the lone surrogate U+D800 after 1 character": (
         b'{"a": [1, {"b": "x\\ud800"}]}'
     ),
