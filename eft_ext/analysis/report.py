@@ -9,7 +9,8 @@ from typing import Any
 
 from eft_ext._extras import needs
 from eft_ext._version import __version__
-from eft_ext.analysis.record import Record, Token
+from eft_ext.analysis.record import Candidate, Change, Record, Token
+from eft_ext.analysis.visible import PARTIAL, marks, on_one_line, visible
 
 with needs("eft_ext.analysis.report", "cli"):
     from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -20,7 +21,7 @@ CHART_WIDTH, CHART_HEIGHT = 1000, 120
 
 @dataclass(frozen=True)
 class Measure:
-    """Something that a token is shaded by: a figure, and the value that is darkest."""
+    """Something that a token is shaded by: a figure, and the value whose shade is strongest."""
 
     key: str
     name: str
@@ -85,7 +86,7 @@ def report_html(records: Sequence[Record], title: str = "Token report") -> str:
     environment = Environment(
         loader=PackageLoader("eft_ext.analysis"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    environment.filters |= {"percent": percent, "nats": nats}
+    environment.filters |= {"percent": percent, "nats": nats, "visible": visible, "on_one_line": on_one_line}
 
     def raw(name: str) -> Markup:
         assert environment.loader is not None
@@ -93,6 +94,9 @@ def report_html(records: Sequence[Record], title: str = "Token report") -> str:
 
     views = [view(record) for record in records]
     data = [{"record": v.record.to_dict(), "measures": v.measures, "shades": v.shades, "shown": v.shown} for v in views]
+    parts: list[Token | Candidate | Change] = []
+    for token in (token for record in records for token in record.tokens):
+        parts += [token, *token.candidates, *token.up, *token.down]
     compared = {record.compared for record in records}
     there = [m for m in MEASURES if any(x is not None for v in views for x in v.measures[m.key])]
     page = environment.get_template("report.html.j2")
@@ -100,6 +104,7 @@ def report_html(records: Sequence[Record], title: str = "Token report") -> str:
         title=title,
         views=views,
         data=data,
+        marks=marks(part.text for part in parts),
         measures=there or MEASURES[:1],
         compared=compared.pop() if len(compared) == 1 else "the model that is compared",
         style=raw("report.css"),
@@ -127,20 +132,14 @@ def view(record: Record) -> View:
         most = m.most or max(sizes) or 1.0
         shades[m.key] = [round(min(1.0, size / most), 4) for size in sizes]
     tv = [x for x in measures["tv"] if x is not None]
-    summary = f"{len(record.tokens)} tokens"
+    count = len(record.tokens)
+    summary = f"{count} token{'s' * (count > 1)}"
     if tv:
-        place = max(range(len(record.tokens)), key=lambda i: measures["tv"][i] or 0.0)
-        dark = sum(x > 0.5 for x in tv)
-        summary += f"; mean total variation {sum(tv) / len(tv):.3f}, above one half at {dark}"
-        summary += f"; largest {max(tv):.3f} at token {place + 1}, {record.tokens[place].text!r}"
-    return View(record, measures, shades, [shown(token) for token in record.tokens], summary)
-
-
-def shown(token: Token) -> str:
-    """A token's text as something that can be seen and pointed at."""
-    if not token.text:
-        return "⋯"  # bytes of a character that a later token completes
-    return token.text.replace("\r", "␍").replace("\t", "⇥\t").replace("\n", "↵\n")
+        place = max(range(count), key=lambda i: measures["tv"][i] or 0.0)
+        far = sum(x > 0.5 for x in tv)
+        summary += f"; mean total variation {sum(tv) / len(tv):.3f}, above one half at {far}"
+        summary += f"; largest {max(tv):.3f} at token {place + 1}, {on_one_line(record.tokens[place].text)}"
+    return View(record, measures, shades, [visible(token.text) or PARTIAL for token in record.tokens], summary)
 
 
 def percent(logprob: float | None) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from eft_ext.analysis import Record, Token
 from eft_ext.analysis.report import percent, report_html, view
-from python_tests.analysis.pages import NASTY, Page, nasty, plain
+from python_tests.analysis.pages import NASTY, Page, nasty, plain, token
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,8 @@ def test_nothing_comes_from_elsewhere(page):
 
 
 def test_what_a_model_wrote_is_text(page):
-    assert len(page.all("script")) == 2
+    assert len(page.all("script")) == 3
+    assert len([attrs for attrs, _ in page.all("script") if attrs.get("type") != "application/json"]) == 1
     assert not page.all("b")
     assert not page.all("i", class_="x")
     tokens = page.all("span", class_="token")[: len(NASTY)]
@@ -57,7 +58,7 @@ def test_what_a_model_wrote_is_text(page):
             assert shown == "⋯"
             assert "partial" in attrs["class"]
         else:
-            assert shown == text.replace("\t", "⇥\t")
+            assert shown == text.replace("\t", "⇥\t").replace("\u202e", "⟨U+202E⟩").replace("\u200d", "⟨U+200D⟩")
     assert page.all("span", class_="special")[0][1] == "<|end|>"
     data = json.loads(next(text for attrs, text in page.all("script") if attrs.get("id") == "data"))
     assert [t["text"] for t in data[0]["record"]["tokens"]] == NASTY
@@ -109,6 +110,26 @@ def test_the_model_that_is_compared_is_named():
     both = Page(report_html([record, plain()]))
     assert "from the model that is compared there" in both.all("p", class_="lead")[0][1]
     assert Record.from_dict(record.to_dict()) == record
+
+
+def test_invisible_characters_are_seen_wherever_text_stands():
+    text = "\u200b\ud800"  # half a surrogate pair, which no file could hold
+    record = Record([token(text, 0)], prompt=text, options={text: text}, names=["large", "tuned", text, "mixture"])
+    html = report_html([replace(record, compared=text)], title=text)
+    assert text.encode("utf-16", "surrogatepass") not in html.encode("utf-16", "surrogatepass")
+    page, mark = Page(html), "⟨U+200B⟩⟨U+D800⟩"
+    assert page.all("title")[0][1] == page.all("h1")[0][1] == mark
+    assert page.all("h2")[0][1] == f"Prompt {mark}"
+    assert page.all("p", class_="summary")[0][1].endswith(f"at token 1, {mark} · {mark} {mark}")
+    assert page.all("span", class_="token")[0][1] == mark
+    html.encode("utf-8")
+
+
+def test_the_words_hold_in_light_and_dark():
+    lead = Page(report_html([plain()])).all("p", class_="lead")[0][1]
+    assert "The stronger a token's\nshade, the further" in lead
+    assert "darker" not in lead
+    assert [view(plain(text)).summary.partition(";")[0] for text in ("a", "a b")] == ["1 token", "2 tokens"]
 
 
 def test_what_has_no_mixture_is_shaded_by_what_there_is():

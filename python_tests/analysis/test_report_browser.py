@@ -1,11 +1,14 @@
 """The token report in a headless Chromium: it renders, pointing and keys work, nothing of a model runs."""
 
 import shutil
+from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
+from eft_ext.analysis import Candidate, Change, Record
 from eft_ext.analysis.report import report_html
-from python_tests.analysis.pages import NASTY, nasty, plain
+from python_tests.analysis.pages import NASTY, nasty, plain, token
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium, of the extra test-all")
 from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
@@ -58,6 +61,11 @@ def tokens(page):
     return page.find_elements(By.CSS_SELECTOR, "section .token")
 
 
+def click(page, token):
+    page.execute_script("arguments[0].scrollIntoView({block: 'start'})", token)  # not under a phone's panel
+    token.click()
+
+
 def panel(page):
     return page.find_element(By.ID, "panel").text
 
@@ -69,11 +77,11 @@ def test_it_renders_and_nothing_of_a_model_runs(page):
     assert len(tokens(got)) == len(NASTY)
     assert tokens(got)[1].get_attribute("textContent") == NASTY[1]
     assert all(t.size["width"] > 0 for t in tokens(got)), "each can be pointed at"
-    for token in tokens(got):
-        ActionChains(got).move_to_element(token).perform()
+    for each in tokens(got):
+        ActionChains(got).move_to_element(each).perform()
     assert got.execute_script("return window.hacked") is None
     assert got.get_log("browser") == []
-    assert got.execute_script("return document.scripts.length") == 2
+    assert got.execute_script("return document.scripts.length") == 3
     darkness = [t.value_of_css_property("background-color") for t in tokens(got)]
     assert len(set(darkness)) == len(NASTY), "each its own shade of total variation"
 
@@ -114,16 +122,91 @@ def test_keys_alone_suffice(page):
     assert "token 1 of 2" in panel(got), "one stop for each text; its table is another"
 
 
+def row(*texts):
+    """A record of these tokens alone."""
+    return Record([token(text, i, len(texts)) for i, text in enumerate(texts)])
+
+
 def test_right_to_left_text_runs_right_to_left(page):
-    words = plain("x")
-    arabic = [NASTY[6].strip(), NASTY[7]]
-    tokens_of = [type(words.tokens[0])(id=i, text=text, logprobs=[-1.0] * 4, tv=0.5) for i, text in enumerate(arabic)]
-    got = page([type(words)(tokens_of)])
+    got = page([row(NASTY[6].strip(), NASTY[7])])
     first, second = tokens(got)
     assert first.location["x"] > second.location["x"]
     first.click()
     ActionChains(got).send_keys(Keys.ARROW_LEFT).perform()
     assert "token 2 of 2" in panel(got), "left is onwards"
+
+
+def test_a_word_of_several_tokens_is_joined_and_in_order(page):
+    """Within text of the other direction too."""
+    got = page([row("He said مس", "تشفى", " twice")])
+    width = """const text = document.createRange();
+      text.selectNodeContents(document.querySelector('.text'));
+      return text.getBoundingClientRect().width"""
+    joined = got.execute_script(width)
+    assert tokens(got)[1].location["x"] < tokens(got)[2].location["x"]
+    got.execute_script("arguments[0].after('\u200c')", tokens(got)[0])  # joins no more
+    assert got.execute_script(width) != pytest.approx(joined, abs=0.1), "the measure sees a join"
+    whole = page([row("He said مستشفى", " twice")])
+    assert whole.execute_script(width) == pytest.approx(joined, abs=0.1)
+
+
+def test_an_override_turns_no_neighbour(page):
+    got = page([row("one", " two\u202e", "three", "\u2067four", "five")])
+    places = [t.location["x"] for t in tokens(got)]
+    assert places == sorted(places)
+    assert tokens(got)[1].text == " two⟨U+202E⟩"
+
+
+def test_invisible_characters_are_seen_in_the_panel(page):
+    hidden = token("\u200b", 1, 3)
+    listed = [Candidate(5, "a\u2060b c", [-1.0] * 4), Candidate(6, "", [-1.0] * 4)]
+    changed = replace(hidden, candidates=listed, up=[Change(7, "\ufeff", 1.0)], down=[Change(8, "\n", -1.0)])
+    got = page([Record([changed])])
+    assert tokens(got)[0].size["width"] > 20
+    tokens(got)[0].click()
+    cells = [cell.text for cell in got.find_elements(By.CSS_SELECTOR, "#panel tbody td:first-child")]
+    assert cells == ["a⟨U+2060⟩b·c", "⋯", "⟨U+200B⟩", "entropy"]
+    assert "↑ ⟨U+FEFF⟩" in panel(got)
+    assert "↓ ↵" in panel(got)
+
+
+def test_all_that_is_long_is_broken(page):
+    long = "x" * 300
+    names = ["large", long, "base", "mixture"]
+    record = Record([token("a", 0), token(long, 1, 3)], long, names, {long: long, "note": long}, compared=long)
+    for width in (1200, 380):
+        got = page([record], width)
+        for open_panel in (False, True):
+            if open_panel:
+                got.execute_script("document.querySelector('details').open = true")
+                click(got, tokens(got)[0])
+                ActionChains(got).send_keys(Keys.ESCAPE, Keys.ARROW_RIGHT).perform()
+                assert "token 2 of 2" in panel(got)
+            assert got.execute_script("return document.scrollingElement.scrollWidth") <= width
+            beside = 380 if width == 380 else got.execute_script("return document.querySelector('#panel').offsetLeft")
+            for kind in ("h2", ".summary", ".text", ".token", ".axis", ".wide"):
+                for element in got.find_elements(By.CSS_SELECTOR, kind):
+                    right = got.execute_script("return arguments[0].getBoundingClientRect().right", element)
+                    assert right <= beside, f"{kind} runs under the panel"
+
+
+@pytest.mark.parametrize("width", [380, 600, 900, 1200])
+@pytest.mark.parametrize("name", ["talkative", "an-expert-of-its-own", "x" * 300])
+def test_heads_of_the_panel_stand_side_by_side(page, name, width):
+    got = page([replace(row("a", "b"), names=["large", name, "base", "mixture"], compared=name)], width)
+    click(got, tokens(got)[1])
+    spans = got.execute_script("""return [...document.querySelectorAll('#panel thead th')].map((cell) => {
+      const text = document.createRange();
+      text.selectNodeContents(cell);
+      const box = text.getBoundingClientRect();
+      return [box.left, box.right];
+    })""")
+    assert len(spans) == 6
+    for (_, end), (start, _) in pairwise(spans):
+        assert end < start
+    assert name != "talkative" or got.execute_script(
+        "return [...document.querySelectorAll('#panel thead th')].every((cell) => cell.offsetHeight < 30)"
+    ), "a word as long as this stays whole"
 
 
 def test_other_shades(page):

@@ -1,6 +1,7 @@
 "use strict";
 // Everything that comes from a record goes through textContent: whatever a model wrote stays text.
 const data = JSON.parse(document.getElementById("data").textContent);
+const marks = JSON.parse(document.getElementById("marks").textContent); // of characters that leave no ink
 const panel = document.getElementById("panel");
 const menu = document.getElementById("measure");
 let kept = null; // the token that a click or Enter keeps in the panel
@@ -30,7 +31,7 @@ function factor(logRatio) {
 }
 
 function isolated(text, parent) {
-  return element("bdi", text.replace(/\n/g, "↵").replace(/\t/g, "⇥").replace(/ /g, "·") || "⋯", null, parent);
+  return element("bdi", [...text].map((c) => marks[c] ?? c).join("") || marks[""], null, parent);
 }
 
 function candidates(record, token) {
