@@ -1,6 +1,7 @@
 #include "cpu/parallel.h"
 
 #include <dlfcn.h>
+#include <pthread.h>
 
 #include <atomic>
 
@@ -15,6 +16,11 @@ struct Pool {
   Parallel parallel = reinterpret_cast<Parallel>(dlsym(RTLD_DEFAULT, "GOMP_parallel"));
   MaxThreads max_threads = reinterpret_cast<MaxThreads>(dlsym(RTLD_DEFAULT, "omp_get_max_threads"));
 };
+
+// A forked child has the thread that forked and no other: the pool would wait for the rest forever.
+std::atomic<bool> forked{false};
+[[maybe_unused]] const int watched =
+    pthread_atfork(nullptr, nullptr, [] { forked.store(true, std::memory_order_relaxed); });
 
 struct Rows {
   void (*task)(void*, int64_t);
@@ -35,7 +41,10 @@ void work(void* argument) {
 void for_each_row(int64_t num_rows, int max_threads, void (*task)(void*, int64_t), void* context) {
   static const Pool pool;
   Rows rows{task, context, num_rows};
-  if (num_rows < 2 || max_threads == 1 || !pool.parallel || !pool.max_threads) return work(&rows);
+  if (num_rows < 2 || max_threads == 1 || !pool.parallel || !pool.max_threads ||
+      forked.load(std::memory_order_relaxed)) {
+    return work(&rows);
+  }
   int64_t threads = pool.max_threads();
   if (max_threads > 0 && max_threads < threads) threads = max_threads;
   if (num_rows < threads) threads = num_rows;

@@ -7,8 +7,8 @@
 namespace eft {
 
 // Calls task(context, row) for each row in [0, num_rows), on at most `max_threads` threads (0: the
-// pool's own number). On the calling thread alone where no pool is loaded, or one thread was asked
-// for.
+// pool's own number). On the calling thread alone where no pool is loaded, one thread was asked
+// for, or the process was forked after this library was loaded.
 void for_each_row(int64_t num_rows, int max_threads, void (*task)(void* context, int64_t row),
                   void* context);
 

@@ -7,18 +7,24 @@
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
+#include <atomic>
 #include <thread>
 #include <vector>
 
 #include "eft.h"
 #include "tests/check.h"
 
+std::atomic<int> shared{0};  // calls of the pool
+
 extern "C" __attribute__((visibility("default"))) int omp_get_max_threads() { return 3; }
 
 extern "C" __attribute__((visibility("default"))) void GOMP_parallel(void (*work)(void*),
                                                                      void* data, unsigned threads,
                                                                      unsigned) {
+  ++shared;
   std::vector<std::thread> pool;
   for (unsigned i = 1; i < threads; ++i) pool.emplace_back(work, data);
   work(data);
@@ -106,6 +112,7 @@ int main() {
             together[i].logprobs == alone[i].logprobs);
     }
   }
+  const Call rows = alone[0];
   for (int i = 0; i < kCallers; ++i) alone[i].run_conservative(logits, i + 1, 1);
   for (int round = 0; round < 4; ++round) {
     std::vector<std::thread> callers;
@@ -119,6 +126,19 @@ int main() {
             together[i].logprobs[0] == alone[i].logprobs[0]);
     }
   }
+  CHECK(shared > 0);
+  // A forked child has one thread and must not wait for the pool's.
+  const pid_t child = fork();
+  if (!child) {
+    shared = 0;
+    together[0].run(logits, 1, 0);
+    together[1].run_conservative(logits, 2, 0);
+    CHECK(together[0].tokens == rows.tokens && together[1].tokens[0] == alone[1].tokens[0]);
+    CHECK(shared == 0);
+    _exit(failures != 0);
+  }
+  int status = -1;
+  CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0);
   printf("threads: %d failures\n", failures);
   return failures != 0;
 }

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from eft_ext.methods.named import Named
 from eft_ext.methods.values import linear
+from eft_ext.ops.forked import one_thread_if_forked
 from eft_ext.ops.inputs import real
 from eft_ext.ops.method import Number
 
@@ -56,11 +57,12 @@ class Contrast(Named):
             log = torch.where((rows >= 0) & (rows <= 1), rows, math.nan).double().log()[:, None]
         else:
             log = math.log(share)
-        exact = expert.amax(dim=-1, keepdim=True).double() + log  # [B, 1]
-        floor = exact.float()
-        floor = torch.where(floor.double() < exact, floor.nextafter(torch.full_like(floor, math.inf)), floor)
-        # NaN among the logits, or a share that is none, keeps nothing: the step finds the row invalid.
-        return [torch.where(expert >= floor, expert, -math.inf), *logits[1:]]
+        with one_thread_if_forked():
+            exact = expert.amax(dim=-1, keepdim=True).double() + log  # [B, 1]
+            floor = exact.float()
+            floor = torch.where(floor.double() < exact, floor.nextafter(torch.full_like(floor, math.inf)), floor)
+            # NaN among the logits, or a share that is none, keeps nothing: the step finds the row invalid.
+            return [torch.where(expert >= floor, expert, -math.inf), *logits[1:]]
 
 
 class Realign(Named):

@@ -14,6 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from eft_ext.ops.forked import one_thread_if_forked
+
 DTYPES = {torch.bfloat16: 0, torch.float16: 1, torch.float32: 2}
 MAX_MODELS = 4
 _INTEGER = (int, torch.SymInt)
@@ -48,9 +50,10 @@ def in_memory(name: str, x: Tensor) -> Tensor:
         return x  # what an operator is given torch writes out itself
     if x.layout is not torch.strided:
         raise TypeError(f"{name}: expected a dense tensor, got {x.layout}")
-    if x.is_neg():
-        return x.resolve_neg()
-    return x.clone() if x._is_zerotensor() else x
+    if not (x.is_neg() or x._is_zerotensor()):
+        return x
+    with one_thread_if_forked():
+        return x.resolve_neg() if x.is_neg() else x.clone()
 
 
 def check_logits(names: Sequence[str], logits: Sequence[Tensor]) -> tuple[Tensor, ...]:
