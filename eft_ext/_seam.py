@@ -65,8 +65,18 @@ def added_text(tokenizer: Any, before: Sequence[int], new: Sequence[int]) -> str
 
     Decoded alone, new tokens lose a leading space where SentencePiece takes them for a text's beginning.
     """
-    special = set(tokenizer.all_special_ids)
-    context = [token for token in before if token not in special][-_BEFORE:]
+    context = last_tokens(tokenizer, before)
     start = str(tokenizer.decode(context, skip_special_tokens=True)).rstrip("\ufffd")  # of a character cut in two
     whole = str(tokenizer.decode([*context, *new], skip_special_tokens=True))
     return whole[len(start) :] if whole.startswith(start) else str(tokenizer.decode(new, skip_special_tokens=True))
+
+
+def last_tokens(tokenizer: Any, before: Sequence[int]) -> list[int]:
+    """The tokens of a text that the text of the next one may depend on.
+
+    They begin where a character does: tokenizers that spell characters in bytes take half of one for an error in all.
+    """
+    special = set(tokenizer.all_special_ids)
+    last = [token for token in before if token not in special][-_BEFORE:]
+    whole = (last[i:] for i in range(len(last)) if "\ufffd" not in tokenizer.decode(last[i:]))
+    return next(whole, last)  # all of them where a character is still to be completed

@@ -107,17 +107,13 @@ def _answer(model: Any, line: str, read: dict[str, Any], asked: dict[str, Any], 
 
     # A model reading a transcript goes on with the user's part; one that reads its template ends by itself.
     stops = _STOPS if isinstance(next(iter(read.values())), str) else []
-    options = {**asked, "stopping_criteria": [EndsAt(model.tokenizer, stops)] if stops else None}
+    printer = Printer(model.tokenizer, stops, quiet=as_json)
+    criteria = [EndsAt(printer)] if stops else None
+    model.generate(prompts=read, streamer=printer, stopping_criteria=criteria, **asked)
+    answer = printer.text.strip()
     if as_json:
-        answer = str(model.generate_text(prompts=read, **options)[0])
-        for stop in stops:
-            answer = answer.split(stop)[0]
-        typer.echo(json.dumps({"prompt": line, "text": answer.strip()}))
-    else:
-        printer = Printer(model.tokenizer, stops)
-        model.generate(prompts=read, streamer=printer, **options)
-        answer = printer.text
-    return answer.strip()
+        typer.echo(json.dumps({"prompt": line, "text": answer}))
+    return answer
 
 
 def _transcript(turns: list[dict[str, str]]) -> str:

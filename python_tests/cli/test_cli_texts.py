@@ -8,6 +8,7 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from eft_ext._seam import added_text
 from eft_ext.cli.printer import Printer
 
 BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
@@ -168,6 +169,15 @@ def test_streamed_words_keep_their_spaces(decoder, capsys):
             assert capsys.readouterr().out == whole.lstrip() + "\n"
 
 
+def test_text_behind_characters_that_are_spelled_in_bytes():
+    """Eight tokens before it begin within the first of them."""
+    tokenizer = spelled()
+    euro, the = (tokenizer.convert_tokens_to_ids(p) for p in (["<0xE2>", "<0x82>", "<0xAC>"], ["▁the"]))
+    assert added_text(tokenizer, euro * 3, the) == " the"
+    assert added_text(tokenizer, euro * 3, euro + the) == "€ the"
+    assert added_text(tokenizer, the + euro[:2], euro[2:] + the) == "€ the"
+
+
 def test_stop_strings_over_several_tokens():
     tokenizer = spelled()
     stops = ["\nUser:", "##"]
@@ -175,8 +185,8 @@ def test_stop_strings_over_several_tokens():
         (["▁the", "\n", "User", ":", "▁cat"], "the"),
         (["\n", "User", ":", "▁cat"], ""),
         (["▁the", "\n", "User", "▁cat"], "the\nUser cat"),
-        (["▁the", "\n", "User"], "the\nUser"),
-        (["▁the", "\n"], "the\n"),
+        (["▁the", "\n", "User"], "the"),
+        (["▁the", "\n"], "the"),
         (["▁the", "▁cat", "##", "s"], "the cat"),
     ):
         tokens = tokenizer.convert_tokens_to_ids(pieces)
