@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from eft_ext._unicode import check_text
+from eft_ext._text import fault
 
 
 @dataclass(frozen=True)
@@ -89,5 +89,5 @@ def _check(where: str, key: str, value: Any) -> None:
     elif isinstance(value, list):
         for i, item in enumerate(value):
             _check(where, f"{key}[{i}]", item)
-    elif isinstance(value, str):
-        check_text(f"{where}, key {key!r}", value)
+    elif isinstance(value, str) and (wrong := fault(value)):
+        raise ValueError(f"{where}, key {key!r}: expected text, got {wrong}")

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from eft_ext._unicode import check_text
-
 _BEFORE = 8  # tokens of a prompt that the text of the next one may depend on
 
 
@@ -22,16 +20,10 @@ def encode_pairs(
         tokenizer: of transformers.
         pairs: (prompt, response) as text.
         add_special_tokens: those of a text's beginning, before the prompt; a rendered chat has its own.
-
-    Raises:
-        ValueError: a text that is no Unicode.
     """
     pairs = list(pairs)
     if not pairs:
         return []
-    for prompt, response in pairs:
-        check_text("prompt", prompt)
-        check_text("response", response)
     special = {"add_special_tokens": add_special_tokens}
     prompts = tokenizer([prompt for prompt, _ in pairs], **special).input_ids
     wholes = tokenizer([prompt + response for prompt, response in pairs], **special).input_ids

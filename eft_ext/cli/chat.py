@@ -10,6 +10,7 @@ import typer
 
 from eft_ext.cli import methods as m
 from eft_ext.cli import options as o
+from eft_ext.cli import stdin
 
 NAME = "chat"
 _STOPS = ["\nUser:", "\nAssistant:"]
@@ -47,9 +48,9 @@ def run(
 ) -> None:
     """Talk to several models as one; words appear as they come.
 
-    Reads lines from the terminal or a pipe. /reset forgets the conversation, /exit ends it. Models without a
-    chat template read a plain transcript. The embedded trio was taught single questions, so it remembers
-    nothing of the conversation.
+    Reads lines from the terminal or a pipe, and skips one that is not UTF-8. /reset forgets the conversation, /exit
+    ends it. Models without a chat template read a plain transcript. The embedded trio was taught single questions,
+    so it remembers nothing of the conversation.
 
     Examples:
 
@@ -79,7 +80,7 @@ def run(
     if sys.stdin.isatty():
         typer.secho(_HELP, dim=True, err=True)
     turns: list[dict[str, str]] = []
-    while (line := _read()) is not None:
+    for line in stdin.lines():
         if line.startswith("/"):
             if line in ("/exit", "/quit"):
                 break
@@ -91,14 +92,6 @@ def run(
             read = o.prompts(loaded, said, _transcript(said), chat_template, negative_prompt)
             answer = _answer(loaded, line, read, asked, as_json)
             turns += [{"role": "user", "content": line}, {"role": "assistant", "content": answer}]
-
-
-def _read() -> str | None:
-    """The next line, None at the end of input."""
-    try:
-        return (input("> ") if sys.stdin.isatty() else input()).strip()
-    except EOFError:
-        return None
 
 
 def _answer(model: Any, line: str, read: dict[str, Any], asked: dict[str, Any], as_json: bool) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from typer.core import TyperCommand
 
-from eft_ext._unicode import check_text
+from eft_ext._text import checked
 
 # Arguments of the driver that no option is called after, and the option that they come from.
 _ALIASES = {"inputs": "prompt", "prompts": "prompt", "path": "recording"}
@@ -25,9 +25,8 @@ class Command(TyperCommand):
         """
         for parameter in self.params:
             given = ctx.params.get(parameter.name)
-            for text in given if isinstance(given, list) else [given]:
-                if isinstance(text, str):
-                    check_text(_shown(parameter), text)
+            texts = given if isinstance(given, (list, tuple)) else [given]
+            checked(_shown(parameter), [text for text in texts if isinstance(text, str)])
         try:
             return super().invoke(ctx)
         except ValueError as error:

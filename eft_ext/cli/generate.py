@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from typing import Annotated, Any
 
 import typer
 
-from eft_ext._unicode import check_text
 from eft_ext.cli import methods as m
 from eft_ext.cli import options as o
+from eft_ext.cli import stdin
 
 NAME = "generate"
 
@@ -77,7 +76,7 @@ def run(
     drafting = o.speculation(speculate)
     if stream and (as_json or len(prompt) > 1):
         raise ValueError("--stream: expected one prompt and no --json")
-    texts = [_stdin() if text == "-" else text for text in prompt]
+    texts = [stdin.whole() if text == "-" else text for text in prompt]
     nucleus = (conservative_top_p, conservative_set, conservative_outside)
     weights = m.parameters(weight, beta, scale, share, plausibility, *nucleus)
     about = {"dtype": dtype, "device_map": device_map, "trust_remote_code": trust_remote_code}
@@ -118,17 +117,6 @@ def _told(out: Any) -> dict[str, Any]:
     accepted, drafted, rate = statistics.accepted, statistics.drafted, statistics.tokens_per_round
     typer.secho(f"{accepted} of {drafted} drafts stand, {rate:.2f} tokens a round", dim=True, err=True)
     return {"speculation": {"accepted": accepted, "drafted": drafted, "tokens_per_round": round(rate, 3)}}
-
-
-def _stdin() -> str:
-    try:
-        text = sys.stdin.read().rstrip("\n")
-    except UnicodeDecodeError as error:
-        text = error.object.decode(errors="surrogateescape")
-    check_text("--prompt -", text)
-    if not text:
-        raise ValueError("--prompt -: expected text on stdin, got nothing")
-    return text
 
 
 def _batch(each: list[dict[str, Any]]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from eft_ext._seam import encode_pairs
+from eft_ext._text import checked
 
 Ids = Sequence[int]
 
@@ -72,7 +73,11 @@ class Responses:
             tokenizer: of transformers.
             pairs: of text; apply a chat template beforehand.
             end: append the end-of-text token to each response, and observe it too.
+
+        Raises:
+            ValueError: a text that no tokenizer takes (`eft_ext._text`).
         """
+        pairs = [checked("pairs", pair) for pair in pairs]
         tail = [tokenizer.eos_token_id] if end else []
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (tokenizer.eos_token_id or 0)
         return cls.from_ids(((p, [*a, *tail]) for p, a in encode_pairs(tokenizer, pairs)), pad)

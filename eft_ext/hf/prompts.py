@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from eft_ext._seam import begun_once
-from eft_ext._unicode import check_text
+from eft_ext._text import checked
 from eft_ext.decoding.prompts import left_padded
 
 
@@ -89,7 +89,8 @@ def encode(name: str, value: Any, tokenizer: Any, *, pad_token_id: int | None = 
         pad_token_id: what stands in front of shorter rows; it is masked, so any id will do.
 
     Raises:
-        ValueError: empty, not a prompt, text without a tokenizer, or a chat without a chat template.
+        ValueError: empty, not a prompt, no text (`eft_ext._text`), text without a tokenizer, or a chat without a chat
+            template.
     """
     if isinstance(value, Mapping) and "input_ids" in value:
         prompt = encode(name, value["input_ids"], tokenizer, pad_token_id=pad_token_id)
@@ -101,8 +102,6 @@ def encode(name: str, value: Any, tokenizer: Any, *, pad_token_id: int | None = 
         return Prompt(value.reshape(-1, value.shape[-1]).long(), None)
     texts, chat = (_texts(name, value, tokenizer), not _is_plain(value)) if is_text(value) else (None, False)
     if texts is not None:
-        for text in texts:
-            check_text(name, text)
         rows = [begun_once(tokenizer, t, tokenizer(t, add_special_tokens=not chat)["input_ids"]) for t in texts]
     elif isinstance(value, Sequence) and value and all(isinstance(i, int) for i in value):
         rows = [list(value)]
@@ -130,17 +129,18 @@ def _texts(name: str, value: Any, tokenizer: Any) -> tuple[str, ...]:
     one = isinstance(value, str) or isinstance(value[0], Mapping)
     rows = [value] if one else list(value)
     if all(isinstance(row, str) for row in rows):
-        return tuple(rows)
+        return checked(name, rows)
     if not all(isinstance(row, (list, tuple)) for row in rows):
         raise ValueError(f"{name}: expected either texts or chats, got a mixture of them")
     if getattr(tokenizer, "chat_template", "its own way") is None:
         raise ValueError(f"{name}: expected text, since the tokenizer has no chat template, got a chat")
     try:
-        return tuple(tokenizer.apply_chat_template(row, tokenize=False, add_generation_prompt=True) for row in rows)
+        texts = [tokenizer.apply_chat_template(row, tokenize=False, add_generation_prompt=True) for row in rows]
     except ImportError:  # of jinja2
         raise
     except Exception as error:  # whatever a template raises, for a system message or two of one role in a row, say
         raise ValueError(f"{name}: the chat template does not take this chat: {error}") from error
+    return checked(name, texts)
 
 
 def _masked(name: str, prompt: Prompt, mask: Any) -> Prompt:

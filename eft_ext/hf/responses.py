@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from eft_ext._seam import continuation, encode_pairs
+from eft_ext._text import checked
 from eft_ext.hf.prompts import Prompt, encode
 from eft_ext.hf.score import IGNORED
 from eft_ext.methods import Named
@@ -94,6 +95,7 @@ def _token_lists(responses: Any, tokenizer: Any, lead: Prompt) -> list[list[int]
     if all(isinstance(response, str) for response in responses):
         if tokenizer is None:
             raise ValueError("responses: text needs a tokenizer; give one to EmulatedModel, or pass token ids")
+        checked("responses", responses)
         if lead.texts is None or len(lead.texts) != len(responses):
             return [continuation(tokenizer, response) for response in responses]
         pairs = zip(lead.texts, responses, strict=True)

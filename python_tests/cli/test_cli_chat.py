@@ -1,6 +1,11 @@
 """`eft chat` as a user meets it."""
 
 import json
+import os
+
+import pytest
+
+from eft_ext.cli import main
 
 
 def test_chat(eft, folders):
@@ -42,3 +47,49 @@ def test_stop_strings_are_not_printed(capsys, folders):
     printer.on_finalized_text("", stream_end=True)
     assert printer.text == "well\nUsual#x"
     assert capsys.readouterr().out == "well\nUsual#x\n"
+
+
+@pytest.fixture
+def piped(capsys, monkeypatch):
+    """piped(content, *arguments) -> exit code, stdout, stderr of a command that reads bytes from a pipe."""
+
+    def run(content, *arguments):
+        reading, writing = os.pipe()
+        os.write(writing, content)
+        os.close(writing)
+        capsys.readouterr()
+        with open(reading, encoding="utf-8") as pipe:
+            monkeypatch.setattr("sys.stdin", pipe)
+            code = main(list(map(str, arguments)))
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.mark.parametrize("json_too", [(), ("--json",)])
+def test_a_line_that_is_no_text_is_skipped(piped, folders, json_too):
+    options = ("chat", *folders, "--max-new-tokens", 6, *json_too)
+    code, plain, _ = piped(b"the cat\nit ran\n", *options)
+    assert (code, plain.count("\n")) == (0, 2)
+    content = b"the cat\n  a\xffb\xe2\x82\n\xc3\xa4 \xed\xa0\x80\nit ran\n"
+    code, out, err = piped(content, *options)
+    assert (code, out) == (0, plain)
+    assert err.splitlines()[-2:] == [
+        "line 2 is skipped: expected text, got a byte that is not UTF-8, 0xff, at character 4",
+        "line 3 is skipped: expected text, got a byte that is not UTF-8, 0xed, at character 3",
+    ]
+
+
+def test_a_line_with_a_lone_surrogate_is_skipped(eft, folders):
+    code, out, err = eft("chat", *folders, "--max-new-tokens", 6, stdin="a \ud800\nthe cat\n")
+    assert (code, out.count("\n")) == (0, 1)
+    assert err.splitlines()[-1] == "line 1 is skipped: expected text, got a lone surrogate, U+D800, at character 3"
+
+
+def test_bytes_that_are_no_text_elsewhere(piped, eft, folders):
+    said = "got a byte that is not UTF-8, 0xff, at character 2\n"
+    code, _, err = piped(b"a\xff", "generate", "--prompt", "-", *folders)
+    assert (code, err) == (2, f"eft: --prompt -: expected text on stdin, {said}")
+    for command in ("generate", "report"):
+        code, _, err = eft(command, "--prompt", "hi", "--prompt", "a\udcff", *folders)
+        assert (code, err) == (2, f"eft: --prompt: expected text, {said}")

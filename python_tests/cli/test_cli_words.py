@@ -14,8 +14,12 @@ from eft_ext.demo import model_path
 
 PROMPT = ("generate", "--prompt", "hi")
 SAYS = {
-    "--prompt: expected UTF-8, got the byte 0xe9 after 3 characters": ("generate", "--prompt", "caf\udce9"),
-    "--title: expected UTF-8, got the lone surrogate U+D800 after 0 characters": ("report", "--title", "\ud800"),
+    "--prompt: expected text, got a byte that is not UTF-8, 0xe9, at character 4": (
+        "generate",
+        "--prompt",
+        "caf\udce9",
+    ),
+    "--title: expected text, got a lone surrogate, U+D800, at character 1": ("report", "--title", "\ud800"),
     "--conservative-top-p: expected a finite number in [0, 1] or one per row, got 2.0": (
         *PROMPT,
         "--conservative-top-p",
@@ -101,7 +105,7 @@ def test_bytes_on_a_real_command_line_and_in_a_pipe():
         )
         assert (run.returncode, run.stdout) == (2, b"")
         assert run.stderr.startswith(b"eft: --prompt")
-        assert b"expected UTF-8, got the byte 0xe9" in run.stderr
+        assert b"got a byte that is not UTF-8, 0xe9, at character 4" in run.stderr
         assert run.stderr.count(b"\n") == 1
 
 

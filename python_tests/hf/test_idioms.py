@@ -243,13 +243,3 @@ def test_settings_in_a_configuration_are_looked_at_too(llamas):
     config.repetition_penalty = torch.tensor([1.0, 2.0])
     with pytest.raises(ValueError, match=r"^repetition_penalty: expected a number, .* a tensor \[2\]"):
         model.generate(PROMPT, generation_config=config)
-
-
-@pytest.mark.parametrize("bad", ["caf\udce9", [{"role": "user", "content": "\ud800"}]])
-def test_text_that_is_no_unicode_is_named(model, bad, monkeypatch):
-    monkeypatch.setattr(model.tokenizer, "chat_template", "{{ messages[0]['content'] }}")
-    for call in (model.generate_text, lambda text: model.generate_batch([text]), lambda text: model.score(text, "a")):
-        with pytest.raises(ValueError, match="expected UTF-8, got the (byte 0xe9|lone surrogate U.D800) after"):
-            call(bad)
-    with pytest.raises(ValueError, match="^response: expected UTF-8"):
-        model.score("a", "b\udce9")

@@ -202,3 +202,18 @@ def test_processor_mask_of_another_prompt(llamas):
     processor = EFTLogitsProcessor(tuned, base, attention_mask=torch.ones(2, 3))
     with pytest.raises(ValueError, match=r"^attention_mask: expected .*\[1, up to 2\].*reset"):
         processor(torch.tensor([[5, 6]]), torch.zeros(1, 272))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("it \ud800", "a lone surrogate, U\\+D800, at character 4"), ("\udce9t", "a byte that is not UTF-8, 0xe9, at")],
+)
+def test_what_is_no_text(model, text, said):
+    for call, name in {
+        lambda: model.generate_text(["hi", text]): "inputs",
+        lambda: model.generate("hi", prompts={"tuned": text}): "prompts\\['tuned'\\]",
+        lambda: model.score(text): "inputs",
+        lambda: model.score("hi", text): "responses",
+    }.items():
+        with pytest.raises(ValueError, match=f"^{name}: expected text, got {said}"):
+            call()
