@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_HF = ("transformers", "tqdm")
+_HF = ("transformers", "tqdm", "filelock")
 # The packages of each extra in pyproject.toml, those of the extras that it includes too.
 EXTRAS = {
     "hf": _HF,

@@ -21,7 +21,10 @@ _unwinds = _came = False
 
 
 class Interrupted(BaseException):
-    """Ctrl-C while a command runs. No KeyboardInterrupt, of which typer makes other things, by its version."""
+    """Ctrl-C while a command runs; its text, if any, says how to go on.
+
+    No KeyboardInterrupt, of which typer makes other things, by its version.
+    """
 
 
 def watch() -> None:

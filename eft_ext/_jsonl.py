@@ -43,7 +43,7 @@ def read_lines(path: str | Path) -> Iterator[Line]:
                 if text:
                     found += 1
                     where = f"{path}, line {number}"
-                    yield Line(where, number, text, _object(where, text))
+                    yield Line(where, number, text, parse_object(where, text))
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(f"{path}, line {number + 1}: the gzip is cut short or broken ({error})") from error
     if not found:
@@ -52,7 +52,7 @@ def read_lines(path: str | Path) -> Iterator[Line]:
 
 def read_object(path: str | Path) -> dict[str, Any]:
     """The object that a JSON file holds. Raises ValueError for anything else, OSError for no file."""
-    return _object(str(path), Path(path).read_bytes().decode(errors="surrogateescape").removeprefix("\ufeff"))
+    return parse_object(str(path), Path(path).read_bytes().decode(errors="surrogateescape").removeprefix("\ufeff"))
 
 
 @contextmanager
@@ -65,7 +65,7 @@ def _bytes(path: str | Path) -> Iterator[IO[bytes]]:
             yield stream  # type: ignore[misc]
 
 
-def _object(where: str, text: str) -> dict[str, Any]:
+def parse_object(where: str, text: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:

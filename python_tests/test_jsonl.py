@@ -10,7 +10,9 @@ from eft_ext.analysis.dataset import read_items
 from eft_ext.dynamics import ProbeSet
 
 WRONG = {
-    ", line 2, key 'text': expected text, got a byte that is not UTF-8, 0xe9, at character 4": b'{"b": 1}\n{"text": "caf\xe9"}',
+    ", line 2, key 'text': expected text, got a byte that is not UTF-8, 0xe9, at character 4": (
+        b'{"b": 1}\n{"text": "caf\xe9"}'
+    ),
     ", line 1, key 'a[1].b': expected text, got a lone surrogate, U+D800, at character 2": (
         b'{"a": [1, {"b": "x\\ud800"}]}'
     ),

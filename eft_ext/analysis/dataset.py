@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
-from eft_ext._jsonl import Line, read_lines
+from eft_ext._files import Lock, named
+from eft_ext._json import dumps
+from eft_ext._jsonl import Line, parse_object, read_lines
 
 _KEYS = ("text", "prompt", "response")
+_NUMBER, _PERHAPS = (int, float), (int, float, NoneType)
+_RESULT: dict[str, Any] = {
+    **{"digest": str, "settings": str, "tokens": int, "logprobs": dict, "perplexity": dict},
+    **{"reward": _PERHAPS, "tv": _NUMBER, "kl": _NUMBER},
+}
+_BEGINS = b'{"line": '  # a result that is cut short
 
 
 @dataclass(frozen=True)
@@ -57,6 +67,8 @@ def _item(line: Line) -> Item:
 class Results:
     """A JSONL file of results, one line for each item in the items' order, written as they come.
 
+    One process at a time may write it, until `close`; a file beside it, with .lock behind the name, says so.
+
     Attributes:
         done: the results that the file already holds.
     """
@@ -68,14 +80,23 @@ class Results:
             settings: what the results depend on besides the items; those of other settings are not mixed in.
 
         Raises:
-            ValueError: the file holds results of other texts or settings, or no results at all.
+            ValueError: the file holds results of other texts or settings, or no results at all; it is being written.
         """
+        if path.exists() and not path.is_file():
+            raise ValueError(f"{path}: expected a file that results can be appended to, got a pipe or device")
         self._path, self._settings = path, settings
         self.done: list[dict[str, Any]] = []
-        if path.exists():
-            self._resume(items)
-        else:
-            path.touch()
+        file = Path(os.path.realpath(path))
+        self._lock = Lock(file.with_name(f"{file.name}.lock"), str(path))
+        self._lock.take()
+        try:
+            if path.exists():
+                self._resume(items)
+            else:
+                path.touch()
+        except BaseException:
+            self.close()
+            raise
 
     def _resume(self, items: list[Item]) -> None:
         content = self._path.read_bytes()
@@ -83,25 +104,45 @@ class Results:
         for number, line in enumerate(whole.splitlines(), start=1):
             where = f"{self._path}, line {number}"
             try:
-                result = json.loads(line)
-                digest, settings = result["digest"], result["settings"]
-            except (json.JSONDecodeError, KeyError, TypeError) as error:
-                raise ValueError(f"{where}: expected a result of eft score; give another --out") from error
-            if number > len(items) or digest != items[number - 1].digest:
+                result = parse_object(where, line.decode(errors="surrogateescape"))
+                _check_result(result, self.done[0] if self.done else result)
+            except ValueError as error:
+                raise ValueError(f"{where}: expected a result of eft score ({error}); give another --out") from error
+            if number > len(items) or result["digest"] != items[number - 1].digest:
                 raise ValueError(f"{where}: the result of another text than that in its place; give another --out")
-            if settings != self._settings:
+            if result["settings"] != self._settings:
                 raise ValueError(f"{where}: scored with other options; give another --out")
             self.done.append(result)
         if len(whole) < len(content):
+            cut = content[len(whole) :][: len(_BEGINS)]
+            if cut != _BEGINS[: len(cut)]:
+                raise ValueError(f"{self._path}: expected results of eft score, got another file; give another --out")
             with open(self._path, "r+b") as stream:
                 stream.truncate(len(whole))
 
     def append(self, item: Item, result: Mapping[str, Any]) -> dict[str, Any]:
-        """Writes one line; returns it."""
+        """Writes one line; returns it. An OSError has the name of the file, whose earlier lines stay."""
         line = {"line": item.line, "digest": item.digest, "settings": self._settings, **result}
-        with open(self._path, "a", encoding="utf-8") as stream:
-            stream.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
+        text = dumps(line, ensure_ascii=False) + "\n"
+        with named(self._path), open(self._path, "a", encoding="utf-8") as stream:
+            stream.write(text)
+        self.done.append(line)
         return line
+
+    def close(self) -> None:
+        """Lets others write the file."""
+        self._lock.release()
+
+
+def _check_result(result: Mapping[str, Any], first: Mapping[str, Any]) -> None:
+    """Raises ValueError naming the key of what is missing or of another type, or not of the first result's models."""
+    for key, kind in _RESULT.items():
+        value = result.get(key, ...)
+        inner = value.values() if kind is dict and isinstance(value, dict) else ()
+        if not isinstance(value, kind) or not all(isinstance(x, _PERHAPS) for x in inner):
+            raise ValueError(f"key {key!r} is {'missing' if value is ... else 'of another type'}")
+    if result["tokens"] < 1 or result["logprobs"].keys() != first.get("logprobs", result["logprobs"]).keys():
+        raise ValueError("keys 'tokens' and 'logprobs' are not of these texts and models")
 
 
 def settings_digest(settings: Mapping[str, Any]) -> str:

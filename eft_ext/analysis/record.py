@@ -7,11 +7,13 @@ it follows `names`. -inf and NaN, which JSON lacks, are null.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, is_dataclass
 from functools import cache, partial
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from eft_ext._json import plain
 
 _LARGEST = {"logprobs": 0.01, "tv": 1.01}  # but for rounding
 SPECULATION = ("accepted", "rejected", "bonus")
@@ -66,8 +68,8 @@ class Record:
 
     def to_dict(self) -> dict[str, Any]:
         """For `json.dump(..., allow_nan=False)`."""
-        plain: dict[str, Any] = _plain(self)
-        return plain
+        values: dict[str, Any] = plain(self)
+        return values
 
     @classmethod
     def from_dict(cls, data: Any) -> Record:
@@ -89,16 +91,6 @@ class Record:
                     f"record.tokens[{i}].speculation: expected one of {SPECULATION}, got {token.speculation!r}"
                 )
         return record
-
-
-def _plain(value: Any) -> Any:
-    if hasattr(value, "__dataclass_fields__"):
-        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class _Misfit(Exception):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
@@ -65,14 +66,15 @@ def _run(arguments: list[str] | None) -> int:
     try:
         with _interrupt.unwinding(), needs("this command", "cli"):
             result = app(arguments, standalone_mode=False)
+            sys.stdout.flush()
     except MissingExtra as error:
         return _say(error, 1)
     except (ValueError, OSError, ImportError) as error:
-        return _reader_left() if isinstance(error, BrokenPipeError) else _say(error, 2)
+        return _unprinted(error)
     except SystemExit as error:
         # What typer and rich make of a broken pipe, with exit code 1.
         if isinstance(error.__context__, BrokenPipeError):
-            return _reader_left()
+            return _unprinted(error.__context__)
         raise
     except RuntimeError as error:
         # typer's own exceptions of wrong usage are RuntimeErrors that know their message and exit code.
@@ -80,8 +82,8 @@ def _run(arguments: list[str] | None) -> int:
         if type(error).__name__ == "Abort":
             return _say(_interrupt.SAID, _interrupt.CODE)
         return _say(error.format_message() if hasattr(error, "format_message") else error, code)
-    except _interrupt.Interrupted:
-        return _say(_interrupt.SAID, _interrupt.CODE)
+    except _interrupt.Interrupted as error:
+        return _say(f"{_interrupt.SAID}; {error}" if str(error) else _interrupt.SAID, _interrupt.CODE)
     except Exception as error:
         if hasattr(error, "format_message"):  # of typer, in releases where they are no RuntimeErrors
             return _say(error.format_message(), getattr(error, "exit_code", 2))
@@ -94,10 +96,24 @@ def _run(arguments: list[str] | None) -> int:
     return result if isinstance(result, int) else 0
 
 
-def _reader_left() -> int:
-    """Whoever read our output has enough, as `head` does: no error, and what is still buffered goes nowhere."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    return 0
+def _unprinted(error: Exception) -> int:
+    """Says an error, unless it is that whoever read our output has enough, as `head` does."""
+    try:
+        sys.stdout.flush()
+    except OSError as left:
+        error = left
+        _to_nowhere(1)
+    if isinstance(error, BrokenPipeError):
+        return 0
+    # A full disk under stdout, the only file whose name Python does not know.
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EFBIG) and error.filename is None:
+        error = OSError(error.errno, error.strerror, "stdout")
+    return _say(error, 2)
+
+
+def _to_nowhere(descriptor: int) -> None:
+    """What a stream holds and could not write: Python would try again at its end, and say so."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
 
 
 def _say(error: object, code: int) -> int:
@@ -105,8 +121,11 @@ def _say(error: object, code: int) -> int:
     said = str(error)
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         said = f"{error.filename}: {error.strerror[0].lower()}{error.strerror[1:]}"
-    if said:  # the help that `eft` alone prints ends in an empty error
-        print(f"eft: {' '.join(said.split())}", file=sys.stderr)
+    try:
+        if said:  # the help that `eft` alone prints ends in an empty error
+            print(f"eft: {' '.join(said.split())}", file=sys.stderr)
+    except OSError:
+        _to_nowhere(2)
     return code
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable
@@ -11,6 +10,8 @@ from statistics import median
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from eft_ext._json import dumps
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,7 +60,7 @@ def run(
         raise ValueError(f"--seconds: expected a positive number, got {seconds}")
     found = _measured(vocab, asked, dtype.value, _device(device), backend, seconds)
     if as_json:
-        typer.echo(json.dumps(found, indent=2))
+        typer.echo(dumps(found, indent=2))
         return
     from rich.console import Console
     from rich.table import Table

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from dataclasses import asdict
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
+from eft_ext._files import check_folder, named, write_text
+from eft_ext._json import dumps
+from eft_ext.cli import dynamics_outputs as told
 from eft_ext.cli.command import Command
 from eft_ext.cli.options import TrustRemoteCode, writable
-
-if TYPE_CHECKING:
-    from eft_ext.dynamics import ProbeSet, Verification
 
 NAME = "dynamics"
 _PICTURES = (".png", ".svg", ".pdf")
@@ -83,16 +81,23 @@ def track_run(
     """
     if extend and method is not Method.sft:
         raise ValueError(f"--extend: expected --method sft, got {method.value}")
-    from eft_ext.cli.dynamics_inputs import Tuning, check_numbers
+    if save:
+        check_folder("--save", save)
     from eft_ext.dynamics import Recording, diagnose
+    from eft_ext.dynamics.store import check_free
+
+    check_free(out, overwrite, "--out", "give --overwrite or another folder")
+    from eft_ext.cli.dynamics_inputs import Tuning, check_numbers  # seconds
 
     check_numbers({"--steps": steps, "--batch-size": batch_size, "--every": every}, [lr])
     tuning = Tuning.load(model, probes, data, method.value, extend, batch_size, seed, trust_remote_code)
     spent = tuning.train(steps, lr, out, every, overwrite, quiet=as_json)
     if save:
-        tuning.model.save_pretrained(save)
-        tuning.tokenizer.save_pretrained(save)
+        with named(save):
+            tuning.model.save_pretrained(save)
+            tuning.tokenizer.save_pretrained(save)
     recording = Recording(out)
+    told.warn_of_divergence(recording)
     found = {
         "recording": str(out),
         "steps": recording.steps.tolist(),
@@ -102,7 +107,7 @@ def track_run(
     if {"chosen", "rejected"} <= set(recording.types):
         verdict = diagnose(recording)
         found |= {"squeezed": verdict.squeezed, "verdict": str(verdict)}
-    _tell(found, as_json, "Δ log π per response, nats", found["change"])
+    told.show_change(found, as_json, "Δ log π per response, nats", found["change"])
 
 
 @app.command("decompose", cls=Command)
@@ -142,10 +147,10 @@ def decompose_step(
     result = verify(read, observed, next(tuning.updates()), tuning.loss, lr or [1e-2, 1e-3, 1e-4])
     if plot:
         plots.save(plots.scatter(result), plot)
-    rows = list(_by_type(tuning.probes, result))
+    rows = list(told.by_type(tuning.probes, result))
     found = {"method": method.value, "steps": rows, "order": result.order if len(result.lrs) > 1 else None}
     if as_json:
-        typer.echo(json.dumps(found, indent=2))
+        typer.echo(dumps(found, indent=2))
         return
     from rich.console import Console
     from rich.table import Table
@@ -203,7 +208,7 @@ def diagnose_run(
     from eft_ext.dynamics import Recording, diagnose
 
     found = diagnose(Recording(recording), chosen, rejected)
-    typer.echo(json.dumps({"squeezed": found.squeezed, **asdict(found)}, indent=2) if as_json else str(found))
+    typer.echo(dumps({"squeezed": found.squeezed, **asdict(found)}, indent=2) if as_json else str(found))
 
 
 @app.command("tokens", cls=Command)
@@ -230,29 +235,5 @@ def tokens_of_run(
 
     folder = source_of("--model", model) if model is not None else str(model_path("small-base"))
     tokenizer = tokenizer_of(folder, {"trust_remote_code": trust_remote_code})
-    lines = [json.dumps(r.to_dict(), allow_nan=False) for r in delta_records(Recording(recording), only, tokenizer)]
-    out.write_text("\n".join(lines) + "\n")
-
-
-def _by_type(probes: ProbeSet, result: Verification) -> Iterator[dict[str, Any]]:
-    """Means over the probes of each type, for each learning rate."""
-    names = [name for _, name, _, _ in probes.rows()]
-    error = (result.actual - result.predicted).abs()
-    for i, lr in enumerate(result.lrs.tolist()):
-        predicted, actual = (result.observed.sums(x[i]) for x in (result.predicted, result.actual))
-        worst = [float(x.max()) for x in result.observed.split(error[i])]
-        for name in probes.types:
-            rows = [r for r, other in enumerate(names) if other == name]
-            figures = {"predicted": float(predicted[rows].mean()), "actual": float(actual[rows].mean())}
-            yield {"lr": lr, "type": name, **figures, "error": max(worst[r] for r in rows)}
-
-
-def _tell(found: dict[str, Any], as_json: bool, title: str, figures: dict[str, float]) -> None:
-    if as_json:
-        typer.echo(json.dumps(found, indent=2))
-        return
-    typer.echo(f"{title}, last record less the first ({found['recording']}):")
-    for name, value in figures.items():
-        typer.echo(f"  {name:24s} {value:+9.3f}")
-    if "verdict" in found:
-        typer.echo(found["verdict"])
+    lines = [dumps(record) for record in delta_records(Recording(recording), only, tokenizer)]
+    write_text(out, "\n".join(lines) + "\n")

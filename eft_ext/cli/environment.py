@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from eft_ext._json import dumps
 
 NAME = "env"
 _PACKAGES = ("torch", "transformers", "triton", "peft", "accelerate", "tokenizers", "safetensors")
@@ -30,7 +31,7 @@ def run(
     """
     found = describe()
     if as_json:
-        typer.echo(json.dumps(found, indent=2))
+        typer.echo(dumps(found, indent=2))
         return
     from rich.console import Console
     from rich.table import Table

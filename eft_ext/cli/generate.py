@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import time
 from typing import Annotated, Any
 
 import typer
 
+from eft_ext._json import dumps
 from eft_ext.cli import methods as m
 from eft_ext.cli import options as o
 from eft_ext.cli import stdin
@@ -100,7 +100,7 @@ def run(
         used = {name: value for name, value in {**weights, **drafting, **asked}.items() if value is not None}
         used["method"] = repr(loaded.method)
         whole = {"results": results, "options": used, "seconds": round(seconds, 4), **_told(out)}
-        typer.echo(json.dumps(whole, indent=2))
+        typer.echo(dumps(whole, indent=2))
         return
     _told(out)
     for i, (text, answer) in enumerate(zip(texts, answers, strict=True)):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from eft_ext._files import write_text
+from eft_ext._json import dumps
 from eft_ext.cli import methods as m
 from eft_ext.cli import options as o
 
@@ -97,9 +98,9 @@ def run(
         each = [o.prompts(loaded, turn, text, chat_template, negative_prompt) for turn, text in asking]
         read = {name: [one[name] for one in each] for name in each[0]}
         found = generated_records(loaded, read, texts, **drafting, **asked)
-    out.write_text(report_html(found, title), encoding="utf-8")
+    write_text(out, report_html(found, title))
     if as_json:
-        typer.echo(json.dumps({"out": str(out), "records": [record.to_dict() for record in found]}, allow_nan=False))
+        typer.echo(dumps({"out": str(out), "records": found}))
     else:
         typer.echo(str(out))
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from eft_ext._interrupt import Interrupted
+from eft_ext._json import dumps
 from eft_ext.cli import methods as m
 from eft_ext.cli import options as o
 
 if TYPE_CHECKING:
-    from eft_ext.analysis.dataset import Item
+    from eft_ext.analysis.dataset import Item, Results
     from eft_ext.hf import EmulatedModel
 
 NAME = "score"
@@ -68,7 +70,7 @@ def run(
 
         eft score answers.jsonl --large $L --tuned $T --base $B --out scores.jsonl
     """
-    from eft_ext.analysis.dataset import Results, read_items, settings_digest
+    from eft_ext.analysis.dataset import read_items, settings_digest
 
     if batch_size < 1:
         raise ValueError(f"--batch-size: expected a number at least 1, got {batch_size}")
@@ -81,30 +83,48 @@ def run(
     named = {"large": large, "tuned": tuned, "base": base, "model": model}
     used = {**named, "dtype": dtype, "template": chat_template, "tokens": tokens, "method": method}
     used |= {"negative_prompt": negative_prompt, **weights}
-    results = Results(out, items, settings_digest(used)) if out is not None else None
-    found = [] if results is None else list(results.done)
-    todo = items[len(found) :]
-    if todo:
-        about = {"dtype": dtype, "device_map": device_map, "trust_remote_code": trust_remote_code}
-        loaded, _ = o.load(
-            large, tuned, base, weights, method=method, models=model, any_tokenizers=any_tokenizers, **about
-        )
-        if loaded.tokenizer is None:
-            raise ValueError("--large: expected a model with a tokenizer, found none in any of them")
+    with _kept(out, items, settings_digest(used)) as results:
+        found = [] if results is None else list(results.done)
+        todo = items[len(found) :]
+        if todo:
+            about = {"dtype": dtype, "device_map": device_map, "trust_remote_code": trust_remote_code}
+            loaded, _ = o.load(
+                large, tuned, base, weights, method=method, models=model, any_tokenizers=any_tokenizers, **about
+            )
+            if loaded.tokenizer is None:
+                raise ValueError("--large: expected a model with a tokenizer, found none in any of them")
 
-        def read(text: str, turns: list[dict[str, str]]) -> dict[str, Any]:
-            return o.prompts(loaded, turns, text, chat_template, negative_prompt)
+            def read(text: str, turns: list[dict[str, str]]) -> dict[str, Any]:
+                return o.prompts(loaded, turns, text, chat_template, negative_prompt)
 
-        for item, result in _scored(loaded, todo, read, batch_size, tokens, len(found), len(items)):
-            found.append(result if results is None else results.append(item, result))
+            for item, result in _scored(loaded, todo, read, batch_size, tokens, len(found), len(items)):
+                found.append(result if results is None else results.append(item, result))
     options = {name: value for name, value in {"method": method, **weights}.items() if value is not None}
     report = {"file": str(file), **summary(found), "options": options}
     if as_json:
         keep = ("tokens", "logprobs", "perplexity", "reward", "tv", "kl")
         lines = [{"line": item.line, **{key: r[key] for key in keep}} for item, r in zip(items, found, strict=True)]
-        typer.echo(json.dumps({**report, "results": lines}, indent=2, allow_nan=False))
+        typer.echo(dumps({**report, "results": lines}, indent=2))
     else:
         _show(report)
+
+
+@contextmanager
+def _kept(out: Path | None, items: list[Item], settings: str) -> Iterator[Results | None]:
+    """The file of results, if there is one. Who interrupts the command hears how to go on."""
+    if out is None:
+        yield None
+        return
+    from eft_ext.analysis.dataset import Results
+
+    results = Results(out, items, settings)
+    try:
+        yield results
+    except (Interrupted, KeyboardInterrupt) as error:
+        done = f"{len(results.done)} of {len(items)} results are in {out}"
+        raise Interrupted(f"{done}, the same command goes on behind them") from error
+    finally:
+        results.close()
 
 
 def _scored(

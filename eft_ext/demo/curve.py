@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,9 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from eft_ext import _json
 from eft_ext._extras import needs
+from eft_ext._files import save_figure
 from eft_ext.demo.evaluate import OPEN
 from eft_ext.demo.grade import Proportion
 from eft_ext.demo.interpolation import LARGE, SMALL, Curve, answer, claims, emulated, measure
@@ -73,9 +74,9 @@ def run_interpolation(
     show(curves, mode, screen)
     report = as_dict(curves, mode) | {"answers": answers}
     if as_json:
-        console.print_json(data=report)
+        console.print_json(_json.dumps(report))
     if json_path:
-        json_path.write_text(json.dumps(report, indent=2) + "\n")
+        _json.write(json_path, report, indent=2)
     if plot_path:
         plot(curves, mode, plot_path)
     return not any(claim.word == "FAILS" for claim in claims(curves))
@@ -162,4 +163,4 @@ def plot(curves: list[Curve], mode: Mode, path: Path) -> None:
     right.set(xlabel="talkative, %", ylabel="polite, %", xlim=(-5, 108), ylim=(-5, 108))
     figure.colorbar(dots, label="facts right, %")
     figure.suptitle(f"Behaviours of two small models: {n} held-out questions at every λ, {mode.name}", fontsize=10)
-    figure.savefig(path, dpi=150)
+    save_figure(figure, path, dpi=150)

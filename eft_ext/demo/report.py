@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from eft_ext._extras import needs
+from eft_ext._files import save_figure
 from eft_ext.demo.evaluate import OPEN, Claim, Row, claims
 from eft_ext.demo.grade import Proportion
 from eft_ext.demo.trio import EFT, LARGE, ORACLE, TUNED
@@ -134,7 +135,7 @@ def plot(results: Sequence[Measured], path: Path) -> None:
             axes.errorbar([x], [y], xerr=xerr, yerr=yerr, fmt=marks[row.model], capsize=2, label=row.model)
         axes.set(title=measured.mode, xlabel="facts right, %", ylabel="format kept, %", xlim=(-5, 105), ylim=(-5, 105))
         axes.legend(loc="center")
-    figure.savefig(path, dpi=150)
+    save_figure(figure, path, dpi=150)
 
 
 def _bar(p: Proportion) -> tuple[float, list[list[float]]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -11,6 +10,7 @@ from rich.console import Console
 from rich.progress import Progress
 from transformers import set_seed
 
+from eft_ext import _json
 from eft_ext.demo.evaluate import ask_all, divergences, tabulate
 from eft_ext.demo.grade import Grader
 from eft_ext.demo.report import Measured, as_dict, plot, show, verdict
@@ -85,9 +85,9 @@ def run_demo(
     screen.print(f"\n{verdict(results)}", highlight=False)
     report = as_dict(results, streamed)
     if as_json:
-        console.print_json(data=report)
+        console.print_json(_json.dumps(report))
     if json_path:
-        json_path.write_text(json.dumps(report, indent=2) + "\n")
+        _json.write(json_path, report, indent=2)
     if plot_path:
         plot(results, plot_path)
     return not any(m.refuted for m in results)

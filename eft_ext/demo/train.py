@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 import os
 import platform
 import time
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from eft_ext import _json
 from eft_ext._extras import command, needs
 
 with command(__name__), needs("eft_ext.demo.train", "cli"):
@@ -134,7 +134,7 @@ def _note(out: Path, seed: int, recipe: Recipe, report: Report, seconds: float) 
         "versions": {name: version(name) for name in ("torch", "transformers", "tokenizers")}
         | {"python": platform.python_version()},
     }
-    (out / "training.json").write_text(json.dumps(about, indent=2) + "\n")
+    _json.write(out / "training.json", about, indent=2)
 
 
 def _cost(model: LlamaForCausalLM) -> float:

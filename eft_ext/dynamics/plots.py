@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from eft_ext._extras import needs
+from eft_ext._files import save_figure
 from eft_ext.dynamics.decompose import Verification
 from eft_ext.dynamics.intervals import bootstrap
 from eft_ext.dynamics.recording import Recording
@@ -28,9 +29,9 @@ _FORMATS = (".png", ".svg", ".pdf")
 
 
 def save(figure: Figure, path: str | Path) -> None:
-    """Raises ValueError for an ending other than .png, .svg or .pdf."""
+    """Whole or not at all. Raises ValueError for an ending other than .png, .svg or .pdf."""
     check_format(path)
-    figure.savefig(path, dpi=150, metadata={"Date": None} if Path(path).suffix == ".svg" else None)
+    save_figure(figure, path, dpi=150, metadata={"Date": None} if Path(path).suffix == ".svg" else None)
 
 
 def check_format(path: str | Path) -> None:

@@ -9,6 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from eft_ext._files import write_text
 from eft_ext._jsonl import read_lines
 from eft_ext.dynamics.responses import Responses
 
@@ -67,7 +68,7 @@ class ProbeSet(Sequence[Probe]):
 
     def to_jsonl(self, path: str | Path) -> None:
         lines = (json.dumps({"prompt": p.prompt, **p.responses}, ensure_ascii=False) for p in self.probes)
-        Path(path).write_text("\n".join(lines) + "\n", encoding="utf-8")
+        write_text(path, "\n".join(lines) + "\n")
 
     def with_type(self, name: str, responses: Sequence[str]) -> ProbeSet:
         """A further type of response, one text for each probe; see `eft_ext.dynamics.builders`.

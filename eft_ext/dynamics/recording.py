@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from eft_ext.dynamics.probes import ProbeSet
-from eft_ext.dynamics.store import read_about, require_pyarrow
+from eft_ext.dynamics.store import read_about, require_pyarrow, step_files
 
 if TYPE_CHECKING:
     import pyarrow
@@ -24,7 +24,7 @@ class Recording:
         path: the folder.
 
     Raises:
-        ValueError: no recording there, or one without a step.
+        ValueError: no recording there, or one without a step; a file that is not what was written, by its name.
         ImportError: pyarrow is missing.
     """
 
@@ -32,19 +32,26 @@ class Recording:
         require_pyarrow()
         self.path = Path(path)
         about = read_about(self.path)
-        self._files = sorted(self.path.glob("step-*.parquet"))
+        self._files = step_files(self.path)
         if about is None or not self._files:
             raise ValueError(f"path: expected a folder with a recording, got {self.path}")
         self.about: dict[str, Any] = about
-        self.probes = ProbeSet.from_jsonl(self.path / "probes.jsonl")
+        file = self.path / "probes.jsonl"
+        self.probes = ProbeSet.from_jsonl(file)
+        if self.probes.fingerprint != about["probes"]:
+            raise ValueError(f"{file}: expected the probes of the recording, got others")
 
     @cached_property
     def table(self) -> pyarrow.Table:
         """Everything: one row for each step, probe and type, in this order."""
         import pyarrow as pa
-        import pyarrow.parquet as parquet
 
-        return pa.concat_tables([parquet.read_table(file) for file in self._files]).unify_dictionaries()
+        tables: list[pyarrow.Table] = []
+        for file in self._files.values():
+            tables.append(_read(file))
+            if len(tables[-1]) != len(self._rows) or tables[-1].schema != tables[0].schema:
+                raise ValueError(f"{file}: expected a step of the recording, got another table")
+        return pa.concat_tables(tables).unify_dictionaries()
 
     @property
     def types(self) -> list[str]:
@@ -53,7 +60,7 @@ class Recording:
     @cached_property
     def steps(self) -> Array:
         """[steps] int64, ascending."""
-        return np.array([int(file.stem.removeprefix("step-")) for file in self._files])
+        return np.array(list(self._files))
 
     @cached_property
     def _rows(self) -> list[tuple[int, str]]:
@@ -124,3 +131,15 @@ class Recording:
         if not rows:
             raise ValueError(f"response: expected one of {', '.join(self.types)}, got {response!r}")
         return rows
+
+
+def _read(file: Path) -> pyarrow.Table:
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    try:
+        return parquet.read_table(file)
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{file}: expected a Parquet file ({error})") from None

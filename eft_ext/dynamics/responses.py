@@ -77,7 +77,9 @@ class Responses:
         Raises:
             ValueError: a text that no tokenizer takes (`eft_ext._text`).
         """
-        pairs = [checked("pairs", pair) for pair in pairs]
+        pairs = list(pairs)
+        for pair in pairs:
+            checked("pairs", pair)
         tail = [tokenizer.eos_token_id] if end else []
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (tokenizer.eos_token_id or 0)
         return cls.from_ids(((p, [*a, *tail]) for p, a in encode_pairs(tokenizer, pairs)), pad)

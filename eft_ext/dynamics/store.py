@@ -3,28 +3,39 @@
 run.json             what was recorded of what: probes' fingerprint, vocabulary, versions, whatever the caller adds
 probes.jsonl         the probes themselves
 step-00000120.parquet
+run.lock             held by whoever writes
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
+from eft_ext import _json
 from eft_ext._extras import needs
+from eft_ext._files import Lock, check_folder, replacing
 from eft_ext.dynamics.probes import ProbeSet
 
 if TYPE_CHECKING:
     import pyarrow
 
 FORMAT = 1
+_STEP = re.compile(r"step-(\d{8,})\.parquet")
+_LEFT = re.compile(rf"(run\.json|probes\.jsonl|{_STEP.pattern})\.(\w+\.)?tmp")  # by a writer that was killed
+_writers: WeakValueDictionary[str, Store] = WeakValueDictionary()
 
 
 class Store:
-    """The folder of a recording, opened to write.
+    """The folder of a recording, opened to write, which one Store at a time may do.
+
+    Another process is kept out until `close`, the end of this object or of the process. In this process a later Store
+    takes the folder over, so that a notebook's cell can be run again.
 
     Args:
         path: made if missing.
@@ -35,7 +46,9 @@ class Store:
         overwrite: a new recording may take the place of an old one.
 
     Raises:
-        ValueError: a new recording where there is one already, or a continued one of other probes.
+        ValueError: a new recording where there is one already, or a continued one of other probes; a folder that is
+            being written, or holds something else.
+        OSError: a folder that cannot be written, or has no locks.
         ImportError: pyarrow is missing.
     """
 
@@ -49,9 +62,26 @@ class Store:
     ) -> None:
         require_pyarrow()
         self.path = Path(path)
+        replaces = overwrite or continues_at is not None
+        _check(self.path, replaces)
         self.path.mkdir(parents=True, exist_ok=True)
-        for left in self.path.glob("*.tmp"):
-            left.unlink()
+        self._lock = Lock(self.path / "run.lock", f"path: {self.path}")
+        real = os.path.realpath(self.path)
+        if before := _writers.get(real):
+            before.close()
+        self._lock.take()
+        try:
+            _check(self.path, replaces)  # again, since another may have written meanwhile
+            self._begin(probes, about, continues_at)
+        except BaseException:
+            self.close()
+            raise
+        _writers[real] = self
+
+    def _begin(self, probes: ProbeSet, about: Mapping[str, Any], continues_at: int | None) -> None:
+        for left in list(self.path.iterdir()):
+            if _LEFT.fullmatch(left.name):
+                left.unlink()
         found = read_about(self.path)
         if continues_at is not None and found is not None:
             if found["probes"] != probes.fingerprint:
@@ -59,11 +89,6 @@ class Store:
             self.about: dict[str, Any] = found
             self._drop(continues_at + 1)
             return
-        if found is not None and self.steps and not overwrite:
-            steps = self.steps
-            raise ValueError(
-                f"path: {self.path} has a recording already (steps {steps[0]} to {steps[-1]}); pass overwrite=True"
-            )
         self._drop(0)
         self.about = {
             "format": FORMAT,
@@ -78,56 +103,90 @@ class Store:
     @property
     def steps(self) -> list[int]:
         """Those on disk, ascending."""
-        return sorted(int(file.stem.removeprefix("step-")) for file in self.path.glob("step-*.parquet"))
+        return list(step_files(self.path))
 
     def write(self, step: int, table: pyarrow.Table) -> None:
-        """Whole or not at all: written under another name, synchronised, then renamed."""
+        """Whole or not at all.
+
+        Raises:
+            ValueError: the folder was given up, and somebody else has taken it.
+            OSError: with the name of the file.
+        """
         import pyarrow.parquet as parquet
 
-        def to(file: Path) -> None:
-            parquet.write_table(table, file, compression="zstd")
-
-        _atomically(self.path / f"step-{step:08d}.parquet", to)
+        self._lock.take()
+        with replacing(self.path / f"step-{step:08d}.parquet") as stream:
+            parquet.write_table(table, stream, compression="zstd")
 
     def write_about(self, more: Mapping[str, Any]) -> None:
+        """Adds to run.json. Raises as `write`."""
+        self._lock.take()
         self.about |= more
-        text = json.dumps(self.about, indent=2, default=str) + "\n"
-        _atomically(self.path / "run.json", lambda file: file.write_text(text))
+        _json.write(self.path / "run.json", self.about, indent=2, default=str)
+
+    def close(self) -> None:
+        """Lets others write into the folder."""
+        self._lock.release()
 
     def _drop(self, first: int) -> None:
-        for step in self.steps:
+        for step, file in step_files(self.path).items():
             if step >= first:
-                (self.path / f"step-{step:08d}.parquet").unlink()
+                file.unlink()
+
+
+def step_files(path: Path) -> dict[int, Path]:
+    """The recorded steps of a folder, ascending, and their files."""
+    names = ((_STEP.fullmatch(file.name), file) for file in path.glob("step-*.parquet"))
+    return dict(sorted((int(name[1]), file) for name, file in names if name))
 
 
 def read_about(path: Path) -> dict[str, Any] | None:
     """run.json, or None if there is none.
 
     Raises:
-        ValueError: a recording of a later version.
+        ValueError: it is another program's, or of a later version; the message names the file.
     """
+    file = path / "run.json"
     try:
-        about: dict[str, Any] = json.loads((path / "run.json").read_text())
+        about = json.loads(file.read_bytes())
     except FileNotFoundError:
         return None
-    if about.get("format") != FORMAT:
-        raise ValueError(f"{path}: expected a recording of format {FORMAT}, got {about.get('format')}")
+    except ValueError as error:
+        raise ValueError(f"{file}: expected a recording, got no JSON ({error})") from None
+    if not isinstance(about, dict) or not {"format", "probes", "types"} <= about.keys():
+        raise ValueError(f"{file}: expected a recording, got something else")
+    if about["format"] != FORMAT:
+        raise ValueError(f"{file}: expected a recording of format {FORMAT}, got {about['format']}")
     return about
+
+
+def check_free(path: Path, overwrite: bool, name: str, remedy: str) -> None:
+    """Raises as a `Store` of a new recording would, before any work is done for it.
+
+    Args:
+        name: what an error calls the folder.
+        remedy: what it says to do where there is a recording.
+    """
+    if (path / "run.lock").exists():
+        lock = Lock(path / "run.lock", f"{name}: {path}")
+        lock.take()
+        lock.release()
+    _check(path, overwrite, name, remedy)
+
+
+def _check(path: Path, overwrite: bool, name: str = "path", remedy: str = "pass overwrite=True") -> None:
+    check_folder(name, path)
+    try:
+        found = read_about(path)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+    steps = list(step_files(path))
+    if steps and found is None:
+        raise ValueError(f"{name}: expected a recording, got {path} with recorded steps and no run.json")
+    if steps and not overwrite:
+        raise ValueError(f"{name}: {path} has a recording already (steps {steps[0]} to {steps[-1]}); {remedy}")
 
 
 def require_pyarrow() -> None:
     with needs("a recording", "dynamics"):
         import pyarrow  # noqa: F401
-
-
-def _atomically(target: Path, write: Any) -> None:
-    partial = target.with_name(target.name + ".tmp")
-    write(partial)
-    with partial.open("rb") as file:
-        os.fsync(file.fileno())
-    partial.replace(target)
-    folder = os.open(target.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -31,7 +31,7 @@ class Tracker:
         about: anything JSON, into the recording's run.json: learning rate, loss, seed, ...
 
     Raises:
-        ValueError: there is a recording at `path` already, or one of other probes to continue.
+        ValueError: as `Store`.
         ImportError: pyarrow is missing.
     """
 
@@ -81,8 +81,11 @@ class Tracker:
             self.store.write_about({"vocab_size": vocab})
 
     def finish(self) -> None:
-        """Notes in run.json what the recording cost."""
-        self.store.write_about({"seconds": round(self.seconds, 3), "records": len(self.store.steps)})
+        """Notes in run.json what the recording cost, and lets others write there."""
+        try:
+            self.store.write_about({"seconds": round(self.seconds, 3), "records": len(self.store.steps)})
+        finally:
+            self.store.close()
 
 
 def due(step: int, schedule: Schedule) -> bool:
@@ -138,9 +141,9 @@ def _tracked(
     batches: Iterable[T], model: nn.Module, tracker: Tracker, every: Schedule, lr: float | None, step: int
 ) -> Iterator[T]:
     recorded = step
-    if step not in tracker.store.steps:
-        tracker.record(model, step)
     try:
+        if step not in tracker.store.steps:
+            tracker.record(model, step)
         for batch in batches:
             yield batch
             step += 1

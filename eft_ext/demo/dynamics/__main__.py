@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import time
 from dataclasses import asdict
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from eft_ext import _json
 from eft_ext._extras import command, needs
 
 with command(__name__), needs("eft_ext.demo.dynamics", "cli", "dynamics"):
@@ -54,7 +54,7 @@ def main() -> None:
         "seconds": round(time.perf_counter() - start, 1),
         "versions": {name: version(name) for name in ("torch", "transformers")} | {"python": platform.python_version()},
     }
-    (arguments.out / "study.json").write_text(json.dumps(about, indent=2) + "\n")
+    _json.write(arguments.out / "study.json", about, indent=2)
     for line in report(Record.read(arguments.out)):
         console.print(line, highlight=False, soft_wrap=True)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from eft_ext._extras import command, needs
+from eft_ext._files import save_figure
 
 with command(__name__), needs("eft_ext.demo.dynamics.figures", "dynamics", "plots"):
     import numpy as np
@@ -127,7 +128,7 @@ def main() -> None:
     drawn = {"sft": sft(record), "dpo": dpo(record), "upscaled": upscaled(record), "digits": digits()}
     drawn |= {"influence": influence(record), "scatter": scatter()}
     for name, figure in drawn.items():
-        figure.savefig(arguments.out / f"dynamics-{name}.png", dpi=110)
+        save_figure(figure, arguments.out / f"dynamics-{name}.png", dpi=110)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as parquet
 
+from eft_ext._files import replacing
+
 Rows = list[dict[str, Any]]
 
 
@@ -37,7 +39,8 @@ class Record:
                 elif pa.types.is_integer(field.type):
                     column = column.cast(pa.int16())
                 table = table.set_column(i, field.name, column)
-            parquet.write_table(table, folder / f"{name}.parquet", compression="zstd", compression_level=19)
+            with replacing(folder / f"{name}.parquet") as stream:
+                parquet.write_table(table, stream, compression="zstd", compression_level=19)
 
     @classmethod
     def read(cls, folder: Path) -> Record:

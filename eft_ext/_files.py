@@ -1,0 +1,179 @@
+"""Files that are written whole or not at all, and folders and files that one process at a time writes."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
+# Of network file systems; filelock makes the first a NotImplementedError without a number, by its version.
+_NO_LOCKS = (None, errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[BinaryIO]:
+    """A stream that takes the place of a file once everything is written to it, and is on disk.
+
+    Until then it has another name in the same folder. Where something fails that is removed, and what was there stays.
+    A file that is replaced keeps its permissions, a link its target. What is no regular file, and our own output, is
+    written directly.
+
+    Raises:
+        OSError: with the name of the file.
+    """
+    with named(path):
+        if _goes_elsewhere(path):
+            with open(path, "wb") as stream:
+                yield stream
+            return
+        target = Path(os.path.realpath(path))
+        if target.exists() and not os.access(target, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+    partial = target.with_name(f"{target.name[:60]}.{secrets.token_hex(4)}.tmp")
+    try:
+        with named(path, partial):
+            with open(partial, "xb") as stream:
+                if target.exists():
+                    os.chmod(partial, target.stat().st_mode & 0o7777)
+                yield stream
+                stream.flush()
+                os.fsync(stream.fileno())
+            partial.replace(target)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    _keep_names(target.parent)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """As `Path.write_text` in UTF-8, whole or not at all; see `replacing`."""
+    with replacing(path) as stream:
+        stream.write(text.encode())
+
+
+def save_figure(figure: Any, path: str | Path, **options: Any) -> None:
+    """A matplotlib figure in the format of the name's ending, PNG if it has none; see `replacing`.
+
+    Args:
+        options: of `Figure.savefig`.
+
+    Raises:
+        ValueError: a format that matplotlib does not write.
+    """
+    with replacing(path) as stream:
+        figure.savefig(stream, format=Path(path).suffix[1:] or "png", **options)
+
+
+@contextmanager
+def named(path: str | Path, alias: Path | None = None) -> Iterator[None]:
+    """Gives an OSError of writing the file's name, which a full disk does not tell.
+
+    Args:
+        alias: the name that the file has meanwhile.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename not in (None, str(alias)):
+            raise
+        if error.errno is None:
+            raise OSError(f"{path}: {error}") from error
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+
+
+def check_folder(name: str, path: Path) -> None:
+    """Raises ValueError, beginning with the name, where a folder could not be made or written into."""
+    there = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
+    if not there.is_dir():
+        raise ValueError(f"{name}: expected a folder, got the file {there}")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ValueError(f"{name}: expected a folder to write into, got {there}, which is read-only")
+
+
+class Lock:
+    """Keeps other processes from writing the same. The system frees it however its holder ends; the file stays.
+
+    A copy, and the same object in a forked process, does not hold it.
+    """
+
+    def __init__(self, file: Path, what: str) -> None:
+        """Takes nothing yet.
+
+        Args:
+            file: made where it is missing; holds the process id of whoever took the lock last.
+            what: what is locked, as an error begins.
+        """
+        self._file, self._what = file, what
+        self._lock: BaseFileLock | None = None
+
+    def take(self) -> None:
+        """Does nothing where it is held already.
+
+        Raises:
+            ValueError: somebody else holds it.
+            OSError: the file system has no locks.
+        """
+        from filelock import FileLock, Timeout  # torch requires it
+
+        if self._lock is not None and self._lock.is_locked:
+            return
+        holder = _holder(self._file)
+        lock = FileLock(self._file, thread_local=False)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise ValueError(f"{self._what} is being written by {holder}") from None
+        except (NotImplementedError, OSError) as error:
+            if getattr(error, "errno", None) not in _NO_LOCKS:
+                raise
+            raise OSError(f"{self._file}: the file system has no locks; write to another one") from error
+        self._lock = lock
+        with suppress(OSError):  # it only tells others
+            self._file.write_text(f"{os.getpid()}\n")
+
+    def release(self) -> None:
+        """Does nothing where it is not held."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_lock": None}
+
+
+def _holder(file: Path) -> str:
+    try:
+        process = int(file.read_text())
+    except (OSError, ValueError):
+        return "another process"
+    return "this process" if process == os.getpid() else f"process {process}"
+
+
+def _goes_elsewhere(path: str | Path) -> bool:
+    """True for pipes and devices, and for the file that our own output goes to."""
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return False
+    streams = []
+    for descriptor in (1, 2):
+        with suppress(OSError):  # closed
+            streams.append(os.fstat(descriptor))
+    return not os.path.isfile(path) or any(os.path.samestat(found, stream) for stream in streams)
+
+
+def _keep_names(folder: Path) -> None:
+    """A name is on disk when its folder is. Not all file systems can say so of a folder."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
