@@ -15,7 +15,6 @@ and set-up are not in it.
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import statistics
 import sys
@@ -35,6 +34,7 @@ from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 
+from eft_ext import _json
 from eft_ext.hf import EmulatedModel
 
 OPTIONS = {"temperature": 0.7, "top_p": 0.9}
@@ -190,7 +190,7 @@ def main() -> int:
                 if args.json:  # each time: a run that is stopped leaves what it has
                     about = {"machine": describe(), "bandwidth": args.bandwidth or None, "compiled": args.compile}
                     args.json.parent.mkdir(parents=True, exist_ok=True)
-                    args.json.write_text(json.dumps({**about, "results": results}, indent=1) + "\n")
+                    _json.write(args.json, {**about, "results": results}, indent=1)
         del models
     Console(width=160).print(show(results, gpu))
     complaints = [f"{r['trio']} B={r['rows']}: {said}" for r in results for said in r["said"]]

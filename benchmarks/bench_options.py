@@ -9,7 +9,6 @@ The bar: at V = 128256 no option but `return_details` takes more than twice as l
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,8 @@ from machine import describe
 from rich.console import Console
 from rich.table import Table
 from timing import times_us
+
+from eft_ext import _json
 
 PLAIN: dict[str, Any] = {"temperature": 0.7, "top_p": 0.9}
 
@@ -68,7 +69,7 @@ def main() -> None:
     Console().print(table)
     if args.json:
         point = {"rows": args.rows, "batch": args.batch, "vocab": args.vocab, "threads": args.threads}
-        args.json.write_text(json.dumps({"machine": describe(), **point, "results": results}, indent=1) + "\n")
+        _json.write(args.json, {"machine": describe(), **point, "results": results}, indent=1)
 
 
 if __name__ == "__main__":

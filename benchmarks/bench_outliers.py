@@ -9,7 +9,6 @@ By turns with the step a control reads the same rows on the calling thread (nump
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from pathlib import Path
 
@@ -20,6 +19,8 @@ from bench_step import fused
 from machine import describe
 from rich.console import Console
 from rich.table import Table
+
+from eft_ext import _json
 
 
 def measure(batch: int, vocab: int, calls: int) -> dict[str, float]:
@@ -59,7 +60,7 @@ def main() -> None:
             table.add_row(str(r["batch"]), name, f"{p50:,.0f}", f"{p99:,.0f}", f"{p99 / p50:.2f}x", f"{worst:,.0f}")
     Console().print(table)
     if args.json:
-        args.json.write_text(json.dumps({"machine": describe(), "results": results}, indent=1) + "\n")
+        _json.write(args.json, {"machine": describe(), "results": results}, indent=1)
 
 
 if __name__ == "__main__":

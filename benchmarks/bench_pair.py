@@ -8,7 +8,6 @@ Both read static caches; "recorded" is how the engine runs a model after its fir
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 import warnings
@@ -25,6 +24,7 @@ from rich.table import Table
 from torch import Tensor
 from torch.func import functional_call, stack_module_state
 
+from eft_ext import _json
 from eft_ext.decoding import Feeder
 from eft_ext.decoding.forward import Forward
 
@@ -106,7 +106,7 @@ def main() -> None:
         table.add_row(r["trio"], str(r["rows"]), *(f"{r[way]:,.0f}" for way in ways))
     Console().print(table)
     if args.json:
-        args.json.write_text(json.dumps({"machine": describe(), "results": results}, indent=1) + "\n")
+        _json.write(args.json, {"machine": describe(), "results": results}, indent=1)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from eft_ext import fused_score
+from eft_ext import _json, fused_score
 
 
 def plain(large: Tensor, tuned: Tensor, base: Tensor, targets: Tensor) -> list[Tensor]:
@@ -138,7 +138,7 @@ def main() -> None:
         table.add_row("", "", "fused", *said, end_section=True)
     Console(width=110).print(table)
     if args.json:
-        args.json.write_text(json.dumps({"machine": describe(), "results": results}, indent=1) + "\n")
+        _json.write(args.json, {"machine": describe(), "results": results}, indent=1)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from speculate_costs import Costs, Rates, seconds
 from speculate_figures import console, plot, show
 from torch import Tensor
 
-from eft_ext import EmulatedModel
+from eft_ext import EmulatedModel, _json
 
 HERE = Path(__file__).parent
 TRIOS = {"3": (4, 10), "9": (2, 24)}  # by cost in a step: layers of the small model, and how many more
@@ -159,7 +159,7 @@ def main() -> None:
     if asked.part in (None, "demo"):
         results["demo"] = demo(60)
     show(results)
-    path.write_text(json.dumps(results, indent=1) + "\n")
+    _json.write(path, results, indent=1)
 
 
 if __name__ == "__main__":

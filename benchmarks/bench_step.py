@@ -15,7 +15,6 @@ Times are medians; what carries over to another machine is the ratio to the base
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
@@ -32,7 +31,7 @@ from rich.table import Table
 from timing import median_us
 from torch import Tensor
 
-from eft_ext import fused_mix, fused_step
+from eft_ext import _json, fused_mix, fused_step
 
 OPTIONS: dict[str, dict[str, float]] = {
     "greedy": {"temperature": 0.0},
@@ -134,7 +133,7 @@ def main() -> None:
         results.append({**point, "options": options, **times})
     Console(width=140).print(show(results, args.device))
     if args.json:
-        args.json.write_text(json.dumps({"machine": describe(), "results": results}, indent=1) + "\n")
+        _json.write(args.json, {"machine": describe(), "results": results}, indent=1)
 
 
 if __name__ == "__main__":

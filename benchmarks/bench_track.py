@@ -10,7 +10,6 @@ its forward pass alone is the floor, and its cost is set against the training be
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from functools import partial
 from itertools import islice
@@ -23,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 from timing import median_us
 
+from eft_ext import _json
 from eft_ext.demo.dynamics.data import batches, preferences, probes
 from eft_ext.demo.trio import load_trio
 from eft_ext.dynamics import SFT, Responses, Tracker
@@ -104,7 +104,7 @@ def main() -> None:
     )
     if arguments.json:
         about = {"machine": describe(), "statistics": measured, "recording": whole}
-        arguments.json.write_text(json.dumps(about, indent=2) + "\n")
+        _json.write(arguments.json, about, indent=2)
 
 
 if __name__ == "__main__":

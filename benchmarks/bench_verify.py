@@ -6,7 +6,6 @@ python benchmarks/bench_verify.py
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 import checkout  # noqa: F401
@@ -18,6 +17,7 @@ from rows import make
 from timing import median_us
 from torch import Tensor
 
+from eft_ext import _json
 from eft_ext.ops import fused_mix, fused_verify
 
 EFT = [1.0, 1.0, -1.0]
@@ -64,7 +64,7 @@ def main() -> None:
                 table.add_row(str(vocab), str(k), name, *numbers, f"{usual / fused:.0f}")
     Console().print(table)
     path = Path(__file__).parent / "results" / "verify-cpu.json"
-    path.write_text(json.dumps({"machine": describe(), "rows": found}, indent=1) + "\n")
+    _json.write(path, {"machine": describe(), "rows": found}, indent=1)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ compared with the CPU's before anything is timed.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from itertools import product
 from pathlib import Path
@@ -26,7 +25,7 @@ from gpu_ready import missing
 from rich.console import Console
 from rich.table import Table
 
-from eft_ext import fused_score
+from eft_ext import _json, fused_score
 
 LISTS = {"num_top": 5, "num_changed": 5}
 CHECKED = 4
@@ -74,7 +73,7 @@ def main() -> int:
         results.append({"vocab": vocab, "length": length, "us": found})
     Console(width=110).print(table)
     if args.json:
-        args.json.write_text(json.dumps({"machine": describe_gpu(), "results": results}, indent=1) + "\n")
+        _json.write(args.json, {"machine": describe_gpu(), "results": results}, indent=1)
     return 0
 
 

@@ -13,7 +13,6 @@ reason.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -33,7 +32,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from eft_ext import fused_mix, fused_step
+from eft_ext import _json, fused_mix, fused_step
 from eft_ext.ops.backend import find
 
 CHECKED_BATCH = 8
@@ -176,7 +175,7 @@ def main() -> int:
             times[name] = attempt(measured, sets)
             found = {"machine": machine, "copy_bytes_per_us": bandwidth, "wanted": len(wanted), "results": results}
             # Each time: a run that is stopped leaves what it has.
-            args.json.write_text(json.dumps(found, indent=1) + "\n")
+            _json.write(args.json, found, indent=1)
     left = len(wanted) - len(results)
     print(f"{args.json}: {len(results)} points" + (f", {left} left out after {args.seconds:g} s" if left else ""))
     faults = first_faults(results)
