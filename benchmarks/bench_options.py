@@ -12,6 +12,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+import checkout  # noqa: F401
 import numpy as np
 import rows
 import torch

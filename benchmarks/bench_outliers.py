@@ -12,6 +12,7 @@ import argparse
 import time
 from pathlib import Path
 
+import checkout  # noqa: F401
 import numpy as np
 import rows
 import torch
