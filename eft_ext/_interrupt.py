@@ -3,6 +3,8 @@
 An exception is not enough while modules are being imported. Python makes a KeyboardInterrupt in a `__set_name__` (of an
 Enum, say) a RuntimeError, extension modules make it an ImportError, and transformers makes either "Could not import
 module ..."; or it is swallowed with an import that was tried only. So there the process ends at once.
+
+Nor does a handler run while the main thread is in one long call of C++, as over a long text: another thread ends that.
 """
 
 from __future__ import annotations
@@ -10,6 +12,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -17,7 +21,10 @@ from types import FrameType
 SAID = "interrupted"
 CODE = 128 + signal.SIGINT  # as shells have it
 
+PATIENCE = 1.0  # seconds that a call of C++ may still take
+
 _unwinds = _came = False
+_handled = 0
 
 
 class Interrupted(BaseException):
@@ -50,7 +57,8 @@ def unwinding() -> Iterator[None]:
     global _unwinds, _came
     _unwinds, _came = True, False
     try:
-        yield
+        with _heard():
+            yield
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt) or (_came and not isinstance(error, Interrupted)):
             raise Interrupted from error
@@ -59,12 +67,46 @@ def unwinding() -> Iterator[None]:
         _unwinds = False
 
 
+@contextmanager
+def _heard() -> Iterator[None]:
+    """Ends the process where a Ctrl-C is not handled within `PATIENCE`, if it is ours to handle."""
+    if signal.getsignal(signal.SIGINT) is not _handle:
+        yield
+        return
+    reads, writes = os.pipe()
+    os.set_blocking(writes, False)
+    threading.Thread(target=_listen, args=(reads,), daemon=True).start()
+    before = signal.set_wakeup_fd(writes)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(writes)
+
+
+def _listen(reads: int) -> None:
+    """Reads the number of each signal as it comes, whatever the main thread is doing, until the pipe is closed."""
+    heard = _handled
+    with open(reads, "rb", buffering=0) as pipe:
+        while number := pipe.read(1):
+            if number[0] == signal.SIGINT:
+                heard += 1
+                time.sleep(PATIENCE)
+                if _handled < heard:
+                    _end()
+
+
+def _end() -> None:
+    with suppress(OSError):
+        os.write(2, f"eft: {SAID}\n".encode())
+    os._exit(CODE)
+
+
 def _handle(number: int, frame: FrameType | None) -> None:
-    global _unwinds, _came
+    global _unwinds, _came, _handled
+    _handled += 1
     if not _unwinds or _importing(frame):
-        with suppress(OSError):
-            os.write(2, f"eft: {SAID}\n".encode())
-        os._exit(CODE)
+        _end()
     _unwinds, _came = False, True
     raise Interrupted
 

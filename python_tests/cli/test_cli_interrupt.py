@@ -1,9 +1,11 @@
 """Ctrl-C ends the command line in one line, whenever it comes."""
 
+import ctypes
 import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -102,3 +104,30 @@ def test_whatever_is_made_of_it(eft, monkeypatch, watched, made):
     monkeypatch.setattr("eft_ext.cli.options.sampling", stopped)
     code, _, err = eft("generate", "--prompt", "x")
     assert (code, err) == SAID
+
+
+def test_in_one_long_call_of_c(eft, monkeypatch, watched):
+    """No handler runs while the main thread waits for a lock of C's, as in a forward pass over a long text."""
+    libc, lock = ctypes.CDLL(None), ctypes.create_string_buffer(128)  # zeros are an open lock
+    ended = []
+
+    def end():
+        ended.append(threading.current_thread() is threading.main_thread())
+        libc.pthread_mutex_unlock(lock)
+
+    def stuck(**options):
+        main = threading.main_thread().ident
+        threading.Timer(0.2, signal.pthread_kill, (main, signal.SIGINT)).start()
+        fallback.start()
+        libc.pthread_mutex_lock(lock)
+        libc.pthread_mutex_lock(lock)
+        fallback.cancel()
+
+    fallback = threading.Timer(20, libc.pthread_mutex_unlock, (lock,))
+    monkeypatch.setattr(_interrupt, "_end", end)
+    monkeypatch.setattr(_interrupt, "PATIENCE", 0.1)
+    monkeypatch.setattr("eft_ext.cli.options.sampling", stuck)
+    code, _, err = eft("generate", "--prompt", "x")
+    assert ended == [False]
+    assert (code, err) == SAID
+    assert signal.set_wakeup_fd(-1) == -1, "nobody listens afterwards"
