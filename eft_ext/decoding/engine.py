@@ -134,6 +134,8 @@ class Engine:
         """Steps until the device is `ahead` steps ahead of what has been read, or nothing is left to do."""
         self._compact()
         while len(self._pending) <= self.ahead and self._batch.needed:
+            if self._pending and any(feeder.longest == feeder.limit for feeder in self.feeders):
+                return  # at the end of a table, unless what is read first says that the longest row has ended
             for feeder in self.feeders:
                 feeder.reserve(1)
                 feeder.expect(feeder.longest + 1)

@@ -232,5 +232,6 @@ class Feeder:
 
     @property
     def room(self) -> int:
-        """Tokens that may still be appended before `bound` or the storage has to change."""
-        return (self.bound or self._storage.capacity) - self._longest
+        """Tokens that may still be appended before `bound` or the storage has to change, or a table ends."""
+        room = self.bound or self._storage.capacity
+        return (room if self._limit is None else min(room, self._limit)) - self._longest

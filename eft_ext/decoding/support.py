@@ -84,13 +84,16 @@ def _parameters_of(kind: Any) -> set[str]:
 
 
 def learned_positions(model: Any) -> int | None:
-    """Positions in a learned table, which must not be overrun; None for rotary and the like.
+    """Positions in a table, learned or of sines (GPT-J), which must not be overrun; None where they are computed.
 
     Tables of OPT's kind have `offset` rows more, which no position uses.
     """
     limit = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
     tokens = input_table(model)
     for module in modules_of(model):
+        sines = getattr(module, "embed_positions", None)
+        if isinstance(sines, torch.Tensor) and len(sines) == limit:
+            return int(limit)
         if not isinstance(module, nn.Embedding) or module is tokens:
             continue
         if module.num_embeddings - getattr(module, "offset", 0) == limit:

@@ -62,7 +62,7 @@ class Member:
         return forward_parameters(self.model)
 
     def learned_positions(self) -> int | None:
-        """Positions in a learned table, which must not be overrun; None for rotary and the like."""
+        """Positions in a table, which must not be overrun; None where they are computed."""
         return learned_positions(self.model)
 
 

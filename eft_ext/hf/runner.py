@@ -94,6 +94,7 @@ class Runner:
         if self._ids is not None and self._positions is not None:
             self._ids, self._positions = self._ids[rows], self._positions[rows]
         self._next = self._next[rows]
+        self._longest = int(self._next.max())
 
     def _whole(self, ids: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         """What has to be read for the logits after `ids`: they alone where the cache holds, else all tokens."""
@@ -150,6 +151,7 @@ class StaticRunner:
     def keep(self, rows: Tensor) -> None:
         """As `Runner.keep`."""
         self.feeder.keep(rows.tolist())
+        self.feeder.expect(int(self.feeder.lengths.max()))
 
 
 def checked(member: Member, ids: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:

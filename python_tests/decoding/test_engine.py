@@ -69,6 +69,19 @@ def test_how_far_the_host_is_behind_changes_nothing(trio, ragged, options, ahead
 
 
 @pytest.mark.parametrize("ahead", [0, 4])
+def test_a_row_that_ends_at_the_end_of_a_table(model_of, ahead):
+    """The host, which does not know of the end yet, must not ask for positions that there are not."""
+    models = [model_of("gpt2", seed, 16) for seed in range(3)]
+    prompt = torch.full((1, models[0].config.n_positions - 6), 5)
+    free = naive(models, prompt[0].tolist(), 7)
+    end = next(token for token in free[3:] if free.index(token) >= 3)
+    expected = free[: free.index(end) + 1]
+    assert decode(models, (prompt, torch.ones_like(prompt)), [100], ends={end}, ahead=ahead) == [expected]
+    with pytest.raises(ValueError, match="table of"):
+        decode(models, (prompt, torch.ones_like(prompt)), [100], ahead=ahead)
+
+
+@pytest.mark.parametrize("ahead", [0, 4])
 def test_batches_of_few_sizes(trio, ragged, ahead):
     """Idle rows stand in until the batch fits a smaller bucket."""
     budgets = [40, 17, 3, 5]

@@ -27,6 +27,15 @@ def test_any_number_of_tokens_at_per_row_positions(family, model_of, ragged, tru
     assert feeder.lengths.tolist() == [len(row) for row in expected.rows]
 
 
+def test_room_ends_with_a_table(model_of):
+    model = model_of("gpt2")
+    feeder = Feeder(model)
+    feeder.prefill(torch.full((1, model.config.n_positions - 20), 5))
+    assert feeder.room == 20
+    feeder._limit -= 15  # of a table that is no multiple of a bucket
+    assert feeder.room == 5
+
+
 def test_rollback(family, model_of, ragged, truth):
     feeder, expected = Feeder(model_of(family)), truth(model_of(family))
     feeder.prefill(*ragged)
