@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
+from eft_ext.cli import long_texts, stdin
 from eft_ext.cli import methods as m
 from eft_ext.cli import options as o
-from eft_ext.cli import stdin
 
 NAME = "chat"
 _STOPS = ["\nUser:", "\nAssistant:"]
@@ -27,6 +27,7 @@ def run(
     trust_remote_code: o.TrustRemoteCode = False,
     any_tokenizers: o.AnyTokenizers = False,
     chat_template: o.ChatTemplate = None,
+    context: long_texts.Context = long_texts.Beyond.warn,
     method: m.Method = None,
     weight: m.Weight = None,
     beta: m.Beta = None,
@@ -71,6 +72,7 @@ def run(
     asked |= o.speculation(speculate)
     nucleus = (conservative_top_p, conservative_set, conservative_outside)
     weights = m.parameters(weight, beta, scale, share, plausibility, *nucleus)
+    long_texts.heed(context)
     about = {"dtype": dtype, "device_map": device_map, "trust_remote_code": trust_remote_code}
     loaded, embedded = o.load(
         large, tuned, base, weights, method=method, models=model, any_tokenizers=any_tokenizers, **about
@@ -89,7 +91,9 @@ def run(
             typer.secho("forgotten" if line == "/reset" else _HELP, dim=True, err=True)
         elif line:
             said = [*([] if embedded else turns), {"role": "user", "content": line}]
-            read = o.prompts(loaded, said, _transcript(said), chat_template, negative_prompt)
+            plain = _transcript(said)
+            long_texts.announce([plain])
+            read = o.prompts(loaded, said, plain, chat_template, negative_prompt)
             answer = _answer(loaded, line, read, asked, as_json)
             turns += [{"role": "user", "content": line}, {"role": "assistant", "content": answer}]
 

@@ -8,9 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from eft_ext._json import dumps
+from eft_ext.cli import long_texts, stdin
 from eft_ext.cli import methods as m
 from eft_ext.cli import options as o
-from eft_ext.cli import stdin
 
 NAME = "generate"
 
@@ -26,6 +26,7 @@ def run(
     trust_remote_code: o.TrustRemoteCode = False,
     any_tokenizers: o.AnyTokenizers = False,
     chat_template: o.ChatTemplate = None,
+    context: long_texts.Context = long_texts.Beyond.warn,
     method: m.Method = None,
     weight: m.Weight = None,
     beta: m.Beta = None,
@@ -79,10 +80,12 @@ def run(
     texts = [stdin.whole() if text == "-" else text for text in prompt]
     nucleus = (conservative_top_p, conservative_set, conservative_outside)
     weights = m.parameters(weight, beta, scale, share, plausibility, *nucleus)
+    long_texts.heed(context)
     about = {"dtype": dtype, "device_map": device_map, "trust_remote_code": trust_remote_code}
     loaded, _ = o.load(large, tuned, base, weights, method=method, models=model, any_tokenizers=any_tokenizers, **about)
     if loaded.tokenizer is None:
         raise ValueError("--large: expected a model with a tokenizer, found none in any of them")
+    long_texts.announce(texts)
     each = (o.prompts(loaded, [{"role": "user", "content": t}], t, chat_template, negative_prompt) for t in texts)
     read = _batch(list(each))
     start = time.perf_counter()

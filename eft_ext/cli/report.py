@@ -9,6 +9,7 @@ import typer
 
 from eft_ext._files import write_text
 from eft_ext._json import dumps
+from eft_ext.cli import long_texts
 from eft_ext.cli import methods as m
 from eft_ext.cli import options as o
 
@@ -35,6 +36,7 @@ def run(
     trust_remote_code: o.TrustRemoteCode = False,
     any_tokenizers: o.AnyTokenizers = False,
     chat_template: o.ChatTemplate = None,
+    context: long_texts.Context = long_texts.Beyond.warn,
     method: m.Method = None,
     weight: m.Weight = None,
     beta: m.Beta = None,
@@ -84,6 +86,7 @@ def run(
     else:
         nucleus = (conservative_top_p, conservative_set, conservative_outside)
         weights = m.parameters(weight, beta, scale, share, plausibility, *nucleus)
+        long_texts.heed(context)
         about = {"dtype": dtype, "device_map": device_map, "trust_remote_code": trust_remote_code}
         loaded, _ = o.load(
             large, tuned, base, weights, method=method, models=model, any_tokenizers=any_tokenizers, **about
@@ -93,6 +96,7 @@ def run(
         from eft_ext.hf.generated import generated_records
 
         texts = list(prompt or [])
+        long_texts.announce(texts)
         turns = [[{"role": "user", "content": text}] for text in texts]
         asking = zip(turns, texts, strict=True)
         each = [o.prompts(loaded, turn, text, chat_template, negative_prompt) for turn, text in asking]

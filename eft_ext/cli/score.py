@@ -13,6 +13,7 @@ import typer
 
 from eft_ext._interrupt import Interrupted
 from eft_ext._json import dumps
+from eft_ext.cli import long_texts
 from eft_ext.cli import methods as m
 from eft_ext.cli import options as o
 
@@ -36,6 +37,7 @@ def run(
     trust_remote_code: o.TrustRemoteCode = False,
     any_tokenizers: o.AnyTokenizers = False,
     chat_template: o.ChatTemplate = None,
+    context: long_texts.Context = long_texts.Beyond.warn,
     method: m.Method = None,
     weight: m.Weight = None,
     beta: m.Beta = None,
@@ -87,6 +89,7 @@ def run(
         found = [] if results is None else list(results.done)
         todo = items[len(found) :]
         if todo:
+            long_texts.heed(context)
             about = {"dtype": dtype, "device_map": device_map, "trust_remote_code": trust_remote_code}
             loaded, _ = o.load(
                 large, tuned, base, weights, method=method, models=model, any_tokenizers=any_tokenizers, **about
@@ -145,6 +148,7 @@ def _scored(
         task = progress.add_task("scoring", total=total, completed=done)
         for start in range(0, len(todo), batch_size):
             batch = todo[start : start + batch_size]
+            long_texts.announce(item.text or f"{item.prompt}{item.response}" for item in batch)
             texts, responses, read = [item.text for item in batch], None, None
             if batch[0].text is None:
                 responses = [item.response for item in batch]

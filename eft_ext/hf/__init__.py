@@ -3,8 +3,9 @@
 from eft_ext._extras import needs
 
 with needs("eft_ext.hf", "hf"):
+    from eft_ext.hf.context import ContextWarning
     from eft_ext.hf.logits_processor import EFTLogitsProcessor
     from eft_ext.hf.model import EmulatedModel
     from eft_ext.hf.stock import custom_generate
 
-__all__ = ["EFTLogitsProcessor", "EmulatedModel", "custom_generate"]
+__all__ = ["ContextWarning", "EFTLogitsProcessor", "EmulatedModel", "custom_generate"]

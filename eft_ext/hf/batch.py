@@ -31,8 +31,6 @@ class Decodes(Protocol):
         self, inputs: Any, prompts: Any, kwargs: dict[str, Any], method: Named, *, tokenizer: Any
     ) -> dict[str, Prompt]: ...
 
-    def generate(self, inputs: Any = None, **kwargs: Any) -> Any: ...
-
     def decode_as(self, inputs: Any, kwargs: dict[str, Any], **options: Any) -> Any: ...
 
 
@@ -64,7 +62,9 @@ def as_completed(
     if plan.loop:
         results = _one_by_one(model, large.inputs, prompts, seeds, kwargs)
     else:
-        steps = model.decode_as(large.inputs, {**kwargs, "prompts": prompts, "seed": seeds}, slots=batch_size)
+        steps = model.decode_as(
+            large.inputs, {**kwargs, "prompts": prompts, "seed": seeds}, slots=batch_size, looked=True
+        )
         results = _ended(steps)
     return _shown(results, rows, sys.stderr.isatty() if progress is None else progress)
 
@@ -90,7 +90,8 @@ def _one_by_one(
         own = _of_row(method, row, rows)
         one = _row(large, row)
         others = {name: _row(prompt, row) for name, prompt in prompts.items()}
-        ids = model.generate(one, **{**kwargs, "method": own, "prompts": others, "seed": seeds[row : row + 1]})
+        given = {**kwargs, "method": own, "prompts": others, "seed": seeds[row : row + 1]}
+        ids = model.decode_as(one, given, looked=True)
         yield row, ids[0, one["input_ids"].shape[1] :].tolist()
 
 

@@ -14,6 +14,7 @@ from transformers.generation.streamers import BaseStreamer
 
 from eft_ext.decoding.jobs import News
 from eft_ext.hf.arguments import as_list
+from eft_ext.hf.context import Context
 from eft_ext.hf.distributed import sharded
 from eft_ext.hf.engines import Engines, feeders
 from eft_ext.hf.loop import Loop
@@ -48,6 +49,7 @@ def decode(
     slots: int | None = None,
     speculate: int | str | None = None,
     engines: Engines | None = None,
+    looked: bool = False,
     **model_kwargs: Any,
 ) -> GenerateDecoderOnlyOutput | Tensor | DecodePlan | Iterator[list[News]]:
     """Decode from what `generate` prepared for the first model.
@@ -65,6 +67,7 @@ def decode(
         engines: idle engines of earlier calls.
         slots: decode in a batch of so many rows and return what each step brings, as it comes.
         speculate: tokens that the small model drafts in a round, or "auto"; None or 0 for none.
+        looked: at whether the prompts suit the models' contexts.
         model_kwargs: attention_mask [rows, length] or None for all ones; caches are made here.
 
     Raises:
@@ -113,6 +116,7 @@ def decode(
         detailed=only_plan,
     )
     no_drafts = why_not(members, mixture, work, how, keep_scores or keep_logits) if drafts else ""
+    context = Context(members, read, looked=looked)
     if only_plan:
         return planned(members, mixture, how, drafts, no_drafts)
     warn(how, members)
@@ -137,6 +141,7 @@ def decode(
             pad=fill or 0,
             emit=emit,
             engines=engines,
+            context=context,
         )
         if streamer is not None:
             streamer.end()
@@ -156,6 +161,7 @@ def decode(
             slots=slots,
             loop=how.tier == 3,
             engines=engines,
+            context=context,
         )
         if slots is not None:
             return news
@@ -176,6 +182,7 @@ def decode(
         criteria=stopping_criteria,
         seeds=seeds,
         pad_token_id=fill,
+        context=context,
         emit=emit,
         keep_scores=keep_scores,
         keep_logits=keep_logits,

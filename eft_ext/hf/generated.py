@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from eft_ext.analysis.record import Record
 from eft_ext.decoding.marks import Mark
 from eft_ext.hf.arguments import encode_all, ends_of, given_ends
+from eft_ext.hf.context import ContextWarning
 from eft_ext.hf.model import EmulatedModel
 from eft_ext.hf.records import records
 
@@ -41,7 +43,9 @@ def generated_records(
     given = given_ends(sampling.get("generation_config"), sampling)
     ends = given or ends_of(model.members, model.method.ending)
     answers = [_until_end(row, ends) for row in ids[:, length:].tolist()]
-    score = model.score(responses=answers, prompts=dict(read), candidates=candidates, num_changed=num_changed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ContextWarning)  # said while generating, which reads the same
+        score = model.score(responses=answers, prompts=dict(read), candidates=candidates, num_changed=num_changed)
     kinds = getattr(out, "marks", None)
     marks = (
         None

@@ -12,6 +12,7 @@ from transformers import LogitsProcessor
 
 from eft_ext.decoding.engine import together
 from eft_ext.hf.arguments import prompts_of
+from eft_ext.hf.context import Context
 from eft_ext.hf.members import check_modes, members_of
 from eft_ext.hf.mixture import mixture_of
 from eft_ext.hf.order import ran_before
@@ -76,6 +77,7 @@ class EFTLogitsProcessor(LogitsProcessor):
         self._prompt: Tensor | None = None  # the loop's, as it was first seen
         self._seen: Tensor | None = None
         self._runners: tuple[Runner, ...] = ()
+        self._context = Context((), ())
 
     @torch.no_grad()
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
@@ -96,13 +98,19 @@ class EFTLogitsProcessor(LogitsProcessor):
             for column in range(seen.shape[1], ids.shape[1]):
                 logits = [runner.step(ids[:, column]) for runner in self._runners]
         else:
-            if not self._continues(ids):
+            known = self._continues(ids)
+            if not known:
                 self._prompt = ids.clone()
                 self._look_before()
             check_modes(self._members)
             self._runners = tuple(Runner(member) for member in self._members)
             mask = self._mask(ids)
-            logits = [runner.prefill(*self._read(runner.member.name, ids, mask)) for runner in self._runners]
+            prompts = [self._read(runner.member.name, ids, mask) for runner in self._runners]
+            if not known:
+                self._context = Context(self._members, prompts)
+            logits = [runner.prefill(*prompt) for runner, prompt in zip(self._runners, prompts, strict=True)]
+        for row in range(len(ids)):
+            self._context.reached(row, ids.shape[1] - self._start + 1)
         self._seen = ids.clone()
         return logits
 

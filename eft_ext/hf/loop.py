@@ -12,6 +12,7 @@ from transformers import StoppingCriteriaList
 from transformers.generation import GenerateDecoderOnlyOutput
 
 from eft_ext.decoding.engine import together
+from eft_ext.hf.context import Context
 from eft_ext.hf.distributed import agreed, draw_once
 from eft_ext.hf.mixture import Mixture
 from eft_ext.hf.processors import Plan
@@ -33,6 +34,7 @@ class Loop:
         criteria: transformers' stopping criteria.
         seeds: key of each row's random stream, int64 [rows].
         pad_token_id: fills a row that has ended; None if rows cannot end before all do.
+        context: hears how many new tokens the rows have.
         emit: receives each step's tokens [rows] on the host.
         once: rank 0's tokens and ends count for all processes (`eft_ext.hf.distributed`).
         keep_scores, keep_logits: record the processed scores, or the mixture's raw logits, of each step.
@@ -44,6 +46,7 @@ class Loop:
     criteria: StoppingCriteriaList
     seeds: Tensor
     pad_token_id: int | None
+    context: Context
     emit: Callable[[Tensor], Any] | None = None
     keep_scores: bool = False
     keep_logits: bool = False
@@ -88,6 +91,8 @@ class Loop:
                 raise RuntimeError(_blame(place, int(here[place]), step, self.runners, logits))
             if self.emit is not None:
                 self.emit(host[0])
+            for row in here.tolist():
+                self.context.reached(row, step + 1)
             if host[1].all():
                 return ids
             if self.pad_token_id is not None:

@@ -135,7 +135,8 @@ class EmulatedModel(Models):
         """
         if inputs is None and kwargs.get("prompts") is None and "input_ids" not in kwargs:
             inputs, kwargs["attention_mask"] = [[0]], [[1]]
-        found: DecodePlan = self.decode_as(inputs, {"generation_config": generation_config, **kwargs}, only_plan=True)
+        about = {"only_plan": True, "looked": True}
+        found: DecodePlan = self.decode_as(inputs, {"generation_config": generation_config, **kwargs}, **about)
         return found
 
     def decode_as(self, inputs: Any, kwargs: dict[str, Any], **options: Any) -> Any:

@@ -25,17 +25,12 @@ class Reader:
         cached: whether it may be read in pieces (see `reads_pieces`).
 
     Raises:
-        ValueError: an id outside the vocabulary, or more tokens than the model can position.
+        ValueError: an id outside the vocabulary.
     """
 
     def __init__(self, member: Member, ids: Tensor, mask: Tensor | None, *, cached: bool = True) -> None:
         ids, mask = checked(member, ids, torch.ones_like(ids) if mask is None else mask.long())
         assert mask is not None
-        limit, longest = member.learned_positions(), int(mask.sum(-1).max())
-        if limit is not None and longest > limit:
-            raise ValueError(
-                f"{member.name}: the text needs {longest} positions, but this model has a table of {limit}"
-            )
         device = member.device or ids.device
         self._member, self._switch = member, AdapterSwitch(member)
         self._accepted = member.forward_parameters()

@@ -15,6 +15,7 @@ from eft_ext.decoding.jobs import InvalidRow, Job, News, Prompt
 from eft_ext.decoding.marks import Statistics
 from eft_ext.decoding.rounds import Rounds
 from eft_ext.hf.adapters import AdapterSwitch
+from eft_ext.hf.context import Context
 from eft_ext.hf.distributed import agreed, sharded
 from eft_ext.hf.draft_draw import DraftingDraw
 from eft_ext.hf.draw import MixtureDraw
@@ -51,6 +52,7 @@ def stream_rows(
     engines: Engines | None = None,
     drafts: Drafts | None = None,
     statistics: Statistics | None = None,
+    context: Context,
 ) -> Iterator[list[News]]:
     """What each step brings, a job being a row of the prompts.
 
@@ -65,6 +67,7 @@ def stream_rows(
         loop: run it on the device where all models are on one CUDA device.
         engines: idle ones of earlier calls, whose graphs serve again.
         drafts: decode speculatively; `statistics` are then kept up to date.
+        context: hears how many new tokens the rows have.
 
     Raises:
         RuntimeError: a row's logits hold NaN or +inf, or every token is excluded; names the row and the models.
@@ -74,6 +77,7 @@ def stream_rows(
     slots = min(rows, slots or rows)
     limits = [c.initial_timestamp + c.max_time for c in criteria if isinstance(c, MaxTimeCriteria)]
     jobs = [Job(row, seed, budget) for row, seed in enumerate(seeds.tolist())]
+    new = [0] * rows  # tokens of each
     where = members[0].output_device
     together = sharded(members)
     engine, key = None, None
@@ -92,6 +96,9 @@ def stream_rows(
         engine.start(jobs[:slots], _some(prompts, 0, slots))
         begun = slots
         for news in engine.run():
+            for job, *_ in news:
+                new[job] += 1
+                context.reached(job, new[job])
             yield news
             if limits and timed_out(min(limits), where if together else None):
                 return

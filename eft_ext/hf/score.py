@@ -11,6 +11,7 @@ from torch import Tensor
 
 from eft_ext.decoding.engine import together
 from eft_ext.hf.caches import reads_pieces
+from eft_ext.hf.context import Context
 from eft_ext.hf.members import Member
 from eft_ext.hf.mixture import spread
 from eft_ext.hf.prompts import Prompt
@@ -100,6 +101,7 @@ def score(
     if positions is not None and (isinstance(positions, bool) or not isinstance(positions, int) or positions < 1):
         raise ValueError(f"positions: expected an integer of at least 1, got {positions!r}")
     own = [texts.get(member.name, texts[members[0].name]) for member in members]
+    Context(members, [text.pair for text in own])
     before = [text.ids.shape[1] - targets.shape[1] - 1 for text in own]  # the prompt but for its last token
     rows, length = targets.shape
     names = (*(member.name for member in members), "mixture")

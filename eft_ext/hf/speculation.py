@@ -19,7 +19,7 @@ from eft_ext.decoding.marks import Statistics
 from eft_ext.decoding.sampler import Sampler
 from eft_ext.decoding.schedule import CHOICES, Adaptive, Fixed, Schedule
 from eft_ext.decoding.speculate import speculate
-from eft_ext.decoding.support import learned_positions
+from eft_ext.hf.context import Context
 from eft_ext.hf.distributed import sharded
 from eft_ext.hf.engines import Drafts, Engines, feeders
 from eft_ext.hf.members import Member
@@ -123,6 +123,7 @@ def decode_speculated(
     pad: int,
     emit: Callable[[Tensor], Any] | None = None,
     engines: Engines | None = None,
+    context: Context,
 ) -> tuple[Tensor, Tensor, Statistics]:
     """New tokens and their marks, both [rows, new] on the CPU, and statistics; arguments as for `stream_rows`.
 
@@ -155,6 +156,7 @@ def decode_speculated(
             engines=engines,
             drafts=wanted,
             statistics=statistics,
+            context=context,
         ):
             for job, token, last, mark in news:
                 texts.add(job, [token], [mark], last)
@@ -163,7 +165,7 @@ def decode_speculated(
         return (*texts.whole(), statistics)
     prompts = [checked(member, *prompt) for member, prompt in zip(members, prompts, strict=True)]
     device = members[0].output_device
-    tables = [limit for member in members if (limit := learned_positions(member.model)) is not None]
+    tables = [limit for member in members if (limit := member.learned_positions()) is not None]
     limits = [c.initial_timestamp + c.max_time for c in criteria if isinstance(c, MaxTimeCriteria)]
     for found in speculate(
         feeders(members, prompts, budget + MOST),
@@ -179,6 +181,7 @@ def decode_speculated(
     ):
         for row in zip(found.rows, found.tokens, found.marks, found.ended, strict=True):
             texts.add(*row)
+            context.reached(row[0], len(texts.tokens[row[0]]))
         texts.emit()
         if limits and time.time() > min(limits):
             break
