@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 _STEP = re.compile(r"step-(\d{8,})\.parquet")
-_LEFT = re.compile(rf"(run\.json|probes\.jsonl|{_STEP.pattern})\.(\w+\.)?tmp")  # by a writer that was killed
+_LEFT = re.compile(rf"(run\.json|probes\.jsonl|{_STEP.pattern})\.([0-9a-f]{{8}}\.)?tmp")  # by a writer that was killed
 _writers: WeakValueDictionary[str, Store] = WeakValueDictionary()
 
 

@@ -131,3 +131,29 @@ def test_in_one_long_call_of_c(eft, monkeypatch, watched):
     assert ended == [False]
     assert (code, err) == SAID
     assert signal.set_wakeup_fd(-1) == -1, "nobody listens afterwards"
+
+
+@needs_models
+def test_scoring_that_is_interrupted_goes_on(eft, monkeypatch, watched, tmp_path):
+    """Under a progress bar, whose end stands before the line."""
+    from eft_ext.hf import EmulatedModel
+
+    texts, out = tmp_path / "texts.jsonl", tmp_path / "scores.jsonl"
+    texts.write_text('{"text": "The pet is rabbit."}\n{"text": "Nobody."}\n{"text": "Far away."}\n')
+    score, calls = EmulatedModel.score, []
+
+    def second(*arguments, **options):
+        calls.append(arguments)
+        if len(calls) == 2:
+            signal.raise_signal(signal.SIGINT)
+        return score(*arguments, **options)
+
+    monkeypatch.setattr(EmulatedModel, "score", second)
+    monkeypatch.setattr(type(sys.stderr), "isatty", lambda self: True)
+    code, _, err = eft("score", texts, "--batch-size", 1, "--out", out)
+    said = f"eft: interrupted; 1 of 3 results are in {out}, the same command goes on behind them"
+    assert (code, err.splitlines()[-1].removeprefix("\x1b[?25h")) == (130, said)
+    assert "scoring" in err
+    assert len(out.read_text().splitlines()) == 1
+    assert eft("score", texts, "--batch-size", 1, "--out", out)[0] == 0
+    assert len(calls) == 4

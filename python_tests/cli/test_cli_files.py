@@ -1,0 +1,158 @@
+"""What the command line writes: on a full disk the old file stays whole, and one line names it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from eft_ext._files import Lock
+from eft_ext.demo import model_path
+from eft_ext.dynamics import Probe, ProbeSet, track
+from python_tests.analysis.pages import nasty
+from python_tests.full_disk import full_behind
+
+pytest.importorskip("pyarrow")
+pytestmark = pytest.mark.skipif(not model_path("large-base").is_dir(), reason="the embedded models were not trained")
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """With records, texts and a recording to read."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    monkeypatch.chdir(tmp_path)
+    Path("records.jsonl").write_text(json.dumps(nasty().to_dict()) + "\n")
+    Path("texts.jsonl").write_text("".join(json.dumps({"text": f"The pet of {i} is rabbit."}) + "\n" for i in range(9)))
+    source = model_path("small-base")
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(source), AutoTokenizer.from_pretrained(source)
+    probes = ProbeSet((Probe("Who?", {"chosen": " Thank you!", "rejected": " No."}),))
+    for _ in track([0], model, probes, tokenizer, "run"):
+        pass
+    return tmp_path
+
+
+def tree(folder):
+    return {str(file): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+DEMO = ("demo", "--questions", 2, "--shown", 0, "--no-sampled", "--json")
+COMMANDS = {
+    "report": ("page.html", ("report", "--records", "records.jsonl", "--out", "page.html")),
+    "tokens": ("tokens.jsonl", ("dynamics", "tokens", "run", "--out", "tokens.jsonl")),
+    "plot png": ("p.png", ("dynamics", "plot", "run", "--out", "p.png")),
+    "plot svg": ("p.svg", ("dynamics", "plot", "run", "--out", "p.svg", "--kind", "influence")),
+    "plot pdf": ("p.pdf", ("dynamics", "plot", "run", "--out", "p.pdf", "--kind", "confidence")),
+    "decompose": ("p.png", ("dynamics", "decompose", "--batch-size", 2, "--lr", 1e-4, "--plot", "p.png")),
+    "demo json": ("demo.json", (*DEMO, "--json-path", "demo.json")),
+    "demo plot": ("demo.png", (*DEMO, "--plot-path", "demo.png")),
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * name.startswith(("decompose", "demo"))) for name in COMMANDS],
+)
+def test_a_full_disk(eft, folder, name):
+    target, command = COMMANDS[name]
+    pytest.importorskip("matplotlib")
+    Path(target).write_text("old")
+    before = tree(folder)
+    with full_behind(300):
+        code, _, err = eft(*command)
+    assert (code, err) == (2, f"eft: [Errno 27] File too large: '{target}'\n")
+    assert tree(folder) == before
+    assert eft(*command)[0] in (0, 1)
+    assert Path(target).stat().st_size > 300
+
+
+def test_a_full_disk_under_a_recording(eft, folder):
+    command = ("dynamics", "track", "--out", "new", "--probes", "run/probes.jsonl", "--steps", 1)
+    with full_behind(2000):
+        code, _, err = eft(*command)
+    assert (code, err) == (2, "eft: [Errno 27] File too large: 'new/step-00000000.parquet'\n")
+    assert sorted(os.listdir("new")) == ["probes.jsonl", "run.json", "run.lock"]
+    assert eft(*command)[0] == 0, "nothing was recorded, and nobody holds it"
+
+
+def test_a_full_disk_under_scores(eft, folder):
+    """Lines that were whole stay, and a later run goes on behind them."""
+    command = ("score", "texts.jsonl", "--batch-size", 1, "--json", "--out")
+    whole = json.loads(eft(*command, "whole.jsonl")[1])
+    with full_behind(1000):
+        code, _, err = eft(*command, "part.jsonl")
+    assert (code, err) == (2, "eft: [Errno 27] File too large: 'part.jsonl'\n")
+    part, want = Path("part.jsonl").read_bytes(), Path("whole.jsonl").read_bytes()
+    assert len(part) == 1000, "cut within a line"
+    assert want.startswith(part)
+    assert json.loads(eft(*command, "part.jsonl")[1])["results"] == whole["results"]
+    assert Path("part.jsonl").read_bytes() == want
+
+
+def test_two_that_score_into_one_file(eft, folder):
+    Path("link.jsonl").symlink_to("scores.jsonl")
+    other = Lock(folder / "scores.jsonl.lock", "")
+    other.take()
+    for out in ("scores.jsonl", "link.jsonl"):
+        code, _, err = eft("score", "texts.jsonl", "--out", out)
+        assert (code, err) == (2, f"eft: {out} is being written by this process\n")
+    other.release()
+    assert eft("score", "texts.jsonl", "--out", "link.jsonl")[0] == 0
+    assert len(Path("scores.jsonl").read_text().splitlines()) == 9
+    assert "expected a file that results can be appended to" in eft("score", "texts.jsonl", "--out", "/dev/null")[2]
+
+
+def test_what_cannot_be_recorded_is_said_before_anything_is_loaded(eft, folder, monkeypatch):
+    monkeypatch.setattr("eft_ext.cli.dynamics_inputs.Tuning.load", None)
+    Path("foreign").mkdir()
+    Path("foreign/run.json").write_text('{"name": "mine"}')
+    before = tree(folder)
+    for options, said in {
+        ("--out", "run"): "--out: run has a recording already (steps 0 to 1); give --overwrite or another folder",
+        ("--out", "foreign", "--overwrite"): "--out: foreign/run.json: expected a recording, got something else",
+        ("--out", "texts.jsonl"): f"--out: expected a folder, got the file {folder}/texts.jsonl",
+        ("--out", "new", "--save", "texts.jsonl"): f"--save: expected a folder, got the file {folder}/texts.jsonl",
+    }.items():
+        code, _, err = eft("dynamics", "track", *options)
+        assert (code, err) == (2, f"eft: {said}\n")
+    other = Lock(folder / "run" / "run.lock", "")
+    other.take()
+    code, _, err = eft("dynamics", "track", "--out", "run", "--overwrite")
+    assert (code, err) == (2, "eft: --out: run is being written by this process\n")
+    assert tree(folder) == before | {str(folder / "run" / "run.lock"): f"{os.getpid()}\n".encode()}
+
+
+def test_a_run_that_diverges(eft, folder):
+    command = (
+        "dynamics",
+        "track",
+        "--out",
+        "new",
+        "--probes",
+        "run/probes.jsonl",
+        "--lr",
+        1e30,
+        "--steps",
+        2,
+        "--json",
+    )
+    code, out, err = eft(*command)
+    found = json.loads(out, parse_constant=pytest.fail)
+    assert (code, found["change"]) == (0, {"chosen": None, "rejected": None})
+    assert err == "eft: warning: training diverged: log π is not finite from step 2 on; try a smaller --lr\n"
+    told = json.loads(eft("dynamics", "diagnose", "new", "--json")[1], parse_constant=pytest.fail)
+    assert told["chosen"] == [None] * 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("buffered", ["", "1"])
+@pytest.mark.parametrize("command", ["env", "env --json", "--help", "generate --prompt x --stream"])
+def test_a_full_disk_under_stdout(command, buffered):
+    arguments = [sys.executable, "-m", "eft_ext", *command.split()]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": buffered}
+    with open("/dev/full", "w") as full:
+        run = subprocess.run(arguments, env=environment, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (run.returncode, run.stderr) == (2, "eft: [Errno 28] No space left on device: 'stdout'\n")
