@@ -62,8 +62,6 @@ class DynamicsCallback(TrainerCallback):
                 for name in ("learning_rate", "lr_scheduler_type", "optim", "seed", "beta", "loss_type", "max_steps")
             },
         }
-        if self.tracker is not None:
-            self.tracker.store.close()  # of a training that ended in an error
         step = state.global_step
         options = {**self.options, "about": about | (self.options.get("about") or {})}
         self.tracker = Tracker(self.probes, tokenizer, self.path, continues_at=step or None, **options)
