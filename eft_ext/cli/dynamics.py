@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from eft_ext._files import check_folder, named, write_text
+from eft_ext._files import check_folder, write_text
 from eft_ext._json import dumps
 from eft_ext.cli import dynamics_outputs as told
 from eft_ext.cli.command import Command
@@ -93,9 +93,7 @@ def track_run(
     tuning = Tuning.load(model, probes, data, method.value, extend, batch_size, seed, trust_remote_code)
     spent = tuning.train(steps, lr, out, every, overwrite, quiet=as_json)
     if save:
-        with named(save):
-            tuning.model.save_pretrained(save)
-            tuning.tokenizer.save_pretrained(save)
+        tuning.save(save)
     recording = Recording(out)
     told.warn_of_divergence(recording)
     found = {

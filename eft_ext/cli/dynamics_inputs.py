@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from tqdm.auto import tqdm
 from transformers.utils import logging
 
+from eft_ext._files import named
 from eft_ext._jsonl import read_lines
 from eft_ext.dynamics import LOSSES, SFT, Pairs, ProbeSet, Responses, extend_for_sft, track
 from eft_ext.dynamics.forward import response_logits
@@ -134,6 +136,15 @@ class Tuning:
         whole = time.perf_counter() - start
         recording = float(json.loads((out / "run.json").read_text())["seconds"])
         return {"training": round(whole - recording, 2), "recording": round(recording, 2)}
+
+    def save(self, folder: Path) -> None:
+        """Model and tokenizer. Raises OSError with the folder's name."""
+        try:
+            with named(folder):
+                self.model.save_pretrained(folder)
+                self.tokenizer.save_pretrained(folder)
+        except SafetensorError as error:  # a full disk
+            raise OSError(f"{folder}: {error}") from error
 
 
 def tokenizer_of(source: str, options: dict[str, Any]) -> Any:

@@ -75,7 +75,12 @@ def test_a_full_disk_under_a_recording(eft, folder):
         code, _, err = eft(*command)
     assert (code, err) == (2, "eft: [Errno 27] File too large: 'new/step-00000000.parquet'\n")
     assert sorted(os.listdir("new")) == ["probes.jsonl", "run.json", "run.lock"]
-    assert eft(*command)[0] == 0, "nothing was recorded, and nobody holds it"
+    with full_behind(100_000):
+        code, _, err = eft(*command, "--save", "model")
+    assert code == 2, "nothing was recorded before, and nobody holds it"
+    assert err.startswith("eft: model: ")
+    assert "File too large" in err
+    assert err.count("\n") == 1
 
 
 def test_a_full_disk_under_scores(eft, folder):
