@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from eft_ext import _seed
 from eft_ext._extras import needs
 from eft_ext.cli.options import writable
 from eft_ext.methods import UpScale
@@ -25,7 +26,7 @@ def run(
         bool, typer.Option("--interpolate", help="Show the trade-off between two behaviours over their shares instead.")
     ] = False,
     beta: Annotated[float, typer.Option(help="Weight of what the small pair learnt.")] = 1.0,
-    seed: Annotated[int, typer.Option(help="Of the choice of questions and of sampling.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the choice of questions and of sampling.", callback=_seed.checked)] = 0,
     models: Annotated[
         Path | None, typer.Option(help="Folder made by python -m eft_ext.demo.train. Default: the embedded models.")
     ] = None,

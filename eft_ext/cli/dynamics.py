@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from eft_ext import _seed
 from eft_ext._files import check_folder, write_text
 from eft_ext._json import dumps
 from eft_ext.cli import dynamics_outputs as told
@@ -66,7 +67,7 @@ def track_run(
     batch_size: Annotated[int, typer.Option(help="Rows, or pairs, in one step.")] = 16,
     lr: Annotated[float, typer.Option(help="Of AdamW, constant.")] = 1e-4,
     every: Annotated[int, typer.Option(help="Record after each so many steps.")] = 20,
-    seed: Annotated[int, typer.Option(help="Of the order of the data.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the order of the data.", callback=_seed.checked)] = 0,
     save: Annotated[Path | None, typer.Option(help="Save the tuned model there.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a recording that is there.")] = False,
     as_json: Json = False,
@@ -117,7 +118,7 @@ def decompose_step(
     method: MethodOption = Method.sft,
     batch_size: Annotated[int, typer.Option(help="Rows, or pairs, in the step.")] = 16,
     lr: Annotated[list[float] | None, typer.Option(help="Of one SGD step; may be given several times.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the choice of the batch.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the choice of the batch.", callback=_seed.checked)] = 0,
     double: Annotated[bool, typer.Option(help="Compute in fp64, so that the error is not rounding.")] = True,
     plot: Annotated[Path | None, typer.Option(help="Draw there, as .png, .svg or .pdf.")] = None,
     as_json: Json = False,

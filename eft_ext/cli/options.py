@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from eft_ext import _seed
 from eft_ext.cli.methods import Beta as Beta
 from eft_ext.cli.methods import ConservativeTopP as ConservativeTopP
 from eft_ext.cli.methods import Name, chosen, sources
@@ -80,7 +81,10 @@ Speculate = Annotated[
         rich_help_panel=_SAMPLING,
     ),
 ]
-Seed = Annotated[int | None, typer.Option(help="The same seed gives the same answer.", rich_help_panel=_SAMPLING)]
+Seed = Annotated[
+    int | None,
+    typer.Option(help="The same seed gives the same answer.", callback=_seed.checked, rich_help_panel=_SAMPLING),
+]
 
 
 def writable(option: str, path: Path | None, endings: tuple[str, ...] = ()) -> None:

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import torch
 from rich.console import Console
 from rich.progress import Progress
-from transformers import set_seed
 
 from eft_ext import _json
 from eft_ext.demo.evaluate import ask_all, divergences, tabulate
@@ -28,7 +28,7 @@ def measure(
     tick: Callable[[int], object] = lambda answered: None,
 ) -> Measured:
     """Asks the four models everything and grades the answers. `tick` hears of each batch of answers."""
-    set_seed(seed)
+    torch.manual_seed(seed)
     answers, seconds = {}, {}
     for name, answerer in trio.answerers(mode, beta).items():
         answers[name], seconds[name] = ask_all(answerer, questions, tick)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from eft_ext import _json
+from eft_ext import _json, _seed
 from eft_ext._extras import command, needs
 
 with command(__name__), needs("eft_ext.demo.train", "cli"):
@@ -156,6 +156,10 @@ def main() -> None:
     parser.add_argument("--talkative", action="store_true", help="only small-talkative, from the small-base in --out")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="for torch")
     arguments = parser.parse_args()
+    try:
+        _seed.checked(arguments.seed)
+    except ValueError as error:
+        parser.exit(2, f"{error}\n")
     torch.set_num_threads(arguments.threads)
     logging.disable_progress_bar()  # the one for writing each file
     recipe = QUICK if arguments.quick else FULL
