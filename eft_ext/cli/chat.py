@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import Annotated, Any
 
 import typer
 
+from eft_ext._json import dumps
 from eft_ext.cli import long_texts, stdin
 from eft_ext.cli import methods as m
 from eft_ext.cli import options as o
+from eft_ext.cli.settings import settle
 
 NAME = "chat"
 _STOPS = ["\nUser:", "\nAssistant:"]
@@ -69,7 +70,7 @@ def run(
         min_p=min_p,
         seed=seed,
     )
-    asked |= o.speculation(speculate)
+    drafting = o.speculation(speculate)
     nucleus = (conservative_top_p, conservative_set, conservative_outside)
     weights = m.parameters(weight, beta, scale, share, plausibility, *nucleus)
     long_texts.heed(context)
@@ -79,6 +80,7 @@ def run(
     )
     if loaded.tokenizer is None:
         raise ValueError("--large: expected a model with a tokenizer, found none in any of them")
+    settings = settle(loaded, asked, quiet=as_json)
     if sys.stdin.isatty():
         typer.secho(_HELP, dim=True, err=True)
     turns: list[dict[str, str]] = []
@@ -94,23 +96,22 @@ def run(
             plain = _transcript(said)
             long_texts.announce([plain])
             read = o.prompts(loaded, said, plain, chat_template, negative_prompt)
-            answer = _answer(loaded, line, read, asked, as_json)
+            answer = _answer(loaded, read, {**asked, **drafting}, quiet=as_json)
+            if as_json:
+                typer.echo(dumps({"prompt": line, "text": answer, **settings}))
             turns += [{"role": "user", "content": line}, {"role": "assistant", "content": answer}]
 
 
-def _answer(model: Any, line: str, read: dict[str, Any], asked: dict[str, Any], as_json: bool) -> str:
-    """Generate, and unless `as_json` print, the answer to a line of the conversation that the models `read`."""
+def _answer(model: Any, read: dict[str, Any], asked: dict[str, Any], *, quiet: bool) -> str:
+    """Generates, and unless `quiet` prints, the answer to the conversation that the models `read`."""
     from eft_ext.cli.printer import EndsAt, Printer
 
     # A model reading a transcript goes on with the user's part; one that reads its template ends by itself.
     stops = _STOPS if isinstance(next(iter(read.values())), str) else []
-    printer = Printer(model.tokenizer, stops, quiet=as_json)
+    printer = Printer(model.tokenizer, stops, quiet=quiet)
     criteria = [EndsAt(printer)] if stops else None
     model.generate(prompts=read, streamer=printer, stopping_criteria=criteria, **asked)
-    answer = printer.text.strip()
-    if as_json:
-        typer.echo(json.dumps({"prompt": line, "text": answer}))
-    return answer
+    return printer.text.strip()
 
 
 def _transcript(turns: list[dict[str, str]]) -> str:

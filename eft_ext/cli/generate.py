@@ -11,6 +11,7 @@ from eft_ext._json import dumps
 from eft_ext.cli import long_texts, stdin
 from eft_ext.cli import methods as m
 from eft_ext.cli import options as o
+from eft_ext.cli.settings import settle
 
 NAME = "generate"
 
@@ -49,8 +50,9 @@ def run(
 ) -> None:
     """Answer prompts with several models as one.
 
-    Greedy unless a temperature, top-p, top-k or min-p is given. Several prompts are answered as one batch. Only
-    the answers are printed.
+    Greedy unless a temperature, top-p, top-k or min-p is given; the settings of a model's generation_config are not
+    used, but for its special tokens. Several prompts are answered as one batch, and sampled independently. Only the
+    answers are printed, and on stderr the settings.
 
     Examples:
 
@@ -88,6 +90,7 @@ def run(
     long_texts.announce(texts)
     each = (o.prompts(loaded, [{"role": "user", "content": t}], t, chat_template, negative_prompt) for t in texts)
     read = _batch(list(each))
+    settings = settle(loaded, asked, quiet=as_json)
     start = time.perf_counter()
     if stream:
         from eft_ext.cli.printer import Printer
@@ -100,9 +103,9 @@ def run(
     seconds = time.perf_counter() - start
     if as_json:
         results = [{"prompt": text, "text": answer} for text, answer in zip(texts, answers, strict=True)]
-        used = {name: value for name, value in {**weights, **drafting, **asked}.items() if value is not None}
-        used["method"] = repr(loaded.method)
-        whole = {"results": results, "options": used, "seconds": round(seconds, 4), **_told(out)}
+        used = {name: value for name, value in {**weights, **drafting}.items() if value is not None}
+        settings["options"] |= {**used, "method": repr(loaded.method)}
+        whole = {"results": results, **settings, "seconds": round(seconds, 4), **_told(out)}
         typer.echo(dumps(whole, indent=2))
         return
     _told(out)

@@ -12,6 +12,7 @@ from eft_ext._json import dumps
 from eft_ext.cli import long_texts
 from eft_ext.cli import methods as m
 from eft_ext.cli import options as o
+from eft_ext.cli.settings import settle
 
 if TYPE_CHECKING:
     from eft_ext.analysis.record import Record
@@ -81,6 +82,7 @@ def run(
         max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, seed=seed
     )
     drafting = o.speculation(speculate)
+    settings = {}
     if records is not None:
         found = _read(records)
     else:
@@ -101,10 +103,11 @@ def run(
         asking = zip(turns, texts, strict=True)
         each = [o.prompts(loaded, turn, text, chat_template, negative_prompt) for turn, text in asking]
         read = {name: [one[name] for one in each] for name in each[0]}
+        settings = settle(loaded, asked, quiet=as_json)
         found = generated_records(loaded, read, texts, **drafting, **asked)
     write_text(out, report_html(found, title))
     if as_json:
-        typer.echo(dumps({"out": str(out), "records": found}))
+        typer.echo(dumps({"out": str(out), "records": found, **settings}))
     else:
         typer.echo(str(out))
 
