@@ -9,7 +9,7 @@ import typer
 
 from eft_ext import _seed
 from eft_ext._extras import needs
-from eft_ext.cli.options import writable
+from eft_ext.cli.options import PICTURES, writable
 from eft_ext.methods import UpScale
 
 NAME = "demo"
@@ -56,7 +56,7 @@ def run(
             f"--models: expected a folder made by python -m eft_ext.demo.train, found no training.json in {models}"
         )
     writable("--json-path", json_path)
-    writable("--plot-path", plot_path)
+    writable("--plot-path", plot_path, PICTURES)
     if plot_path is not None:  # before anything is asked
         with needs("--plot-path", "plots"):
             import matplotlib  # noqa: F401

@@ -14,10 +14,9 @@ from eft_ext._files import check_folder, write_text
 from eft_ext._json import dumps
 from eft_ext.cli import dynamics_outputs as told
 from eft_ext.cli.command import Command
-from eft_ext.cli.options import TrustRemoteCode, writable
+from eft_ext.cli.options import PICTURES, TrustRemoteCode, writable
 
 NAME = "dynamics"
-_PICTURES = (".png", ".svg", ".pdf")
 app = typer.Typer(
     name=NAME,
     help="Learning dynamics: what fine-tuning on one response does to all the others.",
@@ -133,7 +132,7 @@ def decompose_step(
 
         eft dynamics decompose --model gpt2 --probes probes.jsonl --data sft.jsonl
     """
-    writable("--plot", plot, _PICTURES)
+    writable("--plot", plot, PICTURES)
     from eft_ext.cli.dynamics_inputs import Tuning, check_numbers
     from eft_ext.dynamics import verify
 
@@ -180,7 +179,7 @@ def plot_run(
 
         eft dynamics plot run --change --only chosen --only rejected --out run.svg
     """
-    writable("--out", out, _PICTURES)
+    writable("--out", out, PICTURES)
     from eft_ext.dynamics import Recording, plots
 
     run = Recording(recording)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from enum import Enum
@@ -19,6 +20,7 @@ from eft_ext.cli.methods import Scale as Scale
 if TYPE_CHECKING:
     from eft_ext.hf import EmulatedModel
 
+PICTURES = (".png", ".svg", ".pdf")
 _MODELS, _SAMPLING = "Models", "Sampling"
 
 
@@ -89,12 +91,16 @@ Seed = Annotated[
 
 def writable(option: str, path: Path | None, endings: tuple[str, ...] = ()) -> None:
     """Raises ValueError where a file could not be made, before any work is done for it."""
-    if path is not None and endings and path.suffix not in endings:
+    if path is None:
+        return
+    if endings and path.suffix not in endings:
         raise ValueError(f"{option}: expected a name ending in {', '.join(endings)}, got {path}")
-    if path is not None and not path.absolute().parent.is_dir():
+    if not path.absolute().parent.is_dir():
         raise ValueError(f"{option}: no such folder: {path.parent}")
-    if path is not None and path.is_dir():
+    if path.is_dir():
         raise ValueError(f"{option}: expected a file, got the folder {path}")
+    if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
+        raise ValueError(f"{option}: expected a file that can be written, got {path}, which is read-only")
 
 
 def sampling(

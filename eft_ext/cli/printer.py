@@ -83,7 +83,7 @@ class Printer(TextStreamer):
             sys.stdout.flush()
 
     def stopped(self, ids: Sequence[int]) -> bool:
-        """Whether the prompt and an answer, of which `put` need not have seen all, hold a stop string in the answer."""
+        """True where the answer holds a stop string; `ids` has the prompt before it, and more than `put` has seen."""
         text = self._held + self._text(self._tokens + list(ids[self._seen :]))[self._sure :]
         return any(stop in text for stop in self._stops)
 
