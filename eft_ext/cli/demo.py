@@ -31,7 +31,7 @@ def run(
         Path | None, typer.Option(help="Folder made by python -m eft_ext.demo.train. Default: the embedded models.")
     ] = None,
     json_path: Annotated[Path | None, typer.Option(help="Write the figures there as JSON.")] = None,
-    plot_path: Annotated[Path | None, typer.Option(help="Draw the figures there as PNG.")] = None,
+    plot_path: Annotated[Path | None, typer.Option(help="Draw the figures there, as .png, .svg or .pdf.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> int:
     """Show large, small tuned, EFT and oracle answering the same held-out questions, then count.

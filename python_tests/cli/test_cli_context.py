@@ -5,7 +5,7 @@ import json
 import pytest
 from transformers import AutoConfig
 
-LINE = "eft: {}inputs: 12 tokens for large, tuned and base, made for 8 positions"
+LINE = "eft: {}: 12 tokens for large, tuned and base, made for 8 positions"
 WORDS = "the cat sat on a mat and then it ran off to"  # 12 tokens
 
 
@@ -27,15 +27,16 @@ def command(request, eft, folders, tmp_path):
         "stream": ("generate", "--prompt", "-", "--stream", *answer),
         "chat": ("chat", *answer),
         "score": ("score", file),
-        "report": ("report", "--out", tmp_path / "page.html", *answer),
+        "report": ("report", "--out", tmp_path / "page.html", *answer, "--prompt"),
     }[request.param]
 
     def run(text, *more):
         file.write_text(json.dumps({"text": text}))
-        own = ("--prompt", text) if request.param == "report" else ()
+        own = (text,) if request.param == "report" else ()
         code, out, err = eft(*options, *own, *more, *folders, stdin=f"{text}\n")
-        return code, out, [line for line in err.splitlines() if not line.startswith("loading weights")]
+        return code, out, [line for line in err.splitlines() if not line.startswith(("loading weights", "greedy, "))]
 
+    run.options = options
     run.tokens = 16 if request.param == "chat" else 12  # of a transcript: User : ... Assistant :
     return run
 
@@ -43,11 +44,13 @@ def command(request, eft, folders, tmp_path):
 def test_warned_of_or_refused(command):
     line = LINE.replace("12", str(command.tokens))
     code, out, err = command(WORDS)
-    assert (code, err) == (0, [line.format("warning: ")])
+    assert (code, err) == (0, [line.format("warning: inputs")])
     assert out
     code, out, err = command(WORDS, "--context", "refuse")
     assert (code, out.strip()) == (2, "")
-    assert [each.replace("line 1: ", "") for each in err] == [line.format("")]
+    assert [each.replace("line 1: ", "") for each in err] == [
+        line.format("--prompt" if "--prompt" in command.options else "inputs")
+    ]
     assert command("the cat", "--context", "refuse")[0] == 0
 
 

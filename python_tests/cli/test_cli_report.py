@@ -78,7 +78,7 @@ def test_records_by_themselves(eft, tmp_path):
 def test_wrong_input(eft, tmp_path):
     file = tmp_path / "r.jsonl"
     for content, message in {
-        "": "expected at least one record",
+        "": "expected one JSON object in each line",
         "{": "line 1: not JSON",
         "3\n": "line 1: record: expected an object, got int",
         '{"tokens": [{"id": 1}]}\n': "line 1: record.tokens[0]: missing 2 required positional arguments",
