@@ -48,9 +48,8 @@ def test_warned_of_or_refused(command):
     assert out
     code, out, err = command(WORDS, "--context", "refuse")
     assert (code, out.strip()) == (2, "")
-    assert [each.replace("line 1: ", "") for each in err] == [
-        line.format("--prompt" if "--prompt" in command.options else "inputs")
-    ]
+    named = "--prompt" if "--prompt" in command.options else "inputs"
+    assert [each.replace("line 1: ", "") for each in err] == [line.format(named)]
     assert command("the cat", "--context", "refuse")[0] == 0
 
 

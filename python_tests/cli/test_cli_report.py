@@ -80,7 +80,7 @@ def test_wrong_input(eft, tmp_path):
     for content, message in {
         "": "expected one JSON object in each line",
         "{": "line 1: not JSON",
-        "3\n": "line 1: record: expected an object, got int",
+        "3\n": "line 1: expected a JSON object, got int",
         '{"tokens": [{"id": 1}]}\n': "line 1: record.tokens[0]: missing 2 required positional arguments",
     }.items():
         file.write_text(content)

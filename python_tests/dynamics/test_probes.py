@@ -41,7 +41,7 @@ def test_other_names_missing_ones_and_the_way_back(tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{", r"p.jsonl, line 2: not JSON \(Expecting property name .* in column 2\)"),
+        ("{", r"p.jsonl, line 2: not JSON \(Expecting property name .* at character 2\)"),
         ("[1]", r"p.jsonl, line 2: expected a JSON object, got list"),
         ({"chosen": "x"}, r"p.jsonl, line 2: expected the key 'prompt', got chosen"),
         ({"prompt": "x"}, r"p.jsonl, line 2: expected at least one response beside 'prompt', got none"),
