@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from eft_ext._extras import needs
 from eft_ext._version import __version__
-from eft_ext.analysis.record import Candidate, Change, Record, Token
+from eft_ext.analysis.pieces import Pool, packed, pieces, rounded
+from eft_ext.analysis.record import Record, Token
 from eft_ext.analysis.visible import PARTIAL, marks, on_one_line, visible
 
 with needs("eft_ext.analysis.report", "cli"):
@@ -64,8 +64,10 @@ class View:
     record: Record
     measures: dict[str, list[float | None]]  # by key, one for each token
     shades: dict[str, list[float]]  # the same, 0 to 1
-    shown: list[str]  # each token's text, never empty
     summary: str
+    pieces: list[range]  # positions
+    data: list[str]  # of each piece, as `packed` makes it
+    pool: list[tuple[int, str]]  # each id and text that data refers to
 
 
 def report_html(records: Sequence[Record], title: str = "Token report") -> str:
@@ -86,51 +88,39 @@ def report_html(records: Sequence[Record], title: str = "Token report") -> str:
     environment = Environment(
         loader=PackageLoader("eft_ext.analysis"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    environment.filters |= {"percent": percent, "nats": nats, "visible": visible, "on_one_line": on_one_line}
+    environment.filters |= {"nats": nats, "visible": visible, "bars": bars}
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
 
-    def raw(name: str) -> Markup:
+    def raw(*names: str) -> Markup:
         assert environment.loader is not None
-        return Markup(environment.loader.get_source(environment, name)[0])  # our own file, as it stands
+        return Markup("").join(Markup(environment.loader.get_source(environment, name)[0]) for name in names)
 
     views = [view(record) for record in records]
-    data = [{"record": v.record.to_dict(), "measures": v.measures, "shades": v.shades, "shown": v.shown} for v in views]
-    parts: list[Token | Candidate | Change] = []
-    for token in (token for record in records for token in record.tokens):
-        parts += [token, *token.candidates, *token.up, *token.down]
     compared = {record.compared for record in records}
     there = [m for m in MEASURES if any(x is not None for v in views for x in v.measures[m.key])]
     page = environment.get_template("report.html.j2")
     return page.render(
         title=title,
         views=views,
-        data=data,
-        marks=marks(part.text for part in parts),
+        marks=marks(text for v in views for _, text in v.pool),
         measures=there or MEASURES[:1],
         compared=compared.pop() if len(compared) == 1 else "the model that is compared",
         style=raw("report.css"),
-        script=raw("report.js"),
+        script=raw("panel.js", "table.js", "report.js"),  # our own files, as they stand
         version=__version__,
+        partial=PARTIAL,
         width=CHART_WIDTH,
         height=CHART_HEIGHT,
     )
 
 
-def _rounded(value: Any) -> Any:
-    """What the page shows has three digits: five halve its size."""
-    if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_rounded(item) for item in value]
-    return float(f"{value:.5g}") if isinstance(value, float) else value
-
-
 def view(record: Record) -> View:
-    measures = {m.key: [_finite(m.of(record, token)) for token in record.tokens] for m in MEASURES}
+    measures = {m.key: rounded(m.of(record, token) for token in record.tokens) for m in MEASURES}
     shades = {}
     for m in MEASURES:
         sizes = [abs(x) if x is not None else 0.0 for x in measures[m.key]]
         most = m.most or max(sizes) or 1.0
-        shades[m.key] = [round(min(1.0, size / most), 4) for size in sizes]
+        shades[m.key] = [round(min(1.0, size / most), 2) for size in sizes]
     tv = [x for x in measures["tv"] if x is not None]
     count = len(record.tokens)
     summary = f"{count} token{'s' * (count > 1)}"
@@ -139,24 +129,20 @@ def view(record: Record) -> View:
         far = sum(x > 0.5 for x in tv)
         summary += f"; mean total variation {sum(tv) / len(tv):.3f}, above one half at {far}"
         summary += f"; largest {max(tv):.3f} at token {place + 1}, {on_one_line(record.tokens[place].text)}"
-    return View(record, measures, shades, [visible(token.text) or PARTIAL for token in record.tokens], summary)
+    pool: Pool = {}
+    parts = pieces(record.tokens)
+    data = [packed((record.tokens[t] for t in piece), pool) for piece in parts]
+    return View(record, measures, shades, summary, parts, data, list(pool))
 
 
-def percent(logprob: float | None) -> str:
-    """A log-probability as a share: 100 %, 12.3 %, 0.012 %, 3e-9."""
-    if logprob is None:
-        return "0"
-    p = math.exp(logprob)
-    if p >= 0.9995:
-        return "100 %"
-    if p >= 0.0995:
-        return f"{100 * p:.1f} %"
-    return f"{100 * p:.2g} %" if p >= 1e-6 else f"{p:.0e}"
+def bars(shades: Sequence[float]) -> str:
+    """The chart as an SVG path: a bar for each token, or for the strongest of several where all would not fit."""
+    each = math.ceil(len(shades) / CHART_WIDTH)
+    step = CHART_WIDTH * each / len(shades)
+    tops = [CHART_HEIGHT * (1 - max(shades[i : i + each])) for i in range(0, len(shades), each)]
+    places = [(round(i * step, 2), round(top, 1)) for i, top in enumerate(tops) if top < CHART_HEIGHT]
+    return "".join(f"M{x:g} {CHART_HEIGHT}V{top:g}h{step * 0.86:.4g}V{CHART_HEIGHT}" for x, top in places)
 
 
-def nats(x: float | None, digits: int = 3) -> str:
-    return "–" if x is None else f"{x:.{digits}f}"
-
-
-def _finite(x: Any) -> float | None:
-    return float(x) if x is not None and math.isfinite(x) else None
+def nats(x: float | None) -> str:
+    return "–" if x is None else f"{x:.3f}"

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import random
+import zlib
+from dataclasses import replace
 from html.parser import HTMLParser
+from typing import Any
 
 from eft_ext.analysis import Candidate, Change, Record, Token
 
@@ -53,6 +59,63 @@ def nasty() -> Record:
 def plain(text: str = "a b c", prompt: str = "") -> Record:
     words = text.split()
     return Record([token(word + " ", i, len(words)) for i, word in enumerate(words)], prompt)
+
+
+def row(*texts: str) -> Record:
+    """These tokens alone."""
+    return Record([token(text, i, len(texts)) for i, text in enumerate(texts)])
+
+
+def long(count: int = 20_000) -> Record:
+    """A text as `eft report` has it: four distributions, 8 to 10 candidates, 5 gains and 5 losses at each token.
+
+    Its last token is " finis", which stands nowhere else.
+    """
+    draw = random.Random(count)
+    words = ["".join(draw.choices("abcdefghijklmnopqrstuvwxyz", k=draw.randint(2, 7))) for _ in range(5000)]
+
+    def word() -> tuple[int, str]:
+        i = int(5000 * draw.random() ** 3)
+        return i, "\n" if i == 7 else " " + words[i]
+
+    def logprobs() -> list[float | None]:
+        return [-(draw.random() ** 3) * 20 for _ in range(4)]
+
+    def one() -> Token:
+        own = word()
+        listed = [Candidate(*each, logprobs()) for each in [own, *(word() for _ in range(draw.randint(7, 9)))]]
+        up, down = ([Change(*word(), sign * 9 * draw.random()) for _ in range(5)] for sign in (1, -1))
+        entropy: list[float | None] = [4 * draw.random() for _ in range(4)]
+        tv, rank = draw.random() ** 4, [draw.randint(0, 30) for _ in range(4)]
+        return Token(*own, listed[0].logprobs, entropy, rank, tv, 5 * tv, False, listed, up, down)
+
+    tokens = [one() for _ in range(count)]
+    tokens[-1] = replace(tokens[-1], text=" finis")
+    return Record(tokens, "Tell a long story.", options={"max_new_tokens": count, "do_sample": True})
+
+
+def read_back(page: Page) -> list[list[Token]]:
+    """The tokens of each record as the page's data has them; whether they are special is not there."""
+    found, rows = [], []
+    for attrs, text in page.all("script"):
+        if attrs.get("type") == "text/plain":
+            rows += json.loads(zlib.decompress(base64.b64decode(text)))
+        elif attrs.get("type") == "application/json" and "id" not in attrs:
+            record = json.loads(text)
+            found.append([_token(row, record, t) for t, row in enumerate(rows)])
+            rows = []
+    return found
+
+
+def _token(row: list[Any], record: dict[str, Any], t: int) -> Token:
+    place, logprobs, entropy, rank, candidates, up, down, speculation, attribution = row
+    pool, tv, kl = record["pool"], record["measures"]["tv"][t], record["measures"]["kl"][t]
+    lists = (
+        [Candidate(*pool[c], figures) for c, *figures in candidates],
+        [Change(*pool[c], ratio) for c, ratio in up],
+        [Change(*pool[c], ratio) for c, ratio in down],
+    )
+    return Token(*pool[place], logprobs, entropy, rank, tv, kl, False, *lists, speculation, attribution)
 
 
 class Page(HTMLParser):

@@ -1,73 +1,16 @@
 """The token report in a headless Chromium: it renders, pointing and keys work, nothing of a model runs."""
 
-import shutil
+import math
 from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 
 from eft_ext.analysis import Candidate, Change, Record
-from eft_ext.analysis.report import report_html
-from python_tests.analysis.pages import NASTY, nasty, plain, token
+from python_tests.analysis.browsing import ActionChains, By, Keys, Select, click, panel, table, tokens
+from python_tests.analysis.pages import NASTY, nasty, plain, row, token
 
-webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium, of the extra test-all")
-from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
-from selenium.webdriver.common.by import By  # noqa: E402
-from selenium.webdriver.common.keys import Keys  # noqa: E402
-from selenium.webdriver.support.select import Select  # noqa: E402
-
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-DRIVER = shutil.which("chromedriver")
-
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        not (BROWSER and DRIVER), reason="needs chromium and chromedriver on PATH (Debian: chromium, chromium-driver)"
-    ),
-]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    options = webdriver.ChromeOptions()
-    options.binary_location = BROWSER
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    yield driver
-    driver.quit()
-
-
-@pytest.fixture
-def page(browser, tmp_path):
-    """Opens records as a page at a width, light or dark; returns the driver."""
-
-    def open_page(records, width=1200, dark=False):
-        path = tmp_path / "report.html"
-        path.write_text(report_html(records), encoding="utf-8")
-        scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
-        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": scheme})
-        size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 600}
-        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-        browser.get_log("browser")
-        browser.get(path.as_uri())
-        return browser
-
-    return open_page
-
-
-def tokens(page):
-    return page.find_elements(By.CSS_SELECTOR, "section .token")
-
-
-def click(page, token):
-    page.execute_script("arguments[0].scrollIntoView({block: 'start'})", token)  # not under a phone's panel
-    token.click()
-
-
-def panel(page):
-    return page.find_element(By.ID, "panel").text
+pytestmark = pytest.mark.slow
 
 
 def test_it_renders_and_nothing_of_a_model_runs(page):
@@ -81,7 +24,7 @@ def test_it_renders_and_nothing_of_a_model_runs(page):
         ActionChains(got).move_to_element(each).perform()
     assert got.execute_script("return window.hacked") is None
     assert got.get_log("browser") == []
-    assert got.execute_script("return document.scripts.length") == 3
+    assert got.execute_script("return document.querySelectorAll('script:not([type])').length") == 1
     darkness = [t.value_of_css_property("background-color") for t in tokens(got)]
     assert len(set(darkness)) == len(NASTY), "each its own shade of total variation"
 
@@ -122,11 +65,6 @@ def test_keys_alone_suffice(page):
     assert "token 1 of 2" in panel(got), "one stop for each text; its table is another"
 
 
-def row(*texts):
-    """A record of these tokens alone."""
-    return Record([token(text, i, len(texts)) for i, text in enumerate(texts)])
-
-
 def test_right_to_left_text_runs_right_to_left(page):
     got = page([row(NASTY[6].strip(), NASTY[7])])
     first, second = tokens(got)
@@ -140,7 +78,7 @@ def test_a_word_of_several_tokens_is_joined_and_in_order(page):
     """Within text of the other direction too."""
     got = page([row("He said مس", "تشفى", " twice")])
     width = """const text = document.createRange();
-      text.selectNodeContents(document.querySelector('.text'));
+      text.selectNodeContents(document.querySelector('.piece'));
       return text.getBoundingClientRect().width"""
     joined = got.execute_script(width)
     assert tokens(got)[1].location["x"] < tokens(got)[2].location["x"]
@@ -216,6 +154,66 @@ def test_other_shades(page):
     assert tokens(got)[0].get_attribute("style") != before
     assert "surprise 0.1" in tokens(got)[0].get_attribute("aria-label")
     assert "surprise" in got.find_element(By.CSS_SELECTOR, ".axis-name").text
+
+
+def test_the_name_of_the_token_that_has_the_keys(page):
+    changed = [replace(t, logprobs=[-1.0, -1.0, -1.0 - i, -1.0]) for i, t in enumerate(plain("a b c").tokens)]
+    got = page([Record(changed)])
+    Select(got.find_element(By.ID, "measure")).select_by_value("reward")
+    first, _, third = tokens(got)
+    assert first.get_attribute("aria-label") == "a , token 1, reward 0.000"
+    assert third.get_attribute("aria-label") is None
+    first.click()
+    ActionChains(got).send_keys(Keys.END).perform()
+    assert got.switch_to.active_element == third
+    assert third.get_attribute("aria-label") == "c , token 3, reward 2.000"
+    assert (third.get_attribute("role"), third.get_attribute("tabindex")) == ("button", "0")
+    assert first.get_attribute("tabindex") is None
+
+
+def test_other_shades_are_drawn(page):
+    got = page([nasty()])
+    paths = "return [...document.querySelectorAll('.chart path')].filter((p) => getComputedStyle(p).display != 'none')"
+    assert [p.get_attribute("data-measure") for p in got.execute_script(paths)] == ["tv"]
+    Select(got.find_element(By.ID, "measure")).select_by_value("kl")
+    assert [p.get_attribute("data-measure") for p in got.execute_script(paths)] == ["kl"]
+    shades = [float(t.get_attribute("style").partition(":")[2].strip(" ;")) for t in tokens(got)]
+    assert shades == pytest.approx([i / 14 for i in range(15)], abs=0.006)
+
+
+def test_pointing_at_the_chart(page):
+    got = page([plain("one two three four")])
+    chart = got.find_element(By.CSS_SELECTOR, ".chart")
+    ActionChains(got).move_to_element_with_offset(chart, chart.size["width"] // 8, 0).perform()
+    assert "token 3 of 4" in panel(got)
+    assert "here" in tokens(got)[2].get_attribute("class")
+    bar, box = got.find_element(By.CSS_SELECTOR, ".chart .here").rect, chart.rect
+    assert bar["x"] == pytest.approx(box["x"] + box["width"] / 2, abs=1.5)
+    assert bar["width"] == pytest.approx(box["width"] / 4, rel=0.2)
+
+
+def test_the_table(page):
+    records = [nasty(), plain("x y")]
+    got = page(records)
+    assert not got.find_elements(By.TAG_NAME, "tr")
+    rows = table(got)
+    heads = [head.text for head in got.find_elements(By.CSS_SELECTOR, "thead th")]
+    assert heads[:6] == ["#", "token", "p large, %", "p tuned, %", "p base, %", "p mixture, %"]
+    assert heads[6:] == ["rank", "total variation", "KL", "entropy", "reward", "draft", "more likely", "less likely"]
+    for i, (cells, each) in enumerate(zip(rows, records[0].tokens, strict=True)):
+        tv, mark = f"{i / 14:.3f}", each.speculation or "–"
+        figures = ["60.7", "13.5", "22.3", "90.5", "1", tv, f"{i / 7:.3f}", "0.250", "-0.500", mark]
+        assert [cells[0], *cells[2:12]] == [str(i + 1), *figures]
+        assert cells[12] == f"↑ {cells[1]}"
+        assert cells[13] == "↓ \u2068·<b>down</b>\u2069"
+    assert [rows[i][1].strip("\u2068\u2069") for i in (0, 4, 11)] == ["Hello", "↵", "⋯"]
+    assert len(got.find_elements(By.CSS_SELECTOR, "tbody tr")) == 15, "the other table is not opened"
+
+
+def test_shares(page):
+    cases = {0.0: "100", math.log(0.123): "12.3", math.log(0.00012): "0.012", math.log(3e-9): "3e-7", None: "0"}
+    shown = [replace(token("x", i), logprobs=[p] * 4) for i, p in enumerate(cases)]
+    assert [cells[2:6] for cells in table(page([Record(shown)]))] == [[share] * 4 for share in cases.values()]
 
 
 @pytest.mark.parametrize("dark", [False, True])
