@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from eft_ext.analysis.record import Candidate, Change, Token
+from eft_ext.analysis.visible import visible
 
 LENGTH = 400  # tokens; shorter texts are one piece
 Pool = dict[tuple[int, str], int]
@@ -50,7 +51,7 @@ def packed(tokens: Iterable[Token], pool: Pool) -> str:
             [[place(c), *rounded([c.log_ratio])] for c in token.up],
             [[place(c), *rounded([c.log_ratio])] for c in token.down],
             token.speculation,
-            shares and dict(zip(shares, rounded(shares.values()), strict=True)),
+            shares and dict(zip(map(visible, shares), rounded(shares.values()), strict=True)),
         ]
 
     text = json.dumps([row(token) for token in tokens], separators=(",", ":"), allow_nan=False)

@@ -99,13 +99,19 @@ def test_invisible_characters_are_seen_in_the_panel(page):
     hidden = token("\u200b", 1, 3)
     listed = [Candidate(5, "a\u2060b c", [-1.0] * 4), Candidate(6, "", [-1.0] * 4)]
     changed = replace(hidden, candidates=listed, up=[Change(7, "\ufeff", 1.0)], down=[Change(8, "\n", -1.0)])
-    got = page([Record([changed])])
+    changed = replace(changed, attribution={"own\u00ad": 0.5})
+    names = ["large", "tu\u200bned", "base", "mixture"]
+    got = page([Record([changed], names=names, compared=names[1])])
     assert tokens(got)[0].size["width"] > 20
     tokens(got)[0].click()
     cells = [cell.text for cell in got.find_elements(By.CSS_SELECTOR, "#panel tbody td:first-child")]
     assert cells == ["a⟨U+2060⟩b·c", "⋯", "⟨U+200B⟩", "entropy"]
     assert "↑ ⟨U+FEFF⟩" in panel(got)
     assert "↓ ↵" in panel(got)
+    assert "large tu⟨U+200B⟩ned base mixture" in panel(got)
+    assert "mixture against tu⟨U+200B⟩ned" in panel(got)
+    assert "↑ ×6.7" in panel(got), "the change against it"
+    assert "own⟨U+00AD⟩ 0.500" in panel(got)
 
 
 def test_all_that_is_long_is_broken(page):
