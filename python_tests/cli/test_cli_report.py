@@ -5,7 +5,7 @@ import json
 import pytest
 
 from eft_ext.demo import model_path
-from python_tests.analysis.pages import Page, nasty
+from python_tests.analysis.pages import Page, nasty, read_back
 
 demo = pytest.mark.skipif(not model_path("large-base").is_dir(), reason="the embedded models were not trained")
 
@@ -18,19 +18,17 @@ def test_answers_are_shown_with_what_all_models_thought(eft, tmp_path):
     assert (code, said) == (0, f"{out}\n")
     page = Page(out.read_text())
     assert page.all("h1")[0][1] == "A <trial>"
-    data = json.loads(next(text for attrs, text in page.all("script") if attrs.get("id") == "data"))
     answers = [
         json.loads(eft("generate", "--prompt", prompt, "--json")[1])["results"][0]["text"] for prompt in asked[1::2]
     ]
-    for one, answer in zip(data, answers, strict=True):
-        tokens = one["record"]["tokens"]
-        text = "".join(token["text"] for token in tokens if not token["special"])
-        assert text == answer
-        assert tokens[-1]["special"], "the end of the text is scored too"
+    special = iter("special" in attrs["class"].split() for attrs, _ in page.all("span", class_="token"))
+    for tokens, answer in zip(read_back(page), answers, strict=True):
+        marked = [next(special) for _ in tokens]
+        assert "".join(token.text for token, own in zip(tokens, marked, strict=True) if not own) == answer
+        assert marked[-1], "the end of the text is scored too"
         for token in tokens:
-            listed = {c["id"] for c in token["candidates"]}
-            assert token["id"] in listed, "greedy: it is the mixture's first"
-            assert token["rank"][-1] == 0
+            assert token.id in {c.id for c in token.candidates}, "greedy: it is the mixture's first"
+            assert token.rank[-1] == 0
 
 
 @demo
