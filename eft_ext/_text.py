@@ -21,6 +21,11 @@ def fault(text: str) -> str:
     return ""
 
 
+def printable(value: object) -> str:
+    """A value as text that any stream takes, such as the name of a file that is no UTF-8."""
+    return str(value).encode(errors="backslashreplace").decode()
+
+
 def checked(name: str, texts: Iterable[str]) -> tuple[str, ...]:
     """The texts. Raises ValueError for one with a fault; `name` is the argument's."""
     texts = tuple(texts)

@@ -13,6 +13,7 @@ import typer
 
 from eft_ext import _interrupt
 from eft_ext._extras import MissingExtra, needs
+from eft_ext._text import printable
 from eft_ext._version import __version__
 from eft_ext.cli import bench, chat, demo, dynamics, environment, generate, report, score
 from eft_ext.cli.command import Command
@@ -123,7 +124,7 @@ def _say(error: object, code: int) -> int:
         said = f"{error.filename}: {error.strerror[0].lower()}{error.strerror[1:]}"
     try:
         if said:  # the help that `eft` alone prints ends in an empty error
-            print(f"eft: {' '.join(said.split())}", file=sys.stderr)
+            print(f"eft: {' '.join(printable(said).split())}", file=sys.stderr)
     except OSError:
         _to_nowhere(2)
     return code
@@ -135,7 +136,7 @@ def _traceback(error: object) -> None:
 
 
 def _one_line(message: Warning | str, *where: object, **more: object) -> None:
-    print(f"eft: warning: {' '.join(str(message).split())}", file=sys.stderr)
+    print(f"eft: warning: {' '.join(printable(message).split())}", file=sys.stderr)
 
 
 __all__ = ["app", "main"]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from eft_ext._json import dumps
+from eft_ext._text import printable
 
 if TYPE_CHECKING:
     from eft_ext.dynamics import ProbeSet, Recording, Verification
@@ -42,7 +43,7 @@ def show_change(found: dict[str, Any], as_json: bool, title: str, figures: dict[
     if as_json:
         typer.echo(dumps(found, indent=2))
         return
-    typer.echo(f"{title}, last record less the first ({found['recording']}):")
+    typer.echo(f"{title}, last record less the first ({printable(found['recording'])}):")
     for name, value in figures.items():
         typer.echo(f"  {name:24s} {value:+9.3f}")
     if "verdict" in found:

@@ -9,6 +9,7 @@ import typer
 
 from eft_ext._files import write_text
 from eft_ext._json import dumps
+from eft_ext._text import printable
 from eft_ext.cli import long_texts
 from eft_ext.cli import methods as m
 from eft_ext.cli import options as o
@@ -109,7 +110,7 @@ def run(
     if as_json:
         typer.echo(dumps({"out": str(out), "records": found, **settings}))
     else:
-        typer.echo(str(out))
+        typer.echo(printable(out))
 
 
 def _read(path: Path) -> list[Record]:
