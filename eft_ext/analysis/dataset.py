@@ -16,10 +16,10 @@ from eft_ext._json import dumps
 from eft_ext._jsonl import Line, parse_object, read_lines
 
 _KEYS = ("text", "prompt", "response")
-_NUMBER, _PERHAPS = (int, float), (int, float, NoneType)
+_PERHAPS = (int, float, NoneType)
 _RESULT: dict[str, Any] = {
     **{"digest": str, "settings": str, "tokens": int, "logprobs": dict, "perplexity": dict},
-    **{"reward": _PERHAPS, "tv": _NUMBER, "kl": _NUMBER},
+    **dict.fromkeys(("reward", "tv", "kl"), _PERHAPS),
 }
 _BEGINS = b'{"line": '  # a result that is cut short
 

@@ -13,6 +13,7 @@ import typer
 
 from eft_ext._interrupt import Interrupted
 from eft_ext._json import dumps
+from eft_ext.analysis.summary import finite, summary
 from eft_ext.cli import long_texts
 from eft_ext.cli import methods as m
 from eft_ext.cli import options as o
@@ -159,7 +160,8 @@ def _scored(
                 scores = model.score(None if read else texts, responses, prompts=read, **listing)
             except (ValueError, RuntimeError) as error:
                 lines = f"line {batch[0].line}" if len(batch) == 1 else f"lines {batch[0].line} to {batch[-1].line}"
-                raise type(error)(f"{lines}: {error}") from error
+                kind = ValueError if isinstance(error, ValueError) else RuntimeError
+                raise kind(f"{lines}: {error}") from error
             yield from zip(batch, _results(scores, batch, model, tokens), strict=True)
             progress.advance(task, len(batch))
 
@@ -172,12 +174,12 @@ def _results(scores: Any, batch: Sequence[Item], model: EmulatedModel, tokens: b
     found: list[dict[str, Any]] = [
         {
             "tokens": count,
-            "logprobs": {name: _finite(x) for name, x in zip(scores.names, sums[b], strict=True)},
-            "perplexity": {name: _finite(x) for name, x in zip(scores.names, perplexity[b], strict=True)},
+            "logprobs": {name: finite(x) for name, x in zip(scores.names, sums[b], strict=True)},
+            "perplexity": {name: finite(x) for name, x in zip(scores.names, perplexity[b], strict=True)},
             "compared": scores.compared,
-            "reward": _finite(rewards[b]),
-            "tv": tv[b] / count,
-            "kl": kl[b] / count,
+            "reward": finite(rewards[b]),
+            "tv": finite(tv[b] / count),
+            "kl": finite(kl[b] / count),
         }
         for b, count in enumerate(counts)
     ]
@@ -191,36 +193,6 @@ def _results(scores: Any, batch: Sequence[Item], model: EmulatedModel, tokens: b
     return found
 
 
-def _finite(x: float) -> float | None:
-    """JSON has no infinity: null stands for a text that a distribution excludes."""
-    return x if math.isfinite(x) else None
-
-
-def summary(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Of the whole data set: perplexity over all tokens; reward per text; distances per token."""
-    tokens = sum(r["tokens"] for r in results)
-    perplexity: dict[str, float | None] = {}
-    for name in results[0]["logprobs"]:
-        sums = [r["logprobs"][name] for r in results]
-        perplexity[name] = None if None in sums else _finite(_exp(-math.fsum(sums) / tokens))
-    rewards = [r["reward"] for r in results if r["reward"] is not None]
-    per_token = {key: math.fsum(r[key] * r["tokens"] for r in results) / tokens for key in ("tv", "kl")}
-    mean = math.fsum(rewards) / len(rewards) if rewards else None
-    compared = results[0].get("compared", "tuned")
-    return {
-        "texts": len(results),
-        "tokens": tokens,
-        "compared": compared,
-        "perplexity": perplexity,
-        "mean_reward": mean,
-        **per_token,
-    }
-
-
-def _exp(x: float) -> float:
-    return math.exp(x) if x < 700 else math.inf
-
-
 def _show(report: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
@@ -229,14 +201,15 @@ def _show(report: dict[str, Any]) -> None:
     table.add_column("model")
     table.add_column("perplexity", justify="right")
     for name, value in report["perplexity"].items():
-        table.add_row(
-            name, "infinite" if value is None else f"{value:,.4g}", style="bold" if name == "mixture" else None
-        )
+        table.add_row(name, _shown(value, ",.4g"), style="bold" if name == "mixture" else None)
     console = Console()
     console.print(table)
     reward = "none" if report["mean_reward"] is None else f"{report['mean_reward']:+.4g} nats a text"
     console.print(f"reward (log tuned - log base): {reward}", highlight=False)
-    console.print(
-        f"mixture against {report['compared']}: total variation {report['tv']:.4f}, KL {report['kl']:.4f} nats a token",
-        highlight=False,
-    )
+    tv, kl = (_shown(report[key], ".4f") for key in ("tv", "kl"))
+    against = f"mixture against {report['compared']}: total variation {tv}, KL {kl} nats a token"
+    console.print(against, highlight=False)
+
+
+def _shown(value: float | None, form: str) -> str:
+    return "infinite" if value is None else f"{value:{form}}"

@@ -4,6 +4,7 @@ import json
 import math
 
 import pytest
+import torch
 
 from eft_ext.analysis.record import Record
 from eft_ext.demo import model_path
@@ -150,3 +151,59 @@ def test_wrong_options(eft, pairs, tmp_path):
     code, out, _ = eft("score", "--help")
     assert code == 0
     assert "eft score" in out
+
+
+def test_a_divergence_that_is_infinite(eft, pairs, tmp_path, monkeypatch):
+    """KL of the mixture against a model that excludes what it allows: null in JSON, and the file is taken up again."""
+    from eft_ext.hf import EmulatedModel
+
+    score = EmulatedModel.score
+
+    def infinite(*arguments, **options):
+        found = score(*arguments, **options)
+        found.tokens.kl[0, 0] = torch.inf
+        return found
+
+    monkeypatch.setattr(EmulatedModel, "score", infinite)
+    out = tmp_path / "scores.jsonl"
+    code, said, _ = eft("score", pairs, "--out", out)
+    assert code == 0
+    assert "KL infinite nats" in said
+    assert json.loads(out.read_text().splitlines()[0])["kl"] is None
+    found = json.loads(eft("score", pairs, "--out", out, "--json")[1])
+    assert found["kl"] is None
+    assert found["tv"] > 0
+
+
+WRONG_RESULTS = {
+    "key 'tokens' is missing": {"tokens": ...},
+    "key 'tokens' is of another type": {"tokens": "3"},
+    "keys 'tokens' and 'logprobs' are not of these": {"tokens": 0},
+    "key 'logprobs' is of another type": {"logprobs": {"large": "1"}},
+    "key 'kl' is of another type": {"kl": [1]},
+}
+
+
+@pytest.mark.parametrize("message", WRONG_RESULTS)
+def test_results_that_are_none(eft, pairs, message, tmp_path):
+    out = tmp_path / "scores.jsonl"
+    assert eft("score", pairs, "--out", out)[0] == 0
+    first, *others = out.read_text().splitlines()
+    changed = {k: v for k, v in {**json.loads(first), **WRONG_RESULTS[message]}.items() if v is not ...}
+    out.write_text("\n".join([json.dumps(changed), *others]) + "\n")
+    before = out.read_bytes()
+    code, said, err = eft("score", pairs, "--out", out)
+    assert (code, said) == (2, "")
+    assert f"{out}, line 1: expected a result of eft score ({message}" in err
+    assert err.count("\n") == 1
+    assert out.read_bytes() == before
+
+
+@pytest.mark.parametrize("content", ["my notes", '{"line', '{"line": 1, "dig', "{"])
+def test_only_a_result_that_was_cut_short_is_dropped(eft, pairs, content, tmp_path):
+    out = tmp_path / "notes.txt"
+    out.write_text(content)
+    code, _, err = eft("score", pairs, "--out", out)
+    assert code == (2 if content == "my notes" else 0)
+    assert out.read_text().startswith("my notes" if code else '{"line": 1, "digest"')
+    assert ("expected results of eft score, got another file" in err) == (code == 2)
