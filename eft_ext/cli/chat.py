@@ -78,8 +78,6 @@ def run(
     loaded, embedded = o.load(
         large, tuned, base, weights, method=method, models=model, any_tokenizers=any_tokenizers, **about
     )
-    if loaded.tokenizer is None:
-        raise ValueError("--large: expected a model with a tokenizer, found none in any of them")
     settings = settle(loaded, asked, quiet=as_json)
     if sys.stdin.isatty():
         typer.secho(_HELP, dim=True, err=True)

@@ -85,8 +85,6 @@ def run(
     long_texts.heed(context)
     about = {"dtype": dtype, "device_map": device_map, "trust_remote_code": trust_remote_code}
     loaded, _ = o.load(large, tuned, base, weights, method=method, models=model, any_tokenizers=any_tokenizers, **about)
-    if loaded.tokenizer is None:
-        raise ValueError("--large: expected a model with a tokenizer, found none in any of them")
     long_texts.announce(texts)
     each = (o.prompts(loaded, [{"role": "user", "content": t}], t, chat_template, negative_prompt) for t in texts)
     read = _batch(list(each))

@@ -169,7 +169,8 @@ def load(
         The model, and whether it is made of embedded ones.
 
     Raises:
-        ValueError: some models are named and others are missing, one cannot be loaded, options contradict each other.
+        ValueError: some models are named and others are missing, one cannot be loaded, none has a tokenizer, options
+            contradict each other.
     """
     import torch
     from transformers.utils import logging
@@ -201,7 +202,10 @@ def load(
             raise ValueError(f"{option}: expected a model beside the others, got none")
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     given["check_tokenizers"] = not any_tokenizers
-    return EmulatedModel.from_pretrained(method=how, quiet=embedded, **given, **named), embedded  # type: ignore[arg-type]
+    model = EmulatedModel.from_pretrained(method=how, quiet=embedded, **given, **named)  # type: ignore[arg-type]
+    if model.tokenizer is None:
+        raise ValueError("--large: expected a model with a tokenizer, found none in any of them")
+    return model, embedded
 
 
 def prompts(

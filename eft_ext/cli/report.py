@@ -94,8 +94,6 @@ def run(
         loaded, _ = o.load(
             large, tuned, base, weights, method=method, models=model, any_tokenizers=any_tokenizers, **about
         )
-        if loaded.tokenizer is None:
-            raise ValueError("--large: expected a model with a tokenizer, found none in any of them")
         from eft_ext.hf.generated import generated_records
 
         texts = list(prompt or [])

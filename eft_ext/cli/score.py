@@ -95,8 +95,6 @@ def run(
             loaded, _ = o.load(
                 large, tuned, base, weights, method=method, models=model, any_tokenizers=any_tokenizers, **about
             )
-            if loaded.tokenizer is None:
-                raise ValueError("--large: expected a model with a tokenizer, found none in any of them")
 
             def read(text: str, turns: list[dict[str, str]]) -> dict[str, Any]:
                 return o.prompts(loaded, turns, text, chat_template, negative_prompt)
