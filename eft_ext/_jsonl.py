@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from eft_ext._files import named
 from eft_ext._text import fault
 
 
@@ -36,7 +37,7 @@ def read_lines(path: str | Path) -> Iterator[Line]:
     """
     number = found = 0
     try:
-        with _bytes(path) as stream:
+        with named(path), _bytes(path) as stream:
             for number, line in enumerate(stream, start=1):
                 text = line.decode(errors="surrogateescape")
                 text = (text.removeprefix("\ufeff") if number == 1 else text).strip()
@@ -81,7 +82,7 @@ def parse_object(where: str, text: str) -> dict[str, Any]:
 
 
 def _check(where: str, key: str, value: Any) -> None:
-    """Raises ValueError for text that is not Unicode, wherever it stands."""
+    """Raises ValueError for text that is not Unicode and whole numbers that no float holds, wherever they stand."""
     if isinstance(value, dict):
         for name, item in value.items():
             _check(where, key, name)
@@ -89,5 +90,7 @@ def _check(where: str, key: str, value: Any) -> None:
     elif isinstance(value, list):
         for i, item in enumerate(value):
             _check(where, f"{key}[{i}]", item)
+    elif isinstance(value, int) and not -(2**64) < value < 2**64:
+        raise ValueError(f"{where}, key {key!r}: expected a number of 64 bits at most, got one of {value.bit_length()}")
     elif isinstance(value, str) and (wrong := fault(value)):
         raise ValueError(f"{where}, key {key!r}: expected text, got {wrong}")

@@ -21,6 +21,9 @@ WRONG = {
     ", line 1: not JSON (Expecting value at character 1)": b"\xff\xfe{\0",
     ", line 3: expected a JSON object, got list": b'{"a": 1}\n\n[1]\n',
     ", line 1: expected JSON of a few levels, got thousands": b'{"a": ' + b"[" * 100_000,
+    ", line 1, key 'a[0]': expected a number of 64 bits at most, got one of 1329": (
+        b'{"a": [' + str(10**400).encode() + b"]}"
+    ),
     ", line 1: not JSON that Python reads (Exceeds the limit (4300 digits)": b'{"a": ' + b"1" * 5000 + b"}",
     ": expected one JSON object in each line, got an empty file": b" \n\n",
     ", line 1: the gzip is cut short or broken (": gzip.compress(b'{"a": 1}\n')[:15],

@@ -204,7 +204,8 @@ def load(
     given["check_tokenizers"] = not any_tokenizers
     model = EmulatedModel.from_pretrained(method=how, quiet=embedded, **given, **named)  # type: ignore[arg-type]
     if model.tokenizer is None:
-        raise ValueError("--large: expected a model with a tokenizer, found none in any of them")
+        option = "--large" if "large" in named else "--model"
+        raise ValueError(f"{option}: expected a model with a tokenizer, found none in any of them")
     return model, embedded
 
 

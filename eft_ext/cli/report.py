@@ -85,6 +85,9 @@ def run(
     drafting = o.speculation(speculate)
     settings = {}
     if records is not None:
+        for option, given in {"large": large, "tuned": tuned, "base": base, "model": model, "method": method}.items():
+            if given is not None:
+                raise ValueError(f"--{option}: expected nothing beside --records, which has been answered already")
         found = _read(records)
     else:
         nucleus = (conservative_top_p, conservative_set, conservative_outside)
@@ -121,7 +124,10 @@ def _read(path: Path) -> list[Record]:
         if "digest" in line.object and "record" not in line.object:
             raise ValueError(f"{line.where}: expected the key 'record'; score with --tokens")
         try:
-            found.append(Record.from_dict(line.object.get("record", line.object)))
+            record = Record.from_dict(line.object.get("record", line.object))
         except ValueError as error:
             raise ValueError(f"{line.where}: {error}") from error
+        if not record.tokens:
+            raise ValueError(f"{line.where}: record.tokens: expected at least one, got none")
+        found.append(record)
     return found

@@ -96,10 +96,16 @@ def run(
                 large, tuned, base, weights, method=method, models=model, any_tokenizers=any_tokenizers, **about
             )
 
+            if negative_prompt is not None and not loaded.method.alone:
+                raise ValueError("--negative-prompt: expected --method guidance beside it")
+            if items[0].text is not None and loaded.method.alone:
+                wanted = f"{file}: expected the keys 'prompt' and 'response' for --method guidance"
+                raise ValueError(f"{wanted}, whose models read different prompts, got 'text'")
+
             def read(text: str, turns: list[dict[str, str]]) -> dict[str, Any]:
                 return o.prompts(loaded, turns, text, chat_template, negative_prompt)
 
-            for item, result in _scored(loaded, todo, read, batch_size, tokens, len(found), len(items)):
+            for item, result in _scored(loaded, file, todo, read, batch_size, tokens, len(found), len(items)):
                 found.append(result if results is None else results.append(item, result))
     options = {name: value for name, value in {"method": method, **weights}.items() if value is not None}
     report = {"file": str(file), **summary(found), "options": options}
@@ -131,6 +137,7 @@ def _kept(out: Path | None, items: list[Item], settings: str) -> Iterator[Result
 
 def _scored(
     model: EmulatedModel,
+    file: Path,
     todo: Sequence[Item],
     read_of: Callable[[str, list[dict[str, str]]], dict[str, Any]],
     batch_size: int,
@@ -159,7 +166,7 @@ def _scored(
             except (ValueError, RuntimeError) as error:
                 lines = f"line {batch[0].line}" if len(batch) == 1 else f"lines {batch[0].line} to {batch[-1].line}"
                 kind = ValueError if isinstance(error, ValueError) else RuntimeError
-                raise kind(f"{lines}: {error}") from error
+                raise kind(f"{file}, {lines}: {error}") from error
             yield from zip(batch, _results(scores, batch, model, tokens), strict=True)
             progress.advance(task, len(batch))
 

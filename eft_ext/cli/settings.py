@@ -11,11 +11,8 @@ import typer
 if TYPE_CHECKING:
     from eft_ext.hf import EmulatedModel
 
-# Of a model's generation_config: its special tokens, and how it is run, which changes no token.
-_KEPT = (
-    *("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "transformers_version"),
-    *("use_cache", "cache_implementation", "cache_config", "max_cache_len", "compile_config", "disable_compile"),
-)
+# Of a model's generation_config: its special tokens.
+_KEPT = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "transformers_version")
 _OFF = {"do_sample": False, "temperature": 0.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0, "seed": None}
 _FILTERS = ("top_p", "top_k", "min_p")
 
@@ -33,7 +30,7 @@ def settle(model: EmulatedModel, asked: Mapping[str, Any], *, quiet: bool) -> di
     """
     unused = _set_aside(model.generation_config)
     if not quiet:
-        source = f"{model.method.models[0]}'s generation_config.json"
+        source = f"{model.method.models[0]}'s configuration"
         listed = ", ".join(f"{name} {_short(value)}" for name, value in unused.items())
         typer.secho(_said(asked) + (f"; not used: {listed} of {source}" if unused else ""), dim=True, err=True)
     return {"options": {**_OFF, **asked}, "set_aside": unused}
@@ -45,7 +42,9 @@ def _set_aside(config: Any) -> dict[str, Any]:
 
     default = vars(GenerationConfig())
     own = {name: value for name, value in vars(config).items() if not (name in _KEPT or name.startswith("_"))}
-    unused = {name: value for name, value in own.items() if value is not False and value != default.get(name)}
+    # transformers writes False where nothing was said, but for the cache.
+    said = {name: value for name, value in own.items() if value is not False or name == "use_cache"}
+    unused = {name: value for name, value in said.items() if value is not None and value != default.get(name)}
     for name in unused:
         setattr(config, name, default.get(name))
     found: dict[str, Any] = json.loads(json.dumps(unused, default=str))

@@ -105,7 +105,10 @@ def given_ends(config: GenerationConfig | None, kwargs: Mapping[str, Any]) -> li
 
 def as_list(eos: Any) -> list[int]:
     """eos_token_id in any of the forms that a configuration has it in."""
-    ends: list[int] = [] if eos is None else torch.as_tensor(eos, device="cpu").reshape(-1).tolist()
+    try:
+        ends: list[int] = [] if eos is None else torch.as_tensor(eos, device="cpu").reshape(-1).tolist()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"eos_token_id: expected a token id or a list of them, got {eos!r}") from error
     return ends
 
 

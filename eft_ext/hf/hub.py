@@ -6,7 +6,6 @@ where it is None transformers asks on standard input, and a pipe that says "y" i
 
 from __future__ import annotations
 
-import json
 import os
 import warnings
 from pathlib import Path
@@ -15,12 +14,19 @@ from typing import Any
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import find_adapter_config_file
 
+from eft_ext._jsonl import read_object
 from eft_ext.hf.memory import auto_class
 
 # What choosing a file on the hub takes; the rest belongs to the weights.
 _HUB = ("revision", "token", "cache_dir", "local_files_only", "subfolder")
 _WORDS = ("*token*", "vocab*", "*.model")  # files of a tokenizer
 _LONGEST = 1000  # characters of an error
+# Keys of an adapter's configuration that are not about its own weights.
+_IMPORTS = {
+    "megatron_config": "has a module of its choice imported",
+    "adapters": "loads further adapters, as X-LoRA does",
+    "tokenizer_kwargs": "loads a tokenizer in its own way",
+}
 TRUST = "pass trust_remote_code=True (on the command line --trust-remote-code) to run it"
 
 
@@ -72,6 +78,9 @@ def load_model(name: str, source: str, options: dict[str, Any]) -> Any:
     kind: Any = AutoModelForCausalLM  # which loads an adapter with its base by itself
     if adapter_config(source, options) is None:
         kind = auto_class(load_config(name, source, options))
+    settings = Path(source) / "generation_config.json"
+    if settings.is_file():
+        read_object(settings)  # transformers passes over one that it cannot read, and over its end tokens
     # Sizes are compared here: transformers points to a report that it logs where nobody may look.
     asked = {"ignore_mismatched_sizes": True, **options, "output_loading_info": True}
     try:
@@ -107,7 +116,7 @@ def adapter_config(source: str, options: dict[str, Any]) -> dict[str, Any] | Non
     """A folder's or hub id's adapter_config.json, None where there is none.
 
     Raises:
-        ValueError: it is no JSON object, or names a module that PEFT would import.
+        ValueError: it is no JSON object, or would have PEFT import or load more than its weights.
     """
     try:
         path = find_adapter_config_file(source, **file_options(options))
@@ -115,21 +124,18 @@ def adapter_config(source: str, options: dict[str, Any]) -> dict[str, Any] | Non
         path = None  # no such model: said when it is loaded
     if path is None:
         return None
-    try:
-        with open(path, encoding="utf-8") as stream:
-            found = json.load(stream)
-    except ValueError as error:
-        raise ValueError(f"{path}: not JSON ({error})") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{path}: expected a JSON object, got {type(found).__name__}")
-    if found.get("megatron_config") and not _trusted(options):
-        raise ValueError(f"{path}: has the module {found.get('megatron_core')!r} imported; {TRUST}")
+    found = read_object(path)
+    asks = next((key for key in _IMPORTS if found.get(key)), None)
+    if asks is not None and not _trusted(options):
+        raise ValueError(f"{path}, key {asks!r}: {_IMPORTS[asks]}; {TRUST}")
     return found
 
 
 def why(error: Exception) -> str:
     """An exception as one line; some list every tensor of a model."""
     said = " ".join(str(error).split())
+    if "weights_only" in said:  # torch advises to run it all the same
+        return "its weights are a pickle of more than tensors, which would run code"
     if "trust_remote_code" in said:
         return f"it comes with code of its own, which does not run by itself; {TRUST}"
     return (said if len(said) <= _LONGEST else said[:_LONGEST] + " ...") or type(error).__name__

@@ -158,8 +158,11 @@ def _check(name: str, model: Any) -> None:
     config: Any = model.config
     if config.is_encoder_decoder:
         raise TypeError(f"{name}: expected a decoder-only model, got the encoder-decoder {type(model).__name__}")
-    if getattr(config.get_text_config(decoder=True), "num_hidden_layers", None) == 0:
-        raise ValueError(f"{name}: expected a model with layers, got one with none")
+    layers = getattr(config.get_text_config(decoder=True), "num_hidden_layers", None)
+    if isinstance(layers, int) and layers < 1:
+        raise ValueError(f"{name}: expected a model with layers, got num_hidden_layers {layers}")
+    if not getattr(config, "return_dict", True):
+        raise ValueError(f"{name}: expected a model that returns its outputs by name, got return_dict False")
     if is_peft(model):
         check_runnable(name, model)
     if model.training:

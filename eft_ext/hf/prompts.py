@@ -139,7 +139,8 @@ def _texts(name: str, value: Any, tokenizer: Any) -> tuple[str, ...]:
     except ImportError:  # of jinja2
         raise
     except Exception as error:  # whatever a template raises, for a system message or two of one role in a row, say
-        raise ValueError(f"{name}: the chat template does not take this chat: {error}") from error
+        wrong = str(error) or type(error).__name__
+        raise ValueError(f"{name}: the chat template does not take this chat: {wrong}") from error
     return checked(name, texts)
 
 

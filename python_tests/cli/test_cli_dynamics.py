@@ -6,6 +6,7 @@ import pytest
 
 from eft_ext.cli import main
 from eft_ext.dynamics import Recording
+from python_tests.analysis.pages import Page, read_back
 
 pytest.importorskip("pyarrow")
 
@@ -54,7 +55,9 @@ def test_track_diagnose_and_plot(files, tmp_path, capsys):
     assert run("tokens", out, "--out", tmp_path / "tokens.jsonl") == 0
     page = tmp_path / "tokens.html"
     assert main(["report", "--records", str(tmp_path / "tokens.jsonl"), "--out", str(page)]) == 0
-    assert "steps 2 to 3" in page.read_text()
+    shown = [token.attribution for record in read_back(Page(page.read_text())) for token in record]
+    assert shown
+    assert all(list(parts) == ["steps 0 to 2", "steps 2 to 3"] for parts in shown)
     again = told(capsys, "track", "--out", out, *data, "--extend", "--steps", 1, "--overwrite", "--json")
     assert again["steps"] == [0, 1]
     assert run("track", "--out", out, *data, "--steps", 1) == 2

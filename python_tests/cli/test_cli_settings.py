@@ -137,7 +137,7 @@ def test_the_settings_are_said_in_one_line(eft, folders, opinionated, tmp_path, 
         return out, err.splitlines()[1:]
 
     unused = "top_p 0.8, repetition_penalty 1.05, suppress_tokens [2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, ..."
-    said = f"greedy, at most 1 token; not used: {unused} of large's generation_config.json"
+    said = f"greedy, at most 1 token; not used: {unused} of large's configuration"
     assert run(*models, "--max-new-tokens", 1)[1] == [said]
     warm = ("--temperature", 0.7, "--top-p", 0.9, "--min-p", 0.05, "--seed", 3, "--max-new-tokens", 8)
     assert run(*folders, *warm)[1] == ["temperature 0.7, top_p 0.9, min_p 0.05, seed 3, at most 8 tokens"]

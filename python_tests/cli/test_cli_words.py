@@ -59,6 +59,7 @@ SAYS = {
     "recording: expected a folder with a recording, got none": ("dynamics", "plot", "none", "--out", "x.png"),
     "--out: expected a name ending in .png, .svg, .pdf, got x.gif": ("dynamics", "plot", "none", "--out", "x.gif"),
     "none.jsonl: no such file or directory": ("score", "none.jsonl"),
+    "--large: expected nothing beside --records": ("report", "--records", "none.jsonl", "--large", "x"),
 }
 
 
@@ -135,11 +136,45 @@ def test_weights_that_are_missing_are_told(eft, tmp_path):
     assert re.search(r"eft: warning: large: \d+ of the weights are not in .* and are drawn at random, first model", err)
 
 
-def test_a_model_without_layers(eft, tmp_path):
-    code, _, err = eft(*asked(changed(tmp_path / "m", num_hidden_layers=0)))
-    assert code == 2
-    assert err.splitlines()[-1].startswith("eft: ")
-    assert "Traceback" not in err
+BROKEN = {
+    "--large: expected a model with layers, got num_hidden_layers 0": {"num_hidden_layers": 0},
+    "--large: expected a model with layers, got num_hidden_layers -1": {"num_hidden_layers": -1},
+    "--large: expected a model that returns its outputs by name": {"return_dict": False},
+}
+
+
+@pytest.mark.parametrize("said", BROKEN)
+def test_a_configuration_of_no_use(eft, said, tmp_path):
+    code, out, err = eft(*asked(changed(tmp_path / "m", **BROKEN[said])))
+    assert (code, out) == (2, "")
+    assert err.splitlines()[-1].startswith(f"eft: {said}")
+
+
+SETTINGS = {
+    "generation_config.json: not JSON": "{",
+    "generation_config.json: expected a JSON object, got list": "[]",
+    "eos_token_id: expected a token id or a list of them, got 'x'": '{"eos_token_id": "x"}',
+}
+
+
+@pytest.mark.parametrize("said", SETTINGS)
+def test_settings_of_no_use(eft, said, tmp_path):
+    """transformers passes over a file that it cannot read, and over the tokens that end a text."""
+    folder = changed(tmp_path / "m")
+    (folder / "generation_config.json").write_text(SETTINGS[said])
+    code, out, err = eft(*asked(folder))
+    assert (code, out) == (2, "")
+    assert said in err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("settings", [{"cache_implementation": "offloaded"}, {"use_cache": False}])
+def test_how_a_model_would_be_run_is_set_aside(eft, settings, tmp_path):
+    folder = changed(tmp_path / "m")
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": 1, **settings}))
+    code, _, err = eft(*asked(folder))
+    ((name, value),) = settings.items()
+    assert code == 0
+    assert err.splitlines()[-1] == f"greedy, at most 2 tokens; not used: {name} {value} of large's configuration"
 
 
 def test_a_folder_of_other_models(eft, tmp_path):

@@ -68,7 +68,7 @@ def test_a_pickle_does_not_run_even_trusted(tmp_path):
     pickle.loads(pickle.dumps(Payload(str(mark))))  # as it would
     assert mark.exists()
     mark.unlink()
-    with pytest.raises(ValueError, match="^large: cannot load "):
+    with pytest.raises(ValueError, match="^large: cannot load .*: its weights are a pickle of more than tensors"):
         load("large", stranger(tmp_path / "own", SMALL, "pickle", mark), trust_remote_code=True)
     assert not mark.exists()
 
@@ -105,16 +105,26 @@ def test_a_pickled_adapter_does_not_run(adapter, tmp_path):
     assert not mark.exists()
 
 
+ASKING = {
+    "megatron_config": {"megatron_core": "megatron.core", "megatron_config": {"num_layers": 1}},
+    "adapters": {"peft_type": "XLORA", "adapters": {"0": "elsewhere"}, "hidden_size": 40},
+    "tokenizer_kwargs": {"peft_type": "PROMPT_TUNING", "tokenizer_kwargs": {"trust_remote_code": True}},
+}
+
+
 @pytest.mark.parametrize("where", ["tuned", "large"])
-def test_an_adapter_that_has_a_module_imported(adapter, where, tmp_path, monkeypatch):
-    """PEFT imports what the adapter calls Megatron's core."""
+@pytest.mark.parametrize("key", ASKING)
+def test_an_adapter_that_asks_for_more_than_its_weights(adapter, key, where, tmp_path, monkeypatch):
+    """PEFT imports what an adapter calls Megatron's core, and loads the adapters that X-LoRA names."""
     mark = tmp_path / "mark"
-    (tmp_path / "own_core.py").write_text(f"from pathlib import Path\nPath({str(mark)!r}).write_text('ran')\n")
+    (tmp_path / "megatron").mkdir()
+    for name in ("__init__", "core"):
+        code = f"from pathlib import Path\nPath({str(mark)!r}).write_text('ran')\n"
+        (tmp_path / "megatron" / f"{name}.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
     file = adapter / "adapter_config.json"
-    about = json.loads(file.read_text()) | {"megatron_core": "own_core", "megatron_config": {"num_layers": 1}}
-    file.write_text(json.dumps(about))
-    with pytest.raises(ValueError, match=r"adapter_config.json: has the module 'own_core' imported; pass trust"):
+    file.write_text(json.dumps(json.loads(file.read_text()) | ASKING[key]))
+    with pytest.raises(ValueError, match=rf"adapter_config.json, key '{key}': .*; pass trust_remote_code=True"):
         load(where, adapter)
     assert not mark.exists()
 
