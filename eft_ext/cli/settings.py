@@ -42,8 +42,8 @@ def _set_aside(config: Any) -> dict[str, Any]:
 
     default = vars(GenerationConfig())
     own = {name: value for name, value in vars(config).items() if not (name in _KEPT or name.startswith("_"))}
-    # transformers writes False where nothing was said, but for the cache.
-    said = {name: value for name, value in own.items() if value is not False or name == "use_cache"}
+    # transformers writes False where nothing was said, and True of the cache.
+    said = {name: value for name, value in own.items() if value is not (name == "use_cache")}
     unused = {name: value for name, value in said.items() if value is not None and value != default.get(name)}
     for name in unused:
         setattr(config, name, default.get(name))
