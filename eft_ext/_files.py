@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,6 +18,7 @@ if TYPE_CHECKING:
 
 # Of network file systems; filelock makes the first a NotImplementedError without a number, by its version.
 _NO_LOCKS = (None, errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+_OURS = re.compile(rb"(\d+\n)?")  # a lock's file; older versions left a process id there
 
 
 @contextmanager
@@ -29,7 +33,7 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
         OSError: with the name of the file.
     """
     with named(path):
-        if _goes_elsewhere(path):
+        if goes_elsewhere(path):
             with open(path, "wb") as stream:
                 yield stream
             return
@@ -50,6 +54,35 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
         partial.unlink(missing_ok=True)
         raise
     _keep_names(target.parent)
+
+
+@contextmanager
+def filling(folder: Path) -> Iterator[Path]:
+    """A new folder inside another, whose files go into that one, by name, once all are written.
+
+    Where something fails nothing else has changed.
+
+    Raises:
+        OSError: with the name that a file was to have.
+    """
+    partial, new = folder / f"{secrets.token_hex(4)}.tmp", not folder.exists()
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        for file in sorted(found for found in partial.rglob("*") if found.is_file()):
+            target = folder / file.relative_to(partial)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            file.replace(target)
+        _keep_names(folder)
+    except OSError as error:
+        if error.filename is not None:
+            error.filename = str(error.filename).replace(str(partial), str(folder))
+        raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        if new:
+            with suppress(OSError):  # it is not empty
+                folder.rmdir()
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -95,10 +128,14 @@ def check_folder(name: str, path: Path) -> None:
         raise ValueError(f"{name}: expected a folder, got the file {there}")
     if not os.access(there, os.W_OK | os.X_OK):
         raise ValueError(f"{name}: expected a folder to write into, got {there}, which is read-only")
+    try:
+        tempfile.TemporaryFile(dir=there).close()
+    except OSError as error:  # root may do everything, yet not in /proc
+        raise ValueError(f"{name}: no file can be made in {there} ({error.strerror})") from error
 
 
 class Lock:
-    """Keeps other processes from writing the same. The system frees it however its holder ends; the file stays.
+    """Keeps others from writing the same. The system frees it however its holder ends; its file stays, empty.
 
     A copy, and the same object in a forked process, does not hold it.
     """
@@ -107,7 +144,7 @@ class Lock:
         """Takes nothing yet.
 
         Args:
-            file: made where it is missing; holds the process id of whoever took the lock last.
+            file: made where it is missing.
             what: what is locked, as an error begins.
         """
         self._file, self._what = file, what
@@ -117,26 +154,36 @@ class Lock:
         """Does nothing where it is held already.
 
         Raises:
-            ValueError: somebody else holds it.
-            OSError: the file system has no locks.
+            ValueError: somebody else holds it; the file is another program's.
+            OSError: the file system has no locks, or the file cannot be made.
         """
         from filelock import FileLock, Timeout  # torch requires it
 
         if self._lock is not None and self._lock.is_locked:
             return
-        holder = _holder(self._file)
+        self._make()
         lock = FileLock(self._file, thread_local=False)
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            raise ValueError(f"{self._what} is being written by {holder}") from None
+            raise ValueError(f"{self._what} is already being written") from None
         except (NotImplementedError, OSError) as error:
             if getattr(error, "errno", None) not in _NO_LOCKS:
                 raise
             raise OSError(f"{self._file}: the file system has no locks; write to another one") from error
         self._lock = lock
-        with suppress(OSError):  # it only tells others
-            self._file.write_text(f"{os.getpid()}\n")
+
+    def _make(self) -> None:
+        """Filelock empties the file, by its version, and takes one that cannot be made for a lock that is held."""
+        with named(self._file):
+            if not os.path.lexists(self._file):
+                self._file.touch()
+                return
+            if self._file.is_file():
+                with open(self._file, "rb") as stream:
+                    if _OURS.fullmatch(stream.read(99)):
+                        return
+            raise ValueError(f"{self._what}: expected an empty file for the lock, got {self._file}; move it away")
 
     def release(self) -> None:
         """Does nothing where it is not held."""
@@ -148,15 +195,7 @@ class Lock:
         return {**self.__dict__, "_lock": None}
 
 
-def _holder(file: Path) -> str:
-    try:
-        process = int(file.read_text())
-    except (OSError, ValueError):
-        return "another process"
-    return "this process" if process == os.getpid() else f"process {process}"
-
-
-def _goes_elsewhere(path: str | Path) -> bool:
+def goes_elsewhere(path: str | Path) -> bool:
     """True for pipes and devices, and for the file that our own output goes to."""
     try:
         found = os.stat(path)

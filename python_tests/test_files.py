@@ -7,11 +7,12 @@ import os
 import pickle
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 from eft_ext import _json
-from eft_ext._files import Lock, check_folder, replacing, write_text
+from eft_ext._files import Lock, check_folder, filling, replacing, write_text
 from python_tests.full_disk import full_behind
 
 
@@ -114,21 +115,73 @@ def test_one_holds_a_lock(tmp_path):
     one, other = (Lock(tmp_path / "lock", "path: run") for _ in range(2))
     one.take()
     one.take()
-    with pytest.raises(ValueError, match="^path: run is being written by this process$"):
+    with pytest.raises(ValueError, match="^path: run is already being written$"):
         other.take()
     for copied in (pickle.loads(pickle.dumps(one)), copy.deepcopy(one)):
-        with pytest.raises(ValueError, match="is being written"):
+        with pytest.raises(ValueError, match="is already being written"):
             copied.take()
     if (child := os.fork()) == 0:
         one.release()
         os._exit(0)
     os.waitpid(child, 0)
-    with pytest.raises(ValueError, match="is being written"):
+    with pytest.raises(ValueError, match="is already being written"):
         other.take()
     one.release()
     other.take()
     del other
     one.take()
+    assert (tmp_path / "lock").read_bytes() == b""
+
+
+@pytest.mark.parametrize("content", [b"my notes", b"12", b"12\n\n", b"x" * 10_000, None])
+def test_a_lock_leaves_other_files_alone(tmp_path, content):
+    file = tmp_path / "lock"
+    file.mkdir() if content is None else file.write_bytes(content)
+    with pytest.raises(ValueError, match=f"^path: run: expected an empty file for the lock, got {file}; move it away$"):
+        Lock(file, "path: run").take()
+    assert content is None or file.read_bytes() == content
+    assert names(tmp_path) == ["lock"]
+
+
+def test_a_lock_of_an_older_version(tmp_path):
+    (tmp_path / "lock").write_text("4711\n")
+    one = Lock(tmp_path / "lock", "path: run")
+    one.take()
+    with pytest.raises(ValueError, match="is already being written"):
+        Lock(tmp_path / "lock", "path: run").take()
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no folder where even root makes no file")
+def test_a_folder_where_no_file_can_be_made():
+    with pytest.raises(FileNotFoundError, match=r"'/proc/x\.lock'"):
+        Lock(Path("/proc/x.lock"), "path: run").take()
+    with pytest.raises(ValueError, match="^--out: "):
+        check_folder("--out", Path("/proc/x"))
+
+
+def test_a_folder_is_filled_whole_or_not_at_all(tmp_path):
+    target = tmp_path / "a" / "model"
+
+    def fill(size):
+        with filling(target) as partial:
+            (partial / "sub").mkdir()
+            (partial / "config").write_text("new")
+            (partial / "sub" / "weights").write_bytes(b"x" * size)
+
+    with full_behind(1000):
+        with pytest.raises(OSError, match="File too large"):
+            fill(5000)
+        assert not target.exists()
+        (target / "sub").mkdir(parents=True)
+        for name in ("config", "mine", "sub/weights"):
+            (target / name).write_text("old")
+        with pytest.raises(FileNotFoundError, match=f"'{target}/nowhere/x'"), filling(target) as partial:
+            (partial / "nowhere" / "x").write_text("new")
+        assert {(target / name).read_text() for name in ("config", "mine", "sub/weights")} == {"old"}
+        fill(500)
+    assert names(target) == ["config", "mine", "sub"]
+    assert names(target / "sub") == ["weights"]
+    assert [(target / name).read_text() for name in ("config", "mine", "sub/weights")] == ["new", "old", "x" * 500]
 
 
 def test_a_file_system_without_locks(tmp_path, monkeypatch):

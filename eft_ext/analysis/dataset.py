@@ -11,7 +11,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
-from eft_ext._files import Lock, named
+from eft_ext._files import Lock, goes_elsewhere, named
 from eft_ext._json import dumps
 from eft_ext._jsonl import Line, parse_object, read_lines
 
@@ -80,10 +80,12 @@ class Results:
             settings: what the results depend on besides the items; those of other settings are not mixed in.
 
         Raises:
-            ValueError: the file holds results of other texts or settings, or no results at all; it is being written.
+            ValueError: the file holds results of other texts or settings, or no results at all; it is being written; it
+                is a pipe, a device or where our own output goes.
         """
-        if path.exists() and not path.is_file():
-            raise ValueError(f"{path}: expected a file that results can be appended to, got a pipe or device")
+        if goes_elsewhere(path):
+            got = "where this command prints" if path.is_file() else "a pipe or device"
+            raise ValueError(f"{path}: expected a file that results can be appended to, got {got}")
         self._path, self._settings = path, settings
         self.done: list[dict[str, Any]] = []
         file = Path(os.path.realpath(path))

@@ -10,11 +10,12 @@ from typing import Annotated
 import typer
 
 from eft_ext import _seed
-from eft_ext._files import check_folder, write_text
+from eft_ext._files import write_text
 from eft_ext._json import dumps
 from eft_ext.cli import dynamics_outputs as told
 from eft_ext.cli.command import Command
-from eft_ext.cli.options import PICTURES, TrustRemoteCode, writable
+from eft_ext.cli.options import TrustRemoteCode
+from eft_ext.cli.outputs import PICTURES, fillable, writable
 
 NAME = "dynamics"
 app = typer.Typer(
@@ -68,7 +69,7 @@ def track_run(
     every: Annotated[int, typer.Option(help="Record after each so many steps.")] = 20,
     seed: Annotated[int, typer.Option(help="Of the order of the data.", callback=_seed.checked)] = 0,
     save: Annotated[Path | None, typer.Option(help="Save the tuned model there.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a recording that is there.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a recording and a saved model.")] = False,
     as_json: Json = False,
 ) -> None:
     """Fine-tune a model and record what happens to the probes.
@@ -81,11 +82,13 @@ def track_run(
     """
     if extend and method is not Method.sft:
         raise ValueError(f"--extend: expected --method sft, got {method.value}")
-    if save:
-        check_folder("--save", save)
+    from eft_ext.demo import model_path
     from eft_ext.dynamics import Recording, diagnose
-    from eft_ext.dynamics.store import check_free
+    from eft_ext.dynamics.store import check_free, check_no_part
 
+    read = Path(model or model_path("small-base"))
+    fillable("--save", save, overwrite, {"--model": read if read.exists() else None, "--out": out})
+    check_no_part("--data", data, out)
     check_free(out, overwrite, "--out", "give --overwrite or another folder")
     from eft_ext.cli.dynamics_inputs import Tuning, check_numbers  # seconds
 
@@ -132,7 +135,7 @@ def decompose_step(
 
         eft dynamics decompose --model gpt2 --probes probes.jsonl --data sft.jsonl
     """
-    writable("--plot", plot, PICTURES)
+    writable("--plot", plot, PICTURES, {"--probes": probes, "--data": data})
     from eft_ext.cli.dynamics_inputs import Tuning, check_numbers
     from eft_ext.dynamics import verify
 
@@ -181,7 +184,9 @@ def plot_run(
     """
     writable("--out", out, PICTURES)
     from eft_ext.dynamics import Recording, plots
+    from eft_ext.dynamics.store import check_no_part
 
+    check_no_part("--out", out, recording)
     run = Recording(recording)
     if kind is Kind.curves:
         figure = plots.curves(run, statistic, only, change)
@@ -229,8 +234,10 @@ def tokens_of_run(
     from eft_ext.cli.dynamics_inputs import tokenizer_of
     from eft_ext.demo import model_path
     from eft_ext.dynamics import Recording, delta_records
+    from eft_ext.dynamics.store import check_no_part
     from eft_ext.hf.hub import source_of
 
+    check_no_part("--out", out, recording)
     folder = source_of("--model", model) if model is not None else str(model_path("small-base"))
     tokenizer = tokenizer_of(folder, {"trust_remote_code": trust_remote_code})
     lines = [dumps(record) for record in delta_records(Recording(recording), only, tokenizer)]

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from tqdm.auto import tqdm
 from transformers.utils import logging
 
-from eft_ext._files import named
+from eft_ext._files import filling, named
 from eft_ext._jsonl import read_lines
 from eft_ext.dynamics import LOSSES, SFT, Pairs, ProbeSet, Responses, extend_for_sft, track
 from eft_ext.dynamics.forward import response_logits
@@ -138,11 +138,11 @@ class Tuning:
         return {"training": round(whole - recording, 2), "recording": round(recording, 2)}
 
     def save(self, folder: Path) -> None:
-        """Model and tokenizer. Raises OSError with the folder's name."""
+        """Model and tokenizer, both or neither. Raises OSError with the folder's name."""
         try:
-            with named(folder):
-                self.model.save_pretrained(folder)
-                self.tokenizer.save_pretrained(folder)
+            with named(folder), filling(folder) as partial:
+                self.model.save_pretrained(partial)
+                self.tokenizer.save_pretrained(partial)
         except SafetensorError as error:  # a full disk
             raise OSError(f"{folder}: {error}") from error
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from enum import Enum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -20,7 +18,6 @@ from eft_ext.cli.methods import Scale as Scale
 if TYPE_CHECKING:
     from eft_ext.hf import EmulatedModel
 
-PICTURES = (".png", ".svg", ".pdf")
 _MODELS, _SAMPLING = "Models", "Sampling"
 
 
@@ -87,20 +84,6 @@ Seed = Annotated[
     int | None,
     typer.Option(help="The same seed gives the same answer.", callback=_seed.checked, rich_help_panel=_SAMPLING),
 ]
-
-
-def writable(option: str, path: Path | None, endings: tuple[str, ...] = ()) -> None:
-    """Raises ValueError where a file could not be made, before any work is done for it."""
-    if path is None:
-        return
-    if endings and path.suffix not in endings:
-        raise ValueError(f"{option}: expected a name ending in {', '.join(endings)}, got {path}")
-    if not path.absolute().parent.is_dir():
-        raise ValueError(f"{option}: no such folder: {path.parent}")
-    if path.is_dir():
-        raise ValueError(f"{option}: expected a file, got the folder {path}")
-    if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
-        raise ValueError(f"{option}: expected a file that can be written, got {path}, which is read-only")
 
 
 def sampling(

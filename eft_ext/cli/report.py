@@ -13,6 +13,7 @@ from eft_ext._text import printable
 from eft_ext.cli import long_texts
 from eft_ext.cli import methods as m
 from eft_ext.cli import options as o
+from eft_ext.cli.outputs import writable
 from eft_ext.cli.settings import settle
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def run(
 
     if (prompt is None) == (records is None):
         raise ValueError("--prompt: expected prompts, or --records instead")
-    o.writable("--out", out)
+    writable("--out", out, others={"--records": records})
     asked = o.sampling(
         max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, seed=seed
     )

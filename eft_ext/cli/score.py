@@ -17,6 +17,7 @@ from eft_ext.analysis.summary import finite, summary
 from eft_ext.cli import long_texts
 from eft_ext.cli import methods as m
 from eft_ext.cli import options as o
+from eft_ext.cli.outputs import writable
 
 if TYPE_CHECKING:
     from eft_ext.analysis.dataset import Item, Results
@@ -79,7 +80,7 @@ def run(
         raise ValueError(f"--batch-size: expected a number at least 1, got {batch_size}")
     if tokens and out is None:
         raise ValueError("--tokens: expected --out beside it, where the statistics are kept")
-    o.writable("--out", out)
+    writable("--out", out, others={"FILE": file})
     items = read_items(file)
     nucleus = (conservative_top_p, conservative_set, conservative_outside)
     weights = m.parameters(weight, beta, scale, share, plausibility, *nucleus)

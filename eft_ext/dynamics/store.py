@@ -19,7 +19,7 @@ from weakref import WeakValueDictionary
 
 from eft_ext import _json
 from eft_ext._extras import needs
-from eft_ext._files import Lock, check_folder, replacing
+from eft_ext._files import Lock, check_folder, filling, replacing
 from eft_ext.dynamics.probes import ProbeSet
 
 if TYPE_CHECKING:
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 _STEP = re.compile(r"step-(\d{8,})\.parquet")
-_LEFT = re.compile(rf"(run\.json|probes\.jsonl|{_STEP.pattern})\.([0-9a-f]{{8}}\.)?tmp")  # by a writer that was killed
+_OWN = rf"run\.json|probes\.jsonl|{_STEP.pattern}"
+_LEFT = re.compile(rf"({_OWN})\.([0-9a-f]{{8}}\.)?tmp")  # by a writer that was killed
 _writers: WeakValueDictionary[str, Store] = WeakValueDictionary()
 
 
@@ -43,7 +44,7 @@ class Store:
         about: goes into run.json.
         continues_at: the step that training goes on from; steps recorded beyond it are dropped, since they belong to a
             run that did not get as far as its next checkpoint. None: a new recording.
-        overwrite: a new recording may take the place of an old one.
+        overwrite: a new recording may take the place of an old one, which stays until the first step is written.
 
     Raises:
         ValueError: a new recording where there is one already, or a continued one of other probes; a folder that is
@@ -62,8 +63,8 @@ class Store:
     ) -> None:
         require_pyarrow()
         self.path = Path(path)
-        replaces = overwrite or continues_at is not None
-        _check(self.path, replaces)
+        self._replaces = overwrite or continues_at is not None
+        _check(self.path, self._replaces)
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock = Lock(self.path / "run.lock", f"path: {self.path}")
         real = os.path.realpath(self.path)
@@ -71,7 +72,7 @@ class Store:
             before.close()
         self._lock.take()
         try:
-            _check(self.path, replaces)  # again, since another may have written meanwhile
+            _check(self.path, self._replaces)  # again, since another may have written meanwhile
             self._begin(probes, about, continues_at)
         except BaseException:
             self.close()
@@ -79,17 +80,19 @@ class Store:
         _writers[real] = self
 
     def _begin(self, probes: ProbeSet, about: Mapping[str, Any], continues_at: int | None) -> None:
-        for left in list(self.path.iterdir()):
-            if _LEFT.fullmatch(left.name):
-                left.unlink()
         found = read_about(self.path)
+        if found is not None:
+            for left in list(self.path.iterdir()):
+                if _LEFT.fullmatch(left.name):
+                    left.unlink()
+        self._first: ProbeSet | None = None  # to be written with the first step
         if continues_at is not None and found is not None:
             if found["probes"] != probes.fingerprint:
                 raise ValueError(f"path: {self.path} records other probes; continue with its probes.jsonl")
             self.about: dict[str, Any] = found
             self._drop(continues_at + 1)
             return
-        self._drop(0)
+        self._first = probes
         self.about = {
             "format": FORMAT,
             "probes": probes.fingerprint,
@@ -97,32 +100,37 @@ class Store:
             "versions": {name: version(name) for name in ("torch", "transformers", "pyarrow")},
             **about,
         }
-        self.write_about({})
-        probes.to_jsonl(self.path / "probes.jsonl")
 
     @property
     def steps(self) -> list[int]:
         """Those on disk, ascending."""
-        return list(step_files(self.path))
+        return list(step_files(self.path)) if self._first is None else []
 
     def write(self, step: int, table: pyarrow.Table) -> None:
-        """Whole or not at all.
+        """Whole or not at all. The first step takes the place of a recording that was there before.
 
         Raises:
             ValueError: the folder was given up, and somebody else has taken it.
             OSError: with the name of the file.
         """
-        import pyarrow.parquet as parquet
-
         self._lock.take()
-        with replacing(self.path / f"step-{step:08d}.parquet") as stream:
-            parquet.write_table(table, stream, compression="zstd")
+        if self._first is None:
+            _write(self.path, step, table)
+            return
+        _check(self.path, self._replaces)  # again, since the folder may have been given up meanwhile
+        with filling(self.path) as partial:
+            _write(partial, step, table)
+            self._first.to_jsonl(partial / "probes.jsonl")
+            _json.write(partial / "run.json", self.about, indent=2, default=str)
+            self._drop(0)
+        self._first = None
 
     def write_about(self, more: Mapping[str, Any]) -> None:
-        """Adds to run.json. Raises as `write`."""
+        """Adds to run.json, once there is a step. Raises as `write`."""
         self._lock.take()
         self.about |= more
-        _json.write(self.path / "run.json", self.about, indent=2, default=str)
+        if self._first is None:
+            _json.write(self.path / "run.json", self.about, indent=2, default=str)
 
     def close(self) -> None:
         """Lets others write into the folder."""
@@ -134,10 +142,26 @@ class Store:
                 file.unlink()
 
 
+def _write(folder: Path, step: int, table: pyarrow.Table) -> None:
+    import pyarrow.parquet as parquet
+
+    with replacing(folder / f"step-{step:08d}.parquet") as stream:
+        parquet.write_table(table, stream, compression="zstd")
+
+
 def step_files(path: Path) -> dict[int, Path]:
     """The recorded steps of a folder, ascending, and their files."""
     names = ((_STEP.fullmatch(file.name), file) for file in path.glob("step-*.parquet"))
     return dict(sorted((int(name[1]), file) for name, file in names if name))
+
+
+def check_no_part(name: str, file: Path | None, path: Path) -> None:
+    """Raises ValueError, beginning with the name, for a file that a recording there has or may come to have."""
+    if file is None:
+        return
+    real = Path(os.path.realpath(file))
+    if real.parent == Path(os.path.realpath(path)) and re.fullmatch(rf"{_OWN}|run\.lock", real.name):
+        raise ValueError(f"{name}: expected a file that is no part of the recording {path}, got {file}")
 
 
 def read_about(path: Path) -> dict[str, Any] | None:
@@ -181,8 +205,9 @@ def _check(path: Path, overwrite: bool, name: str = "path", remedy: str = "pass 
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
     steps = list(step_files(path))
-    if steps and found is None:
-        raise ValueError(f"{name}: expected a recording, got {path} with recorded steps and no run.json")
+    others = "recorded steps" if steps else "probes.jsonl" if (path / "probes.jsonl").exists() else None
+    if others and found is None:
+        raise ValueError(f"{name}: expected a recording, got {path} with {others} and no run.json")
     if steps and not overwrite:
         raise ValueError(f"{name}: {path} has a recording already (steps {steps[0]} to {steps[-1]}); {remedy}")
 

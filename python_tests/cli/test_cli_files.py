@@ -74,13 +74,23 @@ def test_a_full_disk_under_a_recording(eft, folder):
     with full_behind(2000):
         code, _, err = eft(*command)
     assert (code, err) == (2, "eft: new/step-00000000.parquet: file too large\n")
-    assert sorted(os.listdir("new")) == ["probes.jsonl", "run.json", "run.lock"]
+    assert os.listdir("new") == ["run.lock"]
     with full_behind(100_000):
         code, _, err = eft(*command, "--save", "model")
     assert code == 2, "nothing was recorded before, and nobody holds it"
     assert err.startswith("eft: model: ")
     assert "File too large" in err
     assert err.count("\n") == 1
+    assert not Path("model").exists()
+
+
+def test_a_full_disk_under_a_recording_that_is_to_be_replaced(eft, folder):
+    before = tree(folder)
+    command = ("dynamics", "track", "--out", "run", "--overwrite", "--steps", 1)
+    with full_behind(2000):
+        code, _, err = eft(*command)
+    assert (code, err) == (2, "eft: run/step-00000000.parquet: file too large\n")
+    assert tree(folder) == before
 
 
 def test_a_full_disk_under_scores(eft, folder):
@@ -103,7 +113,7 @@ def test_two_that_score_into_one_file(eft, folder):
     other.take()
     for out in ("scores.jsonl", "link.jsonl"):
         code, _, err = eft("score", "texts.jsonl", "--out", out)
-        assert (code, err) == (2, f"eft: {out} is being written by this process\n")
+        assert (code, err) == (2, f"eft: {out} is already being written\n")
     other.release()
     assert eft("score", "texts.jsonl", "--out", "link.jsonl")[0] == 0
     assert len(Path("scores.jsonl").read_text().splitlines()) == 9
@@ -126,8 +136,94 @@ def test_what_cannot_be_recorded_is_said_before_anything_is_loaded(eft, folder, 
     other = Lock(folder / "run" / "run.lock", "")
     other.take()
     code, _, err = eft("dynamics", "track", "--out", "run", "--overwrite")
-    assert (code, err) == (2, "eft: --out: run is being written by this process\n")
-    assert tree(folder) == before | {str(folder / "run" / "run.lock"): f"{os.getpid()}\n".encode()}
+    assert (code, err) == (2, "eft: --out: run is already being written\n")
+    assert tree(folder) == before
+
+
+RUN, OWN, ABOUT = "dynamics tokens run --out", "recording run, got run", "another file than"
+REFUSED = {
+    "report --records records.jsonl --out records.jsonl": f"{ABOUT} --records, got records.jsonl",
+    "report --records records.jsonl --out hard.jsonl": f"{ABOUT} --records, got hard.jsonl",
+    "score texts.jsonl --out link.jsonl": f"{ABOUT} FILE, got link.jsonl",
+    "score q.lock --out q": "expected an empty file for the lock, got",
+    "demo --json-path new.png --plot-path ./new.png": f"{ABOUT} --json-path, got new.png",
+    "demo --models trio --json-path trio/training.json": f"{ABOUT} the models' training.json",
+    "dynamics decompose --data data.png --plot data.png": f"{ABOUT} --data, got data.png",
+    "dynamics decompose --probes data.png --plot data.png": f"{ABOUT} --probes, got data.png",
+    f"{RUN} run/probes.jsonl": f"{OWN}/probes.jsonl",
+    f"{RUN} run/../run/run.json": f"{OWN}/../run/run.json",
+    f"{RUN} run/run.lock": f"{OWN}/run.lock",
+    f"{RUN} run/step-00000099.parquet": f"{OWN}/step-00000099.parquet",
+    "dynamics plot run --out run.svg": "recording run, got run.svg",
+    "dynamics track --out run --overwrite --data run/probes.jsonl": f"{OWN}/probes.jsonl",
+    "dynamics track --out new --save own": "--save: own is not empty; give --overwrite or another folder",
+    "dynamics track --out new --model own --save own": "--save: expected another folder than --model, got own",
+    "dynamics track --out new --model own --save ./own --overwrite": "--save: expected another folder than --model",
+    "dynamics track --out new --save new": "--save: expected another folder than --out, got new",
+    "dynamics track --out notes": "--out: expected a recording, got notes with probes.jsonl and no run.json",
+}
+
+
+@pytest.mark.parametrize("command", REFUSED)
+def test_what_is_read_or_foreign_is_not_overwritten(eft, folder, monkeypatch, command):
+    monkeypatch.setattr("eft_ext.cli.dynamics_inputs.Tuning.load", None)
+    monkeypatch.setattr("eft_ext.cli.options.load", None)
+    for name in ("own", "notes", "trio"):
+        Path(name).mkdir()
+    for name in ("data.png", "own/model.safetensors", "notes/probes.jsonl", "trio/training.json"):
+        Path(name).write_text("mine")
+    Path("q.lock").write_bytes(Path("texts.jsonl").read_bytes())
+    Path("link.jsonl").symlink_to("texts.jsonl")
+    Path("hard.jsonl").hardlink_to("records.jsonl")
+    Path("run.svg").symlink_to("run/run.json")
+    before = tree(folder)
+    code, out, err = eft(*command.split())
+    assert (code, out) == (2, "")
+    assert REFUSED[command] in err
+    assert err.count("\n") == 1
+    assert tree(folder) == before
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no folder where even root makes no file")
+@pytest.mark.parametrize(
+    "command",
+    [
+        "score texts.jsonl",
+        "report --records records.jsonl",
+        "dynamics track",
+        "dynamics tokens run",
+        "demo --json-path",
+    ],
+)
+def test_a_folder_where_no_file_can_be_made(eft, folder, command):
+    code, _, err = eft(*command.split(), *([] if "demo" in command else ["--out"]), "/proc/x")
+    assert code == 2
+    assert "no file can be made in /proc" in err
+    assert err.count("\n") == 1
+
+
+def test_results_are_not_mixed_with_what_is_printed(eft, folder):
+    kept, mine = os.dup(1), Path("mine")
+    with open(mine, "a") as stream:
+        os.dup2(stream.fileno(), 1)
+        try:
+            code, _, err = eft("score", "texts.jsonl", "--out", "/dev/stdout")
+        finally:
+            os.dup2(kept, 1)
+            os.close(kept)
+    said = "/dev/stdout: expected a file that results can be appended to, got where this command prints"
+    assert (code, err) == (2, f"eft: {said}\n")
+    assert mine.read_text() == ""
+
+
+def test_a_tuned_model_is_saved_into_an_empty_folder(eft, folder):
+    Path("model").mkdir()
+    command = ("dynamics", "track", "--out", "new", "--probes", "run/probes.jsonl", "--steps", 1, "--save", "model")
+    assert eft(*command)[0] == 0
+    assert {"model.safetensors", "config.json", "tokenizer.json"} <= set(os.listdir("model"))
+    saved = Path("model/model.safetensors").read_bytes()
+    assert eft(*command, "--overwrite", "--lr", 0.1)[0] == 0
+    assert Path("model/model.safetensors").read_bytes() != saved
 
 
 def test_a_run_that_diverges(eft, folder):

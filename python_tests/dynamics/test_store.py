@@ -12,6 +12,7 @@ import torch
 
 from eft_ext.dynamics import DynamicsCallback, Probe, ProbeSet, Recording
 from eft_ext.dynamics.store import Store, check_free
+from python_tests.full_disk import full_behind
 
 pa, parquet = (pytest.importorskip(name) for name in ("pyarrow", "pyarrow.parquet"))
 PROBES = ProbeSet((Probe("Who?", {"chosen": " I.", "rejected": " No."}),))
@@ -48,7 +49,7 @@ def test_another_process_is_kept_out_until_it_dies(path):
         os._exit(0)
     try:
         assert os.read(reader, 1) == b"x"
-        message = f"{path} is being written by process {child}$"
+        message = f"{path} is already being written$"
         for more in ({"overwrite": True}, {"continues_at": 1}):
             with pytest.raises(ValueError, match=f"^path: {message}"):
                 Store(path, PROBES, {}, **more)
@@ -73,7 +74,7 @@ def test_in_one_process_the_later_takes_over(path):
     first.write(1, table(1))
     second = Store(path, PROBES, {}, overwrite=True)
     for refused in (first, pickle.loads(pickle.dumps(first))):
-        with pytest.raises(ValueError, match="is being written by this process"):
+        with pytest.raises(ValueError, match="is already being written"):
             refused.write(2, table(2))
     second.write(5, table(5))
     assert Recording(path).steps.tolist() == [5]
@@ -109,7 +110,7 @@ def test_somebody_elses_folder_is_left_alone(path, text):
 
 
 def test_only_our_own_leftovers_go(path):
-    path.mkdir()
+    recorded(path, 3)
     foreign = {"a.tmp", "step-foo.parquet", "step-1.parquet", "my-step-00000001.parquet.tmp", "run.json.tmp.tmp"}
     ours = {
         "run.json.tmp",
@@ -119,10 +120,66 @@ def test_only_our_own_leftovers_go(path):
     }
     for name in foreign | ours:
         (path / name).write_text("x")
-    recorded(path, 7)
+    store = Store(path, PROBES, {}, overwrite=True)
+    store.write(7, table(7))
+    store.close()
     assert content(path).keys() == foreign | {"run.json", "run.lock", "probes.jsonl", "step-00000007.parquet"}
     assert Recording(path).steps.tolist() == [7]
     assert len(Recording(path).table) == 2
+
+
+def test_a_folder_that_is_no_recording_keeps_what_looks_like_leftovers(path):
+    path.mkdir()
+    mine = {name: b"mine" for name in ("run.json.tmp", "probes.jsonl.deadbeef.tmp", "step-00000004.parquet.tmp")}
+    for name, held in mine.items():
+        (path / name).write_bytes(held)
+    recorded(path, 7)
+    assert mine.items() <= content(path).items()
+
+
+@pytest.mark.parametrize("name", ["probes.jsonl", "run.lock"])
+def test_a_foreign_file_under_one_of_our_names(path, name):
+    path.mkdir()
+    (path / name).write_text("mine")
+    said = f"expected.*{re.escape(name)}"
+    for more in ({}, {"overwrite": True}, {"continues_at": 3}):
+        with pytest.raises(ValueError, match=f"^path: .*{said}"):
+            Store(path, PROBES, {}, **more)
+        with pytest.raises(ValueError, match=f"^--out: .*{said}"):
+            check_free(path, True, "--out", "")
+    assert (path / name).read_text() == "mine"
+
+
+OTHERS = ProbeSet((Probe("Where?", {"chosen": " Here.", "rejected": " No."}),))
+
+
+def test_the_old_recording_stays_until_the_first_step_of_the_new_one(path):
+    recorded(path, 0, 1)
+    before = content(path)
+    store = Store(path, OTHERS, {}, overwrite=True)
+    assert store.steps == []
+    store.write_about({"seconds": 1.0})
+    noise = pa.table({"step": [5] * 5000, "log_prob": torch.rand(5000, dtype=torch.float64).tolist()})
+    with full_behind(10_000), pytest.raises(OSError, match="File too large") as raised:
+        store.write(5, noise)
+    assert raised.value.filename == str(path / "step-00000005.parquet")
+    assert content(path) == before
+    assert sorted(file.name for file in path.iterdir()) == sorted(before), "nothing else is left there"
+    assert Recording(path).steps.tolist() == [0, 1]
+    store.write(5, table(5))
+    assert store.steps == Recording(path).steps.tolist() == [5]
+    assert Recording(path).probes == OTHERS
+    assert Recording(path).about["seconds"] == 1.0
+    store.write(6, table(6))
+    assert Recording(path).steps.tolist() == [5, 6]
+
+
+def test_a_superseded_store_does_not_begin_anew(path):
+    first = Store(path, PROBES, {})
+    recorded(path, 0)
+    with pytest.raises(ValueError, match="has a recording already"):
+        first.write(1, table(1))
+    assert Recording(path).steps.tolist() == [0]
 
 
 def test_files_that_are_not_what_was_written_are_named(path):
@@ -156,7 +213,8 @@ def test_a_path_that_is_a_file(path):
 
 
 def test_what_is_not_finite_in_run_json(path):
-    Store(path, PROBES, {"arguments": {"lr": float("inf"), "dtype": torch.float32}})
+    store = Store(path, PROBES, {"arguments": {"lr": float("inf"), "dtype": torch.float32}})
+    store.write(0, table(0))
     told = json.loads((path / "run.json").read_text(), parse_constant=pytest.fail)
     assert told["arguments"] == {"lr": None, "dtype": "torch.float32"}
 
