@@ -8,7 +8,6 @@ run.lock             held by whoever writes
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from weakref import WeakValueDictionary
 from eft_ext import _json
 from eft_ext._extras import needs
 from eft_ext._files import Lock, check_folder, filling, replacing
+from eft_ext._jsonl import read_object
 from eft_ext.dynamics.probes import ProbeSet
 
 if TYPE_CHECKING:
@@ -172,12 +172,12 @@ def read_about(path: Path) -> dict[str, Any] | None:
     """
     file = path / "run.json"
     try:
-        about = json.loads(file.read_bytes())
+        about = read_object(file)
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise ValueError(f"{file}: expected a recording, got no JSON ({error})") from None
-    if not isinstance(about, dict) or not {"format", "probes", "types"} <= about.keys():
+        raise ValueError(f"{file}: expected a recording, got {str(error).removeprefix(f'{file}: ')}") from None
+    if not {"format", "probes", "types"} <= about.keys():
         raise ValueError(f"{file}: expected a recording, got something else")
     if about["format"] != FORMAT:
         raise ValueError(f"{file}: expected a recording of format {FORMAT}, got {about['format']}")

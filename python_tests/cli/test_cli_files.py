@@ -257,4 +257,5 @@ def test_a_full_disk_under_stdout(command, unbuffered):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": unbuffered}
     with open("/dev/full", "w") as full:
         run = subprocess.run(arguments, env=environment, stdout=full, stderr=subprocess.PIPE, text=True)
-    assert (run.returncode, run.stderr) == (2, "eft: stdout: no space left on device\n")
+    assert (run.returncode, run.stderr.splitlines()[-1]) == (2, "eft: stdout: no space left on device")
+    assert run.stderr.count("eft: ") == 1

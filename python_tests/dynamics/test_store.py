@@ -91,7 +91,9 @@ def test_a_refused_store_holds_nothing(path):
 
 
 @pytest.mark.parametrize(
-    "text", ["{", "[1]", '{"name": "x"}', '{"format": 1}', "", '{"format": 2, "probes": 0, "types": 0}']
+    "text",
+    ["{", "[1]", '{"name": "x"}', '{"format": 1}', "", '{"format": 2, "probes": 0, "types": 0}', "[" * 100_000],
+    ids=range(7),
 )
 def test_somebody_elses_folder_is_left_alone(path, text):
     path.mkdir()
