@@ -9,8 +9,8 @@ from typer.core import TyperCommand
 
 from eft_ext._text import checked
 
-# Arguments of the driver that no option is called after, and the option that they come from.
-_ALIASES = {"inputs": "prompt", "prompts": "prompt", "path": "recording"}
+# Arguments of the library that no option is called after, and the option that they come from.
+_ALIASES = {"inputs": "prompt", "prompts": "prompt", "path": "recording", "response": "only", "types": "only"}
 _NAMED = re.compile(r"(\w+)(?:\[[^\]]*\])?: ")
 
 

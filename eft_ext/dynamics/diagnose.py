@@ -72,6 +72,9 @@ def diagnose(
     if len(recording.steps) < 2:
         raise ValueError(f"recording: expected at least two records, got {len(recording.steps)}")
 
+    for argument, name in (("chosen", chosen), ("rejected", rejected)):
+        recording.rows_of(name, argument)
+
     def change(response: str, statistic: str) -> Interval:
         curve = recording.curve(response, statistic)
         return bootstrap(curve[last] - curve[first])

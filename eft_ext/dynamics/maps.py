@@ -30,7 +30,7 @@ def delta_records(recording: Recording, response: str, tokenizer: Any) -> list[R
     records = []
     for probe, log_prob, entropy, added in zip(probes, *columns, strict=True):
         ((_, ids),) = encode_pairs(tokenizer, [(probe.prompt, probe.responses[response])])
-        ids += [tokenizer.eos_token_id] if recording.about["end"] else []
+        ids += [tokenizer.eos_token_id] if recording.about.get("end", True) else []
         if len(ids) != log_prob.shape[1]:
             raise ValueError(f"tokenizer: expected the run's, which made {log_prob.shape[1]} tokens, got {len(ids)}")
         tokens = [

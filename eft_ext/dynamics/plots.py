@@ -58,7 +58,7 @@ def curves(
     """
     figure = Figure(figsize=(7.2, 4.2), layout="constrained")
     axes = figure.subplots()
-    for name in types or recording.types:
+    for name in _known(recording, types):
         values = recording.curve(name, statistic)
         lines(axes, recording.steps, values - values[0] if change else values, name)
     label = _LABELS.get(statistic, statistic)
@@ -83,7 +83,7 @@ def lines(axes: Axes, steps: np.ndarray, values: np.ndarray, label: str) -> None
 
 def influence(recording: Recording, types: Sequence[str] | None = None) -> Figure:
     """The accumulated influence of training: Δ log π since the first record, types by steps; blue fell, red rose."""
-    names = list(types or recording.types)
+    names = _known(recording, types)
     rows = [(c := recording.curve(name, "log_prob")).mean(1) - c[0].mean() for name in names]
     return accumulated(np.array(rows), names, recording.steps)
 
@@ -149,6 +149,12 @@ def classes(grid: np.ndarray, names: Sequence[str], title: str) -> Figure:
     axes.set_yticks(range(len(names)), names)
     axes.set(xlabel="observed class", ylabel="trained class", title=title)
     return figure
+
+
+def _known(recording: Recording, types: Sequence[str] | None) -> list[str]:
+    for name in types or ():
+        recording.rows_of(name, "types")
+    return list(types or recording.types)
 
 
 def _legend(figure: Figure, axes: Axes) -> None:

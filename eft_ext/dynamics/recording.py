@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from eft_ext.dynamics.probes import ProbeSet
+from eft_ext.dynamics.step_file import read_step
 from eft_ext.dynamics.store import read_about, require_pyarrow, step_files
 
 if TYPE_CHECKING:
     import pyarrow
 
 Array = np.ndarray
+_LAST = 2**63 - 1  # a step is an int64
 
 
 class Recording:
@@ -40,6 +42,13 @@ class Recording:
         self.probes = ProbeSet.from_jsonl(file)
         if self.probes.fingerprint != about["probes"]:
             raise ValueError(f"{file}: expected the probes of the recording, got others")
+        wanted = list(self.probes.types)
+        if about["types"] != wanted:
+            got = f"expected {wanted}, the types of its probes, got {about['types']!r}"
+            raise ValueError(f"{self.path / 'run.json'}, key 'types': {got}")
+        last = max(self._files)
+        if last > _LAST:
+            raise ValueError(f"{self._files[last]}: expected a step up to {_LAST}, got {last}")
 
     @cached_property
     def table(self) -> pyarrow.Table:
@@ -48,14 +57,12 @@ class Recording:
 
         tables: list[pyarrow.Table] = []
         for file in self._files.values():
-            tables.append(_read(file))
-            if len(tables[-1]) != len(self._rows) or tables[-1].schema != tables[0].schema:
-                raise ValueError(f"{file}: expected a step of the recording, got another table")
+            tables.append(read_step(file, self._rows, tables[0] if tables else None))
         return pa.concat_tables(tables).unify_dictionaries()
 
     @property
     def types(self) -> list[str]:
-        return list(self.about["types"])
+        return list(self.probes.types)
 
     @cached_property
     def steps(self) -> Array:
@@ -77,7 +84,7 @@ class Recording:
         Raises:
             ValueError: no such type or column.
         """
-        return self._column(statistic)[:, self._of(response)]
+        return self._column(statistic)[:, self.rows_of(response)]
 
     def tokens(self, response: str, statistic: str = "log_prob") -> list[Array]:
         """For each probe that has this type, [steps, tokens].
@@ -93,7 +100,7 @@ class Recording:
             raise ValueError(f"statistic: expected a recording with the column {name!r}, got one without")
         values = self.table.column(name).to_pylist()
         width = len(self._rows)
-        return [np.array(values[i::width]) for i in self._of(response)]
+        return [np.array(values[i::width]) for i in self.rows_of(response)]
 
     def lbk(self, observed: str, update: str = "chosen") -> Array:
         """A lower bound of ‖K‖ between two types, [steps − 1, probes that have both].
@@ -111,7 +118,7 @@ class Recording:
         if not both:
             raise ValueError(f"observed, update: expected a probe with both {observed!r} and {update!r}, got none")
         where = [self._rows.index((i, observed)) for i in both]
-        log_probs = dict(zip(self._of(observed), self.tokens(observed), strict=True))
+        log_probs = dict(zip(self.rows_of(observed), self.tokens(observed), strict=True))
         moved = np.stack([np.linalg.norm(np.diff(log_probs[i], axis=0), axis=1) for i in where], 1)
         push = self._column("a_norm")[:-1, where]
         push = push * self._column("g_norm")[:-1, [self._rows.index((i, update)) for i in both]]
@@ -126,20 +133,9 @@ class Recording:
         values = self.table.column(name).to_numpy().astype(np.float64)
         return values.reshape(len(self.steps), len(self._rows))
 
-    def _of(self, response: str) -> list[int]:
+    def rows_of(self, response: str, argument: str = "response") -> list[int]:
+        """Places of a type among the rows of each step. Raises ValueError with the argument's name for no such type."""
         rows = [i for i, (_, name) in enumerate(self._rows) if name == response]
         if not rows:
-            raise ValueError(f"response: expected one of {', '.join(self.types)}, got {response!r}")
+            raise ValueError(f"{argument}: expected one of {', '.join(self.types)}, got {response!r}")
         return rows
-
-
-def _read(file: Path) -> pyarrow.Table:
-    import pyarrow as pa
-    import pyarrow.parquet as parquet
-
-    try:
-        return parquet.read_table(file)
-    except FileNotFoundError:
-        raise
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{file}: expected a Parquet file ({error})") from None

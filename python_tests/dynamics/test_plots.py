@@ -29,7 +29,7 @@ def test_curves(recording):
     assert change.lines[0].get_ydata()[0] == 0
     top = plots.confidence(recording).axes[0]
     np.testing.assert_allclose(top.lines[0].get_ydata(), recording.curve("chosen", "argmax_log_prob_mean").mean(1))
-    with pytest.raises(ValueError, match="response: expected one of chosen, other"):
+    with pytest.raises(ValueError, match="types: expected one of chosen, other"):
         plots.curves(recording, types=["x"])
 
 
