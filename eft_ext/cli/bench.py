@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 NAME = "bench"
+_VOCAB, _LOGITS = 2**31 - 1, 2**40  # ids are int32; more logits than any memory holds
 _OPTIONS: dict[str, dict[str, float]] = {
     "greedy": {"temperature": 0.0},
     "T .7, top-p .9": {"temperature": 0.7, "top_p": 0.9},
@@ -56,6 +57,9 @@ def run(
     for name, number in (("--vocab", vocab), *(("--rows", each) for each in asked)):
         if number < 1:
             raise ValueError(f"{name}: expected a number at least 1, got {number}")
+        largest = _VOCAB if name == "--vocab" else _LOGITS // vocab
+        if number > largest:
+            raise ValueError(f"{name}: expected a number at most {largest:,}, got {number}")
     if not 0 < seconds < math.inf:
         raise ValueError(f"--seconds: expected a positive number, got {seconds}")
     found = _measured(vocab, asked, dtype.value, _device(device), backend, seconds)

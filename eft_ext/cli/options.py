@@ -18,6 +18,7 @@ from eft_ext.cli.methods import Scale as Scale
 if TYPE_CHECKING:
     from eft_ext.hf import EmulatedModel
 
+_LARGEST = 2**63 - 1  # an int64
 _MODELS, _SAMPLING = "Models", "Sampling"
 
 
@@ -97,14 +98,15 @@ def sampling(
 ) -> dict[str, Any]:
     """Keyword arguments for `EmulatedModel.generate`. Raises ValueError for a value out of range."""
     for name, value, low, high in (
-        ("--max-new-tokens", max_new_tokens, 1, None),
+        ("--max-new-tokens", max_new_tokens, 1, _LARGEST),
         ("--temperature", temperature, 0, None),
         ("--top-p", top_p, 0, 1),
-        ("--top-k", top_k, 0, None),
+        ("--top-k", top_k, 0, _LARGEST),
         ("--min-p", min_p, 0, 1),
     ):
         if value is not None and not (value >= low and (high is None or value <= high)):
-            wanted = f"at least {low}" if high is None else f"from {low} to {high}"
+            open_end = high is None or (high == _LARGEST and value < low)
+            wanted = f"at least {low}" if open_end else f"from {low} to {high}"
             raise ValueError(f"{name}: expected a number {wanted}, got {value}")
     filters = {"top_p": top_p, "top_k": top_k, "min_p": min_p}
     given = {name: value for name, value in filters.items() if value is not None}
@@ -122,7 +124,7 @@ def speculation(given: str | None) -> dict[str, Any]:
 
     if given is None:
         return {}
-    if given != "auto" and not (given.isascii() and given.isdecimal() and int(given) <= MOST):
+    if given != "auto" and not (given.isascii() and given.isdecimal() and len(given) < 10 and int(given) <= MOST):
         raise ValueError(f"--speculate: expected auto or a number from 0 to {MOST}, got {given}")
     return {"speculate": given if given == "auto" else int(given)}
 
