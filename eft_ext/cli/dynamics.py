@@ -13,6 +13,7 @@ from eft_ext import _seed
 from eft_ext._files import write_text
 from eft_ext._json import dumps
 from eft_ext.cli import dynamics_outputs as told
+from eft_ext.cli import long_texts
 from eft_ext.cli.command import Command
 from eft_ext.cli.options import TrustRemoteCode
 from eft_ext.cli.outputs import PICTURES, fillable, writable
@@ -68,6 +69,7 @@ def track_run(
     lr: Annotated[float, typer.Option(help="Of AdamW, constant.")] = 1e-4,
     every: Annotated[int, typer.Option(help="Record after each so many steps.")] = 20,
     seed: Annotated[int, typer.Option(help="Of the order of the data.", callback=_seed.checked)] = 0,
+    context: long_texts.Context = long_texts.Beyond.warn,
     save: Annotated[Path | None, typer.Option(help="Save the tuned model there.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a recording and a saved model.")] = False,
     as_json: Json = False,
@@ -94,6 +96,8 @@ def track_run(
 
     check_numbers({"--steps": steps, "--batch-size": batch_size, "--every": every}, [lr])
     tuning = Tuning.load(model, probes, data, method.value, extend, batch_size, seed, trust_remote_code)
+    long_texts.heed(context)
+    tuning.check_positions(steps)
     spent = tuning.train(steps, lr, out, every, overwrite, quiet=as_json)
     if save:
         tuning.save(save)
@@ -121,6 +125,7 @@ def decompose_step(
     batch_size: Annotated[int, typer.Option(help="Rows, or pairs, in the step.")] = 16,
     lr: Annotated[list[float] | None, typer.Option(help="Of one SGD step; may be given several times.")] = None,
     seed: Annotated[int, typer.Option(help="Of the choice of the batch.", callback=_seed.checked)] = 0,
+    context: long_texts.Context = long_texts.Beyond.warn,
     double: Annotated[bool, typer.Option(help="Compute in fp64, so that the error is not rounding.")] = True,
     plot: Annotated[Path | None, typer.Option(help="Draw there, as .png, .svg or .pdf.")] = None,
     as_json: Json = False,
@@ -143,6 +148,8 @@ def decompose_step(
     if plot:
         from eft_ext.dynamics import plots
     tuning = Tuning.load(model, probes, data, method.value, False, batch_size, seed, trust_remote_code)
+    long_texts.heed(context)
+    tuning.check_positions(1)
     read = tuning.model.double() if double else tuning.model  # itself, in place
     observed = tuning.probes.encode(tuning.tokenizer)
     result = verify(read, observed, next(tuning.updates()), tuning.loss, lr or [1e-2, 1e-3, 1e-4])

@@ -6,9 +6,10 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +21,31 @@ from transformers.utils import logging
 from eft_ext._files import filling, named
 from eft_ext._jsonl import read_lines
 from eft_ext.dynamics import LOSSES, SFT, Pairs, ProbeSet, Responses, extend_for_sft, track
+from eft_ext.dynamics.context import check_positions
 from eft_ext.dynamics.forward import response_logits
 from eft_ext.dynamics.preferences import preference
+from eft_ext.hf import ContextWarning
 from eft_ext.hf.hub import load_model, load_tokenizer, source_of
 
 Row = tuple[str, ...]  # (prompt, completion) or (prompt, chosen, rejected)
 
 
+MOST = 2**63 - 1  # a step is an int64
+LARGEST_LR = 1e37  # AdamW divides it by 0.1 at first, in fp32
+
+
 def check_numbers(counts: Mapping[str, int], lrs: Sequence[float]) -> None:
-    """Raises ValueError for counts below 1, and learning rates that are not positive."""
+    """Raises ValueError for counts below 1, learning rates that are not positive, and either beyond its bound."""
     for name, number in counts.items():
         if number < 1:
             raise ValueError(f"{name}: expected at least 1, got {number}")
+        if number > MOST:
+            raise ValueError(f"{name}: expected at most {MOST}, got {number}")
     for lr in lrs:
         if not 0 < lr < math.inf:
             raise ValueError(f"--lr: expected a positive number, got {lr}")
+        if lr > LARGEST_LR:
+            raise ValueError(f"--lr: expected at most {LARGEST_LR:g}, got {lr}")
 
 
 @dataclass
@@ -45,6 +56,7 @@ class Tuning:
     tokenizer: Any
     probes: ProbeSet
     rows: list[Row]
+    where: Mapping[Row, str]  # file and line of each row
     loss: Any
     batch_size: int
     seed: int
@@ -77,7 +89,13 @@ class Tuning:
             from eft_ext.demo.trio import load_trio
 
             made = embedded(load_trio().world, "format", seed)
-        pairs = [(p.prompt, p.chosen, p.rejected) for p in made] if data is None else _read(data)
+        read: list[tuple[str, Row]]
+        if data is None:
+            read = [(f"embedded preferences, row {i}", (p.prompt, p.chosen, p.rejected)) for i, p in enumerate(made, 1)]
+        else:
+            read = list(_read(data))
+        pairs = [row for _, row in read]
+        where: dict[Row, str] = {part: place for place, row in read for part in (row, row[:2], (row[0], row[-1]))}
         found = ProbeSet.from_jsonl(probes) if probes else watched(load_trio().world, made, 16, "format", seed)
         wanted = 2 if method == "sft" else 3
         rows: list[Row] = []
@@ -100,7 +118,26 @@ class Tuning:
         about = {"dtype": torch.float32, "trust_remote_code": trust_remote_code}
         tokenizer = tokenizer_of(folder, about)
         loaded = load_model("--model", folder, about)
-        return cls(loaded, tokenizer, found, rows, LOSSES[method](), batch_size, seed)
+        return cls(loaded, tokenizer, found, rows, where, LOSSES[method](), batch_size, seed)
+
+    def check_positions(self, steps: int) -> None:
+        """Warns once of probes, and rows of the first `steps` steps, beyond the model's positions; then never again.
+
+        Raises:
+            ValueError: one does not fit into the model's table, or warnings are errors; the message has file and line.
+        """
+        from eft_ext.demo.dynamics.data import batches
+
+        epoch = len(self.rows) // self.batch_size + 1  # steps that bring every row
+        drawn = chain.from_iterable(islice(batches(self.rows, self.batch_size, self.seed), min(steps, epoch)))
+        texts = [(row[0], text) for row in dict.fromkeys(drawn) for text in row[1:]]
+        probes = self.probes.encode(self.tokenizer)
+        check_positions({"model": self.model}, {"probes": probes, "data": self._responses(texts)})
+        warnings.simplefilter("ignore", ContextWarning)
+
+    def _responses(self, texts: Iterable[tuple[str, str]]) -> Responses:
+        pairs = list(texts)
+        return Responses.from_text(self.tokenizer, pairs, where=[self.where[pair] for pair in pairs])
 
     def updates(self) -> Iterator[Responses | Pairs]:
         """Batches without end; pairs carry the log-probs of the model as it is when first asked."""
@@ -109,12 +146,10 @@ class Tuning:
         reference = self.model
         for rows in batches(self.rows, self.batch_size, self.seed):
             if isinstance(self.loss, SFT):
-                yield Responses.from_text(self.tokenizer, [(row[0], row[1]) for row in rows])
+                yield self._responses((row[0], row[1]) for row in rows)
             else:
-                chosen, rejected = ([(row[0], row[i]) for row in rows] for i in (1, 2))
-                pairs = Pairs(
-                    Responses.from_text(self.tokenizer, chosen), Responses.from_text(self.tokenizer, rejected)
-                )
+                chosen, rejected = (self._responses((row[0], row[i]) for row in rows) for i in (1, 2))
+                pairs = Pairs(chosen, rejected)
                 yield pairs.with_reference(reference) if self.loss.needs_reference else pairs
 
     def train(self, steps: int, lr: float, out: Path, every: int, overwrite: bool, quiet: bool) -> dict[str, float]:
@@ -155,18 +190,17 @@ def tokenizer_of(source: str, options: dict[str, Any]) -> Any:
     return tokenizer
 
 
-def _read(path: Path) -> list[Row]:
-    found: list[Row] = []
+def _read(path: Path) -> Iterator[tuple[str, Row]]:
+    """Rows with their file and line."""
     for line in read_lines(path):
         row, where = line.object, line.where
         if "completion" in row:
             for key in ("prompt", "completion"):
                 if not isinstance(row.get(key), str) or not row[key]:
                     raise ValueError(f"{where}, key '{key}': expected a text, got {row.get(key)!r}")
-            found.append((row["prompt"], row["completion"]))
+            yield where, (row["prompt"], row["completion"])
             continue
         pair = preference(row, where)
         if not isinstance(pair[0], str):
             raise ValueError(f"{where}: expected texts, got chat messages; apply the chat template beforehand")
-        found.append(pair)
-    return found
+        yield where, pair

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm.auto import tqdm
 
+from eft_ext.dynamics.context import check_positions
 from eft_ext.dynamics.forward import (
     Parameters,
     device_of,
@@ -117,9 +118,14 @@ def decompose(
         vectors: keep π and K·G themselves, two tensors [observed tokens, vocab].
 
     Raises:
-        ValueError: no trainable parameter; a loss that lacks what it needs.
+        ValueError: no trainable parameter; a loss that lacks what it needs; a row beyond the model's
+            table of positions.
         TypeError: a loss given the wrong kind of update.
+
+    Warns:
+        ContextWarning: a row is longer than the model was made for.
     """
+    check_positions({"model": model}, {"observed": observed, "update": update.responses})
     columns: dict[str, list[Tensor]] = {name: [] for name in ("log_probs", "slope", "a_norm", "kg_norm", "pi", "kg")}
     with evaluating(model):
         parameters = trainable(model)

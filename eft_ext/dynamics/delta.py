@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from eft_ext.dynamics.context import check_positions
 from eft_ext.dynamics.forward import device_of, evaluating, response_logits, token_log_probs
 from eft_ext.dynamics.recording import Recording
 from eft_ext.dynamics.responses import Responses
@@ -36,7 +37,14 @@ def delta(tuned: nn.Module, base: nn.Module, responses: Responses, batch_size: i
     Args:
         tuned, base: with one vocabulary; columns that only one of them has (padding) are left out.
         responses: rows are read `batch_size` at a time.
+
+    Raises:
+        ValueError: a row beyond a model's table of positions.
+
+    Warns:
+        ContextWarning: a row is longer than a model was made for.
     """
+    check_positions({"tuned": tuned, "base": base}, {"responses": responses})
     parts: list[Delta] = []
     with evaluating(tuned), evaluating(base):
         for batch in responses.batches(batch_size):

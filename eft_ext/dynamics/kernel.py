@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import trange
 
+from eft_ext.dynamics.context import check_positions
 from eft_ext.dynamics.decompose import pushed
 from eft_ext.dynamics.forward import device_of, evaluating, response_logits, trainable, vjp
 from eft_ext.dynamics.losses import SFT, Loss, Update, UserLoss, gradient, residuals
@@ -35,8 +36,9 @@ def last_layer(
         observed, update, loss, lr: as in `decompose`.
 
     Raises:
-        ValueError: the model has no such layer, or changes the logits after it.
+        ValueError: the model has no such layer, or changes the logits after it; a row as in `decompose`.
     """
+    check_positions({"model": model}, {"observed": observed, "update": update.responses})
     update = update.to(device_of(model))
     trained = update.responses
     observed = observed.to(device_of(model))
@@ -96,10 +98,11 @@ def kernel_norms(
         model, observed, batch_size: as in `decompose`.
 
     Raises:
-        ValueError: fewer than two samples.
+        ValueError: fewer than two samples; a row as in `decompose`.
     """
     if samples < 2:
         raise ValueError(f"samples: expected at least 2, for a standard error, got {samples}")
+    check_positions({"model": model}, {"observed": observed, "update": update})
     squares = torch.empty(samples, len(observed), len(update), dtype=torch.float64)
     with evaluating(model):
         parameters = trainable(model)

@@ -20,6 +20,7 @@ class Probe:
 
     prompt: str
     responses: Mapping[str, str]
+    where: str = field(default="", compare=False, repr=False)  # file and line that it was read from, for messages
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class ProbeSet(Sequence[Probe]):
         if len(responses) != len(self):
             raise ValueError(f"responses: expected {len(self)}, one for each probe, got {len(responses)}")
         pairs = zip(self.probes, responses, strict=True)
-        return ProbeSet(tuple(Probe(p.prompt, {**p.responses, name: text}) for p, text in pairs))
+        return ProbeSet(tuple(Probe(p.prompt, {**p.responses, name: text}, p.where) for p, text in pairs))
 
     def texts(self, name: str) -> list[str]:
         """The responses of one type, one for each probe.
@@ -102,7 +103,9 @@ class ProbeSet(Sequence[Probe]):
 
     def encode(self, tokenizer: Any, end: bool = True) -> Responses:
         """All rows as token ids; see `Responses.from_text`."""
-        return Responses.from_text(tokenizer, [(prompt, text) for _, _, prompt, text in self.rows()], end)
+        rows = list(self.rows())
+        where = (self.probes[i].where or f"probe {i}, {name}" for i, name, _, _ in rows)
+        return Responses.from_text(tokenizer, [(prompt, text) for _, _, prompt, text in rows], end, where)
 
     @property
     def fingerprint(self) -> str:
@@ -128,4 +131,4 @@ def _read(row: Mapping[str, Any], where: str, types: Sequence[str] | None) -> Pr
     if not texts:
         wanted = f"one of {', '.join(types)}" if types is not None else "at least one response beside 'prompt'"
         raise ValueError(f"{where}: expected {wanted}, got none")
-    return Probe(row["prompt"], texts)
+    return Probe(row["prompt"], texts, where)

@@ -28,6 +28,7 @@ class Responses:
         attention: bool [rows, length], false on padding.
         response: bool [rows, length], true on the tokens of the response. Never true in the first column, which
             nothing predicts.
+        where: each row's place, such as its file and line, for messages; empty where it is not known.
 
     Raises:
         ValueError: the shapes differ, a row has no response token or one in its first column.
@@ -36,6 +37,7 @@ class Responses:
     ids: Tensor
     attention: Tensor
     response: Tensor
+    where: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name, mask in (("attention", self.attention), ("response", self.response)):
@@ -49,9 +51,11 @@ class Responses:
         if not bool(self.response.any(1).all()):
             row = int((~self.response.any(1)).nonzero()[0])
             raise ValueError(f"response: expected at least one token in every row, got none in row {row}")
+        if len(self.where) not in (0, len(self.ids)):
+            raise ValueError(f"where: expected {len(self.ids)}, one for each row, or none, got {len(self.where)}")
 
     @classmethod
-    def from_ids(cls, pairs: Iterable[tuple[Ids, Ids]], pad: int = 0) -> Responses:
+    def from_ids(cls, pairs: Iterable[tuple[Ids, Ids]], pad: int = 0, where: Iterable[str] = ()) -> Responses:
         """From (prompt ids, response ids)."""
         rows = [(len(prompt), [*prompt, *response]) for prompt, response in pairs]
         width = max((len(both) for _, both in rows), default=0)
@@ -61,10 +65,12 @@ class Responses:
             ids[row, : len(both)] = torch.tensor(both)
             attention[row, : len(both)] = True
             response_mask[row, start : len(both)] = True
-        return cls(ids, attention, response_mask)
+        return cls(ids, attention, response_mask, tuple(where))
 
     @classmethod
-    def from_text(cls, tokenizer: Any, pairs: Iterable[tuple[str, str]], end: bool = True) -> Responses:
+    def from_text(
+        cls, tokenizer: Any, pairs: Iterable[tuple[str, str]], end: bool = True, where: Iterable[str] = ()
+    ) -> Responses:
         """From (prompt, response) texts: the prompt with the tokenizer's special tokens, the response without.
 
         Each pair is tokenized as one text and cut at the prompt (`eft_ext._seam.encode_pairs`).
@@ -73,6 +79,7 @@ class Responses:
             tokenizer: of transformers.
             pairs: of text; apply a chat template beforehand.
             end: append the end-of-text token to each response, and observe it too.
+            where: each row's place, for messages.
 
         Raises:
             ValueError: a text that no tokenizer takes (`eft_ext._text`).
@@ -82,7 +89,7 @@ class Responses:
             checked("pairs", pair)
         tail = [tokenizer.eos_token_id] if end else []
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (tokenizer.eos_token_id or 0)
-        return cls.from_ids(((p, [*a, *tail]) for p, a in encode_pairs(tokenizer, pairs)), pad)
+        return cls.from_ids(((p, [*a, *tail]) for p, a in encode_pairs(tokenizer, pairs)), pad, where)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -125,14 +132,15 @@ class Responses:
         return list(values.split(self.lengths.tolist()))
 
     def to(self, device: torch.device | str) -> Responses:
-        return Responses(self.ids.to(device), self.attention.to(device), self.response.to(device))
+        return Responses(self.ids.to(device), self.attention.to(device), self.response.to(device), self.where)
 
     def batches(self, rows: int) -> Iterator[Responses]:
         """At most `rows` responses at a time, in order, each batch cut to its own longest row."""
         for i in range(0, len(self), rows):
             part = slice(i, i + rows)
             width = int(self.attention[part].sum(1).max())
-            yield Responses(*(x[part, :width] for x in (self.ids, self.attention, self.response)))
+            ids, attention, response = (x[part, :width] for x in (self.ids, self.attention, self.response))
+            yield Responses(ids, attention, response)
 
     @property
     def responses(self) -> Responses:
@@ -189,4 +197,5 @@ def concatenate(parts: Sequence[Responses]) -> Responses:
         torch.cat([widened(part.ids) for part in parts]),
         torch.cat([widened(part.attention) for part in parts]),
         torch.cat([widened(part.response) for part in parts]),
+        tuple(place for part in parts for place in part.where) if all(part.where for part in parts) else (),
     )

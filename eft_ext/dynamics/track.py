@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from torch import nn
 
+from eft_ext.dynamics.context import check_positions
 from eft_ext.dynamics.measure import as_columns, measure
 from eft_ext.dynamics.probes import ProbeSet
 from eft_ext.dynamics.store import Store
@@ -51,6 +52,7 @@ class Tracker:
         self.responses = probes.encode(tokenizer, end)
         self.batch_size = batch_size
         self.per_token = per_token
+        self._checked = False  # the probes against the model's positions
         rows = list(probes.rows())
         self._names = {"probe": [row[0] for row in rows], "type": [row[1] for row in rows]}
         self.store = Store(path, probes, {"end": end, **(about or {})}, continues_at, overwrite)
@@ -61,9 +63,18 @@ class Tracker:
 
         Args:
             lr: the learning rates of all steps since the last record, summed; what `Recording.lbk` divides by.
+
+        Raises:
+            ValueError: a probe beyond the model's table of positions.
+
+        Warns:
+            ContextWarning: at the first record, a probe is longer than the model was made for.
         """
         import pyarrow as pa
 
+        if not self._checked:
+            check_positions({"model": model}, {"probes": self.responses})
+            self._checked = True
         start = time.perf_counter()
         statistics, vocab = measure(model, self.responses, self.batch_size)
         columns = as_columns(statistics, self.responses, vocab, self.per_token)
@@ -129,7 +140,7 @@ def track(
         options: of `Tracker`.
 
     Raises:
-        ValueError: as `Tracker`; a schedule that is not positive.
+        ValueError: as `Tracker`; a schedule that is not positive; at the first batch, as `Tracker.record`.
     """
     check_schedule(every)
     continues = first_step if first_step else None

@@ -33,15 +33,24 @@ class Context:
     Args:
         members, prompts: the models, and ids and mask [rows, length] of each.
         looked: the prompts were looked at before: nothing is said of them.
+        where: each row's place, such as its file and line, for what is said of one; the longest is named.
 
     Raises:
         ValueError: a prompt does not fit into a model's table of positions.
         ContextWarning: where warnings are errors.
     """
 
-    def __init__(self, members: Sequence[Member], prompts: Sequence[Prompt], *, looked: bool = False) -> None:
+    def __init__(
+        self,
+        members: Sequence[Member],
+        prompts: Sequence[Prompt],
+        *,
+        looked: bool = False,
+        where: Sequence[str] | None = None,
+    ) -> None:
         self._made: list[tuple[str, int, list[int]]] = []  # a model's name, its positions, its prompts' lengths
         beyond: dict[tuple[int, int], list[str]] = {}
+        place = "inputs"
         for member, (ids, mask) in zip(members, prompts, strict=True):
             positions = positions_of(member)
             if positions is None:
@@ -51,10 +60,11 @@ class Context:
             longest = max(lengths)
             if longest <= positions:
                 continue
+            if where is not None:
+                place = where[lengths.index(longest)]
             if member.learned_positions() is not None:
-                raise ValueError(
-                    f"{member.name}: the text needs {longest} positions, but this model has a table of {positions}"
-                )
+                name, model = (member.name, "this model") if where is None else (place, member.name)
+                raise ValueError(f"{name}: the text needs {longest} positions, but {model} has a table of {positions}")
             beyond.setdefault((longest, positions), []).append(member.name)
         # New tokens that each row may get; its last one is not read.
         rooms = ([positions - length + 1 for length in lengths] for _, positions, lengths in self._made)
@@ -63,7 +73,7 @@ class Context:
         if beyond and not looked:
             each = (f"{count} tokens for {_joined(names)}" for (count, _), names in beyond.items())
             said = (f"{of}, made for {positions} positions" for of, (_, positions) in zip(each, beyond, strict=True))
-            warnings.warn(f"inputs: {'; '.join(said)}", ContextWarning, stacklevel=2)
+            warnings.warn(f"{place}: {'; '.join(said)}", ContextWarning, stacklevel=2)
 
     def reached(self, row: int, new: int) -> None:
         """Called when a row has `new` new tokens."""

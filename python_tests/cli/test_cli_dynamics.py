@@ -1,8 +1,10 @@
 """`eft dynamics`: what it prints and writes, and one line with exit code 2 on wrong input."""
 
 import json
+import math
 
 import pytest
+from transformers import AutoConfig, GPT2Config, GPT2LMHeadModel, OPTConfig, OPTForCausalLM
 
 from eft_ext.cli import main
 from eft_ext.dynamics import Recording
@@ -100,6 +102,10 @@ def test_decompose(files, tmp_path, capsys):
         (("decompose", "--lr", -1.0), "--lr: expected a positive number, got -1.0"),
         (("decompose", "--lr", "nan"), "--lr: expected a positive number, got nan"),
         (("track", "--lr", "inf"), "--lr: expected a positive number, got inf"),
+        (("decompose", "--lr", 1e300), "--lr: expected at most 1e+37, got 1e+300"),
+        (("track", "--lr", 1e38), "--lr: expected at most 1e+37, got 1e+38"),
+        (("track", "--steps", 10**22), f"--steps: expected at most {2**63 - 1}, got {10**22}"),
+        (("track", "--every", 10**22), f"--every: expected at most {2**63 - 1}, got {10**22}"),
         (("decompose", "--batch-size", 0), "--batch-size: expected at least 1, got 0"),
         (("decompose", "--plot", "x.txt"), "--plot: expected a name ending in .png, .svg, .pdf, got x.txt"),
         (("decompose", "--plot", "/nowhere/x.png"), "--plot: no such folder: /nowhere"),
@@ -124,3 +130,160 @@ def test_wrong_input_is_one_line(arguments, message, files, tmp_path, capsys):
 def test_a_picture_of_nothing(tmp_path, capsys):
     assert run("plot", tmp_path, "--out", tmp_path / "a.png") == 2
     assert "expected a folder with a recording" in capsys.readouterr().err
+
+
+@pytest.fixture
+def recording(files, tmp_path, capsys):
+    out = tmp_path / "run"
+    told(capsys, "track", "--out", out, "--probes", files["probes"], "--data", files["sft"], *FEW, "--json")
+    return out
+
+
+FEW = ("--steps", 1, "--batch-size", 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("plot", "--only", "x"), "--only: expected one of chosen, rejected, got 'x'"),
+        (("plot", "--kind", "influence", "--only", "x"), "--only: expected one of chosen, rejected, got 'x'"),
+        (("plot", "--statistic", "x"), "--statistic: expected one of "),
+        (("tokens", "--only", "x"), "--only: expected one of chosen, rejected, got 'x'"),
+        (("diagnose", "--chosen", "x"), "--chosen: expected one of chosen, rejected, got 'x'"),
+        (("diagnose", "--rejected", "x"), "--rejected: expected one of chosen, rejected, got 'x'"),
+    ],
+)
+def test_complaints_begin_with_the_option(arguments, message, recording, tmp_path, capsys):
+    out = () if arguments[0] == "diagnose" else ("--out", tmp_path / "out.svg")
+    assert run(arguments[0], recording, *arguments[1:], *out) == 2
+    assert capsys.readouterr().err.startswith(f"eft: {message}")
+
+
+@pytest.mark.parametrize("types", [5, None, [["a"]], ["x"], {}])
+def test_a_recording_with_other_types(types, recording, tmp_path, capsys):
+    file = recording / "run.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"types": types}))
+    message = f"eft: {file}, key 'types': expected ['chosen', 'rejected'], the types of its probes, got {types!r}\n"
+    refused(recording, tmp_path, capsys, message)
+
+
+def test_a_step_beyond_int64(recording, tmp_path, capsys):
+    file = recording / f"step-{10**22}.parquet"
+    file.write_bytes((recording / "step-00000001.parquet").read_bytes())
+    refused(recording, tmp_path, capsys, f"eft: {file}: expected a step up to {2**63 - 1}, got {10**22}\n")
+
+
+def refused(recording, tmp_path, capsys, message):
+    """By every command that reads it."""
+    for command in ("plot", "diagnose", "tokens"):
+        out = () if command == "diagnose" else ("--out", tmp_path / "out.svg")
+        assert run(command, recording, *out) == 2
+        assert capsys.readouterr().err == message
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        ("log_prob", ["a", "b", "c", "d"], "expected numbers, got string"),
+        ("log_prob", [{"a": 1}] * 4, "expected numbers, got struct<a: int64>"),
+        ("log_prob", [None] * 4, "expected numbers, got null"),
+        ("log_prob", [1.0, None, 1.0, 1.0], "expected numbers, got null among them"),
+        ("token_log_prob", ["a"] * 4, "expected lists of numbers, got string"),
+        ("token_log_prob", [None] * 4, "expected lists of numbers, got null"),
+        ("token_log_prob", [math.nan] * 4, "expected lists of numbers, got double"),
+        ("token_log_prob", [{"a": 1}] * 4, "expected lists of numbers, got struct<a: int64>"),
+        ("token_log_prob", [["a"]] * 4, "expected lists of numbers, got list<element: string>"),
+        ("token_log_prob", [[None, 1.0]] * 4, "expected lists of numbers, got null among them"),
+        ("token_log_prob", [[1.0]] * 4, "expected lists as long as the column 'tokens' says, got others"),
+        ("type", ["x"] * 4, "expected the types of probes.jsonl in order, got others"),
+        ("probe", [7] * 4, "expected the probes of probes.jsonl in order, got others"),
+    ],
+)
+def test_a_recording_with_another_column(name, values, message, recording, tmp_path, capsys):
+    pa, parquet = (pytest.importorskip(each) for each in ("pyarrow", "pyarrow.parquet"))
+    file = recording / "step-00000001.parquet"
+    table = parquet.read_table(file)
+    parquet.write_table(table.set_column(table.column_names.index(name), name, pa.array(values)), file)
+    refused(recording, tmp_path, capsys, f"eft: {file}, column {name!r}: {message}\n")
+
+
+@pytest.fixture(params=[(GPT2Config, GPT2LMHeadModel), (OPTConfig, OPTForCausalLM)], ids=["gpt2", "opt"])
+def table_of_24(request, tmp_path):
+    """A model with a table of 24 positions, and the embedded model's tokenizer."""
+    from transformers import AutoTokenizer
+
+    from eft_ext.demo import model_path
+
+    kind, model = request.param
+    tokenizer = AutoTokenizer.from_pretrained(model_path("small-base"))
+    small = dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, max_position_embeddings=24)
+    more = dict(ffn_dim=16, word_embed_proj_dim=16) if kind is OPTConfig else {}
+    model(kind(vocab_size=len(tokenizer), **small, **more)).save_pretrained(tmp_path / "table")
+    tokenizer.save_pretrained(tmp_path / "table")
+    return tmp_path / "table"
+
+
+def inputs(tmp_path, long):
+    """Probes and data of one short row and, in one of the two, a long one on line 2."""
+    row = {"prompt": "Question: Who?\nAnswer:", "chosen": " Yes.", "rejected": " No."}
+    far = row | {"rejected": " No." * 30}
+    files = {name: lines(tmp_path / f"{name}.jsonl", row, far if name == long else row) for name in ("probes", "data")}
+    return [x for name, file in files.items() for x in (f"--{name}", file)], files[long]
+
+
+@pytest.mark.parametrize("long", ["probes", "data"])
+@pytest.mark.parametrize("command", ["track", "decompose"])
+def test_a_row_beyond_the_table(command, long, table_of_24, tmp_path, capsys):
+    given, file = inputs(tmp_path, long)
+    out = ("--out", tmp_path / "run", "--steps", 1) if command == "track" else ()
+    capsys.readouterr()
+    assert run(command, "--model", table_of_24, *given, "--method", "dpo", "--batch-size", 2, *out) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"eft: {file}, line 2: the text needs ")
+    assert err.endswith(" positions, but model has a table of 24\n")
+    assert err.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("long", ["probes", "data"])
+@pytest.mark.parametrize("command", ["track", "decompose"])
+def test_a_row_beyond_the_context(command, long, tmp_path, capsys):
+    import shutil
+
+    from eft_ext.demo import model_path
+
+    shutil.copytree(model_path("small-base"), tmp_path / "model")
+    config = AutoConfig.from_pretrained(tmp_path / "model")
+    config.max_position_embeddings = 24
+    config.save_pretrained(tmp_path / "model")
+    given, file = inputs(tmp_path, long)
+    out = ("--out", tmp_path / "run", "--steps", 1) if command == "track" else ("--lr", 1e-3)
+    asked = (command, "--model", tmp_path / "model", *given, "--method", "dpo", "--batch-size", 2, *out)
+    capsys.readouterr()
+    assert run(*asked, "--context", "refuse") == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"eft: {file}, line 2: ")
+    assert err.endswith(" tokens for model, made for 24 positions\n")
+    assert not (tmp_path / "run").exists()
+    assert run(*asked) == 0
+    assert capsys.readouterr().err == err.replace("eft: ", "eft: warning: ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ("generate", "--prompt", "x", "--max-new-tokens", 10**22),
+            f"--max-new-tokens: expected a number from 1 to {2**63 - 1}",
+        ),
+        (("generate", "--prompt", "x", "--top-k", 10**22), f"--top-k: expected a number from 0 to {2**63 - 1}"),
+        (("generate", "--prompt", "x", "--speculate", "9" * 5000), "--speculate: expected auto or a number from 0 to"),
+        (("bench", "--vocab", 10**22), "--vocab: expected a number at most"),
+        (("bench", "--rows", 10**22), "--rows: expected a number at most"),
+    ],
+)
+def test_numbers_beyond_any_use(arguments, message, capsys):
+    assert main([str(each) for each in arguments]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"eft: {message}")
+    assert err.count("\n") == 1

@@ -1,0 +1,33 @@
+"""Rows beside the positions that a model was made for."""
+
+from __future__ import annotations
+
+from itertools import chain
+from typing import Any
+
+from eft_ext.dynamics.responses import Responses, concatenate
+
+
+def check_positions(models: dict[str, Any], texts: dict[str, Responses]) -> None:
+    """Warns once of rows that are longer than a model was made for; before they are read.
+
+    Modules that are not of transformers say nothing of their positions, and are passed over.
+
+    Args:
+        models, texts: by their names; a row that does not know where it comes from is called by its text's.
+
+    Raises:
+        ValueError: a row does not fit into a model's table of positions.
+        ContextWarning: where warnings are errors.
+    """
+    known = {name: m for name, m in models.items() if hasattr(getattr(m, "config", None), "get_text_config")}
+    if not known:
+        return
+    from eft_ext.hf.context import Context
+    from eft_ext.hf.members import Member
+
+    rows = concatenate([each.to("cpu") for each in texts.values()])
+    where = chain.from_iterable(
+        each.where or (f"{name}, row {i}" for i in range(len(each))) for name, each in texts.items()
+    )
+    Context([Member(*pair) for pair in known.items()], [(rows.ids, rows.attention)] * len(known), where=list(where))

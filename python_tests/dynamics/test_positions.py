@@ -1,0 +1,86 @@
+"""Rows beyond a model's positions: refused where they stand in a table, else warned of once a call."""
+
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+from eft_ext.dynamics import Pairs, Probe, ProbeSet, Responses, decompose, delta, kernel_norms, track, verify
+from eft_ext.hf import ContextWarning
+from python_tests.dynamics.conftest import VOCAB, build
+
+SHORT = Responses.from_ids([([1, 2], [3]), ([1], [2, 3])])
+LONG = Responses.from_ids([([1, 2], [3]), ([1] * 30, [2] * 3)])  # of 32 positions
+
+
+class Numbers:
+    """Texts of numbers, each a token."""
+
+    eos_token_id = pad_token_id = 0
+
+    def __call__(self, texts, add_special_tokens=True):
+        from types import SimpleNamespace
+
+        return SimpleNamespace(input_ids=[[int(x) for x in text.split()] for text in texts])
+
+
+def recorded(model, responses, path):
+    pytest.importorskip("pyarrow")
+    rows = [ids[keep].tolist() for ids, keep in zip(responses.ids, responses.attention, strict=True)]
+    texts = [(" ".join(map(str, row[:-1])), f" {row[-1]}") for row in rows]
+    probes = ProbeSet(tuple(Probe(prompt, {"chosen": text}) for prompt, text in texts))
+    return list(track([None], model, probes, Numbers(), path, end=False))
+
+
+WAYS = {
+    "observed": lambda model, path: decompose(model, LONG, SHORT),
+    "update": lambda model, path: decompose(model, SHORT, LONG),
+    "verify": lambda model, path: verify(model, LONG, SHORT),
+    "delta": lambda model, path: delta(model, model, LONG),
+    "kernel": lambda model, path: kernel_norms(model, LONG, SHORT, samples=2),
+    "reference": lambda model, path: Pairs(SHORT, LONG).with_reference(model),
+    "track": lambda model, path: recorded(model, LONG, path),
+}
+PLACES = {"verify": "observed", "kernel": "observed", "delta": "responses", "reference": "responses"}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_table_is_not_overrun(way, tmp_path):
+    model = build("gpt2")
+    model.register_forward_pre_hook(lambda *read: pytest.fail("it is read"))
+    row = {"track": "probe 1, chosen", "reference": "responses, row 3"}.get(way, f"{PLACES.get(way, way)}, row 1")
+    name = "tuned" if way == "delta" else "model"
+    with pytest.raises(ValueError, match=f"^{row}: the text needs 33 positions, but {name} has a table of 32$"):
+        WAYS[way](model, tmp_path / "run")
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_one_warning_a_call(way, tmp_path):
+    model = build("llama", max_position_embeddings=32)
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        WAYS[way](model, tmp_path / "run")
+    lines = [str(each.message) for each in found if issubclass(each.category, ContextWarning)]
+    assert len(lines) == 1
+    assert "row 1: 33" in lines[0] or "probe 1, chosen: 33" in lines[0] or "row 3: 33" in lines[0]
+    assert lines[0].endswith(", made for 32 positions")
+
+
+def test_a_module_without_a_configuration():
+    class Plain(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table = nn.Embedding(VOCAB, VOCAB)
+
+        def forward(self, ids):
+            return self.table(ids)
+
+    torch.manual_seed(0)
+    assert decompose(Plain(), LONG, SHORT).change.isfinite().all()
+
+
+def test_rows_know_their_line(tmp_path):
+    file = tmp_path / "probes.jsonl"
+    file.write_text('\n{"prompt": "1 2", "chosen": " 3", "other": " 4"}\n')
+    assert ProbeSet.from_jsonl(file).encode(Numbers(), end=False).where == (f"{file}, line 2",) * 2
