@@ -18,9 +18,8 @@ from eft_ext.cli.command import Command
 from eft_ext.cli.options import TrustRemoteCode
 from eft_ext.cli.outputs import PICTURES, fillable, writable
 
-NAME = "dynamics"
 app = typer.Typer(
-    name=NAME,
+    name="dynamics",
     help="Learning dynamics: what fine-tuning on one response does to all the others.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
