@@ -36,7 +36,7 @@ def command(request, eft, folders, tmp_path):
         code, out, err = eft(*options, *own, *more, *folders, stdin=f"{text}\n")
         return code, out, [line for line in err.splitlines() if not line.startswith(("loading weights", "greedy, "))]
 
-    run.options = options
+    run.options, run.file = options, file
     run.tokens = 16 if request.param == "chat" else 12  # of a transcript: User : ... Assistant :
     return run
 
@@ -49,7 +49,7 @@ def test_warned_of_or_refused(command):
     code, out, err = command(WORDS, "--context", "refuse")
     assert (code, out.strip()) == (2, "")
     named = "--prompt" if "--prompt" in command.options else "inputs"
-    assert [each.replace("line 1: ", "") for each in err] == [line.format(named)]
+    assert [each.replace(f"{command.file}, line 1: ", "") for each in err] == [line.format(named)]
     assert command("the cat", "--context", "refuse")[0] == 0
 
 

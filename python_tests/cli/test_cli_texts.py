@@ -93,7 +93,7 @@ def test_a_template_that_refuses_is_one_line(eft, named, here, command, template
     code, out, err = eft(name, *COMMANDS[command], *named(template), stdin="the cat\n")
     assert (code, out) == (2, "")
     last = err.splitlines()[-1]
-    begins = {"score": "eft: line 1: inputs: ", "chat": "eft: inputs: "}
+    begins = {"score": "eft: pairs.jsonl, line 1: inputs: ", "chat": "eft: inputs: "}
     assert last.startswith(begins.get(command, "eft: --prompt: "))
     assert last.endswith(f": the chat template does not take this chat: {complaint}")
     assert err.count("\n") == (2 if command == "score" else 3), "what the weights take, the settings, what is wrong"
