@@ -22,6 +22,7 @@ class Command(TyperCommand):
 
         Raises:
             ValueError: what the command raises, beginning with the option.
+            OSError: a file is cut short, byte code on a full disk for one.
         """
         for parameter in self.params:
             given = ctx.params.get(parameter.name)
@@ -36,6 +37,8 @@ class Command(TyperCommand):
             if named is None or option is None:
                 raise
             raise ValueError(f"{option}: {str(error)[named.end() :]}") from error
+        except EOFError as error:  # which typer takes for Ctrl-D
+            raise OSError(f"a file ends too soon: {error}") from error
 
 
 def _shown(parameter: Any) -> str:

@@ -95,6 +95,14 @@ def test_a_fault_of_the_program_is_one_line_too(eft, monkeypatch, tmp_path):
     assert err.endswith("no such file or directory\n")
 
 
+def test_a_file_that_is_cut_short_is_no_interruption(eft, monkeypatch):
+    def cut(*arguments, **options):
+        raise EOFError("marshal data too short")
+
+    monkeypatch.setattr("eft_ext.cli.options.sampling", cut)
+    assert eft(*PROMPT) == (2, "", "eft: a file ends too soon: marshal data too short\n")
+
+
 @pytest.mark.slow
 def test_bytes_on_a_real_command_line_and_in_a_pipe():
     for arguments, stdin in (([b"caf\xe9"], b""), ([b"-"], b"caf\xe9")):
