@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
+PICTURES = (".png", ".svg", ".pdf")
 # Of network file systems; filelock makes the first a NotImplementedError without a number, by its version.
 _NO_LOCKS = (None, errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 _OURS = re.compile(rb"(\d+\n)?")  # a lock's file; older versions left a process id there
@@ -86,7 +87,7 @@ def filling(folder: Path) -> Iterator[Path]:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """As `Path.write_text` in UTF-8, whole or not at all; see `replacing`."""
+    """Writes a text in UTF-8, whole or not at all; see `replacing`."""
     with replacing(path) as stream:
         stream.write(text.encode())
 

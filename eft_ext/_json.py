@@ -13,7 +13,7 @@ from eft_ext._files import write_text
 
 
 def dumps(value: Any, **options: Any) -> str:
-    """As `json.dumps`, of dataclasses too."""
+    """Returns the JSON of a value, of dataclasses too; options are those of `json.dumps`."""
     return json.dumps(plain(value), allow_nan=False, **options)
 
 

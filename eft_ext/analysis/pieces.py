@@ -31,7 +31,7 @@ def pieces(tokens: Sequence[Token]) -> list[range]:
 
 
 def packed(tokens: Iterable[Token], pool: Pool) -> str:
-    """What all models thought of the tokens of a piece, for `thought` in panel.js: deflated JSON in base64.
+    """Packs all models' thoughts on the tokens of a piece, for `thought` in panel.js: deflated JSON in base64.
 
     Each token is its place in the pool, logprobs, entropy, rank, candidates, up, down, speculation and attribution. A
     candidate or change is its place in the pool and its figures. The pool gets a place for each new id and text.

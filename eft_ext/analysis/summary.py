@@ -13,7 +13,7 @@ def finite(x: float) -> float | None:
 
 
 def summary(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Of the whole data set: perplexity over all tokens; reward per text; distances per token."""
+    """Sums up the data set: perplexity over all tokens; reward per text; distances per token."""
     tokens = sum(r["tokens"] for r in results)
     perplexity: dict[str, float | None] = {}
     for name in results[0]["logprobs"]:

@@ -42,6 +42,6 @@ def on_one_line(text: str) -> str:
 
 
 def marks(texts: Iterable[str]) -> dict[str, str]:
-    """What `on_one_line` puts for the characters of texts, for a script that does the same."""
+    """The marks that `on_one_line` puts for the characters of texts, for a script that does the same."""
     found = {c: on_one_line(c) for c in sorted({"", *"".join(texts)})}
     return {c: mark for c, mark in found.items() if c != mark}

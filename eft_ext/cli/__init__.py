@@ -113,7 +113,7 @@ def _unprinted(error: Exception) -> int:
 
 
 def _to_nowhere(descriptor: int) -> None:
-    """What a stream holds and could not write: Python would try again at its end, and say so."""
+    """Drops what a stream holds and could not write: Python would try again at its end, and say so."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
 
 

@@ -28,8 +28,6 @@ from eft_ext.hf import ContextWarning
 from eft_ext.hf.hub import load_model, load_tokenizer, source_of
 
 Row = tuple[str, ...]  # (prompt, completion) or (prompt, chosen, rejected)
-
-
 MOST = 2**63 - 1  # a step is an int64
 LARGEST_LR = 1e37  # AdamW divides it by 0.1 at first, in fp32
 
@@ -106,8 +104,8 @@ class Tuning:
                 raise ValueError(f"{data}, row {number}: expected the keys 'chosen' and 'rejected' for {method}")
             rows.append(row[:wanted])
         if extend:
-            named = [dict(zip(("prompt", "chosen", "rejected"), row, strict=True)) for row in pairs]
-            rows = [(row["prompt"], row["completion"]) for row in extend_for_sft(named)]
+            preferences = [dict(zip(("prompt", "chosen", "rejected"), row, strict=True)) for row in pairs]
+            rows = [(row["prompt"], row["completion"]) for row in extend_for_sft(preferences)]
         if len(rows) < batch_size:
             raise ValueError(f"--batch-size: expected at most {len(rows)}, the rows of the data, got {batch_size}")
         from eft_ext.demo import model_path

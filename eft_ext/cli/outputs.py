@@ -6,9 +6,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from eft_ext._files import PICTURES as PICTURES
 from eft_ext._files import check_folder, goes_elsewhere
-
-PICTURES = (".png", ".svg", ".pdf")
 
 
 def writable(

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from eft_ext._extras import needs
-from eft_ext._files import save_figure
+from eft_ext._files import PICTURES, save_figure
 from eft_ext.dynamics.decompose import Verification
 from eft_ext.dynamics.intervals import bootstrap
 from eft_ext.dynamics.recording import Recording
@@ -25,7 +25,6 @@ _LABELS = {
     "log_rest_mean": "log(1 − p_max) per token, nats",
     "entropy_mean": "entropy per token, nats",
 }
-_FORMATS = (".png", ".svg", ".pdf")
 
 
 def save(figure: Figure, path: str | Path) -> None:
@@ -36,8 +35,8 @@ def save(figure: Figure, path: str | Path) -> None:
 
 def check_format(path: str | Path) -> None:
     """Raises ValueError for what `save` could not write."""
-    if Path(path).suffix not in _FORMATS:
-        raise ValueError(f"path: expected a name ending in {', '.join(_FORMATS)}, got {path}")
+    if Path(path).suffix not in PICTURES:
+        raise ValueError(f"path: expected a name ending in {', '.join(PICTURES)}, got {path}")
 
 
 def curves(

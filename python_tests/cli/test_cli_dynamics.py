@@ -4,7 +4,6 @@ import json
 import math
 
 import pytest
-from transformers import AutoConfig, GPT2Config, GPT2LMHeadModel, OPTConfig, OPTForCausalLM
 
 from eft_ext.cli import main
 from eft_ext.dynamics import Recording
@@ -205,68 +204,6 @@ def test_a_recording_with_another_column(name, values, message, recording, tmp_p
     table = parquet.read_table(file)
     parquet.write_table(table.set_column(table.column_names.index(name), name, pa.array(values)), file)
     refused(recording, tmp_path, capsys, f"eft: {file}, column {name!r}: {message}\n")
-
-
-@pytest.fixture(params=[(GPT2Config, GPT2LMHeadModel), (OPTConfig, OPTForCausalLM)], ids=["gpt2", "opt"])
-def table_of_24(request, tmp_path):
-    """A model with a table of 24 positions, and the embedded model's tokenizer."""
-    from transformers import AutoTokenizer
-
-    from eft_ext.demo import model_path
-
-    kind, model = request.param
-    tokenizer = AutoTokenizer.from_pretrained(model_path("small-base"))
-    small = dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, max_position_embeddings=24)
-    more = dict(ffn_dim=16, word_embed_proj_dim=16) if kind is OPTConfig else {}
-    model(kind(vocab_size=len(tokenizer), **small, **more)).save_pretrained(tmp_path / "table")
-    tokenizer.save_pretrained(tmp_path / "table")
-    return tmp_path / "table"
-
-
-def inputs(tmp_path, long):
-    """Probes and data of one short row and, in one of the two, a long one on line 2."""
-    row = {"prompt": "Question: Who?\nAnswer:", "chosen": " Yes.", "rejected": " No."}
-    far = row | {"rejected": " No." * 30}
-    files = {name: lines(tmp_path / f"{name}.jsonl", row, far if name == long else row) for name in ("probes", "data")}
-    return [x for name, file in files.items() for x in (f"--{name}", file)], files[long]
-
-
-@pytest.mark.parametrize("long", ["probes", "data"])
-@pytest.mark.parametrize("command", ["track", "decompose"])
-def test_a_row_beyond_the_table(command, long, table_of_24, tmp_path, capsys):
-    given, file = inputs(tmp_path, long)
-    out = ("--out", tmp_path / "run", "--steps", 1) if command == "track" else ()
-    capsys.readouterr()
-    assert run(command, "--model", table_of_24, *given, "--method", "dpo", "--batch-size", 2, *out) == 2
-    err = capsys.readouterr().err
-    assert err.startswith(f"eft: {file}, line 2: the text needs ")
-    assert err.endswith(" positions, but model has a table of 24\n")
-    assert err.count("\n") == 1
-    assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize("long", ["probes", "data"])
-@pytest.mark.parametrize("command", ["track", "decompose"])
-def test_a_row_beyond_the_context(command, long, tmp_path, capsys):
-    import shutil
-
-    from eft_ext.demo import model_path
-
-    shutil.copytree(model_path("small-base"), tmp_path / "model")
-    config = AutoConfig.from_pretrained(tmp_path / "model")
-    config.max_position_embeddings = 24
-    config.save_pretrained(tmp_path / "model")
-    given, file = inputs(tmp_path, long)
-    out = ("--out", tmp_path / "run", "--steps", 1) if command == "track" else ("--lr", 1e-3)
-    asked = (command, "--model", tmp_path / "model", *given, "--method", "dpo", "--batch-size", 2, *out)
-    capsys.readouterr()
-    assert run(*asked, "--context", "refuse") == 2
-    err = capsys.readouterr().err
-    assert err.startswith(f"eft: {file}, line 2: ")
-    assert err.endswith(" tokens for model, made for 24 positions\n")
-    assert not (tmp_path / "run").exists()
-    assert run(*asked) == 0
-    assert capsys.readouterr().err == err.replace("eft: ", "eft: warning: ")
 
 
 @pytest.mark.parametrize(
