@@ -11,7 +11,7 @@ from selenium.webdriver.common.keys import Keys  # noqa: E402
 from selenium.webdriver.support.select import Select  # noqa: E402
 from selenium.webdriver.support.wait import WebDriverWait  # noqa: E402
 
-__all__ = ["ActionChains", "By", "Keys", "Select", "click", "panel", "start", "table", "tokens"]
+__all__ = ["ActionChains", "By", "Keys", "Select", "click", "panel", "settled_panel", "start", "table", "tokens"]
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 DRIVER = shutil.which("chromedriver")
@@ -37,10 +37,16 @@ def click(page, token):
     token.click()
 
 
-def panel(page):
+def settled_panel(page):
+    """The panel as an element, once it shows the token that was asked for last."""
     found = page.find_element(By.ID, "panel")
-    WebDriverWait(page, 5).until(lambda _: found.get_attribute("aria-busy") is None)
-    return found.text
+    WebDriverWait(page, 60).until(lambda _: found.get_attribute("aria-busy") is None)
+    return found
+
+
+def panel(page):
+    """The text of the panel."""
+    return settled_panel(page).text
 
 
 def table(page):

@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from eft_ext.analysis import Candidate, Change, Record
-from python_tests.analysis.browsing import ActionChains, By, Keys, Select, click, panel, table, tokens
+from python_tests.analysis.browsing import ActionChains, By, Keys, Select, click, panel, settled_panel, table, tokens
 from python_tests.analysis.pages import NASTY, nasty, plain, row, token
 
 pytestmark = pytest.mark.slow
@@ -104,7 +104,7 @@ def test_invisible_characters_are_seen_in_the_panel(page):
     got = page([Record([changed], names=names, compared=names[1])])
     assert tokens(got)[0].size["width"] > 20
     tokens(got)[0].click()
-    cells = [cell.text for cell in got.find_elements(By.CSS_SELECTOR, "#panel tbody td:first-child")]
+    cells = [cell.text for cell in settled_panel(got).find_elements(By.CSS_SELECTOR, "tbody td:first-child")]
     assert cells == ["a⟨U+2060⟩b·c", "⋯", "⟨U+200B⟩", "entropy"]
     assert "↑ ⟨U+FEFF⟩" in panel(got)
     assert "↓ ↵" in panel(got)
@@ -139,18 +139,20 @@ def test_all_that_is_long_is_broken(page):
 def test_heads_of_the_panel_stand_side_by_side(page, name, width):
     got = page([replace(row("a", "b"), names=["large", name, "base", "mixture"], compared=name)], width)
     click(got, tokens(got)[1])
-    spans = got.execute_script("""return [...document.querySelectorAll('#panel thead th')].map((cell) => {
+    heads = settled_panel(got).find_elements(By.CSS_SELECTOR, "thead th")
+    spans = got.execute_script(
+        """return arguments[0].map((cell) => {
       const text = document.createRange();
       text.selectNodeContents(cell);
       const box = text.getBoundingClientRect();
       return [box.left, box.right];
-    })""")
+    })""",
+        heads,
+    )
     assert len(spans) == 6
     for (_, end), (start, _) in pairwise(spans):
         assert end < start
-    assert name != "talkative" or got.execute_script(
-        "return [...document.querySelectorAll('#panel thead th')].every((cell) => cell.offsetHeight < 30)"
-    ), "a word as long as this stays whole"
+    assert name != "talkative" or all(head.size["height"] < 30 for head in heads), "a word as long as this stays whole"
 
 
 def test_other_shades(page):
@@ -237,7 +239,7 @@ def test_light_dark_and_narrow(page, dark, width):
     assert got.execute_script("return document.documentElement.scrollWidth <= innerWidth"), "no sideways scrolling"
     place = got.execute_script("return getComputedStyle(document.querySelector('#panel')).position")
     assert place == ("fixed" if width == 390 else "sticky")
-    box, token = got.find_element(By.ID, "panel").rect, tokens(got)[3]
+    box, token = settled_panel(got).rect, tokens(got)[3]
     bottom = got.execute_script("return arguments[0].getBoundingClientRect().bottom", token)
     top = got.execute_script("return document.querySelector('#panel').getBoundingClientRect().top")
     assert box["height"] > 50
