@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
 import traceback
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Annotated
 
 import typer
@@ -56,11 +59,26 @@ def main(arguments: list[str] | None = None) -> int:
         a fault of the program, each with one line on stderr; 130 when interrupted. EFT_DEBUG=1 in the environment
         shows the traceback too.
     """
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _all_characters():
         warnings.showwarning = _one_line
         for kind in (FutureWarning, DeprecationWarning):  # of other packages, about each other
             warnings.simplefilter("ignore", kind)
         return _run(arguments)
+
+
+@contextmanager
+def _all_characters() -> Iterator[None]:
+    """What the encoding of stdout lacks is printed as an escape: an answer is not lost for one character."""
+    if not isinstance(sys.stdout, io.TextIOWrapper):
+        yield
+        return
+    before = sys.stdout.errors
+    sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # it writes what is left, which a full disk refused before
+            sys.stdout.reconfigure(errors=before)
 
 
 def _run(arguments: list[str] | None) -> int:

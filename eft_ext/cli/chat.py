@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from eft_ext._json import dumps
+from eft_ext._text import checked, fault, printable
 from eft_ext.cli import long_texts, stdin
 from eft_ext.cli import methods as m
 from eft_ext.cli import options as o
@@ -47,12 +48,13 @@ def run(
     seed: o.Seed = None,
     speculate: o.Speculate = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object for each answer.")] = False,
-) -> None:
+) -> int:
     """Talk to several models as one; words appear as they come.
 
-    Reads lines from the terminal or a pipe, and skips one that is not UTF-8. /reset forgets the conversation, /exit
-    ends it. Models without a chat template read a plain transcript. The embedded trio was taught single questions,
-    so it remembers nothing of the conversation.
+    Reads lines from the terminal or a pipe. One that cannot be answered is skipped: the conversation goes on without
+    it, and the exit code is 2 in the end. /reset forgets the conversation, /exit ends it (as does the end of input).
+    Models without a chat template read a plain transcript. The embedded trio was taught single questions, so it
+    remembers nothing of the conversation.
 
     Examples:
 
@@ -82,7 +84,9 @@ def run(
     if sys.stdin.isatty():
         typer.secho(_HELP, dim=True, err=True)
     turns: list[dict[str, str]] = []
-    for line in stdin.lines():
+    skipped = False
+    for number, typed in stdin.lines():
+        line = typed.strip()
         if line.startswith("/"):
             if line in ("/exit", "/quit"):
                 break
@@ -92,12 +96,21 @@ def run(
         elif line:
             said = [*([] if embedded else turns), {"role": "user", "content": line}]
             plain = _transcript(said)
-            long_texts.announce([plain])
             read = o.prompts(loaded, said, plain, chat_template, negative_prompt)
-            answer = _answer(loaded, read, {**asked, **drafting}, quiet=as_json)
+            try:
+                checked("inputs", [typed])
+                long_texts.announce([plain])
+                answer = _answer(loaded, read, {**asked, **drafting}, quiet=as_json)
+            except ValueError as error:
+                skipped = True
+                why = " ".join(printable(error).removeprefix("inputs: ").split())
+                forget = "; /reset forgets the conversation" if len(said) > 1 and not fault(typed) else ""
+                typer.secho(f"line {number} is skipped: {why}{forget}", dim=True, err=True)
+                continue
             if as_json:
                 typer.echo(dumps({"prompt": line, "text": answer, **settings}))
             turns += [{"role": "user", "content": line}, {"role": "assistant", "content": answer}]
+    return 2 if skipped else 0
 
 
 def _answer(model: Any, read: dict[str, Any], asked: dict[str, Any], *, quiet: bool) -> str:

@@ -38,7 +38,7 @@ class Printer(TextStreamer):
     def __init__(self, tokenizer: Any, stops: Sequence[str] = (), *, quiet: bool = False) -> None:
         super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)
         self._stops, self._quiet = stops, quiet
-        self._begun = False
+        self._asked = self._begun = False  # the prompt came, an answer's token came
         self._seen = 0  # tokens, the prompt's among them
         self._before: list[int] = []  # what the text of the next tokens depends on
         self._tokens: list[int] = []
@@ -53,9 +53,10 @@ class Printer(TextStreamer):
         """
         tokens = value.flatten().tolist()
         self._seen += len(tokens)
-        if not self._begun:
-            self._begun, self._before = True, last_tokens(self.tokenizer, tokens)
+        if not self._asked:
+            self._asked, self._before = True, last_tokens(self.tokenizer, tokens)
             return
+        self._begun = True
         self._tokens += tokens
         text = self._text(self._tokens)
         line, sure = text.endswith("\n"), text.rfind(" ") + 1
@@ -67,7 +68,7 @@ class Printer(TextStreamer):
         self.on_finalized_text(piece)
 
     def end(self) -> None:
-        """Called when all tokens have come, or an error ends it: where that is before the prompt nothing is printed."""
+        """Called when all tokens have come, or an error ends it: where that is before the first nothing is printed."""
         if self._begun:
             self.on_finalized_text(self._text(self._tokens)[self._sure :], stream_end=True)
 

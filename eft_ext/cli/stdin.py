@@ -7,23 +7,18 @@ import sys
 from collections.abc import Iterator
 from itertools import count
 
-import typer
-
 from eft_ext._text import fault
 
 
-def lines() -> Iterator[str]:
-    """Lines without the space around them; what is no text is said on stderr and skipped."""
+def lines() -> Iterator[tuple[int, str]]:
+    """Yields each line's number, from 1, and its text, which may be no Unicode."""
     _let_bytes_through()
     for number in count(1):
         try:
             line = input("> ") if sys.stdin.isatty() else input()
         except EOFError:
             return
-        if wrong := fault(line):
-            typer.secho(f"line {number} is skipped: expected text, got {wrong}", dim=True, err=True)
-        else:
-            yield line.strip()
+        yield number, line
 
 
 def whole() -> str:

@@ -1,5 +1,6 @@
 """What the command line says: options by the names that were typed, never a traceback."""
 
+import io
 import json
 import re
 import shutil
@@ -9,7 +10,7 @@ import sys
 import pytest
 import typer
 
-from eft_ext.cli import app
+from eft_ext.cli import app, main
 from eft_ext.demo import model_path
 
 PROMPT = ("generate", "--prompt", "hi")
@@ -101,6 +102,14 @@ def test_a_file_that_is_cut_short_is_no_interruption(eft, monkeypatch):
 
     monkeypatch.setattr("eft_ext.cli.options.sampling", cut)
     assert eft(*PROMPT) == (2, "", "eft: a file ends too soon: marshal data too short\n")
+
+
+def test_what_an_encoding_lacks_is_printed_as_an_escape(monkeypatch):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
+    monkeypatch.setattr("sys.stdout", stream)
+    assert main(["generate", "--prompt", "→", "--prompt", "Who?", "--max-new-tokens", "1"]) == 0
+    assert b"\\u2192" in stream.buffer.getvalue()
+    assert stream.errors == "strict"
 
 
 @pytest.mark.slow
