@@ -14,6 +14,8 @@ from typing import IO, Any
 from eft_ext._files import named
 from eft_ext._text import fault
 
+_LEVELS = 100  # Python's stack holds about 500 of what walks through them
+
 
 @dataclass(frozen=True)
 class Line:
@@ -36,8 +38,8 @@ def read_lines(path: str | Path) -> Iterator[Line]:
         OSError: no such file.
     """
     number = found = 0
-    try:
-        with named(path), _bytes(path) as stream:
+    with named(path), _bytes(path) as stream:
+        try:
             for number, line in enumerate(stream, start=1):
                 text = line.decode(errors="surrogateescape")
                 text = (text.removeprefix("\ufeff") if number == 1 else text).strip()
@@ -45,8 +47,8 @@ def read_lines(path: str | Path) -> Iterator[Line]:
                     found += 1
                     where = f"{path}, line {number}"
                     yield Line(where, number, text, parse_object(where, text))
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise ValueError(f"{path}, line {number + 1}: the gzip is cut short or broken ({error})") from error
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise ValueError(f"{path}, line {number + 1}: the gzip is cut short or broken ({error})") from error
     if not found:
         raise ValueError(f"{path}: expected one JSON object in each line, got an empty file")
 
@@ -74,22 +76,24 @@ def parse_object(where: str, text: str) -> dict[str, Any]:
     except ValueError as error:  # a number of thousands of digits
         raise ValueError(f"{where}: not JSON that Python reads ({error})") from error
     except RecursionError as error:
-        raise ValueError(f"{where}: expected JSON of a few levels, got thousands") from error
+        raise ValueError(f"{where}: expected JSON of at most {_LEVELS} levels, got thousands") from error
     if not isinstance(value, dict):
         raise ValueError(f"{where}: expected a JSON object, got {type(value).__name__}")
     _check(where, "", value)
     return value
 
 
-def _check(where: str, key: str, value: Any) -> None:
-    """Raises ValueError for text that is not Unicode and whole numbers that no float holds, wherever they stand."""
+def _check(where: str, key: str, value: Any, level: int = 1) -> None:
+    """Raises ValueError for text that is not Unicode, whole numbers that no float holds, and too many levels."""
+    if isinstance(value, (dict, list)) and level > _LEVELS:
+        raise ValueError(f"{where}, key {key.split('[')[0]!r}: expected JSON of at most {_LEVELS} levels, got more")
     if isinstance(value, dict):
         for name, item in value.items():
             _check(where, key, name)
-            _check(where, f"{key}.{name}" if key else name, item)
+            _check(where, f"{key}.{name}" if key else name, item, level + 1)
     elif isinstance(value, list):
         for i, item in enumerate(value):
-            _check(where, f"{key}[{i}]", item)
+            _check(where, f"{key}[{i}]", item, level + 1)
     elif isinstance(value, int) and not -(2**64) < value < 2**64:
         raise ValueError(f"{where}, key {key!r}: expected a number of 64 bits at most, got one of {value.bit_length()}")
     elif isinstance(value, str) and (wrong := fault(value)):

@@ -5,7 +5,8 @@ import json
 
 import pytest
 
-from eft_ext._jsonl import read_lines, read_object
+from eft_ext._json import dumps
+from eft_ext._jsonl import parse_object, read_lines, read_object
 from eft_ext.analysis.dataset import read_items
 from eft_ext.dynamics import ProbeSet
 
@@ -20,7 +21,8 @@ WRONG = {
     ", line 1: not JSON (Expecting property name enclosed in double quotes at character 2)": b"{\xff: 1}",
     ", line 1: not JSON (Expecting value at character 1)": b"\xff\xfe{\0",
     ", line 3: expected a JSON object, got list": b'{"a": 1}\n\n[1]\n',
-    ", line 1: expected JSON of a few levels, got thousands": b'{"a": ' + b"[" * 100_000,
+    ", line 1: expected JSON of at most 100 levels, got thousands": b'{"a": ' + b"[" * 100_000,
+    ", line 1, key 'a': expected JSON of at most 100 levels, got more": b'{"a": ' + b"[" * 100 + b"]" * 100 + b"}",
     ", line 1, key 'a[0]': expected a number of 64 bits at most, got one of 1329": (
         b'{"a": [' + str(10**400).encode() + b"]}"
     ),
@@ -28,6 +30,7 @@ WRONG = {
     ": expected one JSON object in each line, got an empty file": b" \n\n",
     ", line 1: the gzip is cut short or broken (": gzip.compress(b'{"a": 1}\n')[:15],
     ", line 1: the gzip is cut short or broken (Error": b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff garbage",
+    ", line 2: the gzip is cut short or broken (Not a gzipped file (b'ju'))": gzip.compress(b'{"a": 1}\n') + b"junk",
 }
 
 
@@ -66,6 +69,11 @@ def test_every_reader_reads_so(tmp_path):
     file = tmp_path / "x.jsonl"
     file.write_bytes(gzip.compress(b'\xef\xbb\xbf{"prompt": "a", "response": "b\xe2\x80\xa8c"}\n'))
     assert read_items(file)[0].response == ProbeSet.from_jsonl(file)[0].responses["response"] == "b\u2028c"
+
+
+def test_all_levels_that_are_read_are_written(tmp_path):
+    deepest = '{"a": ' + "[" * 99 + "]" * 99 + "}"
+    assert dumps(parse_object("x", deepest)) == deepest
 
 
 def test_an_object(tmp_path):

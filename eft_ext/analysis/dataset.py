@@ -18,10 +18,9 @@ from eft_ext._jsonl import Line, parse_object, read_lines
 _KEYS = ("text", "prompt", "response")
 _PERHAPS = (int, float, NoneType)
 _RESULT: dict[str, Any] = {
-    **{"digest": str, "settings": str, "tokens": int, "logprobs": dict, "perplexity": dict},
+    **{"digest": str, "settings": str, "tokens": int, "logprobs": dict, "perplexity": dict, "compared": str},
     **dict.fromkeys(("reward", "tv", "kl"), _PERHAPS),
 }
-_BEGINS = b'{"line": '  # a result that is cut short
 
 
 @dataclass(frozen=True)
@@ -115,16 +114,30 @@ class Results:
             if result["settings"] != self._settings:
                 raise ValueError(f"{where}: scored with other options; give another --out")
             self.done.append(result)
-        if len(whole) < len(content):
-            cut = content[len(whole) :][: len(_BEGINS)]
-            if cut != _BEGINS[: len(cut)]:
+        if cut := content[len(whole) :]:
+            if not self._is_begun(cut, items[len(self.done) :]):
                 raise ValueError(f"{self._path}: expected results of eft score, got another file; give another --out")
             with open(self._path, "r+b") as stream:
                 stream.truncate(len(whole))
 
+    def _is_begun(self, cut: bytes, todo: list[Item]) -> bool:
+        """True where this is the next item's result, cut short: such a file is no other's."""
+        if not todo:
+            return False
+        begin = dumps(_begun(todo[0], self._settings)).encode()[:-1]
+        return cut.startswith(begin) or begin.startswith(cut)
+
     def append(self, item: Item, result: Mapping[str, Any]) -> dict[str, Any]:
-        """Writes one line; returns it. An OSError has the name of the file, whose earlier lines stay."""
-        line = {"line": item.line, "digest": item.digest, "settings": self._settings, **result}
+        """Writes one line; returns it.
+
+        Raises:
+            ValueError: earlier lines are of other models.
+            OSError: has the name of the file, whose earlier lines stay.
+        """
+        line = {**_begun(item, self._settings), **result}
+        if self.done and line["logprobs"].keys() != self.done[0]["logprobs"].keys():
+            names = (", ".join(each["logprobs"]) for each in (self.done[0], line))
+            raise ValueError("{}, line 1: results of {}, expected {}; give another --out".format(self._path, *names))
         text = dumps(line, ensure_ascii=False) + "\n"
         with named(self._path), open(self._path, "a", encoding="utf-8") as stream:
             stream.write(text)
@@ -136,12 +149,17 @@ class Results:
         self._lock.release()
 
 
+def _begun(item: Item, settings: str) -> dict[str, Any]:
+    return {"line": item.line, "digest": item.digest, "settings": settings}
+
+
 def _check_result(result: Mapping[str, Any], first: Mapping[str, Any]) -> None:
     """Raises ValueError naming the key of what is missing or of another type, or not of the first result's models."""
     for key, kind in _RESULT.items():
         value = result.get(key, ...)
         inner = value.values() if kind is dict and isinstance(value, dict) else ()
-        if not isinstance(value, kind) or not all(isinstance(x, _PERHAPS) for x in inner):
+        fits = isinstance(value, kind) and all(isinstance(x, _PERHAPS) for x in inner)
+        if not fits or any(isinstance(x, bool) for x in (value, *inner)):
             raise ValueError(f"key {key!r} is {'missing' if value is ... else 'of another type'}")
     if result["tokens"] < 1 or result["logprobs"].keys() != first.get("logprobs", result["logprobs"]).keys():
         raise ValueError("keys 'tokens' and 'logprobs' are not of these texts and models")

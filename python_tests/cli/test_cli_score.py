@@ -181,6 +181,8 @@ WRONG_RESULTS = {
     "keys 'tokens' and 'logprobs' are not of these": {"tokens": 0},
     "key 'logprobs' is of another type": {"logprobs": {"large": "1"}},
     "key 'kl' is of another type": {"kl": [1]},
+    "key 'tv' is of another type": {"tv": True},
+    "key 'compared' is of another type": {"compared": 5},
 }
 
 
@@ -196,6 +198,32 @@ def test_results_that_are_none(eft, pairs, message, tmp_path):
     assert (code, said) == (2, "")
     assert f"{out}, line 1: expected a result of eft score ({message}" in err
     assert err.count("\n") == 1
+    assert out.read_bytes() == before
+
+
+def test_results_of_other_models(eft, pairs, tmp_path):
+    out = tmp_path / "scores.jsonl"
+    assert eft("score", pairs, "--out", out)[0] == 0
+    first = {**json.loads(out.read_text().splitlines()[0]), "logprobs": {"large": -1.0}}
+    out.write_text(json.dumps(first) + "\n")
+    before = out.read_bytes()
+    code, said, err = eft("score", pairs, "--out", out)
+    assert (code, said) == (2, "")
+    expected = "results of large, expected large, tuned, base, mixture; give another --out"
+    assert err.splitlines()[-1] == f"eft: {out}, line 1: {expected}"
+    assert out.read_bytes() == before
+
+
+@pytest.mark.parametrize("behind", [0, 1])
+@pytest.mark.parametrize("content", ['{"line": 1, "note": "my only copy"}', '{"line": 2, "digest": "000000000000", '])
+def test_a_last_line_that_is_not_ours_stays(eft, pairs, content, behind, tmp_path):
+    out = tmp_path / "notes.json"
+    assert eft("score", pairs, "--out", out)[0] == 0
+    out.write_text("".join(out.read_text().splitlines(keepends=True)[:behind]) + content)
+    before = out.read_bytes()
+    code, _, err = eft("score", pairs, "--out", out)
+    assert code == 2
+    assert "expected results of eft score, got another file" in err
     assert out.read_bytes() == before
 
 
