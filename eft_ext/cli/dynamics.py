@@ -84,7 +84,7 @@ def track_run(
     if extend and method is not Method.sft:
         raise ValueError(f"--extend: expected --method sft, got {method.value}")
     from eft_ext.demo import model_path
-    from eft_ext.dynamics import Recording, diagnose
+    from eft_ext.dynamics import diagnose
     from eft_ext.dynamics.store import check_free, check_no_part
 
     read = Path(model or model_path("small-base"))
@@ -100,8 +100,7 @@ def track_run(
     spent = tuning.train(steps, lr, out, every, overwrite, quiet=as_json)
     if save:
         tuning.save(save)
-    recording = Recording(out)
-    told.warn_of_divergence(recording)
+    recording = told.read(out, "; try a smaller --lr")
     found = {
         "recording": str(out),
         "steps": recording.steps.tolist(),
@@ -189,11 +188,11 @@ def plot_run(
         eft dynamics plot run --change --only chosen --only rejected --out run.svg
     """
     writable("--out", out, PICTURES)
-    from eft_ext.dynamics import Recording, plots
+    from eft_ext.dynamics import plots
     from eft_ext.dynamics.store import check_no_part
 
     check_no_part("--out", out, recording)
-    run = Recording(recording)
+    run = told.read(recording)
     if kind is Kind.curves:
         figure = plots.curves(run, statistic, only, change)
     else:
@@ -214,9 +213,9 @@ def diagnose_run(
 
         eft dynamics diagnose run
     """
-    from eft_ext.dynamics import Recording, diagnose
+    from eft_ext.dynamics import diagnose
 
-    found = diagnose(Recording(recording), chosen, rejected)
+    found = diagnose(told.read(recording), chosen, rejected)
     typer.echo(dumps({"squeezed": found.squeezed, **asdict(found)}, indent=2) if as_json else str(found))
 
 
@@ -239,12 +238,12 @@ def tokens_of_run(
     writable("--out", out)
     from eft_ext.cli.dynamics_inputs import tokenizer_of
     from eft_ext.demo import model_path
-    from eft_ext.dynamics import Recording, delta_records
+    from eft_ext.dynamics import delta_records
     from eft_ext.dynamics.store import check_no_part
     from eft_ext.hf.hub import source_of
 
     check_no_part("--out", out, recording)
     folder = source_of("--model", model) if model is not None else str(model_path("small-base"))
     tokenizer = tokenizer_of(folder, {"trust_remote_code": trust_remote_code})
-    lines = [dumps(record) for record in delta_records(Recording(recording), only, tokenizer)]
+    lines = [dumps(record) for record in delta_records(told.read(recording), only, tokenizer)]
     write_text(out, "\n".join(lines) + "\n")

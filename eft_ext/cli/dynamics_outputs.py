@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -15,15 +16,18 @@ if TYPE_CHECKING:
     from eft_ext.dynamics import ProbeSet, Recording, Verification
 
 
-def warn_of_divergence(recording: Recording) -> None:
+def read(path: Path, remedy: str = "") -> Recording:
+    """A recording; where training diverged a warning names the step, and the remedy."""
     import numpy as np
 
+    from eft_ext.dynamics import Recording
+
+    recording = Recording(path)
     curves = np.concatenate([recording.curve(name) for name in recording.types], axis=1)
     lost = recording.steps[~np.isfinite(curves).all(axis=1)]
     if len(lost):
-        warnings.warn(
-            f"training diverged: log π is not finite from step {lost[0]} on; try a smaller --lr", stacklevel=2
-        )
+        warnings.warn(f"training diverged: log π is not finite from step {lost[0]} on{remedy}", stacklevel=2)
+    return recording
 
 
 def by_type(probes: ProbeSet, result: Verification) -> Iterator[dict[str, Any]]:

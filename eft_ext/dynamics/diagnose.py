@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,11 +43,24 @@ class Squeezing:
     rejected_mass: Mass
 
     @property
-    def squeezed(self) -> bool:
-        """The signature: chosen and rejected both fall while the argmax rises, each beyond its interval."""
+    def diverged(self) -> bool:
+        """True where a change is not finite, so that nothing can be said of it."""
+        changes = (self.chosen, self.rejected, self.argmax, self.argmax_chosen)
+        return not all(math.isfinite(change.mean) for change in changes)
+
+    @property
+    def squeezed(self) -> bool | None:
+        """The signature: chosen and rejected both fall while the argmax rises, each beyond its interval.
+
+        None where training diverged.
+        """
+        if self.diverged:
+            return None
         return self.chosen.sign < 0 and self.rejected.sign < 0 and self.argmax.sign > 0
 
     def __str__(self) -> str:
+        if self.diverged:
+            return f"steps {self.first} to {self.last}: training diverged, log π is not finite."
         word = "squeezing" if self.squeezed else "no squeezing"
         went = self.rejected_mass
         return (
@@ -56,6 +70,7 @@ class Squeezing:
         )
 
 
+@np.errstate(invalid="ignore")  # where log π is infinite a change is NaN, which is told
 def diagnose(
     recording: Recording, chosen: str = "chosen", rejected: str = "rejected", first: int = 0, last: int = -1
 ) -> Squeezing:

@@ -70,6 +70,14 @@ def test_an_on_policy_push_is_not(tmp_path):
     assert "no squeezing" in str(found)
 
 
+@pytest.mark.parametrize("last", [[torch.nan] * 5, [0.0, 0.0, 0.0, 0.0, -torch.inf]])
+@pytest.mark.filterwarnings("error")
+def test_a_run_that_diverged_is_neither(tmp_path, last):
+    found = diagnose(recorded(tmp_path, torch.zeros(5), torch.tensor(last)))
+    assert found.squeezed is None
+    assert str(found) == "steps 0 to 1: training diverged, log π is not finite."
+
+
 def test_one_record_is_not_enough(tmp_path):
     recording = recorded(tmp_path, torch.zeros(5), torch.zeros(5))
     (tmp_path / "step-00000001.parquet").unlink()
