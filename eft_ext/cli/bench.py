@@ -62,6 +62,7 @@ def run(
             raise ValueError(f"{name}: expected a number at most {largest:,}, got {number}")
     if not 0 < seconds < math.inf:
         raise ValueError(f"--seconds: expected a positive number, got {seconds}")
+    _check_backend(backend)
     found = _measured(vocab, asked, dtype.value, _device(device), backend, seconds)
     if as_json:
         typer.echo(dumps(found, indent=2))
@@ -74,6 +75,13 @@ def run(
         times = [f"{r[name]:,.0f} µs" for name in ("chain_us", "fused_us", "read_us")]
         table.add_row(str(r["rows"]), r["options"], *times[:2], f"{r['chain_us'] / r['fused_us']:.0f}x", times[2])
     Console().print(table)
+
+
+def _check_backend(name: str) -> None:
+    from eft_ext.ops.backend import NAMES, find
+
+    if name in NAMES and not (found := find(name)).available:
+        raise ValueError(f"--backend: {name!r} is not usable here: {found.reason}; to enable it: {found.remedy}")
 
 
 def _device(name: str) -> Any:

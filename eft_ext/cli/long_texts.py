@@ -26,9 +26,9 @@ Context = Annotated[
 
 def heed(context: Beyond) -> None:
     """From here to the command's end a text beyond a model's context is an error, where that was asked for."""
-    from eft_ext.hf import ContextWarning
-
     if context is Beyond.refuse:
+        from eft_ext.hf import ContextWarning
+
         warnings.simplefilter("error", ContextWarning)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from typing import Annotated, Any
@@ -172,7 +173,7 @@ def chosen(
     if name is Name.interpolate:
         method: methods.Named = _interpolation(named or kind.embedded, given.get("lambda"))
     elif name is Name.weighted:
-        method = methods.Weighted(_weights(given.get("weight")))
+        method = _weighted(given.get("weight"), named or kind.embedded)
     else:
         method = kind.make(**{"share" if option == "lambda" else option: value for option, value in given.items()})
     try:
@@ -180,6 +181,24 @@ def chosen(
     except ValueError as error:
         part, _, wrong = str(error).partition(": ")
         raise ValueError(f"--conservative-{part.replace('_', '-')}: {wrong}") from error
+
+
+def _weighted(given: Sequence[str] | None, models: Mapping[str, str]) -> methods.Weighted:
+    """The method of `--weight`. Raises ValueError for weights that are none, or are not one for each model."""
+    weights = _weights(given)
+    if weights.keys() != models.keys():
+        raise ValueError(f"--weight: expected one for each of {', '.join(models)}, got {', '.join(weights)}")
+    with _of_option("--weight "):
+        return methods.Weighted(weights)
+
+
+@contextmanager
+def _of_option(option: str) -> Iterator[None]:
+    """Puts the option before a ValueError that begins with a model's name."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{option}{error}") from error
 
 
 def _weights(given: Sequence[str] | None) -> dict[str, float]:
@@ -206,7 +225,8 @@ def _interpolation(models: Mapping[str, str], share: float | None) -> methods.In
         raise ValueError("--tuned: expected --model NAME=MODEL for each behaviour of --method interpolate")
     behaviours = [name for name in models if name not in ("large", "base")]
     if len(behaviours) == 1:
-        return methods.Interpolate({behaviours[0]: 1.0 if share is None else share})
+        with _of_option("--lambda of "):
+            return methods.Interpolate({behaviours[0]: 1.0 if share is None else share})
     if len(behaviours) != MOST:
         raise ValueError(f"--model: expected one or two behaviours beside large and base, got {len(behaviours)}")
     return methods.Interpolate.between(behaviours[0], behaviours[1], 0.5 if share is None else share)

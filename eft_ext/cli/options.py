@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from enum import Enum
@@ -14,6 +15,7 @@ from eft_ext.cli.methods import Beta as Beta
 from eft_ext.cli.methods import ConservativeTopP as ConservativeTopP
 from eft_ext.cli.methods import Name, chosen, sources
 from eft_ext.cli.methods import Scale as Scale
+from eft_ext.ops.inputs import BEYOND_FLOAT32, finite
 
 if TYPE_CHECKING:
     from eft_ext.hf import EmulatedModel
@@ -108,6 +110,8 @@ def sampling(
             open_end = high is None or (high == _LARGEST and value < low)
             wanted = f"at least {low}" if open_end else f"from {low} to {high}"
             raise ValueError(f"{name}: expected a number {wanted}, got {value}")
+    if temperature is not None and temperature >= BEYOND_FLOAT32:
+        raise ValueError(f"--temperature: expected {finite(0, math.inf, temperature)}, got {temperature}")
     filters = {"top_p": top_p, "top_k": top_k, "min_p": min_p}
     given = {name: value for name, value in filters.items() if value is not None}
     if temperature is None:
@@ -120,10 +124,10 @@ def sampling(
 
 def speculation(given: str | None) -> dict[str, Any]:
     """`--speculate` as keyword arguments for `EmulatedModel.generate`. Raises ValueError for a value out of range."""
-    from eft_ext.hf.speculation import MOST
-
     if given is None:
         return {}
+    from eft_ext.hf.speculation import MOST  # seconds
+
     if given != "auto" and not (given.isascii() and given.isdecimal() and len(given) < 10 and int(given) <= MOST):
         raise ValueError(f"--speculate: expected auto or a number from 0 to {MOST}, got {given}")
     return {"speculate": given if given == "auto" else int(given)}
@@ -157,7 +161,11 @@ def load(
         ValueError: some models are named and others are missing, one cannot be loaded, none has a tokenizer, options
             contradict each other.
     """
-    import torch
+    nucleus = {part: weights.get(f"conservative_{part}") for part in ("top_p", "set", "outside")}
+    named = sources(models, large, tuned, base)
+    how, trio = chosen(method, named, {n: v for n, v in weights.items() if not n.startswith("conservative_")}, nucleus)
+
+    import torch  # seconds
     from transformers.utils import logging
 
     from eft_ext.demo import model_path
@@ -166,9 +174,6 @@ def load(
     logging.set_verbosity_error()
     if not sys.stderr.isatty():
         logging.disable_progress_bar()
-    nucleus = {part: weights.get(f"conservative_{part}") for part in ("top_p", "set", "outside")}
-    named = sources(models, large, tuned, base)
-    how, trio = chosen(method, named, {n: v for n, v in weights.items() if not n.startswith("conservative_")}, nucleus)
     embedded = not named
     if embedded:
         torch.set_num_threads(1)  # layers this small take longer to share than to compute

@@ -72,9 +72,6 @@ def load_model(name: str, source: str, options: dict[str, Any]) -> Any:
         ValueError: it cannot be loaded, its code would have to run, or its weights have other sizes than its
             configuration says.
     """
-    places = options.get("device_map")
-    if "meta" in map(str, places.values() if isinstance(places, dict) else (places,)):
-        raise ValueError(f"device_map: expected devices that hold weights, got 'meta', for {name}")
     kind: Any = AutoModelForCausalLM  # which loads an adapter with its base by itself
     if adapter_config(source, options) is None:
         kind = auto_class(load_config(name, source, options))

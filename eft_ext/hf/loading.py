@@ -12,6 +12,7 @@ import torch
 
 from eft_ext.hf.adapter_loading import with_adapter
 from eft_ext.hf.adapters import changes_base
+from eft_ext.hf.devices import check_devices
 from eft_ext.hf.hub import adapter_config, hub_options, load_config, load_model, load_tokenizer, source_of
 from eft_ext.hf.members import by_model
 from eft_ext.hf.memory import Footprint, available, footprint, readable
@@ -37,8 +38,9 @@ def load(
     """
     names, under = method.models, method.foundation
     each = {name: _for_model(name, method, options) for name in names}
-    for chosen in each.values():
+    for name, chosen in each.items():
         _check_dtype(chosen.get("dtype"))
+        check_devices(name, chosen.get("device_map"))
     sources = {
         name: source_of(name, source)
         for name, source in by_model(method, given, mappings=True).items()

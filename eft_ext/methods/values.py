@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eft_ext.ops.inputs import finite
+from eft_ext.ops.inputs import BEYOND_FLOAT32, finite
 from eft_ext.ops.method import Number
 
 Value = Number | Callable[[int], Any]  # what a parameter may be: also a function of the number of new tokens
@@ -33,8 +33,8 @@ def checked(name: str, value: Any, low: float = -math.inf, high: float = math.in
         raise TypeError(wanted)
     if isinstance(value, numbers.Real):
         number = float(value)
-        if not low <= number <= high or not abs(number) < 3.4028235677973366e38:
-            raise ValueError(wanted)
+        if not low <= number <= high or not abs(number) < BEYOND_FLOAT32:
+            raise ValueError(f"{name}: expected {finite(low, high, number)} or one per row, got {value!r}")
         return c_float(number).value  # as every floating option is
     try:
         rows = torch.as_tensor(value, dtype=torch.float32, device=value.device if isinstance(value, Tensor) else "cpu")

@@ -18,6 +18,7 @@ from eft_ext.ops.forked import one_thread_if_forked
 
 DTYPES = {torch.bfloat16: 0, torch.float16: 1, torch.float32: 2}
 MAX_MODELS = 4
+BEYOND_FLOAT32 = 3.4028235677973366e38  # the least number that rounds to its infinity
 _INTEGER = (int, torch.SymInt)
 _REAL = (float, torch.SymFloat, *_INTEGER)
 
@@ -110,8 +111,10 @@ def _rows_of(name: str, option: Tensor, batch: int, device: torch.device) -> Ten
     return option
 
 
-def finite(low: float, high: float) -> str:
-    """What a number has to be, for messages: "a finite number in [0, 1]"."""
+def finite(low: float, high: float, got: float = math.nan) -> str:
+    """Words for messages: "a finite number in [0, 1]"; where `got` is one that float32 has not, they say so."""
+    if math.isfinite(got) and low <= got <= high:
+        return "a finite number in float32"
     if math.isfinite(high):
         return f"a finite number in [{low:g}, {high:g}]"
     return f"a finite number of at least {low:g}" if math.isfinite(low) else "a finite number"
@@ -134,8 +137,8 @@ def real(
         option = float(option)  # numpy's numbers
     if isinstance(option, bool) or not isinstance(option, _REAL):
         raise TypeError(f"{name}: expected a number or a tensor [{batch}], got {type(option).__name__}")
-    if not low <= option <= high or not -3.4028235677973366e38 < option < 3.4028235677973366e38:
-        raise ValueError(f"{name}: expected {finite(low, high)}, got {option}")
+    if not low <= option <= high or not -BEYOND_FLOAT32 < option < BEYOND_FLOAT32:
+        raise ValueError(f"{name}: expected {finite(low, high, option)}, got {option}")
     return Real(float(option))
 
 

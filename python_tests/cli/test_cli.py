@@ -9,6 +9,8 @@ import pytest
 import torch
 
 import eft_ext
+import eft_ext.ops.backend as choice
+from eft_ext.ops.backend import Backend
 
 
 def test_version_and_help(eft):
@@ -48,6 +50,13 @@ def test_bench(eft):
         code, out, err = eft(*asked, *wrong)
         assert (code, out) == (2, "")
         assert err.startswith(f"eft: {message}")
+
+
+def test_bench_on_a_backend_that_is_not_usable(eft, monkeypatch):
+    monkeypatch.setitem(choice._PROBES, "cuda", lambda: Backend("cuda", False, reason="not now", remedy="wait"))
+    monkeypatch.setattr(choice, "_usable", {})
+    said = "eft: --backend: 'cuda' is not usable here: not now; to enable it: wait\n"
+    assert eft("bench", "--backend", "cuda") == (2, "", said)
 
 
 def test_env(eft):

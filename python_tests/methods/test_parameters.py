@@ -99,7 +99,7 @@ WRONG = [
     (lambda: m.UpScale(float), TypeError, "beta: expected a finite number"),
     (lambda: m.UpScale([[1.0]]), ValueError, "beta: expected a finite number or one per row, got shape [1, 1]"),
     (lambda: m.Amplify(float("inf")), ValueError, "scale: expected a finite number or one per row, got inf"),
-    (lambda: m.Amplify(1e39), ValueError, "scale: expected a finite number"),
+    (lambda: m.Amplify(1e39), ValueError, "scale: expected a finite number in float32 or one per row, got 1e+39"),
     (lambda: m.Amplify([1.0, float("nan")]), ValueError, "scale: expected a finite number or one per row, got [1.0"),
     (lambda: m.Interpolate([1.0]), TypeError, "behaviours: expected a mapping of names to weights, got list"),
     (lambda: m.Interpolate({}), ValueError, "behaviours: expected 1 to 2 of them, got 0"),
