@@ -9,7 +9,7 @@ import typer
 
 from eft_ext import _seed
 from eft_ext._extras import needs
-from eft_ext.cli.outputs import PICTURES, writable
+from eft_ext.cli.outputs import PICTURES, models_read, writable
 from eft_ext.methods import UpScale
 
 NAME = "demo"
@@ -56,8 +56,9 @@ def run(
             f"--models: expected a folder made by python -m eft_ext.demo.train, found no training.json in {models}"
         )
     training = None if models is None else models / "training.json"
-    writable("--json-path", json_path, others={"the models' training.json": training})
-    writable("--plot-path", plot_path, PICTURES, {"--json-path": json_path})
+    read = models_read({"--models": models})
+    writable("--json-path", json_path, others={"the models' training.json": training, **read})
+    writable("--plot-path", plot_path, PICTURES, {"--json-path": json_path, **read})
     if plot_path is not None:  # before anything is asked
         with needs("--plot-path", "plots"):
             import matplotlib  # noqa: F401

@@ -16,7 +16,7 @@ from eft_ext.cli import dynamics_outputs as told
 from eft_ext.cli import long_texts
 from eft_ext.cli.command import Command
 from eft_ext.cli.options import TrustRemoteCode
-from eft_ext.cli.outputs import PICTURES, fillable, writable
+from eft_ext.cli.outputs import PICTURES, fillable, models_read, writable
 
 app = typer.Typer(
     name="dynamics",
@@ -83,12 +83,11 @@ def track_run(
     """
     if extend and method is not Method.sft:
         raise ValueError(f"--extend: expected --method sft, got {method.value}")
-    from eft_ext.demo import model_path
     from eft_ext.dynamics import diagnose
     from eft_ext.dynamics.store import check_free, check_no_part
 
-    read = Path(model or model_path("small-base"))
-    fillable("--save", save, overwrite, {"--model": read if read.exists() else None, "--out": out})
+    read = {"--probes": probes, "--data": data, **models_read({"--model": model})}
+    fillable("--save", save, overwrite, {**read, "--out": out})
     check_no_part("--data", data, out)
     check_free(out, overwrite, "--out", "give --overwrite or another folder")
     from eft_ext.cli.dynamics_inputs import Tuning, check_numbers  # seconds
@@ -138,7 +137,7 @@ def decompose_step(
 
         eft dynamics decompose --model gpt2 --probes probes.jsonl --data sft.jsonl
     """
-    writable("--plot", plot, PICTURES, {"--probes": probes, "--data": data})
+    writable("--plot", plot, PICTURES, {"--probes": probes, "--data": data, **models_read({"--model": model})})
     from eft_ext.cli.dynamics_inputs import Tuning, check_numbers
     from eft_ext.dynamics import verify
 
@@ -235,7 +234,7 @@ def tokens_of_run(
 
         eft report --records tokens.jsonl --out tokens.html
     """
-    writable("--out", out)
+    writable("--out", out, others=models_read({"--model": model}))
     from eft_ext.cli.dynamics_inputs import tokenizer_of
     from eft_ext.demo import model_path
     from eft_ext.dynamics import delta_records

@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from eft_ext import methods
+from eft_ext.cli.outputs import models_read
 from eft_ext.methods.interpolate import MOST
 
 _PANEL = "Method"
@@ -140,6 +142,16 @@ def sources(given: Sequence[str] | None, large: str | None, tuned: str | None, b
             raise ValueError(f"--model: expected each name once, got {name!r} twice")
         found[name] = model
     return found
+
+
+def folders(given: Sequence[str] | None, large: str | None, tuned: str | None, base: str | None) -> dict[str, Path]:
+    """`models_read` of the models that are named. Raises ValueError as `sources`."""
+    return models_read({option_of(name): model for name, model in sources(given, large, tuned, base).items()})
+
+
+def option_of(name: str) -> str:
+    """The option that names a model."""
+    return f"--{name}" if name in ("large", "tuned", "base") else f"--model {name}=..."
 
 
 def chosen(

@@ -13,7 +13,7 @@ import typer
 from eft_ext import _seed
 from eft_ext.cli.methods import Beta as Beta
 from eft_ext.cli.methods import ConservativeTopP as ConservativeTopP
-from eft_ext.cli.methods import Name, chosen, sources
+from eft_ext.cli.methods import Name, chosen, option_of, sources
 from eft_ext.cli.methods import Scale as Scale
 from eft_ext.ops.inputs import BEYOND_FLOAT32, finite
 
@@ -188,8 +188,7 @@ def load(
     for name in how.models:
         standing = any(name in group and other in named for other, group in how.groups.items())
         if name not in named and name != how.foundation and not standing:
-            option = f"--{name}" if name in ("large", "tuned", "base") else f"--model {name}=..."
-            raise ValueError(f"{option}: expected a model beside the others, got none")
+            raise ValueError(f"{option_of(name)}: expected a model beside the others, got none")
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     given["check_tokenizers"] = not any_tokenizers
     model = EmulatedModel.from_pretrained(method=how, quiet=embedded, **given, **named)  # type: ignore[arg-type]

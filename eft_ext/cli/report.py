@@ -79,7 +79,8 @@ def run(
 
     if (prompt is None) == (records is None):
         raise ValueError("--prompt: expected prompts, or --records instead")
-    writable("--out", out, others={"--records": records})
+    folders = {} if records is not None else m.folders(model, large, tuned, base)
+    writable("--out", out, others={"--records": records, **folders})
     asked = o.sampling(
         max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, seed=seed
     )

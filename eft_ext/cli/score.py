@@ -80,7 +80,7 @@ def run(
         raise ValueError(f"--batch-size: expected a number at least 1, got {batch_size}")
     if tokens and out is None:
         raise ValueError("--tokens: expected --out beside it, where the statistics are kept")
-    writable("--out", out, others={"FILE": file})
+    writable("--out", out, others={"FILE": file, **m.folders(model, large, tuned, base)})
     items = read_items(file)
     nucleus = (conservative_top_p, conservative_set, conservative_outside)
     weights = m.parameters(weight, beta, scale, share, plausibility, *nucleus)

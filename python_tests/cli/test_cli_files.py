@@ -141,6 +141,7 @@ def test_what_cannot_be_recorded_is_said_before_anything_is_loaded(eft, folder, 
 
 
 RUN, OWN, ABOUT = "dynamics tokens run --out", "recording run, got run", "another file than"
+PART, SMALL = "expected a file that is no part of", "shipped/small-base"
 REFUSED = {
     "report --records records.jsonl --out records.jsonl": f"{ABOUT} --records, got records.jsonl",
     "report --records records.jsonl --out hard.jsonl": f"{ABOUT} --records, got hard.jsonl",
@@ -161,6 +162,24 @@ REFUSED = {
     "dynamics track --out new --model own --save ./own --overwrite": "--save: expected another folder than --model",
     "dynamics track --out new --save new": "--save: expected another folder than --out, got new",
     "dynamics track --out notes": "--out: expected a recording, got notes with probes.jsonl and no run.json",
+    "dynamics track --out new --save own --overwrite": "--save: expected an empty folder or a saved model, got own",
+    "dynamics track --out new --save . --overwrite": "--save: expected an empty folder or a saved model, got .",
+    "dynamics track --out new --save sv --overwrite --data sv/w.jsonl": "--save: expected a folder without --data",
+    "dynamics track --out new --save sv --overwrite --probes sv/w.jsonl": "--save: expected a folder without --probes",
+    "dynamics track --out new --save sv --overwrite --data to-w": "--save: expected a folder without --data",
+    "dynamics track --out new --save sv --overwrite --model put": "another folder than the base of --model, got sv",
+    f"dynamics track --out new --save {SMALL} --overwrite": "another folder than the embedded small-base",
+    "dynamics decompose --model sv --plot sv/p.png": f"{PART} --model, got sv/p.png",
+    "dynamics tokens run --model sv --out sv/config.json": f"{PART} --model, got sv/config.json",
+    f"dynamics tokens run --out {SMALL}/config.json": f"{PART} the embedded models",
+    "report --prompt x --method plain --model model=sv --out sv/config.json": f"{PART} --model model=..., got",
+    "report --prompt x --large a/b --tuned put --out hard.json": f"{PART} the base of --tuned, got hard.json",
+    f"report --prompt x --out {SMALL}/config.json": f"{PART} the embedded models",
+    "score texts.jsonl --large sv --out ./sv/../sv/w.jsonl": f"{PART} --large, got",
+    "score texts.jsonl --base sv --out to-w": f"{PART} --base, got to-w",
+    "demo --models trio --json-path trio/base/config.json": f"{PART} --models, got trio/base/config.json",
+    "demo --models trio --plot-path trio/base/p.png": f"{PART} --models, got trio/base/p.png",
+    f"demo --json-path {SMALL}/config.json": f"{PART} the embedded models",
 }
 
 
@@ -168,10 +187,18 @@ REFUSED = {
 def test_what_is_read_or_foreign_is_not_overwritten(eft, folder, monkeypatch, command):
     monkeypatch.setattr("eft_ext.cli.dynamics_inputs.Tuning.load", None)
     monkeypatch.setattr("eft_ext.cli.options.load", None)
-    for name in ("own", "notes", "trio"):
-        Path(name).mkdir()
-    for name in ("data.png", "own/model.safetensors", "notes/probes.jsonl", "trio/training.json"):
+    monkeypatch.setattr("eft_ext.demo.model_path", Path("shipped").joinpath)
+    for name in ("own", "notes", "trio/base", "sv", "put", SMALL):
+        Path(name).mkdir(parents=True)
+    for name in ("data.png", "own/model.safetensors", "notes/probes.jsonl", "trio/training.json", "sv/p.png"):
         Path(name).write_text("mine")
+    for name in ("trio/base/config.json", "trio/base/p.png", "own/config.json", "config.json", "sv/w.jsonl"):
+        Path(name).write_text("{}")
+    for name in ("sv", SMALL):
+        Path(name, "config.json").write_text('{"model_type": "llama"}')
+    Path("put/adapter_config.json").write_text('{"base_model_name_or_path": "sv"}')
+    Path("to-w").symlink_to("sv/w.jsonl")
+    Path("hard.json").hardlink_to("sv/config.json")
     Path("q.lock").write_bytes(Path("texts.jsonl").read_bytes())
     Path("link.jsonl").symlink_to("texts.jsonl")
     Path("hard.jsonl").hardlink_to("records.jsonl")
