@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from transformers import GenerationConfig, StoppingCriteriaList, StopStringCriteria
 
 from eft_ext.hf.members import Member, by_model
 from eft_ext.hf.prompts import Prompt, encode, is_text
+from eft_ext.hf.token_ids import as_list
 from eft_ext.methods import Named
 
 
@@ -101,15 +101,6 @@ def given_ends(config: GenerationConfig | None, kwargs: Mapping[str, Any]) -> li
     if "eos_token_id" in kwargs:
         return as_list(kwargs["eos_token_id"])
     return None if config is None or config.eos_token_id is None else as_list(config.eos_token_id)
-
-
-def as_list(eos: Any) -> list[int]:
-    """eos_token_id in any of the forms that a configuration has it in."""
-    try:
-        ends: list[int] = [] if eos is None else torch.as_tensor(eos, device="cpu").reshape(-1).tolist()
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"eos_token_id: expected a token id or a list of them, got {eos!r}") from error
-    return ends
 
 
 def add_stop_strings(lead: Any, config: GenerationConfig | None, kwargs: dict[str, Any], tokenizer: Any) -> None:

@@ -13,7 +13,6 @@ from transformers.generation import GenerateDecoderOnlyOutput
 from transformers.generation.streamers import BaseStreamer
 
 from eft_ext.decoding.jobs import News
-from eft_ext.hf.arguments import as_list
 from eft_ext.hf.context import Context
 from eft_ext.hf.distributed import sharded
 from eft_ext.hf.engines import Engines, feeders
@@ -28,6 +27,7 @@ from eft_ext.hf.seeds import Seed, row_seeds
 from eft_ext.hf.speculation import SpeculatedOutput, check, decode_speculated, planned, why_not
 from eft_ext.hf.support import reject_config
 from eft_ext.hf.tiers import DecodePlan, ahead, choose, warn
+from eft_ext.hf.token_ids import as_list
 
 # What transformers may have put beside the arguments above; anything else would be silently ignored here.
 _KNOWN = {"attention_mask", "position_ids", "past_key_values", "cache_params", "use_cache", "logits_to_keep"}

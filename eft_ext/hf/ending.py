@@ -16,8 +16,9 @@ from transformers import (
     StoppingCriteriaList,
 )
 
-from eft_ext.hf.arguments import as_list, ends_of
+from eft_ext.hf.arguments import ends_of
 from eft_ext.hf.members import Member
+from eft_ext.hf.token_ids import as_list
 
 _OF_ENDS = (ExponentialDecayLengthPenalty, MinLengthLogitsProcessor, MinNewTokensLengthLogitsProcessor)
 

@@ -11,11 +11,13 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.utils import find_adapter_config_file
 
 from eft_ext._jsonl import read_object
+from eft_ext.hf.members import Member
 from eft_ext.hf.memory import auto_class
+from eft_ext.hf.token_ids import check_ids, warn_beyond
 
 # What choosing a file on the hub takes; the rest belongs to the weights.
 _HUB = ("revision", "token", "cache_dir", "local_files_only", "subfolder")
@@ -69,15 +71,16 @@ def load_model(name: str, source: str, options: dict[str, Any]) -> Any:
         options: as for transformers' from_pretrained.
 
     Raises:
-        ValueError: it cannot be loaded, its code would have to run, or its weights have other sizes than its
-            configuration says.
+        ValueError: it cannot be loaded, its code would have to run, its weights have other sizes than its
+            configuration says, or a special token is none.
     """
     kind: Any = AutoModelForCausalLM  # which loads an adapter with its base by itself
     if adapter_config(source, options) is None:
         kind = auto_class(load_config(name, source, options))
     settings = Path(source) / "generation_config.json"
     if settings.is_file():
-        read_object(settings)  # transformers passes over one that it cannot read, and over its end tokens
+        # transformers passes over one that it cannot read, and over its end tokens
+        check_ids(str(settings), read_object(settings))
     # Sizes are compared here: transformers points to a report that it logs where nobody may look.
     asked = {"ignore_mismatched_sizes": True, **options, "output_loading_info": True}
     try:
@@ -94,6 +97,10 @@ def load_model(name: str, source: str, options: dict[str, Any]) -> Any:
             f"{name}: {len(missing)} of the weights are not in {source!r} and are drawn at random, first {missing[0]}",
             stacklevel=4,
         )
+    files = (str(file) for file in (settings, Path(source) / "config.json") if file.is_file())
+    where = next(files, f"the generation settings of {source!r}")
+    ids = check_ids(where, vars(getattr(model, "generation_config", None) or GenerationConfig()))
+    warn_beyond(name, where, ids, Member(name, model).vocab_size)
     return model.eval()
 
 

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from eft_ext.hf.arguments import as_list, encode_all, ends_of, given_ends, setting
+from eft_ext.hf.arguments import encode_all, ends_of, given_ends, setting
 from eft_ext.hf.engines import Engines
 from eft_ext.hf.members import check_modes, members_of
 from eft_ext.hf.mixture import Mixture, mixture_of
 from eft_ext.hf.prompts import Prompt
+from eft_ext.hf.token_ids import as_list
 from eft_ext.hf.vocabulary import check_widths, warn_softcaps, widths_of
 from eft_ext.methods import Named
 

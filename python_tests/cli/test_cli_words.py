@@ -200,7 +200,18 @@ def test_a_configuration_of_no_use(eft, said, tmp_path):
 SETTINGS = {
     "generation_config.json: not JSON": "{",
     "generation_config.json: expected a JSON object, got list": "[]",
-    "eos_token_id: expected a token id or a list of them, got 'x'": '{"eos_token_id": "x"}',
+    "generation_config.json, key 'eos_token_id': expected a token id or a list of them, got 'x'": (
+        '{"eos_token_id": "x"}'
+    ),
+    "generation_config.json, key 'eos_token_id': expected a token id or a list of them, got [0, 1.5]": (
+        '{"eos_token_id": [0, 1.5]}'
+    ),
+    "generation_config.json, key 'eos_token_id': expected a token id or a list of them, got True": (
+        '{"eos_token_id": true}'
+    ),
+    "generation_config.json, key 'bos_token_id': expected a token id, got 'x'": '{"bos_token_id": "x"}',
+    "generation_config.json, key 'bos_token_id': expected a token id, got [1]": '{"bos_token_id": [1]}',
+    "generation_config.json, key 'pad_token_id': expected a token id, got 'x'": '{"pad_token_id": "x"}',
 }
 
 
@@ -212,6 +223,21 @@ def test_settings_of_no_use(eft, said, tmp_path):
     code, out, err = eft(*asked(folder))
     assert (code, out) == (2, "")
     assert said in err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("file", ["generation_config.json", "config.json"])
+def test_ends_that_the_model_does_not_have_are_told(eft, file, tmp_path):
+    """-1, which configurations have for none, is no fault."""
+    folder = changed(tmp_path / "m", eos_token_id=[1, -1, 10**9])
+    if file == "config.json":
+        (folder / "generation_config.json").unlink()
+    else:
+        (folder / file).write_text('{"eos_token_id": [1, -1, 1000000000]}')
+    width = json.loads((folder / "config.json").read_text())["vocab_size"]
+    code, _, err = eft(*asked(folder))
+    said = f"large: {folder / file}, key 'eos_token_id': 1000000000 is none of the model's {width} tokens"
+    assert code == 0
+    assert [line for line in err.splitlines() if "warning" in line] == [f"eft: warning: {said}"]
 
 
 @pytest.mark.parametrize("settings", [{"cache_implementation": "offloaded"}, {"use_cache": False}])

@@ -75,6 +75,8 @@ CALLS = {
     "large: token id -1 is outside this model's vocabulary of 272": dict(inputs=[[-1, 5]]),
     "pad_token_id: expected 0 to 271, the first model's vocabulary, got 272": dict(pad_token_id=272),
     "pad_token_id: expected 0 to 271, the first model's vocabulary, got -1": dict(pad_token_id=-1),
+    "eos_token_id: expected a token id or a list of them, got 1.5": dict(eos_token_id=1.5),
+    "eos_token_id: expected a token id or a list of them, got True": dict(eos_token_id=True),
     "inputs: expected text, since the tokenizer has no chat template, got a chat": dict(
         inputs=[{"role": "user", "content": "hi"}]
     ),
