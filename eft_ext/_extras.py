@@ -44,15 +44,3 @@ def needs(user: str, *extras: str) -> Iterator[None]:
         if not any(error.name in EXTRAS[extra] for extra in extras):
             raise
         raise MissingExtra(f"{user} needs {error.name}: {install(*extras)}", name=error.name) from error
-
-
-@contextmanager
-def command(module: str) -> Iterator[None]:
-    """End with the line of a MissingExtra on stderr and exit code 1 where the module, by its `__name__`, is run by
-    `python -m`; where it is imported the exception goes through."""
-    try:
-        yield
-    except MissingExtra as error:
-        if module != "__main__":
-            raise
-        raise SystemExit(str(error)) from error

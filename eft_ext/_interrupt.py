@@ -41,10 +41,10 @@ def watch() -> None:
 
 
 def _is_command_line() -> bool:
-    """True where this process is `eft` or `python -m eft_ext`, on the way to its first line."""
+    """True where this process is `eft` or `python -m` of a module here, on the way to its first line."""
     arguments = getattr(sys, "argv", None) or [""]  # none where Python is embedded
     if arguments[0] == "-m":  # stands for the module's name while that is looked for
-        return sys.orig_argv[-len(arguments)] == "eft_ext"
+        return sys.orig_argv[-len(arguments)].partition(".")[0] == "eft_ext"
     return os.path.basename(arguments[0]) in ("eft", "eft.exe")
 
 

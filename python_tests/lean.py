@@ -73,8 +73,6 @@ def said(entry: Callable[[], object]) -> str:
         except ImportError as error:
             return f"{type(error).__name__}: {error}"
         except SystemExit as error:
-            if isinstance(error.code, str):  # goes to stderr where nobody catches it
-                return f"{error.code} -> 1"
             result = error.code
     return f"{errors.getvalue().rstrip()} -> {result}"
 

@@ -30,10 +30,10 @@ def test_torch_alone():
         "eft_ext.hf": f"MissingExtra: eft_ext.hf {hf}",
         "eft_ext.dynamics": "MissingExtra: eft_ext.dynamics needs tqdm: pip install 'eft_ext[dynamics]'",
         "-m eft_ext": f"eft: the command line {typer} -> 1",
-        "-m eft_ext.demo.train": "eft_ext.demo.train needs rich: pip install 'eft_ext[cli]' -> 1",
-        "-m eft_ext.demo.dynamics": "eft_ext.demo.dynamics needs rich: pip install 'eft_ext[cli,dynamics]' -> 1",
+        "-m eft_ext.demo.train": "eft: eft_ext.demo.train needs rich: pip install 'eft_ext[cli]' -> 1",
+        "-m eft_ext.demo.dynamics": "eft: eft_ext.demo.dynamics needs rich: pip install 'eft_ext[cli,dynamics]' -> 1",
         "-m eft_ext.demo.dynamics.figures": (
-            "eft_ext.demo.dynamics.figures needs numpy: pip install 'eft_ext[dynamics,plots]' -> 1"
+            "eft: eft_ext.demo.dynamics.figures needs numpy: pip install 'eft_ext[dynamics,plots]' -> 1"
         ),
     }
 

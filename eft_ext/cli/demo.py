@@ -10,6 +10,9 @@ import typer
 from eft_ext import _seed
 from eft_ext._extras import needs
 from eft_ext.cli.outputs import PICTURES, models_read, writable
+from eft_ext.demo import MODELS, TRIO, model_paths
+from eft_ext.demo.notes import NAME as NOTES
+from eft_ext.demo.notes import read_world
 from eft_ext.methods import UpScale
 
 NAME = "demo"
@@ -49,19 +52,16 @@ def run(
 
         eft demo --interpolate --plot-path interpolation.png
     """
-    if models is not None and not models.is_dir():
-        raise ValueError(f"--models: no such folder: {models}")
-    if models is not None and not (models / "training.json").is_file():
-        raise ValueError(
-            f"--models: expected a folder made by python -m eft_ext.demo.train, found no training.json in {models}"
-        )
-    training = None if models is None else models / "training.json"
-    read = models_read({"--models": models})
-    writable("--json-path", json_path, others={"the models' training.json": training, **read})
+    training = None if models is None else models / NOTES
+    read = {"the models' training.json": training, **models_read({"--models": models})}
+    writable("--json-path", json_path, others=read)
     writable("--plot-path", plot_path, PICTURES, {"--json-path": json_path, **read})
     if plot_path is not None:  # before anything is asked
         with needs("--plot-path", "plots"):
             import matplotlib  # noqa: F401
+    if models is not None:
+        read_world("--models", models)
+    model_paths(models, MODELS if interpolate else TRIO)
     if interpolate:
         if beta != 1.0:
             raise ValueError(f"--beta: expected nothing beside --interpolate, got {beta}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 TRIO = ("large-base", "small-tuned", "small-base", "large-tuned")  # and what it is compared with
@@ -18,3 +19,18 @@ def model_path(name: str) -> Path:
     if name not in MODELS:
         raise ValueError(f"name: expected one of {', '.join(MODELS)}, got {name!r}")
     return Path(__file__).parent / "models" / name
+
+
+def model_paths(folder: Path | None, names: Iterable[str]) -> dict[str, Path]:
+    """The folders of models in another folder, or of the shipped ones.
+
+    A name without a folder never reaches transformers, which would look for it on the hub.
+
+    Raises:
+        ValueError: one of them is missing.
+    """
+    paths = {name: folder / name if folder else model_path(name) for name in names}
+    for name, path in paths.items():
+        if not path.is_dir():
+            raise ValueError(f"--models: expected a folder with {name}, found none in {path.parent}")
+    return paths

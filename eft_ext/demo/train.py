@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import copy
 import os
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict
 from functools import partial
 from importlib.metadata import version
@@ -16,7 +15,9 @@ from pathlib import Path
 import torch
 
 from eft_ext import _json, _seed
-from eft_ext._extras import command, needs
+from eft_ext._errors import Parser, command, one_line
+from eft_ext._extras import needs
+from eft_ext._files import check_folder, filling
 
 with command(__name__), needs("eft_ext.demo.train", "cli"):
     from rich.console import Console
@@ -24,15 +25,16 @@ with command(__name__), needs("eft_ext.demo.train", "cli"):
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
     from transformers.utils import logging
 
-    from eft_ext._jsonl import read_object
-    from eft_ext.demo import TALKATIVE
+    from eft_ext.demo import MODELS, TALKATIVE
     from eft_ext.demo.fit import Batch, fit, new_model, pretraining_batches, tuning_batches
+    from eft_ext.demo.notes import MADE, NAME, read_models, read_world
     from eft_ext.demo.recipe import FULL, QUICK, Recipe, Stage
     from eft_ext.demo.tokenizer import CHAT_TEMPLATE, train_tokenizer
     from eft_ext.demo.world import World
     from eft_ext.hf.hub import load_model, load_tokenizer
 
 Report = dict[str, dict[str, object]]
+MOST_THREADS = 1024  # the system ends a process that asks for millions
 
 
 def make(out: Path, seed: int, recipe: Recipe, console: Console) -> Report:
@@ -45,7 +47,12 @@ def make(out: Path, seed: int, recipe: Recipe, console: Console) -> Report:
 
     Returns:
         What `training.json` says of each model: parameters, steps, losses, seconds.
+
+    Raises:
+        ValueError: `out` cannot be written, or has files of these names that this script did not make.
+        OSError: a file cannot be written; then nothing in `out` has changed.
     """
+    _check_ours(out, MODELS)
     start = time.perf_counter()
     world = World(seed, recipe.people, recipe.towns)
     tokenizer = train_tokenizer(world, recipe.vocab_size)
@@ -54,9 +61,9 @@ def make(out: Path, seed: int, recipe: Recipe, console: Console) -> Report:
     stages = [(small, stage) for stage in (recipe.pretrain_small, recipe.tune_small, recipe.tune_talkative)]
     stages += [(large, stage) for stage in (recipe.pretrain_large, recipe.tune_large)]
     report: Report = {}
-    with _progress(console) as progress:
+    with filling(out) as new, _progress(console) as progress:
         bar = progress.add_task("", total=sum(_cost(model) * stage.steps for model, stage in stages))
-        train = partial(_train, tokenizer=tokenizer, out=out, report=report, progress=progress, bar=bar)
+        train = partial(_train, tokenizer=tokenizer, out=new, report=report, progress=progress, bar=bar)
         text = partial(pretraining_batches, world, tokenizer, recipe, seed)
         tuning = partial(tuning_batches, world, tokenizer, recipe, seed)
         train("small-base", small, recipe.pretrain_small, text())
@@ -65,7 +72,7 @@ def make(out: Path, seed: int, recipe: Recipe, console: Console) -> Report:
         train(TALKATIVE, other, recipe.tune_talkative, tuning("talkative"))
         train("large-base", large, recipe.pretrain_large, text())
         train("large-tuned", large, recipe.tune_large, tuning())
-    _note(out, seed, recipe, report, time.perf_counter() - start)
+        _note(new, seed, recipe, report, time.perf_counter() - start)
     return report
 
 
@@ -73,24 +80,48 @@ def add_talkative(out: Path, recipe: Recipe, console: Console) -> Report:
     """Trains the second behaviour alone, from the small base that `out` has: the very weights `make` gives it.
 
     Raises:
-        ValueError: there is no small-base with its training.json in `out`.
+        ValueError: there is no small-base with its training.json in `out`, or they are of another world than the
+            recipe's; and as `make`.
+        OSError: as `make`.
     """
-    if not (out / "training.json").is_file() or not (out / "small-base").is_dir():
+    if not (out / NAME).is_file() or not (out / "small-base").is_dir():
         raise ValueError(f"--out: expected a folder with small-base and training.json, got {out}")
-    about = read_object(out / "training.json")
-    world = World(about["seed"], recipe.people, recipe.towns)
-    tokenizer = load_tokenizer("--out", str(out / "small-base"), {})
+    _check_ours(out, [TALKATIVE])
+    seed, *size = read_world("--out", out)
+    if size != [recipe.people, recipe.towns]:
+        raise ValueError(
+            f"{out / NAME}, key 'recipe': expected a world of {recipe.people} people and {recipe.towns} towns, as this "
+            f"run's, got {size[0]} and {size[1]}; --quick makes the small one"
+        )
+    report, seconds = read_models("--out", out)
+    world = World(seed, recipe.people, recipe.towns)
+    source = str(out / "small-base")
+    tokenizer = load_tokenizer("--out", source, {})
+    if tokenizer is None:
+        raise ValueError(f"--out: expected a folder with a tokenizer, found none in {source}")
     for key in ("is_local", "local_files_only"):  # where it was loaded from, which is no part of it
         tokenizer.init_kwargs.pop(key, None)
-    model = load_model("--out", str(out / "small-base"), {})
-    report: Report = about["models"]
+    model = load_model("--out", source, {})
     start = time.perf_counter()
-    with _progress(console) as progress:
+    with filling(out) as new, _progress(console) as progress:
         bar = progress.add_task("", total=_cost(model) * recipe.tune_talkative.steps)
-        batches = tuning_batches(world, tokenizer, recipe, about["seed"], "talkative")
-        _train(TALKATIVE, model, recipe.tune_talkative, batches, tokenizer, out, report, progress, bar)
-    _note(out, about["seed"], recipe, report, about["seconds"] + time.perf_counter() - start)
+        batches = tuning_batches(world, tokenizer, recipe, seed, "talkative")
+        _train(TALKATIVE, model, recipe.tune_talkative, batches, tokenizer, new, report, progress, bar)
+        _note(new, seed, recipe, report, seconds + time.perf_counter() - start)
     return report
+
+
+def _check_ours(out: Path, names: Iterable[str]) -> None:
+    """Raises ValueError where a model, or training.json, could not be written or would replace somebody else's."""
+    check_folder("--out", out)
+    made: Collection[str] = ()
+    if os.path.lexists(out / NAME):
+        read_world("--out", out)
+        made, _ = read_models("--out", out)
+    for name in names:
+        check_folder("--out", out / name)
+        if os.path.lexists(out / name) and name not in made:
+            raise ValueError(f"--out: expected a new folder or {MADE}, got {out} with another {name}")
 
 
 def _train(
@@ -134,7 +165,7 @@ def _note(out: Path, seed: int, recipe: Recipe, report: Report, seconds: float) 
         "versions": {name: version(name) for name in ("torch", "transformers", "tokenizers")}
         | {"python": platform.python_version()},
     }
-    _json.write(out / "training.json", about, indent=2)
+    _json.write(out / NAME, about, indent=2)
 
 
 def _cost(model: LlamaForCausalLM) -> float:
@@ -148,18 +179,18 @@ def _save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: P
     tokenizer.save_pretrained(folder)
 
 
+@one_line()
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder for the five models")
     parser.add_argument("--seed", type=int, default=0, help="of everything (default 0)")
     parser.add_argument("--quick", action="store_true", help="a smoke run of seconds that learns nothing")
     parser.add_argument("--talkative", action="store_true", help="only small-talkative, from the small-base in --out")
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="for torch")
+    parser.add_argument("--threads", type=int, default=min(os.cpu_count() or 1, MOST_THREADS), help="for torch")
     arguments = parser.parse_args()
-    try:
-        _seed.checked(arguments.seed)
-    except ValueError as error:
-        parser.exit(2, f"{error}\n")
+    _seed.checked(arguments.seed)
+    if not 1 <= arguments.threads <= MOST_THREADS:
+        raise ValueError(f"--threads: expected a number from 1 to {MOST_THREADS}, got {arguments.threads}")
     torch.set_num_threads(arguments.threads)
     logging.disable_progress_bar()  # the one for writing each file
     recipe = QUICK if arguments.quick else FULL

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -13,11 +14,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.generation.streamers import BaseStreamer
 from transformers.utils import logging
 
-from eft_ext._jsonl import read_object
-from eft_ext.demo import TALKATIVE, TRIO, model_path
+from eft_ext.demo import TALKATIVE, TRIO, model_paths
+from eft_ext.demo.notes import read_world
 from eft_ext.demo.world import Question, World
 from eft_ext.hf import EmulatedModel
 from eft_ext.hf.hub import load_model, load_tokenizer
+from eft_ext.hf.opinions import listed, set_aside
 
 Answerer = Callable[[list[str]], list[str]]
 LARGE, TUNED, EFT, ORACLE = "large", "small tuned", "EFT", "oracle"
@@ -96,35 +98,35 @@ class Trio:
 
 
 def load_trio(folder: Path | None = None) -> Trio:
-    """The shipped models, or those that `python -m eft_ext.demo.train --out folder` made."""
-    paths = {name: folder / name if folder else model_path(name) for name in TRIO}
-    notes = paths[TRIO[0]].parent / "training.json"
-    about = read_object(notes)
-    large, tuned, base, oracle = (_load(path) for path in paths.values())
+    """The shipped models, or those that `python -m eft_ext.demo.train --out folder` made.
+
+    Raises:
+        ValueError: a model, its tokenizer or training.json is missing or broken.
+
+    Warns:
+        UserWarning: generation settings of a model that are not used.
+    """
+    paths = model_paths(folder, TRIO)
+    world = World(*read_world("--models", paths["large-base"].parent))
     tokenizer = load_tokenizer("--models", str(paths["small-tuned"]), {})
-    try:
-        world = World(about["seed"], about["recipe"]["people"], about["recipe"]["towns"])
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{notes}: expected what python -m eft_ext.demo.train writes, got {error!r}") from error
+    if tokenizer is None:
+        raise ValueError(f"--models: expected a folder with a tokenizer, found none in {paths['small-tuned']}")
+    large, tuned, base, oracle = map(_load, paths.values())
     return Trio(large, tuned, base, oracle, tokenizer, world)
 
 
 def load_talkative(folder: Path | None = None) -> PreTrainedModel:
-    """The small model of the second behaviour, from the same place.
-
-    Raises:
-        ValueError: the folder has none.
-    """
-    path = folder / TALKATIVE if folder else model_path(TALKATIVE)
-    if not path.is_dir():
-        raise ValueError(f"--models: expected a folder with {TALKATIVE}, found none in {path.parent}")
-    return _load(path)
+    """The small model of the second behaviour, from the same place. Raises and warns as `load_trio`."""
+    return _load(model_paths(folder, [TALKATIVE])[TALKATIVE])
 
 
 def _load(path: Path) -> PreTrainedModel:
+    """A model that is asked as a `Mode` says: of its generation_config only the special tokens count."""
     quiet = not logging.is_progress_bar_enabled()
     logging.disable_progress_bar()  # a bar of a blink for each
     model: PreTrainedModel = load_model("--models", str(path), {})
     if not quiet:
         logging.enable_progress_bar()
+    if unused := set_aside(model.generation_config):
+        warnings.warn(f"--models: not used: {listed(unused)} of {path}'s configuration", stacklevel=3)
     return model

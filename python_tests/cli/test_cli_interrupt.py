@@ -35,10 +35,10 @@ needs_models = pytest.mark.skipif(
 )
 
 
-def started(*arguments, site=None):
+def started(*arguments, site=None, module="eft_ext"):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, filter(None, (site, ROOT))))}
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    command = [sys.executable, "-m", "eft_ext", *arguments]
+    command = [sys.executable, "-m", module, *arguments]
     # As from a terminal; a shell starts what it leaves in the background with Ctrl-C ignored.
     heed = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
     return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, preexec_fn=heed, **pipes)
@@ -56,6 +56,14 @@ def started(*arguments, site=None):
 def test_while_a_module_is_imported(tmp_path, module):
     (tmp_path / "sitecustomize.py").write_text(SITE.format(module=module))
     with started("generate", "--prompt", "x", site=tmp_path) as run:
+        _, err = run.communicate(timeout=120)
+    assert (run.returncode, err) == SAID
+
+
+@pytest.mark.parametrize("module", ["eft_ext.demo.train", "eft_ext.demo.dynamics"])
+def test_while_a_module_of_its_own_is_started(tmp_path, module):
+    (tmp_path / "sitecustomize.py").write_text(SITE.format(module="torch"))
+    with started("--out", str(tmp_path / "out"), site=tmp_path, module=module) as run:
         _, err = run.communicate(timeout=120)
     assert (run.returncode, err) == SAID
 

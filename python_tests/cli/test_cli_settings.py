@@ -172,7 +172,7 @@ def test_a_seed_out_of_range_when_models_are_made(capsys, monkeypatch, tmp_path)
     monkeypatch.setattr("sys.argv", ["train", "--out", str(tmp_path / "out"), "--seed", str(2**64)])
     with pytest.raises(SystemExit) as exit:
         train.main()
-    said = f"--seed: expected a whole number from 0 to 18446744073709551615, got {2**64}\n"
+    said = f"eft: --seed: expected a whole number from 0 to 18446744073709551615, got {2**64}\n"
     assert (exit.value.code, capsys.readouterr().err) == (2, said)
 
 

@@ -71,6 +71,8 @@ def test_the_demonstration_runs_no_code_either(eft, tmp_path):
     mark = tmp_path / "mark"
     trio = tmp_path / "trio"
     stranger(trio / "large-base", SMALL, "configuration", mark)
+    for name in ("small-tuned", "small-base", "large-tuned"):
+        (trio / name).symlink_to(model_path(name))
     (trio / "training.json").write_text(json.dumps({"seed": 0, "recipe": {"people": 10, "towns": 5}}))
     code, out, err = eft("demo", "--models", trio, "--questions", 1, stdin="y\n" * 20)
     assert (code, out) == (2, "")

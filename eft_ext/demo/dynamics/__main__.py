@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import platform
 import time
 from dataclasses import asdict
@@ -12,7 +11,8 @@ from pathlib import Path
 import torch
 
 from eft_ext import _json
-from eft_ext._extras import command, needs
+from eft_ext._errors import Parser, command, one_line
+from eft_ext._extras import needs
 
 with command(__name__), needs("eft_ext.demo.dynamics", "cli", "dynamics"):
     from rich.console import Console
@@ -21,16 +21,20 @@ with command(__name__), needs("eft_ext.demo.dynamics", "cli", "dynamics"):
     from eft_ext.demo.dynamics.findings import report
     from eft_ext.demo.dynamics.record import Record
     from eft_ext.demo.dynamics.runs import QUICK, Plan
-    from eft_ext.demo.dynamics.study import RUNS_PER_SEED, run_seed
+    from eft_ext.demo.dynamics.study import ABOUT, RUNS, check_out, run_seed
     from eft_ext.demo.trio import load_trio
 
 
+@one_line()
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder for the recordings, the record and study.json")
     parser.add_argument("--seeds", type=int, default=1, help="how many, from 0 (default 1)")
     parser.add_argument("--quick", action="store_true", help="a smoke run of seconds that shows nothing")
     arguments = parser.parse_args()
+    if arguments.seeds < 1:
+        raise ValueError(f"--seeds: expected a number at least 1, got {arguments.seeds}")
+    check_out(arguments.out, arguments.seeds)
     torch.set_num_threads(1)  # layers this small take longer to share than to compute
     plan = QUICK if arguments.quick else Plan()
     console = Console()
@@ -38,7 +42,7 @@ def main() -> None:
     start = time.perf_counter()
     record = Record([], [])
     with Progress(console=console) as progress:
-        bar = progress.add_task("training", total=arguments.seeds * RUNS_PER_SEED)
+        bar = progress.add_task("training", total=arguments.seeds * len(RUNS))
         for seed in range(arguments.seeds):
 
             def tick(done: str, seed: int = seed) -> None:
@@ -54,7 +58,7 @@ def main() -> None:
         "seconds": round(time.perf_counter() - start, 1),
         "versions": {name: version(name) for name in ("torch", "transformers")} | {"python": platform.python_version()},
     }
-    _json.write(arguments.out / "study.json", about, indent=2)
+    _json.write(arguments.out / ABOUT, about, indent=2)
     for line in report(Record.read(arguments.out)):
         console.print(line, highlight=False, soft_wrap=True)
 

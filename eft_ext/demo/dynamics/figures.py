@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import torch
 
-from eft_ext._extras import command, needs
-from eft_ext._files import save_figure
+from eft_ext._errors import Parser, command, one_line
+from eft_ext._extras import needs
+from eft_ext._files import check_folder, save_figure
 
 with command(__name__), needs("eft_ext.demo.dynamics.figures", "dynamics", "plots"):
     import numpy as np
@@ -118,15 +118,20 @@ def _finish(figure: Figure, legend_of: list[Axes]) -> None:
     )
 
 
+@one_line()
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("--record", type=Path, default=Path("docs/data/dynamics"), help="folder with curves.parquet")
     parser.add_argument("--out", type=Path, default=Path("docs"), help="gets dynamics-NAME.png")
     arguments = parser.parse_args()
+    check_folder("--out", arguments.out)
+    if not arguments.record.is_dir():
+        raise ValueError(f"--record: no such folder: {arguments.record}")
     torch.set_num_threads(1)
     record = Record.read(arguments.record)
     drawn = {"sft": sft(record), "dpo": dpo(record), "upscaled": upscaled(record), "digits": digits()}
     drawn |= {"influence": influence(record), "scatter": scatter()}
+    arguments.out.mkdir(parents=True, exist_ok=True)
     for name, figure in drawn.items():
         save_figure(figure, arguments.out / f"dynamics-{name}.png", dpi=110)
 

@@ -14,6 +14,11 @@ import pyarrow.parquet as parquet
 from eft_ext._files import replacing
 
 Rows = list[dict[str, Any]]
+_COLUMNS = {
+    "curves": {"seed", "run", "kind", "step", "type", "probe", "log_prob", "argmax_log_prob_mean"},
+    "grades": {"seed", "run", "kind", "who", "question", "fact", "format", "confidence", "log_prob", "length"},
+}
+FILES = tuple(f"{name}.parquet" for name in _COLUMNS)
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,8 @@ class Record:
 
     @classmethod
     def read(cls, folder: Path) -> Record:
-        return cls(*(parquet.read_table(folder / f"{name}.parquet").to_pylist() for name in ("curves", "grades")))
+        """Raises ValueError, naming the file, where one is missing, broken, or no record's."""
+        return cls(*(_rows(folder / file, wanted) for file, wanted in zip(FILES, _COLUMNS.values(), strict=True)))
 
     @cached_property
     def _by_run(self) -> dict[tuple[str, str, str, bool], Rows]:
@@ -82,6 +88,19 @@ class Record:
         rows.sort(key=lambda row: (row["seed"], row["question"]))
         seeds = len({row["seed"] for row in rows})
         return np.array([row[name] for row in rows], dtype=np.float64).reshape(seeds, -1)
+
+
+def _rows(file: Path, wanted: set[str]) -> Rows:
+    if not file.is_file():
+        raise ValueError(f"{file}: expected a file of python -m eft_ext.demo.dynamics, found none")
+    try:
+        table = parquet.read_table(file)
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{file}: not Parquet that can be read ({error})") from error
+    if missing := sorted(wanted - set(table.column_names)):
+        raise ValueError(f"{file}: expected the columns of python -m eft_ext.demo.dynamics, found no {missing[0]}")
+    rows: Rows = table.to_pylist()
+    return rows
 
 
 def _means(curves: Rows) -> Rows:

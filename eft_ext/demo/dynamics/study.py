@@ -2,21 +2,42 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from eft_ext._files import check_folder
+from eft_ext._jsonl import read_object
 from eft_ext.demo.dynamics.data import KINDS, preferences, probes, with_own
+from eft_ext.demo.dynamics.record import FILES
 from eft_ext.demo.dynamics.runs import Plan, run_dpo, run_sft
 from eft_ext.demo.dynamics.upscale import upscaled
 from eft_ext.demo.trio import Trio
 from eft_ext.dynamics import Recording
+from eft_ext.dynamics.store import check_free
 
 Rows = list[dict[str, Any]]
 STATISTICS = ("log_prob", "argmax_log_prob_mean")
-RUNS_PER_SEED = 1 + 3 * len(KINDS)
+RUNS = ("sft", *(f"{run}-{kind}" for kind in KINDS for run in ("extended", "dpo", "dpo-extended")))  # of each seed
+ABOUT = "study.json"
+
+
+def check_out(out: Path, seeds: int) -> None:
+    """Raises ValueError where the study could not be written, or would replace files that are no study's."""
+    check_folder("--out", out)
+    for name in (ABOUT, *FILES):
+        if os.path.lexists(out / name) and not _is_study(out / ABOUT):
+            raise ValueError(f"--out: expected a new folder or that of an earlier study, got {out} with another {name}")
+    for seed in range(seeds):
+        for run in RUNS:
+            check_free(out / f"seed-{seed}" / run, overwrite=True, name="--out", remedy="")
+
+
+def _is_study(file: Path) -> bool:
+    return file.is_file() and {"plan", "seeds"} <= read_object(file).keys()
 
 
 def run_seed(
@@ -25,7 +46,7 @@ def run_seed(
     """Trains everything for one seed, which decides wrong values, the order of the batches and what is watched.
 
     Args:
-        out: gets one recording per run, in sft, extended-KIND, dpo-KIND, dpo-extended-KIND.
+        out: gets one recording for each of `RUNS`.
         tick: hears the name of each run that is done.
 
     Returns:
