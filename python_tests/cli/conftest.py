@@ -1,13 +1,17 @@
 """The command line, and three tiny models in folders for it."""
 
 import io
+import json
+from pathlib import Path
 
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from eft_ext.cli import main
+from eft_ext.demo import model_path
+from python_tests.analysis.pages import nasty
 
 WORDS = ["<pad>", "<eos>", *"the cat sat on a mat and then it ran off to see what was there User : Assistant".split()]  # noqa: SIM905
 
@@ -54,3 +58,24 @@ def eft(capsys, monkeypatch):
 
     yield run
     torch.set_num_threads(threads)
+
+
+def tree(folder):
+    """The files of a folder and below, by name."""
+    return {str(file): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The working folder: with records, texts and a recording to read."""
+    from eft_ext.dynamics import Probe, ProbeSet, track
+
+    monkeypatch.chdir(tmp_path)
+    Path("records.jsonl").write_text(json.dumps(nasty().to_dict()) + "\n")
+    Path("texts.jsonl").write_text("".join(json.dumps({"text": f"The pet of {i} is rabbit."}) + "\n" for i in range(9)))
+    source = model_path("small-base")
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(source), AutoTokenizer.from_pretrained(source)
+    probes = ProbeSet((Probe("Who?", {"chosen": " Thank you!", "rejected": " No."}),))
+    for _ in track([0], model, probes, tokenizer, "run"):
+        pass
+    return tmp_path

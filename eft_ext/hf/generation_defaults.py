@@ -1,4 +1,4 @@
-"""A model's opinions: the generation settings in its configuration, beyond its special tokens."""
+"""The generation settings that come with a model, beyond its special tokens."""
 
 from __future__ import annotations
 
