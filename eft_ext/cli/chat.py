@@ -48,7 +48,7 @@ def run(
     seed: o.Seed = None,
     speculate: o.Speculate = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object for each answer.")] = False,
-) -> int:
+) -> None:
     """Talk to several models as one; words appear as they come.
 
     Reads lines from the terminal or a pipe. One that cannot be answered is skipped: the conversation goes on without
@@ -84,7 +84,7 @@ def run(
     if sys.stdin.isatty():
         typer.secho(_HELP, dim=True, err=True)
     turns: list[dict[str, str]] = []
-    skipped = False
+    lines = skipped = 0
     for number, typed in stdin.lines():
         line = typed.strip()
         if line.startswith("/"):
@@ -94,6 +94,7 @@ def run(
                 turns.clear()
             typer.secho("forgotten" if line == "/reset" else _HELP, dim=True, err=True)
         elif line:
+            lines += 1
             said = [*([] if embedded else turns), {"role": "user", "content": line}]
             plain = _transcript(said)
             read = o.prompts(loaded, said, plain, chat_template, negative_prompt)
@@ -102,7 +103,7 @@ def run(
                 long_texts.announce([plain])
                 answer = _answer(loaded, read, {**asked, **drafting}, quiet=as_json)
             except ValueError as error:
-                skipped = True
+                skipped += 1
                 why = " ".join(printable(error).removeprefix("inputs: ").split())
                 forget = "; /reset forgets the conversation" if len(said) > 1 and not fault(typed) else ""
                 typer.secho(f"line {number} is skipped: {why}{forget}", dim=True, err=True)
@@ -110,7 +111,8 @@ def run(
             if as_json:
                 typer.echo(dumps({"prompt": line, "text": answer, **settings}))
             turns += [{"role": "user", "content": line}, {"role": "assistant", "content": answer}]
-    return 2 if skipped else 0
+    if skipped:
+        raise ValueError(f"{skipped} of {lines} lines had no answer")
 
 
 def _answer(model: Any, read: dict[str, Any], asked: dict[str, Any], *, quiet: bool) -> str:

@@ -62,10 +62,10 @@ def test_a_line_that_cannot_be_answered_ends_no_conversation(eft, folders, model
     assert (code, once.count("\n")) == (0, 1)
     code, out, err = eft(*options, stdin="the cat\nit ran off to see\n/reset\nthe cat\n")
     assert (code, out) == (2, once * 2)
-    *_, skipped, forgotten = err.splitlines()
+    *_, skipped, forgotten, counted = err.splitlines()
     assert skipped.startswith("line 2 is skipped: ")
     assert skipped.endswith(expected)
-    assert forgotten == "forgotten"
+    assert (forgotten, counted) == ("forgotten", "eft: 1 of 3 lines had no answer")
 
 
 def test_an_option_that_does_not_fit_ends_it(eft, folders):
@@ -112,16 +112,17 @@ def test_a_line_that_is_no_text_is_skipped(piped, folders, json_too):
     content = b"the cat\n  a\xffb\xe2\x82\n\xc3\xa4 \xed\xa0\x80\nit ran\n"
     code, out, err = piped(content, *options)
     assert (code, out) == (2, plain)
-    assert err.splitlines()[-2:] == [
+    assert err.splitlines()[-3:] == [
         "line 2 is skipped: expected text, got a byte that is not UTF-8, 0xff, at character 4",
         "line 3 is skipped: expected text, got a byte that is not UTF-8, 0xed, at character 3",
+        "eft: 2 of 4 lines had no answer",
     ]
 
 
 def test_a_line_with_a_lone_surrogate_is_skipped(eft, folders):
     code, out, err = eft("chat", *folders, "--max-new-tokens", 6, stdin="a \ud800\nthe cat\n")
     assert (code, out.count("\n")) == (2, 1)
-    assert err.splitlines()[-1] == "line 1 is skipped: expected text, got a lone surrogate, U+D800, at character 3"
+    assert err.splitlines()[-2] == "line 1 is skipped: expected text, got a lone surrogate, U+D800, at character 3"
 
 
 def test_bytes_that_are_no_text_elsewhere(piped, eft, folders):

@@ -17,8 +17,9 @@ def table_of_24(request, tmp_path):
     kind, model = request.param
     tokenizer = AutoTokenizer.from_pretrained(model_path("small-base"))
     small = dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, max_position_embeddings=24)
+    ids = dict(bos_token_id=None, eos_token_id=None)
     more = dict(ffn_dim=16, word_embed_proj_dim=16) if kind is OPTConfig else {}
-    model(kind(vocab_size=len(tokenizer), **small, **more)).save_pretrained(tmp_path / "table")
+    model(kind(vocab_size=len(tokenizer), **small, **ids, **more)).save_pretrained(tmp_path / "table")
     tokenizer.save_pretrained(tmp_path / "table")
     return tmp_path / "table"
 

@@ -92,18 +92,22 @@ def test_a_template_that_refuses_is_one_line(eft, named, here, command, template
     name = "generate" if command == "stream" else command
     code, out, err = eft(name, *COMMANDS[command], *named(template), stdin="the cat\n")
     assert (code, out) == (2, "")
-    last = err.splitlines()[-1]
-    begins = {"score": "eft: pairs.jsonl, line 1: inputs: ", "chat": "eft: inputs: "}
+    assert (command == "chat") == err.endswith("\neft: 1 of 1 lines had no answer\n")
+    said = err.removesuffix("eft: 1 of 1 lines had no answer\n")
+    last = said.splitlines()[-1]
+    begins = {"score": "eft: pairs.jsonl, line 1: inputs: ", "chat": "line 1 is skipped: "}
     assert last.startswith(begins.get(command, "eft: --prompt: "))
     assert last.endswith(f": the chat template does not take this chat: {complaint}")
-    assert err.count("\n") == (2 if command == "score" else 3), "what the weights take, the settings, what is wrong"
+    assert said.count("\n") == (2 if command == "score" else 3), "what the weights take, the settings, what is wrong"
 
 
 def test_a_template_that_refuses_the_second_turn(eft, named):
     refusing = ANSWERED + "{% if messages | length > 1 %}{{ raise_exception('One turn only') }}{% endif %}"
     code, out, err = eft("chat", *named(refusing), "--max-new-tokens", 3, stdin="the cat\nit ran\n")
     assert (code, out.count("\n")) == (2, 1)
-    assert err.endswith("this chat: One turn only\n")
+    *_, skipped, counted = err.splitlines()
+    assert skipped.endswith("this chat: One turn only; /reset forgets the conversation")
+    assert counted == "eft: 1 of 2 lines had no answer"
 
 
 @pytest.fixture
