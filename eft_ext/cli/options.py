@@ -166,18 +166,14 @@ def load(
     how, trio = chosen(method, named, {n: v for n, v in weights.items() if not n.startswith("conservative_")}, nucleus)
 
     import torch  # seconds
-    from transformers.utils import logging
 
     from eft_ext.demo import model_path
     from eft_ext.hf import EmulatedModel
 
-    logging.set_verbosity_error()
-    if not sys.stderr.isatty():
-        logging.disable_progress_bar()
     embedded = not named
+    _hush(bars=sys.stderr.isatty() and not embedded)
     if embedded:
         torch.set_num_threads(1)  # layers this small take longer to share than to compute
-        logging.disable_progress_bar()
         folders = {name: model_path(folder) for name, folder in trio.items()}
         if not all(folder.is_dir() for folder in folders.values()):
             raise ValueError("--large, --tuned, --base: expected models, since this copy has no embedded ones")
@@ -196,6 +192,15 @@ def load(
         option = "--large" if "large" in named else "--model"
         raise ValueError(f"{option}: expected a model with a tokenizer, found none in any of them")
     return model, embedded
+
+
+def _hush(*, bars: bool) -> None:
+    """Leaves errors of what transformers says, and its progress bars if wanted."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    if not bars:
+        logging.disable_progress_bar()
 
 
 def prompts(
