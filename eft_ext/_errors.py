@@ -80,12 +80,10 @@ def said(error: BaseException) -> int:
         2 on wrong input; 1 on a missing extra, logits that cannot be sampled, or a fault of the program; 130 when
         interrupted; 0 where nobody reads what is printed any more.
     """
-    if isinstance(error, MissingExtra):
+    if isinstance(error, (MissingExtra, RuntimeError)):
         return say(error, 1)
     if isinstance(error, (ValueError, OSError, ImportError)):
         return _unprinted(error)
-    if isinstance(error, RuntimeError):
-        return say(error, getattr(error, "exit_code", 1))
     if isinstance(error, _interrupt.Interrupted):
         return say(f"{_interrupt.SAID}; {error}" if str(error) else _interrupt.SAID, _interrupt.CODE)
     if isinstance(error, MemoryError):
