@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from eft_ext._json import dumps
+from eft_ext.cli import options as o
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,7 +41,7 @@ def run(
     device: Annotated[str, typer.Option(help="cpu, or cuda where torch sees one.")] = "cpu",
     backend: Annotated[str, typer.Option(help="auto, cpu, cuda or triton; see eft env.")] = "auto",
     seconds: Annotated[float, typer.Option(help="For each figure.")] = 0.5,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    as_json: o.Json = False,
 ) -> None:
     """Time `fused_step` on three models' logits, transformers' chain for the same, and reading the logits once.
 

@@ -9,6 +9,7 @@ import typer
 
 from eft_ext import _seed
 from eft_ext._extras import needs
+from eft_ext.cli import options as o
 from eft_ext.cli.outputs import PICTURES, models_read, writable
 from eft_ext.demo import MODELS, TRIO, model_paths
 from eft_ext.demo.notes import NAME as NOTES
@@ -35,7 +36,7 @@ def run(
     ] = None,
     json_path: Annotated[Path | None, typer.Option(help="Write the figures there as JSON.")] = None,
     plot_path: Annotated[Path | None, typer.Option(help="Draw the figures there, as .png, .svg or .pdf.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    as_json: o.Json = False,
 ) -> int:
     """Show large, small tuned, EFT and oracle answering the same held-out questions, then count.
 

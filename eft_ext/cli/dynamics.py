@@ -1,8 +1,7 @@
-"""`eft dynamics`: record a training run, take one step apart, look at either."""
+"""`eft dynamics`: record a training run, take one step apart. What reads a recording is in `dynamics_recordings`."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -10,12 +9,11 @@ from typing import Annotated
 import typer
 
 from eft_ext import _seed
-from eft_ext._files import write_text
 from eft_ext._json import dumps
 from eft_ext.cli import dynamics_outputs as told
-from eft_ext.cli import long_texts
+from eft_ext.cli import dynamics_recordings, long_texts
 from eft_ext.cli.command import Command
-from eft_ext.cli.options import TrustRemoteCode
+from eft_ext.cli.options import Json, TrustRemoteCode
 from eft_ext.cli.outputs import PICTURES, fillable, models_read, writable
 
 app = typer.Typer(
@@ -24,6 +22,8 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )
+for _name, _run in dynamics_recordings.COMMANDS.items():
+    app.command(_name, cls=Command)(_run)
 
 
 class Method(str, Enum):
@@ -36,14 +36,6 @@ class Method(str, Enum):
     sppo = "sppo"
 
 
-class Kind(str, Enum):
-    """Pictures of a recording."""
-
-    curves = "curves"
-    confidence = "confidence"
-    influence = "influence"
-
-
 Model = Annotated[str | None, typer.Option(help="Hub id or folder. Default: the embedded small pre-trained model.")]
 Probes = Annotated[Path | None, typer.Option(help="JSONL: prompt, and a text under each type. Default: embedded ones.")]
 Data = Annotated[
@@ -51,7 +43,6 @@ Data = Annotated[
     typer.Option(help="JSONL: prompt, completion; or prompt, chosen, rejected. Default: the embedded preferences."),
 ]
 MethodOption = Annotated[Method, typer.Option(help="sft reads completions, or chosen responses; the others pairs.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
 
 @app.command("track", cls=Command)
@@ -167,82 +158,3 @@ def decompose_step(
     Console().print(table)
     if found["order"] is not None:
         typer.echo(f"\nThe error falls with lr to the power {found['order']:.2f} (2 is exact first order).")
-
-
-@app.command("plot", cls=Command)
-def plot_run(
-    recording: Annotated[Path, typer.Argument(help="Folder of a recording.")],
-    out: Annotated[Path, typer.Option(help="Where to, as .png, .svg or .pdf.")],
-    kind: Annotated[Kind, typer.Option(help="What to draw.")] = Kind.curves,
-    statistic: Annotated[str, typer.Option(help="Of curves: a column of the recording.")] = "log_prob_mean",
-    only: Annotated[list[str] | None, typer.Option(help="A type of response; may be given several times.")] = None,
-    change: Annotated[bool, typer.Option("--change", help="Curves as differences from the first record.")] = False,
-) -> None:
-    """Draw a recording: curves per type of response, the argmax's confidence, or the accumulated influence.
-
-    Examples:
-
-        eft dynamics plot run --out curves.png
-
-        eft dynamics plot run --change --only chosen --only rejected --out run.svg
-    """
-    writable("--out", out, PICTURES)
-    from eft_ext.dynamics import plots
-    from eft_ext.dynamics.store import check_no_part
-
-    check_no_part("--out", out, recording)
-    run = told.read(recording)
-    if kind is Kind.curves:
-        figure = plots.curves(run, statistic, only, change)
-    else:
-        figure = plots.confidence(run, only) if kind is Kind.confidence else plots.influence(run, only)
-    plots.save(figure, out)
-
-
-@app.command("diagnose", cls=Command)
-def diagnose_run(
-    recording: Annotated[Path, typer.Argument(help="Folder of a recording.")],
-    chosen: Annotated[str, typer.Option(help="Type of the preferred responses.")] = "chosen",
-    rejected: Annotated[str, typer.Option(help="Type of the others.")] = "rejected",
-    as_json: Json = False,
-) -> None:
-    """Say whether a run squeezes: do chosen and rejected both fall while the argmax rises?
-
-    Examples:
-
-        eft dynamics diagnose run
-    """
-    from eft_ext.dynamics import diagnose
-
-    found = diagnose(told.read(recording), chosen, rejected)
-    typer.echo(dumps({"squeezed": found.squeezed, **asdict(found)}, indent=2) if as_json else str(found))
-
-
-@app.command("tokens", cls=Command)
-def tokens_of_run(
-    recording: Annotated[Path, typer.Argument(help="Folder of a recording.")],
-    out: Annotated[Path, typer.Option(help="JSON lines for eft report --records.")],
-    model: Annotated[str | None, typer.Option(help="Whose tokenizer the run had. Default: the embedded one.")] = None,
-    trust_remote_code: TrustRemoteCode = False,
-    only: Annotated[str, typer.Option(help="Type of response.")] = "chosen",
-) -> None:
-    """Write, token by token, what each stretch of training added to log π: δ = log π_tuned − log π_base in parts.
-
-    Examples:
-
-        eft dynamics tokens run --out tokens.jsonl
-
-        eft report --records tokens.jsonl --out tokens.html
-    """
-    writable("--out", out, others=models_read({"--model": model}))
-    from eft_ext.cli.dynamics_inputs import tokenizer_of
-    from eft_ext.demo import model_path
-    from eft_ext.dynamics import delta_records
-    from eft_ext.dynamics.store import check_no_part
-    from eft_ext.hf.hub import source_of
-
-    check_no_part("--out", out, recording)
-    folder = source_of("--model", model) if model is not None else str(model_path("small-base"))
-    tokenizer = tokenizer_of(folder, {"trust_remote_code": trust_remote_code})
-    lines = [dumps(record) for record in delta_records(told.read(recording), only, tokenizer)]
-    write_text(out, "\n".join(lines) + "\n")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
 from eft_ext._json import dumps
+from eft_ext.cli import options as o
 
 NAME = "env"
 _PACKAGES = ("torch", "transformers", "triton", "peft", "accelerate", "tokenizers", "safetensors")
@@ -17,7 +18,7 @@ _FEATURES = ("avx2", "fma", "avx512f", "avx512bw", "avx512_bf16", "avx512_fp16",
 
 
 def run(
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    as_json: o.Json = False,
 ) -> None:
     """Say which backends exist here, and for each missing one why and what would enable it.
 

@@ -46,7 +46,7 @@ def run(
     seed: o.Seed = None,
     speculate: o.Speculate = None,
     stream: Annotated[bool, typer.Option("--stream", help="Print words as they come; for one prompt.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    as_json: o.Json = False,
 ) -> None:
     """Answer prompts with several models as one.
 

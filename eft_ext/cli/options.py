@@ -53,6 +53,7 @@ DeviceMap = Annotated[
 TrustRemoteCode = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run code that comes with a model.", rich_help_panel=_MODELS)
 ]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 AnyTokenizers = Annotated[
     bool,
     typer.Option(

@@ -57,7 +57,7 @@ def run(
     tokens: Annotated[
         bool, typer.Option("--tokens", help="Keep every token's statistics in --out, for eft report.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    as_json: o.Json = False,
 ) -> None:
     """Perplexity of texts under all models and their mixture, and the implicit reward log tuned - log base.
 
