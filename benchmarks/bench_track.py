@@ -26,7 +26,7 @@ from eft_ext import _json
 from eft_ext.demo.dynamics.data import batches, preferences, probes
 from eft_ext.demo.trio import load_trio
 from eft_ext.dynamics import SFT, Responses, Tracker
-from eft_ext.dynamics.forward import kept_logits, response_logits
+from eft_ext.dynamics.forward import response_logits, token_logits
 from eft_ext.dynamics.statistics import score_tokens, token_statistics
 
 
@@ -35,12 +35,11 @@ def statistics(seconds: float) -> list[dict[str, object]]:
     for vocab in (32000, 128256):
         for dtype in (torch.bfloat16, torch.float32):
             generator = torch.Generator().manual_seed(0)
-            logits = (2 * torch.randn(8, 32, vocab, generator=generator)).to(dtype)
-            row, column = torch.ones(8, 32).nonzero(as_tuple=True)
+            logits = (2 * torch.randn(256, vocab, generator=generator)).to(dtype)
             targets = torch.randint(vocab, (256,), generator=generator)
             times = {
-                "fused": median_us(partial(score_tokens, logits, row, column, targets), seconds),
-                "plain": median_us(partial(token_statistics, logits.flatten(0, 1), targets), seconds),
+                "fused": median_us(partial(score_tokens, logits, targets), seconds),
+                "plain": median_us(partial(token_statistics, logits, targets), seconds),
                 "read": median_us(logits.sum, seconds),
             }
             rows.append({"vocab": vocab, "dtype": str(dtype).removeprefix("torch."), "tokens": 256, **times})
@@ -70,7 +69,7 @@ def recording(seconds: float) -> dict[str, float]:
         @torch.no_grad()
         def forward() -> None:
             for batch in everything.batches(64):
-                kept_logits(model, batch)
+                token_logits(model, batch)
 
         return {
             "responses": len(everything),

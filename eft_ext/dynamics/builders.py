@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from eft_ext._seam import added_text, begun_once
-from eft_ext.dynamics.forward import device_of, evaluating
+from eft_ext.dynamics.evaluation import device_of, evaluating
 from eft_ext.dynamics.probes import ProbeSet
 
 
@@ -90,7 +90,7 @@ def own_responses(
     options: dict[str, Any] = {"do_sample": False} if seed is None else {"do_sample": True, "top_k": 0, "top_p": 1.0}
     pad = getattr(tokenizer, "pad_token_id", None) or 0
     texts: list[str] = []
-    with evaluating(model), torch.random.fork_rng():
+    with evaluating(model) as inner, torch.random.fork_rng():
         torch.manual_seed(seed or 0)
         for i in range(0, len(probes), batch_size):
             prompts = [probe.prompt for probe in probes[i : i + batch_size]]
@@ -98,7 +98,7 @@ def own_responses(
             rows = [torch.tensor(head) for head in heads]
             ids = _left(rows, pad).to(device_of(model))
             mask = _left([torch.ones_like(row) for row in rows], 0).to(ids.device)
-            out = model.generate(ids, attention_mask=mask, max_new_tokens=max_new_tokens, **options)
+            out = cast(Any, inner).generate(ids, attention_mask=mask, max_new_tokens=max_new_tokens, **options)
             new = out[:, ids.shape[1] :].tolist()
             texts += [added_text(tokenizer, head, row) for head, row in zip(heads, new, strict=True)]
     empty = next((i for i, text in enumerate(texts) if not text), None)

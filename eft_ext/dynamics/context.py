@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import chain
 from typing import Any
 
+from eft_ext.dynamics.evaluation import without_containers
 from eft_ext.dynamics.responses import Responses, concatenate
 
 
@@ -20,7 +21,8 @@ def check_positions(models: dict[str, Any], texts: dict[str, Responses]) -> None
         ValueError: a row does not fit into a model's table of positions.
         ContextWarning: where warnings are errors.
     """
-    known = {name: m for name, m in models.items() if hasattr(getattr(m, "config", None), "get_text_config")}
+    inner = {name: without_containers(model) for name, model in models.items()}
+    known = {name: m for name, m in inner.items() if hasattr(getattr(m, "config", None), "get_text_config")}
     if not known:
         return
     from eft_ext.hf.context import Context

@@ -22,10 +22,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm.auto import tqdm
 
 from eft_ext.dynamics.context import check_positions
+from eft_ext.dynamics.evaluation import device_of, evaluating
 from eft_ext.dynamics.forward import (
     Parameters,
-    device_of,
-    evaluating,
     jvp,
     response_logits,
     token_log_probs,
@@ -127,10 +126,10 @@ def decompose(
     """
     check_positions({"model": model}, {"observed": observed, "update": update.responses})
     columns: dict[str, list[Tensor]] = {name: [] for name in ("log_probs", "slope", "a_norm", "kg_norm", "pi", "kg")}
-    with evaluating(model):
-        parameters = trainable(model)
-        g, along = update_gradient(model, update, loss, parameters)
-        for batch, logits, kg in pushed(model, observed, parameters, along, batch_size):
+    with evaluating(model) as inner:
+        parameters = trainable(inner)
+        g, along = update_gradient(inner, update, loss, parameters)
+        for batch, logits, kg in pushed(inner, observed, parameters, along, batch_size):
             pi = logits.softmax(-1)
             row: dict[str, Tensor] = {
                 "log_probs": token_log_probs(logits, batch.targets),
@@ -216,12 +215,12 @@ def verify(
         raise ValueError(f"lr: expected positive learning rates, got {lr}")
     first = decompose(model, observed, update, loss, 1.0, batch_size=batch_size)
     actual = []
-    with evaluating(model):
-        parameters = trainable(model)
-        _, along = update_gradient(model, update, loss, parameters)
+    with evaluating(model) as inner:
+        parameters = trainable(inner)
+        _, along = update_gradient(inner, update, loss, parameters)
         for rate in lrs:
             moved = {name: p - rate * along[name] for name, p in parameters.items()}
-            actual.append(_log_probs(model, observed, moved, batch_size) - first.log_probs)
+            actual.append(_log_probs(inner, observed, moved, batch_size) - first.log_probs)
     rates = torch.tensor(lrs, dtype=torch.float64)
     predicted = torch.stack([rate * first.change for rate in lrs])
     return Verification(first.observed, rates, predicted, torch.stack(actual))

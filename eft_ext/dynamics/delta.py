@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from eft_ext.dynamics.context import check_positions
-from eft_ext.dynamics.forward import device_of, evaluating, response_logits, token_log_probs
+from eft_ext.dynamics.evaluation import device_of, evaluating
+from eft_ext.dynamics.forward import response_logits, token_log_probs
 from eft_ext.dynamics.recording import Recording
 from eft_ext.dynamics.responses import Responses
 
@@ -46,11 +47,11 @@ def delta(tuned: nn.Module, base: nn.Module, responses: Responses, batch_size: i
     """
     check_positions({"tuned": tuned, "base": base}, {"responses": responses})
     parts: list[Delta] = []
-    with evaluating(tuned), evaluating(base):
+    with evaluating(tuned) as plain_tuned, evaluating(base) as plain_base:
         for batch in responses.batches(batch_size):
             on = device_of(tuned)
-            z_tuned = response_logits(tuned, batch.to(on))
-            z_base = response_logits(base, batch.to(device_of(base))).to(on)
+            z_tuned = response_logits(plain_tuned, batch.to(on))
+            z_base = response_logits(plain_base, batch.to(device_of(base))).to(on)
             width = min(z_tuned.shape[1], z_base.shape[1])
             log_tuned, log_base = (z[:, :width].log_softmax(-1) for z in (z_tuned, z_base))
             difference = log_tuned - log_base

@@ -13,6 +13,7 @@ from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from eft_ext.dynamics.context import check_positions
+from eft_ext.dynamics.evaluation import device_of, evaluating
 from eft_ext.dynamics.precision import KeepDouble
 from eft_ext.dynamics.responses import Responses
 
@@ -24,18 +25,6 @@ class _Wrapper(Protocol):
     """peft's models, whose own forward takes anything."""
 
     def get_base_model(self) -> nn.Module: ...
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Dropout off, and every module's mode as it was afterwards."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 def trainable(model: nn.Module) -> Parameters:
@@ -50,10 +39,6 @@ def trainable(model: nn.Module) -> Parameters:
     return found
 
 
-def device_of(model: nn.Module) -> torch.device:
-    return next(model.parameters()).device
-
-
 def response_logits(model: nn.Module, responses: Responses, parameters: Mapping[str, Tensor] | None = None) -> Tensor:
     """Logits [tokens, vocab] that predict the response tokens; of at least fp32.
 
@@ -62,34 +47,50 @@ def response_logits(model: nn.Module, responses: Responses, parameters: Mapping[
         responses: on the model's device.
         parameters: used in place of the model's own.
     """
-    logits, column = kept_logits(model, responses, parameters)
-    picked = logits[responses.row, column]
-    return picked if picked.dtype == torch.float64 else picked.float()
+    logits = token_logits(model, responses, parameters)
+    return logits if logits.dtype == torch.float64 else logits.float()
 
 
-def kept_logits(
-    model: nn.Module, responses: Responses, parameters: Mapping[str, Tensor] | None = None
-) -> tuple[Tensor, Tensor]:
-    """Logits [rows, columns, vocab] as the model gives them, and the column that predicts each token, int64 [tokens].
+def token_logits(model: nn.Module, responses: Responses, parameters: Mapping[str, Tensor] | None = None) -> Tensor:
+    """The same in the model's own dtype.
 
-    Only the columns that predict a response token of some row go through the unembedding, where the model's
-    forward takes `logits_to_keep` as transformers' do. Arguments are `response_logits`'.
+    Only the hidden states that predict a response token go through the unembedding, where `get_output_embeddings`
+    returns it. Arguments are `response_logits`'.
     """
-    columns, inverse = torch.unique(responses.position - 1, return_inverse=True)
     inner: Any = model.get_base_model() if isinstance(model, _Wrapper) else model
     accepted = inspect.signature(inner.forward).parameters
     options: dict[str, Any] = {"attention_mask": responses.attention.long(), "use_cache": False}
     options = {name: value for name, value in options.items() if name in accepted}
-    keeps = "logits_to_keep" in accepted
-    if keeps:
-        options["logits_to_keep"] = columns
     double = next(model.parameters()).dtype == torch.float64
-    with KeepDouble() if double else nullcontext():
+    with KeepDouble() if double else nullcontext(), _unembedding_only(model, responses):
         if parameters is None:
             output = model(responses.ids, **options)
         else:
             output = torch.func.functional_call(model, dict(parameters), (responses.ids,), options)
-    return getattr(output, "logits", output), inverse if keeps else responses.position - 1
+    logits: Tensor = getattr(output, "logits", output)
+    picked = logits.shape[:2] == (1, len(responses.row)) != responses.ids.shape
+    return logits[0] if picked else logits[responses.row, responses.position - 1]
+
+
+@contextmanager
+def _unembedding_only(model: Any, responses: Responses) -> Iterator[None]:
+    """Within it the unembedding is given [1, tokens, width], the inputs that predict a response token."""
+    find = getattr(model, "get_output_embeddings", None)
+    layer = find() if find is not None else None
+    if layer is None:
+        yield
+        return
+
+    def pick(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Tensor] | None:
+        if len(inputs) != 1 or inputs[0].shape[:2] != responses.ids.shape:
+            return None
+        return (inputs[0][responses.row, responses.position - 1][None],)
+
+    hook = layer.register_forward_pre_hook(pick)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 @torch.no_grad()
@@ -98,10 +99,10 @@ def sequence_log_probs(model: nn.Module, responses: Responses, batch_size: int =
     check_positions({"model": model}, {"responses": responses})
     device = device_of(model)
     sums = []
-    with evaluating(model):
+    with evaluating(model) as inner:
         for batch in responses.batches(batch_size):
             part = batch.to(device)
-            sums.append(part.sums(token_log_probs(response_logits(model, part), part.targets)))
+            sums.append(part.sums(token_log_probs(response_logits(inner, part), part.targets)))
     return torch.cat(sums)
 
 

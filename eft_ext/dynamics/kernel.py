@@ -11,7 +11,8 @@ from tqdm.auto import trange
 
 from eft_ext.dynamics.context import check_positions
 from eft_ext.dynamics.decompose import pushed
-from eft_ext.dynamics.forward import device_of, evaluating, response_logits, trainable, vjp
+from eft_ext.dynamics.evaluation import device_of, evaluating
+from eft_ext.dynamics.forward import response_logits, trainable, vjp
 from eft_ext.dynamics.losses import SFT, Loss, Update, UserLoss, gradient, residuals
 from eft_ext.dynamics.responses import Responses
 
@@ -42,9 +43,9 @@ def last_layer(
     update = update.to(device_of(model))
     trained = update.responses
     observed = observed.to(device_of(model))
-    with evaluating(model):
-        h_m, z_m = _hidden(model, observed)
-        h_l, z_l = _hidden(model, trained)
+    with evaluating(model) as inner:
+        h_m, z_m = _hidden(inner, observed)
+        h_l, z_l = _hidden(inner, trained)
     g = gradient(loss, z_l, update)
     return lr * ((h_m @ h_l.T) * (residuals(z_m, observed.targets) @ g.T)).sum(-1)
 
@@ -60,10 +61,7 @@ def _hidden(model: Any, responses: Responses) -> tuple[Tensor, Tensor]:
         logits = response_logits(model, responses)
     finally:
         hook.remove()
-    hidden = seen[0]  # [rows, kept columns or length, width]
-    columns, inverse = torch.unique(responses.position - 1, return_inverse=True)
-    where = inverse if hidden.shape[1] == len(columns) else responses.position - 1
-    picked = hidden[responses.row, where].to(logits.dtype)
+    picked = seen[0][0].to(logits.dtype)  # [1, tokens, width]: see `token_logits`
     bias = getattr(layer, "bias", None)
     plain = nn.functional.linear(picked, layer.weight.to(picked), None if bias is None else bias.to(picked))
     if not torch.allclose(plain, logits, rtol=1e-3, atol=1e-3 * float(logits.abs().max())):
@@ -104,8 +102,8 @@ def kernel_norms(
         raise ValueError(f"samples: expected at least 2, for a standard error, got {samples}")
     check_positions({"model": model}, {"observed": observed, "update": update})
     squares = torch.empty(samples, len(observed), len(update), dtype=torch.float64)
-    with evaluating(model):
-        parameters = trainable(model)
+    with evaluating(model) as inner:
+        parameters = trainable(inner)
         for u in trange(len(update), desc="kernel", leave=False, disable=None):
             part = next(_row(update, u).batches(1)).to(device_of(model))
             for s in range(samples):
@@ -114,10 +112,10 @@ def kernel_norms(
                     drawn = torch.randint(2, logits.shape, generator=generator)
                     return (2 * drawn - 1).to(logits)
 
-                _, along = vjp(partial(response_logits, model, part), parameters, signs)
+                _, along = vjp(partial(response_logits, inner, part), parameters, signs)
                 rows = [
                     batch.sums(kg.double().square().sum(-1))
-                    for batch, _, kg in pushed(model, observed, parameters, along, batch_size)
+                    for batch, _, kg in pushed(inner, observed, parameters, along, batch_size)
                 ]
                 squares[s, :, u] = torch.cat(rows).cpu()
     mean = squares.mean(0)

@@ -2,39 +2,60 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
-from eft_ext.dynamics.forward import device_of, evaluating, kept_logits
+from eft_ext.dynamics.evaluation import device_of, evaluating
+from eft_ext.dynamics.forward import token_logits
 from eft_ext.dynamics.responses import Responses
 from eft_ext.dynamics.statistics import TokenStatistics, score_tokens
+
+# Logits of one forward pass. On a CPU larger ones cost page faults, on a GPU what training needs.
+_MOST_BYTES = {"cpu": 128 << 20}
+_MOST_BYTES_ELSEWHERE = 1 << 30
 
 
 @torch.no_grad()
 def measure(model: nn.Module, responses: Responses, batch_size: int = 16) -> tuple[TokenStatistics, int]:
     """Teacher-forced statistics of every response token, on the CPU, and the number of the model's logits.
 
-    Rows are batched with others of their length and come back in their own order.
+    Rows are batched with others of their length, at most `batch_size` of them and fewer where their logits are large;
+    they come back in their own order.
     """
     order = responses.attention.sum(1).argsort(stable=True)
-    device = device_of(model)
     parts: list[TokenStatistics] = []
-    vocab = 0
-    with evaluating(model):
-        for batch in _take(responses, order).batches(batch_size):
-            part = batch.to(device)
-            logits, column = kept_logits(model, part)
-            vocab = logits.shape[-1]
-            parts.append(TokenStatistics(*(x.cpu() for x in score_tokens(logits, part.row, column, part.targets))))
-    sorted_row = order[_take(responses, order).row]  # the true row of each measured token
-    back = sorted_row.argsort(stable=True)
+    with evaluating(model) as inner, tqdm(total=len(order), desc="probes", leave=False, disable=None) as bar:
+        device = device_of(inner)
+        vocab = token_logits(inner, _take(responses, order[:1]).to(device)).shape[-1]
+        most = _MOST_BYTES.get(device.type, _MOST_BYTES_ELSEWHERE) // (4 * vocab)
+        for rows in _groups(responses.lengths[order].tolist(), batch_size, most):
+            part = _take(responses, order[rows]).to(device)
+            found = score_tokens(token_logits(inner, part), part.targets)
+            parts.append(TokenStatistics(*(x.cpu() for x in found)))
+            bar.update(len(part))
+    measured = order[_take(responses, order).row]  # the true row of each measured token
+    back = measured.argsort(stable=True)
     return TokenStatistics(*(torch.cat(column)[back] for column in zip(*parts, strict=True))), vocab
 
 
+def _groups(lengths: list[int], rows: int, tokens: int) -> Iterator[slice]:
+    """At most `rows` rows and `tokens` of their tokens together, but at least one row."""
+    first = 0
+    for last in range(1, len(lengths) + 1):
+        if last == len(lengths) or last == first + rows or sum(lengths[first : last + 1]) > tokens:
+            yield slice(first, last)
+            first = last
+
+
 def _take(responses: Responses, rows: Tensor) -> Responses:
-    return Responses(responses.ids[rows], responses.attention[rows], responses.response[rows])
+    """Rows, cut to the longest of them."""
+    width = int(responses.attention[rows].sum(1).max())
+    ids, attention, response = (x[rows, :width] for x in (responses.ids, responses.attention, responses.response))
+    return Responses(ids, attention, response)
 
 
 def as_columns(statistics: TokenStatistics, responses: Responses, vocab: int, per_token: bool) -> dict[str, Any]:

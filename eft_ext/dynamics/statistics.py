@@ -47,28 +47,24 @@ class TokenStatistics(NamedTuple):
         return (rest.square() + torch.minimum(others, rest.square())).sqrt()
 
 
-def score_tokens(logits: Tensor, row: Tensor, column: Tensor, targets: Tensor) -> TokenStatistics:
-    """The statistics of some tokens out of a padded batch, from a single read of their logits where there is a kernel.
+def score_tokens(logits: Tensor, targets: Tensor) -> TokenStatistics:
+    """The statistics of each row of `logits` [tokens, vocab] and its token in `targets` int64 [tokens].
 
-    Args:
-        logits: [rows, columns, vocab], as a model gives them.
-        row, column, targets: int64 [tokens]; logits[row, column] predict the targets.
+    From a single read of the logits where there is a kernel.
     """
     if logits.device.type != "cpu" or logits.dtype == torch.float64 or not find("cpu").available:
-        return token_statistics(logits[row, column], targets)
-    wanted = torch.full(logits.shape[:2], _IGNORE)
-    wanted[row, column] = targets
-    found = fused_score_mix((logits,), (1.0,), wanted, ignore_index=_IGNORE)
-    log_prob, argmax, lse = (field[row, column, 0] for field in (found.logprobs, found.argmax, found.lse))
-    top = logits[row, column, argmax].double() - lse
+        return token_statistics(logits, targets)
+    found = fused_score_mix((logits[None],), (1.0,), targets[None], ignore_index=_IGNORE)
+    log_prob, argmax, lse = (field[0, :, 0] for field in (found.logprobs, found.argmax, found.lse))
+    top = logits[torch.arange(len(argmax)), argmax].double() - lse  # argmax is -1 along NaN
     # Where the token is the argmax the two are one number.
     top = torch.where(argmax == targets, log_prob, top.float())
-    rest, entropy, squares = (f[row, column, 0] for f in (found.log1m_max, found.entropy, found.sum_squares))
+    rest, entropy, squares = (field[0, :, 0] for field in (found.log1m_max, found.entropy, found.sum_squares))
     return TokenStatistics(log_prob, argmax, top, rest, entropy, squares)
 
 
 def token_statistics(logits: Tensor, targets: Tensor) -> TokenStatistics:
-    """The same in plain PyTorch, for each row of `logits` [tokens, vocab] and its token in `targets` int64 [tokens].
+    """The same in plain PyTorch.
 
     What fp64 models and devices without a kernel use, and what the kernel is held to.
     """
