@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from eft_ext.dynamics.probes import ProbeSet
-from eft_ext.dynamics.track import Schedule, Tracker, check_schedule, due
+from eft_ext.dynamics.track import Schedule, Tracker, check_schedule, count_due, due
+
+_SAVED = "lr_since_record"  # in run.json: at each checkpoint, the learning rates summed since the last record
 
 
 class DynamicsCallback(TrainerCallback):
@@ -16,9 +19,11 @@ class DynamicsCallback(TrainerCallback):
 
         trainer = trl.DPOTrainer(..., callbacks=[DynamicsCallback(probes, "run", every=20)])
 
-    Steps are optimiser steps. The state before the first and after the last is recorded whatever the schedule. A run
-    resumed from a checkpoint continues its recording there. Under data parallelism the main process records; models
-    whose parameters are sharded (FSDP, ZeRO-3) are not supported.
+    Steps are optimiser steps. The state before the first and after the last is recorded whatever the schedule; not
+    the best one, where the trainer loads that at the end. A run resumed from a checkpoint continues its recording
+    there. Probes are read in the precision of the model's own parameters, never under the trainer's autocast.
+
+    Under data parallelism the main process records. Sharded parameters (FSDP, ZeRO-3) are refused.
 
     Args:
         probes: what is watched.
@@ -28,7 +33,8 @@ class DynamicsCallback(TrainerCallback):
         options: of `Tracker`.
 
     Raises:
-        ValueError: a schedule that is not positive; when training starts, no tokenizer, or what `Tracker` raises.
+        ValueError: a schedule that is not positive; when training starts, no tokenizer, sharded parameters, or what
+            `Tracker` raises.
     """
 
     def __init__(
@@ -42,12 +48,25 @@ class DynamicsCallback(TrainerCallback):
         self.probes, self.path, self.tokenizer, self.options = probes, path, tokenizer, options
         self.every = check_schedule(every)
         self.tracker: Tracker | None = None
+        self._trainer: Trainer | None = None
         self._lr = 0.0  # summed since the last record
         self._last = -1
+
+    def log_to(self, trainer: Trainer) -> None:
+        """Sends the mean of each type to whatever this trainer reports to, at every record.
+
+        callback = DynamicsCallback(probes, "run")
+        trainer = trl.DPOTrainer(..., callbacks=[callback])
+        callback.log_to(trainer)
+
+        The names are "dynamics/log_prob/chosen" and so on, of `Tracker.scalars`.
+        """
+        self._trainer = trainer
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        _check_whole(kwargs["model"])
         if not state.is_world_process_zero:
             return
         given = kwargs.get("processing_class") or kwargs.get("tokenizer")
@@ -65,29 +84,62 @@ class DynamicsCallback(TrainerCallback):
         step = state.global_step
         options = {**self.options, "about": about | (self.options.get("about") or {})}
         self.tracker = Tracker(self.probes, tokenizer, self.path, continues_at=step or None, **options)
-        self._lr, self._last = 0.0, step
-        if step not in self.tracker.store.steps:
-            self.tracker.record(kwargs["model"], step)
+        if step in self.tracker.store.steps:
+            self._lr, self._last = 0.0, step
+        else:
+            self._lr = self.tracker.store.about.get(_SAVED, {}).get(str(step), math.nan) if step else 0.0
+            self._record(control, kwargs["model"], step)
+        self.tracker.foresee(count_due(self.every, step, state.max_steps))
 
-    def on_step_begin(
+    def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         optimizer = kwargs.get("optimizer")
-        if optimizer is not None:
+        # A scaler of gradients skips a step whose gradients are not finite.
+        if optimizer is not None and not getattr(optimizer, "step_was_skipped", False):
             self._lr += optimizer.param_groups[0]["lr"]
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if due(state.global_step, self.every):
-            self._record(kwargs["model"], state.global_step)
+        if due(state.global_step, self.every) or control.should_training_stop:
+            self._record(control, kwargs["model"], state.global_step)
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if control.should_training_stop:  # early
+            self._record(control, kwargs["model"], state.global_step)
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if control.should_training_stop:
+            self._record(control, kwargs["model"], state.global_step)
+        if self.tracker is not None:  # whoever resumes here goes on with the sum
+            saved = self.tracker.store.about.get(_SAVED, {})
+            self.tracker.store.write_about({_SAVED: saved | {str(state.global_step): self._lr}})
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self._record(kwargs["model"], state.global_step)
+        if not args.load_best_model_at_end:
+            self._record(control, kwargs["model"], state.global_step)
         if self.tracker is not None:
             self.tracker.finish()
 
-    def _record(self, model: Any, step: int) -> None:
-        if self.tracker is not None and step != self._last:
-            self.tracker.record(model, step, self._lr)
-            self._lr, self._last = 0.0, step
+    def _record(self, control: TrainerControl, model: Any, step: int) -> None:
+        if self.tracker is None or step == self._last:
+            return
+        self.tracker.record(model, step, self._lr if self.tracker.store.steps else None)
+        self._lr, self._last = 0.0, step
+        if self._trainer is not None:
+            wanted = control.should_log  # the trainer's own log of this step, which ours would count for
+            # Not the log of TRL's trainers, which would begin their averages anew.
+            Trainer.log(self._trainer, {f"dynamics/{name}": x for name, x in self.tracker.scalars.items()})
+            control.should_log = wanted
+
+
+def _check_whole(model: Any) -> None:
+    """Raises ValueError for parameters that are spread over processes."""
+    for module in model.modules():
+        if type(module).__name__ == "FullyShardedDataParallel":
+            raise ValueError("model: expected whole parameters in each process, got them sharded by FSDP")
+    for name, parameter in model.named_parameters():
+        sharded = "ZeRO-3" if hasattr(parameter, "ds_id") else "FSDP" if hasattr(parameter, "device_mesh") else None
+        if sharded:
+            raise ValueError(f"model: expected whole parameters in each process, got {name} sharded by {sharded}")

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from operator import length_hint
 from pathlib import Path
 from typing import Any, TypeVar
 
 from torch import nn
 
 from eft_ext.dynamics.context import check_positions
+from eft_ext.dynamics.evaluation import precision_of
 from eft_ext.dynamics.measure import as_columns, measure
 from eft_ext.dynamics.probes import ProbeSet
 from eft_ext.dynamics.store import Store
 
 T = TypeVar("T")
+_log = logging.getLogger(__name__)
+_SCALARS = ("log_prob", "argmax_log_prob_mean", "entropy_mean")
 Schedule = int | Collection[int]
 
 
@@ -53,8 +58,10 @@ class Tracker:
         self.batch_size = batch_size
         self.per_token = per_token
         self._checked = False  # the probes against the model's positions
+        self._columns: dict[str, Any] = {}  # of the last record
+        self._took = 0.0  # seconds, the last record
         rows = list(probes.rows())
-        self._names = {"probe": [row[0] for row in rows], "type": [row[1] for row in rows]}
+        self._names: dict[str, list[Any]] = {"probe": [row[0] for row in rows], "type": [row[1] for row in rows]}
         self.store = Store(path, probes, {"end": end, **(about or {})}, continues_at, overwrite)
         self.seconds = float(self.store.about.get("seconds", 0.0))  # spent here, not in training
 
@@ -72,13 +79,14 @@ class Tracker:
         """
         import pyarrow as pa
 
+        first = "dtype" not in self.store.about
         if not self._checked:
             check_positions({"model": model}, {"probes": self.responses})
             self._checked = True
         start = time.perf_counter()
         statistics, vocab = measure(model, self.responses, self.batch_size)
-        columns = as_columns(statistics, self.responses, vocab, self.per_token)
-        arrays = {name: pa.array(x if isinstance(x, list) else x.numpy()) for name, x in columns.items()}
+        self._columns = as_columns(statistics, self.responses, vocab, self.per_token)
+        arrays = {name: pa.array(x if isinstance(x, list) else x.numpy()) for name, x in self._columns.items()}
         n = len(self.responses)
         fixed = {
             "step": pa.array([step] * n, pa.int64()),
@@ -87,9 +95,26 @@ class Tracker:
             "type": pa.array(self._names["type"]).dictionary_encode(),
         }
         self.store.write(step, pa.table(fixed | arrays))
-        self.seconds += time.perf_counter() - start
-        if "vocab_size" not in self.store.about:
-            self.store.write_about({"vocab_size": vocab})
+        self._took = time.perf_counter() - start
+        self.seconds += self._took
+        if first:
+            self.store.write_about({"vocab_size": vocab, "dtype": precision_of(model)})
+
+    @property
+    def scalars(self) -> dict[str, float]:
+        """Means of the last record over the probes: "log_prob/chosen", in nats per response, and so on."""
+        types = self._names["type"]
+        rows = {name: [i for i, other in enumerate(types) if other == name] for name in dict.fromkeys(types)}
+        return {f"{s}/{name}": float(self._columns[s][where].mean()) for s in _SCALARS for name, where in rows.items()}
+
+    def foresee(self, records: int) -> None:
+        """Says what so many more records will cost, by the last one: a warning of the log from a minute on."""
+        if not self._took:
+            return
+        seconds = self._took * records
+        n, tokens = len(self.responses), len(self.responses.targets)
+        told = f"{n} responses with {tokens} tokens: {self._took:.1f} s a record, {records} more take {seconds:.0f} s"
+        _log.log(logging.WARNING if seconds >= 60 else logging.INFO, told)
 
     def finish(self) -> None:
         """Notes in run.json what the recording cost, and lets others write there."""
@@ -102,6 +127,13 @@ class Tracker:
 def due(step: int, schedule: Schedule) -> bool:
     """Whether the state after `step` steps is to be recorded."""
     return step % schedule == 0 if isinstance(schedule, int) else step in schedule
+
+
+def count_due(schedule: Schedule, first: int, last: int) -> int:
+    """Records of steps first + 1 to last, the last one included."""
+    if isinstance(schedule, int):
+        return last // schedule - first // schedule + (last % schedule > 0)
+    return len({last, *(step for step in schedule if first < step < last)} - {first})
 
 
 def check_schedule(every: Schedule) -> Schedule:
@@ -151,17 +183,24 @@ def track(
 def _tracked(
     batches: Iterable[T], model: nn.Module, tracker: Tracker, every: Schedule, lr: float | None, step: int
 ) -> Iterator[T]:
-    recorded = step
+    recorded = max([s for s in tracker.store.steps if s <= step], default=step)
+
+    def record() -> None:
+        nonlocal recorded
+        tracker.record(model, step, None if lr is None or step == recorded else lr * (step - recorded))
+        recorded = step
+
     try:
         if step not in tracker.store.steps:
-            tracker.record(model, step)
+            record()
+        if total := length_hint(batches):
+            tracker.foresee(count_due(every, step, step + total))
         for batch in batches:
             yield batch
             step += 1
             if due(step, every):
-                tracker.record(model, step, None if lr is None else lr * (step - recorded))
-                recorded = step
+                record()
         if recorded != step:
-            tracker.record(model, step, None if lr is None else lr * (step - recorded))
+            record()
     finally:
         tracker.finish()
