@@ -42,7 +42,13 @@ Data = Annotated[
     Path | None,
     typer.Option(help="JSONL: prompt, completion; or prompt, chosen, rejected. Default: the embedded preferences."),
 ]
-MethodOption = Annotated[Method, typer.Option(help="sft reads completions, or chosen responses; the others pairs.")]
+MethodOption = Annotated[
+    Method,
+    typer.Option(
+        help="sft reads completions, or chosen responses; the others pairs. ipo, slic and sppo are as in their papers: "
+        "see docs/dynamics.md for TRL's."
+    ),
+]
 
 
 @app.command("track", cls=Command)

@@ -31,7 +31,7 @@ from eft_ext.dynamics.forward import (
     trainable,
     vjp,
 )
-from eft_ext.dynamics.losses import SFT, Loss, Update, UserLoss, gradient
+from eft_ext.dynamics.losses import SFT, Loss, Update, UserLoss, check_loss, gradient
 from eft_ext.dynamics.responses import Responses
 
 _SFT = SFT()
@@ -119,11 +119,12 @@ def decompose(
     Raises:
         ValueError: no trainable parameter; a loss that lacks what it needs; a row beyond the model's
             table of positions.
-        TypeError: a loss given the wrong kind of update.
+        TypeError: no loss, such as a name of TRL's; a loss given the wrong kind of update.
 
     Warns:
         ContextWarning: a row is longer than the model was made for.
     """
+    check_loss(loss)
     check_positions({"model": model}, {"observed": observed, "update": update.responses})
     columns: dict[str, list[Tensor]] = {name: [] for name in ("log_probs", "slope", "a_norm", "kg_norm", "pi", "kg")}
     with evaluating(model) as inner:
@@ -207,8 +208,7 @@ def verify(
     """Takes the step for real, on a copy of the parameters, and sets what happens beside what `decompose` predicts.
 
     Arguments and errors are `decompose`'s; `lr` may be one learning rate or several. In fp32 the actual change is a
-    small
-    difference of rounded numbers: take a model in fp64 to see the error fall all the way.
+    small difference of rounded numbers: take a model in fp64 to see the error fall all the way.
     """
     lrs = [float(x) for x in (lr if isinstance(lr, Sequence) else [lr])]
     if not lrs or min(lrs) <= 0:

@@ -13,7 +13,7 @@ from eft_ext.dynamics.context import check_positions
 from eft_ext.dynamics.decompose import pushed
 from eft_ext.dynamics.evaluation import device_of, evaluating
 from eft_ext.dynamics.forward import response_logits, trainable, vjp
-from eft_ext.dynamics.losses import SFT, Loss, Update, UserLoss, gradient, residuals
+from eft_ext.dynamics.losses import SFT, Loss, Update, UserLoss, check_loss, gradient, residuals
 from eft_ext.dynamics.responses import Responses
 
 _SFT = SFT()
@@ -38,7 +38,9 @@ def last_layer(
 
     Raises:
         ValueError: the model has no such layer, or changes the logits after it; a row as in `decompose`.
+        TypeError: a loss as in `decompose`.
     """
+    check_loss(loss)
     check_positions({"model": model}, {"observed": observed, "update": update.responses})
     update = update.to(device_of(model))
     trained = update.responses

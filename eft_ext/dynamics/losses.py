@@ -35,6 +35,26 @@ class Loss(Protocol):
 
 
 UserLoss = Callable[[Tensor, Any], Tensor]
+# TRL 1.16's names for losses (`loss_type`), and what has their gradient here.
+_TRL = {
+    "nll": "TRL's 'nll' is SFT(), where completions alone are trained on",
+    "sft": "TRL's 'sft' is SFT() on the chosen responses",
+    "sigmoid": "TRL's 'sigmoid' is DPO(beta)",
+    "ipo": "TRL's 'ipo' averages log-probs over each response's tokens, IPO sums them",
+    "hinge": "TRL's 'hinge' is max(0, 1 − β(s⁺ − s⁻)) with a reference, SLiC has neither β nor reference",
+    "sppo_hard": "TRL's 'sppo_hard' is SPPO(eta=1 / beta)",
+}
+
+
+def check_loss(loss: Any) -> None:
+    """Raises TypeError for what no loss is: a name, a trainer's configuration, a class."""
+    if callable(loss) and not isinstance(loss, type):
+        return
+    got = repr(loss) if isinstance(loss, str | type) else type(loss).__name__
+    named = loss if isinstance(loss, str) else getattr(loss, "loss_type", [])
+    hints = [_TRL[name] for name in ([named] if isinstance(named, str) else named or []) if name in _TRL]
+    expected = "expected one of eft_ext.dynamics, such as DPO(0.1), or a function (logits, update) -> scalar"
+    raise TypeError("; ".join([f"loss: {expected}, got {got}", *hints]))
 
 
 def gradient(loss: Loss | UserLoss, logits: Tensor, update: Update) -> Tensor:
@@ -65,7 +85,8 @@ class SFT:
     """Cross-entropy of the responses. G = (π − e_y), divided by what is averaged over.
 
     Args:
-        reduction: "mean" over all response tokens of the batch, as transformers does, or "sum", as in the paper.
+        reduction: "mean" over all response tokens of the batch, or "sum", as in the paper. The mean is the loss of
+            TRL's SFTTrainer where it trains on completions alone and takes the batch as one.
 
     Raises:
         ValueError: another reduction.
@@ -126,7 +147,10 @@ class _Preference:
 
 @dataclass(frozen=True)
 class DPO(_Preference):
-    """−log σ(βh), h = s⁺ − s⁻ (Rafailov et al. 2023). With a = σ(βh): G = +β(1−a)r⁺ and −β(1−a)r⁻."""
+    """−log σ(βh), h = s⁺ − s⁻ (Rafailov et al. 2023). With a = σ(βh): G = +β(1−a)r⁺ and −β(1−a)r⁻.
+
+    TRL's "sigmoid", its default.
+    """
 
     beta: float = 0.1
 
@@ -140,7 +164,10 @@ class DPO(_Preference):
 
 @dataclass(frozen=True)
 class IPO(_Preference):
-    """(h − 1/2β)², h over the whole sequences (Azar et al. 2023). G = +2(1/2β − h)r⁺ and −2(1/2β − h)r⁻."""
+    """(h − 1/2β)², h over the whole sequences (Azar et al. 2023). G = +2(1/2β − h)r⁺ and −2(1/2β − h)r⁻.
+
+    Not TRL's "ipo", which divides s⁺ and s⁻ by the tokens of their responses.
+    """
 
     beta: float = 0.1
 
@@ -154,7 +181,10 @@ class IPO(_Preference):
 
 @dataclass(frozen=True)
 class SLiC(_Preference):
-    """max(0, margin − log π⁺ + log π⁻), no reference (Zhao et al. 2023). G = +r⁺ and −r⁻ inside the margin, else 0."""
+    """max(0, margin − log π⁺ + log π⁻), no reference (Zhao et al. 2023). G = +r⁺ and −r⁻ inside the margin, else 0.
+
+    Not TRL's "hinge", which is max(0, 1 − βh), relative to a reference.
+    """
 
     margin: float = 1.0
     needs_reference = False
@@ -169,7 +199,10 @@ class SLiC(_Preference):
 
 @dataclass(frozen=True)
 class SPPO(_Preference):
-    """(s⁺ − η/2)² + (s⁻ + η/2)² (Wu et al. 2024). G = +2(η/2 − s⁺)r⁺ and −2(s⁻ + η/2)r⁻."""
+    """(s⁺ − η/2)² + (s⁻ + η/2)² (Wu et al. 2024). G = +2(η/2 − s⁺)r⁺ and −2(s⁻ + η/2)r⁻.
+
+    TRL's "sppo_hard" has 1/2β in the place of η/2: `SPPO(eta=1 / beta)`.
+    """
 
     eta: float = 1.0
 
