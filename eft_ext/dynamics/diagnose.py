@@ -15,13 +15,16 @@ from eft_ext.dynamics.recording import Recording
 class Mass:
     """Mean change of probability per token along one type of response, in parts that sum to zero.
 
-    `own` went to the response's token itself, `argmax` to the most probable token where that is another one, `rest`
-    to all others.
+    `own` went to the response's token itself, `argmax` to the most probable token where that is another one at both
+    records, `rest` to all others. `dethroned` is the share of tokens that are the argmax at the first record alone,
+    `enthroned` at the last alone: who gained or lost there is not known, and counts as `rest`.
     """
 
     own: Interval
     argmax: Interval
     rest: Interval
+    dethroned: float
+    enthroned: float
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,9 @@ class Squeezing:
         return (
             f"steps {self.first} to {self.last}: {word}. Δ log π of chosen {self.chosen}, of rejected {self.rejected}; "
             f"Δ log p_max per token along rejected {self.argmax}, along chosen {self.argmax_chosen}. "
-            f"Probability per token along rejected: own token {went.own}, argmax {went.argmax}, rest {went.rest}."
+            f"Probability per token along rejected: own token {went.own}, argmax {went.argmax}, rest {went.rest}; "
+            f"the own token is no longer the argmax at {went.dethroned:.1%} of them, newly at {went.enthroned:.1%}, "
+            "which count as rest."
         )
 
 
@@ -107,11 +112,16 @@ def diagnose(
 
 
 def _mass(recording: Recording, response: str, first: int, last: int) -> Mass:
-    own, argmax = [], []
-    tokens = zip(recording.tokens(response), recording.tokens(response, "argmax_log_prob"), strict=True)
-    for log_prob, top in tokens:  # each [steps, tokens]
-        other = np.where(np.isclose(log_prob, top, atol=1e-5), 0.0, np.exp(top))
-        own.append((np.exp(log_prob[last]) - np.exp(log_prob[first])).mean())
-        argmax.append((other[last] - other[first]).mean())
-    both = np.array([own, argmax])
-    return Mass(bootstrap(both[0]), bootstrap(both[1]), bootstrap(-both.sum(0)))
+    columns = (recording.tokens(response, name) for name in ("log_prob", "argmax_log_prob", "argmax"))
+    rows = []
+    for columns_of_probe in zip(*columns, strict=True):
+        log_prob, top, argmax = (x[[first, last]] for x in columns_of_probe)  # each [2, tokens]
+        another = ~(log_prob >= top)  # the argmax is another token; where it is not, the two are one number
+        another |= another[::-1] & (argmax[0] == argmax[1])  # nor is it in a tie with what is the argmax elsewhere
+        own, most = np.diff(np.exp(log_prob), axis=0), np.diff(np.exp(top), axis=0)
+        argmax_gain = np.where(another.all(0), most, 0.0)
+        parts = (own, argmax_gain, -own - argmax_gain, another[1] & ~another[0], another[0] & ~another[1])
+        rows.append([part.mean() for part in parts])
+    found = np.array(rows).T  # [5, probes]
+    dethroned, enthroned = map(float, found[3:].mean(1))
+    return Mass(bootstrap(found[0]), bootstrap(found[1]), bootstrap(found[2]), dethroned, enthroned)

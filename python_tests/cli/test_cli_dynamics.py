@@ -49,6 +49,7 @@ def test_track_diagnose_and_plot(files, tmp_path, capsys):
     assert recording.about["loss"] == "DPO(beta=0.1)"
     assert (tmp_path / "model" / "model.safetensors").is_file()
     verdict = told(capsys, "diagnose", out, "--json")
+    assert 0 <= verdict["rejected_mass"]["dethroned"] <= 1
     assert verdict["squeezed"] == found["squeezed"]
     for kind in ("curves", "confidence", "influence"):
         assert run("plot", out, "--out", tmp_path / f"{kind}.svg", "--kind", kind, "--only", "chosen") == 0

@@ -70,6 +70,37 @@ def test_an_on_policy_push_is_not(tmp_path):
     assert "no squeezing" in str(found)
 
 
+# Rejected is the token e, the last one: first, last, what argmax and rest gained, and at which share of the tokens e
+# was dethroned and enthroned.
+MASSES = {
+    "dethroned": ([0.1, 0.2, 0.1, 0.1, 0.5], [0.4, 0.25, 0.05, 0.05, 0.25], 0.0, 0.25, (1, 0)),
+    "enthroned": ([0.4, 0.25, 0.05, 0.05, 0.25], [0.1, 0.2, 0.1, 0.1, 0.5], 0.0, -0.25, (0, 1)),
+    "kept": ([0.1, 0.1, 0.1, 0.1, 0.6], [0.2, 0.1, 0.1, 0.15, 0.45], 0.0, 0.15, (0, 0)),
+    "another argmax": ([0.5, 0.3, 0.1, 0.05, 0.05], [0.2, 0.6, 0.1, 0.08, 0.02], 0.1, -0.07, (0, 0)),
+    "a tie at first": ([0.3, 0.2, 0.1, 0.1, 0.3], [0.5, 0.2, 0.05, 0.05, 0.2], 0.2, -0.1, (0, 0)),
+    "a tie in the end": ([0.5, 0.2, 0.05, 0.05, 0.2], [0.3, 0.2, 0.1, 0.1, 0.3], -0.2, 0.1, (0, 0)),
+}
+
+
+@pytest.mark.parametrize(("before", "after", "argmax", "rest", "shares"), MASSES.values(), ids=MASSES)
+def test_where_probability_went(before, after, argmax, rest, shares, tmp_path):
+    """A dethroned token's successor gained what it did not have as a competitor, 0.4 where only 0.25 moved."""
+    recording = recorded(tmp_path, torch.tensor(before).log(), torch.tensor(after).log())
+    mass = diagnose(recording).rejected_mass
+    own = after[4] - before[4]
+    np.testing.assert_allclose([x.mean for x in (mass.own, mass.argmax, mass.rest)], [own, argmax, rest], atol=1e-6)
+    assert (mass.dethroned, mass.enthroned) == shares
+    np.testing.assert_allclose(mass.own.mean + mass.argmax.mean + mass.rest.mean, 0, atol=1e-9)
+
+
+def test_a_dethroned_token_is_told(tmp_path):
+    before, after, *_ = MASSES["dethroned"]
+    text = str(diagnose(recorded(tmp_path, torch.tensor(before).log(), torch.tensor(after).log())))
+    assert "no squeezing" in text
+    assert "argmax +0 (+0 to +0), rest +0.25" in text
+    assert "no longer the argmax at 100.0% of them, newly at 0.0%, which count as rest." in text
+
+
 @pytest.mark.parametrize("last", [[torch.nan] * 5, [0.0, 0.0, 0.0, 0.0, -torch.inf]])
 @pytest.mark.filterwarnings("error")
 def test_a_run_that_diverged_is_neither(tmp_path, last):
