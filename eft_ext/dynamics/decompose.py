@@ -108,6 +108,7 @@ def decompose(
         model: a causal language model of transformers (any attention but flash-attention's own package), or any
             module as in `response_logits`. Its trainable parameters take the step; the model itself is left as it
             is. Dropout is off. Use fp32 or fp64: at bf16 the rounding is larger than the effect.
+            A mixture of experts is predicted with its tokens' experts as they are before the step.
         observed: the responses whose probabilities are watched.
         update: what the step is on: `Responses` for SFT, `Pairs` for preference losses, whatever a loss of yours takes
             that has `.responses` and `.to(device)`.

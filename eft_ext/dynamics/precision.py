@@ -20,6 +20,7 @@ class KeepDouble(TorchFunctionMode):
     Llama's RMSNorm and every model's eager attention compute in fp32 whatever the dtype of the model, since that is
     wider than bf16. In a model of fp64 that rounding, 1e-7 relative, hides the second order of a small step. Where a
     frequency stays wide, the positions that it is multiplied with are widened too (as transformers 5.17 needs it).
+    The grouped product of mixtures of experts, which torch has for narrower types alone, is computed group by group.
     """
 
     def __torch_function__(
@@ -31,9 +32,17 @@ class KeepDouble(TorchFunctionMode):
         if args and isinstance(args[0], Tensor) and args[0].dtype == torch.float64:
             if func in _NARROWING:
                 return args[0]
+            if func is torch._grouped_mm:
+                return _grouped_product(*args, **kwargs)
             args = [_wide(x) for x in args]
             kwargs = {name: _wide(x) for name, x in kwargs.items()}
         return func(*args, **kwargs)
+
+
+def _grouped_product(x: Tensor, weights: Tensor, offs: Tensor, **_: Any) -> Tensor:
+    """Rows of x [rows, width] times their group's matrix of weights [groups, width, out]; `offs` ends each group."""
+    groups = x.tensor_split(offs[:-1].tolist())
+    return torch.cat([rows @ weight for rows, weight in zip(groups, weights, strict=True)])
 
 
 def _wide(x: Any) -> Any:
