@@ -15,7 +15,7 @@ EXTRAS = {
     "cli": (*_HF, "typer", "rich", "jinja2"),
     "plots": ("matplotlib",),
     "peft": ("peft", "accelerate"),
-    "dynamics": (*_HF, "numpy", "pyarrow"),
+    "dynamics": (*_HF, "numpy", "pyarrow", "pandas"),
     "triton": ("triton",),
 }
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from eft_ext._extras import needs
 from eft_ext.dynamics.bound import Trained, g_norm, quotient
 from eft_ext.dynamics.losses import SFT, Loss, Preference, UserLoss, check_loss
 from eft_ext.dynamics.probes import ProbeSet
@@ -15,6 +16,7 @@ from eft_ext.dynamics.step_file import read_step
 from eft_ext.dynamics.store import read_about, require_pyarrow, step_files
 
 if TYPE_CHECKING:
+    import pandas
     import pyarrow
 
 Array = np.ndarray
@@ -62,6 +64,32 @@ class Recording:
         for file in self._files.values():
             tables.append(read_step(file, self._rows, tables[0] if tables else None))
         return pa.concat_tables(tables).unify_dictionaries()
+
+    def to_pandas(self, per_token: bool = False) -> pandas.DataFrame:
+        """The table as a data frame: step, lr, probe and type (a category) are columns beside the statistics.
+
+        Args:
+            per_token: one row for each token instead, `token` its place in the response, with the statistics of tokens.
+
+        Raises:
+            ImportError: pandas is missing.
+            ValueError: tokens of a recording made with per_token=False.
+        """
+        with needs("Recording.to_pandas", "dynamics"):
+            import pandas  # noqa: F401
+        import pyarrow.compute as pc
+
+        names = [name for name in self.table.column_names if name.startswith("token_")]
+        frame = self.table.drop_columns(names).to_pandas()
+        if not per_token:
+            return frame
+        if not names:
+            raise ValueError("per_token: expected a recording with statistics of tokens, got one without")
+        tokens = frame[["step", "lr", "probe", "type"]].loc[frame.index.repeat(frame["tokens"])]
+        tokens["token"] = tokens.groupby(level=0).cumcount()
+        for name in names:
+            tokens[name.removeprefix("token_")] = pc.list_flatten(self.table.column(name)).to_numpy()
+        return tokens.reset_index(drop=True)
 
     @property
     def types(self) -> list[str]:
