@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -25,14 +26,19 @@ class Probe:
 
 @dataclass(frozen=True)
 class ProbeSet(Sequence[Probe]):
-    """Probes in a fixed order; `types` are all names of responses, in the order in which they first come up.
+    """Probes in a fixed order; `str` of them says how many there are of each type.
+
+    Attributes:
+        left_out: lines or records that had none of the types asked for.
+        counts: the types, in the order in which they first come up, and how many probes have each.
 
     Raises:
-        ValueError: there is no probe, or one without a response.
+        ValueError: there is no probe, or one without a response or with an empty one.
     """
 
     probes: tuple[Probe, ...]
-    types: tuple[str, ...] = field(init=False)
+    left_out: int = field(default=0, compare=False)
+    counts: Mapping[str, int] = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "probes", tuple(self.probes))
@@ -41,7 +47,24 @@ class ProbeSet(Sequence[Probe]):
         for number, probe in enumerate(self.probes):
             if not probe.responses:
                 raise ValueError(f"probe {number}: expected at least one response, got none")
-        object.__setattr__(self, "types", tuple(dict.fromkeys(name for p in self.probes for name in p.responses)))
+            for name, text in {"prompt": probe.prompt, **probe.responses}.items():
+                if not isinstance(text, str) or not text:
+                    raise ValueError(f"probe {number}, {name}: expected a text, got {_kind(text)}")
+        object.__setattr__(self, "counts", Counter(name for probe in self.probes for name in probe.responses))
+
+    @property
+    def types(self) -> tuple[str, ...]:
+        """All names of responses, in the order in which they first come up."""
+        return tuple(self.counts)
+
+    def __str__(self) -> str:
+        prompts = f"{len(self)} prompt{'s' * (len(self) > 1)}"
+        total, types = sum(self.counts.values()), len(self.counts)
+        responses = f"{total} response{'s' * (total > 1)} of {types} type{'s' * (types > 1)}"
+        missing = {name: len(self) - count for name, count in self.counts.items() if count < len(self)}
+        without = [", ".join(f"without {name} {number}" for name, number in missing.items())] if missing else []
+        left = [f"{self.left_out} left out, with none of these types"] if self.left_out else []
+        return "; ".join([f"{prompts}, {responses}", *without, *left])
 
     @classmethod
     def from_jsonl(cls, path: str | Path, types: Sequence[str] | None = None) -> ProbeSet:
@@ -49,23 +72,32 @@ class ProbeSet(Sequence[Probe]):
 
         Any names will do. The files of Ren & Sutherland's code are read as they are: prompt, chosen,
         chosen_initial, chosen_selfr, chosen_gptsemantic, chosen_gptformat, rejected, reject_gptsemantic,
-        reject_gptformat, irr_train, irr_test, irr_hum, random_permute, random_nonhum. A response may be missing from
-        a line, or null there.
+        reject_gptformat, irr_train, irr_test, irr_hum, random_permute, random_nonhum. A response that is missing from
+        a line, null or empty there is one that this prompt does not have.
 
         Args:
-            types: keep these types only.
+            types: keep these types only, and leave out lines with none of them.
 
         Raises:
-            ValueError: a line that is no JSON object, a prompt or response that is missing, empty or no text; the
-                message names line and key.
+            ValueError: a line that is no JSON object, without a prompt or a response, or with one that is no text;
+                the message names line and key. No line has one of the types.
             OSError: no such file.
         """
-        return cls(tuple(_read(line.object, line.where, types) for line in read_lines(path)))
+        return cls._of(((line.object, line.where) for line in read_lines(path)), types, str(path))
 
     @classmethod
     def from_records(cls, records: Iterable[Mapping[str, Any]], types: Sequence[str] | None = None) -> ProbeSet:
         """As `from_jsonl`, from objects in memory, e.g. a `datasets.Dataset`."""
-        return cls(tuple(_read(row, f"record {i}", types) for i, row in enumerate(records)))
+        return cls._of(((row, f"record {i}") for i, row in enumerate(records)), types, "records")
+
+    @classmethod
+    def _of(cls, rows: Iterable[tuple[Mapping[str, Any], str]], types: Sequence[str] | None, source: str) -> ProbeSet:
+        types = [types] if isinstance(types, str) else types
+        read = [_read(row, where, types) for row, where in rows]
+        probes = tuple(probe for probe in read if probe.responses)
+        if read and not probes:
+            raise ValueError(f"types: expected some that {source} has, got {', '.join(types or ()) or 'none'}")
+        return cls(probes, len(read) - len(probes))
 
     def to_jsonl(self, path: str | Path) -> None:
         lines = (json.dumps({"prompt": p.prompt, **p.responses}, ensure_ascii=False) for p in self.probes)
@@ -82,7 +114,8 @@ class ProbeSet(Sequence[Probe]):
         if len(responses) != len(self):
             raise ValueError(f"responses: expected {len(self)}, one for each probe, got {len(responses)}")
         pairs = zip(self.probes, responses, strict=True)
-        return ProbeSet(tuple(Probe(p.prompt, {**p.responses, name: text}, p.where) for p, text in pairs))
+        probes = tuple(Probe(p.prompt, {**p.responses, name: text}, p.where) for p, text in pairs)
+        return ProbeSet(probes, self.left_out)
 
     def texts(self, name: str) -> list[str]:
         """The responses of one type, one for each probe.
@@ -92,7 +125,8 @@ class ProbeSet(Sequence[Probe]):
         """
         missing = next((i for i, p in enumerate(self.probes) if name not in p.responses), None)
         if missing is not None:
-            raise ValueError(f"type: expected every probe to have {name!r}, probe {missing} has none")
+            remedy = f"; take ProbeSet([p for p in probes if {name!r} in p.responses])" if name in self.counts else ""
+            raise ValueError(f"type: expected every probe to have {name!r}, probe {missing} has none{remedy}")
         return [p.responses[name] for p in self.probes]
 
     def rows(self) -> Iterator[tuple[int, str, str, str]]:
@@ -120,15 +154,21 @@ class ProbeSet(Sequence[Probe]):
 
 
 def _read(row: Mapping[str, Any], where: str, types: Sequence[str] | None) -> Probe:
+    """With no response where the line has none of the types."""
     if "prompt" not in row:
         raise ValueError(f"{where}: expected the key 'prompt', got {', '.join(row) or 'none'}")
-    texts = {name: text for name, text in row.items() if text is not None and (types is None or name in types)}
-    for key, value in {**texts, "prompt": row["prompt"]}.items():
-        if not isinstance(value, str) or not value:
-            got = "an empty text" if value == "" else type(value).__name__
-            raise ValueError(f"{where}, key '{key}': expected a text, got {got}")
-    texts.pop("prompt", None)
-    if not texts:
-        wanted = f"one of {', '.join(types)}" if types is not None else "at least one response beside 'prompt'"
-        raise ValueError(f"{where}: expected {wanted}, got none")
-    return Probe(row["prompt"], texts, where)
+    if not isinstance(row["prompt"], str) or not row["prompt"]:
+        raise ValueError(f"{where}, key 'prompt': expected a text, got {_kind(row['prompt'])}")
+    responses = {}
+    for name, text in row.items():
+        if name != "prompt" and (types is None or name in types) and text not in (None, ""):
+            if not isinstance(text, str):
+                raise ValueError(f"{where}, key '{name}': expected a text, got {_kind(text)}")
+            responses[name] = text
+    if not responses and types is None:
+        raise ValueError(f"{where}: expected at least one response beside 'prompt', got none")
+    return Probe(row["prompt"], responses, where)
+
+
+def _kind(value: Any) -> str:
+    return "an empty text" if value == "" else type(value).__name__

@@ -46,7 +46,9 @@ def test_other_names_missing_ones_and_the_way_back(tmp_path):
         ({"chosen": "x"}, r"p.jsonl, line 2: expected the key 'prompt', got chosen"),
         ({"prompt": "x"}, r"p.jsonl, line 2: expected at least one response beside 'prompt', got none"),
         ({"prompt": "x", "chosen": 3}, r"p.jsonl, line 2, key 'chosen': expected a text, got int"),
-        ({"prompt": "x", "chosen": ""}, r"p.jsonl, line 2, key 'chosen': expected a text, got an empty text"),
+        ({"prompt": "x", "chosen": ""}, r"p.jsonl, line 2: expected at least one response beside 'prompt', got none"),
+        ({"prompt": "x", "a": "", "b": []}, r"p.jsonl, line 2, key 'b': expected a text, got list"),
+        ({"prompt": "", "chosen": "x"}, r"p.jsonl, line 2, key 'prompt': expected a text, got an empty text"),
         ({"prompt": None, "chosen": "x"}, r"p.jsonl, line 2, key 'prompt': expected a text, got NoneType"),
     ],
 )
