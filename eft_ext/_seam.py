@@ -14,7 +14,8 @@ def encode_pairs(
     """Token ids of prompts and of the responses behind them, as they stand in the text of both.
 
     Both are tokenized as one text, which is cut where the prompt's own tokens end: SentencePiece puts a space before
-    whatever it takes for a beginning. Where a token lies across the seam the two are tokenized apart.
+    whatever it takes for a beginning. Where a token lies across the seam the two are tokenized apart. EOS that a
+    tokenizer appends to every text is left out.
 
     Args:
         tokenizer: of transformers.
@@ -27,6 +28,8 @@ def encode_pairs(
     special = {"add_special_tokens": add_special_tokens}
     prompts = tokenizer([prompt for prompt, _ in pairs], **special).input_ids
     wholes = tokenizer([prompt + response for prompt, response in pairs], **special).input_ids
+    if add_special_tokens and (more := appended(tokenizer, "".join(pairs[0]))):
+        prompts, wholes = ([ids[:-more] for ids in rows] for rows in (prompts, wholes))
     endings = [
         list(whole[len(prompt) :]) if whole[: len(prompt)] == prompt else continuation(tokenizer, text)
         for prompt, whole, (_, text) in zip(prompts, wholes, pairs, strict=True)
@@ -41,6 +44,14 @@ def begun_once(tokenizer: Any, text: str, ids: Sequence[int]) -> list[int]:
     start = getattr(tokenizer, "bos_token_id", None)
     twice = start is not None and list(ids[:2]) == [start, start] and not text.startswith(2 * tokenizer.bos_token)
     return list(ids[1:] if twice else ids)
+
+
+def appended(tokenizer: Any, text: str) -> int:
+    """The number of special tokens that the tokenizer puts behind any text, such as this one."""
+    (whole,), (own,) = (tokenizer([text], add_special_tokens=special).input_ids for special in (True, False))
+    more = len(whole) - len(own)
+    before = next((i for i in range(more, -1, -1) if whole[i : i + len(own)] == own), more)
+    return more - before if own else 0
 
 
 def continuation(tokenizer: Any, text: str) -> list[int]:

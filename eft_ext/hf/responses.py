@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eft_ext._seam import continuation, encode_pairs
+from eft_ext._seam import appended, continuation, encode_pairs
 from eft_ext._text import checked
 from eft_ext.hf.prompts import Prompt, encode
 from eft_ext.hf.score import IGNORED
@@ -78,7 +78,10 @@ def with_responses(
             )
     joined = {}
     for name, prompt in prompts.items():
-        joined[name] = encode(name, [head + ending for head, ending in zip(prompt.rows, endings, strict=True)], None)
+        heads = prompt.rows
+        if prompt.texts and not prompt.chat and (more := appended(tokenizer, prompt.texts[0])):
+            heads = [head[:-more] for head in heads]
+        joined[name] = encode(name, [head + ending for head, ending in zip(heads, endings, strict=True)], None)
     length = max(map(len, endings))
     targets = torch.tensor([[IGNORED] * (length - len(ending)) + ending for ending in endings], device="cpu")
     return joined, targets

@@ -1,11 +1,14 @@
 """Where a prompt ends and its response begins: the tokens are those of the text in one piece."""
 
+import copy
+
 import pytest
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from eft_ext import EmulatedModel
+from eft_ext._seam import encode_pairs
 from eft_ext.dynamics import Probe, ProbeSet
 from eft_ext.dynamics.builders import own_responses
 from eft_ext.dynamics.responses import Responses
@@ -114,6 +117,27 @@ def test_generated_text_goes_on_from_the_prompt(model, sentencepiece):
     texts, out = model.generate_text(prompts, return_output=True, **call)
     wholes = sentencepiece.batch_decode(out, skip_special_tokens=True)
     assert [p + t for p, t in zip(prompts, texts, strict=True)] == wholes
+
+
+@pytest.fixture
+def closing(sentencepiece):
+    """As `sentencepiece` with add_eos_token: EOS behind every text."""
+    other = copy.deepcopy(sentencepiece)
+    ends = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)])
+    other.backend_tokenizer.post_processor = ends
+    assert other("Where").input_ids[-1] == 2
+    return other
+
+
+def test_no_end_between_prompt_and_response(closing, build):
+    where, paris = closing.convert_tokens_to_ids(["▁Where", "▁Paris"])
+    assert encode_pairs(closing, [("Where", " Paris"), ("<s>Where", " Paris")]) == [([1, where], [paris])] * 2
+    assert encode_pairs(closing, [("Where</s>", " Paris")])[0][0] == [1, where, 2]  # the text's own
+    assert Responses.from_text(closing, [("Where", " Paris")]).ids.tolist() == [[1, where, paris, 2]]
+    model = EmulatedModel(*(build("llama", seed, 16, 128) for seed in (0, 1, 2)), closing)
+    score = model.score(["Where"], [" Paris"])
+    assert score.ids.tolist() == [[paris]]
+    assert float(score.logprobs[0, -1]) == pytest.approx(log_prob(model, [1, where, paris], 1), rel=1e-5)
 
 
 def test_answers_of_the_model_itself(sentencepiece):
