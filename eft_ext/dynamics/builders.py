@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from eft_ext._seam import added_text, begun_once
+from eft_ext._seam import added_text
+from eft_ext.dynamics.chats import encode
 from eft_ext.dynamics.evaluation import device_of, evaluating
 from eft_ext.dynamics.probes import ProbeSet
 
@@ -85,22 +86,24 @@ def own_responses(
         model, tokenizer: of transformers.
 
     Raises:
-        ValueError: an answer without a single character, which nothing could watch.
+        ValueError: a chat that the tokenizer's template does not take; an answer without a single character, which
+            nothing could watch.
     """
     options: dict[str, Any] = {"do_sample": False} if seed is None else {"do_sample": True, "top_k": 0, "top_p": 1.0}
     pad = getattr(tokenizer, "pad_token_id", None) or 0
+    where = [probe.where or f"probe {i}" for i, probe in enumerate(probes)]
+    heads = [head for head, _ in encode(tokenizer, [(probe.prompt, "") for probe in probes], where)]
     texts: list[str] = []
     with evaluating(model) as inner, torch.random.fork_rng():
         torch.manual_seed(seed or 0)
         for i in range(0, len(probes), batch_size):
-            prompts = [probe.prompt for probe in probes[i : i + batch_size]]
-            heads = [begun_once(tokenizer, text, tokenizer(text).input_ids) for text in prompts]
-            rows = [torch.tensor(head) for head in heads]
+            some = slice(i, i + batch_size)
+            rows = [torch.tensor(head) for head in heads[some]]
             ids = _left(rows, pad).to(device_of(model))
             mask = _left([torch.ones_like(row) for row in rows], 0).to(ids.device)
             out = cast(Any, inner).generate(ids, attention_mask=mask, max_new_tokens=max_new_tokens, **options)
             new = out[:, ids.shape[1] :].tolist()
-            texts += [added_text(tokenizer, head, row) for head, row in zip(heads, new, strict=True)]
+            texts += [added_text(tokenizer, head, row) for head, row in zip(heads[some], new, strict=True)]
     empty = next((i for i, text in enumerate(texts) if not text), None)
     if empty is not None:
         raise ValueError(f"model: expected an answer to every prompt, got an empty one to probe {empty}")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from eft_ext._seam import encode_pairs
 from eft_ext.analysis.record import Record, Token
+from eft_ext.dynamics.chats import encode, prompt_text
 from eft_ext.dynamics.delta import steps_of_delta
 from eft_ext.dynamics.recording import Recording
 
@@ -29,7 +29,7 @@ def delta_records(recording: Recording, response: str, tokenizer: Any) -> list[R
     columns = (recording.tokens(response), recording.tokens(response, "entropy"), steps_of_delta(recording, response))
     records = []
     for probe, log_prob, entropy, added in zip(probes, *columns, strict=True):
-        ((_, ids),) = encode_pairs(tokenizer, [(probe.prompt, probe.responses[response])])
+        ((_, ids),) = encode(tokenizer, [(probe.prompt, probe.responses[response])], [probe.where])
         ids += [tokenizer.eos_token_id] if recording.about.get("end", True) else []
         if len(ids) != log_prob.shape[1]:
             raise ValueError(f"tokenizer: expected the run's, which made {log_prob.shape[1]} tokens, got {len(ids)}")
@@ -45,5 +45,6 @@ def delta_records(recording: Recording, response: str, tokenizer: Any) -> list[R
             for i, token in enumerate(ids)
         ]
         options = {"response": response, "recording": recording.path.name, "steps": int(recording.steps[-1])}
-        records.append(Record(tokens, prompt=probe.prompt, names=["tuned", "base"], options=options))
+        prompt = prompt_text(tokenizer, probe.prompt, probe.where)
+        records.append(Record(tokens, prompt=prompt, names=["tuned", "base"], options=options))
     return records

@@ -10,16 +10,21 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from eft_ext._chat import Chat
 from eft_ext._files import write_text
 from eft_ext._jsonl import read_lines
+from eft_ext.dynamics.chats import as_prompt, as_response
 from eft_ext.dynamics.responses import Responses
 
 
 @dataclass(frozen=True)
 class Probe:
-    """A prompt, and named responses to it that are watched together: chosen, rejected, a paraphrase, nonsense, ..."""
+    """A prompt, and named responses to it that are watched together: chosen, rejected, a paraphrase, nonsense, ...
 
-    prompt: str
+    The prompt is a text, or a chat, [{"role": ..., "content": ...}, ...], that the assistant is to answer.
+    """
+
+    prompt: str | Chat
     responses: Mapping[str, str]
     where: str = field(default="", compare=False, repr=False)  # file and line that it was read from, for messages
 
@@ -47,9 +52,11 @@ class ProbeSet(Sequence[Probe]):
         for number, probe in enumerate(self.probes):
             if not probe.responses:
                 raise ValueError(f"probe {number}: expected at least one response, got none")
-            for name, text in {"prompt": probe.prompt, **probe.responses}.items():
+            _filled(as_prompt(probe.prompt, f"probe {number}", "prompt"), f"probe {number}", "prompt")
+            for name, text in probe.responses.items():
                 if not isinstance(text, str) or not text:
-                    raise ValueError(f"probe {number}, {name}: expected a text, got {_kind(text)}")
+                    got = "an empty text" if text == "" else type(text).__name__
+                    raise ValueError(f"probe {number}, key '{name}': expected a text, got {got}")
         object.__setattr__(self, "counts", Counter(name for probe in self.probes for name in probe.responses))
 
     @property
@@ -70,6 +77,10 @@ class ProbeSet(Sequence[Probe]):
     def from_jsonl(cls, path: str | Path, types: Sequence[str] | None = None) -> ProbeSet:
         """One JSON object per line: "prompt", and a text under each type of response.
 
+        The prompt may be a list of chat messages, under "prompt" or "messages", and a response a list of one message
+        of the assistant, as in TRL. `encode` renders the prompt with the tokenizer's chat template; the response is
+        the content of its message.
+
         Any names will do. The files of Ren & Sutherland's code are read as they are: prompt, chosen,
         chosen_initial, chosen_selfr, chosen_gptsemantic, chosen_gptformat, rejected, reject_gptsemantic,
         reject_gptformat, irr_train, irr_test, irr_hum, random_permute, random_nonhum. A response that is missing from
@@ -79,8 +90,8 @@ class ProbeSet(Sequence[Probe]):
             types: keep these types only, and leave out lines with none of them.
 
         Raises:
-            ValueError: a line that is no JSON object, without a prompt or a response, or with one that is no text;
-                the message names line and key. No line has one of the types.
+            ValueError: a line that is no JSON object, without a prompt or a response, or with one that is neither text
+                nor messages; the message names line and key. No line has one of the types.
             OSError: no such file.
         """
         return cls._of(((line.object, line.where) for line in read_lines(path)), types, str(path))
@@ -129,7 +140,7 @@ class ProbeSet(Sequence[Probe]):
             raise ValueError(f"type: expected every probe to have {name!r}, probe {missing} has none{remedy}")
         return [p.responses[name] for p in self.probes]
 
-    def rows(self) -> Iterator[tuple[int, str, str, str]]:
+    def rows(self) -> Iterator[tuple[int, str, str | Chat, str]]:
         """(number of the probe, type, prompt, response), probe after probe: what is watched, in order."""
         for number, probe in enumerate(self.probes):
             for name, text in probe.responses.items():
@@ -155,20 +166,19 @@ class ProbeSet(Sequence[Probe]):
 
 def _read(row: Mapping[str, Any], where: str, types: Sequence[str] | None) -> Probe:
     """With no response where the line has none of the types."""
-    if "prompt" not in row:
+    asked = "messages" if "messages" in row and "prompt" not in row else "prompt"
+    if asked not in row:
         raise ValueError(f"{where}: expected the key 'prompt', got {', '.join(row) or 'none'}")
-    if not isinstance(row["prompt"], str) or not row["prompt"]:
-        raise ValueError(f"{where}, key 'prompt': expected a text, got {_kind(row['prompt'])}")
-    responses = {}
-    for name, text in row.items():
-        if name != "prompt" and (types is None or name in types) and text not in (None, ""):
-            if not isinstance(text, str):
-                raise ValueError(f"{where}, key '{name}': expected a text, got {_kind(text)}")
-            responses[name] = text
+    prompt = _filled(as_prompt(row[asked], where, asked), where, asked)
+    wanted = {name: value for name, value in row.items() if name != asked and (types is None or name in types)}
+    given = {name: as_response(value, where, name) for name, value in wanted.items() if value is not None}
+    responses = {name: text for name, text in given.items() if text}
     if not responses and types is None:
-        raise ValueError(f"{where}: expected at least one response beside 'prompt', got none")
-    return Probe(row["prompt"], responses, where)
+        raise ValueError(f"{where}: expected at least one response beside '{asked}', got none")
+    return Probe(prompt, responses, where)
 
 
-def _kind(value: Any) -> str:
-    return "an empty text" if value == "" else type(value).__name__
+def _filled(prompt: str | Chat, where: str, key: str) -> str | Chat:
+    if not prompt:
+        raise ValueError(f"{where}, key '{key}': expected a text, got an empty text")
+    return prompt

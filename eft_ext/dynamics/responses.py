@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eft_ext._seam import encode_pairs
-from eft_ext._text import checked
+from eft_ext.dynamics.chats import Pair, encode
 
 Ids = Sequence[int]
 
@@ -68,28 +67,25 @@ class Responses:
         return cls(ids, attention, response_mask, tuple(where))
 
     @classmethod
-    def from_text(
-        cls, tokenizer: Any, pairs: Iterable[tuple[str, str]], end: bool = True, where: Iterable[str] = ()
-    ) -> Responses:
-        """From (prompt, response) texts: the prompt with the tokenizer's special tokens, the response without.
+    def from_text(cls, tokenizer: Any, pairs: Iterable[Pair], end: bool = True, where: Iterable[str] = ()) -> Responses:
+        """From (prompt, response): the prompt with the tokenizer's special tokens, the response without.
 
-        Each pair is tokenized as one text and cut at the prompt (`eft_ext._seam.encode_pairs`).
+        Each pair is tokenized as one text and cut at the prompt (`eft_ext._seam.encode_pairs`). A prompt may be a chat,
+        [{"role": ..., "content": ...}, ...], which the tokenizer's template renders with its own special tokens.
 
         Args:
             tokenizer: of transformers.
-            pairs: of text; apply a chat template beforehand.
+            pairs: a text, or a chat, and the text behind it.
             end: append the end-of-text token to each response, and observe it too.
             where: each row's place, for messages.
 
         Raises:
-            ValueError: a text that no tokenizer takes (`eft_ext._text`).
+            ValueError: a text that no tokenizer takes (`eft_ext._text`), a chat that its template does not.
         """
-        pairs = list(pairs)
-        for pair in pairs:
-            checked("pairs", pair)
+        where = list(where)
         tail = [tokenizer.eos_token_id] if end else []
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (tokenizer.eos_token_id or 0)
-        return cls.from_ids(((p, [*a, *tail]) for p, a in encode_pairs(tokenizer, pairs)), pad, where)
+        return cls.from_ids(((p, [*a, *tail]) for p, a in encode(tokenizer, pairs, where)), pad, where)
 
     def __len__(self) -> int:
         return len(self.ids)

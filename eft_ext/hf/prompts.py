@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from eft_ext._chat import rendered
 from eft_ext._seam import begun_once
 from eft_ext._text import checked
 from eft_ext.decoding.prompts import left_padded
@@ -132,16 +133,7 @@ def _texts(name: str, value: Any, tokenizer: Any) -> tuple[str, ...]:
         return checked(name, rows)
     if not all(isinstance(row, (list, tuple)) for row in rows):
         raise ValueError(f"{name}: expected either texts or chats, got a mixture of them")
-    if getattr(tokenizer, "chat_template", "its own way") is None:
-        raise ValueError(f"{name}: expected text, since the tokenizer has no chat template, got a chat")
-    try:
-        texts = [tokenizer.apply_chat_template(row, tokenize=False, add_generation_prompt=True) for row in rows]
-    except ImportError:  # of jinja2
-        raise
-    except Exception as error:  # whatever a template raises, for a system message or two of one role in a row, say
-        wrong = str(error) or type(error).__name__
-        raise ValueError(f"{name}: the chat template does not take this chat: {wrong}") from error
-    return checked(name, texts)
+    return tuple(rendered(name, tokenizer, row) for row in rows)
 
 
 def _masked(name: str, prompt: Prompt, mask: Any) -> Prompt:

@@ -83,9 +83,9 @@ def test_one_of_each():
 
 
 def test_an_empty_text_in_a_probe_made_by_hand():
-    with pytest.raises(ValueError, match="^probe 1, rejected: expected a text, got an empty text$"):
+    with pytest.raises(ValueError, match="^probe 1, key 'rejected': expected a text, got an empty text$"):
         ProbeSet((Probe("a", {"chosen": "b"}), Probe("a", {"chosen": "b", "rejected": ""})))
-    with pytest.raises(ValueError, match="^probe 0, prompt: expected a text, got an empty text$"):
+    with pytest.raises(ValueError, match="^probe 0, key 'prompt': expected a text, got an empty text$"):
         ProbeSet((Probe("", {"chosen": "b"}),))
 
 

@@ -45,11 +45,17 @@ def test_other_names_missing_ones_and_the_way_back(tmp_path):
         ("[1]", r"p.jsonl, line 2: expected a JSON object, got list"),
         ({"chosen": "x"}, r"p.jsonl, line 2: expected the key 'prompt', got chosen"),
         ({"prompt": "x"}, r"p.jsonl, line 2: expected at least one response beside 'prompt', got none"),
-        ({"prompt": "x", "chosen": 3}, r"p.jsonl, line 2, key 'chosen': expected a text, got int"),
+        (
+            {"prompt": "x", "chosen": 3},
+            r"line 2, key 'chosen': expected a text or one message of the assistant, got int",
+        ),
         ({"prompt": "x", "chosen": ""}, r"p.jsonl, line 2: expected at least one response beside 'prompt', got none"),
-        ({"prompt": "x", "a": "", "b": []}, r"p.jsonl, line 2, key 'b': expected a text, got list"),
+        (
+            {"prompt": "x", "a": "", "b": []},
+            r"line 2, key 'b': expected a text or one message of the assistant, got an empty list",
+        ),
         ({"prompt": "", "chosen": "x"}, r"p.jsonl, line 2, key 'prompt': expected a text, got an empty text"),
-        ({"prompt": None, "chosen": "x"}, r"p.jsonl, line 2, key 'prompt': expected a text, got NoneType"),
+        ({"prompt": None, "chosen": "x"}, r"p.jsonl, line 2, key 'prompt': expected a text or messages, got NoneType"),
     ],
 )
 def test_errors_name_line_and_key(line, message, tmp_path):
