@@ -37,10 +37,15 @@ class Method(str, Enum):
 
 
 Model = Annotated[str | None, typer.Option(help="Hub id or folder. Default: the embedded small pre-trained model.")]
-Probes = Annotated[Path | None, typer.Option(help="JSONL: prompt, and a text under each type. Default: embedded ones.")]
+Probes = Annotated[
+    Path | None, typer.Option(help="JSONL: prompt or messages, a text for each type. Default: embedded.")
+]
 Data = Annotated[
     Path | None,
-    typer.Option(help="JSONL: prompt, completion; or prompt, chosen, rejected. Default: the embedded preferences."),
+    typer.Option(
+        help="JSONL: prompt, completion; or prompt, chosen, rejected; texts or chat messages. Default: the embedded "
+        "preferences."
+    ),
 ]
 MethodOption = Annotated[
     Method,

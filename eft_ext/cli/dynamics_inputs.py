@@ -8,8 +8,8 @@ import sys
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import chain, islice
+from dataclasses import dataclass, replace
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +18,17 @@ from safetensors import SafetensorError
 from tqdm.auto import tqdm
 from transformers.utils import logging
 
+from eft_ext._chat import Chat
 from eft_ext._files import filling, named
 from eft_ext._jsonl import read_lines
-from eft_ext.dynamics import LOSSES, SFT, Pairs, ProbeSet, Responses, extend_for_sft, track
+from eft_ext.dynamics import LOSSES, SFT, Pairs, ProbeSet, Responses, track
+from eft_ext.dynamics.chats import as_prompt, as_response
 from eft_ext.dynamics.context import check_positions
 from eft_ext.dynamics.forward import response_logits
 from eft_ext.dynamics.preferences import preference
 from eft_ext.hf import ContextWarning
 from eft_ext.hf.hub import load_model, load_tokenizer, source_of
 
-Row = tuple[str, ...]  # (prompt, completion) or (prompt, chosen, rejected)
 MOST = 2**63 - 1  # a step is an int64
 LARGEST_LR = 1e37  # AdamW divides it by 0.1 at first, in fp32
 
@@ -46,6 +47,15 @@ def check_numbers(counts: Mapping[str, int], lrs: Sequence[float]) -> None:
             raise ValueError(f"--lr: expected at most {LARGEST_LR:g}, got {lr}")
 
 
+@dataclass(frozen=True, eq=False)
+class Row:
+    """A prompt, and its completion or a chosen and a rejected response."""
+
+    prompt: str | Chat
+    texts: tuple[str, ...]
+    where: str  # file and line
+
+
 @dataclass
 class Tuning:
     """A model, its data and its probes, ready to train."""
@@ -54,7 +64,6 @@ class Tuning:
     tokenizer: Any
     probes: ProbeSet
     rows: list[Row]
-    where: Mapping[Row, str]  # file and line of each row
     loss: Any
     batch_size: int
     seed: int
@@ -87,25 +96,20 @@ class Tuning:
             from eft_ext.demo.trio import load_trio
 
             made = embedded(load_trio().world, "format", seed)
-        read: list[tuple[str, Row]]
         if data is None:
-            read = [(f"embedded preferences, row {i}", (p.prompt, p.chosen, p.rejected)) for i, p in enumerate(made, 1)]
+            where = (f"embedded preferences, row {i}" for i in count(1))
+            read = [Row(p.prompt, (p.chosen, p.rejected), place) for p, place in zip(made, where, strict=False)]
         else:
             read = list(_read(data))
-        pairs = [row for _, row in read]
-        where: dict[Row, str] = {part: place for place, row in read for part in (row, row[:2], (row[0], row[-1]))}
         found = ProbeSet.from_jsonl(probes) if probes else watched(load_trio().world, made, 16, "format", seed)
-        wanted = 2 if method == "sft" else 3
-        rows: list[Row] = []
-        for number, row in enumerate(pairs, 1):
-            if extend and len(row) == 2:
-                raise ValueError(f"{data}, row {number}: expected the keys 'chosen' and 'rejected' with --extend")
-            if wanted == 3 and len(row) == 2:
-                raise ValueError(f"{data}, row {number}: expected the keys 'chosen' and 'rejected' for {method}")
-            rows.append(row[:wanted])
-        if extend:
-            preferences = [dict(zip(("prompt", "chosen", "rejected"), row, strict=True)) for row in pairs]
-            rows = [(row["prompt"], row["completion"]) for row in extend_for_sft(preferences)]
+        for number, row in enumerate(read, 1):
+            if len(row.texts) == 1 and (extend or method != "sft"):
+                needs = "with --extend" if extend else f"for {method}"
+                raise ValueError(f"{data}, row {number}: expected the keys 'chosen' and 'rejected' {needs}")
+        texts = 1 if method == "sft" and not extend else 2
+        rows = [replace(row, texts=row.texts[:texts]) for row in read]
+        if extend:  # as `extend_for_sft`
+            rows = [replace(row, texts=(text,)) for row in rows for text in row.texts]
         if len(rows) < batch_size:
             raise ValueError(f"--batch-size: expected at most {len(rows)}, the rows of the data, got {batch_size}")
         from eft_ext.demo import model_path
@@ -116,7 +120,7 @@ class Tuning:
         about = {"dtype": torch.float32, "trust_remote_code": trust_remote_code}
         tokenizer = tokenizer_of(folder, about)
         loaded = load_model("--model", folder, about)
-        return cls(loaded, tokenizer, found, rows, where, LOSSES[method](), batch_size, seed)
+        return cls(loaded, tokenizer, found, rows, LOSSES[method](), batch_size, seed)
 
     def check_positions(self, steps: int) -> None:
         """Warns once of probes, and rows of the first `steps` steps, beyond the model's positions; then never again.
@@ -128,14 +132,15 @@ class Tuning:
 
         epoch = len(self.rows) // self.batch_size + 1  # steps that bring every row
         drawn = chain.from_iterable(islice(batches(self.rows, self.batch_size, self.seed), min(steps, epoch)))
-        texts = [(row[0], text) for row in dict.fromkeys(drawn) for text in row[1:]]
         probes = self.probes.encode(self.tokenizer)
-        check_positions({"model": self.model}, {"probes": probes, "data": self._responses(texts)})
+        check_positions({"model": self.model}, {"probes": probes, "data": self._responses(dict.fromkeys(drawn))})
         warnings.simplefilter("ignore", ContextWarning)
 
-    def _responses(self, texts: Iterable[tuple[str, str]]) -> Responses:
-        pairs = list(texts)
-        return Responses.from_text(self.tokenizer, pairs, where=[self.where[pair] for pair in pairs])
+    def _responses(self, rows: Iterable[Row], text: int | None = None) -> Responses:
+        """All texts of the rows, or those with this number."""
+        some = slice(None) if text is None else slice(text, text + 1)
+        each = [(row.where, (row.prompt, text)) for row in rows for text in row.texts[some]]
+        return Responses.from_text(self.tokenizer, [pair for _, pair in each], where=[where for where, _ in each])
 
     def updates(self) -> Iterator[Responses | Pairs]:
         """Batches without end; pairs carry the log-probs of the model as it is when first asked."""
@@ -144,10 +149,9 @@ class Tuning:
         reference = self.model
         for rows in batches(self.rows, self.batch_size, self.seed):
             if isinstance(self.loss, SFT):
-                yield self._responses((row[0], row[1]) for row in rows)
+                yield self._responses(rows)
             else:
-                chosen, rejected = (self._responses((row[0], row[i]) for row in rows) for i in (1, 2))
-                pairs = Pairs(chosen, rejected)
+                pairs = Pairs(self._responses(rows, 0), self._responses(rows, 1))
                 yield pairs.with_reference(reference) if self.loss.needs_reference else pairs
 
     def train(self, steps: int, lr: float, out: Path, every: int, overwrite: bool, quiet: bool) -> dict[str, float]:
@@ -188,17 +192,16 @@ def tokenizer_of(source: str, options: dict[str, Any]) -> Any:
     return tokenizer
 
 
-def _read(path: Path) -> Iterator[tuple[str, Row]]:
-    """Rows with their file and line."""
+def _read(path: Path) -> Iterator[Row]:
     for line in read_lines(path):
         row, where = line.object, line.where
         if "completion" in row:
             for key in ("prompt", "completion"):
-                if not isinstance(row.get(key), str) or not row[key]:
-                    raise ValueError(f"{where}, key '{key}': expected a text, got {row.get(key)!r}")
-            yield where, (row["prompt"], row["completion"])
-            continue
-        pair = preference(row, where)
-        if not isinstance(pair[0], str):
-            raise ValueError(f"{where}: expected texts, got chat messages; apply the chat template beforehand")
-        yield where, pair
+                if not row.get(key):
+                    raise ValueError(f"{where}, key '{key}': expected a text or messages, got {row.get(key)!r}")
+            prompt, given = row["prompt"], {"completion": row["completion"]}
+        else:
+            prompt, chosen, rejected = preference(row, where)
+            given = {"chosen": chosen, "rejected": rejected}
+        texts = tuple(as_response(text, where, key) for key, text in given.items())
+        yield Row(as_prompt(prompt, where, "prompt"), texts, where)
