@@ -10,7 +10,10 @@ from typer.core import TyperCommand
 from eft_ext._text import checked
 
 # Arguments of the library that no option is called after, and the option that they come from.
-_ALIASES = {"inputs": "prompt", "prompts": "prompt", "path": "recording", "response": "only", "types": "only"}
+_ALIASES = {
+    **{"inputs": "prompt", "prompts": "prompt", "path": "recording", "response": "only", "types": "only"},
+    "count": "sample",
+}
 _NAMED = re.compile(r"(\w+)(?:\[[^\]]*\])?: ")
 
 

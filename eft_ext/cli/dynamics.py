@@ -40,6 +40,7 @@ Model = Annotated[str | None, typer.Option(help="Hub id or folder. Default: the 
 Probes = Annotated[
     Path | None, typer.Option(help="JSONL: prompt or messages, a text for each type. Default: embedded.")
 ]
+Sample = Annotated[int | None, typer.Option(help="Watch only so many of the probes, drawn by --seed. Default: all.")]
 Data = Annotated[
     Path | None,
     typer.Option(
@@ -62,6 +63,7 @@ def track_run(
     model: Model = None,
     trust_remote_code: TrustRemoteCode = False,
     probes: Probes = None,
+    sample: Sample = None,
     data: Data = None,
     method: MethodOption = Method.sft,
     extend: Annotated[bool, typer.Option("--extend", help="SFT on chosen and rejected: against squeezing.")] = False,
@@ -69,7 +71,7 @@ def track_run(
     batch_size: Annotated[int, typer.Option(help="Rows, or pairs, in one step.")] = 16,
     lr: Annotated[float, typer.Option(help="Of AdamW, constant.")] = 1e-4,
     every: Annotated[int, typer.Option(help="Record after each so many steps.")] = 20,
-    seed: Annotated[int, typer.Option(help="Of the order of the data.", callback=_seed.checked)] = 0,
+    seed: Annotated[int, typer.Option(help="Of the order of the data, and of --sample.", callback=_seed.checked)] = 0,
     context: long_texts.Context = long_texts.Beyond.warn,
     save: Annotated[Path | None, typer.Option(help="Save the tuned model there.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a recording and a saved model.")] = False,
@@ -82,6 +84,8 @@ def track_run(
         eft dynamics track --out run --method dpo --steps 100
 
         eft dynamics track --out run --probes probes.jsonl --data pairs.jsonl
+
+        eft dynamics track --out run --probes probes.jsonl --sample 50
     """
     if extend and method is not Method.sft:
         raise ValueError(f"--extend: expected --method sft, got {method.value}")
@@ -95,9 +99,10 @@ def track_run(
     from eft_ext.cli.dynamics_inputs import Tuning, check_numbers  # seconds
 
     check_numbers({"--steps": steps, "--batch-size": batch_size, "--every": every}, [lr])
-    tuning = Tuning.load(model, probes, data, method.value, extend, batch_size, seed, trust_remote_code)
+    tuning = Tuning.load(model, probes, data, method.value, extend, batch_size, seed, trust_remote_code, sample)
     long_texts.heed(context)
     tuning.check_positions(steps)
+    told.watched(tuning.probes, as_json)
     spent = tuning.train(steps, lr, out, every, overwrite, quiet=as_json)
     if save:
         tuning.save(save)
@@ -119,11 +124,12 @@ def decompose_step(
     model: Model = None,
     trust_remote_code: TrustRemoteCode = False,
     probes: Probes = None,
+    sample: Sample = None,
     data: Data = None,
     method: MethodOption = Method.sft,
     batch_size: Annotated[int, typer.Option(help="Rows, or pairs, in the step.")] = 16,
     lr: Annotated[list[float] | None, typer.Option(help="Of one SGD step; may be given several times.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the choice of the batch.", callback=_seed.checked)] = 0,
+    seed: Annotated[int, typer.Option(help="Of the choice of the batch, and of --sample.", callback=_seed.checked)] = 0,
     context: long_texts.Context = long_texts.Beyond.warn,
     double: Annotated[bool, typer.Option(help="Compute in fp64, so that the error is not rounding.")] = True,
     plot: Annotated[Path | None, typer.Option(help="Draw there, as .png, .svg or .pdf.")] = None,
@@ -146,9 +152,10 @@ def decompose_step(
     check_numbers({"--batch-size": batch_size}, lr or [])
     if plot:
         from eft_ext.dynamics import plots
-    tuning = Tuning.load(model, probes, data, method.value, False, batch_size, seed, trust_remote_code)
+    tuning = Tuning.load(model, probes, data, method.value, False, batch_size, seed, trust_remote_code, sample)
     long_texts.heed(context)
     tuning.check_positions(1)
+    told.watched(tuning.probes, as_json)
     read = tuning.model.double() if double else tuning.model  # itself, in place
     observed = tuning.probes.encode(tuning.tokenizer)
     result = verify(read, observed, next(tuning.updates()), tuning.loss, lr or [1e-2, 1e-3, 1e-4])

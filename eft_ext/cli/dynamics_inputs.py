@@ -79,6 +79,7 @@ class Tuning:
         batch_size: int,
         seed: int,
         trust_remote_code: bool,
+        sample: int | None = None,
     ) -> Tuning:
         """Reads everything.
 
@@ -102,6 +103,8 @@ class Tuning:
         else:
             read = list(_read(data))
         found = ProbeSet.from_jsonl(probes) if probes else watched(load_trio().world, made, 16, "format", seed)
+        if sample is not None:
+            found = found.sample(sample, seed)
         for number, row in enumerate(read, 1):
             if len(row.texts) == 1 and (extend or method != "sft"):
                 needs = "with --extend" if extend else f"for {method}"

@@ -30,6 +30,12 @@ def read(path: Path, remedy: str = "") -> Recording:
     return recording
 
 
+def watched(probes: ProbeSet, quiet: bool) -> None:
+    """Says on stderr how many responses of which types are watched, and how many probes lack one."""
+    if not quiet:
+        typer.secho(str(probes), dim=True, err=True)
+
+
 def by_type(probes: ProbeSet, result: Verification) -> Iterator[dict[str, Any]]:
     """Means over the probes of each type, for each learning rate."""
     names = [name for _, name, _, _ in probes.rows()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -113,6 +114,17 @@ class ProbeSet(Sequence[Probe]):
     def to_jsonl(self, path: str | Path) -> None:
         lines = (json.dumps({"prompt": p.prompt, **p.responses}, ensure_ascii=False) for p in self.probes)
         write_text(path, "\n".join(lines) + "\n")
+
+    def sample(self, count: int, seed: int = 0) -> ProbeSet:
+        """So many of the probes, drawn without replacement, in their order. The same seed draws the same.
+
+        Raises:
+            ValueError: there are fewer probes.
+        """
+        if not 1 <= count <= len(self):
+            raise ValueError(f"count: expected 1 to {len(self)}, the number of probes, got {count}")
+        drawn = random.Random(f"sample {seed}").sample(range(len(self)), count)
+        return ProbeSet(tuple(self.probes[i] for i in sorted(drawn)), self.left_out)
 
     def with_type(self, name: str, responses: Sequence[str]) -> ProbeSet:
         """A further type of response, one text for each probe; see `eft_ext.dynamics.builders`.

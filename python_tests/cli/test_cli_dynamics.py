@@ -6,7 +6,7 @@ import math
 import pytest
 
 from eft_ext.cli import main
-from eft_ext.dynamics import Recording
+from eft_ext.dynamics import ProbeSet, Recording
 from python_tests.analysis.pages import Page, read_back
 
 pytest.importorskip("pyarrow")
@@ -102,6 +102,23 @@ def test_chats_of_trl(form, tmp_path, capsys):
     assert abs(found[0]["chosen"]) > 1e-3
 
 
+def test_what_is_watched_is_said(files, tmp_path, capsys):
+    asked = {"prompt": "Question: Who?\nAnswer:", "chosen": " I.", "rejected": ""}
+    probes = lines(tmp_path / "gaps.jsonl", *([asked] * 3), {**asked, "rejected": " He."})
+    given = ("--probes", probes, "--data", files["sft"], "--batch-size", 1)
+    for command in (("track", "--out", tmp_path / "run", "--overwrite", "--steps", 1), ("decompose", "--lr", 1e-3)):
+        assert run(*command, *given) == 0
+        assert capsys.readouterr().err == "4 prompts, 5 responses of 2 types; without rejected 3\n"
+        assert run(*command, *given, "--sample", 1, "--seed", 0) == 0
+        said = capsys.readouterr().err
+        assert said.startswith("1 prompt, ")
+        assert run(*command, *given, "--sample", 1, "--seed", 0, "--json") == 0
+        assert capsys.readouterr().err == ""
+    drawn = ProbeSet.from_jsonl(probes).sample(1, seed=0)
+    assert Recording(tmp_path / "run").probes == drawn
+    assert said == f"{drawn}\n"
+
+
 def test_chats_that_are_malformed_or_find_no_template(files, tmp_path, capsys):
     asked, answer = [{"role": "user", "content": "Who?"}], [{"role": "assistant", "content": "I."}]
     row = {"prompt": asked, "completion": answer}
@@ -154,6 +171,8 @@ def test_decompose(files, tmp_path, capsys):
         (("track", "--lr", 1e38), "--lr: expected at most 1e+37, got 1e+38"),
         (("track", "--steps", 10**22), f"--steps: expected at most {2**63 - 1}, got {10**22}"),
         (("track", "--every", 10**22), f"--every: expected at most {2**63 - 1}, got {10**22}"),
+        (("track", "--sample", 3, "--probes", "{probes}"), "--sample: expected 1 to 2, the number of probes, got 3"),
+        (("decompose", "--sample", 0), "--sample: expected 1 to 16, the number of probes, got 0"),
         (("decompose", "--batch-size", 0), "--batch-size: expected at least 1, got 0"),
         (("decompose", "--plot", "x.txt"), "--plot: expected a name ending in .png, .svg, .pdf, got x.txt"),
         (("decompose", "--plot", "/nowhere/x.png"), "--plot: no such folder: /nowhere"),

@@ -52,14 +52,15 @@ def test_a_full_disk_under_a_recording(eft, folder):
     command = ("dynamics", "track", "--out", "new", "--probes", "run/probes.jsonl", "--steps", 1)
     with full_behind(2000):
         code, _, err = eft(*command)
-    assert (code, err) == (2, "eft: new/step-00000000.parquet: file too large\n")
+    watched = "1 prompt, 2 responses of 2 types\n"
+    assert (code, err) == (2, f"{watched}eft: new/step-00000000.parquet: file too large\n")
     assert os.listdir("new") == ["run.lock"]
     with full_behind(100_000):
         code, _, err = eft(*command, "--save", "model")
     assert code == 2, "nothing was recorded before, and nobody holds it"
-    assert err.startswith("eft: model: ")
+    assert err.startswith(f"{watched}eft: model: ")
     assert "File too large" in err
-    assert err.count("\n") == 1
+    assert err.count("\n") == 2
     assert not Path("model").exists()
 
 
@@ -68,7 +69,8 @@ def test_a_full_disk_under_a_recording_that_is_to_be_replaced(eft, folder):
     command = ("dynamics", "track", "--out", "run", "--overwrite", "--steps", 1)
     with full_behind(2000):
         code, _, err = eft(*command)
-    assert (code, err) == (2, "eft: run/step-00000000.parquet: file too large\n")
+    watched = "16 prompts, 144 responses of 9 types\n"
+    assert (code, err) == (2, f"{watched}eft: run/step-00000000.parquet: file too large\n")
     assert tree(folder) == before
 
 

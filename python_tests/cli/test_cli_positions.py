@@ -63,4 +63,5 @@ def test_a_row_beyond_the_context(command, long, tmp_path, capsys):
     assert err.endswith(" tokens for model, made for 24 positions\n")
     assert not (tmp_path / "run").exists()
     assert run(*asked) == 0
-    assert capsys.readouterr().err == err.replace("eft: ", "eft: warning: ")
+    watched = "2 prompts, 4 responses of 2 types\n"
+    assert capsys.readouterr().err == err.replace("eft: ", "eft: warning: ") + watched

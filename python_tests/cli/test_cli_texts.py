@@ -64,7 +64,7 @@ def named(tmp_path_factory):
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    """A folder with files of data, to run in; templates may be applied in it already, as `eft dynamics` asks for."""
+    """A folder with files of data, to run in; templates may be applied in it already."""
     monkeypatch.chdir(tmp_path)
     for name, line in {
         "pairs": {"prompt": "the cat", "response": "sat on"},

@@ -113,6 +113,19 @@ def test_with_type_is_checked(probes):
         probes.with_type("x", ["x"])
 
 
+def test_a_sample(probes):
+    some = probes.sample(7, seed=3)
+    assert len(some) == 7
+    assert [probe for probe in probes if probe in some.probes] == list(some.probes)  # their order, each once
+    assert probes.sample(7, seed=3) == some != probes.sample(7, seed=4)
+    assert probes.sample(20) == probes
+    drawn = {probes.sample(1, seed=seed)[0].prompt for seed in range(200)}
+    assert drawn == {f"q{i}" for i in range(20)}  # any of them, and one is missed by a chance of 0.0007
+    for count in (0, 21):
+        with pytest.raises(ValueError, match=f"^count: expected 1 to 20, the number of probes, got {count}$"):
+            probes.sample(count)
+
+
 def test_own_responses(small_base):
     model, tokenizer = small_base
     asked = ProbeSet(tuple(Probe(f"Question: {q}\nAnswer:", {"chosen": "x"}) for q in ("Who?", "Which town is it?")))
