@@ -15,6 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from eft_ext._seam import added_text
 from eft_ext.dynamics.chats import encode
+from eft_ext.dynamics.context import check_rows
 from eft_ext.dynamics.evaluation import device_of, evaluating
 from eft_ext.dynamics.probes import ProbeSet
 
@@ -86,13 +87,18 @@ def own_responses(
         model, tokenizer: of transformers.
 
     Raises:
-        ValueError: a chat that the tokenizer's template does not take; an answer without a single character, which
-            nothing could watch.
+        ValueError: a chat that the tokenizer's template does not take; a prompt with its answer may come to more than
+            the model's table of positions; an answer without a single character, which nothing could watch.
+
+    Warns:
+        ContextWarning: they may come to more than the model was made for.
     """
     options: dict[str, Any] = {"do_sample": False} if seed is None else {"do_sample": True, "top_k": 0, "top_p": 1.0}
     pad = getattr(tokenizer, "pad_token_id", None) or 0
     where = [probe.where or f"probe {i}" for i, probe in enumerate(probes)]
     heads = [head for head, _ in encode(tokenizer, [(probe.prompt, "") for probe in probes], where)]
+    lengths = torch.tensor([len(head) for head in heads]) + max_new_tokens - 1  # the last token is not read
+    check_rows({"model": model}, torch.arange(int(lengths.max())) < lengths[:, None], where)
     texts: list[str] = []
     with evaluating(model) as inner, torch.random.fork_rng():
         torch.manual_seed(seed or 0)

@@ -5,8 +5,21 @@ import warnings
 import pytest
 import torch
 from torch import nn
+from transformers import TrainerControl, TrainerState
 
-from eft_ext.dynamics import Pairs, Probe, ProbeSet, Responses, decompose, delta, kernel_norms, track, verify
+from eft_ext.dynamics import (
+    DynamicsCallback,
+    Pairs,
+    Probe,
+    ProbeSet,
+    Responses,
+    decompose,
+    delta,
+    kernel_norms,
+    own_responses,
+    track,
+    verify,
+)
 from eft_ext.hf import ContextWarning
 from python_tests.dynamics.conftest import VOCAB, build
 
@@ -18,11 +31,15 @@ class Numbers:
     """Texts of numbers, each a token."""
 
     eos_token_id = pad_token_id = 0
+    all_special_ids = (0,)
 
     def __call__(self, texts, add_special_tokens=True):
         from types import SimpleNamespace
 
         return SimpleNamespace(input_ids=[[int(x) for x in text.split()] for text in texts])
+
+    def decode(self, ids, skip_special_tokens=False):
+        return "".join(f" {i}" for i in ids)
 
 
 def recorded(model, responses, path):
@@ -33,7 +50,23 @@ def recorded(model, responses, path):
     return list(track([None], model, probes, Numbers(), path, end=False))
 
 
+def answered(model, path, new=4):
+    """Prompts of 2 and 30 tokens: the second needs 33 positions with its answer, whose last token is not read."""
+    model.generation_config.eos_token_id = None
+    probes = ProbeSet(tuple(Probe(" ".join(["1"] * n), {"chosen": " 1"}) for n in (2, 30)))
+    return own_responses(model, Numbers(), probes, max_new_tokens=new)
+
+
+def called_back(model, path):
+    pytest.importorskip("pyarrow")
+    probes = ProbeSet(tuple(Probe(" ".join(["1"] * n), {"chosen": " 1 1 1"}) for n in (2, 30)))
+    callback = DynamicsCallback(probes, path, tokenizer=Numbers(), end=False)
+    callback.on_train_begin(None, TrainerState(), TrainerControl(), model=model)
+
+
 WAYS = {
+    "answers": answered,
+    "callback": called_back,
     "observed": lambda model, path: decompose(model, LONG, SHORT),
     "update": lambda model, path: decompose(model, SHORT, LONG),
     "verify": lambda model, path: verify(model, LONG, SHORT),
@@ -45,11 +78,15 @@ WAYS = {
 PLACES = {"verify": "observed", "kernel": "observed", "delta": "responses", "reference": "responses"}
 
 
+WHERE = {"track": "probe 1, chosen", "callback": "probe 1, chosen", "answers": "probe 1"}
+WHERE |= {"reference": "responses, row 3"}
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_a_table_is_not_overrun(way, tmp_path):
     model = build("gpt2")
     model.register_forward_pre_hook(lambda *read: pytest.fail("it is read"))
-    row = {"track": "probe 1, chosen", "reference": "responses, row 3"}.get(way, f"{PLACES.get(way, way)}, row 1")
+    row = WHERE.get(way, f"{PLACES.get(way, way)}, row 1")
     name = "tuned" if way == "delta" else "model"
     with pytest.raises(ValueError, match=f"^{row}: the text needs 33 positions, but {name} has a table of 32$"):
         WAYS[way](model, tmp_path / "run")
@@ -63,8 +100,13 @@ def test_one_warning_a_call(way, tmp_path):
         WAYS[way](model, tmp_path / "run")
     lines = [str(each.message) for each in found if issubclass(each.category, ContextWarning)]
     assert len(lines) == 1
-    assert "row 1: 33" in lines[0] or "probe 1, chosen: 33" in lines[0] or "row 3: 33" in lines[0]
+    assert f"{WHERE.get(way, 'row 1')}: 33" in lines[0]
     assert lines[0].endswith(", made for 32 positions")
+
+
+@pytest.mark.parametrize("new", [1, 3])
+def test_answers_that_fill_the_table(new):
+    assert [len(text.split()) for text in answered(build("gpt2"), None, new)] == [new, new]
 
 
 def test_a_module_without_a_configuration():
