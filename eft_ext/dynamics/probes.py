@@ -55,6 +55,8 @@ class ProbeSet(Sequence[Probe]):
                 raise ValueError(f"probe {number}: expected at least one response, got none")
             _filled(as_prompt(probe.prompt, f"probe {number}", "prompt"), f"probe {number}", "prompt")
             for name, text in probe.responses.items():
+                if name == "prompt":  # which a file has once
+                    raise ValueError(f"probe {number}: expected another type of response than 'prompt'")
                 if not isinstance(text, str) or not text:
                     got = "an empty text" if text == "" else type(text).__name__
                     raise ValueError(f"probe {number}, key '{name}': expected a text, got {got}")

@@ -87,6 +87,8 @@ def test_an_empty_text_in_a_probe_made_by_hand():
         ProbeSet((Probe("a", {"chosen": "b"}), Probe("a", {"chosen": "b", "rejected": ""})))
     with pytest.raises(ValueError, match="^probe 0, key 'prompt': expected a text, got an empty text$"):
         ProbeSet((Probe("", {"chosen": "b"}),))
+    with pytest.raises(ValueError, match="^probe 0: expected another type of response than 'prompt'$"):
+        ProbeSet((Probe("a", {"chosen": "b"}),)).with_type("prompt", ["c"])
 
 
 def test_builders_say_how_to_leave_a_probe_out(rows):
