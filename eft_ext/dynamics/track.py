@@ -62,7 +62,8 @@ class Tracker:
         self._took = 0.0  # seconds, the last record
         rows = list(probes.rows())
         self._names: dict[str, list[Any]] = {"probe": [row[0] for row in rows], "type": [row[1] for row in rows]}
-        self.store = Store(path, probes, {"end": end, **(about or {})}, continues_at, overwrite)
+        fixed = {"end": end, "counts": dict(probes.counts)}
+        self.store = Store(path, probes, fixed | dict(about or {}), continues_at, overwrite)
         self.seconds = float(self.store.about.get("seconds", 0.0))  # spent here, not in training
 
     def record(self, model: nn.Module, step: int, lr: float | None = None) -> None:
