@@ -70,6 +70,7 @@ def check(run, kept, probes):
 )
 def test_dpo_of_trl(options, tmp_path):
     """TRL trains under bf16 by default, which rounds log π by more than a step changes it."""
+    pytest.importorskip("trl")
     from python_tests.dynamics.trained import PROBES, train
 
     trainer, kept = train(tmp_path, **options)
@@ -84,6 +85,7 @@ def test_dpo_of_trl(options, tmp_path):
 
 @pytest.mark.slow
 def test_two_processes(tmp_path):
+    pytest.importorskip("trl")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command += ["-m", "python_tests.dynamics.trained", str(tmp_path), json.dumps({"gradient_checkpointing": True})]
     threads = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
