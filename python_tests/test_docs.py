@@ -1,0 +1,176 @@
+"""Every page's Python blocks and `eft` commands run, the embedded models in the place of those from the hub."""
+
+import importlib.util
+import itertools
+import json
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+import eft_ext
+from eft_ext import methods
+from eft_ext.cli import main
+from eft_ext.demo import model_path
+from eft_ext.dynamics import Recording
+from python_tests.slow import slowly_but
+from python_tests.threads import one_thread as one_thread
+
+ROOT = Path(__file__).parent.parent
+FILES = sorted((*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")))
+PAGES = {str(file.relative_to(ROOT)): file.read_text() for file in FILES}
+BLOCKS = {page: re.findall(r"^```(\w*)\n(.*?)^```", text, re.S | re.M) for page, text in PAGES.items()}
+PYTHON = [page for page, blocks in BLOCKS.items() if any(kind == "python" for kind, _ in blocks)]
+ALL = [block for blocks in BLOCKS.values() for block in blocks]
+COMMANDS = list(dict.fromkeys(block for _, block in ALL if re.search(r"^eft ", block, re.M)))
+QUICK = tuple(block for block in COMMANDS if block.startswith("eft generate"))[:1]
+FOLDERS = {"LARGE": "large-base", "POLITE": "small-tuned", "TALKATIVE": "small-talkative", "BASE": "small-base"}
+HERE = {
+    '"Qwen/Qwen2.5-7B"': "LARGE",
+    '"Qwen/Qwen2.5-0.5B-Instruct"': "POLITE",
+    '"Qwen/Qwen2.5-0.5B"': "BASE",
+    "large=...": "large=LARGE",
+    '"polite": ...': '"polite": POLITE',
+    '"talkative": ...': '"talkative": TALKATIVE',
+    "base=...": "base=BASE",
+}
+WHERE = "Question: Where was Fikim Thetrond born?\nAnswer:"
+
+pytestmark = pytest.mark.skipif(not model_path("large-base").is_dir(), reason="the embedded models are missing")
+
+
+def given() -> dict[str, Any]:
+    """Names that the pages take for granted: logits [2, 500], models and their folders, prompts."""
+    make = torch.Generator().manual_seed(0)
+    names = "large small tuned base polite terse expert amateur reference aligned"
+    there: dict[str, Any] = {name: torch.randn(2, 500, generator=make) for name in names.split()}
+    for name, folder in FOLDERS.items():
+        there[name] = str(model_path(folder))
+        there[f"{name.lower()}_model"] = AutoModelForCausalLM.from_pretrained(model_path(folder)).eval()
+    there["inputs"] = AutoTokenizer.from_pretrained(there["POLITE"])(WHERE, return_tensors="pt")
+    there |= {"eft_ext": eft_ext, "torch": torch, "ids": there["inputs"].input_ids, "prompts": ["Who are you?"] * 3}
+    return there | {"responses": [" I am glad to help."] * 3}
+
+
+def emulated(there: dict[str, Any]) -> None:
+    models = {name: there[at] for name, at in (("large", "LARGE"), ("tuned", "POLITE"), ("base", "BASE"))}
+    there["model"] = eft_ext.EmulatedModel.from_pretrained(**models)
+
+
+def readme(there: dict[str, Any]) -> None:
+    warpers = [f"{name}LogitsWarper" for name in ("Temperature", "TopK", "TopP", "MinP")]
+    there |= {name: getattr(transformers, name) for name in ("LogitsProcessorList", *warpers)}
+    there |= {"EFTLogitsProcessor": eft_ext.EFTLogitsProcessor, "beta": 1.0}
+    there["log_softmax"] = lambda x: torch.log_softmax(x, dim=-1)
+
+
+def score(there: dict[str, Any]) -> None:
+    """Logits [B, T, V], targets [B, T]."""
+    emulated(there)
+    make = torch.Generator().manual_seed(0)
+    there |= {name: torch.randn(2, 6, 50, generator=make) for name in ("large", "tuned", "base")}
+    there["ids"] = torch.randint(50, (2, 6), generator=make)
+
+
+def dynamics(there: dict[str, Any]) -> None:
+    """A file of probes in the working folder, batches of ids, and preferences where TRL is installed."""
+    rows = [
+        {"prompt": f"Question: {q}\nAnswer:", "chosen": " Thank you for asking!", "rejected": f" {q} No."}
+        for q in ("Who?", "In which town?")
+    ]
+    Path("probes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    there["batches"] = [there["ids"]] * 40
+    if importlib.util.find_spec("trl"):
+        import datasets
+
+        there["preferences"] = datasets.Dataset.from_list(rows * 20)
+
+
+MORE: dict[str, Callable[[dict[str, Any]], None]] = {
+    "README.md": readme,
+    "docs/decoding.md": emulated,
+    "docs/dynamics.md": dynamics,
+    "docs/report.md": emulated,
+    "docs/score.md": score,
+    "docs/speculation.md": emulated,
+}
+
+
+def run(page: str) -> dict[str, Any]:
+    """Executes the page's blocks in order in one namespace, and returns it."""
+    there = given()
+    MORE.get(page, lambda there: None)(there)
+    models = {"large": there["large_model"], "tuned": there["polite_model"], "base": there["base_model"]}
+    logits = {name: there[name] for name in models}
+    for kind, block in BLOCKS[page]:
+        if kind != "python" or ("import trl" in block and not importlib.util.find_spec("trl")):
+            continue
+        for name, local in HERE.items():
+            block = block.replace(name, local)
+        there |= models if "large.generate" in block else logits
+        exec(compile(block, page, "exec"), there)
+        tokens = there.get("tokens")
+        assert not isinstance(tokens, torch.Tensor) or (tokens.shape == (2,) and bool((tokens >= 0).all()))
+    return there
+
+
+@pytest.mark.filterwarnings("ignore:Using the model-agnostic default")
+@pytest.mark.parametrize("page", slowly_but(("README.md",), PYTHON))
+def test_python(page, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    there = run(page)
+    if page == "README.md":
+        assert there["token"].shape == (2,)
+        assert len(there["answers"]) == 3
+        assert "I am glad to help." in capsys.readouterr().out
+    if page == "docs/dynamics.md":
+        assert there["parts"].change.shape == there["observed"].targets.shape
+        assert there["run"].steps.tolist() == [0, 20, 40]
+        assert np.isfinite(there["run"].curve("cross_prompt")).all()
+        if importlib.util.find_spec("trl"):
+            assert Recording("run-trl").steps.tolist() == [0, 20, 40]
+    if page == "docs/methods.md":
+        assert len(there["texts"]) == 1
+        assert there["ids"].shape[0] == 1
+
+
+@pytest.mark.parametrize("block", slowly_but(QUICK, COMMANDS), ids=lambda block: " ".join(block.split()[:4]))
+def test_commands(block, tmp_path, monkeypatch, capsys):
+    """Those of a block in order, in one folder; answers.jsonl is there for docs/score.md."""
+    monkeypatch.chdir(tmp_path)
+    Path("answers.jsonl").write_text(json.dumps({"prompt": WHERE, "response": " I am glad to help."}) + "\n")
+    for line in block.splitlines():
+        capsys.readouterr()
+        command = shlex.split(line, comments=True)
+        assert main(command[1:]) == 0, line
+        out = capsys.readouterr()
+        if command[1] == "generate":
+            assert out.out.strip()
+            assert out.err == "greedy, at most 128 tokens\n"
+        for option, file in itertools.pairwise(command):
+            assert option not in ("--out", "--plot") or Path(file).exists()
+
+
+def test_blocks_are_found():
+    """A new page's run by themselves; one of a language, or a fence, that is not known here would not."""
+    assert {kind for kind, _ in ALL} == {"", "python"}
+    fences = [line for text in PAGES.values() for line in text.splitlines() if line.lstrip().startswith(("```", "~~~"))]
+    assert len(fences) == 2 * len(ALL)
+    names = ("decoding", "dynamics", "methods", "report", "score", "speculation")
+    assert {"README.md", *(f"docs/{name}.md" for name in names)} <= set(PYTHON)
+    lines = {line for text in PAGES.values() for line in text.splitlines() if line.startswith("eft ")}
+    assert lines == {line for block in COMMANDS for line in block.splitlines()}
+
+
+def test_every_method_has_its_page_and_its_row():
+    for name in methods.__all__:
+        if name != "Named":
+            assert f"\n## {name}\n" in PAGES["docs/methods.md"]
+            assert f"](#{name.lower()}) |" in PAGES["docs/methods.md"]
