@@ -59,6 +59,21 @@ def test_paraphrases_rise_and_fall_in_sft(record):
     assert both_say(record, 1, "sft", "", "chosen")
 
 
+def test_answers_of_other_training_questions_rise_no_more_than_unseen_ones(record):
+    """The paper's hallucination: not seen here, neither over the probes nor over the seeds."""
+    over_probes, over_seeds = (
+        change(record, "sft", "", "irr_train", probe=probe) - change(record, "sft", "", "irr_test", probe=probe)
+        for probe in (True, False)
+    )
+    assert over_probes.mean() == pytest.approx(0.275, abs=0.001)
+    assert bootstrap(over_probes).sign == 0
+    assert (over_seeds > 0).sum() == 3
+    (said,) = (finding for finding in findings(record) if "irr_train rises more than irr_test" in finding.text)
+    assert not said.seen
+    assert said.figure == bootstrap(over_probes)
+    assert (said.agree, said.seeds) == (3, 5)
+
+
 def test_everything_falls_in_dpo_on_rejected_of_another_format(record):
     """All responses to the prompt in every seed, other prompts' responses in four seeds of five at least."""
     to_it, to_others = FLUENT.values()
@@ -148,7 +163,7 @@ def test_the_whole_study_runs(trio, tmp_path):
     made = Record(curves, grades)
     made.write(tmp_path)
     again = Record.read(tmp_path)
-    assert len(findings(again)) == 2 * len(BELLS) + 6 * len(KINDS)
+    assert len(findings(again)) == 2 * len(BELLS) + 1 + 6 * len(KINDS)
     assert len(list(table(again))) == 21
     steps, values = again.curve("dpo", "own", "chosen")
     assert steps.tolist() == [0, 2, 3]

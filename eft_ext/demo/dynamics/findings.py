@@ -48,6 +48,9 @@ def findings(record: Record) -> list[Finding]:
         fall = _change(record, "sft", "", response, first=peak)
         found.append(_finding(f"SFT: {response} first rises (to step {peak})", *rise, 1))
         found.append(_finding(f"SFT: {response} then falls", *fall, -1))
+    trained, heldout = (_change(record, "sft", "", name) for name in ("irr_train", "irr_test"))
+    more = trained[0] - heldout[0], trained[1] - heldout[1]
+    found.append(_finding("SFT: irr_train rises more than irr_test", *more, 1))
     for kind in KINDS:
         for group, names in FLUENT.items():
             each = [_finding(name, *_change(record, "dpo", kind, name), -1) for name in names]
