@@ -26,7 +26,7 @@ class Kind(str, Enum):
 
 
 def plot_run(
-    recording: Annotated[Path, typer.Argument(help="Folder of a recording.")],
+    recording: Annotated[list[Path], typer.Argument(help="Folder of a recording; several are compared.")],
     out: Annotated[Path, typer.Option(help="Where to, as .png, .svg or .pdf.")],
     kind: Annotated[Kind, typer.Option(help="What to draw.")] = Kind.curves,
     statistic: Annotated[str, typer.Option(help="Of curves: a column of the recording.")] = "log_prob_mean",
@@ -40,17 +40,20 @@ def plot_run(
         eft dynamics plot run --out curves.png
 
         eft dynamics plot run --change --only chosen --only rejected --out run.svg
+
+        eft dynamics plot run-a run-b --out both.png
     """
     writable("--out", out, PICTURES)
     from eft_ext.dynamics import plots
     from eft_ext.dynamics.store import check_no_part
 
-    check_no_part("--out", out, recording)
-    run = told.read(recording)
+    for folder in recording:
+        check_no_part("--out", out, folder)
+    runs = [told.read(folder) for folder in recording]
     if kind is Kind.curves:
-        figure = plots.curves(run, statistic, only, change)
+        figure = plots.curves(runs, statistic, only, change)
     else:
-        figure = plots.confidence(run, only) if kind is Kind.confidence else plots.influence(run, only)
+        figure = plots.confidence(runs, only) if kind is Kind.confidence else plots.influence(runs, only)
     plots.save(figure, out)
 
 

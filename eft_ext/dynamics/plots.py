@@ -3,6 +3,8 @@ PDF."""
 
 from __future__ import annotations
 
+import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,16 +13,18 @@ import numpy as np
 from eft_ext._extras import needs
 from eft_ext._files import PICTURES, save_figure
 from eft_ext.dynamics.decompose import Verification
-from eft_ext.dynamics.intervals import bootstrap
 from eft_ext.dynamics.recording import Recording
 
 with needs("eft_ext.dynamics.plots", "plots"):
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from eft_ext.dynamics.drawing import COLOURS, DASHES, accumulated, legend, lines, panels, style
+
+_TOGETHER = 4  # types whose bands can be told apart in one panel
 _LABELS = {
     "log_prob": "log π(response), nats",
     "log_prob_mean": "log π per token, nats",
+    "argmax_log_prob": "log p_max summed over tokens, nats",
     "argmax_log_prob_mean": "log p_max per token, nats",
     "log_rest_mean": "log(1 − p_max) per token, nats",
     "entropy_mean": "entropy per token, nats",
@@ -40,82 +44,75 @@ def check_format(path: str | Path) -> None:
 
 
 def curves(
-    recording: Recording,
+    recording: Recording | Sequence[Recording],
     statistic: str = "log_prob_mean",
     types: Sequence[str] | None = None,
     change: bool = False,
 ) -> Figure:
     """One line per type of response, the mean over probes with its 95 % bootstrap band, over training steps.
 
+    Several recordings, or more than four types, are drawn with one panel per type and one line per recording, which
+    its folder names.
+
     Args:
+        recording: one, or several to compare. They may have other probes and steps.
         statistic: as in `Recording.curve`.
-        types: all of them if None.
-        change: draw the difference from the first record.
+        types: all that every recording has if None.
+        change: draw the difference from each recording's first record.
 
     Raises:
-        ValueError: no such type or statistic.
+        ValueError: no such type or statistic; recordings that share no type, or one given twice.
     """
-    figure = Figure(figsize=(7.2, 4.2), layout="constrained")
-    axes = figure.subplots()
-    for name in _known(recording, types):
-        values = recording.curve(name, statistic)
-        lines(axes, recording.steps, values - values[0] if change else values, name)
-    label = _LABELS.get(statistic, statistic)
-    axes.set(xlabel="training step", ylabel=f"change of {label}" if change else label)
-    _legend(figure, axes)
+    runs = _runs(recording)
+    names = _shared(runs, types)
+    label = f"{'change of ' if change else ''}{_LABELS.get(statistic, statistic)}"
+    found = [[run.curve(name, statistic) for run in runs.values()] for name in names]
+    if change:
+        found = [[values - values[0] for values in each] for each in found]
+    if len(runs) == 1 and len(names) <= _TOGETHER:
+        (only,) = runs.values()
+        figure = Figure(figsize=(7.2, 4.2), layout="constrained")
+        axes = figure.subplots()
+        for i, (name, (values,)) in enumerate(zip(names, found, strict=True)):
+            lines(axes, only.steps, values, name, **style(i))
+        axes.set(xlabel="training step", ylabel=label)
+        legend(figure, axes, loc="outside right upper")
+        return figure
+    spans = [max(map(np.ptp, (values.mean(1) for values in each))) for each in found]
+    figure, grid, shared = panels(names, spans)
+    for axes, each in zip(grid, found, strict=True):
+        for i, ((name, run), values) in enumerate(zip(runs.items(), each, strict=True)):
+            lines(axes, run.steps, values, name, **style(i) | {"linestyle": DASHES[i % len(DASHES)]})
+    figure.supxlabel("training step", fontsize=10)
+    figure.supylabel(label if shared else f"{label}\n(each panel has its own scale)", fontsize=10)
+    if len(runs) > 1:
+        legend(figure, grid[0], loc="outside upper center", ncols=min(3, len(runs)))
     return figure
 
 
-def confidence(recording: Recording, types: Sequence[str] | None = None) -> Figure:
+def confidence(recording: Recording | Sequence[Recording], types: Sequence[str] | None = None) -> Figure:
     """How sure the model is along each type of response: log p_max per token. It rises when probability is squeezed."""
     return curves(recording, "argmax_log_prob_mean", types)
 
 
-def lines(axes: Axes, steps: np.ndarray, values: np.ndarray, label: str) -> None:
-    """The mean of `values` [steps, members], and its bootstrap band."""
-    bands = [bootstrap(row, draws=400) for row in values]
-    (line,) = axes.plot(steps, [b.mean for b in bands], label=label, linewidth=1.6)
-    axes.fill_between(
-        steps, [b.low for b in bands], [b.high for b in bands], color=line.get_color(), alpha=0.15, linewidth=0
-    )
+def influence(recording: Recording | Sequence[Recording], types: Sequence[str] | None = None) -> Figure:
+    """The accumulated influence of training: Δ log π since the first record, types by steps, a panel per recording.
 
-
-def influence(recording: Recording, types: Sequence[str] | None = None) -> Figure:
-    """The accumulated influence of training: Δ log π since the first record, types by steps; blue fell, red rose."""
-    names = _known(recording, types)
-    rows = [(c := recording.curve(name, "log_prob")).mean(1) - c[0].mean() for name in names]
-    return accumulated(np.array(rows), names, recording.steps)
-
-
-def accumulated(grid: np.ndarray, names: Sequence[str], steps: Sequence[int] | np.ndarray) -> Figure:
-    """The same of Δ log π [types, steps]."""
-    figure = Figure(figsize=(7.2, 0.8 + 0.36 * len(names)), layout="constrained")
-    axes = figure.subplots()
-    # Most changes are a few nats, a rejected response's may be hundreds: colour by signed root.
-    shown = np.sign(grid) * np.sqrt(abs(grid))
-    limit = max(1e-9, float(abs(shown).max()))
-    axes.imshow(shown, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto")
-    for (i, j), value in np.ndenumerate(grid):
-        dark = abs(shown[i, j]) > 0.6 * limit
-        axes.text(
-            j,
-            i,
-            f"{value:+.1f}" if j else "0",
-            ha="center",
-            va="center",
-            fontsize=7,
-            color="white" if dark else "black",
-        )
-    axes.set_yticks(range(len(names)), names)
-    axes.set_xticks(range(len(steps)), [str(s) for s in steps])
-    axes.set(xlabel="training step", title="accumulated Δ log π, nats per response")
-    return figure
+    Blue fell, red rose. Arguments and errors are those of `curves`.
+    """
+    runs = _runs(recording)
+    names = _shared(runs, types)
+    grids = {}
+    for name, run in runs.items():
+        means = np.array([run.curve(response).mean(1) for response in names])
+        grids[name if len(runs) > 1 else ""] = run.steps, means - means[:, :1]
+    return accumulated(grids, names)
 
 
 def scatter(verification: Verification) -> Figure:
     """Predicted against actual Δ log π of every observed token, one panel for each learning rate."""
     n = len(verification.lrs)
-    figure = Figure(figsize=(3.4 * n, 3.6), layout="constrained")
+    figure = Figure(figsize=(3.2 * n + 0.3, 3.5), layout="constrained")
     for axes, lr, x, y, error in zip(
         figure.subplots(1, n, squeeze=False)[0],
         verification.lrs.tolist(),
@@ -126,36 +123,38 @@ def scatter(verification: Verification) -> Figure:
     ):
         ends = np.array([min(x.min(), y.min()), max(x.max(), y.max())])
         axes.plot(ends, ends, color="grey", linewidth=0.8)
-        axes.scatter(x, y, s=10, alpha=0.6, linewidths=0)
-        axes.set(title=f"lr = {lr:g}, error ≤ {error:.2g}", xlabel="predicted Δ log π, nats", ylabel="actual")
-        axes.ticklabel_format(scilimits=(-2, 2))
+        axes.scatter(x, y, s=10, alpha=0.5, linewidths=0, color=COLOURS[0])
+        axes.set_title(f"lr = {lr:g}: error ≤ {error:.1e} nats", fontsize=10)
+        axes.set(xlabel="predicted Δ log π, nats", ylabel="actual Δ log π, nats", aspect="equal")
+        axes.locator_params(nbins=5)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter("{x:g}")
+        axes.tick_params(labelsize=8)
+    figure.suptitle("One dot per token; on the grey line, as predicted. Each panel has its own scale.", fontsize=9)
     return figure
 
 
-def classes(grid: np.ndarray, names: Sequence[str], title: str) -> Figure:
-    """A square of influences, trained class by observed class; blue falls, red rises.
-
-    Args:
-        grid: [trained, observed].
-        names: of the classes.
-    """
-    figure = Figure(figsize=(5.2, 4.6), layout="constrained")
-    axes = figure.subplots()
-    limit = float(abs(grid).max())
-    image = axes.imshow(grid, cmap="RdBu_r", vmin=-limit, vmax=limit)
-    figure.colorbar(image, ax=axes)
-    axes.set_xticks(range(len(names)), names)
-    axes.set_yticks(range(len(names)), names)
-    axes.set(xlabel="observed class", ylabel="trained class", title=title)
-    return figure
+def _runs(recording: Recording | Sequence[Recording]) -> dict[str, Recording]:
+    """By the names of their folders, or by their paths where two have one name."""
+    runs = [recording] if isinstance(recording, Recording) else list(recording)
+    if not runs:
+        raise ValueError("recording: expected at least one, got none")
+    folders = Counter(os.path.realpath(run.path) for run in runs)
+    (folder, times), *_ = folders.most_common(1)
+    if times > 1:
+        raise ValueError(f"recording: expected different ones, got {folder} {times} times")
+    names = [run.path.resolve().name for run in runs]
+    return dict(zip(names if len(set(names)) == len(names) else [str(run.path) for run in runs], runs, strict=True))
 
 
-def _known(recording: Recording, types: Sequence[str] | None) -> list[str]:
+def _shared(runs: dict[str, Recording], types: Sequence[str] | None) -> list[str]:
+    """The types that all recordings have, or those of them that were asked for."""
+    first, *others = runs.values()
+    shared = [name for name in first.types if all(name in run.types for run in others)]
+    if not shared:
+        have = "; ".join(f"{name} has {', '.join(run.types)}" for name, run in runs.items())
+        raise ValueError(f"recording: expected a type of response that all have, got none: {have}")
     for name in types or ():
-        recording.rows_of(name, "types")
-    return list(types or recording.types)
-
-
-def _legend(figure: Figure, axes: Axes) -> None:
-    axes.grid(alpha=0.2)
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", fontsize=8, frameon=False)
+        if name not in shared:
+            raise ValueError(f"types: expected one of {', '.join(shared)}, got {name!r}")
+    return list(types or shared)

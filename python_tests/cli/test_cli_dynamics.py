@@ -161,6 +161,19 @@ def test_complaints_begin_with_the_option(arguments, message, recording, tmp_pat
     assert capsys.readouterr().err.startswith(f"eft: {message}")
 
 
+@pytest.mark.parametrize("kind", ["curves", "confidence", "influence"])
+def test_several_recordings_in_one_picture(kind, recording, files, tmp_path, capsys):
+    other = lines(tmp_path / "other.jsonl", {"prompt": "Who?", "other": " No."})
+    for name, probes in (("two", files["probes"]), ("three", other)):
+        told(capsys, "track", "--out", tmp_path / name, "--probes", probes, "--data", files["sft"], *FEW, "--json")
+    out = ("--out", tmp_path / "out.svg", "--kind", kind)
+    assert run("plot", recording, tmp_path / "two", *out) == 0
+    assert "<!-- two -->" in (tmp_path / "out.svg").read_text()
+    assert run("plot", recording, tmp_path / "three", *out) == 2
+    message = "expected a type of response that all have, got none: run has chosen, rejected; three has other"
+    assert capsys.readouterr().err == f"eft: recording: {message}\n"
+
+
 @pytest.mark.parametrize("types", [5, None, [["a"]], ["x"], {}])
 def test_a_recording_with_other_types(types, recording, tmp_path, capsys):
     file = recording / "run.json"

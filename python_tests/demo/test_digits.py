@@ -6,7 +6,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from eft_ext.demo.dynamics.digits import SIDE, class_influence, classifier, draw_digits
-from eft_ext.dynamics import plots
+from eft_ext.dynamics import drawing
 
 
 @pytest.fixture(scope="module")
@@ -50,5 +50,6 @@ def test_alike_digits_pull_each_other(toy):
     others = grid - np.diag(np.diag(grid))
     for trained, alike in ((2, 7), (7, 2), (5, 3), (6, 8), (9, 0)):
         assert others[trained].argmax() == alike
-    axes = plots.classes(grid, [str(i) for i in range(10)], "digits").axes[0]
+    axes, bar = drawing.classes(grid, [str(i) for i in range(10)], "digits", "change").axes
+    assert bar.get_ylabel() == "change"
     np.testing.assert_array_equal(axes.images[0].get_array(), grid)

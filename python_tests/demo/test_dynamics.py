@@ -137,6 +137,24 @@ def test_what_squeezing_does_to_the_up_scaled_model(record):
 
 
 @pytest.mark.slow
+def test_pictures_clip_nothing_and_say_their_units(record):
+    """Lines of the whole record, in nats, on scales that panels of a row share."""
+    pytest.importorskip("matplotlib")
+    from eft_ext.demo.dynamics import figures
+
+    for figure, shared in ((figures.sft(record), 1), (figures.dpo(record), 3)):
+        for i, axes in enumerate(figure.axes):
+            low, high = axes.get_ylim()
+            drawn = np.concatenate([line.get_ydata() for line in axes.lines])
+            assert low < drawn.min() < drawn.max() < high
+            first = figure.axes[i - i % shared]
+            assert axes.get_ylim() == first.get_ylim()
+            assert "nats" in first.get_ylabel() or "own scale" in axes.get_title()
+    (legend,) = figures.dpo(record).legends
+    assert len(legend.get_texts()) == 7
+
+
+@pytest.mark.slow
 def test_the_tutorial_quotes_the_record(record):
     text = (ROOT / "docs" / "dynamics.md").read_text()
     for line in [*map(str, findings(record)), *costs(record)]:
