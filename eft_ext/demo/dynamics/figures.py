@@ -1,4 +1,7 @@
-"""The pictures of docs/dynamics.md: `python -m eft_ext.demo.dynamics.figures --record DIR --out DIR`."""
+"""The pictures of docs/dynamics.md: `python -m eft_ext.demo.dynamics.figures --record DIR --out DIR`.
+
+That of one step is drawn by `eft dynamics decompose --method dpo --plot docs/dynamics-scatter.png`.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +52,6 @@ def dpo(record: Record) -> Figure:
             _changes(axes, record, run, kind)
             axes.set_yscale("symlog", linthresh=2)
             axes.set_yticks([-100, -10, -2, 0, 2, 10], ["−100", "−10", "−2", "0", "2", "10"])
-            axes.set_ylim(-130, 12)
             axes.set_title(f"{_RUNS[run]}; rejected: {kind}", fontsize=9)
             steps, top = record.curve(run, kind, "rejected", "argmax_log_prob_mean")
             drawing.lines(grid[2, column], steps, top - top[0], _RUNS[run], **drawing.style(row))
@@ -58,7 +60,7 @@ def dpo(record: Record) -> Figure:
     for row in (0, 1):
         grid[row, 0].set_ylabel("change of log π(response),\nnats, logarithmic beyond ±2", fontsize=9)
     grid[2, 0].set_ylabel("change of log p_max\nper token, nats", fontsize=9)
-    grid[2, 2].legend(fontsize=8, frameon=False, loc="lower right")
+    grid[2, 2].legend(fontsize=8, frameon=False, loc="best")
     drawing.legend(figure, grid[0, 0], loc="outside lower center", ncols=4)
     return figure
 
