@@ -29,10 +29,13 @@ def style(i: int) -> dict[str, Any]:
     return {"color": COLOURS[i % len(COLOURS)], "linestyle": DASHES[i // len(COLOURS) % len(DASHES)]}
 
 
-def short(name: str, most: int = 28) -> str:
-    """A name that leaves room for the data. Matplotlib would leave out one that begins with an underscore."""
-    name = name if len(name) <= most else f"{name[: most - 11]}…{name[-10:]}"
-    return f" {name}" if name.startswith("_") else name
+def short(names: Sequence[str], most: int = 28) -> list[str]:
+    """Names that leave room for the data, whole where two would become the same."""
+    found = [name if len(name) <= most else f"{name[: most - 11]}…{name[-10:]}" for name in names]
+    if len(set(found)) < len(names):
+        found = list(names)
+    # Matplotlib would leave out one that begins with an underscore.
+    return [f" {name}" if name.startswith("_") else name for name in found]
 
 
 def lines(axes: Axes, steps: np.ndarray, values: np.ndarray, label: str, **look: Any) -> None:
@@ -53,7 +56,7 @@ def lines(axes: Axes, steps: np.ndarray, values: np.ndarray, label: str, **look:
 def legend(figure: Figure, axes: Axes, **place: Any) -> None:
     """The lines of `axes`, outside of all axes."""
     handles, names = axes.get_legend_handles_labels()
-    shown = figure.legend(handles, [short(name) for name in names], fontsize=8, frameon=False, **place)
+    shown = figure.legend(handles, short(names), fontsize=8, frameon=False, **place)
     for text in shown.get_texts():
         text.set_parse_math(False)
 
@@ -75,8 +78,8 @@ def panels(titles: Sequence[str], spans: Sequence[float]) -> tuple[Figure, list[
     shared = not known or max(known) <= 5 * float(np.median(known))
     figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(rows, columns, sharex=True, sharey=shared, squeeze=False).ravel()
-    for i, (axes, title) in enumerate(zip(grid, titles, strict=False)):
-        axes.set_title(short(title), fontsize=9, parse_math=False)
+    for i, (axes, title) in enumerate(zip(grid, short(titles), strict=False)):
+        axes.set_title(title, fontsize=9, parse_math=False)
         axes.tick_params(labelsize=8, labelbottom=i + columns >= len(titles))
     for axes in grid[len(titles) :]:
         axes.remove()
@@ -99,7 +102,7 @@ def accumulated(grids: Mapping[str, tuple[np.ndarray, np.ndarray]], names: Seque
     column = figure.subplots(len(grids), 1, squeeze=False)[:, 0]
     for axes, (title, (steps, grid)) in zip(column, grids.items(), strict=True):
         image = axes.imshow(np.ma.masked_invalid(grid), cmap=_DIVERGING, norm=norm, aspect="auto")
-        axes.set_yticks(range(len(names)), [short(name) for name in names], fontsize=8, parse_math=False)
+        axes.set_yticks(range(len(names)), short(names), fontsize=8, parse_math=False)
         shown = range(0, len(steps), math.ceil(len(steps) / _WRITTEN))
         axes.set_xticks(shown, [str(steps[i]) for i in shown], fontsize=8)
         axes.set_title(title, fontsize=9, parse_math=False)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from eft_ext.dynamics import SFT, Probe, ProbeSet, Recording, plots, track, verify
-from eft_ext.dynamics.drawing import accumulated, panels
+from eft_ext.dynamics.drawing import accumulated, panels, short
 
 pytest.importorskip("pyarrow")
 
@@ -130,6 +130,12 @@ def test_what_cannot_be_compared(record, tmp_path):
         with pytest.raises(ValueError, match="types: expected one of chosen, got 'other'"):
             draw([one, same], types=["other"])
     assert list(drawn(plots.curves([one, same]).axes[0])) == [str(tmp_path / "one"), str(tmp_path / "below/one")]
+
+
+def test_long_names_stay_apart():
+    long = [f"{'a' * 30}{i}{'b' * 30}" for i in range(2)]
+    assert short(long) == long
+    assert short(["_x", long[0]]) == [" _x", "a" * 17 + "…" + "b" * 10]
 
 
 def test_many_records():
