@@ -19,7 +19,7 @@ import eft_ext
 from eft_ext import methods
 from eft_ext.cli import main
 from eft_ext.demo import model_path
-from eft_ext.dynamics import Recording
+from eft_ext.dynamics import ProbeSet, Recording
 from python_tests.slow import slowly_but
 from python_tests.threads import one_thread as one_thread
 
@@ -160,13 +160,19 @@ def test_commands(block, tmp_path, monkeypatch, capsys):
 
 def test_blocks_are_found():
     """A new page's run by themselves; one of a language, or a fence, that is not known here would not."""
-    assert {kind for kind, _ in ALL} == {"", "python"}
+    assert {kind for kind, _ in ALL} == {"", "python", "json"}
     fences = [line for text in PAGES.values() for line in text.splitlines() if line.lstrip().startswith(("```", "~~~"))]
     assert len(fences) == 2 * len(ALL)
     names = ("decoding", "dynamics", "methods", "report", "score", "speculation")
     assert {"README.md", *(f"docs/{name}.md" for name in names)} <= set(PYTHON)
     lines = {line for text in PAGES.values() for line in text.splitlines() if line.startswith("eft ")}
     assert lines == {line for block in COMMANDS for line in block.splitlines()}
+
+
+def test_json():
+    """Rows of probes are read as they stand."""
+    rows = [json.loads(line) for kind, block in ALL if kind == "json" for line in block.splitlines()]
+    assert ProbeSet.from_records(rows).types == ("chosen", "rejected")
 
 
 def test_every_method_has_its_page_and_its_row():
