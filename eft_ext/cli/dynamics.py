@@ -101,7 +101,7 @@ def track_run(
     check_numbers({"--steps": steps, "--batch-size": batch_size, "--every": every}, [lr])
     tuning = Tuning.load(model, probes, data, method.value, extend, batch_size, seed, trust_remote_code, sample)
     long_texts.heed(context)
-    tuning.check_positions(steps)
+    tuning.check_texts(steps)
     told.watched(tuning.probes, as_json)
     spent = tuning.train(steps, lr, out, every, overwrite, quiet=as_json)
     if save:
@@ -154,7 +154,7 @@ def decompose_step(
         from eft_ext.dynamics import plots
     tuning = Tuning.load(model, probes, data, method.value, False, batch_size, seed, trust_remote_code, sample)
     long_texts.heed(context)
-    tuning.check_positions(1)
+    tuning.check_texts(1)
     told.watched(tuning.probes, as_json)
     read = tuning.model.double() if double else tuning.model  # itself, in place
     observed = tuning.probes.encode(tuning.tokenizer)

@@ -23,7 +23,7 @@ from eft_ext._files import filling, named
 from eft_ext._jsonl import read_lines
 from eft_ext.dynamics import LOSSES, SFT, Pairs, ProbeSet, Responses, track
 from eft_ext.dynamics.chats import as_prompt, as_response
-from eft_ext.dynamics.context import check_positions
+from eft_ext.dynamics.context import check_texts
 from eft_ext.dynamics.forward import response_logits
 from eft_ext.dynamics.preferences import preference
 from eft_ext.hf import ContextWarning
@@ -125,7 +125,7 @@ class Tuning:
         loaded = load_model("--model", folder, about)
         return cls(loaded, tokenizer, found, rows, LOSSES[method](), batch_size, seed)
 
-    def check_positions(self, steps: int) -> None:
+    def check_texts(self, steps: int) -> None:
         """Warns once of probes, and rows of the first `steps` steps, beyond the model's positions; then never again.
 
         Raises:
@@ -136,7 +136,7 @@ class Tuning:
         epoch = len(self.rows) // self.batch_size + 1  # steps that bring every row
         drawn = chain.from_iterable(islice(batches(self.rows, self.batch_size, self.seed), min(steps, epoch)))
         probes = self.probes.encode(self.tokenizer)
-        check_positions({"model": self.model}, {"probes": probes, "data": self._responses(dict.fromkeys(drawn))})
+        check_texts({"model": self.model}, {"probes": probes, "data": self._responses(dict.fromkeys(drawn))})
         warnings.simplefilter("ignore", ContextWarning)
 
     def _responses(self, rows: Iterable[Row], text: int | None = None) -> Responses:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm.auto import tqdm
 
-from eft_ext.dynamics.context import check_positions
+from eft_ext.dynamics.context import check_texts
 from eft_ext.dynamics.evaluation import device_of, evaluating
 from eft_ext.dynamics.forward import (
     Parameters,
@@ -126,7 +126,7 @@ def decompose(
         ContextWarning: a row is longer than the model was made for.
     """
     check_loss(loss)
-    check_positions({"model": model}, {"observed": observed, "update": update.responses})
+    check_texts({"model": model}, {"observed": observed, "update": update.responses})
     columns: dict[str, list[Tensor]] = {name: [] for name in ("log_probs", "slope", "a_norm", "kg_norm", "pi", "kg")}
     with evaluating(model) as inner:
         parameters = trainable(inner)

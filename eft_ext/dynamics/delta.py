@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from eft_ext.dynamics.context import check_positions
+from eft_ext.dynamics.context import check_texts
 from eft_ext.dynamics.evaluation import device_of, evaluating
 from eft_ext.dynamics.forward import response_logits, token_log_probs
 from eft_ext.dynamics.recording import Recording
@@ -45,7 +45,7 @@ def delta(tuned: nn.Module, base: nn.Module, responses: Responses, batch_size: i
     Warns:
         ContextWarning: a row is longer than a model was made for.
     """
-    check_positions({"tuned": tuned, "base": base}, {"responses": responses})
+    check_texts({"tuned": tuned, "base": base}, {"responses": responses})
     parts: list[Delta] = []
     with evaluating(tuned) as plain_tuned, evaluating(base) as plain_base:
         for batch in responses.batches(batch_size):

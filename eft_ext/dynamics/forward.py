@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from eft_ext.dynamics.context import check_positions
+from eft_ext.dynamics.context import check_texts
 from eft_ext.dynamics.evaluation import device_of, evaluating
 from eft_ext.dynamics.precision import KeepDouble
 from eft_ext.dynamics.responses import Responses
@@ -96,7 +96,7 @@ def _unembedding_only(model: Any, responses: Responses) -> Iterator[None]:
 @torch.no_grad()
 def sequence_log_probs(model: nn.Module, responses: Responses, batch_size: int = 16) -> Tensor:
     """log π(response | prompt), [rows], in nats. Raises ValueError for a row beyond the model's table of positions."""
-    check_positions({"model": model}, {"responses": responses})
+    check_texts({"model": model}, {"responses": responses})
     device = device_of(model)
     sums = []
     with evaluating(model) as inner:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import trange
 
-from eft_ext.dynamics.context import check_positions
+from eft_ext.dynamics.context import check_texts
 from eft_ext.dynamics.decompose import pushed
 from eft_ext.dynamics.evaluation import device_of, evaluating
 from eft_ext.dynamics.forward import response_logits, trainable, vjp
@@ -41,7 +41,7 @@ def last_layer(
         TypeError: a loss as in `decompose`.
     """
     check_loss(loss)
-    check_positions({"model": model}, {"observed": observed, "update": update.responses})
+    check_texts({"model": model}, {"observed": observed, "update": update.responses})
     update = update.to(device_of(model))
     trained = update.responses
     observed = observed.to(device_of(model))
@@ -102,7 +102,7 @@ def kernel_norms(
     """
     if samples < 2:
         raise ValueError(f"samples: expected at least 2, for a standard error, got {samples}")
-    check_positions({"model": model}, {"observed": observed, "update": update})
+    check_texts({"model": model}, {"observed": observed, "update": update})
     squares = torch.empty(samples, len(observed), len(update), dtype=torch.float64)
     with evaluating(model) as inner:
         parameters = trainable(inner)

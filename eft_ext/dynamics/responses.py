@@ -54,11 +54,11 @@ class Responses:
             raise ValueError(f"where: expected {len(self.ids)}, one for each row, or none, got {len(self.where)}")
 
     @classmethod
-    def from_ids(cls, pairs: Iterable[tuple[Ids, Ids]], pad: int = 0, where: Iterable[str] = ()) -> Responses:
-        """From (prompt ids, response ids)."""
+    def from_ids(cls, pairs: Iterable[tuple[Ids, Ids]], where: Iterable[str] = ()) -> Responses:
+        """From (prompt ids, response ids). Padding is token 0, which every model has; nothing looks back at it."""
         rows = [(len(prompt), [*prompt, *response]) for prompt, response in pairs]
         width = max((len(both) for _, both in rows), default=0)
-        ids = torch.full((len(rows), width), pad)
+        ids = torch.zeros(len(rows), width, dtype=torch.int64)
         attention, response_mask = (torch.zeros(len(rows), width, dtype=torch.bool) for _ in range(2))
         for row, (start, both) in enumerate(rows):
             ids[row, : len(both)] = torch.tensor(both)
@@ -84,8 +84,7 @@ class Responses:
         """
         where = list(where)
         tail = [tokenizer.eos_token_id] if end else []
-        pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (tokenizer.eos_token_id or 0)
-        return cls.from_ids(((p, [*a, *tail]) for p, a in encode(tokenizer, pairs, where)), pad, where)
+        return cls.from_ids(((p, [*a, *tail]) for p, a in encode(tokenizer, pairs, where)), where)
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from eft_ext.dynamics.context import check_positions
+from eft_ext.dynamics.context import check_texts
 from eft_ext.dynamics.evaluation import precision_of
 from eft_ext.dynamics.measure import as_columns, measure
 from eft_ext.dynamics.probes import ProbeSet
@@ -82,7 +82,7 @@ class Tracker:
 
         first = "dtype" not in self.store.about
         if not self._checked:
-            check_positions({"model": model}, {"probes": self.responses})
+            check_texts({"model": model}, {"probes": self.responses})
             self._checked = True
         start = time.perf_counter()
         statistics, vocab = measure(model, self.responses, self.batch_size)

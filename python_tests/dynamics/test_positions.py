@@ -109,6 +109,33 @@ def test_answers_that_fill_the_table(new):
     assert [len(text.split()) for text in answered(build("gpt2"), None, new)] == [new, new]
 
 
+@pytest.mark.parametrize("way", [way for way in WAYS if way != "answers"])
+def test_tokens_of_another_tokenizer(way, tmp_path):
+    """A model of 3 tokens, 0 to 2, is given texts that have 3."""
+    model = build("llama")
+    model.resize_token_embeddings(3)
+    model.register_forward_pre_hook(lambda *read: pytest.fail("it is read"))
+    name = "tuned" if way == "delta" else "model"
+    message = f"expected tokens of the model's own tokenizer, below the 3 that {name} has, got 3$"
+    if way == "callback":
+        probes = ProbeSet((Probe("1", {"chosen": " 2"}), Probe("1", {"chosen": " 3"})))
+        callback = DynamicsCallback(probes, tmp_path / "run", tokenizer=Numbers(), end=False)
+        with pytest.raises(ValueError, match=f"^probe 1, chosen: {message}"):
+            callback.on_train_begin(None, TrainerState(), TrainerControl(), model=model)
+        return
+    with pytest.raises(ValueError, match=message):
+        WAYS[way](model, tmp_path / "run")
+
+
+def test_a_padding_token_that_the_model_has_not():
+    """As where a tokenizer was given one and the model was not resized."""
+    tokenizer = Numbers()
+    tokenizer.pad_token_id = VOCAB
+    texts = [("1 2", " 3"), ("1 2 3 4", " 5 6")]
+    responses = Responses.from_text(tokenizer, texts)
+    assert decompose(build("llama"), responses, responses).change.isfinite().all()
+
+
 def test_a_module_without_a_configuration():
     class Plain(nn.Module):
         def __init__(self):
