@@ -62,29 +62,39 @@ def token_logits(model: nn.Module, responses: Responses, parameters: Mapping[str
     options: dict[str, Any] = {"attention_mask": responses.attention.long(), "use_cache": False}
     options = {name: value for name, value in options.items() if name in accepted}
     double = next(model.parameters()).dtype == torch.float64
-    with KeepDouble() if double else nullcontext(), _unembedding_only(model, responses):
+    with KeepDouble() if double else nullcontext(), _tokens_alone(model, responses):
         if parameters is None:
             output = model(responses.ids, **options)
         else:
             output = torch.func.functional_call(model, dict(parameters), (responses.ids,), options)
     logits: Tensor = getattr(output, "logits", output)
-    picked = logits.shape[:2] == (1, len(responses.row)) != responses.ids.shape
-    return logits[0] if picked else logits[responses.row, responses.position - 1]
+    alone = logits.shape[:2] == (1, len(responses.row))
+    return logits[0] if alone else _predicting(logits, responses)
+
+
+def _predicting(values: Tensor, responses: Responses) -> Tensor:
+    """Those of values [rows, columns, ...] that predict a response token, [tokens, ...].
+
+    Columns that ids have not are in front, where prompt tuning puts its own.
+    """
+    more = values.shape[1] - responses.ids.shape[1]
+    return values[responses.row, responses.position - 1 + more]
 
 
 @contextmanager
-def _unembedding_only(model: Any, responses: Responses) -> Iterator[None]:
+def _tokens_alone(model: Any, responses: Responses) -> Iterator[None]:
     """Within it the unembedding is given [1, tokens, width], the inputs that predict a response token."""
     find = getattr(model, "get_output_embeddings", None)
     layer = find() if find is not None else None
     if layer is None:
         yield
         return
+    rows, length = responses.ids.shape
 
     def pick(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Tensor] | None:
-        if len(inputs) != 1 or inputs[0].shape[:2] != responses.ids.shape:
+        if len(inputs) != 1 or inputs[0].ndim != 3 or len(inputs[0]) != rows or inputs[0].shape[1] < length:
             return None
-        return (inputs[0][responses.row, responses.position - 1][None],)
+        return (_predicting(inputs[0], responses)[None],)
 
     hook = layer.register_forward_pre_hook(pick)
     try:
