@@ -11,8 +11,12 @@ from eft_ext._text import checked
 
 # Arguments of the library that no option is called after, and the option that they come from.
 _ALIASES = {
-    **{"inputs": "prompt", "prompts": "prompt", "path": "recording", "response": "only", "types": "only"},
     "count": "sample",
+    "inputs": "prompt",
+    "path": "recording",
+    "prompts": "prompt",
+    "response": "only",
+    "types": "only",
 }
 _NAMED = re.compile(r"(\w+)(?:\[[^\]]*\])?: ")
 

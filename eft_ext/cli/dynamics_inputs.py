@@ -24,7 +24,7 @@ from eft_ext._jsonl import read_lines
 from eft_ext.dynamics import LOSSES, SFT, Pairs, ProbeSet, Responses, track
 from eft_ext.dynamics.chats import as_prompt, as_response
 from eft_ext.dynamics.context import check_texts
-from eft_ext.dynamics.forward import response_logits
+from eft_ext.dynamics.forward import response_logits, trainable
 from eft_ext.dynamics.preferences import preference
 from eft_ext.hf import ContextWarning
 from eft_ext.hf.hub import load_model, load_tokenizer, source_of
@@ -123,6 +123,7 @@ class Tuning:
         about = {"dtype": torch.float32, "trust_remote_code": trust_remote_code}
         tokenizer = tokenizer_of(folder, about)
         loaded = load_model("--model", folder, about)
+        trainable(loaded)  # or an error; an adapter's folder has nothing to train
         return cls(loaded, tokenizer, found, rows, LOSSES[method](), batch_size, seed)
 
     def check_texts(self, steps: int) -> None:
@@ -206,5 +207,8 @@ def _read(path: Path) -> Iterator[Row]:
         else:
             prompt, chosen, rejected = preference(row, where)
             given = {"chosen": chosen, "rejected": rejected}
-        texts = tuple(as_response(text, where, key) for key, text in given.items())
-        yield Row(as_prompt(prompt, where, "prompt"), texts, where)
+        texts = {key: as_response(text, where, key) for key, text in given.items()}
+        for key, text in texts.items():
+            if not text:
+                raise ValueError(f"{where}, key '{key}': expected a text, got an empty text")
+        yield Row(as_prompt(prompt, where, "prompt"), tuple(texts.values()), where)

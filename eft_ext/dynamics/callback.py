@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,8 @@ class DynamicsCallback(TrainerCallback):
     ) -> None:
         self.probes, self.path, self.tokenizer, self.options = probes, path, tokenizer, options
         self.every = check_schedule(every)
+        if unknown := options.keys() - inspect.signature(Tracker).parameters.keys():
+            raise TypeError(f"{min(unknown)}: expected an option of Tracker, got none of that name")
         self.tracker: Tracker | None = None
         self._trainer: Trainer | None = None
         self._lr = 0.0  # summed since the last record
@@ -75,7 +79,7 @@ class DynamicsCallback(TrainerCallback):
         if tokenizer is None:
             raise ValueError("tokenizer: expected one, since the trainer has no processing_class, got None")
         about = {
-            "model": getattr(kwargs["model"].config, "_name_or_path", ""),
+            "model": getattr(getattr(kwargs["model"], "config", None), "_name_or_path", ""),
             "arguments": {
                 name: getattr(args, name, None)
                 for name in ("learning_rate", "lr_scheduler_type", "optim", "seed", "beta", "loss_type", "max_steps")
@@ -84,11 +88,14 @@ class DynamicsCallback(TrainerCallback):
         step = state.global_step
         options = {**self.options, "about": about | (self.options.get("about") or {})}
         self.tracker = Tracker(self.probes, tokenizer, self.path, continues_at=step or None, **options)
-        if step in self.tracker.store.steps:
+        store = self.tracker.store
+        if step in store.steps:
             self._lr, self._last = 0.0, step
         else:
-            self._lr = self.tracker.store.about.get(_SAVED, {}).get(str(step), math.nan) if step else 0.0
+            self._lr = store.about.get(_SAVED, {}).get(str(step), math.nan) if step else 0.0
             self._record(control, kwargs["model"], step)
+        if _SAVED in store.about:  # those beyond are of records that are gone
+            store.write_about({_SAVED: {at: lr for at, lr in store.about[_SAVED].items() if int(at) <= step}})
         self.tracker.foresee(count_due(self.every, step, state.max_steps))
 
     def on_optimizer_step(
@@ -117,10 +124,15 @@ class DynamicsCallback(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        if self.tracker is None:
+            return
         if not args.load_best_model_at_end:
             self._record(control, kwargs["model"], state.global_step)
-        if self.tracker is not None:
-            self.tracker.finish()
+        elif self._last != state.global_step:
+            told = "is not recorded: the best model has taken its place. Put DynamicsCallback behind the callbacks that"
+            warnings.warn(f"the state after the last step, {state.global_step}, {told} end training", stacklevel=2)
+        self.tracker.finish()
+        self.tracker = None
 
     def _record(self, control: TrainerControl, model: Any, step: int) -> None:
         if self.tracker is None or step == self._last:
@@ -140,6 +152,6 @@ def _check_whole(model: Any) -> None:
         if type(module).__name__ == "FullyShardedDataParallel":
             raise ValueError("model: expected whole parameters in each process, got them sharded by FSDP")
     for name, parameter in model.named_parameters():
-        sharded = "ZeRO-3" if hasattr(parameter, "ds_id") else "FSDP" if hasattr(parameter, "device_mesh") else None
+        sharded = hasattr(parameter, "ds_id") or hasattr(parameter, "device_mesh")  # ZeRO-3's and DTensor's
         if sharded:
-            raise ValueError(f"model: expected whole parameters in each process, got {name} sharded by {sharded}")
+            raise ValueError(f"model: expected whole parameters in each process, got {name} sharded")

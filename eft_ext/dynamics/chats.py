@@ -83,6 +83,11 @@ def encode(tokenizer: Any, pairs: Iterable[Pair], where: Iterable[str] = ()) -> 
     return [next(each[is_chat]) for is_chat in chat]
 
 
+def ending(tokenizer: Any, end: bool) -> list[int]:
+    """The end-of-text token that is put behind each response, if it is wanted and the tokenizer has one."""
+    return [tokenizer.eos_token_id] if end and tokenizer.eos_token_id is not None else []
+
+
 def prompt_text(tokenizer: Any, prompt: str | Chat, where: str) -> str:
     """A text as it is, a chat as the tokenizer's template renders it. Raises as `eft_ext._chat.rendered`."""
     return prompt if isinstance(prompt, str) else rendered(where, tokenizer, prompt)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from threading import RLock
 from typing import Any, cast
 
 import torch
@@ -11,25 +13,30 @@ from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 _CONTAINERS = (DataParallel, DistributedDataParallel)
-_MATMUL: tuple[Any, ...] = (torch.backends.cuda.matmul, cast(Any, torch.backends.mkldnn).matmul)
+_CUDNN, _MKLDNN = cast(Any, torch.backends.cudnn), cast(Any, torch.backends.mkldnn)
+_PRODUCTS = (torch.backends.cuda.matmul, _CUDNN.conv, _CUDNN.rnn, _MKLDNN.matmul, _MKLDNN.conv, _MKLDNN.rnn)
+_LOCK = RLock()  # what is switched belongs to the model or to the process
 
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[nn.Module]:
     """Gives the module that computes, with dropout off and in the precision of its own parameters.
 
-    Containers of data parallelism and of `torch.compile` are taken off. Autocast is off, both around the caller and
-    where accelerate puts it: into the forward of a model that it prepared. fp32 products are in fp32, not in TF32 or
-    bf16. A step of fine-tuning often moves log π by less than any of these rounds it. Everything is as it was
-    afterwards.
+    Containers of data parallelism are taken off, and nothing that was compiled is used: inductor's code has no
+    forward-mode derivatives. Autocast is off, both around the caller and where accelerate puts it: into the forward of
+    a model that it prepared. fp32 products and convolutions are in fp32, not in TF32 or bf16. A step of fine-tuning
+    often moves log π by less than any of these rounds it. Everything is as it was afterwards. One thread at a time.
     """
     inner = without_containers(model)
-    modes = {module: module.training for module in inner.modules()}
     with ExitStack() as stack:
+        stack.enter_context(_LOCK)
+        if "torch._dynamo" in sys.modules:  # else nothing is compiled, and importing it takes seconds
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
         for kind in {"cpu", device_of(inner).type}:
             stack.enter_context(torch.autocast(kind, enabled=False))
         stack.enter_context(_own_forward(inner))
         stack.enter_context(_full_products())
+        modes = {module: module.training for module in inner.modules()}
         inner.eval()
         try:
             yield inner
@@ -76,11 +83,11 @@ def _own_forward(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _full_products() -> Iterator[None]:
-    before = [each.fp32_precision for each in _MATMUL]
+    before = [each.fp32_precision for each in _PRODUCTS]
     try:
-        for each in _MATMUL:
+        for each in _PRODUCTS:
             each.fp32_precision = "ieee"
         yield
     finally:
-        for each, value in zip(_MATMUL, before, strict=True):
+        for each, value in zip(_PRODUCTS, before, strict=True):
             each.fp32_precision = value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -54,25 +54,27 @@ def response_logits(model: nn.Module, responses: Responses, parameters: Mapping[
 def token_logits(model: nn.Module, responses: Responses, parameters: Mapping[str, Tensor] | None = None) -> Tensor:
     """The same in the model's own dtype.
 
-    Only the hidden states that predict a response token go through the unembedding, where `get_output_embeddings`
-    returns it. Arguments are `response_logits`'.
+    Only the hidden states that predict a response token go through the unembedding of a model whose forward takes
+    `logits_to_keep`, as transformers' do. Arguments are `response_logits`'.
     """
     inner: Any = model.get_base_model() if isinstance(model, _Wrapper) else model
     accepted = inspect.signature(inner.forward).parameters
     options: dict[str, Any] = {"attention_mask": responses.attention.long(), "use_cache": False}
     options = {name: value for name, value in options.items() if name in accepted}
     double = next(model.parameters()).dtype == torch.float64
-    with KeepDouble() if double else nullcontext(), _tokens_alone(model, responses):
+    alone: AbstractContextManager[list[bool]] = nullcontext([])
+    if "logits_to_keep" in accepted and hasattr(inner, "get_output_embeddings"):
+        alone = _tokens_alone(inner.get_output_embeddings(), responses)
+    with KeepDouble() if double else nullcontext(), alone as picked:
         if parameters is None:
             output = model(responses.ids, **options)
         else:
             output = torch.func.functional_call(model, dict(parameters), (responses.ids,), options)
-    logits: Tensor = getattr(output, "logits", output)
-    alone = logits.shape[:2] == (1, len(responses.row))
-    return logits[0] if alone else _predicting(logits, responses)
+    logits: Tensor = output[0] if isinstance(output, tuple) else getattr(output, "logits", output)
+    return logits[0] if picked else predicting(logits, responses)
 
 
-def _predicting(values: Tensor, responses: Responses) -> Tensor:
+def predicting(values: Tensor, responses: Responses) -> Tensor:
     """Those of values [rows, columns, ...] that predict a response token, [tokens, ...].
 
     Columns that ids have not are in front, where prompt tuning puts its own.
@@ -82,23 +84,26 @@ def _predicting(values: Tensor, responses: Responses) -> Tensor:
 
 
 @contextmanager
-def _tokens_alone(model: Any, responses: Responses) -> Iterator[None]:
-    """Within it the unembedding is given [1, tokens, width], the inputs that predict a response token."""
-    find = getattr(model, "get_output_embeddings", None)
-    layer = find() if find is not None else None
+def _tokens_alone(layer: Any, responses: Responses) -> Iterator[list[bool]]:
+    """Within it the unembedding `layer` is given [1, tokens, width], the inputs that predict a response token.
+
+    Gives a list that is empty until this has happened.
+    """
+    picked: list[bool] = []
     if layer is None:
-        yield
+        yield picked
         return
     rows, length = responses.ids.shape
 
     def pick(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Tensor] | None:
         if len(inputs) != 1 or inputs[0].ndim != 3 or len(inputs[0]) != rows or inputs[0].shape[1] < length:
             return None
-        return (_predicting(inputs[0], responses)[None],)
+        picked.append(True)
+        return (predicting(inputs[0], responses)[None],)
 
     hook = layer.register_forward_pre_hook(pick)
     try:
-        yield
+        yield picked
     finally:
         hook.remove()
 

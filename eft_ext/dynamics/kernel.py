@@ -12,7 +12,7 @@ from tqdm.auto import trange
 from eft_ext.dynamics.context import check_texts
 from eft_ext.dynamics.decompose import pushed
 from eft_ext.dynamics.evaluation import device_of, evaluating
-from eft_ext.dynamics.forward import response_logits, trainable, vjp
+from eft_ext.dynamics.forward import predicting, response_logits, trainable, vjp
 from eft_ext.dynamics.losses import SFT, Loss, Update, UserLoss, check_loss, gradient, residuals
 from eft_ext.dynamics.responses import Responses
 
@@ -63,7 +63,9 @@ def _hidden(model: Any, responses: Responses) -> tuple[Tensor, Tensor]:
         logits = response_logits(model, responses)
     finally:
         hook.remove()
-    picked = seen[0][0].to(logits.dtype)  # [1, tokens, width]: see `token_logits`
+    hidden = seen[0]
+    alone = hidden.shape[:2] == (1, len(logits))  # see `token_logits`
+    picked = (hidden[0] if alone else predicting(hidden, responses)).to(logits.dtype)
     bias = getattr(layer, "bias", None)
     plain = nn.functional.linear(picked, layer.weight.to(picked), None if bias is None else bias.to(picked))
     if not torch.allclose(plain, logits, rtol=1e-3, atol=1e-3 * float(logits.abs().max())):
@@ -107,7 +109,7 @@ def kernel_norms(
     with evaluating(model) as inner:
         parameters = trainable(inner)
         for u in trange(len(update), desc="kernel", leave=False, disable=None):
-            part = next(_row(update, u).batches(1)).to(device_of(model))
+            part = update.take(slice(u, u + 1)).to(device_of(model))
             for s in range(samples):
 
                 def signs(logits: Tensor) -> Tensor:
@@ -123,8 +125,3 @@ def kernel_norms(
     mean = squares.mean(0)
     norm = mean.sqrt()
     return KernelNorms(norm, squares.std(0) / samples**0.5 / (2 * norm).clamp_min(1e-300))
-
-
-def _row(responses: Responses, row: int) -> Responses:
-    part = slice(row, row + 1)
-    return Responses(responses.ids[part], responses.attention[part], responses.response[part])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from eft_ext.analysis.record import Record, Token
-from eft_ext.dynamics.chats import encode, prompt_text
+from eft_ext.dynamics.chats import encode, ending, prompt_text
 from eft_ext.dynamics.delta import steps_of_delta
 from eft_ext.dynamics.recording import Recording
 
@@ -30,7 +30,7 @@ def delta_records(recording: Recording, response: str, tokenizer: Any) -> list[R
     records = []
     for probe, log_prob, entropy, added in zip(probes, *columns, strict=True):
         ((_, ids),) = encode(tokenizer, [(probe.prompt, probe.responses[response])], [probe.where])
-        ids += [tokenizer.eos_token_id] if recording.about.get("end", True) else []
+        ids += ending(tokenizer, recording.about.get("end", True))
         if len(ids) != log_prob.shape[1]:
             raise ValueError(f"tokenizer: expected the run's, which made {log_prob.shape[1]} tokens, got {len(ids)}")
         tokens = [

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from tqdm.auto import tqdm
 
 from eft_ext.dynamics.evaluation import device_of, evaluating
@@ -25,19 +25,24 @@ def measure(model: nn.Module, responses: Responses, batch_size: int = 16) -> tup
 
     Rows are batched with others of their length, at most `batch_size` of them and fewer where their logits are large;
     they come back in their own order.
+
+    Raises:
+        ValueError: `batch_size` below 1.
     """
+    if batch_size < 1:
+        raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
     order = responses.attention.sum(1).argsort(stable=True)
     parts: list[TokenStatistics] = []
     with evaluating(model) as inner, tqdm(total=len(order), desc="probes", leave=False, disable=None) as bar:
         device = device_of(inner)
-        vocab = token_logits(inner, _take(responses, order[:1]).to(device)).shape[-1]
+        vocab = token_logits(inner, responses.take(order[:1]).to(device)).shape[-1]
         most = _MOST_BYTES.get(device.type, _MOST_BYTES_ELSEWHERE) // (4 * vocab)
         for rows in _groups(responses.lengths[order].tolist(), batch_size, most):
-            part = _take(responses, order[rows]).to(device)
+            part = responses.take(order[rows]).to(device)
             found = score_tokens(token_logits(inner, part), part.targets)
             parts.append(TokenStatistics(*(x.cpu() for x in found)))
             bar.update(len(part))
-    measured = order[_take(responses, order).row]  # the true row of each measured token
+    measured = order[responses.take(order).row]  # the true row of each measured token
     back = measured.argsort(stable=True)
     return TokenStatistics(*(torch.cat(column)[back] for column in zip(*parts, strict=True))), vocab
 
@@ -49,13 +54,6 @@ def _groups(lengths: list[int], rows: int, tokens: int) -> Iterator[slice]:
         if last == len(lengths) or last == first + rows or sum(lengths[first : last + 1]) > tokens:
             yield slice(first, last)
             first = last
-
-
-def _take(responses: Responses, rows: Tensor) -> Responses:
-    """Rows, cut to the longest of them."""
-    width = int(responses.attention[rows].sum(1).max())
-    ids, attention, response = (x[rows, :width] for x in (responses.ids, responses.attention, responses.response))
-    return Responses(ids, attention, response)
 
 
 def as_columns(statistics: TokenStatistics, responses: Responses, vocab: int, per_token: bool) -> dict[str, Any]:

@@ -114,7 +114,7 @@ class ProbeSet(Sequence[Probe]):
         return cls(probes, len(read) - len(probes))
 
     def to_jsonl(self, path: str | Path) -> None:
-        lines = (json.dumps({"prompt": p.prompt, **p.responses}, ensure_ascii=False) for p in self.probes)
+        lines = (_dumps({"prompt": p.prompt, **p.responses}) for p in self.probes)
         write_text(path, "\n".join(lines) + "\n")
 
     def sample(self, count: int, seed: int = 0) -> ProbeSet:
@@ -169,13 +169,17 @@ class ProbeSet(Sequence[Probe]):
     @property
     def fingerprint(self) -> str:
         """Of prompts, types and texts: a recording is continued only with the probes that it began with."""
-        return sha256(json.dumps(list(self.rows())).encode()).hexdigest()[:16]
+        return sha256(json.dumps(list(self.rows()), default=dict).encode()).hexdigest()[:16]
 
     def __len__(self) -> int:
         return len(self.probes)
 
     def __getitem__(self, index: Any) -> Any:
         return self.probes[index]
+
+
+def _dumps(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=dict)  # messages are mappings of any kind
 
 
 def _read(row: Mapping[str, Any], where: str, types: Sequence[str] | None) -> Probe:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eft_ext.dynamics.chats import Pair, encode
+from eft_ext.dynamics.chats import Pair, encode, ending
 
 Ids = Sequence[int]
 
@@ -45,13 +45,19 @@ class Responses:
                 raise ValueError(f"{name}: expected bool {list(self.ids.shape)} as of ids, got {got}")
         if self.ids.ndim != 2 or not len(self.ids):
             raise ValueError(f"ids: expected [rows, length] with at least one row, got {list(self.ids.shape)}")
-        if bool(self.response[:, 0].any()):
-            raise ValueError("response: expected at least one prompt token before it, got a response in column 0")
-        if not bool(self.response.any(1).all()):
-            row = int((~self.response.any(1)).nonzero()[0])
-            raise ValueError(f"response: expected at least one token in every row, got none in row {row}")
         if len(self.where) not in (0, len(self.ids)):
             raise ValueError(f"where: expected {len(self.ids)}, one for each row, or none, got {len(self.where)}")
+        self._refuse("response: expected at least one prompt token before it, got none", self.response[:, 0])
+        self._refuse("response: expected at least one token, got none", ~self.response.any(1))
+        gaps = self.attention[:, 1:] & ~self.attention[:, :-1]
+        self._refuse("attention: expected padding on the right alone, got some before a token", gaps.any(1))
+        self._refuse("response: expected no padding in it, got some", (self.response & ~self.attention).any(1))
+
+    def _refuse(self, message: str, wrong: Tensor) -> None:
+        """Raises ValueError that names the first row that is wrong, bool [rows]."""
+        if bool(wrong.any()):
+            row = int(wrong.nonzero()[0])
+            raise ValueError(f"{message} in {self.where[row] if self.where else f'row {row}'}")
 
     @classmethod
     def from_ids(cls, pairs: Iterable[tuple[Ids, Ids]], where: Iterable[str] = ()) -> Responses:
@@ -76,14 +82,14 @@ class Responses:
         Args:
             tokenizer: of transformers.
             pairs: a text, or a chat, and the text behind it.
-            end: append the end-of-text token to each response, and observe it too.
+            end: append the end-of-text token to each response, and observe it too, where the tokenizer has one.
             where: each row's place, for messages.
 
         Raises:
             ValueError: a text that no tokenizer takes (`eft_ext._text`), a chat that its template does not.
         """
         where = list(where)
-        tail = [tokenizer.eos_token_id] if end else []
+        tail = ending(tokenizer, end)
         return cls.from_ids(((p, [*a, *tail]) for p, a in encode(tokenizer, pairs, where)), where)
 
     def __len__(self) -> int:
@@ -129,13 +135,17 @@ class Responses:
     def to(self, device: torch.device | str) -> Responses:
         return Responses(self.ids.to(device), self.attention.to(device), self.response.to(device), self.where)
 
+    def take(self, rows: slice | Tensor) -> Responses:
+        """Some of the responses, cut to the longest of them."""
+        width = int(self.attention[rows].sum(1).max())
+        ids, attention, response = (x[rows, :width] for x in (self.ids, self.attention, self.response))
+        return Responses(ids, attention, response)
+
     def batches(self, rows: int) -> Iterator[Responses]:
-        """At most `rows` responses at a time, in order, each batch cut to its own longest row."""
-        for i in range(0, len(self), rows):
-            part = slice(i, i + rows)
-            width = int(self.attention[part].sum(1).max())
-            ids, attention, response = (x[part, :width] for x in (self.ids, self.attention, self.response))
-            yield Responses(ids, attention, response)
+        """At most `rows` responses at a time, in order. Raises ValueError for less than one."""
+        if rows < 1:
+            raise ValueError(f"batch_size: expected at least 1, got {rows}")
+        return (self.take(slice(i, i + rows)) for i in range(0, len(self), rows))
 
     @property
     def responses(self) -> Responses:

@@ -37,7 +37,7 @@ class Tracker:
         about: anything JSON, into the recording's run.json: learning rate, loss, seed, ...
 
     Raises:
-        ValueError: as `Store`.
+        ValueError: as `Store`; no `ProbeSet`, a batch of no rows.
         ImportError: pyarrow is missing.
     """
 
@@ -54,6 +54,10 @@ class Tracker:
         overwrite: bool = False,
         about: Mapping[str, Any] | None = None,
     ) -> None:
+        if not isinstance(probes, ProbeSet):
+            raise ValueError(f"probes: expected a ProbeSet, got {type(probes).__name__}")
+        if batch_size < 1:
+            raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
         self.responses = probes.encode(tokenizer, end)
         self.batch_size = batch_size
         self.per_token = per_token
@@ -80,7 +84,6 @@ class Tracker:
         """
         import pyarrow as pa
 
-        first = "dtype" not in self.store.about
         if not self._checked:
             check_texts({"model": model}, {"probes": self.responses})
             self._checked = True
@@ -98,8 +101,9 @@ class Tracker:
         self.store.write(step, pa.table(fixed | arrays))
         self._took = time.perf_counter() - start
         self.seconds += self._took
-        if first:
-            self.store.write_about({"vocab_size": vocab, "dtype": precision_of(model)})
+        noted = {"vocab_size": vocab, "dtype": precision_of(model)}
+        if not noted.items() <= self.store.about.items():
+            self.store.write_about(noted)
 
     @property
     def scalars(self) -> dict[str, float]:
@@ -139,9 +143,9 @@ def count_due(schedule: Schedule, first: int, last: int) -> int:
 
 def check_schedule(every: Schedule) -> Schedule:
     """As it is, or a ValueError."""
-    steps = [every] if isinstance(every, int) else list(every)
-    least = 1 if isinstance(every, int) else 0
-    if not steps or not all(isinstance(s, int) and s >= least for s in steps):
+    one = isinstance(every, int)
+    steps = [every] if one else list(every) if isinstance(every, Collection) else []
+    if not steps or not all(type(s) is int and s >= one for s in steps):
         raise ValueError(f"every: expected a positive number of steps, or the steps themselves, got {every!r}")
     return every
 

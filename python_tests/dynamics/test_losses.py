@@ -82,3 +82,13 @@ def test_responses_are_checked():
         Responses.from_ids([([3], [1, 2]), ([3, 4], [])])
     with pytest.raises(ValueError, match="at least one row"):
         Responses.from_ids([])
+    with pytest.raises(ValueError, match="at least one prompt token before it, got none in data, line 3$"):
+        Responses.from_ids([([1], [2]), ([], [1])], ["data, line 2", "data, line 3"])
+    ids = torch.tensor([[1, 2, 3], [0, 1, 2]])
+    here = ids > 0
+    with pytest.raises(ValueError, match="padding on the right alone, got some before a token in row 1"):
+        Responses(ids, here, torch.tensor([[False, True, True], [False, False, True]]))
+    with pytest.raises(ValueError, match="no padding in it, got some in row 1"):
+        Responses(ids, here.flip(1), here & torch.tensor([False, True, True]))
+    with pytest.raises(ValueError, match="batch_size: expected at least 1, got 0"):
+        Responses.from_ids([([1], [2])]).batches(0)

@@ -1,5 +1,8 @@
 """Logits of response tokens against a plain forward pass of each row alone."""
 
+from functools import partial
+from threading import Thread
+
 import pytest
 import torch
 from torch import nn
@@ -58,6 +61,30 @@ class Head(nn.Linear):
         return super().forward(hidden)
 
 
+class Odd(nn.Module):
+    """Has an unembedding that it names, and does more with it than transformers' models do."""
+
+    def __init__(self, after):
+        super().__init__()
+        self.table, self.head, self.after = nn.Embedding(VOCAB, 16), nn.Linear(16, VOCAB), after
+        self.bias = nn.Parameter(torch.randn(32, VOCAB))
+
+    def get_output_embeddings(self):
+        return self.table if self.after == "table" else self.head
+
+    def forward(self, ids, attention_mask=None):
+        x = self.table(ids).cumsum(1)
+        rows, length = ids.shape
+        if self.after == "table":
+            return x @ self.table.weight.T
+        logits = self.head(x)
+        if self.after == "position":
+            return logits + self.bias[: logits.shape[1]]
+        if self.after == "mask":
+            return logits if attention_mask is None else logits * attention_mask[..., None]
+        return logits.view(rows, length, -1) if self.after == "view" else (logits[:, :length],)
+
+
 def adapted(**config):
     peft = pytest.importorskip("peft")
     torch.manual_seed(1)
@@ -85,6 +112,10 @@ MODELS = {
     "mamba": lambda: MambaForCausalLM(MambaConfig(**SHAPE, state_size=4)),
     "of torch alone": Plain,
     "an unembedding called by name": ByName,
+    **{
+        f"a module that ends with a {after}": partial(Odd, after)
+        for after in ("table", "position", "mask", "view", "tuple")
+    },
     "lora": lambda: adapted(r=2, target_modules=["q_proj"]),
     "lora on the unembedding": lambda: adapted(r=2, target_modules=["lm_head"]),
     "a trained unembedding": lambda: adapted(r=2, target_modules=["q_proj"], modules_to_save=["lm_head"]),
@@ -100,7 +131,7 @@ def alone(model, responses):
         n = int(keep.sum())
         with torch.no_grad():
             output = model(ids[None, :n])
-        logits = getattr(output, "logits", output)[0, -n:]
+        logits = (output[0] if isinstance(output, tuple) else getattr(output, "logits", output))[0, -n:]
         found.append(logits[response[1:n].nonzero()[:, 0]])
     return torch.cat(found).double()
 
@@ -127,6 +158,42 @@ def test_their_steps_are_predicted(name):
     model = MODELS[name]().double().eval()
     result = verify(model, draw(3, 3), draw(2, 4), lr=(1e-3, 1e-4))
     assert abs(result.order - 2) < 0.1
+
+
+@pytest.mark.parametrize("compiled", ["in place", "around", "its forward"])
+def test_a_compiled_model_is_taken_apart(compiled):
+    """Inductor's code has no forward-mode derivatives: every prediction was 0. Nothing of it is used here."""
+    plain, model = build("llama"), build("llama")
+    observed, update = draw(3, 3), draw(2, 4)
+    if compiled == "in place":
+        model.compile()
+    elif compiled == "around":
+        model = torch.compile(model)
+    else:
+        model.forward = torch.compile(model.forward)
+    found, expected = (decompose(each, observed, update).change for each in (model, plain))
+    assert expected.abs().min() > 0
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_threads_wait_for_one_another():
+    model = build("llama").train()
+    responses = [draw(5, seed) for seed in range(4)]
+    alone = [measure(model, each)[0].log_prob for each in responses]
+    found = [[] for _ in responses]
+
+    def read(i):
+        for _ in range(5):
+            found[i].append(measure(model, responses[i])[0].log_prob)
+
+    threads = [Thread(target=read, args=(i,)) for i in range(len(responses))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(torch.equal(x, alone[i]) for i, each in enumerate(found) for x in each)
+    assert [len(each) for each in found] == [5] * 4
+    assert model.training
 
 
 def test_no_hook_is_left():

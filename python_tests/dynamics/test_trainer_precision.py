@@ -197,5 +197,5 @@ def test_sharded_parameters_are_refused(small_base):
     model, _ = small_base
     state = SimpleNamespace(is_world_process_zero=True)
     model.lm_head.weight.ds_id = 3
-    with pytest.raises(ValueError, match=r"got model.embed_tokens.weight sharded by ZeRO-3"):
+    with pytest.raises(ValueError, match=r"got model.embed_tokens.weight sharded"):
         DynamicsCallback(QUESTIONS, "unused").on_train_begin(None, state, None, model=model)
