@@ -72,3 +72,52 @@ def test_chats_that_are_malformed_or_find_no_template(files, tmp_path, capsys):
         err = capsys.readouterr().err
         assert err.startswith(f"eft: {data}{message}")
         assert err.count("\n") == 1
+
+
+def test_a_tokenizer_without_an_end(files, tmp_path, capsys):
+    """Nothing is put behind a response, by track as by tokens."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from eft_ext.demo import model_path
+
+    folder = tmp_path / "model"
+    AutoModelForCausalLM.from_pretrained(model_path("small-base")).save_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(model_path("small-base"))
+    length = len(tokenizer(" No.", add_special_tokens=False).input_ids)
+    tokenizer.eos_token = None
+    tokenizer.save_pretrained(folder)
+    given = ("--probes", files["probes"], "--data", files["sft"], "--batch-size", 1, "--steps", 1)
+    told(capsys, "track", "--out", tmp_path / "run", "--model", folder, *given, "--json")
+    assert Recording(tmp_path / "run").curve("rejected", "tokens").tolist() == [[length] * 2] * 2
+    assert run("tokens", tmp_path / "run", "--model", folder, "--only", "rejected", "--out", tmp_path / "t.jsonl") == 0
+
+
+def test_what_cannot_be_trained_or_is_empty(files, tmp_path, capsys):
+    peft = pytest.importorskip("peft")
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from eft_ext.demo import model_path
+
+    base = model_path("small-base")
+    adapter = tmp_path / "adapter"
+    config = peft.LoraConfig(r=2, target_modules=["q_proj"])
+    peft.get_peft_model(AutoModelForCausalLM.from_pretrained(base), config).save_pretrained(adapter)
+    AutoTokenizer.from_pretrained(base).save_pretrained(adapter)
+    given = ("--probes", files["probes"], "--batch-size", 1, "--steps", 1, "--out", tmp_path / "run")
+    capsys.readouterr()
+    assert run("track", "--model", adapter, "--data", files["sft"], *given) == 2
+    expected = "eft: --model: expected at least one parameter with requires_grad, got none\n"
+    assert capsys.readouterr().err == expected
+    data = lines(tmp_path / "data.jsonl", {"prompt": "Who?", "chosen": "", "rejected": " No."})
+    assert run("track", "--method", "dpo", "--data", data, *given) == 2
+    assert capsys.readouterr().err == f"eft: {data}, line 1, key 'chosen': expected a text, got an empty text\n"
+    probes = lines(tmp_path / "empty.jsonl", {"messages": [{"role": "user", "content": "Who?"}], "chosen": " I."})
+    silent = tmp_path / "silent"
+    AutoModelForCausalLM.from_pretrained(base).save_pretrained(silent)
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer.chat_template = "{{ '' }}"
+    tokenizer.save_pretrained(silent)
+    given = ("--model", silent, "--probes", probes, "--data", files["sft"], "--batch-size", 1)
+    assert run("track", "--out", tmp_path / "run", *given) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said == f"eft: response: expected at least one prompt token before it, got none in {probes}, line 1"
