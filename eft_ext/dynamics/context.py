@@ -42,7 +42,7 @@ def check_texts(models: dict[str, Any], texts: dict[str, Responses]) -> None:
 
 
 def check_rows(models: dict[str, Any], attention: Tensor, where: Iterable[str]) -> None:
-    """As `check_texts`, of rows whose tokens are not known yet: attention [rows, length], true on each of them."""
+    """Does the same for rows whose tokens are not known yet: attention [rows, length], true on each of them."""
     known = _of_transformers(models)
     if not known:
         return

@@ -130,7 +130,7 @@ class Tracker:
 
 
 def due(step: int, schedule: Schedule) -> bool:
-    """Whether the state after `step` steps is to be recorded."""
+    """True where the state after `step` steps is to be recorded."""
     return step % schedule == 0 if isinstance(schedule, int) else step in schedule
 
 

@@ -11,7 +11,7 @@ pytest.importorskip("pyarrow")
 
 @pytest.mark.parametrize("form", ["completion", "pair", "opening"])
 def test_chats_of_trl(form, tmp_path, capsys):
-    """As the texts that the model's template makes of them: Question: ...\nAnswer:"""
+    """They train like the texts that the model's template makes of them: Question: ...\nAnswer:"""
     from eft_ext.demo import model_path
 
     plain, chats = [], []

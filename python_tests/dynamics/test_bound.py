@@ -102,7 +102,7 @@ def test_each_loss_against_a_plain_step(loss, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_how_loose_it_is_on_random_models(family, tmp_path):
-    """Of one K all losses say about the same: between 1/5000 and 1/400 of ‖K‖, within a factor of 3."""
+    """All losses say about the same of one K: between 1/5000 and 1/400 of ‖K‖, within a factor of 3."""
     for seed in range(3):
         low, high = loosest_and_tightest(build(family, seed), Letters(), PROBES, tmp_path / str(seed), norm_of_k)
         assert 1 / 5000 < low <= high < 1 / 400

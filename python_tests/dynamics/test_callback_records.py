@@ -1,4 +1,4 @@
-"""What a callback records last, carries over a resume, and reports to the trainer."""
+"""A callback's last record, what it carries over a resume, and what it reports to the trainer."""
 
 import copy
 

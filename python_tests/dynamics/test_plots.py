@@ -88,7 +88,7 @@ def test_unshared_scales_are_marked(record, monkeypatch):
 
 
 def test_several_recordings(record):
-    """Of other types, steps and probes: the types that both have, each with a line per folder."""
+    """They have other types, steps and probes: the types that both have, each with a line per folder."""
     one, two = record("one", ["chosen", "x", "other"]), record("two", ["other", "chosen"], 3, 1, "abc")
     figure = plots.curves([one, two])
     assert [axes.get_title() for axes in figure.axes] == ["chosen", "other"]

@@ -128,7 +128,7 @@ def test_tokens_of_another_tokenizer(way, tmp_path):
 
 
 def test_a_padding_token_that_the_model_has_not():
-    """As where a tokenizer was given one and the model was not resized."""
+    """A tokenizer was given one, and the model was not resized."""
     tokenizer = Numbers()
     tokenizer.pad_token_id = VOCAB
     texts = [("1 2", " 3"), ("1 2 3 4", " 5 6")]

@@ -28,7 +28,7 @@ HEADS = dict(num_attention_heads=4, num_key_value_heads=2, head_dim=4)
 
 
 class Plain(nn.Module):
-    """Of torch alone: no unembedding that it names, no mask."""
+    """A module of torch alone: no unembedding that it names, no mask."""
 
     def __init__(self):
         super().__init__()

@@ -14,7 +14,7 @@ LRS = (1e-3, None, 2e-3)
 
 
 def rows_of(path):
-    """What was written, as Python sees it."""
+    """The rows that were written, as Python sees them."""
     parquet = pytest.importorskip("pyarrow.parquet")
     return [row for file in sorted(path.glob("step-*.parquet")) for row in parquet.read_table(file).to_pylist()]
 

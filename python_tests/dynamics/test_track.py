@@ -133,6 +133,18 @@ def test_a_crash_keeps_what_was_recorded_and_the_rest_is_continued(small_base, t
     np.testing.assert_array_equal(recording.curve("chosen"), whole)
 
 
+def test_a_loop_resumed_between_records_knows_its_rates(small_base, tmp_path):
+    """The stretch from the last record to where it goes on has its own sum."""
+    model, tokenizer = small_base
+    for i, text in enumerate(track(BATCHES, model, PROBES, tokenizer, tmp_path / "run", every=2, lr=0.05)):
+        if i == 3:
+            break
+        step(model, tokenizer, text)
+    recording = run(small_base, tmp_path / "run", BATCHES[3:], first_step=3, lr=0.05)
+    assert recording.steps.tolist() == [0, 2, 3, 4]
+    np.testing.assert_allclose(recording._column("lr")[1:, 0], [0.1, 0.05, 0.05])
+
+
 def clone(model):
     other = type(model)(model.config)
     other.load_state_dict(model.state_dict())

@@ -1,4 +1,4 @@
-"""What is recorded is what happened: signs and sums of small steps, whatever precision the trainer computes in."""
+"""Recordings hold what happened: signs and sums of small steps, whatever precision the trainer computes in."""
 
 import json
 import os

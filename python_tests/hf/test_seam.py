@@ -121,7 +121,7 @@ def test_generated_text_goes_on_from_the_prompt(model, sentencepiece):
 
 @pytest.fixture
 def closing(sentencepiece):
-    """As `sentencepiece` with add_eos_token: EOS behind every text."""
+    """EOS behind every text, as SentencePiece with add_eos_token puts it."""
     other = copy.deepcopy(sentencepiece)
     ends = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)])
     other.backend_tokenizer.post_processor = ends
