@@ -79,24 +79,9 @@ def score(there: dict[str, Any]) -> None:
     there["ids"] = torch.randint(50, (2, 6), generator=make)
 
 
-def dynamics(there: dict[str, Any]) -> None:
-    """A file of probes in the working folder, batches of ids, and preferences where TRL is installed."""
-    rows = [
-        {"prompt": f"Question: {q}\nAnswer:", "chosen": " Thank you for asking!", "rejected": f" {q} No."}
-        for q in ("Who?", "In which town?")
-    ]
-    Path("probes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    there["batches"] = [there["ids"]] * 40
-    if importlib.util.find_spec("trl"):
-        import datasets
-
-        there["preferences"] = datasets.Dataset.from_list(rows * 20)
-
-
 MORE: dict[str, Callable[[dict[str, Any]], None]] = {
     "README.md": readme,
     "docs/decoding.md": emulated,
-    "docs/dynamics.md": dynamics,
     "docs/report.md": emulated,
     "docs/score.md": score,
     "docs/speculation.md": emulated,

@@ -16,6 +16,7 @@ _ALIASES = {
     "path": "recording",
     "prompts": "prompt",
     "response": "only",
+    "tokenizer": "model",
     "types": "only",
 }
 _NAMED = re.compile(r"(\w+)(?:\[[^\]]*\])?: ")

@@ -1,4 +1,4 @@
-"""What `eft dynamics` trains, on what, watching what."""
+"""The model that `eft dynamics` trains, its data and its probes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from eft_ext._jsonl import read_lines
 from eft_ext.dynamics import LOSSES, SFT, Pairs, ProbeSet, Responses, track
 from eft_ext.dynamics.chats import as_prompt, as_response
 from eft_ext.dynamics.context import check_texts
-from eft_ext.dynamics.forward import response_logits, trainable
+from eft_ext.dynamics.forward import response_logits
 from eft_ext.dynamics.preferences import preference
 from eft_ext.hf import ContextWarning
 from eft_ext.hf.hub import load_model, load_tokenizer, source_of
@@ -105,10 +105,10 @@ class Tuning:
         found = ProbeSet.from_jsonl(probes) if probes else watched(load_trio().world, made, 16, "format", seed)
         if sample is not None:
             found = found.sample(sample, seed)
-        for number, row in enumerate(read, 1):
+        for row in read:
             if len(row.texts) == 1 and (extend or method != "sft"):
                 needs = "with --extend" if extend else f"for {method}"
-                raise ValueError(f"{data}, row {number}: expected the keys 'chosen' and 'rejected' {needs}")
+                raise ValueError(f"{row.where}: expected the keys 'chosen' and 'rejected' {needs}")
         texts = 1 if method == "sft" and not extend else 2
         rows = [replace(row, texts=row.texts[:texts]) for row in read]
         if extend:  # as `extend_for_sft`
@@ -123,7 +123,9 @@ class Tuning:
         about = {"dtype": torch.float32, "trust_remote_code": trust_remote_code}
         tokenizer = tokenizer_of(folder, about)
         loaded = load_model("--model", folder, about)
-        trainable(loaded)  # or an error; an adapter's folder has nothing to train
+        if not any(p.requires_grad for p in loaded.parameters()):  # transformers loads adapters so
+            got = f"{folder} without any; merge an adapter into its base first"
+            raise ValueError(f"--model: expected a model with parameters to train, got {got}")
         return cls(loaded, tokenizer, found, rows, LOSSES[method](), batch_size, seed)
 
     def check_texts(self, steps: int) -> None:

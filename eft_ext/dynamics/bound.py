@@ -40,7 +40,7 @@ def g_norm(loss: Loss | UserLoss, chosen: Trained, rejected: Trained | None) -> 
 
 
 def quotient(moved: Array, lr: Array, push: Array) -> Array:
-    """moved / (lr·push), NaN where nothing pushed or lr is not known."""
+    """moved / (lr·push), NaN where nothing pushed, lr is not known or log π is infinite."""
     step = lr * push
-    known = np.isfinite(step) & (step > 0)
+    known = np.isfinite(step) & (step > 0) & np.isfinite(moved)
     return np.where(known, moved, np.nan) / np.where(known, step, 1.0)

@@ -81,7 +81,7 @@ def own_responses(
     seed: int | None = None,
     batch_size: int = 16,
 ) -> list[str]:
-    """What the model itself answers, before training: greedily, or sampled at temperature 1 if a seed is given.
+    """Returns what the model itself answers, before training: greedily, or sampled at temperature 1 if a seed is given.
 
     Args:
         model, tokenizer: of transformers.

@@ -21,9 +21,11 @@ class DynamicsCallback(TrainerCallback):
 
         trainer = trl.DPOTrainer(..., callbacks=[DynamicsCallback(probes, "run", every=20)])
 
-    Steps are optimiser steps. The state before the first and after the last is recorded whatever the schedule; not
-    the best one, where the trainer loads that at the end. A run resumed from a checkpoint continues its recording
-    there. Probes are read in the precision of the model's own parameters, never under the trainer's autocast.
+    Steps are optimiser steps. The state before the first and after the last is recorded whatever the schedule; where
+    the best model has taken the last one's place before that, a warning says so. A run resumed from a checkpoint
+    continues its recording there. Probes are read in the precision of the model's own parameters, never under the
+    trainer's autocast. Learning rates are summed for `Recording.lbk`; where groups of parameters have different ones
+    there is no sum: NaN.
 
     Under data parallelism the main process records. Sharded parameters (FSDP, ZeRO-3) are refused.
 
@@ -104,7 +106,8 @@ class DynamicsCallback(TrainerCallback):
         optimizer = kwargs.get("optimizer")
         # A scaler of gradients skips a step whose gradients are not finite.
         if optimizer is not None and not getattr(optimizer, "step_was_skipped", False):
-            self._lr += optimizer.param_groups[0]["lr"]
+            rates = {float(group["lr"]) for group in optimizer.param_groups if group["params"]}
+            self._lr += rates.pop() if len(rates) == 1 else math.nan
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if due(state.global_step, self.every) or control.should_training_stop:
@@ -129,8 +132,9 @@ class DynamicsCallback(TrainerCallback):
         if not args.load_best_model_at_end:
             self._record(control, kwargs["model"], state.global_step)
         elif self._last != state.global_step:
-            told = "is not recorded: the best model has taken its place. Put DynamicsCallback behind the callbacks that"
-            warnings.warn(f"the state after the last step, {state.global_step}, {told} end training", stacklevel=2)
+            told = "is not recorded, since the best model has taken its place"
+            remedy = "put DynamicsCallback behind the callbacks that end training, or let them end it after a step"
+            warnings.warn(f"the state after the last step, {state.global_step}, {told}; {remedy}", stacklevel=2)
         self.tracker.finish()
         self.tracker = None
 

@@ -1,4 +1,4 @@
-"""What one training step on some responses does to others, to first order.
+"""The effect of one training step on some responses upon others, to first order.
 
 Ren & Sutherland, "Learning Dynamics of LLM Finetuning" (ICLR 2025), eq. 5 and its form for sequences:
 

@@ -29,7 +29,7 @@ class Mass:
 
 @dataclass(frozen=True)
 class Squeezing:
-    """What happened between two records, averaged over probes, with 95 % bootstrap intervals over them.
+    """Compares two records, averaged over probes, with 95 % bootstrap intervals over them.
 
     `chosen`, `rejected`: Δ log π of the responses. `argmax`: Δ of the mean log p_max along the rejected ones, where
     the negative gradient acts; `argmax_chosen` along the chosen ones. `chosen_mass`, `rejected_mass`: where
@@ -87,13 +87,19 @@ def diagnose(
         first, last: which records, by their index.
 
     Raises:
-        ValueError: no such type; a recording made with per_token=False; one record alone.
+        ValueError: no such type or record, the same type twice; a recording with one record or without tokens.
     """
     if len(recording.steps) < 2:
         raise ValueError(f"recording: expected at least two records, got {len(recording.steps)}")
 
     for argument, name in (("chosen", chosen), ("rejected", rejected)):
         recording.rows_of(name, argument)
+    if chosen == rejected:
+        raise ValueError(f"rejected: expected another type than {chosen!r}, which is chosen")
+    n = len(recording.steps)
+    for argument, index in (("first", first), ("last", last)):
+        if not -n <= index < n:
+            raise ValueError(f"{argument}: expected a record from 0 to {n - 1}, got {index}")
 
     def change(response: str, statistic: str) -> Interval:
         curve = recording.curve(response, statistic)
@@ -123,5 +129,5 @@ def _mass(recording: Recording, response: str, first: int, last: int) -> Mass:
         parts = (own, argmax_gain, -own - argmax_gain, another[1] & ~another[0], another[0] & ~another[1])
         rows.append([part.mean() for part in parts])
     found = np.array(rows).T  # [5, probes]
-    dethroned, enthroned = map(float, found[3:].mean(1))
+    dethroned, enthroned = map(float, found[3:].mean(1) + 0 * found[0].sum())  # NaN where training diverged
     return Mass(bootstrap(found[0]), bootstrap(found[1]), bootstrap(found[2]), dethroned, enthroned)

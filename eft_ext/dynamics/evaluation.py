@@ -14,7 +14,10 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 _CONTAINERS = (DataParallel, DistributedDataParallel)
 _CUDNN, _MKLDNN = cast(Any, torch.backends.cudnn), cast(Any, torch.backends.mkldnn)
-_PRODUCTS = (torch.backends.cuda.matmul, _CUDNN.conv, _CUDNN.rnn, _MKLDNN.matmul, _MKLDNN.conv, _MKLDNN.rnn)
+_PRODUCTS: dict[str, tuple[Any, ...]] = {  # whose precision is set, by the device that computes them
+    "cpu": (_MKLDNN.matmul, _MKLDNN.conv, _MKLDNN.rnn),
+    "cuda": (torch.backends.cuda.matmul, _CUDNN.conv, _CUDNN.rnn),
+}
 _LOCK = RLock()  # what is switched belongs to the model or to the process
 
 
@@ -35,7 +38,7 @@ def evaluating(model: nn.Module) -> Iterator[nn.Module]:
         for kind in {"cpu", device_of(inner).type}:
             stack.enter_context(torch.autocast(kind, enabled=False))
         stack.enter_context(_own_forward(inner))
-        stack.enter_context(_full_products())
+        stack.enter_context(_full_products(device_of(inner).type))
         modes = {module: module.training for module in inner.modules()}
         inner.eval()
         try:
@@ -82,12 +85,14 @@ def _own_forward(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _full_products() -> Iterator[None]:
-    before = [each.fp32_precision for each in _PRODUCTS]
+def _full_products(device: str) -> Iterator[None]:
+    before = [(each, each.fp32_precision) for each in _PRODUCTS.get(device, ())]
     try:
-        for each in _PRODUCTS:
+        for each, _ in before:
             each.fp32_precision = "ieee"
         yield
     finally:
-        for each, value in zip(_PRODUCTS, before, strict=True):
-            each.fp32_precision = value
+        for each, value in before:
+            each.fp32_precision = "none"  # as `torch.backends` says, for what was so
+            if each.fp32_precision != value:
+                each.fp32_precision = value

@@ -1,4 +1,4 @@
-"""How strongly training on one response can move another: the last layer in closed form, and ‖K‖ of the whole model."""
+"""The strength of one response's influence on another: the last layer in closed form, and ‖K‖ of the whole model."""
 
 from __future__ import annotations
 

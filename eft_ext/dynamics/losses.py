@@ -22,7 +22,7 @@ Update = Responses | Pairs
 
 
 class Loss(Protocol):
-    """What `decompose` takes beside plain functions.
+    """A loss as `decompose` takes it, beside plain functions.
 
     `logits` are [tokens, vocab] for `update.responses`: see `Responses`.
     """

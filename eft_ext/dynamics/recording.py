@@ -25,7 +25,7 @@ _SUM = SFT("sum")
 
 
 class Recording:
-    """What `Tracker` wrote, also while it is still writing.
+    """Reads what `Tracker` wrote, also while it is still writing.
 
     Args:
         path: the folder.
@@ -38,7 +38,7 @@ class Recording:
     def __init__(self, path: str | Path) -> None:
         require_pyarrow()
         self.path = Path(path)
-        about = read_about(self.path)
+        about = read_about(self.path) if self.path.is_dir() else None
         self._files = step_files(self.path)
         if about is None or not self._files:
             raise ValueError(f"path: expected a folder with a recording, got {self.path}")
@@ -128,7 +128,10 @@ class Recording:
         """
         name = f"token_{statistic}"
         if name not in self.table.column_names:
-            raise ValueError(f"statistic: expected a recording with the column {name!r}, got one without")
+            known = [c.removeprefix("token_") for c in self.table.column_names if c.startswith("token_")]
+            if not known:
+                raise ValueError("recording: expected one made with per_token=True, got one without tokens")
+            raise ValueError(f"statistic: expected one of {', '.join(known)}, got {statistic!r}")
         values = self.table.column(name).to_pylist()
         width = len(self._rows)
         return [np.array(values[i::width]) for i in self.rows_of(response)]
@@ -153,7 +156,7 @@ class Recording:
             rejected: the other type of a preference loss.
 
         Returns:
-            NaN where the learning rate is not known, and where lr·‖G‖ is 0.
+            NaN where the learning rate is not known, where lr·‖G‖ is 0, and where log π is infinite.
 
         Raises:
             ValueError: no such type, another loss, a recording made with per_token=False or without learning rates.
@@ -161,6 +164,8 @@ class Recording:
         """
         check_loss(loss)
         pair = isinstance(loss, Preference)
+        if pair and update == rejected:
+            raise ValueError(f"rejected: expected another type than {update!r}, which is preferred")
         wanted = {"observed": observed, "update": update} | ({"rejected": rejected} if pair else {})
         both = [i for i, p in enumerate(self.probes) if set(wanted.values()) <= set(p.responses)]
         if not both:

@@ -1,4 +1,4 @@
-"""What is recorded of each response token, from one look at its logits."""
+"""The figures recorded of each response token, from one look at its logits."""
 
 from __future__ import annotations
 

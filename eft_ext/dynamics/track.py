@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from operator import length_hint
 from pathlib import Path
 from typing import Any, TypeVar
@@ -114,7 +115,7 @@ class Tracker:
 
     def foresee(self, records: int) -> None:
         """Says what so many more records will cost, by the last one: a warning of the log from a minute on."""
-        if not self._took:
+        if not self._took or records < 1:
             return
         seconds = self._took * records
         n, tokens = len(self.responses), len(self.responses.targets)
@@ -180,6 +181,8 @@ def track(
         ValueError: as `Tracker`; a schedule that is not positive; at the first batch, as `Tracker.record`.
     """
     check_schedule(every)
+    if not isinstance(lr, int | float | None):
+        raise ValueError(f"lr: expected a number or None, got {lr!r}")
     continues = first_step if first_step else None
     tracker = Tracker(probes, tokenizer, path, continues_at=continues, **options)
     return _tracked(batches, model, tracker, every, lr, first_step)
@@ -198,8 +201,9 @@ def _tracked(
     try:
         if step not in tracker.store.steps:
             record()
-        if total := length_hint(batches):
-            tracker.foresee(count_due(every, step, step + total))
+        with suppress(Exception):  # whatever batches say of their length, an estimate is no reason to stop
+            if total := length_hint(batches):
+                tracker.foresee(count_due(every, step, step + total))
         for batch in batches:
             yield batch
             step += 1

@@ -91,7 +91,10 @@ def test_decompose(files, tmp_path, capsys):
     [
         (("track", "--steps", 0), "--steps: expected at least 1, got 0"),
         (("track", "--extend", "--method", "dpo"), "--extend: expected --method sft, got dpo"),
-        (("track", "--method", "dpo", "--data", "{sft}"), "row 1: expected the keys 'chosen' and 'rejected' for dpo"),
+        (
+            ("track", "--method", "dpo", "--data", "{sft}"),
+            "line 1: expected the keys 'chosen' and 'rejected' for dpo",
+        ),
         (
             ("track", "--batch-size", 9, "--data", "{sft}"),
             "--batch-size: expected at most 3, the rows of the data, got 9",

@@ -106,8 +106,8 @@ def test_what_cannot_be_trained_or_is_empty(files, tmp_path, capsys):
     given = ("--probes", files["probes"], "--batch-size", 1, "--steps", 1, "--out", tmp_path / "run")
     capsys.readouterr()
     assert run("track", "--model", adapter, "--data", files["sft"], *given) == 2
-    expected = "eft: --model: expected at least one parameter with requires_grad, got none\n"
-    assert capsys.readouterr().err == expected
+    got = f"{adapter} without any; merge an adapter into its base first"
+    assert capsys.readouterr().err == f"eft: --model: expected a model with parameters to train, got {got}\n"
     data = lines(tmp_path / "data.jsonl", {"prompt": "Who?", "chosen": "", "rejected": " No."})
     assert run("track", "--method", "dpo", "--data", data, *given) == 2
     assert capsys.readouterr().err == f"eft: {data}, line 1, key 'chosen': expected a text, got an empty text\n"

@@ -70,7 +70,7 @@ def test_a_last_step_that_is_lost_is_told(small_base, tmp_path):
     options = {"load_best_model_at_end": True, "learning_rate": 0.3, "lr_scheduler_type": "constant"}
     options |= {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "best"}
     trainer = small_trainer(small_base, tmp_path, callbacks, **options, metric_for_best_model="loss")
-    with pytest.warns(UserWarning, match="the state after the last step, 2, is not recorded: the best model has taken"):
+    with pytest.warns(UserWarning, match="last step, 2, is not recorded, since the best model has taken"):
         trainer.train()
     trainer.evaluate()
     assert Recording(tmp_path / "run").steps.tolist() == [0]

@@ -179,7 +179,7 @@ def test_wrong_input(small_base, tmp_path):
         recording.curve("x")
     with pytest.raises(ValueError, match="statistic: expected one of .*log_prob_mean.* got 'x'"):
         recording.curve("chosen", "x")
-    with pytest.raises(ValueError, match="the column 'token_log_prob'"):
+    with pytest.raises(ValueError, match="recording: expected one made with per_token=True"):
         recording.tokens("chosen")
     with pytest.raises(ValueError, match="both 'chosen' and 'x'"):
         recording.lbk("chosen", "x")

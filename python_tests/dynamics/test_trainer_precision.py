@@ -32,11 +32,13 @@ pytestmark = pytest.mark.skipif(not model_path("small-base").is_dir(), reason="t
 ROOT = Path(__file__).parent.parent.parent
 
 
-def log_probs(weights, probes):
-    """log π of each row of the probes in fp64, [rows]: one forward pass each, of a fresh model with these weights."""
-    model = AutoModelForCausalLM.from_pretrained(model_path("small-base")).double()
+def log_probs(weights, probes, model=None):
+    """log π of each row of the probes, [rows]: one forward pass each, of a fresh model with these weights in fp64, or
+    of one that has them."""
     tokenizer = AutoTokenizer.from_pretrained(model_path("small-base"))
-    model.load_state_dict(weights, strict=False)
+    if model is None:
+        model = AutoModelForCausalLM.from_pretrained(model_path("small-base")).double()
+        model.load_state_dict(weights, strict=False)
     found = []
     for _, _, prompt, text in probes.rows():
         head = tokenizer(prompt).input_ids
@@ -77,6 +79,9 @@ def test_dpo_of_trl(options, tmp_path):
     assert trainer.accelerator.mixed_precision == ("no" if options.get("bf16") is False else "bf16")
     recording = check(tmp_path / "run", kept, PROBES)
     assert recording.about["dtype"] == "float32"
+    if not options:  # under autocast a step would drown
+        rounded = abs(log_probs(kept[4], PROBES, trainer.model) - recording._column("log_prob")[-1])
+        assert rounded.mean() > 10 * abs(np.diff(recording._column("log_prob"), axis=0)).mean()
     # The trainer is left as it is: the same weights without a recording.
     _, alone = train(tmp_path / "alone", record=False, **options)
     for name, tensor in kept[4].items():
@@ -172,10 +177,19 @@ def test_everything_is_as_it_was(small_base):
             assert not model.training
             assert not torch.is_autocast_enabled("cpu")
             assert torch.backends.mkldnn.matmul.fp32_precision == "ieee"
+            assert torch.backends.mkldnn.conv.fp32_precision == "ieee"
         assert model.training
+        assert torch.backends.mkldnn.matmul.fp32_precision == "bf16"
+        torch.backends.fp32_precision = "tf32"  # which reaches what has no precision of its own
+        assert torch.backends.mkldnn.conv.fp32_precision == "tf32"
+        with evaluating(model):
+            assert torch.backends.mkldnn.conv.fp32_precision == "ieee"
+        torch.backends.fp32_precision = "ieee"
+        assert torch.backends.mkldnn.conv.fp32_precision == "ieee"
         assert torch.backends.mkldnn.matmul.fp32_precision == "bf16"
     finally:
         torch.backends.mkldnn.matmul.fp32_precision = "none"
+        torch.backends.fp32_precision = "none"
 
 
 def test_a_model_in_bf16_says_so(small_base, tmp_path):
@@ -187,10 +201,14 @@ def test_a_model_in_bf16_says_so(small_base, tmp_path):
 def test_skipped_steps_have_no_learning_rate():
     """A scaler skips steps whose gradients overflow; the trainer counts them all the same."""
     callback = DynamicsCallback(QUESTIONS, "unused")
+    group = {"lr": 0.25, "params": [0]}
     for skipped in (True, False, False):
-        optimizer = SimpleNamespace(param_groups=[{"lr": 0.25}], step_was_skipped=skipped)
+        optimizer = SimpleNamespace(param_groups=[group, group, {"lr": 3.0, "params": []}], step_was_skipped=skipped)
         callback.on_optimizer_step(None, None, None, optimizer=optimizer)
     assert callback._lr == 0.5
+    optimizer = SimpleNamespace(param_groups=[group, {"lr": 0.5, "params": [1]}])
+    callback.on_optimizer_step(None, None, None, optimizer=optimizer)
+    assert np.isnan(callback._lr)  # of groups with rates of their own there is no sum
 
 
 def test_sharded_parameters_are_refused(small_base):
