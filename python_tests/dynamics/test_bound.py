@@ -160,8 +160,25 @@ def test_nothing_pushed(tmp_path):
     assert np.isfinite(recording.lbk("seen", loss=SLiC(50.0))).all()
 
 
+@pytest.mark.filterwarnings("error")
+def test_infinite_log_probs_have_no_bound(tmp_path):
+    model = build("llama")
+    tracker = Tracker(PROBES, Letters(), tmp_path)
+    tracker.record(model, 0)
+    model.lm_head.register_forward_hook(
+        lambda head, inputs, output: output.fill_(-torch.inf).index_fill(-1, torch.tensor(1), 0)
+    )
+    tracker.record(model, 1, 1e-3)
+    tracker.finish()
+    recording = Recording(tmp_path)
+    assert np.isinf(recording.curve("seen")[1]).all()
+    assert np.isnan(recording.lbk("seen")).all()
+
+
 def test_wrong_input(tmp_path):
     recording = recorded(tmp_path, [1e-3])
+    with pytest.raises(ValueError, match="rejected: expected another type than 'chosen', which is preferred"):
+        recording.lbk("seen", loss=DPO(), rejected="chosen")
     with pytest.raises(ValueError, match="observed, update: expected a probe with both 'seen' and 'x', got none"):
         recording.lbk("seen", "x")
     with pytest.raises(

@@ -107,6 +107,8 @@ def test_a_run_that_diverged_is_neither(tmp_path, last):
     found = diagnose(recorded(tmp_path, torch.zeros(5), torch.tensor(last)))
     assert found.squeezed is None
     assert str(found) == "steps 0 to 1: training diverged, log π is not finite."
+    told = np.isfinite([found.rejected_mass.dethroned, found.rejected_mass.enthroned])
+    assert told.all() == np.isfinite(last[0])  # a token that is excluded has the probability 0, which is a number
 
 
 def test_one_record_is_not_enough(tmp_path):
@@ -114,6 +116,15 @@ def test_one_record_is_not_enough(tmp_path):
     (tmp_path / "step-00000001.parquet").unlink()
     with pytest.raises(ValueError, match="at least two records, got 1"):
         diagnose(Recording(recording.path))
+
+
+def test_what_is_compared_is_checked(tmp_path):
+    recording = recorded(tmp_path, torch.zeros(5), torch.zeros(5))
+    for argument in ("first", "last"):
+        with pytest.raises(ValueError, match=f"^{argument}: expected a record from 0 to 1, got 9$"):
+            diagnose(recording, **{argument: 9})
+    with pytest.raises(ValueError, match="^rejected: expected another type than 'chosen', which is chosen$"):
+        diagnose(recording, rejected="chosen")
 
 
 def test_bootstrap_covers_the_mean():

@@ -145,6 +145,15 @@ def test_a_loop_resumed_between_records_knows_its_rates(small_base, tmp_path):
     np.testing.assert_allclose(recording._column("lr")[1:, 0], [0.1, 0.05, 0.05])
 
 
+def test_batches_that_do_not_know_their_length(small_base, tmp_path):
+    class Endless(list):
+        def __len__(self):
+            raise NotImplementedError
+
+    run(small_base, tmp_path / "run", Endless(BATCHES))
+    assert Recording(tmp_path / "run").steps.tolist() == [0, 2, 4]
+
+
 def clone(model):
     other = type(model)(model.config)
     other.load_state_dict(model.state_dict())
@@ -174,6 +183,11 @@ def test_wrong_input(small_base, tmp_path):
             track([], small_base[0], PROBES, small_base[1], tmp_path / "run", every=every)
     with pytest.raises(ValueError, match="expected a folder with a recording"):
         Recording(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="expected a folder with a recording, got .*file"):
+        Recording(tmp_path / "file")
+    with pytest.raises(ValueError, match="lr: expected a number or None, got '1e-3'"):
+        track([], small_base[0], PROBES, small_base[1], tmp_path / "run", lr="1e-3")
     recording = run(small_base, tmp_path / "run", BATCHES[:1], per_token=False)
     with pytest.raises(ValueError, match="response: expected one of chosen, rejected, got 'x'"):
         recording.curve("x")
