@@ -10,16 +10,20 @@ import numpy as np
 
 from eft_ext._extras import needs
 from eft_ext.dynamics.intervals import bootstrap
+from eft_ext.dynamics.short_names import short
 
 with needs("eft_ext.dynamics.plots", "plots"):
     from matplotlib.axes import Axes
     from matplotlib.colors import FuncNorm
     from matplotlib.figure import Figure
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import TextToPath
     from matplotlib.ticker import MaxNLocator
 
 # Okabe and Ito's, which the colour-blind tell apart; yellow left out, faint on white, and grey in the place of black.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555")
 DASHES = ("-", "--", ":", "-.")
+STYLES = math.lcm(len(COLOURS), len(DASHES))  # that differ where both change from line to line
 _WRITTEN = 12  # columns of a grid up to which numbers fit into the cells
 _DIVERGING = "RdBu_r"
 
@@ -29,15 +33,19 @@ def style(i: int) -> dict[str, Any]:
     return {"color": COLOURS[i % len(COLOURS)], "linestyle": DASHES[i // len(COLOURS) % len(DASHES)]}
 
 
-def short(names: Sequence[str], most: int = 28) -> list[str]:
-    """Names that leave room for the data, whole where two would become the same."""
-    found = [name if len(name) <= most else f"{name[: most - 11]}…{name[-10:]}" for name in names]
-    if len(set(found)) < len(names):
-        found = list(names)
-    # Matplotlib would leave out one that begins with an underscore.
-    return [f" {name}" if name.startswith("_") else name for name in found]
+def _width(names: Sequence[str], size: float) -> float:
+    """The widest of them in inches, of type so many points high."""
+    font = FontProperties(size=size)
+    return max(TextToPath().get_text_width_height_descent(name, font, ismath=False)[0] for name in names) / 72
 
 
+def span(curves: Sequence[np.ndarray]) -> float:
+    """The longest way from the least to the largest finite value of a curve; NaN where none is finite."""
+    finite = [curve[np.isfinite(curve)] for curve in curves]
+    return max((float(np.ptp(curve)) for curve in finite if curve.size), default=math.nan)
+
+
+@np.errstate(invalid="ignore")  # an interval between infinities is NaN
 def lines(axes: Axes, steps: np.ndarray, values: np.ndarray, label: str, **look: Any) -> None:
     """The mean of `values` [steps, members], and its bootstrap band.
 
@@ -61,24 +69,34 @@ def legend(figure: Figure, axes: Axes, **place: Any) -> None:
         text.set_parse_math(False)
 
 
+def legend_above(figure: Figure, axes: Axes) -> None:
+    """The same above all axes, in up to three columns; the figure grows by its rows."""
+    _, names = axes.get_legend_handles_labels()
+    columns = int(figure.get_figwidth() / (_width(short(names), 8) + 0.7))  # of which 0.7 inches are line and space
+    columns = max(1, min(3, len(names), columns))
+    figure.set_figheight(figure.get_figheight() + 0.17 * (math.ceil(len(names) / columns) - 1))
+    legend(figure, axes, loc="outside upper center", ncols=columns, handlelength=3)
+
+
 def panels(titles: Sequence[str], spans: Sequence[float]) -> tuple[Figure, list[Axes], bool]:
     """One panel for each title.
 
     Args:
-        spans: from the least to the largest value of each; where one is far beyond the others each panel has a scale
-            of its own.
+        spans: from the least to the largest value of each, NaN where not known; where one is far beyond the others
+            each panel has a scale of its own.
 
     Returns:
         The figure, its axes, and whether they share their scale.
     """
     columns = min(4, math.ceil(math.sqrt(len(titles))))
     rows = math.ceil(len(titles) / columns)
-    size = max(7.2, 2.3 * columns + 0.6), max(3.6, 1.75 * rows + 0.9)
+    names = short(titles)
+    size = max(7.2, max(2.3, _width(names, 9) + 0.6) * columns + 0.6), max(3.6, 1.75 * rows + 0.9)
     known = [span for span in spans if np.isfinite(span)]
     shared = not known or max(known) <= 5 * float(np.median(known))
     figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(rows, columns, sharex=True, sharey=shared, squeeze=False).ravel()
-    for i, (axes, title) in enumerate(zip(grid, short(titles), strict=False)):
+    for i, (axes, title) in enumerate(zip(grid, names, strict=False)):
         axes.set_title(title, fontsize=9, parse_math=False)
         axes.tick_params(labelsize=8, labelbottom=i + columns >= len(titles))
     for axes in grid[len(titles) :]:
@@ -94,15 +112,16 @@ def accumulated(grids: Mapping[str, tuple[np.ndarray, np.ndarray]], names: Seque
         names: of the rows.
     """
     height = 0.5 + len(grids) * (0.6 + 0.3 * len(names))
-    figure = Figure(figsize=(7.6, max(2.2, height)), layout="constrained")
+    rows = short(names)
+    figure = Figure(figsize=(6.1 + max(1.5, _width(rows, 8)), max(2.2, height)), layout="constrained")
     finite = np.concatenate([np.abs(grid[np.isfinite(grid)]) for _, grid in grids.values()])
     limit = float(finite.max(initial=0)) or 1.0
     # Most changes are a few nats, a rejected response's may be hundreds: colour by signed root.
     norm = FuncNorm((_root, _square), vmin=-limit, vmax=limit)
     column = figure.subplots(len(grids), 1, squeeze=False)[:, 0]
-    for axes, (title, (steps, grid)) in zip(column, grids.items(), strict=True):
+    for axes, title, (steps, grid) in zip(column, short(list(grids)), grids.values(), strict=True):
         image = axes.imshow(np.ma.masked_invalid(grid), cmap=_DIVERGING, norm=norm, aspect="auto")
-        axes.set_yticks(range(len(names)), short(names), fontsize=8, parse_math=False)
+        axes.set_yticks(range(len(names)), rows, fontsize=8, parse_math=False)
         shown = range(0, len(steps), math.ceil(len(steps) / _WRITTEN))
         axes.set_xticks(shown, [str(steps[i]) for i in shown], fontsize=8)
         axes.set_title(title, fontsize=9, parse_math=False)
@@ -130,9 +149,9 @@ def _square(x: np.ndarray) -> np.ndarray:
 def _write(axes: Axes, grid: np.ndarray, limit: float) -> None:
     """The numbers into their cells."""
     for (i, j), value in np.ndenumerate(grid):
-        text = f"{value:+.1f}" if j else "0"
+        text = "0" if j == 0 == value else f"{value:+.1f}"
         text = {"-0.0": "0.0", "+0.0": "0.0", "+nan": "nan"}.get(text, text)
-        color = "white" if abs(value) > 0.36 * limit else "black"
+        color = "white" if 0.36 * limit < abs(value) <= limit else "black"
         axes.text(j, i, text, ha="center", va="center", fontsize=7, color=color)
 
 

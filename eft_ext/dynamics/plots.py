@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,18 @@ from eft_ext.dynamics.recording import Recording
 with needs("eft_ext.dynamics.plots", "plots"):
     from matplotlib.figure import Figure
 
-    from eft_ext.dynamics.drawing import COLOURS, DASHES, accumulated, legend, lines, panels, style
+    from eft_ext.dynamics.drawing import (
+        COLOURS,
+        DASHES,
+        STYLES,
+        accumulated,
+        legend,
+        legend_above,
+        lines,
+        panels,
+        span,
+        style,
+    )
 
 _TOGETHER = 4  # types whose bands can be told apart in one panel
 _LABELS = {
@@ -43,10 +54,11 @@ def check_format(path: str | Path) -> None:
         raise ValueError(f"path: expected a name ending in {', '.join(PICTURES)}, got {path}")
 
 
+@np.errstate(invalid="ignore")  # −∞ less −∞ is NaN
 def curves(
     recording: Recording | Sequence[Recording],
     statistic: str = "log_prob_mean",
-    types: Sequence[str] | None = None,
+    types: str | Sequence[str] | None = None,
     change: bool = False,
 ) -> Figure:
     """One line per type of response, the mean over probes with its 95 % bootstrap band, over training steps.
@@ -57,13 +69,17 @@ def curves(
     Args:
         recording: one, or several to compare. They may have other probes and steps.
         statistic: as in `Recording.curve`.
-        types: all that every recording has if None.
+        types: one or several; all that every recording has if None.
         change: draw the difference from each recording's first record.
 
     Raises:
-        ValueError: no such type or statistic; recordings that share no type, or one given twice.
+        ValueError: no such type or statistic; recordings that share no type, one given twice, or more of them than
+            lines can be told apart.
+        TypeError: no recording.
     """
     runs = _runs(recording)
+    if len(runs) > STYLES:
+        raise ValueError(f"recording: expected at most {STYLES}, whose lines can be told apart, got {len(runs)}")
     names = _shared(runs, types)
     label = f"{'change of ' if change else ''}{_LABELS.get(statistic, statistic)}"
     found = [[run.curve(name, statistic) for run in runs.values()] for name in names]
@@ -78,24 +94,29 @@ def curves(
         axes.set(xlabel="training step", ylabel=label)
         legend(figure, axes, loc="outside right upper")
         return figure
-    spans = [max(map(np.ptp, (values.mean(1) for values in each))) for each in found]
-    figure, grid, shared = panels(names, spans)
+    figure, grid, shared = panels(names, [span([values.mean(1) for values in each]) for each in found])
     for axes, each in zip(grid, found, strict=True):
         for i, ((name, run), values) in enumerate(zip(runs.items(), each, strict=True)):
             lines(axes, run.steps, values, name, **style(i) | {"linestyle": DASHES[i % len(DASHES)]})
     figure.supxlabel("training step", fontsize=10)
     figure.supylabel(label if shared else f"{label}\n(each panel has its own scale)", fontsize=10)
     if len(runs) > 1:
-        legend(figure, grid[0], loc="outside upper center", ncols=min(3, len(runs)))
+        legend_above(figure, grid[0])
     return figure
 
 
-def confidence(recording: Recording | Sequence[Recording], types: Sequence[str] | None = None) -> Figure:
-    """How sure the model is along each type of response: log p_max per token. It rises when probability is squeezed."""
-    return curves(recording, "argmax_log_prob_mean", types)
+def confidence(
+    recording: Recording | Sequence[Recording], types: str | Sequence[str] | None = None, change: bool = False
+) -> Figure:
+    """Curves of log p_max per token, the model's confidence. It rises when probability is squeezed.
+
+    Arguments and errors are those of `curves`.
+    """
+    return curves(recording, "argmax_log_prob_mean", types, change)
 
 
-def influence(recording: Recording | Sequence[Recording], types: Sequence[str] | None = None) -> Figure:
+@np.errstate(invalid="ignore")
+def influence(recording: Recording | Sequence[Recording], types: str | Sequence[str] | None = None) -> Figure:
     """The accumulated influence of training: Δ log π since the first record, types by steps, a panel per recording.
 
     Blue fell, red rose. Arguments and errors are those of `curves`.
@@ -136,9 +157,12 @@ def scatter(verification: Verification) -> Figure:
 
 def _runs(recording: Recording | Sequence[Recording]) -> dict[str, Recording]:
     """By the names of their folders, or by their paths where two have one name."""
-    runs = [recording] if isinstance(recording, Recording) else list(recording)
+    runs = [recording] if isinstance(recording, str) or not isinstance(recording, Iterable) else list(recording)
     if not runs:
         raise ValueError("recording: expected at least one, got none")
+    for run in runs:
+        if not isinstance(run, Recording):
+            raise TypeError(f"recording: expected a Recording, or several, got {run!r}")
     folders = Counter(os.path.realpath(run.path) for run in runs)
     (folder, times), *_ = folders.most_common(1)
     if times > 1:
@@ -147,14 +171,15 @@ def _runs(recording: Recording | Sequence[Recording]) -> dict[str, Recording]:
     return dict(zip(names if len(set(names)) == len(names) else [str(run.path) for run in runs], runs, strict=True))
 
 
-def _shared(runs: dict[str, Recording], types: Sequence[str] | None) -> list[str]:
-    """The types that all recordings have, or those of them that were asked for."""
+def _shared(runs: dict[str, Recording], types: str | Sequence[str] | None) -> list[str]:
+    """The types that all recordings have, or those of them that were asked for, each once."""
     first, *others = runs.values()
     shared = [name for name in first.types if all(name in run.types for run in others)]
     if not shared:
         have = "; ".join(f"{name} has {', '.join(run.types)}" for name, run in runs.items())
         raise ValueError(f"recording: expected a type of response that all have, got none: {have}")
-    for name in types or ():
+    wanted = [types] if isinstance(types, str) else list(dict.fromkeys(types or shared))
+    for name in wanted:
         if name not in shared:
             raise ValueError(f"types: expected one of {', '.join(shared)}, got {name!r}")
-    return list(types or shared)
+    return wanted

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from eft_ext.dynamics import SFT, Probe, ProbeSet, Recording, plots, track, verify
-from eft_ext.dynamics.drawing import accumulated, panels, short
+from eft_ext.dynamics.drawing import accumulated, panels
+from eft_ext.dynamics.short_names import short
 
 pytest.importorskip("pyarrow")
 
@@ -132,10 +133,8 @@ def test_what_cannot_be_compared(record, tmp_path):
     assert list(drawn(plots.curves([one, same]).axes[0])) == [str(tmp_path / "one"), str(tmp_path / "below/one")]
 
 
-def test_long_names_stay_apart():
-    long = [f"{'a' * 30}{i}{'b' * 30}" for i in range(2)]
-    assert short(long) == long
-    assert short(["_x", long[0]]) == [" _x", "a" * 17 + "…" + "b" * 10]
+def test_names_that_matplotlib_would_leave_out():
+    assert short(["_x", "a"]) == [" _x", "a"]
 
 
 def test_many_records():
