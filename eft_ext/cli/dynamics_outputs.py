@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def read(path: Path, remedy: str = "") -> Recording:
-    """A recording; where training diverged a warning names the step, and the remedy."""
+    """A recording; where training diverged a warning names it, the step, and the remedy."""
     import numpy as np
 
     from eft_ext.dynamics import Recording
@@ -26,7 +26,8 @@ def read(path: Path, remedy: str = "") -> Recording:
     curves = np.concatenate([recording.curve(name) for name in recording.types], axis=1)
     lost = recording.steps[~np.isfinite(curves).all(axis=1)]
     if len(lost):
-        warnings.warn(f"training diverged: log π is not finite from step {lost[0]} on{remedy}", stacklevel=2)
+        since = f"training diverged: log π is not finite from step {lost[0]} on"
+        warnings.warn(f"{printable(path)}: {since}{remedy}", stacklevel=2)
     return recording
 
 

@@ -16,6 +16,15 @@ from eft_ext.cli import dynamics_outputs as told
 from eft_ext.cli.options import Json, TrustRemoteCode
 from eft_ext.cli.outputs import PICTURES, models_read, writable
 
+_KINDS = (
+    "curves: a statistic of each type of response over training; confidence: curves of log p_max per token; "
+    "influence: change of log π since the first record, as colours."
+)
+_STATISTICS = (
+    "Of curves: log_prob, log_prob_mean, argmax_log_prob, argmax_log_prob_mean, log_rest_mean, entropy_mean, "
+    "pi_squared_mean, a_norm, g_norm or tokens. Default: log_prob_mean."
+)
+
 
 class Kind(str, Enum):
     """Pictures of a recording."""
@@ -28,10 +37,12 @@ class Kind(str, Enum):
 def plot_run(
     recording: Annotated[list[Path], typer.Argument(help="Folder of a recording; several are compared.")],
     out: Annotated[Path, typer.Option(help="Where to, as .png, .svg or .pdf.")],
-    kind: Annotated[Kind, typer.Option(help="What to draw.")] = Kind.curves,
-    statistic: Annotated[str, typer.Option(help="Of curves: a column of the recording.")] = "log_prob_mean",
+    kind: Annotated[Kind, typer.Option(help=_KINDS)] = Kind.curves,
+    statistic: Annotated[str | None, typer.Option(help=_STATISTICS)] = None,
     only: Annotated[list[str] | None, typer.Option(help="A type of response; may be given several times.")] = None,
-    change: Annotated[bool, typer.Option("--change", help="Curves as differences from the first record.")] = False,
+    change: Annotated[
+        bool, typer.Option("--change", help="Curves and confidence as differences from the first record.")
+    ] = False,
 ) -> None:
     """Draw a recording: curves per type of response, the argmax's confidence, or the accumulated influence.
 
@@ -43,6 +54,10 @@ def plot_run(
 
         eft dynamics plot run-a run-b --out both.png
     """
+    if statistic is not None and kind is not Kind.curves:
+        raise ValueError(f"--statistic: expected --kind curves, got {kind.value}")
+    if change and kind is Kind.influence:
+        raise ValueError(f"--change: expected --kind curves or confidence, got {kind.value}")
     writable("--out", out, PICTURES)
     from eft_ext.dynamics import plots
     from eft_ext.dynamics.store import check_no_part
@@ -51,9 +66,11 @@ def plot_run(
         check_no_part("--out", out, folder)
     runs = [told.read(folder) for folder in recording]
     if kind is Kind.curves:
-        figure = plots.curves(runs, statistic, only, change)
+        figure = plots.curves(runs, "log_prob_mean" if statistic is None else statistic, only, change)
+    elif kind is Kind.confidence:
+        figure = plots.confidence(runs, only, change)
     else:
-        figure = plots.confidence(runs, only) if kind is Kind.confidence else plots.influence(runs, only)
+        figure = plots.influence(runs, only)
     plots.save(figure, out)
 
 
