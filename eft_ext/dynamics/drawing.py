@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +11,6 @@ import numpy as np
 
 from eft_ext._extras import needs
 from eft_ext.dynamics.intervals import bootstrap
-from eft_ext.dynamics.short_names import short
 
 with needs("eft_ext.dynamics.plots", "plots"):
     from matplotlib.axes import Axes
@@ -46,6 +46,25 @@ def span(curves: Sequence[np.ndarray]) -> float:
 
 
 @np.errstate(invalid="ignore")  # an interval between infinities is NaN
+def short(names: Sequence[str]) -> list[str]:
+    """Names of at most 28 characters, which leave room for the data.
+
+    Those that would become the same lose what all begin with, and are numbered where that is not enough.
+    """
+    found = [_without_middle(name) for name in names]
+    if len(set(found)) < len(set(names)):
+        start = len(os.path.commonprefix(list(names)))  # noqa: RUF071 - of names, not of paths
+        found = [_without_middle(f"…{name[start:]}") for name in names]
+    if len(set(found)) < len(set(names)):
+        found = [f"{i}: {_without_middle(name, 23)}" for i, name in enumerate(names, 1)]
+    # Matplotlib would leave out one that begins with an underscore.
+    return [f" {name}" if name.startswith("_") else name for name in found]
+
+
+def _without_middle(name: str, most: int = 28) -> str:
+    return name if len(name) <= most else f"{name[: most - 11]}…{name[-10:]}"
+
+
 def lines(axes: Axes, steps: np.ndarray, values: np.ndarray, label: str, **look: Any) -> None:
     """The mean of `values` [steps, members], and its bootstrap band.
 

@@ -9,11 +9,11 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from eft_ext.dynamics import Recording, plots
-from eft_ext.dynamics.short_names import short
+from eft_ext.dynamics.drawing import short
 
 pytest.importorskip("pyarrow")
 
-ENDS = [f"same_beginning_of_everything_{i}_and_the_same_ending_of_it_all" for i in range(3)]
+ENDS = [f"same_beginning_of_everything_{i}_and_the_same_endin_of_it_all" for i in range(3)]
 LONG = [f"chosen_response_variant_{c * 3}_{i}_of_the_long_names" for i, c in enumerate("abcdefghijklm")]
 
 
@@ -64,7 +64,7 @@ def test_long_names_of_folders(run, kind):
     figure = getattr(plots, kind)([run(name) for name in ENDS])
     check_readable(figure)
     written = {text.get_text() for text in boxes(figure)}
-    assert {f"same_beginning_o…{i}…of_it_all" for i in range(3)} <= written
+    assert {f"…{i}_and_the_same_e…_of_it_all" for i in range(3)} <= written
 
 
 @pytest.mark.parametrize("names", [LONG, ["W" * 40 + c + "W" * 40 for c in "abcdef"]])
@@ -102,8 +102,8 @@ def test_more_runs_than_lines_can_tell_apart(run):
 @pytest.mark.parametrize(
     ("names", "expected"),
     [
-        (ENDS, [f"same_beginning_o…{i}…of_it_all" for i in range(3)]),
-        ([f"{'a' * 30}{i}{'b' * 30}" for i in "xy"], [f"{'a' * 16}…{i}…{'b' * 9}" for i in "xy"]),
+        (ENDS, [f"…{i}_and_the_same_e…_of_it_all" for i in range(3)]),
+        ([f"{'a' * 30}{i}{'b' * 30}" for i in "xy"], [f"…{i}{'b' * 15}…{'b' * 10}" for i in "xy"]),
         (["short", "a" * 60], ["short", "a" * 17 + "…" + "a" * 10]),
     ],
 )

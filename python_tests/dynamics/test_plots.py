@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from eft_ext.dynamics import SFT, Probe, ProbeSet, Recording, plots, track, verify
-from eft_ext.dynamics.drawing import accumulated, panels
-from eft_ext.dynamics.short_names import short
+from eft_ext.dynamics.drawing import accumulated, panels, short
 
 pytest.importorskip("pyarrow")
 
