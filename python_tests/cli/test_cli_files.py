@@ -138,11 +138,11 @@ def test_a_run_that_diverges(eft, folder):
     code, out, err = eft(*command)
     found = json.loads(out, parse_constant=pytest.fail)
     assert (code, found["change"]) == (0, {"chosen": None, "rejected": None})
-    assert err == "eft: warning: training diverged: log π is not finite from step 2 on; try a smaller --lr\n"
+    assert err == "eft: warning: new: training diverged: log π is not finite from step 2 on; try a smaller --lr\n"
     assert (found["squeezed"], found["verdict"]) == (None, "steps 0 to 2: training diverged, log π is not finite.")
     told = json.loads(eft("dynamics", "diagnose", "new", "--json")[1], parse_constant=pytest.fail)
     assert (told["squeezed"], told["chosen"]) == (None, [None] * 3)
-    warned = "eft: warning: training diverged: log π is not finite from step 2 on\n"
+    warned = "eft: warning: new: training diverged: log π is not finite from step 2 on\n"
     for reading in ("diagnose new", "tokens new --out t.jsonl"):
         assert eft("dynamics", *reading.split())[::2] == (0, warned)
     pytest.importorskip("matplotlib")
