@@ -45,7 +45,6 @@ def span(curves: Sequence[np.ndarray]) -> float:
     return max((float(np.ptp(curve)) for curve in finite if curve.size), default=math.nan)
 
 
-@np.errstate(invalid="ignore")  # an interval between infinities is NaN
 def short(names: Sequence[str]) -> list[str]:
     """Names of at most 28 characters, which leave room for the data.
 
@@ -65,6 +64,7 @@ def _without_middle(name: str, most: int = 28) -> str:
     return name if len(name) <= most else f"{name[: most - 11]}…{name[-10:]}"
 
 
+@np.errstate(invalid="ignore")  # an interval between infinities is NaN
 def lines(axes: Axes, steps: np.ndarray, values: np.ndarray, label: str, **look: Any) -> None:
     """The mean of `values` [steps, members], and its bootstrap band.
 

@@ -6,17 +6,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from eft_ext.dynamics.evaluation import device_of, evaluating
 from eft_ext.dynamics.forward import token_logits
-from eft_ext.dynamics.responses import Responses
+from eft_ext.dynamics.responses import Responses, check_batch_size
 from eft_ext.dynamics.statistics import TokenStatistics, score_tokens
-
-# Logits of one forward pass. On a CPU larger ones cost page faults, on a GPU what training needs.
-_MOST_BYTES = {"cpu": 128 << 20}
-_MOST_BYTES_ELSEWHERE = 1 << 30
 
 
 @torch.no_grad()
@@ -29,19 +25,24 @@ def measure(model: nn.Module, responses: Responses, batch_size: int = 16) -> tup
     Raises:
         ValueError: `batch_size` below 1.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
+    check_batch_size(batch_size)
     order = responses.attention.sum(1).argsort(stable=True)
     parts: list[TokenStatistics] = []
     with evaluating(model) as inner, tqdm(total=len(order), desc="probes", leave=False, disable=None) as bar:
         device = device_of(inner)
-        vocab = token_logits(inner, responses.take(order[:1]).to(device)).shape[-1]
-        most = _MOST_BYTES.get(device.type, _MOST_BYTES_ELSEWHERE) // (4 * vocab)
-        for rows in _groups(responses.lengths[order].tolist(), batch_size, most):
-            part = responses.take(order[rows]).to(device)
-            found = score_tokens(token_logits(inner, part), part.targets)
-            parts.append(TokenStatistics(*(x.cpu() for x in found)))
-            bar.update(len(part))
+
+        def read(rows: Tensor) -> int:
+            part = responses.take(rows).to(device)
+            logits = token_logits(inner, part)
+            parts.append(TokenStatistics(*(x.cpu() for x in score_tokens(logits, part.targets))))
+            bar.update(len(rows))
+            return logits.shape[-1]
+
+        vocab = read(order[:1])  # the shortest row alone tells how wide logits are
+        # Bytes of one pass's logits: they are not to take what training needs.
+        most = (128 << 20 if device.type == "cpu" else 1 << 30) // (4 * vocab)
+        for rows in _groups(responses.lengths[order[1:]].tolist(), batch_size, most):
+            read(order[1:][rows])
     measured = order[responses.take(order).row]  # the true row of each measured token
     back = measured.argsort(stable=True)
     return TokenStatistics(*(torch.cat(column)[back] for column in zip(*parts, strict=True))), vocab

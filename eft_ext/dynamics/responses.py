@@ -143,8 +143,7 @@ class Responses:
 
     def batches(self, rows: int) -> Iterator[Responses]:
         """At most `rows` responses at a time, in order. Raises ValueError for less than one."""
-        if rows < 1:
-            raise ValueError(f"batch_size: expected at least 1, got {rows}")
+        check_batch_size(rows)
         return (self.take(slice(i, i + rows)) for i in range(0, len(self), rows))
 
     @property
@@ -189,6 +188,12 @@ class Pairs:
 
         both = sequence_log_probs(model, self.responses, batch_size)
         return Pairs(self.chosen, self.rejected, (both[: len(self)], both[len(self) :]))
+
+
+def check_batch_size(batch_size: int) -> None:
+    """Raises ValueError below 1."""
+    if batch_size < 1:
+        raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
 
 
 def concatenate(parts: Sequence[Responses]) -> Responses:

@@ -16,6 +16,7 @@ from eft_ext.dynamics.context import check_texts
 from eft_ext.dynamics.evaluation import precision_of
 from eft_ext.dynamics.measure import as_columns, measure
 from eft_ext.dynamics.probes import ProbeSet
+from eft_ext.dynamics.responses import check_batch_size
 from eft_ext.dynamics.store import Store
 
 T = TypeVar("T")
@@ -57,8 +58,7 @@ class Tracker:
     ) -> None:
         if not isinstance(probes, ProbeSet):
             raise ValueError(f"probes: expected a ProbeSet, got {type(probes).__name__}")
-        if batch_size < 1:
-            raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
+        check_batch_size(batch_size)
         self.responses = probes.encode(tokenizer, end)
         self.batch_size = batch_size
         self.per_token = per_token

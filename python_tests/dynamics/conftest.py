@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from eft_ext.dynamics import Pairs, Responses
@@ -43,6 +44,20 @@ def draw(rows: int, seed: int) -> Responses:
         return torch.randint(VOCAB, (int(torch.randint(low, high, (1,), generator=g)),), generator=g).tolist()
 
     return Responses.from_ids([(ids(1, 6), ids(1, 7)) for _ in range(rows)])
+
+
+class Answers(nn.Module):
+    """Says the same to everything, and notes what it reads."""
+
+    def __init__(self, said: list[int]) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+        self.said = said
+        self.read: list[list[int]] = []
+
+    def generate(self, ids: torch.Tensor, attention_mask: torch.Tensor, **options: Any) -> torch.Tensor:
+        self.read += [row[real.bool()].tolist() for row, real in zip(ids, attention_mask, strict=True)]
+        return torch.cat([ids, torch.tensor([self.said] * len(ids))], dim=1)
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from eft_ext.dynamics import (
     own_responses,
     track,
 )
-from python_tests.dynamics.conftest import build
+from python_tests.dynamics.conftest import Answers, build
 
 SPECIAL = ["<s>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<unk>"]
 KNOWN = [*SPECIAL, "be", "brief", "who", "is", "it", "she", "he"]
@@ -126,22 +126,9 @@ def test_recorded_and_read_token_by_token(probes, words, tmp_path):
     assert [record.prompt for record in records] == [rendered, rendered, "who is it"]
 
 
-class Answers(torch.nn.Module):
-    """Says "she is" to everything, and notes what it reads."""
-
-    def __init__(self):
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.zeros(1))
-        self.read = []
-
-    def generate(self, ids, attention_mask, **options):
-        self.read += [row[real.bool()].tolist() for row, real in zip(ids, attention_mask, strict=True)]
-        return torch.cat([ids, torch.tensor([[11, 9, 1]] * len(ids))], dim=1)
-
-
 @pytest.mark.parametrize("single", ["<s> $A", "<s> $A <|end|>"])
 def test_answers_of_the_model_itself(single, probes, words):
-    model = Answers()
+    model = Answers([11, 9, 1])
     texts = own_responses(model, other(words, single=single), probes, batch_size=2)
     assert [text.strip() for text in texts] == ["she is"] * 3
     assert model.read == [PROMPT, PROMPT, [0, 8, 9, 10]]
@@ -158,7 +145,7 @@ def test_a_tokenizer_that_takes_no_chat(probes, words):
         (None, "expected text, since the tokenizer has no chat template, got a chat"),
         ("{{ raise_exception('no system') }}", "the chat template does not take this chat: no system"),
     ):
-        for call in (ProbeSet.encode, lambda probes, tokenizer: own_responses(Answers(), tokenizer, probes)):
+        for call in (ProbeSet.encode, lambda probes, tokenizer: own_responses(Answers([11, 9, 1]), tokenizer, probes)):
             with pytest.raises(ValueError, match=f"^{place}: {wrong}$"):
                 call(probes, other(words, template))
     with pytest.raises(ValueError, match="^probe 0, chosen: expected text, since"):

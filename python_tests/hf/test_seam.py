@@ -12,6 +12,7 @@ from eft_ext._seam import encode_pairs
 from eft_ext.dynamics import Probe, ProbeSet
 from eft_ext.dynamics.builders import own_responses
 from eft_ext.dynamics.responses import Responses
+from python_tests.dynamics.conftest import Answers
 
 WORDS = ["▁", "▁Where", "▁was", "▁he", "▁born", "▁Paris", "▁Rome", "Paris", "Ro", "?", "\n", ":", "▁A", "me", "▁in"]
 TEMPLATE = "{{ bos_token }}{% for m in messages %}[{{ m['content'] }}]{% endfor %}"
@@ -142,19 +143,7 @@ def test_no_end_between_prompt_and_response(closing, build):
 
 def test_answers_of_the_model_itself(sentencepiece):
     """As probes: the text goes on from the prompt, which has one BOS whoever put it there."""
-
-    class Table(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.weight = torch.nn.Parameter(torch.zeros(1))
-            self.read = []
-
-        def generate(self, ids, attention_mask, **options):
-            self.read += [row[real.bool()].tolist() for row, real in zip(ids, attention_mask, strict=True)]
-            said = sentencepiece.convert_tokens_to_ids(["▁Paris", "▁Rome", "</s>"])
-            return torch.cat([ids, torch.tensor([said] * len(ids))], dim=1)
-
-    table = Table()
+    table = Answers(sentencepiece.convert_tokens_to_ids(["▁Paris", "▁Rome", "</s>"]))
     probes = ProbeSet(tuple(Probe(p, {"chosen": "x"}) for p in ("<s>Where was he born?", "Where")))
     assert own_responses(table, sentencepiece, probes) == [" Paris Rome"] * 2
     born = sentencepiece("<s>Where was he born?", add_special_tokens=False)["input_ids"]
