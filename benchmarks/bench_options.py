@@ -43,8 +43,8 @@ def options(batch: int, vocab: int) -> dict[str, dict[str, Any]]:
         "T 1, min-p .05": {"min_p": 0.05},
         "T 1, min-p .0001": {"min_p": 1e-4},
         "bias": {**PLAIN, "bias": torch.zeros(vocab)},
-        "bitmask": {**PLAIN, "allowed": bits(-1)},
-        "half forbidden": {**PLAIN, "allowed": bits(0x55555555)},
+        "bitmask": {**PLAIN, "token_bitmask": bits(-1)},
+        "half forbidden": {**PLAIN, "token_bitmask": bits(0x55555555)},
         **{f"conservative {q}": {**PLAIN, "conservative_top_p": q} for q in (0.5, 0.9, 0.99)},
     }
 

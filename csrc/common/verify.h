@@ -32,11 +32,12 @@ EFT_HD eft_step step_at(const eft_verify& verify, int64_t i) {
     const char* data = static_cast<const char*>(step.logits[k].data);
     step.logits[k].data = data + i * verify.logits_position_stride[k] * size;
   }
-  if (step.allowed) step.allowed += i * verify.allowed_position_stride;
+  if (step.token_bitmask) step.token_bitmask += i * verify.token_bitmask_position_stride;
   return step;
 }
 
-// The draft model alone at position i; bias and `allowed` are those of the mixture's step there.
+// The draft model alone at position i; bias and `token_bitmask` are those of the mixture's step
+// there.
 EFT_HD eft_step draft_at(const eft_verify& verify, const eft_step& mixture, int64_t i) {
   eft_step step = mixture;
   step.num_models = 1;

@@ -22,9 +22,9 @@ struct TileInputs {
   decltype(magnitude(T{})) ordinary;  // magnitudes up to this need no tests
   float limit;                        // the same as a number
   const float* own_bias;              // [n]
-  const int32_t* allowed;             // [n / 32]
+  const int32_t* token_bitmask;       // [n / 32]
   const float* bias;                  // [n], -0 adds nothing
-  const float* forbidden;             // [n], below 0 where `allowed` excludes
+  const float* forbidden;             // [n], below 0 where `token_bitmask` excludes
 };
 
 // t of a tile. False if one is NaN or +inf. Exclusion is tested on x, so an excluded token never
@@ -73,7 +73,7 @@ inline bool mix_clean(const TileInputs<T>& in, float c, float* t, float* group_m
   for (int k = 0; k < K; ++k) x[k] = in.x[k], w[k] = splat(in.weights[k]);
   const Lanes scale = splat(c), excluded = splat(-INFINITY);
   const float* const bias = in.own_bias;
-  const int32_t* const allowed = in.allowed;
+  const int32_t* const token_bitmask = in.token_bitmask;
   Loader<float> biases;
   Lanes highest = splat(-INFINITY);
   for (int chunk = 0; chunk < kTile; chunk += kChunk) {
@@ -83,8 +83,8 @@ inline bool mix_clean(const TileInputs<T>& in, float c, float* t, float* group_m
       for (int k = 1; k < K; ++k) z = multiply_add(w[k], logits[k](x[k] + i), z);
       if (kExtras && bias) z = add(z, biases(bias + i));
       z = mul(z, scale);
-      if (kExtras && allowed) {
-        z = choose(marked_lanes(uint32_t(allowed[i / 32]) >> i % 32), z, excluded);
+      if (kExtras && token_bitmask) {
+        z = choose(marked_lanes(uint32_t(token_bitmask[i / 32]) >> i % 32), z, excluded);
       }
       most = larger(most, z);
       store(t + i, z);
@@ -130,7 +130,7 @@ TileKind mix_tile(TileInputs<T>& in, int n, float c, float* t, float* group_max,
   TileKind kind{};
   if (n == kTile && mix_clean<K, T, kExtras>(in, c, t, group_max, &kind.top)) {
     kind.finite = kind.summed = true;
-    kind.clean = !kExtras || !in.allowed;
+    kind.clean = !kExtras || !in.token_bitmask;
     return kind;
   }
   if (kExtras) stage_extras();
@@ -210,7 +210,9 @@ struct Mixture {
     in.ordinary = magnitude_limit(T{}, limit);
     in.limit = limit;
     in.own_bias = step.bias ? step.bias + row * step.bias_row_stride + first : nullptr;
-    in.allowed = step.allowed ? step.allowed + row * step.allowed_row_stride + first / 32 : nullptr;
+    in.token_bitmask = step.token_bitmask
+                           ? step.token_bitmask + row * step.token_bitmask_row_stride + first / 32
+                           : nullptr;
     const auto spell_out = [&] {
       const Extras extras = stage_extras(step, row, first, n, staging);
       in.bias = extras.bias;

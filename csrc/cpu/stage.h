@@ -67,8 +67,9 @@ inline Extras stage_extras(const eft_step& step, int64_t row, int64_t first, int
   float* forbidden = staging + 4 * kTile;
   float* no_bias = staging + 5 * kTile;
   std::fill(forbidden, forbidden + n, 0.0f);
-  for (int i = 0; step.allowed && i < n; i += 32) {
-    const uint32_t word = uint32_t(step.allowed[row * step.allowed_row_stride + (first + i) / 32]);
+  for (int i = 0; step.token_bitmask && i < n; i += 32) {
+    const uint32_t word =
+        uint32_t(step.token_bitmask[row * step.token_bitmask_row_stride + (first + i) / 32]);
     if (word == 0xffffffffu) continue;
 #pragma omp simd
     for (int j = 0; j < 32; ++j) forbidden[i + j] = float(int32_t(word >> j & 1) - 1);
@@ -78,7 +79,7 @@ inline Extras stage_extras(const eft_step& step, int64_t row, int64_t first, int
   return {no_bias, forbidden};
 }
 
-inline bool has_extras(const eft_step& step) { return step.bias || step.allowed; }
+inline bool has_extras(const eft_step& step) { return step.bias || step.token_bitmask; }
 
 }  // namespace
 }  // namespace eft

@@ -41,11 +41,11 @@ void sample_row(const eft_step& step, int64_t row, const RowOptions& o, const Mi
       logprob =
           std::min(0.0f, float(kLn2 * ((double(work.t[token]) - work.reference) - log2_mass)));
     }
-    if (d.kept) kept = count_kept(work, s);
+    if (d.num_kept) kept = count_kept(work, s);
   }
   step.tokens[row] = token;
   if (d.logprobs) d.logprobs[row] = logprob;
-  if (d.kept) d.kept[row] = int32_t(kept);
+  if (d.num_kept) d.num_kept[row] = int32_t(kept);
   if (d.status) d.status[row] = 0;
   if (wants_temperature_one(d)) temperature_one_details(step, row, mixture, token, work, scratch);
 }

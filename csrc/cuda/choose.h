@@ -24,7 +24,7 @@ inline int fast_models(const eft_step& step, Stage stage) {
     if (step.logits[k].dtype != EFT_BF16) return 0;
   }
   if (stage == kOwnNuclei) return 1;
-  return step.bias || step.allowed || step.conservative ? 0 : step.num_models;
+  return step.bias || step.token_bitmask || step.conservative ? 0 : step.num_models;
 }
 
 // The largest cluster with which all rows are resident at once; 0 if none. Estimated: an eighth of

@@ -66,7 +66,7 @@ __device__ __forceinline__ void write_invalid(const eft_step& step, int64_t row)
     if (d.logprobs) d.logprobs[row] = NAN;
     if (d.raw_logprobs) d.raw_logprobs[row] = NAN;
     if (d.entropy) d.entropy[row] = NAN;
-    if (d.kept) d.kept[row] = 0;
+    if (d.num_kept) d.num_kept[row] = 0;
     if (d.status) d.status[row] = 1;
     for (int k = 0; d.model_logprobs && k < step.num_models; ++k) {
       d.model_logprobs[row * step.num_models + k] = NAN;

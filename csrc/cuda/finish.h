@@ -27,7 +27,7 @@ __device__ __forceinline__ void write_row(const Team& team, const Source& source
   if (thread_index() == 0) {
     plan.step.tokens[row] = token;
     if (d.status) d.status[row] = 0;
-    if (d.kept) d.kept[row] = o.greedy ? 1 : int32_t(w.kept);
+    if (d.num_kept) d.num_kept[row] = o.greedy ? 1 : int32_t(w.num_kept);
     if (d.logprobs) d.logprobs[row] = o.greedy ? 0.0f : drawn_logprob(w, token);
   }
   if constexpr (Source::kHasStats) {

@@ -19,12 +19,12 @@ struct Model {
 // nothing: fma(1, b, z) is z + b.
 struct Mixer {
   Model models[EFT_MAX_MODELS + 1];
-  const int32_t* allowed;  // the row's, or null
-  int count;               // models and bias
-  int n;                   // vocab_size
-  float c;                 // t = z * c
-  float square_limit;      // a sum of squares up to this means that no token needs a test
-  bool fast;               // bf16 on 16-byte boundaries, and nothing but models
+  const int32_t* token_bitmask;  // the row's, or null
+  int count;                     // models and bias
+  int n;                         // vocab_size
+  float c;                       // t = z * c
+  float square_limit;            // a sum of squares up to this means that no token needs a test
+  bool fast;                     // bf16 on 16-byte boundaries, and nothing but models
   bool conservative, drop;
   int defining;
   float delta, nucleus_t;
@@ -50,13 +50,13 @@ __device__ __forceinline__ void set_models(const Plan& plan, const RowOptions& o
     sum += fabsf(o.weights[k]);
   }
   m.count = num_models;
-  m.allowed = nullptr;
+  m.token_bitmask = nullptr;
   if (!own && s.bias) {
     const float* bias = s.bias + row * s.bias_row_stride;
     m.models[num_models] = {reinterpret_cast<const char*>(bias), 1.0f, NAN, EFT_FP32};
     m.count = num_models + 1;
   }
-  if (!own && s.allowed) m.allowed = s.allowed + row * s.allowed_row_stride;
+  if (!own && s.token_bitmask) m.token_bitmask = s.token_bitmask + row * s.token_bitmask_row_stride;
   // Magnitudes up to 2^126 / sum / c cannot overflow z or t; squares are held to 2^100, so a limit
   // of 2^60 or more will do.
   m.square_limit = 0x1p126f / sum / (m.c > 1.0f ? m.c : 1.0f) > 0x1p60f ? 0x1p100f : -1.0f;
@@ -75,7 +75,7 @@ __device__ __forceinline__ void set_nucleus(const eft_step& s, const RowOptions&
 
 // A bias is fp32.
 __device__ __forceinline__ bool is_fast(const Mixer& m) {
-  bool fast = !m.allowed && !m.conservative;
+  bool fast = !m.token_bitmask && !m.conservative;
 #pragma unroll 1
   for (int k = 0; k < m.count; ++k) {
     fast &= m.models[k].dtype == EFT_BF16 && (reinterpret_cast<uintptr_t>(m.models[k].x) & 15) == 0;
@@ -136,12 +136,12 @@ __device__ __forceinline__ bool mix_pieces(const Mixer& m, int id, int stride, f
       if (m.drop) excluded |= ~inside;
     }
   }
-  if (m.allowed) {
+  if (m.token_bitmask) {
 #pragma unroll
     for (int j = 0; j < kPieces; ++j) {
       const int first = id + j * stride;
       if (first >= m.n) continue;
-      const uint32_t word = uint32_t(__ldg(m.allowed + first / 32));
+      const uint32_t word = uint32_t(__ldg(m.token_bitmask + first / 32));
       excluded |= (~(word >> first % 32) & 0xffu) << j * kPiece;
     }
   }

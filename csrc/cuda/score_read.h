@@ -36,7 +36,7 @@ __device__ __forceinline__ uint32_t forbidden(const Mixer& m, int tile) {
   for (int j = 0; j < 4; ++j) {
     const int first = piece_id(tile, j, lane);
     if (first >= m.n) continue;
-    const uint32_t word = uint32_t(__ldg(m.allowed + first / 32));
+    const uint32_t word = uint32_t(__ldg(m.token_bitmask + first / 32));
     out |= (~(word >> first % 32) & 0xffu) << j * kPiece;
   }
   return out;
@@ -97,7 +97,7 @@ __device__ __forceinline__ void read_tile(const ScorePlan& plan, ScoreWork& w, i
       }
       if (k >= num_models) continue;  // the bias
     } else {
-      if (m.allowed) excluded |= forbidden(m, tile);
+      if (m.token_bitmask) excluded |= forbidden(m, tile);
       if (tested && !m.conservative) bad = exclude(excluded, z);
 #pragma unroll
       for (int i = 0; i < kGroup; ++i) v[i] = z[i];

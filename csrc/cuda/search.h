@@ -155,7 +155,7 @@ __device__ __forceinline__ void next_goal(const Plan& plan, const RowWork& w, Se
     if (!s.survivors.listed) gather_from(s, s.survivors.limit.t, kGathered);
   } else if (s.goal == kWeighAll && samples) {
     const bool limited = limit.t > kLowestT || limit.id != kLastId;
-    if (limited || plan.step.details.kept) weigh(s, kNext);
+    if (limited || plan.step.details.num_kept) weigh(s, kNext);
   } else if (s.goal == kDraw && !own) {
     then(s, kToken, kNext);
   } else if (s.goal == kTopIds && !own && plan.step.details.num_top) {

@@ -37,7 +37,7 @@ enum Pass {
   kBound,      // the groups' maxima into the bins
   kGather,     // keys from `low` to `high` into the leader's list; list_count above kList: too many
   kBin,        // weights of the hunt's range into the bins
-  kWeigh,      // masses within the limit into the leader's tile_mass, their number into `kept`
+  kWeigh,      // masses within the limit into the leader's tile_mass, their number into `num_kept`
 };
 
 struct Visit {

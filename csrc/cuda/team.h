@@ -44,7 +44,7 @@ struct alignas(16) RowWork {
   };
   uint32_t num_visited;
   // Of the leader: what the team has found.
-  uint32_t list_count, few_count, kept, first;
+  uint32_t list_count, few_count, num_kept, first;
   int32_t bin;  // that holds the place looked for, -1 if none does
   uint32_t bin_count;
   uint64_t bin_above;  // weight before it

@@ -59,7 +59,7 @@ inline VerifyPlan make_plan(const eft_verify& v, int64_t first_row, const Verify
     plan.logits_position_stride[k] = v.logits_position_stride[k];
   }
   plan.draft_position_stride = v.draft_position_stride;
-  plan.allowed_position_stride = v.allowed_position_stride;
+  plan.token_bitmask_position_stride = v.token_bitmask_position_stride;
   plan.drafts = v.drafts;
   plan.lengths = v.lengths;
   plan.num_drafts = v.num_drafts;

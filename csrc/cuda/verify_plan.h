@@ -23,7 +23,7 @@ struct VerifyPlan {
                         // greedy: the largest z's token; else 0; -1 where the slot is invalid
   int64_t logits_position_stride[EFT_MAX_MODELS];
   int64_t draft_position_stride;
-  int64_t allowed_position_stride;
+  int64_t token_bitmask_position_stride;
   const int64_t* drafts;
   eft_integer lengths;
   int32_t num_drafts;
@@ -57,7 +57,7 @@ __device__ __forceinline__ void mixer_at(const VerifyPlan& v, const RowOptions& 
     const int64_t stride = drafted ? v.draft_position_stride : v.logits_position_stride[k];
     m.models[k].x += position * stride * (m.models[k].dtype == EFT_FP32 ? 4 : 2);
   }
-  if (m.allowed) m.allowed += position * v.allowed_position_stride;
+  if (m.token_bitmask) m.token_bitmask += position * v.token_bitmask_position_stride;
   if (m.conservative) set_nucleus(plan.step, o, nucleus_at(v, row, position), m);
   m.fast = is_fast(m);
 }

@@ -61,7 +61,7 @@ __device__ __forceinline__ void weigh_piece(const Team& team, const Visit& v, in
   }
   if (!count) return;
   add_mass(lead.tile_mass + tile, sum);
-  atomicAdd(&lead.kept, count);
+  atomicAdd(&lead.num_kept, count);
 }
 
 // Leader's block.
@@ -70,7 +70,7 @@ __device__ __forceinline__ void weigh_list(const Team& team, int num_tiles) {
   RowWork& w = *team.own;
   const Visit& v = w.search.visit;
   for (int i = thread_index(); i < num_tiles; i += Team::kThreads) w.tile_mass[i] = 0;
-  if (thread_index() == 0) w.kept = 0;
+  if (thread_index() == 0) w.num_kept = 0;
   __syncthreads();
   const uint64_t last = rank_key(v.limit.t, v.limit.id);
   uint32_t count = 0;
@@ -81,7 +81,7 @@ __device__ __forceinline__ void weigh_list(const Team& team, int num_tiles) {
     add_mass(w.tile_mass + tile, token_mass(key_t(key), floorf(w.tile_max[tile] * v.c)));
     ++count;
   }
-  if (count) atomicAdd(&w.kept, count);
+  if (count) atomicAdd(&w.num_kept, count);
 }
 
 // The lowest t that a pass has to look at. A token 41 powers of two below the reference weighs
@@ -98,7 +98,7 @@ template <class Team>
 __device__ __forceinline__ void clear_for(const Team& team, Pass pass, int num_tiles) {
   RowWork& w = *team.own;
   if (thread_index() == 0 && pass == kGather) w.list_count = 0;
-  if (thread_index() == 0 && pass == kWeigh) w.kept = 0;
+  if (thread_index() == 0 && pass == kWeigh) w.num_kept = 0;
   for (int i = thread_index(); pass == kWeigh && i < num_tiles; i += Team::kThreads) {
     w.tile_mass[i] = 0;
   }

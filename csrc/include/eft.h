@@ -55,7 +55,7 @@ typedef struct {
   float* raw_logprobs;    // [num_rows]
   float* model_logprobs;  // [num_rows, num_models]
   float* entropy;         // [num_rows]
-  int32_t* kept;          // [num_rows]
+  int32_t* num_kept;      // [num_rows]
   int64_t* top_ids;       // [num_rows, num_top]
   float* top_logprobs;    // [num_rows, num_top]
   int32_t* status;        // [num_rows], 0 ok, 1 invalid
@@ -81,8 +81,8 @@ typedef struct {
 
   const float* bias;  // fp32 [vocab_size] (bias_row_stride 0) or [num_rows, vocab_size], or null
   int64_t bias_row_stride;
-  const int32_t* allowed;  // bitmask [num_rows, ceil(vocab_size / 32)], or null
-  int64_t allowed_row_stride;
+  const int32_t* token_bitmask;  // bitmask [num_rows, ceil(vocab_size / 32)], or null
+  int64_t token_bitmask_row_stride;
 
   eft_integer seed;      // `value`: row b uses the (b+1)-th SplitMix64 output; `rows`: as it stands
   eft_integer position;  // tokens this row has generated so far
@@ -121,7 +121,7 @@ typedef struct {
 } eft_score_stats;
 
 typedef struct {
-  eft_step mixture;        // its fields up to allowed_row_stride; the others are not read
+  eft_step mixture;        // its fields up to token_bitmask_row_stride; the others are not read
   const int64_t* targets;  // [num_rows], in [0, vocab_size) or ignore_index
   int64_t ignore_index;
   int32_t compared;  // the model that the mixture is compared with, 0 to K-1
@@ -134,7 +134,7 @@ typedef struct {
   // `seed` and `position` are those of the first draft.
   eft_step step;
   int64_t logits_position_stride[EFT_MAX_MODELS];  // in elements
-  int64_t allowed_position_stride;                 // 0: one mask for all positions
+  int64_t token_bitmask_position_stride;           // 0: one mask for all positions
 
   int32_t num_drafts;     // 0: an ordinary step, and neither drafts nor draft_logits are read
   const int64_t* drafts;  // [num_rows, num_drafts]

@@ -38,8 +38,8 @@ inline eft_logits logits_of(const Logits& l) {
 
 // What is combined and how, without anything drawn: a step's first fields.
 eft_step mixture(int64_t num_rows, int64_t vocab_size, const std::vector<Logits>& logits,
-                 const std::vector<Real>& weights, const Strided& bias, const Strided& allowed,
-                 const Conservative& conservative);
+                 const std::vector<Real>& weights, const Strided& bias,
+                 const Strided& token_bitmask, const Conservative& conservative);
 
 // Calls into the library while other threads of Python go on; its error code as an exception.
 template <class Call>

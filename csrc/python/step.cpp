@@ -7,8 +7,8 @@ namespace py = pybind11;
 namespace eft {
 
 eft_step mixture(int64_t num_rows, int64_t vocab_size, const std::vector<Logits>& logits,
-                 const std::vector<Real>& weights, const Strided& bias, const Strided& allowed,
-                 const Conservative& conservative) {
+                 const std::vector<Real>& weights, const Strided& bias,
+                 const Strided& token_bitmask, const Conservative& conservative) {
   if (logits.size() > EFT_MAX_MODELS || logits.size() != weights.size()) {
     throw py::value_error("logits: expected 1 to 4 models and as many weights");
   }
@@ -23,8 +23,8 @@ eft_step mixture(int64_t num_rows, int64_t vocab_size, const std::vector<Logits>
   step.temperature.value = step.top_p.value = step.conservative_top_p.value = 1.0f;
   step.bias = at<const float>(std::get<0>(bias));
   step.bias_row_stride = std::get<1>(bias);
-  step.allowed = at<const int32_t>(std::get<0>(allowed));
-  step.allowed_row_stride = std::get<1>(allowed);
+  step.token_bitmask = at<const int32_t>(std::get<0>(token_bitmask));
+  step.token_bitmask_row_stride = std::get<1>(token_bitmask);
   step.conservative = std::get<0>(conservative);
   step.conservative_drop = std::get<1>(conservative);
   step.conservative_top_p = real(std::get<2>(conservative));
@@ -93,11 +93,12 @@ using Details =
     std::tuple<Address, Address, Address, Address, Address, Address, Address, Address, int>;
 
 Prepared prepare(int64_t num_rows, int64_t vocab_size, const std::vector<Logits>& logits,
-                 const std::vector<Real>& weights, const Strided& bias, const Strided& allowed,
-                 const Conservative& conservative, const Real& temperature, const Integer& top_k,
-                 const Real& top_p, const Real& min_p, const Integer& seed, const Integer& position,
+                 const std::vector<Real>& weights, const Strided& bias,
+                 const Strided& token_bitmask, const Conservative& conservative,
+                 const Real& temperature, const Integer& top_k, const Real& top_p,
+                 const Real& min_p, const Integer& seed, const Integer& position,
                  const Details& details) {
-  eft_step s = mixture(num_rows, vocab_size, logits, weights, bias, allowed, conservative);
+  eft_step s = mixture(num_rows, vocab_size, logits, weights, bias, token_bitmask, conservative);
   s.temperature = real(temperature);
   s.top_k = integer(top_k);
   s.top_p = real(top_p);
@@ -113,17 +114,20 @@ Prepared prepare(int64_t num_rows, int64_t vocab_size, const std::vector<Logits>
 }
 
 void combine(int isa, int64_t num_rows, int64_t vocab_size, const std::vector<Logits>& logits,
-             const std::vector<Real>& weights, const Strided& bias, const Strided& allowed,
+             const std::vector<Real>& weights, const Strided& bias, const Strided& token_bitmask,
              const Conservative& conservative, Address z, int64_t z_row_stride) {
-  const eft_step s = mixture(num_rows, vocab_size, logits, weights, bias, allowed, conservative);
+  const eft_step s =
+      mixture(num_rows, vocab_size, logits, weights, bias, token_bitmask, conservative);
   run_checked([&] { return eft_combine_cpu(&s, at<float>(z), z_row_stride, isa); });
 }
 
 void combine_cuda(Address stream, Address workspace, uint64_t bytes, int64_t num_rows,
                   int64_t vocab_size, const std::vector<Logits>& logits,
-                  const std::vector<Real>& weights, const Strided& bias, const Strided& allowed,
-                  const Conservative& conservative, Address z, int64_t z_row_stride) {
-  const eft_step s = mixture(num_rows, vocab_size, logits, weights, bias, allowed, conservative);
+                  const std::vector<Real>& weights, const Strided& bias,
+                  const Strided& token_bitmask, const Conservative& conservative, Address z,
+                  int64_t z_row_stride) {
+  const eft_step s =
+      mixture(num_rows, vocab_size, logits, weights, bias, token_bitmask, conservative);
   check(eft_combine_cuda(&s, at<float>(z), z_row_stride, at<void>(stream), at<void>(workspace),
                          bytes));
 }
@@ -131,8 +135,9 @@ void combine_cuda(Address stream, Address workspace, uint64_t bytes, int64_t num
 uint64_t combine_workspace_bytes(int64_t num_rows, int64_t vocab_size,
                                  const std::vector<Logits>& logits,
                                  const std::vector<Real>& weights, const Strided& bias,
-                                 const Strided& allowed, const Conservative& conservative) {
-  const eft_step s = mixture(num_rows, vocab_size, logits, weights, bias, allowed, conservative);
+                                 const Strided& token_bitmask, const Conservative& conservative) {
+  const eft_step s =
+      mixture(num_rows, vocab_size, logits, weights, bias, token_bitmask, conservative);
   return eft_cuda_workspace_bytes(&s);
 }
 

@@ -24,7 +24,7 @@ struct Verification {
 };
 
 Verification prepare_verify(const Prepared& prepared, const std::vector<int64_t>& position_strides,
-                            int64_t allowed_position_stride, Address drafts, int num_drafts,
+                            int64_t token_bitmask_position_stride, Address drafts, int num_drafts,
                             const Integer& lengths, const Logits& draft_logits,
                             int64_t draft_position_stride, const Real& draft_temperature,
                             const Integer& draft_top_k, const Real& draft_top_p,
@@ -36,7 +36,7 @@ Verification prepare_verify(const Prepared& prepared, const std::vector<int64_t>
     throw py::value_error("position_strides: expected one for each model");
   }
   std::copy(position_strides.begin(), position_strides.end(), v.logits_position_stride);
-  v.allowed_position_stride = allowed_position_stride;
+  v.token_bitmask_position_stride = token_bitmask_position_stride;
   v.num_drafts = num_drafts;
   v.drafts = at<const int64_t>(drafts);
   v.lengths = integer(lengths);

@@ -115,8 +115,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     step.bias = buffers.filled<float>(in, size_t(step.bias_row_stride ? rows * vocab : vocab));
   }
   if (in.below(4) == 0) {
-    step.allowed_row_stride = (vocab + 31) / 32;
-    step.allowed = buffers.filled<int32_t>(in, size_t(rows * step.allowed_row_stride));
+    step.token_bitmask_row_stride = (vocab + 31) / 32;
+    step.token_bitmask = buffers.filled<int32_t>(in, size_t(rows * step.token_bitmask_row_stride));
   }
 
   const int num_top = in.below(3) ? 0 : in.below(int(vocab) + 3);

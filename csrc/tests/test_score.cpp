@@ -153,16 +153,16 @@ void rows_are_marked_one_by_one() {
 
 void masks_and_bias_belong_to_the_mixture() {
   Problem p(1, 40, 1, 0, 0, 0);
-  std::vector<int32_t> allowed = {1 << 7, 0};
-  p.score.mixture.allowed = allowed.data();
-  p.score.mixture.allowed_row_stride = 2;
+  std::vector<int32_t> token_bitmask = {1 << 7, 0};
+  p.score.mixture.token_bitmask = token_bitmask.data();
+  p.score.mixture.token_bitmask_row_stride = 2;
   p.targets[0] = 7;
   CHECK(eft_score_cpu(&p.score, EFT_ISA_AUTO, 0) == EFT_OK);
   CHECK(p.at<float>(1)[1] == 0 && p.at<float>(1)[0] < 0);  // alone in the mixture, not in the model
   CHECK(p.at<float>(4)[1] == -INFINITY);
-  allowed[0] = 0;
+  token_bitmask[0] = 0;
   CHECK(eft_score_cpu(&p.score, EFT_ISA_AUTO, 0) == EFT_OK && p.at<int32_t>(16)[0] == 1);
-  p.score.mixture.allowed = nullptr;
+  p.score.mixture.token_bitmask = nullptr;
   std::vector<float> bias(40, 0.0f);
   bias[7] = 1e4f;
   p.score.mixture.bias = bias.data();

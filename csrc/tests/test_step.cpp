@@ -198,10 +198,10 @@ void invalid_rows_are_marked() {
 void masks_of_ragged_width() {
   for (int vocab : {1, 31, 32, 33, 1000}) {
     Problem p(2, vocab, 1, 0, 3);
-    std::vector<int32_t> allowed(size_t((vocab + 31) / 32) * 2, 0);
-    allowed[(vocab + 31) / 32] = 1;  // row 1: token 0 alone; row 0: nothing
-    p.step.allowed = allowed.data();
-    p.step.allowed_row_stride = (vocab + 31) / 32;
+    std::vector<int32_t> token_bitmask(size_t((vocab + 31) / 32) * 2, 0);
+    token_bitmask[(vocab + 31) / 32] = 1;  // row 1: token 0 alone; row 0: nothing
+    p.step.token_bitmask = token_bitmask.data();
+    p.step.token_bitmask_row_stride = (vocab + 31) / 32;
     CHECK(eft_step_cpu(&p.step, EFT_ISA_AUTO, 0) == EFT_OK);
     CHECK(p.tokens[0] == -1 && p.tokens[1] == 0);
   }

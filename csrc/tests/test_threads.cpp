@@ -56,7 +56,7 @@ struct Call {
     step.seed.value = seed;
     step.tokens = tokens.data();
     step.details.logprobs = logprobs.data();
-    step.details.kept = kept.data();
+    step.details.num_kept = kept.data();
     CHECK(eft_step_cpu(&step, EFT_ISA_AUTO, max_threads) == EFT_OK);
     step.num_rows = -seed;
     CHECK(eft_step_cpu(&step, EFT_ISA_AUTO, max_threads) == EFT_BAD_ARGUMENT);
@@ -82,7 +82,7 @@ struct Call {
     step.seed.value = seed;
     step.tokens = tokens.data();
     step.details.logprobs = logprobs.data();
-    step.details.kept = kept.data();
+    step.details.num_kept = kept.data();
     CHECK(eft_step_cpu(&step, EFT_ISA_AUTO, max_threads) == EFT_OK);
     CHECK(tokens[0] >= 0);
   }

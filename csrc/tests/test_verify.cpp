@@ -18,7 +18,7 @@ struct Problem {
   std::vector<std::vector<float>> x;
   std::vector<float> q;
   std::vector<int64_t> drafts, lengths, tokens, accepted;
-  std::vector<int32_t> status, allowed;
+  std::vector<int32_t> status, token_bitmask;
   eft_verify v{};
 
   Problem(int vocab, int models, unsigned seed) {
@@ -68,10 +68,10 @@ void every_option_stays_in_its_buffers() {
       p.v.step.conservative_top_p.value = 0.5f;
       const int words = (vocab + 31) / 32;
       if (option == 7) {
-        p.allowed.assign(size_t(kRows) * kPositions * words, 0x7bdef7bd);
-        p.v.step.allowed = p.allowed.data();
-        p.v.step.allowed_row_stride = kPositions * words;
-        p.v.allowed_position_stride = words;
+        p.token_bitmask.assign(size_t(kRows) * kPositions * words, 0x7bdef7bd);
+        p.v.step.token_bitmask = p.token_bitmask.data();
+        p.v.step.token_bitmask_row_stride = kPositions * words;
+        p.v.token_bitmask_position_stride = words;
       }
       std::vector<int64_t> first;
       for (int isa = EFT_ISA_PORTABLE; isa <= eft_cpu_best_isa(); ++isa) {

@@ -12,9 +12,9 @@ from eft_ext.ops.details import Conservative
 from eft_ext.ops.inputs import (
     Integer,
     Real,
-    check_allowed,
     check_bias,
     check_logits,
+    check_token_bitmask,
     in_memory,
     integer,
     real,
@@ -37,7 +37,7 @@ class Mixture(NamedTuple):
     drop_outside: bool
     conservative_top_p: Real
     bias: Tensor | None
-    allowed: Tensor | None
+    token_bitmask: Tensor | None
 
     @property
     def batch(self) -> int:
@@ -61,7 +61,7 @@ class Mixture(NamedTuple):
             weights=tuple(option(w) for w in self.weights),
             conservative_top_p=option(self.conservative_top_p),
             bias=of(self.bias),
-            allowed=of(self.allowed),
+            token_bitmask=of(self.token_bitmask),
         )
 
 
@@ -95,15 +95,15 @@ def mixture(
     vocab_size: int | None,
     conservative: Conservative | None,
     bias: Tensor | None,
-    allowed: Tensor | None,
+    token_bitmask: Tensor | None,
 ) -> Mixture:
     """Checks everything but the weights, which `beta_weights` and `given_weights` made; `check_logits` came first."""
     batch, device = logits[0].shape[0], logits[0].device
     size = resolve_vocab_size(names, logits, vocab_size)
     if bias is not None:
         bias = check_bias(bias, batch, size, device)
-    if allowed is not None:
-        allowed = check_allowed(allowed, batch, size, device)
+    if token_bitmask is not None:
+        token_bitmask = check_token_bitmask(token_bitmask, batch, size, device)
     defining, drop, nucleus = 0, False, OFF
     if conservative is not None:
         if conservative.set not in SETS:
@@ -112,7 +112,7 @@ def mixture(
             raise ValueError(f"conservative_outside: expected 'keep' or 'drop', got {conservative.outside!r}")
         defining, drop = 1 + SETS.index(conservative.set), conservative.outside == "drop"
         nucleus = real("conservative_top_p", conservative.top_p, batch, device, 0, 1)
-    return Mixture(tuple(logits), tuple(weights), size, defining, drop, nucleus, bias, allowed)
+    return Mixture(tuple(logits), tuple(weights), size, defining, drop, nucleus, bias, token_bitmask)
 
 
 def given_weights(weights: Weights, logits: Sequence[Tensor]) -> list[Real]:
@@ -142,7 +142,7 @@ def beta_weights(beta: float | Tensor, scale: float | Tensor | None, logits: Seq
 def tensors_of(mix: Mixture, *options: Real | Integer) -> list[Tensor]:
     """All tensors of a call, but for its results."""
     options = (*mix.weights, mix.conservative_top_p, *options)
-    found = [mix.bias, mix.allowed, *[option.rows for option in options]]
+    found = [mix.bias, mix.token_bitmask, *[option.rows for option in options]]
     return [*mix.logits, *[x for x in found if x is not None]]
 
 
@@ -185,7 +185,7 @@ def checked(logits: Sequence[Tensor]) -> Sequence[Tensor]:
 
 MIXTURE_SCHEMA = (
     "Tensor[] logits, float[] weights, Tensor?[] weight_rows, SymInt vocab_size, int conservative, "
-    "bool drop_outside, float conservative_top_p, Tensor? conservative_top_p_rows, Tensor? bias, Tensor? allowed"
+    "bool drop_outside, float conservative_top_p, Tensor? conservative_top_p_rows, Tensor? bias, Tensor? token_bitmask"
 )
 SAMPLING_SCHEMA = ", ".join(
     f"{kind} {name}, Tensor? {name}_rows"
@@ -209,17 +209,19 @@ _NUM_MIXTURE = MIXTURE_SCHEMA.count(",") + 1
 def flatten(mix: Mixture, draw: Sampling | None = None) -> list[Any]:
     """The arguments of an operator of `MIXTURE_SCHEMA` and, with `draw`, `SAMPLING_SCHEMA`."""
     head = [list(mix.logits), [w.value for w in mix.weights], [w.rows for w in mix.weights], mix.vocab_size]
-    head += [mix.conservative, mix.drop_outside, *mix.conservative_top_p, mix.bias, mix.allowed]
+    head += [mix.conservative, mix.drop_outside, *mix.conservative_top_p, mix.bias, mix.token_bitmask]
     return head + [part for option in draw or () for part in option]
 
 
 def unflatten(arguments: Sequence[Any]) -> tuple[Mixture, Sampling | None]:
     """The inverse of `flatten`."""
-    logits, weights, rows, size, conservative, drop, nucleus, nucleus_rows, bias, allowed = arguments[:_NUM_MIXTURE]
+    logits, weights, rows, size, conservative, drop, nucleus, nucleus_rows, bias, token_bitmask = arguments[
+        :_NUM_MIXTURE
+    ]
     # Of an operator's arguments torch writes out all but a list of optional tensors.
     written = (None if r is None else in_memory("weights", r) for r in rows)
     pairs = tuple(Real(w, r) for w, r in zip(weights, written, strict=True))
-    mix = Mixture(tuple(logits), pairs, size, conservative, drop, Real(nucleus, nucleus_rows), bias, allowed)
+    mix = Mixture(tuple(logits), pairs, size, conservative, drop, Real(nucleus, nucleus_rows), bias, token_bitmask)
     rest = arguments[_NUM_MIXTURE:]
     if not rest:
         return mix, None

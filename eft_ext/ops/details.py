@@ -6,12 +6,14 @@ from typing import Literal, NamedTuple
 
 from torch import Tensor
 
+from eft_ext.ops.deprecated import note
+
 
 class StepDetails(NamedTuple):
     """The drawn tokens and what the models and their mixture say of them (SPEC: "What it returns").
 
     Log-probabilities are natural logarithms. A row whose ``status`` is 1 (NaN, +inf, everything excluded, or a
-    bad value in an option tensor) has token -1, ``kept`` 0 and NaN in every floating field.
+    bad value in an option tensor) has token -1, ``num_kept`` 0 and NaN in every floating field.
     """
 
     tokens: Tensor  # [B] int64
@@ -19,10 +21,16 @@ class StepDetails(NamedTuple):
     raw_logprobs: Tensor  # [B] fp32, of the token under the mixture at temperature 1, unfiltered
     model_logprobs: Tensor  # [B, K] fp32, of the token under each model's own distribution
     entropy: Tensor  # [B] fp32, nats, of the mixture at temperature 1, unfiltered
-    kept: Tensor  # [B] int32, tokens that survive all filters; 1 when greedy
+    num_kept: Tensor  # [B] int32, tokens that survive all filters; 1 when greedy
     top_ids: Tensor  # [B, n] int64, the n first of the rank, n = `top_logprobs`; -1 where fewer exist
     top_logprobs: Tensor  # [B, n] fp32, under the mixture at temperature 1, unfiltered
     status: Tensor  # [B] int32, 0 ok, 1 invalid row
+
+    @property
+    def kept(self) -> Tensor:
+        """The old name of `num_kept`; gives a DeprecationWarning."""
+        note("kept", "num_kept")
+        return self.num_kept
 
 
 class VerifyResult(NamedTuple):

@@ -172,15 +172,16 @@ def check_bias(bias: Tensor, batch: int, vocab_size: int, device: torch.device) 
     return _check_placed("bias", bias, device)
 
 
-def check_allowed(allowed: Tensor, batch: int, vocab_size: int, device: torch.device) -> Tensor:
+def check_token_bitmask(token_bitmask: Tensor, batch: int, vocab_size: int, device: torch.device) -> Tensor:
     """int32 [B, ceil(V/32)] bitmask (xgrammar's layout), contiguous last dimension."""
     words = (vocab_size + 31) // 32
-    if not isinstance(allowed, Tensor) or allowed.dtype != torch.int32:
-        raise TypeError(f"allowed: expected an int32 bitmask, got {getattr(allowed, 'dtype', type(allowed).__name__)}")
-    allowed = in_memory("allowed", allowed)
-    if allowed.dim() != 2 or allowed.shape[0] != batch or allowed.shape[1] < words:
-        raise ValueError(f"allowed: expected shape [{batch}, {words}], got {list(allowed.shape)}")
-    return _check_placed("allowed", allowed, device)
+    if not isinstance(token_bitmask, Tensor) or token_bitmask.dtype != torch.int32:
+        given = getattr(token_bitmask, "dtype", type(token_bitmask).__name__)
+        raise TypeError(f"token_bitmask: expected an int32 bitmask, got {given}")
+    token_bitmask = in_memory("token_bitmask", token_bitmask)
+    if token_bitmask.dim() != 2 or token_bitmask.shape[0] != batch or token_bitmask.shape[1] < words:
+        raise ValueError(f"token_bitmask: expected shape [{batch}, {words}], got {list(token_bitmask.shape)}")
+    return _check_placed("token_bitmask", token_bitmask, device)
 
 
 def _check_placed(name: str, x: Tensor, device: torch.device) -> Tensor:

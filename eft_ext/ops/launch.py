@@ -95,7 +95,7 @@ def _check_results(mix: Mixture, num_top: int, results: Results) -> None:
     if results.details_out is None:
         return
     widths = {"model_logprobs": (len(mix.logits),), "top_ids": (num_top,), "top_logprobs": (num_top,)}
-    integers = {"tokens": torch.int64, "top_ids": torch.int64, "kept": torch.int32, "status": torch.int32}
+    integers = {"tokens": torch.int64, "top_ids": torch.int64, "num_kept": torch.int32, "status": torch.int32}
     for name, field in zip(StepDetails._fields, results.details_out, strict=True):
         dtype = integers.get(name, torch.float32)
         check_out(f"details_out.{name}", field, dtype, (batch, *widths.get(name, ())), device)

@@ -52,7 +52,7 @@ def new_details(mix: Mixture, num_top: int, tokens: Tensor) -> StepDetails:
         raw_logprobs=new(torch.float32),
         model_logprobs=new(torch.float32, len(mix.logits)),
         entropy=new(torch.float32),
-        kept=new(torch.int32),
+        num_kept=new(torch.int32),
         top_ids=new(torch.int64, num_top),
         top_logprobs=new(torch.float32, num_top),
         status=new(torch.int32),

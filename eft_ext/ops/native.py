@@ -70,7 +70,7 @@ def _mixture(mix: Mixture) -> tuple[Any, ...]:
         [(x.data_ptr(), x.stride(0), DTYPES[x.dtype]) for x in mix.logits],
         [_real(w) for w in mix.weights],
         _strided(mix.bias),
-        _strided(mix.allowed),
+        _strided(mix.token_bitmask),
         (mix.conservative, mix.drop_outside, _real(mix.conservative_top_p)),
     )
 
@@ -194,10 +194,10 @@ def run_tail(prepared: Any, device: torch.device, rows: int, fed: bool) -> None:
 def verify(mix: Mixture, draw: Sampling, drafted: Drafted, result: VerifyResult) -> None:
     """Writes the result on the logits' device (CUDA: on its current stream). The logits of `mix` have a position axis,
     [B, k+1, V]."""
-    allowed, mask_stride = mix.allowed, 0
-    if allowed is not None and allowed.dim() == 3:
-        allowed, mask_stride = allowed[:, 0], allowed.stride(1)
-    first = mix._replace(logits=tuple(x[:, 0] for x in mix.logits), allowed=allowed)
+    token_bitmask, mask_stride = mix.token_bitmask, 0
+    if token_bitmask is not None and token_bitmask.dim() == 3:
+        token_bitmask, mask_stride = token_bitmask[:, 0], token_bitmask.stride(1)
+    first = mix._replace(logits=tuple(x[:, 0] for x in mix.logits), token_bitmask=token_bitmask)
     q = drafted.logits
     prepared = _native.prepare_verify(
         prepare(first, draw),

@@ -33,7 +33,7 @@ def _mixture(mix: Mixture) -> dict[str, Any]:
         "weights": [_option(w) for w in mix.weights],
         "conservative": conservative,
         "bias": mix.bias,
-        "allowed": mix.allowed,
+        "token_bitmask": mix.token_bitmask,
         "vocab_size": mix.vocab_size,
     }
 

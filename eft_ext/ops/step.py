@@ -11,6 +11,7 @@ from torch import Tensor
 from eft_ext.ops import native, repeat
 from eft_ext.ops.backend import choose
 from eft_ext.ops.call import Mixture, Sampling, Weights, beta_weights, checked, given_weights, mixture, models, sampling
+from eft_ext.ops.deprecated import bitmask
 from eft_ext.ops.details import Conservative, StepDetails
 from eft_ext.ops.inputs import check_logits
 from eft_ext.ops.launch import Results, launch, launch_combine
@@ -35,7 +36,7 @@ def fused_step(
     conservative_set: Literal["large", "tuned", "base"] = "tuned",
     conservative_outside: Literal["keep", "drop"] = "keep",
     bias: Tensor | None = None,
-    allowed: Tensor | None = None,
+    token_bitmask: Tensor | None = None,
     seed: int | Tensor | None = None,
     position: int | Tensor | None = None,
     generator: torch.Generator | None = None,
@@ -46,6 +47,7 @@ def fused_step(
     out: Tensor | None = None,
     details_out: StepDetails | None = None,
     workspace: Tensor | None = None,
+    allowed: Tensor | None = None,
 ) -> Any:  # Tensor, or StepDetails where details are asked for
     """Samples one token per row from the emulated fine-tuned model (Mitchell et al. 2023, arXiv 2310.12962).
 
@@ -68,7 +70,8 @@ def fused_step(
             section on conservative decoding); outside it tokens keep the tuned model's logit, or are excluded with
             `conservative_outside="drop"`. None or 1 is off; selects the form of `scale`, 1 if that is not given.
         bias: fp32 [V] or [B, V], added to z.
-        allowed: int32 bitmask [B, ceil(V/32)] (xgrammar's layout); tokens whose bit is 0 are excluded.
+        token_bitmask: int32 bitmask [B, ceil(V/32)] (xgrammar's layout); tokens whose bit is 0 are excluded.
+        allowed: the old name of `token_bitmask`, for one version.
         seed: an integer (each row gets a stream of its own) or int64 [B] (a row's stream then does not depend on
             its slot in the batch). Needs `position`.
         position: the number of tokens each row has generated so far, an integer or int64 [B].
@@ -90,11 +93,12 @@ def fused_step(
         ValueError, TypeError: an argument that does not fit; the message names it, what was expected, what came.
         RuntimeError: a backend that is not usable here, and what would enable it.
     """
+    token_bitmask = bitmask(token_bitmask, allowed)
     logits: tuple[Tensor, ...] = (large, tuned, base)
     key = None
     if not (return_details or details_out is not None or top_logprobs or workspace is not None):
         form = (beta, scale, conservative_top_p, conservative_set, conservative_outside)
-        options = (*form, temperature, top_k, top_p, min_p, bias, allowed, generator, vocab_size, backend)
+        options = (*form, temperature, top_k, top_p, min_p, bias, token_bitmask, generator, vocab_size, backend)
         key = repeat.key_of(logits, options, seed, position, out)
         if key is not None and (tokens := repeat.run(key, logits, seed, position, out)) is not None:
             return tokens
@@ -108,7 +112,7 @@ def fused_step(
     if scale is not None and beta is not None:
         raise ValueError("scale: expected none beside beta (they are two different forms), got both")
     weights = beta_weights(1.0 if beta is None else beta, scale, logits)
-    mix = mixture(EFT_NAMES, logits, weights, vocab_size, conservative, bias, allowed)
+    mix = mixture(EFT_NAMES, logits, weights, vocab_size, conservative, bias, token_bitmask)
     draw = sampling(mix, temperature, top_k, top_p, min_p, seed, position, generator)
     if key is not None and choose(backend, mix, draw, details=False) is native:
         repeat.keep(key, mix, draw)
@@ -125,7 +129,7 @@ def fused_mix(
     top_p: float | Tensor = 1.0,
     min_p: float | Tensor = 0.0,
     bias: Tensor | None = None,
-    allowed: Tensor | None = None,
+    token_bitmask: Tensor | None = None,
     seed: int | Tensor | None = None,
     position: int | Tensor | None = None,
     generator: torch.Generator | None = None,
@@ -136,6 +140,7 @@ def fused_mix(
     out: Tensor | None = None,
     details_out: StepDetails | None = None,
     workspace: Tensor | None = None,
+    allowed: Tensor | None = None,
 ) -> Any:  # Tensor, or StepDetails where details are asked for
     """Samples one token per row from z = sum_k weights_k * logits_k.
 
@@ -148,6 +153,7 @@ def fused_mix(
             models it mixes in which order. One whose parameters are functions of the step needs an integer `position`.
         Everything else, what is returned and raised: as for `fused_step`.
     """
+    token_bitmask = bitmask(token_bitmask, allowed)
     method: Method | None = None
     if isinstance(weights, Method):
         method = resolve(weights, logits, position)
@@ -157,7 +163,19 @@ def fused_mix(
     alike = alike and type(logits) in (list, tuple) and len(logits) > 0 and type(weights) in (list, tuple)
     if alike and not (return_details or details_out is not None or top_logprobs or workspace is not None):
         logits = tuple(logits)
-        options = ("mix", *weights, temperature, top_k, top_p, min_p, bias, allowed, generator, vocab_size, backend)
+        options = (
+            "mix",
+            *weights,
+            temperature,
+            top_k,
+            top_p,
+            min_p,
+            bias,
+            token_bitmask,
+            generator,
+            vocab_size,
+            backend,
+        )
         key = repeat.key_of(logits, options, seed, position, out)
         if key is not None and (tokens := repeat.run(key, logits, seed, position, out)) is not None:
             return tokens
@@ -169,7 +187,7 @@ def fused_mix(
         top_p=top_p,
         min_p=min_p,
         bias=bias,
-        allowed=allowed,
+        token_bitmask=token_bitmask,
         seed=seed,
         position=position,
         generator=generator,
@@ -201,7 +219,7 @@ def checked_mix(
     top_p: float | Tensor = 1.0,
     min_p: float | Tensor = 0.0,
     bias: Tensor | None = None,
-    allowed: Tensor | None = None,
+    token_bitmask: Tensor | None = None,
     seed: int | Tensor | None = None,
     position: int | Tensor | None = None,
     generator: torch.Generator | None = None,
@@ -212,7 +230,7 @@ def checked_mix(
     if isinstance(weights, Method):
         method = resolve(weights, logits, position)
         logits, weights, conservative = method.prepare(logits, vocab_size), method.weights(), method.conservative()
-    mix = mixture(models(logits), logits, given_weights(weights, logits), vocab_size, conservative, bias, allowed)
+    mix = mixture(models(logits), logits, given_weights(weights, logits), vocab_size, conservative, bias, token_bitmask)
     draw = sampling(mix, temperature, top_k, top_p, min_p, seed, position, generator)
     return mix, draw
 
@@ -226,17 +244,19 @@ def combine(
     conservative_set: Literal["large", "tuned", "base"] = "tuned",
     conservative_outside: Literal["keep", "drop"] = "keep",
     bias: Tensor | None = None,
-    allowed: Tensor | None = None,
+    token_bitmask: Tensor | None = None,
     vocab_size: int | None = None,
     backend: str = "auto",
+    allowed: Tensor | None = None,
 ) -> Tensor:
     """The mixture's logits z = sum_k weights_k * logits_k (+ bias), fp32 [B, V], for other people's processors.
 
-    A token that is -inf or its dtype's lowest value in any model, or not allowed, is -inf. A NaN or +inf stays where
+    A token that is -inf or its dtype's lowest value in any model, or whose bit is 0, is -inf. A NaN or +inf stays where
     the formula puts it; a row with a bad value in an option tensor is NaN throughout. Arguments as for `fused_mix`;
     with `conservative_top_p` the models are large, tuned, base and the weights (scale, 1, -scale). `position` is for a
     method whose parameters are functions of the step.
     """
+    token_bitmask = bitmask(token_bitmask, allowed)
     logits = checked(logits)
     conservative = None
     if isinstance(weights, Method):
@@ -248,5 +268,5 @@ def combine(
         if len(logits) != 3:
             raise ValueError(f"conservative_top_p: expected large, tuned and base, got {len(logits)} models")
         conservative = Conservative(conservative_top_p, conservative_set, conservative_outside)
-    mix = mixture(models(logits), logits, given_weights(weights, logits), vocab_size, conservative, bias, allowed)
+    mix = mixture(models(logits), logits, given_weights(weights, logits), vocab_size, conservative, bias, token_bitmask)
     return launch_combine(mix, backend)

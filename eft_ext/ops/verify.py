@@ -11,6 +11,7 @@ from torch import Tensor
 from eft_ext.ops import library
 from eft_ext.ops.backend import choose
 from eft_ext.ops.call import Drafted, Mixture, Weights, given_weights, mixture, sampling, tensors_of
+from eft_ext.ops.deprecated import bitmask
 from eft_ext.ops.details import Conservative, VerifyResult
 from eft_ext.ops.inputs import Integer, check_logits, check_out, in_memory, integer, real
 from eft_ext.ops.method import Method, at_positions, check_count
@@ -38,13 +39,14 @@ def fused_verify(
     conservative_set: Literal["large", "tuned", "base"] = "tuned",
     conservative_outside: Literal["keep", "drop"] = "keep",
     bias: Tensor | None = None,
-    allowed: Tensor | None = None,
+    token_bitmask: Tensor | None = None,
     seed: int | Tensor | None = None,
     position: int | Tensor | None = None,
     generator: torch.Generator | None = None,
     vocab_size: int | None = None,
     backend: str = "auto",
     out: VerifyResult | None = None,
+    allowed: Tensor | None = None,
 ) -> VerifyResult:
     """Decides how many drafted tokens stand, and draws the one that follows: exact speculative sampling.
 
@@ -74,7 +76,8 @@ def fused_verify(
         draft_temperature, draft_top_k, draft_top_p, draft_min_p: those that the drafts were drawn with; the
             mixture's where not given.
         conservative_top_p, conservative_set, conservative_outside: as for `fused_step`.
-        allowed: int32 bitmask [B, ceil(V/32)] for all positions or [B, k+1, ceil(V/32)]; also applies to q.
+        token_bitmask: int32 bitmask [B, ceil(V/32)] for all positions or [B, k+1, ceil(V/32)]; also applies to q.
+        allowed: the old name of `token_bitmask`, for one version.
         out: contiguous tensors to write into.
 
     Returns:
@@ -86,11 +89,12 @@ def fused_verify(
         ValueError, TypeError: an argument that does not fit; the message names it, what was expected, what came.
         NotImplementedError: on CUDA more than 1535 drafts, or with backend="cuda" a vocabulary above 2^19.
     """
+    token_bitmask = bitmask(token_bitmask, allowed)
     drafts, logits, views, names = _models(drafts, logits)
     if draft_logits is not None:
         draft_logits = _check_draft(draft_logits, drafts, logits[0])
-    if isinstance(allowed, Tensor):
-        allowed = in_memory("allowed", allowed)
+    if isinstance(token_bitmask, Tensor):
+        token_bitmask = in_memory("token_bitmask", token_bitmask)
     conservative = None
     if isinstance(weights, Method):
         if conservative_top_p is not None:
@@ -101,17 +105,19 @@ def fused_verify(
         if len(logits) != 3:
             raise ValueError(f"conservative_top_p: expected large, tuned and base, got {len(logits)} models")
         conservative = Conservative(conservative_top_p, conservative_set, conservative_outside)
-    per_position = isinstance(allowed, Tensor) and allowed.dim() == 3
-    if per_position and (allowed is None or allowed.shape[1] != drafts.shape[1] + 1):
-        raise ValueError(f"allowed: expected {drafts.shape[1] + 1} positions, got shape {list(allowed.shape)}")  # type: ignore[union-attr]
-    first = allowed[:, 0] if per_position else allowed  # type: ignore[index]
+    per_position = isinstance(token_bitmask, Tensor) and token_bitmask.dim() == 3
+    if per_position and (token_bitmask is None or token_bitmask.shape[1] != drafts.shape[1] + 1):
+        raise ValueError(
+            f"token_bitmask: expected {drafts.shape[1] + 1} positions, got shape {list(token_bitmask.shape)}"
+        )  # type: ignore[union-attr]
+    first = token_bitmask[:, 0] if per_position else token_bitmask  # type: ignore[index]
     if draft_logits is not None:
         names, views = [*names, "draft_logits"], [*views, draft_logits[:, :1].flatten(0, 1)]
     count = len(logits)
     mix = mixture(names, views, given_weights(weights, views[:count]), vocab_size, conservative, bias, first)
     mix = mix._replace(logits=tuple(views[:count]))
     draw = sampling(mix, temperature, top_k, top_p, min_p, seed, position, generator)
-    mix = mix._replace(logits=logits, allowed=allowed)
+    mix = mix._replace(logits=logits, token_bitmask=token_bitmask)
     batch, device = mix.batch, mix.device
 
     def own(name: str, option: Any, default: Any, make: Any, *bounds: float) -> Any:

@@ -89,7 +89,7 @@ def bias(shape: list[int], seed: int) -> Tensor:
     return (torch.from_numpy(k.astype(np.int32)).float() / 64).reshape(shape)
 
 
-def allowed(batch: int, vocab: int, seed: int) -> Tensor:
+def token_bitmask(batch: int, vocab: int, seed: int) -> Tensor:
     """Random bitmask words, int32 [batch, ceil(vocab / 32)]; bits past the end are set at random too."""
     words = -(-vocab // 32)
     low = (splitmix64(seed, batch * words) >> np.uint64(32)).astype(np.uint32)

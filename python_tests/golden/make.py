@@ -77,8 +77,8 @@ def problems() -> list[dict[str, Any]]:
     for options in ({}, {"top_p": 0.9}, {"temperature": 0.0}):
         add("peaked", 1111, WEIGHTS[2], options, bias=[1111])
         add("broad", 1111, WEIGHTS[0], options, bias=[2, 1111])
-        add("peaked", 1111, WEIGHTS[1], options, allowed=True)
-        add("masked", 1111, WEIGHTS[2], options, allowed=True, bias=[1111])
+        add("peaked", 1111, WEIGHTS[1], options, token_bitmask=True)
+        add("masked", 1111, WEIGHTS[2], options, token_bitmask=True, bias=[1111])
     for which, outside, nucleus in itertools.product(("large", "tuned", "base"), ("keep", "drop"), (0.0, 0.5, 0.9)):
         conservative = {"scale": 1.5, "conservative_top_p": nucleus, "conservative_set": which}
         kind = ("peaked", "broad", "lowest", "nan")[len(listed) % 4]
@@ -127,8 +127,8 @@ def call(problem: dict[str, Any], device: str = "cpu", return_details: bool = Tr
     extras: dict[str, Tensor] = {}
     if "bias" in problem:
         extras["bias"] = inputs.bias(problem["bias"], at + 100).to(device)
-    if "allowed" in problem:
-        extras["allowed"] = inputs.allowed(batch, vocab, at + 200).to(device)
+    if "token_bitmask" in problem:
+        extras["token_bitmask"] = inputs.token_bitmask(batch, vocab, at + 200).to(device)
     common = {"return_details": return_details, **options, **extras, **more}
     if "conservative" in problem:
         return fused_step(*logits, **problem["conservative"], **common)
@@ -139,7 +139,7 @@ def main() -> None:
     lines = []
     for problem in problems():
         found = call(problem, backend="reference")
-        expected = {name: getattr(found, name).tolist() for name in ("tokens", "kept", "status")}
+        expected = {name: getattr(found, name).tolist() for name in ("tokens", "num_kept", "status")}
         made = {"crc32": checksum(logits_of(problem)), "expected": expected}
         lines.append(json.dumps(problem | made, separators=(",", ":")))
     PATH.write_text("[\n" + ",\n".join(lines) + "\n]\n")

@@ -26,10 +26,10 @@ def same(a, b):
     return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
-def arguments(allowed=None):
+def arguments(token_bitmask=None):
     logits = blocks("lm", 3, 3, 2, 200)
     views = [x[:, 0] for x in logits]
-    mix = mixture(["a", "b", "c"], views, given_weights(EFT, views), None, None, None, allowed)
+    mix = mixture(["a", "b", "c"], views, given_weights(EFT, views), None, None, None, token_bitmask)
     draw = sampling(mix, 0.9, 0, torch.full((3,), 0.9), 0.0, 5, 1, None)
     lengths = Integer(0, torch.tensor([2, 1, 0]))
     drafted = Drafted(torch.ones(3, 2, dtype=torch.int64), logits[1][:, :2], lengths, Real(1.0), Integer(0), *draw[2:4])

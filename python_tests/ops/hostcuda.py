@@ -144,14 +144,14 @@ class HostCuda:
         return How(self.launch.seed, KERNELS.index(kernel), max(1, self.launch.blocks), self.launch.fast)
 
     def _mixture(
-        self, rows: int, vocab: int, logits: Any, weights: Any, bias: Any, allowed: Any, conservative: Any
+        self, rows: int, vocab: int, logits: Any, weights: Any, bias: Any, token_bitmask: Any, conservative: Any
     ) -> Step:
         step = Step(num_rows=rows, vocab_size=vocab, num_models=len(logits))
         for k, (x, w) in enumerate(zip(logits, weights, strict=True)):
             step.logits[k], step.weights[k] = Logits(*x), real(w)
         step.temperature = step.top_p = Real(None, 0, 1.0)
         step.bias, step.bias_row_stride = bias
-        step.allowed, step.allowed_row_stride = allowed
+        step.token_bitmask, step.token_bitmask_row_stride = token_bitmask
         step.conservative, step.conservative_drop = conservative[0], conservative[1]
         step.conservative_top_p = real(conservative[2])
         return step

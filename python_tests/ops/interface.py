@@ -23,7 +23,7 @@ class Integer(Structure):
 
 class Details(Structure):
     _fields_ = [
-        *((name, c_void_p) for name in ("logprobs", "raw_logprobs", "model_logprobs", "entropy", "kept")),
+        *((name, c_void_p) for name in ("logprobs", "raw_logprobs", "model_logprobs", "entropy", "num_kept")),
         *((name, c_void_p) for name in ("top_ids", "top_logprobs", "status")),
         ("num_top", c_int32),
     ]
@@ -47,8 +47,8 @@ class Step(Structure):
         ("conservative_top_p", Real),
         ("bias", c_void_p),
         ("bias_row_stride", c_int64),
-        ("allowed", c_void_p),
-        ("allowed_row_stride", c_int64),
+        ("token_bitmask", c_void_p),
+        ("token_bitmask_row_stride", c_int64),
         ("seed", Integer),
         ("position", Integer),
         ("tokens", c_void_p),
@@ -88,7 +88,7 @@ class Verify(Structure):
     _fields_ = [
         ("step", Step),
         ("logits_position_stride", c_int64 * MAX_MODELS),
-        ("allowed_position_stride", c_int64),
+        ("token_bitmask_position_stride", c_int64),
         ("num_drafts", c_int32),
         ("drafts", c_void_p),
         ("lengths", Integer),

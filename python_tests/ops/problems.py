@@ -213,7 +213,7 @@ def problems(draw: st.DrawFn) -> Problem:
         if height == 1 and batch == 1 and draw(st.booleans()):
             options["bias"] = bias
     if draw(st.integers(1, 4)) == 4:
-        options["allowed"] = draw(_masks(batch, vocab))
+        options["token_bitmask"] = draw(_masks(batch, vocab))
 
     conservative: dict[str, Any] = {}
     if count == 3 and draw(st.booleans()):

@@ -113,7 +113,7 @@ def test_made_up_rows_of_large_vocabularies(problem: Problem) -> None:
 @settings(max_examples=60, **COMMON)
 @given(problems())
 def test_the_mixture(problem: Problem) -> None:
-    extras = {k: problem.options[k] for k in ("bias", "allowed", "vocab_size") if k in problem.options}
+    extras = {k: problem.options[k] for k in ("bias", "token_bitmask", "vocab_size") if k in problem.options}
     want = combine(problem.logits, problem.weights, backend="cpu", **extras)
     there = on_device(problem)
     extras = {k: there.options[k] for k in extras}

@@ -23,7 +23,7 @@ from python_tests.ops.search import COMMON, SECONDS, search
 from python_tests.slow import slowly
 
 GOLDEN = json.loads(PATH.read_text())
-EXACT = ("tokens", "kept", "top_ids", "status")
+EXACT = ("tokens", "num_kept", "top_ids", "status")
 CLOSE = ("logprobs", "raw_logprobs", "model_logprobs", "entropy", "top_logprobs")
 
 
@@ -68,7 +68,7 @@ def check(host: HostCuda, problem: Problem, launch: Launch) -> None:
     """With details, without them, and the mixture's logits."""
     num_top = problem.options.get("top_logprobs", 0)
     bare = {"return_details": False, "top_logprobs": 0}
-    extras = {k: problem.options[k] for k in ("bias", "allowed", "vocab_size") if k in problem.options}
+    extras = {k: problem.options[k] for k in ("bias", "token_bitmask", "vocab_size") if k in problem.options}
     want = problem.run("cpu")
     z = None if problem.conservative else combine(problem.logits, problem.weights, backend="cpu", **extras)
     host.launch = launch

@@ -86,7 +86,7 @@ def test_conservative_masks_and_bias(host: HostCuda, outside: str) -> None:
     noise = torch.Generator().manual_seed(1)
     shared = {
         "bias": torch.randn(batch, vocab, generator=noise),
-        "allowed": torch.randint(-(2**31), 2**31, (batch, k + 1, 35), generator=noise, dtype=torch.int64).int(),
+        "token_bitmask": torch.randint(-(2**31), 2**31, (batch, k + 1, 35), generator=noise, dtype=torch.int64).int(),
     }
     logits[0][2, 1, 7] = torch.nan  # one model alone spoils a normaliser
     nuclei = torch.tensor([0.9, 0.5, 0.9, 1.0])
@@ -96,7 +96,7 @@ def test_conservative_masks_and_bias(host: HostCuda, outside: str) -> None:
         conservative = {"conservative_top_p": nucleus, "conservative_outside": outside, "seed": seeds, "position": 0}
         found = check(host, next(orders), *call, **conservative, **extras)
         assert (found.status[[0, 1, 3]] == 0).all()
-        one_mask = {**extras, "allowed": shared["allowed"][:, 0]}
+        one_mask = {**extras, "token_bitmask": shared["token_bitmask"][:, 0]}
         check(host, next(orders), *call, seed=seeds, position=0, **one_mask)
 
 

@@ -89,11 +89,15 @@ def test_logits(logits, error, match):
         ({"vocab_size": 2.0}, TypeError, "vocab_size: expected an integer, got float"),
         ({"bias": torch.zeros(9)}, ValueError, r"bias: expected shape \[10\] or \[2, 10\], got \[9\]"),
         ({"bias": torch.zeros(10).half()}, TypeError, "bias: expected a float32 tensor, got torch.float16"),
-        ({"allowed": torch.zeros(2, 1)}, TypeError, "allowed: expected an int32 bitmask, got torch.float32"),
         (
-            {"allowed": torch.zeros(1, 1, dtype=torch.int32)},
+            {"token_bitmask": torch.zeros(2, 1)},
+            TypeError,
+            "token_bitmask: expected an int32 bitmask, got torch.float32",
+        ),
+        (
+            {"token_bitmask": torch.zeros(1, 1, dtype=torch.int32)},
             ValueError,
-            r"allowed: expected shape \[2, 1\], got \[1, 1\]",
+            r"token_bitmask: expected shape \[2, 1\], got \[1, 1\]",
         ),
         (
             {"seed": 1, "position": None},

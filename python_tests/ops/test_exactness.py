@@ -47,11 +47,11 @@ def test_kept_sets_and_probabilities(rows, dtype, vocab):
         whole = oracle_of(*((k, v) for k, v in options.items() if k not in FILTERS))
         valid = ~oracle.isnan().any(dim=1)
         assert torch.equal(details.status == 0, valid.repeat(COPIES)), name
-        assert (details.kept.view(COPIES, -1) == details.kept[: len(z)]).all(), name
+        assert (details.num_kept.view(COPIES, -1) == details.num_kept[: len(z)]).all(), name
         if not valid.any():
             continue
 
-        kept = kept_set(z, details.kept[: len(z)], options)[valid]
+        kept = kept_set(z, details.num_kept[: len(z)], options)[valid]
         oracle, whole = oracle[valid], whole[valid]
         differ = torch.where(kept != (oracle > 0), whole, 0.0)
         assert differ.sum(dim=1).max() <= 1e-6, name
@@ -92,7 +92,7 @@ def test_kept_sets_of_real_vocabularies(vocab):
         options = {"temperature": 0.7, "top_p": p, "top_k": k}
         details = fused_mix(logits, WEIGHTS, seed=5, position=2, return_details=True, **options)
         oracle = distribution(logits, WEIGHTS, **options)
-        differ = torch.where(kept_set(z, details.kept, options) != (oracle > 0), whole, 0.0)
+        differ = torch.where(kept_set(z, details.num_kept, options) != (oracle > 0), whole, 0.0)
         assert differ.sum(dim=1).max() <= 1e-6, f"p={p} k={k}"
 
 
@@ -105,4 +105,4 @@ def test_a_nucleus_of_nothing_is_the_first_of_the_rank(rows, vocab):
     for p in (0.0, 1e-30):
         details = fused_mix(logits, [1.0], top_p=p, seed=1, position=0, return_details=True)
         assert torch.equal(details.tokens, first)
-        assert details.kept.tolist() == [1, 1]
+        assert details.num_kept.tolist() == [1, 1]

@@ -13,7 +13,7 @@ from python_tests.ops.problems import Problem, large_problems, problems
 from python_tests.ops.search import SECONDS, made_up, search
 from python_tests.slow import slowly
 
-EXACT = ("tokens", "kept", "top_ids", "status")
+EXACT = ("tokens", "num_kept", "top_ids", "status")
 
 
 def instruction_sets() -> list[str]:
@@ -46,7 +46,7 @@ def mixed(problem: Problem, backend: str) -> torch.Tensor | None:
     """The mixture's logits, where `combine` takes the call's form."""
     if problem.conservative:
         return None
-    extras = {k: problem.options[k] for k in ("bias", "allowed", "vocab_size") if k in problem.options}
+    extras = {k: problem.options[k] for k in ("bias", "token_bitmask", "vocab_size") if k in problem.options}
     return combine(problem.logits, problem.weights, backend=backend, **extras)
 
 

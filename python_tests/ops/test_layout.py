@@ -114,6 +114,6 @@ def test_the_lowest_value_of_fp16_excludes_beside_models_of_other_dtypes(isa):
         for pair in ((first, second), (second, first)):
             for weights in ([1.0, 1.0], [0.0, 1.0], [-1.0, -1.0]):
                 details = fused_mix(pair, weights, seed=1, position=0, return_details=True)
-                assert details.kept.tolist() == [20, 20]
+                assert details.num_kept.tolist() == [20, 20]
                 assert (details.tokens % 2 == 1).all()
                 assert fused_mix(pair, weights, temperature=0).tolist() == [1, 1]

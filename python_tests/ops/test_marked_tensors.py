@@ -54,7 +54,9 @@ def step_arguments() -> dict[str, Tensor]:
         "top_p": torch.tensor([0.87, 0.93, 0.99]),
         "min_p": torch.tensor([0.003, 0.02, 0.07]),
         "bias": torch.randn(3, VOCAB, generator=generator),
-        "allowed": torch.tensor([[-2, 0x7FFFFFFF, 0x3F], [0x0F0F0F0F, -1, 0x3F], [-5, -9, 0x2A]], dtype=torch.int32),
+        "token_bitmask": torch.tensor(
+            [[-2, 0x7FFFFFFF, 0x3F], [0x0F0F0F0F, -1, 0x3F], [-5, -9, 0x2A]], dtype=torch.int32
+        ),
         "seed": torch.tensor([5, 6, 7]),
         "position": torch.tensor([2, 3, 4]),
     }
@@ -69,7 +71,7 @@ def step(given: dict[str, Tensor], backend: str) -> StepDetails:
 
 def mixture_of(given: dict[str, Tensor]) -> Tensor:
     z = sum(given[f"weights {k}"].double()[:, None] * given[f"logits {k}"].double() for k in range(2))
-    bits = (given["allowed"][:, torch.arange(VOCAB) // 32] >> torch.arange(VOCAB) % 32) & 1
+    bits = (given["token_bitmask"][:, torch.arange(VOCAB) // 32] >> torch.arange(VOCAB) % 32) & 1
     return torch.where(bits.bool(), z + given["bias"].double(), -torch.inf)
 
 
@@ -100,7 +102,7 @@ def assert_details(found: StepDetails, given: dict[str, Tensor]) -> None:
     torch.testing.assert_close(found.logprobs.double(), p.gather(1, token)[:, 0].log(), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found.raw_logprobs.double(), raw.gather(1, token)[:, 0], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found.entropy.double(), torch.special.entr(raw.exp()).sum(dim=1), rtol=1e-4, atol=1e-5)
-    assert found.kept.tolist() == (p > 0).sum(dim=1).tolist()
+    assert found.num_kept.tolist() == (p > 0).sum(dim=1).tolist()
     for k in range(2):
         own = given[f"logits {k}"].double().log_softmax(dim=1).gather(1, token)[:, 0]
         torch.testing.assert_close(found.model_logprobs[:, k].double(), own, rtol=1e-4, atol=1e-5)
@@ -204,7 +206,7 @@ def verify_arguments() -> dict[str, Tensor]:
         "top_k": torch.tensor([60, 0, 50, 40]),
         "draft_top_k": torch.tensor([50, 60, 0, 40]),
         "bias": torch.randn(VOCAB, generator=generator),
-        "allowed": torch.randint(-(2**31) + 1, 2**31, (4, 3, 3), generator=generator, dtype=torch.int32),
+        "token_bitmask": torch.randint(-(2**31) + 1, 2**31, (4, 3, 3), generator=generator, dtype=torch.int32),
         "seed": torch.tensor([5, 6, 7, 8]),
         "position": torch.tensor([2, 3, 4, 5]),
     }
@@ -223,11 +225,11 @@ def test_verify(name: str, backend: str) -> None:
     changed = given | {name: negated(given[name])}
     for x, y in zip(verify(changed, backend), verify(given, backend), strict=True):
         assert torch.equal(x, y)
-    if name in ("drafts", "logits", "weights", "bias", "allowed", "lengths"):
+    if name in ("drafts", "logits", "weights", "bias", "token_bitmask", "lengths"):
         # With a temperature of 0 what stands is where the drafts are the largest: torch's own argmax.
         z = given["weights"][:, None, None] * given["logits"] + given["bias"]
         at = torch.arange(VOCAB)
-        largest = z.masked_fill((given["allowed"][..., at // 32] >> at % 32) & 1 == 0, -torch.inf).argmax(dim=2)
+        largest = z.masked_fill((given["token_bitmask"][..., at // 32] >> at % 32) & 1 == 0, -torch.inf).argmax(dim=2)
         given["drafts"], given["draft_logits"] = torch.stack([largest[:, 0], largest[:, 0]], dim=1), None
         given["temperature"] = given["draft_temperature"] = torch.zeros(4)
         found = verify(given | {name: negated(given[name])}, backend, draft_temperature=0.0)

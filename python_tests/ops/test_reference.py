@@ -63,9 +63,9 @@ def test_exclusion_is_tested_on_each_models_own_dtype() -> None:
 
 def test_allowed_masks_bits_of_int32_words() -> None:
     x = torch.zeros(2, 70)
-    allowed = torch.zeros(2, 3, dtype=torch.int32)
-    allowed[0, 0], allowed[0, 2], allowed[1, 1] = -(2**31), 1, 2  # tokens 31 and 64; token 33
-    assert (combine([x], [1.0], allowed=allowed) == 0).nonzero().tolist() == [[0, 31], [0, 64], [1, 33]]
+    token_bitmask = torch.zeros(2, 3, dtype=torch.int32)
+    token_bitmask[0, 0], token_bitmask[0, 2], token_bitmask[1, 1] = -(2**31), 1, 2  # tokens 31 and 64; token 33
+    assert (combine([x], [1.0], token_bitmask=token_bitmask) == 0).nonzero().tolist() == [[0, 31], [0, 64], [1, 33]]
 
 
 def test_padding_is_never_read_and_strides_do_not_matter() -> None:
@@ -128,7 +128,7 @@ def test_ties(name: str) -> None:
     x = torch.tensor([row])
     assert distribution([x], [1.0], **options)[0].nonzero().flatten().tolist() == kept
     details = step([x], [1.0], seed=5, position=0, **options)
-    assert details.kept.item() == len(kept)
+    assert details.num_kept.item() == len(kept)
     assert details.tokens.item() in kept
 
 
@@ -170,7 +170,7 @@ def expect_blank(details: tuple[Tensor, ...], row: int, untouched: tuple[Tensor,
     """Row `row` says nothing, the others what they said before."""
     said = details._asdict()  # type: ignore[attr-defined]
     assert said["tokens"][row] == -1
-    assert said["kept"][row] == 0
+    assert said["num_kept"][row] == 0
     assert said["status"][row] == 1
     assert bool((said["top_ids"][row] == -1).all())
     for name in ("logprobs", "raw_logprobs", "model_logprobs", "entropy", "top_logprobs"):
@@ -225,7 +225,7 @@ def test_wrong_shapes_and_missing_seeds_raise() -> None:
         ("weights", lambda: combine([x], torch.ones(3, 1))),
         ("vocab_size", lambda: combine([x], [1.0], vocab_size=9)),
         ("bias", lambda: combine([x], [1.0], bias=torch.zeros(7))),
-        ("allowed", lambda: combine([x], [1.0], allowed=torch.zeros(2, 0, dtype=torch.int32))),
+        ("token_bitmask", lambda: combine([x], [1.0], token_bitmask=torch.zeros(2, 0, dtype=torch.int32))),
         ("temperature", lambda: distribution([x], [1.0], temperature=torch.ones(3))),
         ("seed", lambda: step([x], [1.0])),
         ("position", lambda: step([x], [1.0], seed=1)),

@@ -55,10 +55,10 @@ def test_one_switches_it_off_row_by_row() -> None:
 def test_masks_and_bias_do_not_move_the_nucleus() -> None:
     x = models("lm", 3, 2, 64)
     inside = nucleus(x[1], 0.8)
-    allowed = torch.full((2, 2), 0x55555555, dtype=torch.int32)
+    token_bitmask = torch.full((2, 2), 0x55555555, dtype=torch.int32)
     bias = 50.0 * torch.randn(64, generator=torch.Generator().manual_seed(0))
     drop = Conservative(0.8, outside="drop")
-    z = combine(x, [1.0, 1.0, -1.0], conservative=drop, allowed=allowed, bias=bias)
+    z = combine(x, [1.0, 1.0, -1.0], conservative=drop, token_bitmask=token_bitmask, bias=bias)
     even = torch.arange(64) % 2 == 0
     assert torch.equal(z > -math.inf, inside & even)
 

@@ -64,7 +64,7 @@ def test_integer_masses_against_the_oracle(name: str, vocab: int) -> None:
             continue
         left = filtered(z[valid], **options)
         oracle, whole = oracle[valid], whole[valid]
-        assert details.kept[valid].tolist() == left.kept.sum(dim=1).tolist()
+        assert details.num_kept[valid].tolist() == left.kept.sum(dim=1).tolist()
         differ = torch.where(left.kept != (oracle > 0), whole, 0.0)
         assert differ.sum(dim=1).max() <= 1e-6, option_name
         if torch.equal(left.kept, oracle > 0):
@@ -91,7 +91,7 @@ def test_drawn_tokens_survive_and_are_described() -> None:
     torch.testing.assert_close(d.model_logprobs.double(), own, **rel)
     best = raw.topk(5, dim=1)
     torch.testing.assert_close(d.top_logprobs.double(), best.values, **rel)
-    assert d.kept.tolist() == (probs > 0).sum(dim=1).tolist()
+    assert d.num_kept.tolist() == (probs > 0).sum(dim=1).tolist()
     dtypes = [torch.int64, *[torch.float32] * 4, torch.int32, torch.int64, torch.float32, torch.int32]
     assert [field.dtype for field in d] == dtypes
 
@@ -103,7 +103,7 @@ def test_first_tokens_when_fewer_exist() -> None:
     assert d.top_logprobs[0, 3:].tolist() == [-math.inf] * 3
     assert d.tokens.item() == 2
     assert d.logprobs.item() == 0
-    assert d.kept.item() == 1
+    assert d.num_kept.item() == 1
     total = math.exp(3) + 2 * math.exp(1)
     assert d.raw_logprobs.item() == pytest.approx(3 - math.log(total))
     assert d.model_logprobs.item() == pytest.approx(3 - math.log(total))
@@ -112,8 +112,8 @@ def test_first_tokens_when_fewer_exist() -> None:
 def test_a_models_own_logprobs_know_only_its_own_exclusions() -> None:
     a = torch.tensor([[0.0, 0.0, 0.0, 0.0]])
     b = torch.tensor([[0.0, 0.0, -math.inf, -math.inf]])
-    allowed = torch.tensor([[0b0001]], dtype=torch.int32)
-    d = step([a, b], [1.0, 1.0], temperature=0.0, allowed=allowed)
+    token_bitmask = torch.tensor([[0b0001]], dtype=torch.int32)
+    d = step([a, b], [1.0, 1.0], temperature=0.0, token_bitmask=token_bitmask)
     assert d.tokens.item() == 0
     assert d.raw_logprobs.item() == 0
     torch.testing.assert_close(d.model_logprobs, -torch.tensor([[4.0, 2.0]]).log())

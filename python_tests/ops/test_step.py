@@ -134,19 +134,21 @@ def test_conservative(outside, defining):
 def test_bias_and_bitmask():
     logits = models("lm", 3, 3, 1111, torch.float16)
     bias = torch.randn(1111, generator=torch.Generator().manual_seed(0))
-    allowed = torch.randint(-(2**31), 2**31, (3, 35), dtype=torch.int32, generator=torch.Generator().manual_seed(1))
+    token_bitmask = torch.randint(
+        -(2**31), 2**31, (3, 35), dtype=torch.int32, generator=torch.Generator().manual_seed(1)
+    )
     for options in (
         {"bias": bias},
         {"bias": bias.expand(3, -1).contiguous()},
-        {"allowed": allowed},
-        {"bias": bias, "allowed": allowed},
+        {"token_bitmask": token_bitmask},
+        {"bias": bias, "token_bitmask": token_bitmask},
     ):
         got, want = both(logits, [1.0, 1.0, -1.0], top_p=0.9, **options)
         assert_same(got, want, str(list(options)))
     for position in range(200):
-        tokens = fused_step(*logits, allowed=allowed, seed=1, position=position)
+        tokens = fused_step(*logits, token_bitmask=token_bitmask, seed=1, position=position)
         for row, token in enumerate(tokens.tolist()):
-            assert allowed[row, token // 32].item() >> (token % 32) & 1
+            assert token_bitmask[row, token // 32].item() >> (token % 32) & 1
 
 
 def test_threads_and_slots_do_not_matter():

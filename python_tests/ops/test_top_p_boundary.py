@@ -25,7 +25,7 @@ HALF_TENTH = torch.tensor([[0.3, 0.1, 0.1, 0.5]]).log()
 
 def kept(logits: Tensor, top_p: float | Tensor, backend: str = "cpu", **more) -> Tensor:
     found = fused_mix([logits], [1.0], top_p=top_p, seed=1, position=0, backend=backend, return_details=True, **more)
-    return found.kept.long()
+    return found.num_kept.long()
 
 
 def in_oracle(logits: Tensor, top_p: float | Tensor) -> Tensor:
@@ -139,12 +139,12 @@ def test_verification_shares_the_rule(backend: str) -> None:
 def test_triton(interpreter) -> None:
     logits, p, expected = uniform(UNIFORM[::25])
     given = Problem([logits], [1.0], {"seed": 1, "position": 0, "top_p": p})
-    assert interpreter.call(child.made_up, given).kept.tolist() == expected.tolist()
+    assert interpreter.call(child.made_up, given).num_kept.tolist() == expected.tolist()
     logits, ps, expected = decimal_rows(20, seed=3)
     given = Problem([logits], [1.0], {"seed": 1, "position": 0, "top_p": torch.tensor(ps)})
-    assert interpreter.call(child.made_up, given).kept.tolist() == expected.tolist()
+    assert interpreter.call(child.made_up, given).num_kept.tolist() == expected.tolist()
     given = Problem([HALF_TENTH], [1.0], {"seed": 1, "position": 0, "top_p": 0.8})
-    assert interpreter.call(child.made_up, given).kept.item() == 2
+    assert interpreter.call(child.made_up, given).num_kept.item() == 2
     flat = torch.zeros(1, 4)
     options = {"conservative_top_p": 0.8, "conservative_outside": "drop"}
     z = interpreter.call(child.mixed, [flat, HALF_TENTH, flat], [1.0, 1.0, -1.0], options)

@@ -34,7 +34,7 @@ COMMON = {
         HealthCheck.function_scoped_fixture,
     ],
 }
-EXACT = ("tokens", "kept", "top_ids", "status")
+EXACT = ("tokens", "num_kept", "top_ids", "status")
 KINDS = slowly_but(("lm", "masked", "nan"), ROWS)
 
 
@@ -119,10 +119,10 @@ def test_conservative(interpreter, defining, outside):
 def test_bias_bitmask_strides_and_other_dtypes(interpreter):
     generator = torch.Generator().manual_seed(1)
     bias = torch.randn(1111, generator=generator)
-    allowed = torch.randint(-(2**31), 2**31, (2, 40), dtype=torch.int32, generator=generator)[:, :35]
+    token_bitmask = torch.randint(-(2**31), 2**31, (2, 40), dtype=torch.int32, generator=generator)[:, :35]
     large, tuned, base = models("lm", 3, 2, 1200, torch.float32)
     logits = [large.bfloat16(), tuned.half()[:, :1111], base[:, 1:1150]]
-    for extras in ({"bias": bias}, {"bias": bias.expand(2, -1).contiguous(), "allowed": allowed}):
+    for extras in ({"bias": bias}, {"bias": bias.expand(2, -1).contiguous(), "token_bitmask": token_bitmask}):
         same(interpreter, Problem(logits, [1.0, 0.7, -0.7], {"seed": 3, "position": 1, "top_k": 40, **extras}))
 
 

@@ -207,7 +207,9 @@ def made_up(seed: int) -> dict[str, Any]:
         call["lengths"] = torch.tensor([pick.randint(0, k) for _ in range(batch)])
     if pick.random() < 0.3:
         noise = torch.Generator().manual_seed(seed)
-        call["allowed"] = torch.randint(-(2**31), 2**31, (batch, k + 1, 33), generator=noise, dtype=torch.int64).int()
+        call["token_bitmask"] = torch.randint(
+            -(2**31), 2**31, (batch, k + 1, 33), generator=noise, dtype=torch.int64
+        ).int()
     if pick.random() < 0.2 and len(weights) == 3:
         call |= {"conservative_top_p": pick.choice((0.5, 0.9)), "conservative_set": pick.choice(("large", "base"))}
     return call

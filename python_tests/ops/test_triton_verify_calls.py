@@ -15,10 +15,10 @@ def test_conservative_masks_and_bias(interpreter, outside):
     noise = torch.Generator().manual_seed(1)
     call = made("lm", batch, k, vocab, weights=[0.3, 1.0, -0.3])
     call["bias"] = torch.randn(batch, vocab, generator=noise)
-    call["allowed"] = torch.randint(-(2**31), 2**31, (batch, k + 1, 35), generator=noise, dtype=torch.int64).int()
+    call["token_bitmask"] = torch.randint(-(2**31), 2**31, (batch, k + 1, 35), generator=noise, dtype=torch.int64).int()
     nucleus = {"conservative_top_p": torch.tensor([0.9, 1.0, 0.5]), "conservative_outside": outside}
     same(interpreter, {**call, **nucleus})
-    call |= {"bias": call["bias"][0], "allowed": call["allowed"][:, 0]}
+    call |= {"bias": call["bias"][0], "token_bitmask": call["token_bitmask"][:, 0]}
     same(interpreter, {**call, "top_p": 0.8})
 
 

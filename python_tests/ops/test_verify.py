@@ -64,15 +64,15 @@ def test_conservative_masks_and_bias_are_the_mixtures(outside):
     logits, seeds = blocks("lm", 3, batch, k, vocab), torch.arange(batch)
     noise = torch.Generator().manual_seed(1)
     bias = torch.randn(batch, vocab, generator=noise)
-    allowed = torch.randint(-(2**31), 2**31, (batch, k + 1, 35), generator=noise, dtype=torch.int64).int()
+    token_bitmask = torch.randint(-(2**31), 2**31, (batch, k + 1, 35), generator=noise, dtype=torch.int64).int()
     drafts = torch.stack(
         [
-            fused_mix([logits[1][:, i]], [1.0], seed=seeds, position=i, bias=bias, allowed=allowed[:, i])
+            fused_mix([logits[1][:, i]], [1.0], seed=seeds, position=i, bias=bias, token_bitmask=token_bitmask[:, i])
             for i in range(k)
         ],
         dim=1,
     )
-    shared = {"seed": seeds, "position": 0, "bias": bias, "allowed": allowed}
+    shared = {"seed": seeds, "position": 0, "bias": bias, "token_bitmask": token_bitmask}
     call = (drafts, logits[1][:, :k], logits, [1.2, 1.0, -1.2])
     nucleus = {"conservative_top_p": 0.9, "conservative_outside": outside}
     got, want = (fused_verify(*call, backend=b, **shared, **nucleus) for b in ("cpu", "reference"))
@@ -80,8 +80,8 @@ def test_conservative_masks_and_bias_are_the_mixtures(outside):
     assert not same(got, fused_verify(*call, **shared))
     for i, row in enumerate(got.tokens):
         for at, token in enumerate(row[row >= 0].tolist()):
-            assert int(allowed[i, at, token // 32]) >> (token % 32) & 1, "a forbidden token"
-    one_mask = {**shared, "allowed": allowed[:, 0]}
+            assert int(token_bitmask[i, at, token // 32]) >> (token % 32) & 1, "a forbidden token"
+    one_mask = {**shared, "token_bitmask": token_bitmask[:, 0]}
     assert same(fused_verify(*call, **one_mask), fused_verify(*call, backend="reference", **one_mask))
 
 

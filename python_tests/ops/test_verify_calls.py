@@ -67,7 +67,7 @@ def test_cuda_tensors_take_the_kernels_where_they_are_built(monkeypatch):
         ({"draft_top_p": 1.5}, "draft_top_p: expected a finite number"),
         ({"draft_temperature": -1.0}, "draft_temperature: expected a finite number"),
         ({"conservative_top_p": 0.9}, "conservative_top_p: expected large, tuned and base"),
-        ({"allowed": torch.zeros(2, 2, 1, dtype=torch.int32)}, "allowed: expected 3 positions"),
+        ({"token_bitmask": torch.zeros(2, 2, 1, dtype=torch.int32)}, "token_bitmask: expected 3 positions"),
         ({"vocab_size": 10}, "vocab_size: expected 1 to 9"),
         ({"backend": "gpu"}, "backend: expected .auto. or one of"),
         ({"backend": "cuda"}, "backend: .cuda. (is not usable here|expects tensors on cuda)"),

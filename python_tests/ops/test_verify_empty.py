@@ -45,16 +45,18 @@ def test_the_ordinary_step(rows: str, backend: str) -> None:
 def test_every_other_argument(backend: str) -> None:
     logits = blocks("lm", 3, 4, 0, 500)
     views = [x[:, 0] for x in logits]
-    allowed = torch.full((4, 1, 16), 0x5A5A5A5A, dtype=torch.int32)
+    token_bitmask = torch.full((4, 1, 16), 0x5A5A5A5A, dtype=torch.int32)
     common = {
         **WHERE,
         "backend": backend,
         "bias": torch.linspace(-2, 2, 500),
         "top_p": torch.tensor([1.0, 0.9, 0.5, 0]),
     }
-    step = fused_mix(views, EFT, allowed=allowed[:, 0], **common)
-    assert_is_a_step(without_drafts(logits, allowed=allowed, draft_top_p=0.3, **common), step)
-    assert_is_a_step(without_drafts(logits, allowed=allowed[:, 0], lengths=torch.zeros(4).long(), **common), step)
+    step = fused_mix(views, EFT, token_bitmask=token_bitmask[:, 0], **common)
+    assert_is_a_step(without_drafts(logits, token_bitmask=token_bitmask, draft_top_p=0.3, **common), step)
+    assert_is_a_step(
+        without_drafts(logits, token_bitmask=token_bitmask[:, 0], lengths=torch.zeros(4).long(), **common), step
+    )
     for outside in ("keep", "drop"):
         nucleus = {"conservative_top_p": torch.tensor([0.9, 0.5, 1.0, 0.0]), "conservative_outside": outside}
         step = fused_step(*views, scale=1.5, **nucleus, **common)

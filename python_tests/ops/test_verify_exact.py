@@ -10,7 +10,7 @@ from python_tests.ops.drafts import EFT, blocks
 
 
 def weighed(logits, weights, filters):
-    mixture = {"weights": weights, "bias": None, "allowed": None, "vocab_size": None, "conservative": None}
+    mixture = {"weights": weights, "bias": None, "token_bitmask": None, "vocab_size": None, "conservative": None}
     return _weighed(logits, filters, **mixture)
 
 

@@ -45,7 +45,7 @@ def test_every_limit_is_the_references(rows):
         for isa in ISAS:
             got = on(isa, lambda call=call: fused_mix(logits, [1, 1, -1], backend="cpu", **call))
             assert torch.equal(got.tokens, want.tokens), (isa, options)
-            assert torch.equal(got.kept, want.kept), (isa, options)
+            assert torch.equal(got.num_kept, want.num_kept), (isa, options)
 
 
 @pytest.mark.slow
@@ -60,7 +60,7 @@ def test_a_wide_conservative_nucleus(of, outside):
         for isa in ISAS:
             got = on(isa, lambda call=call, logits=logits: fused_step(*logits, backend="cpu", **call))
             assert torch.equal(got.tokens, want.tokens), (isa, rows)
-            assert torch.equal(got.kept, want.kept), (isa, rows)
+            assert torch.equal(got.num_kept, want.num_kept), (isa, rows)
 
 
 def test_tokens_that_tie_far_apart_are_parted_at_the_limit():
@@ -73,7 +73,7 @@ def test_tokens_that_tie_far_apart_are_parted_at_the_limit():
         for isa in ISAS:
             got = on(isa, lambda call=call: fused_mix([values], [1], backend="cpu", **call))
             assert torch.equal(got.tokens, want.tokens), (isa, top_p)
-            assert torch.equal(got.kept, want.kept), (isa, top_p)
+            assert torch.equal(got.num_kept, want.num_kept), (isa, top_p)
 
 
 def test_tokens_too_light_for_their_tiles_references_to_settle_it():
@@ -87,7 +87,7 @@ def test_tokens_too_light_for_their_tiles_references_to_settle_it():
         for isa in ISAS:
             got = on(isa, lambda call=call: fused_mix([t], [1], backend="cpu", **call))
             assert torch.equal(got.tokens, want.tokens), (isa, top_p)
-            assert torch.equal(got.kept, want.kept), (isa, top_p)
+            assert torch.equal(got.num_kept, want.num_kept), (isa, top_p)
 
 
 @pytest.mark.parametrize("rows", ["lm", *slowly("flat", "one_hot", "excluded")])
@@ -105,5 +105,5 @@ def test_a_conservative_row_shared_among_threads(rows):
         torch.set_num_threads(threads)
     for other in found[1:]:
         assert torch.equal(other.tokens, found[0].tokens)
-        assert torch.equal(other.kept, found[0].kept)
+        assert torch.equal(other.num_kept, found[0].num_kept)
         assert torch.equal(other.logprobs.nan_to_num(7), found[0].logprobs.nan_to_num(7))

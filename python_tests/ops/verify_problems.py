@@ -76,9 +76,12 @@ def verify_problems(draw: st.DrawFn) -> VerifyProblem:
         shared["bias"] = rows._filled([draw(rows._row)], vocab, torch.float32)[0]
     masks = draw(rows._masks(batch * (k + 1), vocab)) if draw(st.integers(1, 5)) == 5 else None
     position = draw(rows._per_row(st.integers(0, 2**62), (), batch, torch.int64))
-    allowed = None if masks is None else positions(masks, k + 1)
+    token_bitmask = None if masks is None else positions(masks, k + 1)
     options = {**shared, **drawn, **{f"draft_{name}": value for name, value in own.items()}, "position": position}
-    options |= {"allowed": allowed, "lengths": draw(rows._per_row(st.integers(0, k), (-1, k + 1), batch, torch.int64))}
+    options |= {
+        "token_bitmask": token_bitmask,
+        "lengths": draw(rows._per_row(st.integers(0, k), (-1, k + 1), batch, torch.int64)),
+    }
     if count == 3 and draw(st.booleans()):
         scale = draw(rows._per_row(rows._scale, (), batch, torch.float32))
         weights = [scale, 1.0, -scale]
@@ -86,8 +89,10 @@ def verify_problems(draw: st.DrawFn) -> VerifyProblem:
         options["conservative_outside"] = draw(st.sampled_from(("keep", "drop")))
     proposals = []
     for i in range(k):
-        mask = None if allowed is None else allowed[:, i]
-        step = fused_mix([alone[:, i]], [1.0], position=position + i, allowed=mask, backend="cpu", **shared, **own)
+        mask = None if token_bitmask is None else token_bitmask[:, i]
+        step = fused_mix(
+            [alone[:, i]], [1.0], position=position + i, token_bitmask=mask, backend="cpu", **shared, **own
+        )
         # A row without a distribution proposes nothing; rarely a proposal is no token.
         proposals.append(step.clamp(min=0) + draw(rows._rarely(st.sampled_from((-(2**40), vocab)), st.just(0), of=32)))
     given = None if kind == "certain" else alone

@@ -79,15 +79,15 @@ void one_problem(uint64_t number) {
     step.weights[k] = {nullptr, 0, one_of({1.0f, -1.0f, 0.5f, 2.0f})};
   }
   std::vector<float> bias(vocab, 0.25f);
-  std::vector<int32_t> allowed(size_t(rows) * ((vocab + 31) / 32));
-  for (int32_t& word : allowed) word = int32_t(random_bits());
+  std::vector<int32_t> token_bitmask(size_t(rows) * ((vocab + 31) / 32));
+  for (int32_t& word : token_bitmask) word = int32_t(random_bits());
   std::vector<int64_t> targets(rows);
   for (int64_t& target : targets)
     target = pick(6) ? int64_t(pick(vocab)) : one_of({-100, -1, vocab});
   if (!pick(4)) step.bias = bias.data();
   if (!pick(4)) {
-    step.allowed = allowed.data();
-    step.allowed_row_stride = (vocab + 31) / 32;
+    step.token_bitmask = token_bitmask.data();
+    step.token_bitmask_row_stride = (vocab + 31) / 32;
   }
   step.conservative_top_p.value = one_of({0.9f, 0.5f, 1.0f});
   if (models == 3 && !pick(2)) {

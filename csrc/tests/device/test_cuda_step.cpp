@@ -58,8 +58,8 @@ void one_problem(uint64_t number) {
   for (float& t : temperatures) t = one_of({0.0f, 0.3f, 1.0f, 5.0f, -1.0f});
   std::vector<int64_t> seeds(rows), positions(rows);
   for (int r = 0; r < rows; ++r) seeds[r] = int64_t(random_bits()), positions[r] = pick(9);
-  std::vector<int32_t> allowed(size_t(rows) * ((vocab + 31) / 32));
-  for (int32_t& word : allowed) word = int32_t(random_bits());
+  std::vector<int32_t> token_bitmask(size_t(rows) * ((vocab + 31) / 32));
+  for (int32_t& word : token_bitmask) word = int32_t(random_bits());
   step.temperature = {pick(3) ? nullptr : temperatures.data(), 1, one_of({1.0f, 0.7f, 0.0f})};
   if (step.temperature.rows) step.temperature.value = 1.0f;
   step.top_p.value = one_of({1.0f, 0.9f, 0.5f, 0.0f});
@@ -69,8 +69,8 @@ void one_problem(uint64_t number) {
   step.position = {positions.data(), 0};
   if (!pick(4)) step.bias = bias.data();
   if (!pick(4)) {
-    step.allowed = allowed.data();
-    step.allowed_row_stride = (vocab + 31) / 32;
+    step.token_bitmask = token_bitmask.data();
+    step.token_bitmask_row_stride = (vocab + 31) / 32;
   }
   step.conservative_top_p.value = one_of({0.9f, 0.5f, 1.0f});
   if (models == 3 && !pick(2)) {

@@ -106,13 +106,13 @@ void one_problem(uint64_t number) {
   v.step.seed = {seeds.data(), 0};
   v.step.position = {positions.data(), 0};
   const int words = (vocab + 31) / 32, mask_positions = 1 + int(pick(2)) * k;
-  std::vector<int32_t> allowed(size_t(rows) * mask_positions * words);
-  for (int32_t& word : allowed) word = int32_t(random_bits());
+  std::vector<int32_t> token_bitmask(size_t(rows) * mask_positions * words);
+  for (int32_t& word : token_bitmask) word = int32_t(random_bits());
   if (!pick(4)) v.step.bias = bias.data();
   if (!pick(4)) {
-    v.step.allowed = allowed.data();
-    v.step.allowed_row_stride = int64_t(mask_positions) * words;
-    v.allowed_position_stride = mask_positions > 1 ? words : 0;
+    v.step.token_bitmask = token_bitmask.data();
+    v.step.token_bitmask_row_stride = int64_t(mask_positions) * words;
+    v.token_bitmask_position_stride = mask_positions > 1 ? words : 0;
   }
   v.step.conservative_top_p.value = one_of({0.9f, 0.5f, 1.0f});
   if (models == 3 && !pick(2)) {

@@ -24,7 +24,7 @@ def reweighted(
     models: three of fp32 [B, V], -inf where each excludes. scale: fp32 [B].
 
     Inside S, z = scale·large + tuned - scale·base + δ; outside, tuned alone or nothing. The nucleus and the
-    normalisers see the models' own logits only: neither `allowed` nor the bias moves them. NaN, +inf or
+    normalisers see the models' own logits only: neither `token_bitmask` nor the bias moves them. NaN, +inf or
     nothing at all in a model leaves a row undefined. q = 0 leaves one token in S, as top_p = 0 does.
     """
     if len(models) != 3:

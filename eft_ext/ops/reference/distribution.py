@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from eft_ext.ops.deprecated import bitmask
 from eft_ext.ops.details import Conservative
 from eft_ext.ops.reference.arithmetic import inverse_temperature, scaled
 from eft_ext.ops.reference.mass import REACHED, ranked
@@ -25,8 +26,9 @@ def distribution(
     min_p: float | Tensor = 0.0,
     conservative: Conservative | None = None,
     bias: Tensor | None = None,
-    allowed: Tensor | None = None,
+    token_bitmask: Tensor | None = None,
     vocab_size: int | None = None,
+    allowed: Tensor | None = None,
 ) -> Tensor:
     """The final filtered distribution, float64 [B, V], each row summing to 1.
 
@@ -35,7 +37,10 @@ def distribution(
     excluded, a bad value in an option tensor) is NaN throughout. Arguments and errors are those of `combine`
     and `step`.
     """
-    mixture = mix(logits, weights, bias=bias, allowed=allowed, vocab_size=vocab_size, conservative=conservative)
+    token_bitmask = bitmask(token_bitmask, allowed)
+    mixture = mix(
+        logits, weights, bias=bias, token_bitmask=token_bitmask, vocab_size=vocab_size, conservative=conservative
+    )
     options = sampling_options(mixture.z, temperature, top_k, top_p, min_p)
     t, valid = scaled_rows(mixture, options)
     # Greedy and invalid rows are computed as rows of zeros and overwritten, so that nothing else branches.

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from eft_ext.ops.deprecated import bitmask
 from eft_ext.ops.details import Conservative
 from eft_ext.ops.reference.arithmetic import fma32
 from eft_ext.ops.reference.conservative import reweighted
@@ -27,9 +28,10 @@ def combine(
     weights: Tensor | Sequence[float | Tensor],
     *,
     bias: Tensor | None = None,
-    allowed: Tensor | None = None,
+    token_bitmask: Tensor | None = None,
     vocab_size: int | None = None,
     conservative: Conservative | None = None,
+    allowed: Tensor | None = None,
 ) -> Tensor:
     """The mixture's logits z, fp32 [B, V], with -inf where a token is excluded.
 
@@ -37,18 +39,21 @@ def combine(
         logits: K tensors [B, V_k], 1 ≤ K ≤ 4, bf16, fp16 or fp32; three are in the order large, tuned, base.
         weights: [K] or [B, K], or K numbers or tensors [B]; for `conservative` they are (scale, 1, -scale).
         bias: fp32 [V] or [B, V], added last.
-        allowed: int32 [B, ceil(V / 32)]; token i is allowed where bit i % 32 of word i // 32 is set.
+        token_bitmask: int32 [B, ceil(V / 32)]; token i may be drawn where bit i % 32 of word i // 32 is set.
         vocab_size: V, the columns that count; the smallest V_k if not given.
         conservative: re-weight as Mitchell et al. do; needs the three models of up-scaling.
 
-    A token that is -inf or its dtype's lowest finite value in any model, or is not allowed, is excluded
+    A token that is -inf or its dtype's lowest finite value in any model, or whose bit is 0, is excluded
     whatever the others say of it. A NaN or +inf elsewhere stays where the formula puts it. A row with a bad
     value in an option tensor, or one for which `conservative` lacks a distribution, is NaN throughout.
 
     Raises:
         ValueError: shapes that do not agree, a wrong number of models, a bad number among the options.
     """
-    return mix(logits, weights, bias=bias, allowed=allowed, vocab_size=vocab_size, conservative=conservative).z
+    token_bitmask = bitmask(token_bitmask, allowed)
+    return mix(
+        logits, weights, bias=bias, token_bitmask=token_bitmask, vocab_size=vocab_size, conservative=conservative
+    ).z
 
 
 def mix(
@@ -56,7 +61,7 @@ def mix(
     weights: Tensor | Sequence[float | Tensor],
     *,
     bias: Tensor | None,
-    allowed: Tensor | None,
+    token_bitmask: Tensor | None,
     vocab_size: int | None,
     conservative: Conservative | None,
 ) -> Mixture:
@@ -64,8 +69,8 @@ def mix(
     raw = _columns(logits, vocab_size)
     dropped = [(x == -math.inf) | (x == torch.finfo(x.dtype).min) for x in raw]
     excluded = torch.stack(dropped).any(dim=0)
-    if allowed is not None:
-        excluded |= ~_unpacked(allowed, raw[0])
+    if token_bitmask is not None:
+        excluded |= ~_unpacked(token_bitmask, raw[0])
     x = [r.float() for r in raw]
     w, defined = weight_rows(weights, len(x), raw[0])
 
@@ -100,10 +105,10 @@ def _columns(logits: Sequence[Tensor], vocab_size: int | None) -> list[Tensor]:
     return [x[:, :size] for x in logits]
 
 
-def _unpacked(allowed: Tensor, like: Tensor) -> Tensor:
+def _unpacked(token_bitmask: Tensor, like: Tensor) -> Tensor:
     """The bitmask as bool [B, V]; xgrammar's layout, 32 tokens to a word, lowest bit first."""
     batch, size = like.shape
-    if allowed.ndim != 2 or allowed.shape[0] != batch or allowed.shape[1] * 32 < size:
-        raise ValueError(f"allowed: expected [{batch}, {-(-size // 32)}], got {list(allowed.shape)}")
+    if token_bitmask.ndim != 2 or token_bitmask.shape[0] != batch or token_bitmask.shape[1] * 32 < size:
+        raise ValueError(f"token_bitmask: expected [{batch}, {-(-size // 32)}], got {list(token_bitmask.shape)}")
     token = torch.arange(size, device=like.device)
-    return (allowed.to(like.device)[:, token // 32] >> (token % 32)) & 1 == 1
+    return (token_bitmask.to(like.device)[:, token // 32] >> (token % 32)) & 1 == 1

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from eft_ext.ops.deprecated import bitmask
 from eft_ext.ops.details import Conservative
 from eft_ext.ops.reference.mixture import mix
 from eft_ext.ops.scores import Score, dtype_of
@@ -26,13 +27,14 @@ def score(
     num_changed: int = 0,
     conservative: Conservative | None = None,
     bias: Tensor | None = None,
-    allowed: Tensor | None = None,
+    token_bitmask: Tensor | None = None,
     vocab_size: int | None = None,
+    allowed: Tensor | None = None,
 ) -> Score:
     """Statistics of K models and their mixture, all floats float64 and not rounded.
 
     Args:
-        logits: K of [B, V_k]. weights, conservative, bias, allowed, vocab_size: as for `combine`.
+        logits: K of [B, V_k]. weights, conservative, bias, token_bitmask, vocab_size: as for `combine`.
         targets: int64 [B], in [0, vocab_size) or `ignore_index`.
         compared: the model q that the mixture p is compared with.
         num_top, num_changed: the length of the lists of tokens.
@@ -40,7 +42,10 @@ def score(
     Returns:
         `Score` with B for its leading shape.
     """
-    mixture = mix(logits, weights, bias=bias, allowed=allowed, vocab_size=vocab_size, conservative=conservative)
+    token_bitmask = bitmask(token_bitmask, allowed)
+    mixture = mix(
+        logits, weights, bias=bias, token_bitmask=token_bitmask, vocab_size=vocab_size, conservative=conservative
+    )
     size = mixture.z.shape[1]
     ignored = targets == ignore_index
     known = (targets >= 0) & (targets < size)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from eft_ext.ops.deprecated import bitmask
 from eft_ext.ops.details import Conservative, StepDetails
 from eft_ext.ops.reference.arithmetic import LN_2
 from eft_ext.ops.reference.distribution import greedy_tokens, scaled_rows
@@ -28,16 +29,17 @@ def step(
     min_p: float | Tensor = 0.0,
     conservative: Conservative | None = None,
     bias: Tensor | None = None,
-    allowed: Tensor | None = None,
+    token_bitmask: Tensor | None = None,
     seed: int | Tensor | None = None,
     position: int | Tensor | None = None,
     vocab_size: int | None = None,
     top_logprobs: int = 0,
+    allowed: Tensor | None = None,
 ) -> StepDetails:
     """Mix, filter and sample one token per row.
 
     Args:
-        logits, weights, bias, allowed, vocab_size, conservative: as for `combine`.
+        logits, weights, bias, token_bitmask, vocab_size, conservative: as for `combine`.
         temperature, top_k, top_p, min_p: a number or a tensor [B]. Temperatures in [0, 2^-20) are greedy;
             top_k = 0, top_p = 1 and min_p = 0 are off.
         seed: an int, from which row b takes its key by `row_seed`, or int64 [B], each row's key as it stands
@@ -54,7 +56,10 @@ def step(
         ValueError: bad shapes, a bad number among the options, a row to sample without a seed, a seed without
             position.
     """
-    mixture = mix(logits, weights, bias=bias, allowed=allowed, vocab_size=vocab_size, conservative=conservative)
+    token_bitmask = bitmask(token_bitmask, allowed)
+    mixture = mix(
+        logits, weights, bias=bias, token_bitmask=token_bitmask, vocab_size=vocab_size, conservative=conservative
+    )
     options = sampling_options(mixture.z, temperature, top_k, top_p, min_p)
     if seed is not None and position is None:
         raise ValueError("position: expected one beside a seed, which would repeat one draw at every step")
@@ -110,7 +115,7 @@ def _details(
         raw_logprobs=blank(of_token(raw)),
         model_logprobs=blank(torch.stack(models, dim=1)),
         entropy=blank(torch.special.entr(raw.exp()).sum(dim=1)),
-        kept=torch.where(valid, kept.sum(dim=1), 0).int(),
+        num_kept=torch.where(valid, kept.sum(dim=1), 0).int(),
         top_ids=torch.where(valid[:, None], first, -1),
         top_logprobs=blank(first_logprobs),
         status=(~valid).int(),

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from eft_ext.ops.deprecated import bitmask
 from eft_ext.ops.details import Conservative, VerifyResult
 from eft_ext.ops.reference.distribution import greedy_tokens, scaled_rows
 from eft_ext.ops.reference.draw import Survivors, draw, row_keys, survivors
@@ -46,16 +47,18 @@ def verify(
     draft_filters: Filters,
     conservative: Conservative | None = None,
     bias: Tensor | None = None,
-    allowed: Tensor | None = None,
+    token_bitmask: Tensor | None = None,
     seed: int | Tensor = 0,
     position: int | Tensor = 0,
     vocab_size: int | None = None,
+    allowed: Tensor | None = None,
 ) -> VerifyResult:
     """What `fused_verify` returns, by definition; shapes and meaning as there.
 
     Raises:
         ValueError: bad shapes or a bad number among the options.
     """
+    token_bitmask = bitmask(token_bitmask, allowed)
     batch, k = drafts.shape
     widths = [x.shape[2] for x in (*logits, *([] if draft_logits is None else [draft_logits]))]
     size = min(widths) if vocab_size is None else vocab_size
@@ -70,8 +73,14 @@ def verify(
         length = k if lengths is None else int(_of(lengths, b))
         good = at >= 0 and 0 <= length <= k and _good(own) and _good(draft_own)
         for i in range(k + 1):
-            mask = None if allowed is None else allowed[b : b + 1, i] if allowed.ndim == 3 else allowed[b : b + 1]
-            p = _weighed([x[b : b + 1, i] for x in logits], own, allowed=mask, **rows) if good else None
+            mask = (
+                None
+                if token_bitmask is None
+                else token_bitmask[b : b + 1, i]
+                if token_bitmask.ndim == 3
+                else token_bitmask[b : b + 1]
+            )
+            p = _weighed([x[b : b + 1, i] for x in logits], own, token_bitmask=mask, **rows) if good else None
             draft = int(drafts[b, i]) if good and i < length else None
             if p is None or (draft is not None and not 0 <= draft < size):
                 status[b] = 1
@@ -89,7 +98,7 @@ def verify(
             if not float(draft_own.temperature) < GREEDY_BELOW:
                 assert draft_logits is not None
                 alone = {**rows, "weights": [1.0], "conservative": None}
-                q = _weighed([draft_logits[b : b + 1, i]], draft_own, allowed=mask, **alone)
+                q = _weighed([draft_logits[b : b + 1, i]], draft_own, token_bitmask=mask, **alone)
                 if q is None:
                     status[b] = 1
                     break

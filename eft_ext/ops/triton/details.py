@@ -17,7 +17,7 @@ class Details(NamedTuple):
     raw_logprobs: Any
     model_logprobs: Any
     entropy: Any
-    kept: Any
+    num_kept: Any
     top_ids: Any
     top_logprobs: Any
     status: Any
@@ -45,7 +45,7 @@ def write_details(
     details,
     token,
     logprob,
-    kept,
+    num_kept,
     mix,
     row,
     area,
@@ -54,7 +54,7 @@ def write_details(
     SOURCE: tl.constexpr,
     P: tl.constexpr,
 ):
-    """A valid row's details; `logprob` fp32 and `kept` are the final distribution's."""
+    """A valid row's details; `logprob` fp32 and `num_kept` are the final distribution's."""
     K: tl.constexpr = len(mix.logits)
     tiles = tl.arange(0, P)
     live = tiles < num_tiles
@@ -64,7 +64,7 @@ def write_details(
     tl.store(details.raw_logprobs + row, ((tl.max(z).to(tl.float64) - largest) - log).to(tl.float32))
     tl.store(details.entropy + row, entropy.to(tl.float32))
     tl.store(details.logprobs + row, logprob)
-    tl.store(details.kept + row, kept)
+    tl.store(details.num_kept + row, num_kept)
     tl.store(details.status + row, 0)
     for k in tl.static_range(K):
         x = own(mix, raw, token + tl.arange(0, 1), k)[0]
@@ -97,7 +97,7 @@ def write_invalid(details, row, K: tl.constexpr):
     tl.store(details.logprobs + row, nan)
     tl.store(details.raw_logprobs + row, nan)
     tl.store(details.entropy + row, nan)
-    tl.store(details.kept + row, 0)
+    tl.store(details.num_kept + row, 0)
     tl.store(details.status + row, 1)
     for k in tl.static_range(K):
         tl.store(details.model_logprobs + row * K + k, nan)

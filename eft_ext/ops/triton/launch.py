@@ -47,8 +47,8 @@ def kernel_mix(mix: Mixture) -> Mix:
         drop=int(mix.drop_outside),
         bias=mix.bias,
         bias_stride=stride(mix.bias),
-        allowed=mix.allowed,
-        allowed_stride=stride(mix.allowed),
+        token_bitmask=mix.token_bitmask,
+        token_bitmask_stride=stride(mix.token_bitmask),
     )
 
 

@@ -29,11 +29,11 @@ class Mix(NamedTuple):
     drop: int  # 1 excludes the tokens outside of S
     bias: Any
     bias_stride: int
-    allowed: Any
-    allowed_stride: int
+    token_bitmask: Any
+    token_bitmask_stride: int
     positions: Any = None  # of a row; None: there are none
     position_strides: tuple[int, ...] = ()
-    allowed_position_stride: int = 0
+    token_bitmask_position_stride: int = 0
 
 
 @triton.jit
@@ -104,14 +104,14 @@ def own_logits(mix, x, ids):
 
 @triton.jit
 def _extras(mix, row, ids, z, excluded):
-    """Adds the bias, excludes what `allowed` forbids and what lies behind the vocabulary."""
+    """Adds the bias, excludes what `token_bitmask` forbids and what lies behind the vocabulary."""
     inside = ids < mix.vocab_size
     if mix.bias is not None:
         z = z + tl.load(mix.bias + row_of(mix, row) * mix.bias_stride + ids, mask=inside, other=0.0)
-    if mix.allowed is not None:
-        at = mix.allowed + row_of(mix, row) * mix.allowed_stride + ids // 32
+    if mix.token_bitmask is not None:
+        at = mix.token_bitmask + row_of(mix, row) * mix.token_bitmask_stride + ids // 32
         if mix.positions is not None:
-            at += _position_of(mix, row) * mix.allowed_position_stride
+            at += _position_of(mix, row) * mix.token_bitmask_position_stride
         word = tl.load(at, mask=inside, other=0)
         excluded |= ((word >> (ids % 32)) & 1) == 0
     return z, excluded | ~inside

@@ -173,16 +173,18 @@ def _options(filters: Sampling | Drafted, draw: Sampling) -> Options:
 
 
 def _positioned(made: Mix, mix: Mixture) -> Mix:
-    allowed = mix.allowed
+    token_bitmask = mix.token_bitmask
     return made._replace(
         positions=mix.logits[0].shape[1],
         position_strides=tuple(x.stride(1) for x in mix.logits),
-        allowed_position_stride=allowed.stride(1) if allowed is not None and allowed.dim() == 3 else 0,
+        token_bitmask_position_stride=token_bitmask.stride(1)
+        if token_bitmask is not None and token_bitmask.dim() == 3
+        else 0,
     )
 
 
 def _draft_mix(mix: Mixture, drafted: Drafted) -> Mix:
-    """The draft model alone; bias and `allowed` are the mixture's."""
+    """The draft model alone; bias and `token_bitmask` are the mixture's."""
     assert drafted.logits is not None
     one = RealOption(1.0, None, 0)
     alone = kernel_mix(mix)._replace(
