@@ -107,7 +107,7 @@ class _Kind:
     """A method of the command line: what it takes, how it is made, and its embedded models by name."""
 
     takes: tuple[str, ...]
-    make: Callable[..., methods.Named]
+    make: Callable[..., methods.MixingMethod]
     embedded: Mapping[str, str]
 
 
@@ -156,7 +156,7 @@ def option_of(name: str) -> str:
 
 def chosen(
     name: Name | None, named: Mapping[str, str], options: Mapping[str, Any], nucleus: Mapping[str, Any]
-) -> tuple[methods.Named, dict[str, str]]:
+) -> tuple[methods.MixingMethod, dict[str, str]]:
     """The method, and the embedded models that it runs if none are named.
 
     Args:
@@ -183,7 +183,7 @@ def chosen(
     if around and "top_p" not in around:
         raise ValueError(f"--conservative-{next(iter(around))}: expected --conservative-top-p beside it")
     if name is Name.interpolate:
-        method: methods.Named = _interpolation(named or kind.embedded, given.get("lambda"))
+        method: methods.MixingMethod = _interpolation(named or kind.embedded, given.get("lambda"))
     elif name is Name.weighted:
         method = _weighted(given.get("weight"), named or kind.embedded)
     else:

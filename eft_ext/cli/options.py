@@ -184,7 +184,7 @@ def load(
             raise ValueError(f"--model {name}=...: not a model of {how!r}, which has {', '.join(how.models)}")
     for name in how.models:
         standing = any(name in group and other in named for other, group in how.groups.items())
-        if name not in named and name != how.foundation and not standing:
+        if name not in named and name != how.adapter_base and not standing:
             raise ValueError(f"{option_of(name)}: expected a model beside the others, got none")
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     given["check_tokenizers"] = not any_tokenizers
@@ -229,12 +229,12 @@ def prompts(
         raise ValueError(f"--chat-template {template.value}: the tokenizer has none; use --chat-template none")
     if template is Template.tuned and "tuned" not in (*method.models, *method.groups):
         raise ValueError(f"--chat-template tuned: expected a tuned model, got {method!r}")
-    if negative is not None and not method.alone:
+    if negative is not None and not method.last_token_only:
         raise ValueError("--negative-prompt: expected --method guidance beside it")
     read: dict[str, Any] = {lead: turns if template is Template.all else plain}
     if template is Template.tuned:
         read["tuned"] = turns
     if negative is not None:
         against = [{"role": "user", "content": negative}]
-        read |= dict.fromkeys(method.alone, against if template is Template.all else negative)
+        read |= dict.fromkeys(method.last_token_only, against if template is Template.all else negative)
     return read

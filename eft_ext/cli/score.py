@@ -97,9 +97,9 @@ def run(
                 large, tuned, base, weights, method=method, models=model, any_tokenizers=any_tokenizers, **about
             )
 
-            if negative_prompt is not None and not loaded.method.alone:
+            if negative_prompt is not None and not loaded.method.last_token_only:
                 raise ValueError("--negative-prompt: expected --method guidance beside it")
-            if items[0].text is not None and loaded.method.alone:
+            if items[0].text is not None and loaded.method.last_token_only:
                 wanted = f"{file}: expected the keys 'prompt' and 'response' for --method guidance"
                 raise ValueError(f"{wanted}, whose models read different prompts, got 'text'")
 

@@ -10,11 +10,11 @@ from transformers import GenerationConfig, StoppingCriteriaList, StopStringCrite
 from eft_ext.hf.members import Member, by_model
 from eft_ext.hf.prompts import Prompt, encode, is_text
 from eft_ext.hf.token_ids import as_list
-from eft_ext.methods import Named
+from eft_ext.methods import MixingMethod
 
 
 def prompts_of(
-    method: Named, prompts: Mapping[str, Any] | None, tokenizer: Any, names: tuple[str, ...]
+    method: MixingMethod, prompts: Mapping[str, Any] | None, tokenizer: Any, names: tuple[str, ...]
 ) -> dict[str, Prompt]:
     """Prompts by the names of models. Raises ValueError for a name that is none of `names`, or for no prompt."""
     given = by_model(method, prompts or {})
@@ -31,7 +31,7 @@ def encode_all(
     prompts: Mapping[str, Any] | None,
     tokenizer: Any,
     kwargs: dict[str, Any],
-    method: Named,
+    method: MixingMethod,
     bos: int | None = None,
 ) -> dict[str, Prompt]:
     """Prompts by model name: the first model's always, the others' where they read something else.

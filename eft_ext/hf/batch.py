@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from eft_ext.hf.mixture import Mixture, spread
 from eft_ext.hf.prompts import Prompt
 from eft_ext.hf.seeds import row_seeds
-from eft_ext.methods import Named
+from eft_ext.methods import MixingMethod
 
 Result = tuple[int, list[int]]  # the prompt's number and its new tokens
 
@@ -25,10 +25,10 @@ class Decodes(Protocol):
     mixture: Mixture
 
     @property
-    def method(self) -> Named: ...
+    def method(self) -> MixingMethod: ...
 
     def encode(
-        self, inputs: Any, prompts: Any, kwargs: dict[str, Any], method: Named, *, tokenizer: Any
+        self, inputs: Any, prompts: Any, kwargs: dict[str, Any], method: MixingMethod, *, tokenizer: Any
     ) -> dict[str, Prompt]: ...
 
     def decode_as(self, inputs: Any, kwargs: dict[str, Any], **options: Any) -> Any: ...
@@ -95,7 +95,7 @@ def _one_by_one(
         yield row, ids[0, one["input_ids"].shape[1] :].tolist()
 
 
-def _of_row(method: Named, row: int, rows: int) -> Named:
+def _of_row(method: MixingMethod, row: int, rows: int) -> MixingMethod:
     """The method as one row has it; itself where rows do not differ, so that what `set` changes is seen."""
     if not any(isinstance(value, Tensor) for value in method.parameters.values()):
         return method

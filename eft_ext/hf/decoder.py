@@ -94,7 +94,7 @@ def decode(
         if prompt.ids.shape[0] != rows:
             raise ValueError(f"prompts[{name!r}]: expected {rows // copies} rows, got {prompt.ids.shape[0] // copies}")
         others[name] = prompt.packed(f"prompts[{name!r}]")
-    usual = {member.name: own.last if member.name in mixture.method.alone else own for member in members}
+    usual = {member.name: own.last if member.name in mixture.method.last_token_only else own for member in members}
     read = [others.get(name, prompt).pair for name, prompt in usual.items()]
 
     has_eos = any(hasattr(criterion, "eos_token_id") for criterion in stopping_criteria)

@@ -109,7 +109,7 @@ class MixtureDraw:
     def _draw(self, logits: Sequence[Tensor], seeds: Tensor, steps: Tensor, out: Tensor, slots: Tensor | None) -> None:
         now = self._now()
         if now is not self._mixture:
-            if now.method.varies:
+            if now.method.is_scheduled:
                 raise ValueError(
                     "method.set: this generation began with numbers; give a function of the step before it starts"
                 )

@@ -17,11 +17,11 @@ from eft_ext.hf.hub import adapter_config, hub_options, load_config, load_model,
 from eft_ext.hf.members import by_model
 from eft_ext.hf.memory import Footprint, available, footprint, readable
 from eft_ext.hf.vocabulary import compare_tokenizers
-from eft_ext.methods import Named
+from eft_ext.methods import MixingMethod
 
 
 def load(
-    method: Named,
+    method: MixingMethod,
     given: Mapping[str, Any],
     *,
     tokenizer: Any = None,
@@ -36,7 +36,7 @@ def load(
         The models by name, in eval mode, and the tokenizer. A model that an adapter was put on is left out, since the
         adapter's PEFT model brings it. What is given under two names with the same options is loaded once.
     """
-    names, under = method.models, method.foundation
+    names, under = method.models, method.adapter_base
     each = {name: _for_model(name, method, options) for name in names}
     for name, chosen in each.items():
         _check_dtype(chosen.get("dtype"))
@@ -91,7 +91,7 @@ def load(
     return {name: models[name] for name in names if not (shared and name == under)}, words
 
 
-def _for_model(name: str, method: Named, options: dict[str, Any]) -> dict[str, Any]:
+def _for_model(name: str, method: MixingMethod, options: dict[str, Any]) -> dict[str, Any]:
     """The options of one model. A dictionary is per model if all its keys are models' names."""
     chosen = {}
     for key, value in options.items():

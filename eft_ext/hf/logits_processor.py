@@ -18,7 +18,7 @@ from eft_ext.hf.mixture import mixture_of
 from eft_ext.hf.order import ran_before
 from eft_ext.hf.prompts import Prompt
 from eft_ext.hf.runner import Runner
-from eft_ext.methods import Named
+from eft_ext.methods import MixingMethod
 from eft_ext.ops.method import Method
 
 
@@ -58,7 +58,7 @@ class EFTLogitsProcessor(LogitsProcessor):
         beta: Any = None,
         scale: Any = None,
         conservative_top_p: Any = None,
-        method: Named | None = None,
+        method: MixingMethod | None = None,
         attention_mask: Tensor | None = None,
         pad_token_id: int | None = None,
         prompts: Mapping[str, Any] | None = None,
@@ -145,7 +145,7 @@ class EFTLogitsProcessor(LogitsProcessor):
         """What a model has to read: the loop's tokens, or its own prompt and the tokens after the loop's."""
         if name in self._prompts:
             own = self._prompts[name].packed(f"prompts[{name!r}]")
-        elif name in self._mixture.method.alone:
+        elif name in self._mixture.method.last_token_only:
             prompt = Prompt(ids[:, : self._start], None if mask is None else mask[:, : self._start])
             own = prompt.packed("attention_mask").last
         else:

@@ -13,7 +13,7 @@ from torch import nn
 from eft_ext.decoding.support import forward_parameters, input_table, learned_positions
 from eft_ext.decoding.walk import modules_of, parameters_of
 from eft_ext.hf.adapters import adapter_name, base_is_lost, check_apart, check_runnable, is_peft
-from eft_ext.methods import Named
+from eft_ext.methods import MixingMethod
 
 NAMES = ("large", "tuned", "base")
 
@@ -72,8 +72,8 @@ def kind_of(member: Member) -> str:
     return type(model.get_base_model() if is_peft(model) else model).__name__
 
 
-def by_model(method: Named, given: Mapping[str, Any], *, mappings: bool = False) -> dict[str, Any]:
-    """What is given by name, with a name that stands for several models (see `Named.groups`) resolved to theirs.
+def by_model(method: MixingMethod, given: Mapping[str, Any], *, mappings: bool = False) -> dict[str, Any]:
+    """What is given by name, with a name that stands for several models (see `MixingMethod.groups`) resolved to theirs.
 
     Such a name's value is a mapping of these models' names, or one value for all that are not named beside it; with
     `mappings` every mapping is one of names, right or wrong.
@@ -90,7 +90,7 @@ def by_model(method: Named, given: Mapping[str, Any], *, mappings: bool = False)
     return each
 
 
-def members_of(method: Named, models: Mapping[str, Any], *, led: bool = False) -> tuple[Member, ...]:
+def members_of(method: MixingMethod, models: Mapping[str, Any], *, led: bool = False) -> tuple[Member, ...]:
     """The method's models in its order, and which of them share weights.
 
     Where a model is a PEFT model, the one it was put on (`base`, or the `reference` of realignment) may be that same
@@ -107,27 +107,28 @@ def members_of(method: Named, models: Mapping[str, Any], *, led: bool = False) -
         TypeError: an argument is not a causal language model of transformers.
         ValueError: a model is missing or is not one of the method's; an adapter is a learned prompt.
     """
-    names, foundation = method.models, method.foundation
+    names, adapter_base = method.models, method.adapter_base
     given = {name: model for name, model in by_model(method, models, mappings=True).items() if model is not None}
     for name in given:
         if name not in names:
             raise ValueError(f"{name}: not a model of {method!r}, which has {', '.join(names)}")
     wrapping = {n: m for n, m in given.items() if is_peft(m)}
-    adapters = {n: m for n, m in wrapping.items() if n not in (names[0], foundation)}
+    adapters = {n: m for n, m in wrapping.items() if n not in (names[0], adapter_base)}
     check_apart(wrapping)
-    if led and foundation == names[0] and adapters:
-        raise ValueError(f"{next(iter(adapters))}: expected a whole model, since the loop runs {foundation}; merge it")
+    if led and adapter_base == names[0] and adapters:
+        name = next(iter(adapters))
+        raise ValueError(f"{name}: expected a whole model, since the loop runs {adapter_base}; merge it")
     found = []
     for name in names[led:]:
         model: Any = given.get(name)
         over: Any = next((m for m in wrapping.values() if model is m.get_base_model()), None)
-        if name == foundation and over is None:
+        if name == adapter_base and over is None:
             exact = sorted(adapters.values(), key=lambda m: base_is_lost(m) is not None)
             over = next((m for m in exact if model is None or model is m), None)
-        if name == foundation or foundation is None:
+        if name == adapter_base or adapter_base is None:
             _check_native(name, model, {n: m for n, m in given.items() if n not in (names[0], name)})
         if model is None and over is None:
-            hint = f" (only a PEFT `{names[1]}` brings its own {name})" if name == foundation else ""
+            hint = f" (only a PEFT `{names[1]}` brings its own {name})" if name == adapter_base else ""
             raise ValueError(f"{name}: expected a model, got None{hint}")
         _check(name, model if over is None else over)
         if over is not None:

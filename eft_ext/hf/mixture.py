@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eft_ext.methods import Amplify, Conservative, Interpolate, Named, UpScale
+from eft_ext.methods import Amplify, Conservative, Interpolate, MixingMethod, UpScale
 from eft_ext.methods.values import Value
 from eft_ext.ops import combine, fused_mix, fused_step
 from eft_ext.ops.details import Conservative as Settings
@@ -29,8 +29,8 @@ class Mixture:
         now: the same with numbers or tensors [rows] as parameters.
     """
 
-    method: Named = field(default_factory=UpScale)
-    now: Named = None  # type: ignore[assignment]  # the method itself, unless given
+    method: MixingMethod = field(default_factory=UpScale)
+    now: MixingMethod = None  # type: ignore[assignment]  # the method itself, unless given
     _taken: Mapping[str, Value] | None = None  # the parameters that `now` was made of
     _rows: tuple[int, int] | None = None  # rows of the batch at its start, and how often each prompt stands in it
     _device: torch.device | None = None
@@ -54,7 +54,7 @@ class Mixture:
         given = {"beta": beta, "scale": scale, "conservative_top_p": conservative_top_p}
         short = [name for name, value in given.items() if value is not None]
         if method is not None:
-            if not isinstance(method, Named):
+            if not isinstance(method, MixingMethod):
                 raise TypeError(f"method: expected one of eft_ext.methods, got {method!r}")
             if short:
                 raise ValueError(f"{short[0]}: expected nothing beside method={method!r}, which brings its own")
@@ -119,7 +119,7 @@ class Mixture:
     @property
     def needs_python(self) -> str:
         """What keeps the weights from being fixed for a generation's steps; empty where nothing does."""
-        if self.method.varies:
+        if self.method.is_scheduled:
             return "the weights are a function of the step"
         if type(self.method).prepare is not Method.prepare:
             return f"{type(self.method).__name__} excludes tokens by what the models say"
@@ -133,7 +133,7 @@ class Mixture:
         """The options of the rows on the device of the logits."""
         return replace(self._map(lambda option: option.to(device)), _device=device)
 
-    def of_rows(self) -> Named:
+    def of_rows(self) -> MixingMethod:
         """The method with parameters for the rows of the whole batch; functions of the step remain such."""
         rows, copies = self._rows or (1, 1)
 
@@ -152,7 +152,7 @@ class Mixture:
 
     def at(self, step: int) -> Mixture:
         """The weights of the token that follows `step` new ones; itself where nothing has changed."""
-        if self._taken is self.method.parameters and not self.method.varies:
+        if self._taken is self.method.parameters and not self.method.is_scheduled:
             return self
         return self._taking(step)
 

@@ -17,7 +17,7 @@ from eft_ext.hf.models import Models
 from eft_ext.hf.seeds import Seed
 from eft_ext.hf.streaming import ended_by_errors
 from eft_ext.hf.tiers import DecodePlan
-from eft_ext.methods import Named
+from eft_ext.methods import MixingMethod
 
 if TYPE_CHECKING:
     from eft_ext.hf.score import SequenceScore
@@ -58,7 +58,7 @@ class EmulatedModel(Models):
         beta: Any = None,
         scale: Any = None,
         conservative_top_p: Any = None,
-        method: Named | None = None,
+        method: MixingMethod | None = None,
         seed: Seed | None = None,
         streamer: BaseStreamer | None = None,
         tokenizer: Any = None,
@@ -202,7 +202,7 @@ class EmulatedModel(Models):
         beta: Any = None,
         scale: Any = None,
         conservative_top_p: Any = None,
-        method: Named | None = None,
+        method: MixingMethod | None = None,
         num_top: int = 0,
         num_changed: int = 0,
         candidates: int = 0,

@@ -14,7 +14,7 @@ from eft_ext.hf.mixture import Mixture, mixture_of
 from eft_ext.hf.prompts import Prompt
 from eft_ext.hf.token_ids import as_list
 from eft_ext.hf.vocabulary import check_widths, warn_softcaps, widths_of
-from eft_ext.methods import Named
+from eft_ext.methods import MixingMethod
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -40,7 +40,7 @@ class Models:
         beta: Any = None,
         scale: Any = None,
         conservative_top_p: Any = None,
-        method: Named | None = None,
+        method: MixingMethod | None = None,
         **models: Any,
     ) -> None:
         self.mixture = mixture_of(tuned, beta, scale, conservative_top_p, method)
@@ -79,7 +79,7 @@ class Models:
         beta: Any = None,
         scale: Any = None,
         conservative_top_p: Any = None,
-        method: Named | None = None,
+        method: MixingMethod | None = None,
         check_tokenizers: bool = True,
         quiet: bool = False,
         **options: Any,
@@ -115,7 +115,7 @@ class Models:
         return cls(tokenizer=words, method=mixture.method, **models)
 
     @property
-    def method(self) -> Named:
+    def method(self) -> MixingMethod:
         """What is decoded unless a call says else."""
         return self.mixture.method
 
@@ -184,7 +184,7 @@ class Models:
         inputs: Any,
         prompts: Mapping[str, Any] | None,
         kwargs: dict[str, Any],
-        method: Named,
+        method: MixingMethod,
         *,
         tokenizer: Any = None,
         generating: bool = True,

@@ -12,11 +12,11 @@ from eft_ext._seam import appended, continuation, encode_pairs
 from eft_ext._text import checked
 from eft_ext.hf.prompts import Prompt, encode
 from eft_ext.hf.score import IGNORED
-from eft_ext.methods import Named
+from eft_ext.methods import MixingMethod
 
 
 def scored_texts(
-    texts: Mapping[str, Prompt], responses: Any, tokenizer: Any, method: Named
+    texts: Mapping[str, Prompt], responses: Any, tokenizer: Any, method: MixingMethod
 ) -> tuple[dict[str, Prompt], Tensor]:
     """What each model reads, and the targets at its end: the responses, or without any all of the first model's text.
 
@@ -29,7 +29,7 @@ def scored_texts(
     """
     lead = method.models[0]
     texts = {name: text.packed(name) for name, text in texts.items()}
-    for name in method.alone:
+    for name in method.last_token_only:
         if name not in texts and responses is None:
             raise ValueError(f"responses: expected some, since {name} does not read what the others do, got None")
         texts.setdefault(name, texts[lead].last)  # as in generate

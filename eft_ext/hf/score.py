@@ -16,7 +16,7 @@ from eft_ext.hf.members import Member
 from eft_ext.hf.mixture import spread
 from eft_ext.hf.prompts import Prompt
 from eft_ext.hf.reading import Reader
-from eft_ext.methods import Named
+from eft_ext.methods import MixingMethod
 from eft_ext.ops import Score, combine, fused_score_mix
 from eft_ext.ops.method import Method, at_positions
 from eft_ext.ops.positions import option_rows
@@ -83,7 +83,7 @@ def compared_of(names: Sequence[str]) -> str:
 @torch.no_grad()
 def score(
     members: tuple[Member, ...],
-    method: Named,
+    method: MixingMethod,
     vocab_size: int,
     texts: Mapping[str, Prompt],
     targets: Tensor,
@@ -147,7 +147,7 @@ def score(
     return SequenceScore(targets, cut, names, _joined(listed) if listed else None)
 
 
-def _moved(method: Named, device: torch.device) -> Named:
+def _moved(method: MixingMethod, device: torch.device) -> MixingMethod:
     return method.mapped(lambda name, value: value.to(device) if isinstance(value, Tensor) else value)
 
 

@@ -80,7 +80,7 @@ def planned(members: Sequence[Member], mixture: Mixture, how: DecodePlan, drafts
         return how
     if why:
         return replace(how, speculation=f"no drafts, since {why}")
-    name = members[draft_of(members, mixture.method.alone)].name
+    name = members[draft_of(members, mixture.method.last_token_only)].name
     count = "as many drafts as pay" if drafts == "auto" else f"{drafts} draft{'s' * (drafts != 1)}"
     why = f"tier {how.tier} was asked for" if how.because == ASKED else how.because
     kind = "each a step of the engine" if in_engine(how) else f"with Python between them, since {why}"
@@ -89,7 +89,7 @@ def planned(members: Sequence[Member], mixture: Mixture, how: DecodePlan, drafts
 
 def sampler_of(members: Sequence[Member], mixture: Mixture, options: dict[str, Any]) -> Sampler:
     """How the loop draws from a mixture, `per_row` and on the logits' device."""
-    draft = draft_of(members, mixture.method.alone)
+    draft = draft_of(members, mixture.method.last_token_only)
     if mixture.needs_python:
         return Sampler(mixture.of_rows(), dict(options), draft)
     conservative = mixture.conservative
@@ -100,10 +100,10 @@ def sampler_of(members: Sequence[Member], mixture: Mixture, options: dict[str, A
     return Sampler(list(mixture.weights), own, draft)
 
 
-def draft_of(members: Sequence[Member], alone: Sequence[str] = ()) -> int:
+def draft_of(members: Sequence[Member], last_token_only: Sequence[str] = ()) -> int:
     """Who proposes: the small fine-tuned model, in second place, or the first one where that is smaller, or where the
     second reads no prompt."""
-    if len(members) == 1 or members[1].name in alone:
+    if len(members) == 1 or members[1].name in last_token_only:
         return 0
     sizes = [sum(p.numel() for p in member.model.parameters()) for member in members[:2]]
     return 0 if sizes[0] < sizes[1] else 1
@@ -141,7 +141,9 @@ def decode_speculated(
     schedule = _adaptive(members, rows) if drafts == "auto" else Fixed(int(drafts))
     if in_engine(how):
         wanted = Drafts(
-            schedule, draft_of(members, mixture.method.alone), max(CHOICES) if drafts == "auto" else int(drafts)
+            schedule,
+            draft_of(members, mixture.method.last_token_only),
+            max(CHOICES) if drafts == "auto" else int(drafts),
         )
         lag = ahead(prompts[0][0].device, how)
         for news in stream_rows(

@@ -17,7 +17,7 @@ from eft_ext.hf.mixture import Mixture, mixture_of
 from eft_ext.hf.seeds import Seed
 from eft_ext.hf.streaming import ended_by_errors
 from eft_ext.hf.vocabulary import check_widths, warn_softcaps
-from eft_ext.methods import Named
+from eft_ext.methods import MixingMethod
 
 
 def custom_generate(
@@ -27,7 +27,7 @@ def custom_generate(
     beta: Any = None,
     scale: Any = None,
     conservative_top_p: Any = None,
-    method: Named | None = None,
+    method: MixingMethod | None = None,
     streamer: BaseStreamer | None = None,
     tokenizer: Any = None,
     **models: Any,
@@ -61,7 +61,7 @@ def custom_generate(
         beta: Any = None,
         scale: Any = None,
         conservative_top_p: Any = None,
-        method: Named | None = None,
+        method: MixingMethod | None = None,
         seed: Seed | None = None,
         prompts: Mapping[str, Any] | None = None,
         speculate: int | str | None = None,
@@ -94,7 +94,7 @@ def custom_generate(
     return emulated
 
 
-def _led_by(model: Any, method: Named, given: Mapping[str, Any]) -> dict[str, Any]:
+def _led_by(model: Any, method: MixingMethod, given: Mapping[str, Any]) -> dict[str, Any]:
     """The models by name, `model` being the first, and every one that the method runs on the same model."""
     same = next((names for names in method.groups.values() if method.models[0] in names), method.models[:1])
     return dict.fromkeys(same, model) | {name: m for name, m in given.items() if m is not None}

@@ -5,12 +5,15 @@ takes one: `fused_mix(logits, method)`, `EmulatedModel(..., method=)`, `generate
 `EFTLogitsProcessor` and `eft generate --method`.
 """
 
+from typing import Any
+
 from eft_ext.methods.conservative import Conservative
 from eft_ext.methods.interpolate import Interpolate
-from eft_ext.methods.named import Named
+from eft_ext.methods.mixing_method import MixingMethod
 from eft_ext.methods.pairs import Contrast, Guidance, Plain, Realign
 from eft_ext.methods.scaling import Amplify, DownScale, UpScale
 from eft_ext.methods.weighted import Weighted
+from eft_ext.ops.deprecated import note
 
 __all__ = [
     "Amplify",
@@ -19,9 +22,16 @@ __all__ = [
     "DownScale",
     "Guidance",
     "Interpolate",
-    "Named",
+    "MixingMethod",
     "Plain",
     "Realign",
     "UpScale",
     "Weighted",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Named":
+        note("Named", "MixingMethod")
+        return MixingMethod
+    raise AttributeError(f"module 'eft_ext.methods' has no attribute {name!r}")

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from eft_ext.methods.named import Named
+from eft_ext.methods.mixing_method import MixingMethod
 from eft_ext.methods.scaling import Amplify, UpScale
 from eft_ext.ops import details
 from eft_ext.ops.call import SETS
 from eft_ext.ops.method import Number
 
 
-class Conservative(Named):
+class Conservative(MixingMethod):
     """Up-scaling inside the top-p nucleus of one model, that model's own sense of what may come next.
 
     Mitchell et al. 2023 (arXiv 2310.12962, conservative decoding strategies for up-scaled models): the ratio of large
@@ -33,11 +33,13 @@ class Conservative(Named):
         TypeError, ValueError: a mass outside [0, 1], a name that is none, a method of another form.
     """
 
-    foundation = "base"
+    adapter_base = "base"
     formula = "tuned + scale·(large − base) inside the nucleus, tuned outside"
     bounds: ClassVar[Mapping[str, tuple[float, float]]] = {"top_p": (0.0, 1.0)}
 
-    def __init__(self, top_p: Any, set: str = "tuned", outside: str = "keep", method: Named | None = None) -> None:
+    def __init__(
+        self, top_p: Any, set: str = "tuned", outside: str = "keep", method: MixingMethod | None = None
+    ) -> None:
         method = Amplify() if method is None else method
         if not isinstance(method, Amplify) and not (isinstance(method, UpScale) and method.is_one):
             raise ValueError(

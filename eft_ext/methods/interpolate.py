@@ -8,14 +8,14 @@ from typing import Any
 from torch import Tensor
 from typing_extensions import Self
 
-from eft_ext.methods.named import UNBOUNDED, Named
+from eft_ext.methods.mixing_method import UNBOUNDED, MixingMethod
 from eft_ext.methods.values import checked, evaluated, linear
 from eft_ext.ops.method import Number
 
 MOST = 2  # behaviours beside large and base, four models being what one step mixes
 
 
-class Interpolate(Named):
+class Interpolate(MixingMethod):
     """z = large + Σ_k λ_k·(tuned_k − base): the behaviours of several small models, in any proportion.
 
     The paper's test-time reward interpolation, r_λ = λ·r_a + (1 − λ)·r_b with both rewards taken against one base,
@@ -31,7 +31,7 @@ class Interpolate(Named):
     """
 
     formula = "large + Σ λ·(tuned − base)"
-    foundation = "base"
+    adapter_base = "base"
 
     def __init__(self, behaviours: Mapping[str, Any]) -> None:
         if not isinstance(behaviours, Mapping):

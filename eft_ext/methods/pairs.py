@@ -9,14 +9,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from eft_ext.methods.named import Named
+from eft_ext.methods.mixing_method import MixingMethod
 from eft_ext.methods.values import linear
 from eft_ext.ops.forked import one_thread_if_forked
 from eft_ext.ops.inputs import real
 from eft_ext.ops.method import Number
 
 
-class Contrast(Named):
+class Contrast(MixingMethod):
     """z = (1 + beta)·expert − beta·amateur, over the tokens that the expert finds plausible: contrastive decoding.
 
     O'Brien and Lewis 2023 (arXiv 2309.09117), after Li et al. 2023 (arXiv 2210.15097). A token is plausible if its
@@ -65,7 +65,7 @@ class Contrast(Named):
             return [torch.where(expert >= floor, expert, -math.inf), *logits[1:]]
 
 
-class Realign(Named):
+class Realign(MixingMethod):
     """z = (1 − λ)·reference + λ·aligned: decoding-time realignment between two checkpoints.
 
     Liu et al. 2024 (DeRa, arXiv 2402.02992): π ∝ π_reference^(1−λ)·π_aligned^λ, what alignment with a KL penalty of
@@ -82,7 +82,7 @@ class Realign(Named):
     formula = "reference + share·(aligned − reference)"
     roles = ("reference", "aligned")
     ends = ("reference", "aligned")
-    foundation = "reference"
+    adapter_base = "reference"
 
     def __init__(self, share: Any = 1.0) -> None:
         super().__init__(share=share)
@@ -92,7 +92,7 @@ class Realign(Named):
         return linear(1.0, (-1.0, share)), linear(0.0, (1.0, share))
 
 
-class Guidance(Named):
+class Guidance(MixingMethod):
     """z = unconditional + scale·(conditional − unconditional): classifier-free guidance, one model and two prompts.
 
     Sanchez et al. 2023 (arXiv 2306.17806). Both names are one model that reads different prompts: the conditional one
@@ -109,7 +109,7 @@ class Guidance(Named):
     formula = "unconditional + scale·(conditional − unconditional)"
     roles = ("conditional", "unconditional")
     ends = ("conditional",)
-    alone = ("unconditional",)
+    last_token_only = ("unconditional",)
 
     def __init__(self, scale: Any = 1.5) -> None:
         super().__init__(scale=scale)
@@ -123,7 +123,7 @@ class Guidance(Named):
         return linear(0.0, (1.0, scale)), linear(1.0, (-1.0, scale))
 
 
-class Plain(Named):
+class Plain(MixingMethod):
     """z = model: one model as it is, by the same step."""
 
     formula = "model"

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from eft_ext.methods.named import Named
+from eft_ext.methods.mixing_method import MixingMethod
 from eft_ext.ops.method import Number
 
 
-class UpScale(Named):
+class UpScale(MixingMethod):
     """z = large + beta·(tuned − base): a large model behaves as a small one was fine-tuned to.
 
     The paper's EFT with N > M; beta is proxy-tuning's alpha (Liu et al. 2024, arXiv 2401.08565) and the inverse of the
@@ -27,7 +27,7 @@ class UpScale(Named):
     formula = "large + beta·(tuned − base)"
     roles = ("large", "tuned", "base")
     ends = ("large", "tuned")
-    foundation = "base"
+    adapter_base = "base"
 
     def __init__(self, beta: Any = 1.0) -> None:
         super().__init__(beta=beta)
@@ -61,7 +61,7 @@ class DownScale(UpScale):
     ends = ("small", "tuned")
 
 
-class Amplify(Named):
+class Amplify(MixingMethod):
     """z = tuned + scale·(large − base): more of what the large model knows than plain up-scaling brings.
 
     The paper's amplified up-scaling (log π̃ = log π_tuned + β·(log π_large − log π_base), where HumanEval improves up
@@ -77,7 +77,7 @@ class Amplify(Named):
     formula = "tuned + scale·(large − base)"
     roles = ("large", "tuned", "base")
     ends = ("large", "tuned")
-    foundation = "base"
+    adapter_base = "base"
 
     def __init__(self, scale: Any = 1.0) -> None:
         super().__init__(scale=scale)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from eft_ext.methods.named import Named
+from eft_ext.methods.mixing_method import MixingMethod
 from eft_ext.ops.inputs import MAX_MODELS
 from eft_ext.ops.method import Number
 
 
-class Weighted(Named):
+class Weighted(MixingMethod):
     """z = Σ_k weight_k·model_k, of one to four models by name.
 
     For example {"expert": 1.0, "amateur": −1.0}, contrastive decoding as first proposed (arXiv 2210.15097) without its

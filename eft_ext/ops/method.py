@@ -42,7 +42,7 @@ class Method(ABC):
         return logits
 
     @property
-    def varies(self) -> bool:
+    def is_scheduled(self) -> bool:
         """Whether a parameter is a function of the step."""
         return False
 
@@ -82,7 +82,7 @@ def at_positions(method: Method, shape: torch.Size, position: int | Tensor | Non
     Raises:
         ValueError: a function of the step without a position, or one of another shape.
     """
-    if not method.varies:
+    if not method.is_scheduled:
         return method
     if position is None:
         return method.at(None)  # which says what is missing

@@ -151,7 +151,7 @@ def _mixed(
         return (value[:, None].expand(shape) if value.shape == shape[:1] else value).flatten()
 
     each = at.mapped(spread)
-    if method.varies:
+    if method.is_scheduled:
         z = combine([x.flatten(0, 1) for x in logits], each, vocab_size=vocab_size, backend=backend)
         return (z.unflatten(0, shape),), (1.0,), None
     flat = [x.flatten(0, 1) for x in logits] if type(method).prepare is not Method.prepare else []

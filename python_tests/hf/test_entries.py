@@ -52,7 +52,7 @@ class Case:
         if "model" in self.method.groups:
             self.chosen, self.folders = {"model": self.lead}, {"model": folders[places[0]]}
         ids = {text: tokenizer(text, return_tensors="pt")["input_ids"] for text in (PROMPT, OTHER)}
-        self.ids, self.prompts = ids[PROMPT], dict.fromkeys(self.method.alone, ids[OTHER])
+        self.ids, self.prompts = ids[PROMPT], dict.fromkeys(self.method.last_token_only, ids[OTHER])
         self.read = {self.method.models[0]: self.ids, **self.prompts}
         self.model = EmulatedModel(tokenizer=tokenizer, method=self.method, **self.chosen)
         with torch.no_grad():
@@ -91,8 +91,8 @@ def reported(case):
 
 def others(case):
     """The models that whoever runs the first one has to be given."""
-    if case.method.alone:
-        return dict.fromkeys(case.method.alone, case.lead)
+    if case.method.last_token_only:
+        return dict.fromkeys(case.method.last_token_only, case.lead)
     return {name: model for name, model in case.chosen.items() if name != case.method.models[0]}
 
 
@@ -140,7 +140,7 @@ def cases(world):
 
 
 def test_no_method_is_left_out():
-    assert {type(method).__name__ for method, _, _ in METHODS.values()} == {*m.__all__} - {"Named"}
+    assert {type(method).__name__ for method, _, _ in METHODS.values()} == {*m.__all__} - {"MixingMethod"}
 
 
 @pytest.mark.filterwarnings("ignore:speculate")

@@ -42,7 +42,7 @@ def test_set():
 def test_functions_of_the_step():
     logits = rows(3)
     method = m.UpScale(lambda step: 1.0 + step)
-    assert method.varies
+    assert method.is_scheduled
     for position in (0, 3):
         expected = eft_ext.combine(logits, m.UpScale(1.0 + position))
         assert torch.equal(eft_ext.combine(logits, method, position=position), expected)

@@ -60,7 +60,7 @@ def test_the_mixture_and_the_models_are_scored(name, backend):
     targets[1, 0] = -100
     compared = count - 1
     options = dict(compared=compared, num_top=3, num_changed=2, backend=backend)
-    got = fused_score_mix(logits, method, targets, position=0 if method.varies else None, **options)
+    got = fused_score_mix(logits, method, targets, position=0 if method.is_scheduled else None, **options)
     same = fused_score_mix([logits[compared], z], [0.0, 1.0], targets, **{**options, "compared": 0})
     for field in ("tv", "kl", "up_ids", "down_ids", "up_log_ratios", "down_log_ratios", "status"):
         torch.testing.assert_close(getattr(got, field), getattr(same, field), rtol=2e-5, atol=1e-6, msg=field)
@@ -121,7 +121,7 @@ def test_half_precision_is_cut_exactly():
     assert got.logprobs[..., 0].isfinite().all(), "what the method excludes, the expert does not"
 
 
-class Narrow(m.Named):
+class Narrow(m.MixingMethod):
     """Four models, the first of which loses a token: no place is left for it beside itself."""
 
     roles = ends = ("a", "b", "c", "d")

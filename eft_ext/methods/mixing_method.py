@@ -1,4 +1,4 @@
-"""What all named methods share: parameters that may change while a generation runs."""
+"""The base class of all methods: named parameters that may change while a generation runs."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import Any, ClassVar
 from torch import Tensor
 from typing_extensions import Self
 
+from eft_ext.methods.deprecated import OldName, take_old_names
 from eft_ext.methods.values import Value, checked, evaluated
 from eft_ext.ops.method import Method, Number
 
 UNBOUNDED = (float("-inf"), float("inf"))
 
 
-class Named(Method):
+class MixingMethod(Method):
     """A method with named parameters.
 
     A parameter is a number, one per row (a list or a tensor [B]), or a function of the step: of the number of tokens
@@ -26,17 +27,25 @@ class Named(Method):
         formula: the mixture's logits in terms of the models' names and the parameters.
         roles: names of the models, in the order of logits and weights.
         ends: models whose own end-of-text tokens end a text, for the behaviour includes ending.
-        foundation: the model that another one may be an adapter of; the two then share their weights.
-        alone: models that read the last token of the prompt unless they are given one of their own.
+        adapter_base: the model that another one may be an adapter of; the two then share their weights.
+        last_token_only: models that read the last token of the prompt unless they are given one of their own.
         bounds: what a parameter may be, where not any finite number.
     """
 
     formula: ClassVar[str] = ""
     roles: ClassVar[tuple[str, ...]] = ()
     ends: ClassVar[tuple[str, ...]] = ()
-    foundation: ClassVar[str | None] = None
-    alone: ClassVar[tuple[str, ...]] = ()
+    adapter_base: ClassVar[str | None] = None
+    last_token_only: ClassVar[tuple[str, ...]] = ()
     bounds: ClassVar[Mapping[str, tuple[float, float]]] = {}
+
+    foundation = OldName("adapter_base")
+    alone = OldName("last_token_only")
+    varies = OldName("is_scheduled")
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        take_old_names(cls, {old: name for old, name in vars(MixingMethod).items() if isinstance(name, OldName)})
 
     def __init__(self, **parameters: Any) -> None:
         self._parameters = self._checked(parameters)
@@ -61,8 +70,8 @@ class Named(Method):
         return self._parameters
 
     @property
-    def varies(self) -> bool:
-        """Whether a parameter is a function of the step."""
+    def is_scheduled(self) -> bool:
+        """True if a parameter is a function of the step."""
         return any(callable(value) and not isinstance(value, Tensor) for value in self._parameters.values())
 
     def set(self, **parameters: Any) -> None:
@@ -83,7 +92,7 @@ class Named(Method):
         Raises:
             ValueError: a parameter is a function of the step and `step` is None.
         """
-        if not self.varies:
+        if not self.is_scheduled:
             return self
         return self.mapped(lambda name, value: evaluated(name, value, step, self.bounds.get(name, UNBOUNDED)))
 
