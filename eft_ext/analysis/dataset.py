@@ -63,7 +63,7 @@ def _item(line: Line) -> Item:
     return Item(line.number, hashlib.sha256(line.text.encode()).hexdigest()[:12], **given)
 
 
-class Results:
+class ResultsFile:
     """A JSONL file of results, one line for each item in the items' order, written as they come.
 
     One process at a time may write it, until `close`; a file beside it, with .lock behind the name, says so.

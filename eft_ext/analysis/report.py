@@ -58,7 +58,7 @@ MEASURES = (
 
 
 @dataclass(frozen=True)
-class View:
+class RecordView:
     """A record as the template shows it."""
 
     record: Record
@@ -114,7 +114,7 @@ def report_html(records: Sequence[Record], title: str = "Token report") -> str:
     )
 
 
-def view(record: Record) -> View:
+def view(record: Record) -> RecordView:
     measures = {m.key: rounded(m.of(record, token) for token in record.tokens) for m in MEASURES}
     shades = {}
     for m in MEASURES:
@@ -132,7 +132,7 @@ def view(record: Record) -> View:
     pool: Pool = {}
     parts = pieces(record.tokens)
     data = [packed((record.tokens[t] for t in piece), pool) for piece in parts]
-    return View(record, measures, shades, summary, parts, data, list(pool))
+    return RecordView(record, measures, shades, summary, parts, data, list(pool))
 
 
 def bars(shades: Sequence[float]) -> str:

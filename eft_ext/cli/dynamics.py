@@ -26,7 +26,7 @@ for _name, _run in dynamics_recordings.COMMANDS.items():
     app.command(_name, cls=Command)(_run)
 
 
-class Method(str, Enum):
+class LossName(str, Enum):
     """Losses of `eft_ext.dynamics`."""
 
     sft = "sft"
@@ -48,8 +48,8 @@ Data = Annotated[
         "preferences."
     ),
 ]
-MethodOption = Annotated[
-    Method,
+LossOption = Annotated[
+    LossName,
     typer.Option(
         help="sft reads completions, or chosen responses; the others pairs. ipo, slic and sppo are as in their papers: "
         "see docs/dynamics.md for TRL's."
@@ -65,7 +65,7 @@ def track_run(
     probes: Probes = None,
     sample: Sample = None,
     data: Data = None,
-    method: MethodOption = Method.sft,
+    method: LossOption = LossName.sft,
     extend: Annotated[bool, typer.Option("--extend", help="SFT on chosen and rejected: against squeezing.")] = False,
     steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 200,
     batch_size: Annotated[int, typer.Option(help="Rows, or pairs, in one step.")] = 16,
@@ -87,7 +87,7 @@ def track_run(
 
         eft dynamics track --out run --probes probes.jsonl --sample 50
     """
-    if extend and method is not Method.sft:
+    if extend and method is not LossName.sft:
         raise ValueError(f"--extend: expected --method sft, got {method.value}")
     from eft_ext.dynamics import diagnose
     from eft_ext.dynamics.store import check_free, check_no_part
@@ -126,7 +126,7 @@ def decompose_step(
     probes: Probes = None,
     sample: Sample = None,
     data: Data = None,
-    method: MethodOption = Method.sft,
+    method: LossOption = LossName.sft,
     batch_size: Annotated[int, typer.Option(help="Rows, or pairs, in the step.")] = 16,
     lr: Annotated[list[float] | None, typer.Option(help="Of one SGD step; may be given several times.")] = None,
     seed: Annotated[int, typer.Option(help="Of the choice of the batch, and of --sample.", callback=_seed.checked)] = 0,

@@ -48,7 +48,7 @@ def check_numbers(counts: Mapping[str, int], lrs: Sequence[float]) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class Row:
+class Example:
     """A prompt, and its completion or a chosen and a rejected response."""
 
     prompt: str | Chat
@@ -63,7 +63,7 @@ class Tuning:
     model: Any
     tokenizer: Any
     probes: ProbeSet
-    rows: list[Row]
+    rows: list[Example]
     loss: Any
     batch_size: int
     seed: int
@@ -99,7 +99,7 @@ class Tuning:
             made = embedded(load_trio().world, "format", seed)
         if data is None:
             where = (f"embedded preferences, row {i}" for i in count(1))
-            read = [Row(p.prompt, (p.chosen, p.rejected), place) for p, place in zip(made, where, strict=False)]
+            read = [Example(p.prompt, (p.chosen, p.rejected), place) for p, place in zip(made, where, strict=False)]
         else:
             read = list(_read(data))
         found = ProbeSet.from_jsonl(probes) if probes else watched(load_trio().world, made, 16, "format", seed)
@@ -142,7 +142,7 @@ class Tuning:
         check_texts({"model": self.model}, {"probes": probes, "data": self._responses(dict.fromkeys(drawn))})
         warnings.simplefilter("ignore", ContextWarning)
 
-    def _responses(self, rows: Iterable[Row], text: int | None = None) -> Responses:
+    def _responses(self, rows: Iterable[Example], text: int | None = None) -> Responses:
         """All texts of the rows, or those with this number."""
         some = slice(None) if text is None else slice(text, text + 1)
         each = [(row.where, (row.prompt, text)) for row in rows for text in row.texts[some]]
@@ -198,7 +198,7 @@ def tokenizer_of(source: str, options: dict[str, Any]) -> Any:
     return tokenizer
 
 
-def _read(path: Path) -> Iterator[Row]:
+def _read(path: Path) -> Iterator[Example]:
     for line in read_lines(path):
         row, where = line.object, line.where
         if "completion" in row:
@@ -213,4 +213,4 @@ def _read(path: Path) -> Iterator[Row]:
         for key, text in texts.items():
             if not text:
                 raise ValueError(f"{where}, key '{key}': expected a text, got an empty text")
-        yield Row(as_prompt(prompt, where, "prompt"), tuple(texts.values()), where)
+        yield Example(as_prompt(prompt, where, "prompt"), tuple(texts.values()), where)

@@ -20,7 +20,7 @@ from eft_ext.cli import options as o
 from eft_ext.cli.outputs import writable
 
 if TYPE_CHECKING:
-    from eft_ext.analysis.dataset import Item, Results
+    from eft_ext.analysis.dataset import Item, ResultsFile
     from eft_ext.hf import EmulatedModel
 
 NAME = "score"
@@ -119,14 +119,14 @@ def run(
 
 
 @contextmanager
-def _kept(out: Path | None, items: list[Item], settings: str) -> Iterator[Results | None]:
+def _kept(out: Path | None, items: list[Item], settings: str) -> Iterator[ResultsFile | None]:
     """The file of results, if there is one. Who interrupts the command hears how to go on."""
     if out is None:
         yield None
         return
-    from eft_ext.analysis.dataset import Results
+    from eft_ext.analysis.dataset import ResultsFile
 
-    results = Results(out, items, settings)
+    results = ResultsFile(out, items, settings)
     try:
         yield results
     except (Interrupted, KeyboardInterrupt) as error:

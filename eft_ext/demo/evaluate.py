@@ -20,7 +20,7 @@ from eft_ext.demo.world import Question
 
 
 @dataclass(frozen=True)
-class Row:
+class ModelFigures:
     """One model's figures. `kl` is KL(oracle || model) in nats per token, `speed` is in tokens per second."""
 
     model: str
@@ -109,7 +109,7 @@ def tabulate(
     questions: Sequence[Question],
     grader: Grader,
     tokenizer: PreTrainedTokenizerBase,
-) -> list[Row]:
+) -> list[ModelFigures]:
     """The final table, one row per model, in the order of `answers`."""
     rows = []
     for model, texts in answers.items():
@@ -118,11 +118,11 @@ def tabulate(
         tokens = sum(len(i) + 1 for i in ids)  # + 1: the end token
         facts = Proportion(sum(g.fact for g in grades), len(grades))
         kept = Proportion(sum(g.format for g in grades), len(grades))
-        rows.append(Row(model, facts, kept, tokens / seconds[model], kl[model]))
+        rows.append(ModelFigures(model, facts, kept, tokens / seconds[model], kl[model]))
     return rows
 
 
-def claims(rows: Sequence[Row]) -> list[Claim]:
+def claims(rows: Sequence[ModelFigures]) -> list[Claim]:
     """What the table must show: the acceptance test of the models. The bounds are never loosened for them.
 
     The divergence has no interval here: its claim is never open.
@@ -131,10 +131,10 @@ def claims(rows: Sequence[Row]) -> list[Claim]:
     large, tuned, eft, oracle = row[LARGE], row[TUNED], row[EFT], row[ORACLE]
     points = 100.0
 
-    def known(r: Row) -> bool:
+    def known(r: ModelFigures) -> bool:
         return 80 <= points * r.facts.value <= 97
 
-    def may_know(r: Row) -> bool:
+    def may_know(r: ModelFigures) -> bool:
         low, high = r.facts.interval
         return points * high >= 80 and points * low <= 97
 

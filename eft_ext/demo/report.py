@@ -12,7 +12,7 @@ from rich.table import Table
 
 from eft_ext._extras import needs
 from eft_ext._files import save_figure
-from eft_ext.demo.evaluate import OPEN, Claim, Row, claims
+from eft_ext.demo.evaluate import OPEN, Claim, ModelFigures, claims
 from eft_ext.demo.grade import Proportion
 from eft_ext.demo.trio import EFT, LARGE, ORACLE, TUNED
 
@@ -22,7 +22,7 @@ class Measured:
     """One mode's table and what it shows."""
 
     mode: str
-    rows: list[Row]
+    rows: list[ModelFigures]
 
     @property
     def claims(self) -> list[Claim]:

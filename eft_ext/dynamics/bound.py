@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from eft_ext.dynamics.losses import SFT, Loss, Preference, UserLoss
+from eft_ext.dynamics.losses import SFT, Loss, PreferenceLoss, UserLoss
 
 Array = np.ndarray
 
@@ -31,7 +31,7 @@ def g_norm(loss: Loss | UserLoss, chosen: Trained, rejected: Trained | None) -> 
     """
     if isinstance(loss, SFT):
         return chosen.residual / (chosen.tokens if loss.reduction == "mean" else 1.0)
-    if not isinstance(loss, Preference) or rejected is None:
+    if not isinstance(loss, PreferenceLoss) or rejected is None:
         raise ValueError(f"loss: expected SFT, DPO, IPO, SLiC or SPPO, got {loss!r}")
     both = (half.log_prob for half in (chosen, rejected))
     margins = (torch.from_numpy(x - x[:1] if loss.needs_reference else x) for x in both)

@@ -108,7 +108,7 @@ class SFT:
         return 1 / len(update.targets) if self.reduction == "mean" else 1.0
 
 
-class Preference:
+class PreferenceLoss:
     """A loss of s⁺ and s⁻, the sequence log-probs of chosen and rejected less the reference's, averaged over pairs.
 
     Since ∂s/∂z = −r at every token of the sequence, G = −(∂L/∂s)·r.
@@ -146,7 +146,7 @@ class Preference:
 
 
 @dataclass(frozen=True)
-class DPO(Preference):
+class DPO(PreferenceLoss):
     """−log σ(βh), h = s⁺ − s⁻ (Rafailov et al. 2023). With a = σ(βh): G = +β(1−a)r⁺ and −β(1−a)r⁻.
 
     TRL's "sigmoid", its default.
@@ -163,7 +163,7 @@ class DPO(Preference):
 
 
 @dataclass(frozen=True)
-class IPO(Preference):
+class IPO(PreferenceLoss):
     """(h − 1/2β)², h over the whole sequences (Azar et al. 2023). G = +2(1/2β − h)r⁺ and −2(1/2β − h)r⁻.
 
     Not TRL's "ipo", which divides s⁺ and s⁻ by the tokens of their responses.
@@ -180,7 +180,7 @@ class IPO(Preference):
 
 
 @dataclass(frozen=True)
-class SLiC(Preference):
+class SLiC(PreferenceLoss):
     """max(0, margin − log π⁺ + log π⁻), no reference (Zhao et al. 2023). G = +r⁺ and −r⁻ inside the margin, else 0.
 
     Not TRL's "hinge", which is max(0, 1 − βh), relative to a reference.
@@ -198,7 +198,7 @@ class SLiC(Preference):
 
 
 @dataclass(frozen=True)
-class SPPO(Preference):
+class SPPO(PreferenceLoss):
     """(s⁺ − η/2)² + (s⁻ + η/2)² (Wu et al. 2024). G = +2(η/2 − s⁺)r⁺ and −2(s⁻ + η/2)r⁻.
 
     TRL's "sppo_hard" has 1/2β in the place of η/2: `SPPO(eta=1 / beta)`.

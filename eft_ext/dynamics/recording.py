@@ -10,7 +10,7 @@ import numpy as np
 
 from eft_ext._extras import needs
 from eft_ext.dynamics.bound import Trained, g_norm, quotient
-from eft_ext.dynamics.losses import SFT, Loss, Preference, UserLoss, check_loss
+from eft_ext.dynamics.losses import SFT, Loss, PreferenceLoss, UserLoss, check_loss
 from eft_ext.dynamics.probes import ProbeSet
 from eft_ext.dynamics.step_file import read_step
 from eft_ext.dynamics.store import read_about, require_pyarrow, step_files
@@ -163,7 +163,7 @@ class Recording:
             TypeError: no loss.
         """
         check_loss(loss)
-        pair = isinstance(loss, Preference)
+        pair = isinstance(loss, PreferenceLoss)
         if pair and update == rejected:
             raise ValueError(f"rejected: expected another type than {update!r}, which is preferred")
         wanted = {"observed": observed, "update": update} | ({"rejected": rejected} if pair else {})

@@ -10,8 +10,8 @@ pytest.importorskip("pyarrow")
 
 from eft_ext.demo.dynamics.data import KINDS, preferences, probes, with_own
 from eft_ext.demo.dynamics.findings import BELLS, FLUENT, costs, findings, table
-from eft_ext.demo.dynamics.record import Record
-from eft_ext.demo.dynamics.runs import QUICK, Plan, run_sft
+from eft_ext.demo.dynamics.record import StudyRecord
+from eft_ext.demo.dynamics.runs import QUICK, StudyPlan, run_sft
 from eft_ext.demo.dynamics.study import run_seed
 from eft_ext.demo.trio import EFT, TUNED, load_trio
 from eft_ext.dynamics import Recording, bootstrap
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def record():
-    return Record.read(ROOT / "docs" / "data" / "dynamics")
+    return StudyRecord.read(ROOT / "docs" / "data" / "dynamics")
 
 
 @pytest.fixture(scope="module")
@@ -184,7 +184,7 @@ def test_the_tutorial_quotes_the_record(record):
 @pytest.mark.slow
 def test_a_short_run_shows_the_bell(trio, tmp_path):
     """Sixty steps, eight probes: the paraphrase rises and falls in a run made here and now."""
-    plan = Plan(probes=8, sft_steps=60, sft_records=(5,))
+    plan = StudyPlan(probes=8, sft_steps=60, sft_records=(5,))
     rows = preferences(trio.world, "format", 0)
     watched = probes(trio.world, rows, plan.probes, "format", 0)
     run_sft(trio.base, trio.tokenizer, rows, watched, tmp_path, plan, 0, extend=False)
@@ -196,9 +196,9 @@ def test_a_short_run_shows_the_bell(trio, tmp_path):
 @pytest.mark.slow
 def test_the_whole_study_runs(trio, tmp_path):
     curves, grades = run_seed(trio, 0, tmp_path, QUICK)
-    made = Record(curves, grades)
+    made = StudyRecord(curves, grades)
     made.write(tmp_path)
-    again = Record.read(tmp_path)
+    again = StudyRecord.read(tmp_path)
     assert len(findings(again)) == 2 * len(BELLS) + 1 + 6 * len(KINDS)
     assert len(list(table(again))) == 21
     steps, values = again.curve("dpo", "own", "chosen")

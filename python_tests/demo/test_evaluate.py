@@ -7,20 +7,20 @@ from dataclasses import replace
 import pytest
 import torch
 
-from eft_ext.demo.evaluate import Row, claims, divergences, teacher_forced
+from eft_ext.demo.evaluate import ModelFigures, claims, divergences, teacher_forced
 from eft_ext.demo.grade import Proportion
 from eft_ext.demo.report import Measured, as_claim, verdict
 from eft_ext.demo.trio import load_trio
 
 GOOD = {
-    "large": Row("large", Proportion(450, 500), Proportion(0, 500), 1.0, 0.4),
-    "small tuned": Row("small tuned", Proportion(50, 500), Proportion(500, 500), 1.0, 0.6),
-    "EFT": Row("EFT", Proportion(440, 500), Proportion(495, 500), 1.0, 0.02),
-    "oracle": Row("oracle", Proportion(450, 500), Proportion(500, 500), 1.0, 0.0),
+    "large": ModelFigures("large", Proportion(450, 500), Proportion(0, 500), 1.0, 0.4),
+    "small tuned": ModelFigures("small tuned", Proportion(50, 500), Proportion(500, 500), 1.0, 0.6),
+    "EFT": ModelFigures("EFT", Proportion(440, 500), Proportion(495, 500), 1.0, 0.02),
+    "oracle": ModelFigures("oracle", Proportion(450, 500), Proportion(500, 500), 1.0, 0.0),
 }
 
 
-def _failing(**changed: Row) -> int:
+def _failing(**changed: ModelFigures) -> int:
     rows = [changed.get(name.replace(" ", "_"), row) for name, row in GOOD.items()]
     return sum(not claim.holds for claim in claims(rows))
 

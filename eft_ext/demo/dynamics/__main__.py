@@ -19,8 +19,8 @@ with command(__name__), needs("eft_ext.demo.dynamics", "cli", "dynamics"):
     from rich.progress import Progress
 
     from eft_ext.demo.dynamics.findings import report
-    from eft_ext.demo.dynamics.record import Record
-    from eft_ext.demo.dynamics.runs import QUICK, Plan
+    from eft_ext.demo.dynamics.record import StudyRecord
+    from eft_ext.demo.dynamics.runs import QUICK, StudyPlan
     from eft_ext.demo.dynamics.study import ABOUT, RUNS, check_out, run_seed
     from eft_ext.demo.trio import load_trio
 
@@ -36,11 +36,11 @@ def main() -> None:
         raise ValueError(f"--seeds: expected a number at least 1, got {arguments.seeds}")
     check_out(arguments.out, arguments.seeds)
     torch.set_num_threads(1)  # layers this small take longer to share than to compute
-    plan = QUICK if arguments.quick else Plan()
+    plan = QUICK if arguments.quick else StudyPlan()
     console = Console()
     trio = load_trio()
     start = time.perf_counter()
-    record = Record([], [])
+    record = StudyRecord([], [])
     with Progress(console=console) as progress:
         bar = progress.add_task("training", total=arguments.seeds * len(RUNS))
         for seed in range(arguments.seeds):
@@ -59,7 +59,7 @@ def main() -> None:
         "versions": {name: version(name) for name in ("torch", "transformers")} | {"python": platform.python_version()},
     }
     _json.write(arguments.out / ABOUT, about, indent=2)
-    for line in report(Record.read(arguments.out)):
+    for line in report(StudyRecord.read(arguments.out)):
         console.print(line, highlight=False, soft_wrap=True)
 
 

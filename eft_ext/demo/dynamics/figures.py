@@ -21,7 +21,7 @@ with command(__name__), needs("eft_ext.demo.dynamics.figures", "dynamics", "plot
     from eft_ext.demo.dynamics.data import KINDS
     from eft_ext.demo.dynamics.digits import class_influence, classifier, draw_digits
     from eft_ext.demo.dynamics.findings import FLUENT
-    from eft_ext.demo.dynamics.record import Record
+    from eft_ext.demo.dynamics.record import StudyRecord
     from eft_ext.demo.trio import EFT, TUNED
     from eft_ext.dynamics import bootstrap, drawing
 
@@ -30,7 +30,7 @@ _RUNS = {"sft": "SFT", "dpo": "SFT, DPO", "dpo-extended": "extended SFT, DPO"}
 _BEGINNING = 30  # steps of SFT in which a bell rises and falls
 
 
-def sft(record: Record) -> Figure:
+def sft(record: StudyRecord) -> Figure:
     """Change of log π by type of response during SFT; the first seed's probes."""
     figure = Figure(figsize=(7.6, 4), layout="constrained")
     axes = figure.subplots(1, 2)
@@ -42,7 +42,7 @@ def sft(record: Record) -> Figure:
     return figure
 
 
-def dpo(record: Record) -> Figure:
+def dpo(record: StudyRecord) -> Figure:
     """Change of log π, and the argmax along rejected, for each kind of rejected, with and without the mitigation."""
     figure = Figure(figsize=(8.4, 7), layout="constrained")
     grid = figure.subplots(3, 3, sharex=True, sharey="row")
@@ -65,7 +65,7 @@ def dpo(record: Record) -> Figure:
     return figure
 
 
-def _changes(axes: Axes, record: Record, run: str, kind: str, last: int | None = None) -> None:
+def _changes(axes: Axes, record: StudyRecord, run: str, kind: str, last: int | None = None) -> None:
     """Lines of all types, dashed where the response is another prompt's."""
     for i, response in enumerate(_SHOWN):
         steps, values = record.curve(run, kind, response)
@@ -75,7 +75,7 @@ def _changes(axes: Axes, record: Record, run: str, kind: str, last: int | None =
         drawing.lines(axes, steps[shown], (values - values[0])[shown], response, **look)
 
 
-def upscaled(record: Record) -> Figure:
+def upscaled(record: StudyRecord) -> Figure:
     """Facts and format of the small tuned models alone and carried over by EFT."""
     figure = Figure(figsize=(8.4, 3.4), layout="constrained")
     for axes, name in zip(figure.subplots(1, 2, sharey=True), ("fact", "format"), strict=True):
@@ -95,7 +95,7 @@ def upscaled(record: Record) -> Figure:
     return figure
 
 
-def influence(record: Record) -> Figure:
+def influence(record: StudyRecord) -> Figure:
     """Accumulated Δ log π during DPO on fluent rejected responses; the first seed's mean over probes."""
     curves = [record.curve("dpo", "format", response) for response in _SHOWN]
     changes = np.array([(v - v[0]).mean(1) for _, v in curves])
@@ -120,7 +120,7 @@ def main() -> None:
     if not arguments.record.is_dir():
         raise ValueError(f"--record: no such folder: {arguments.record}")
     torch.set_num_threads(1)
-    record = Record.read(arguments.record)
+    record = StudyRecord.read(arguments.record)
     drawn = {"sft": sft(record), "dpo": dpo(record), "upscaled": upscaled(record), "digits": digits()}
     drawn["influence"] = influence(record)
     arguments.out.mkdir(parents=True, exist_ok=True)

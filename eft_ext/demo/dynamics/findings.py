@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from eft_ext.demo.dynamics.data import KINDS
-from eft_ext.demo.dynamics.record import Record
+from eft_ext.demo.dynamics.record import StudyRecord
 from eft_ext.demo.trio import EFT, TUNED
 from eft_ext.dynamics import Interval, bootstrap
 
@@ -39,7 +39,7 @@ class Finding:
         return f"{word}  {self.text}: {self.figure}, {self.agree} of {self.seeds} seeds"
 
 
-def findings(record: Record) -> list[Finding]:
+def findings(record: StudyRecord) -> list[Finding]:
     """All of them, in the order of docs/dynamics.md."""
     found = []
     for response in BELLS:
@@ -76,7 +76,7 @@ def _finding(text: str, probes: np.ndarray, seeds: np.ndarray, sign: int) -> Fin
 
 
 def _change(
-    record: Record,
+    record: StudyRecord,
     run: str,
     kind: str,
     response: str,
@@ -93,19 +93,19 @@ def _change(
     return found[0], found[1]
 
 
-def _relief(record: Record, kind: str, response: str, statistic: str, last: int) -> tuple[np.ndarray, np.ndarray]:
+def _relief(record: StudyRecord, kind: str, response: str, statistic: str, last: int) -> tuple[np.ndarray, np.ndarray]:
     """How much more it changed with the mitigation than without."""
     runs = [_change(record, run, kind, response, statistic, last=last) for run in ("dpo-extended", "dpo")]
     return runs[0][0] - runs[1][0], runs[0][1] - runs[1][1]
 
 
-def _peak(record: Record, response: str) -> int:
+def _peak(record: StudyRecord, response: str) -> int:
     """The recorded step at which the mean of all seeds is largest, the first and the last left out."""
     steps, values = record.curve("sft", "", response, probe=False)
     return int(steps[1:-1][values[1:-1].mean(1).argmax()])
 
 
-def table(record: Record) -> Iterator[Sequence[str]]:
+def table(record: StudyRecord) -> Iterator[Sequence[str]]:
     """What each tuned model does alone and through EFT: means over seeds and questions, with 95 % intervals over
     both."""
     yield "tuned by", "rejected", "who", "facts %", "format %", "log π of the right answer", "log p_max per token"
@@ -126,7 +126,7 @@ def table(record: Record) -> Iterator[Sequence[str]]:
 _NAMES = {"sft": "SFT", "dpo": "SFT, DPO", "extended": "extended SFT", "dpo-extended": "extended SFT, DPO"}
 
 
-def costs(record: Record) -> Iterator[str]:
+def costs(record: StudyRecord) -> Iterator[str]:
     """What EFT loses or gains by each step of tuning, question by question."""
     for kind in KINDS:
         for run, against, of in (("dpo", "sft", ""), ("dpo-extended", "sft", ""), ("dpo-extended", "dpo", kind)):
@@ -141,7 +141,7 @@ def _points(x: Interval) -> str:
     return f"{100 * x.mean:+.1f} ({100 * x.low:+.1f} to {100 * x.high:+.1f}) points"
 
 
-def report(record: Record) -> Iterator[str]:
+def report(record: StudyRecord) -> Iterator[str]:
     """Everything, as lines of text."""
     yield from map(str, findings(record))
     yield ""

@@ -22,7 +22,7 @@ FILES = tuple(f"{name}.parquet" for name in _COLUMNS)
 
 
 @dataclass(frozen=True)
-class Record:
+class StudyRecord:
     """Rows as `run_seed` returns them, of all seeds.
 
     Written, curves of the first seed keep every probe, and the others their mean over probes, as probe −1.
@@ -48,7 +48,7 @@ class Record:
                 parquet.write_table(table, stream, compression="zstd", compression_level=19)
 
     @classmethod
-    def read(cls, folder: Path) -> Record:
+    def read(cls, folder: Path) -> StudyRecord:
         """Raises ValueError, naming the file, where one is missing, broken, or no record's."""
         return cls(*(_rows(folder / file, wanted) for file, wanted in zip(FILES, _COLUMNS.values(), strict=True)))
 

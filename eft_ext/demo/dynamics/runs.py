@@ -17,7 +17,7 @@ from eft_ext.dynamics.forward import response_logits
 
 
 @dataclass(frozen=True)
-class Plan:
+class StudyPlan:
     """Every number of the study. Extended SFT takes twice the steps: as many epochs of twice the rows."""
 
     preferences: int = 1901  # all tuning questions
@@ -34,7 +34,7 @@ class Plan:
     questions: int = 200
 
 
-QUICK = Plan(
+QUICK = StudyPlan(
     preferences=24,
     probes=3,
     sft_steps=4,
@@ -49,7 +49,14 @@ Tick = Callable[[], object]
 
 
 def run_sft(
-    base: Any, tokenizer: Any, rows: list[Preference], probes: ProbeSet, path: Path, plan: Plan, seed: int, extend: bool
+    base: Any,
+    tokenizer: Any,
+    rows: list[Preference],
+    probes: ProbeSet,
+    path: Path,
+    plan: StudyPlan,
+    seed: int,
+    extend: bool,
 ) -> Any:
     """SFT of a copy of `base` on the chosen responses, or on chosen and rejected ones."""
     if extend:
@@ -69,7 +76,7 @@ def run_sft(
 
 
 def run_dpo(
-    start: Any, tokenizer: Any, rows: list[Preference], probes: ProbeSet, path: Path, plan: Plan, seed: int
+    start: Any, tokenizer: Any, rows: list[Preference], probes: ProbeSet, path: Path, plan: StudyPlan, seed: int
 ) -> Any:
     """DPO of a copy of `start`, which is also the reference."""
 

@@ -13,7 +13,7 @@ from eft_ext._files import check_folder
 from eft_ext._jsonl import read_object
 from eft_ext.demo.dynamics.data import KINDS, preferences, probes, with_own
 from eft_ext.demo.dynamics.record import FILES
-from eft_ext.demo.dynamics.runs import Plan, run_dpo, run_sft
+from eft_ext.demo.dynamics.runs import StudyPlan, run_dpo, run_sft
 from eft_ext.demo.dynamics.upscale import upscaled
 from eft_ext.demo.trio import Trio
 from eft_ext.dynamics import Recording
@@ -41,7 +41,7 @@ def _is_study(file: Path) -> bool:
 
 
 def run_seed(
-    trio: Trio, seed: int, out: Path, plan: Plan, tick: Callable[[str], object] = lambda done: None
+    trio: Trio, seed: int, out: Path, plan: StudyPlan, tick: Callable[[str], object] = lambda done: None
 ) -> tuple[Rows, Rows]:
     """Trains everything for one seed, which decides wrong values, the order of the batches and what is watched.
 
