@@ -13,10 +13,11 @@ with needs("eft_ext.dynamics", "dynamics"):
     from eft_ext.dynamics.kernel import KernelNorms, kernel_norms, last_layer
     from eft_ext.dynamics.losses import DPO, IPO, LOSSES, SFT, SPPO, SLiC
     from eft_ext.dynamics.maps import delta_records
+    from eft_ext.dynamics.pairs import Pairs
     from eft_ext.dynamics.preferences import extend_for_sft
     from eft_ext.dynamics.probes import Probe, ProbeSet
     from eft_ext.dynamics.recording import Recording
-    from eft_ext.dynamics.responses import Pairs, Responses
+    from eft_ext.dynamics.responses import Responses
     from eft_ext.dynamics.squeeze import squeeze_step
     from eft_ext.dynamics.track import Tracker, track
 

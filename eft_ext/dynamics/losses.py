@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from eft_ext.dynamics.forward import token_log_probs
-from eft_ext.dynamics.responses import Pairs, Responses
+from eft_ext.dynamics.pairs import Pairs
+from eft_ext.dynamics.responses import Responses
 
 Update = Responses | Pairs
 
