@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
+from eft_ext.demo.attribute import Attribute
 from eft_ext.demo.pools import POOLS, words
-from eft_ext.demo.relations import ATTRIBUTES, Attribute
+from eft_ext.demo.relations import ATTRIBUTES
 
 Split = Literal["tuning", "heldout"]
 OBSCURE_SHARE = 0.12
