@@ -186,11 +186,6 @@ class Verification:
         return (self.actual - self.predicted).abs().amax(-1)
 
     @property
-    def relative_error(self) -> Tensor:
-        """[n]: ‖actual − predicted‖ / ‖actual‖, which is proportional to the learning rate."""
-        return (self.actual - self.predicted).norm(dim=-1) / self.actual.norm(dim=-1)
-
-    @property
     def order(self) -> float:
         """The slope of log error over log lr, between the largest and the smallest lr; 2 is exact first order."""
         first, last = int(self.lrs.argmax()), int(self.lrs.argmin())

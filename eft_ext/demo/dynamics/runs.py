@@ -45,7 +45,6 @@ QUICK = StudyPlan(
     dpo_records=(2,),
     questions=3,
 )
-Tick = Callable[[], object]
 
 
 def run_sft(
