@@ -1,4 +1,4 @@
-"""Where a prompt begins, and where it ends and its response begins, in tokens."""
+"""Finds in tokens where a prompt begins, and where it ends and its response begins."""
 
 from __future__ import annotations
 

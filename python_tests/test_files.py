@@ -77,7 +77,7 @@ def test_pipes_are_written_directly(tmp_path):
 
 
 def test_our_own_output_is_written_directly(tmp_path):
-    """What is printed afterwards would go to a file without a name."""
+    """Text that is printed afterwards would go to a file without a name."""
     file, kept = tmp_path / "out", os.dup(1)
     descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     try:

@@ -1,4 +1,4 @@
-"""What a user sees of the package itself: versions, backends, what is imported when."""
+"""The package itself as a user sees it: versions, backends, what is imported when."""
 
 import json
 import os

@@ -27,7 +27,7 @@ _OPTIONS: dict[str, dict[str, float]] = {
 
 
 class Dtype(str, Enum):
-    """Of the logits."""
+    """Dtypes of the logits."""
 
     bfloat16 = "bfloat16"
     float16 = "float16"
@@ -135,7 +135,7 @@ def _logits(batch: int, vocab: int, dtype: Any, device: Any) -> list[Tensor]:
 
 
 def _chain(options: dict[str, float]) -> Callable[..., Tensor]:
-    """What loops run without the step: log-softmaxes, the combination, transformers' warpers, softmax, multinomial."""
+    """The chain that loops run without the step: log-softmaxes, a sum, transformers' warpers, softmax, multinomial."""
     import torch
     import transformers as hf
 

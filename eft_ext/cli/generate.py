@@ -114,7 +114,7 @@ def run(
 
 
 def _told(out: Any) -> dict[str, Any]:
-    """What became of the drafts, also said on stderr; nothing where there were none."""
+    """Returns what became of the drafts, also said on stderr; nothing where there were none."""
     statistics = getattr(out, "speculation", None)
     if statistics is None or not statistics.drafted:
         return {}

@@ -13,7 +13,7 @@ _LONG = 20_000  # characters that take a while to read
 
 
 class Beyond(str, Enum):
-    """What becomes of a text that is longer than a model was made for."""
+    """The treatment of a text that is longer than a model was made for."""
 
     warn = "warn"
     refuse = "refuse"

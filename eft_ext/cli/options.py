@@ -25,7 +25,7 @@ _MODELS, _SAMPLING = "Models", "Sampling"
 
 
 class Template(str, Enum):
-    """Which models read a prompt through the chat template, the others reading plain text."""
+    """The models that read a prompt through the chat template, the others reading plain text."""
 
     all = "all"
     tuned = "tuned"
@@ -211,7 +211,7 @@ def prompts(
     template: Template | None,
     negative: str | None = None,
 ) -> dict[str, Any]:
-    """What each model reads of a conversation, as `generate(prompts=)` takes it; first what the first model reads.
+    """Returns what each model reads of a conversation, as `generate(prompts=)` takes it; the first model's first.
 
     Args:
         turns: {"role", "content"}, the last one the user's.

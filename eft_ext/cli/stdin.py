@@ -1,4 +1,4 @@
-"""What is typed or piped in."""
+"""Reads what is typed or piped in."""
 
 from __future__ import annotations
 

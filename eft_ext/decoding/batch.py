@@ -1,4 +1,4 @@
-"""What the host knows of a batch: the job that each slot works on, and how far that is."""
+"""The host's view of a batch: the job that each slot works on, and how far that is."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Batch:
 
     @property
     def needed(self) -> bool:
-        """Whether some row goes on after the steps that are under way."""
+        """True if some row goes on after the steps that are under way."""
         return any(row is not None and row.left > 0 for row in self.slots)
 
     def widen(self) -> list[int]:

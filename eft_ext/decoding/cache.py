@@ -32,7 +32,7 @@ class StaticLayer(CacheLayerMixin):
         return 0 if self.keys is None else int(self.keys.shape[1])
 
     def slots_for(self, capacity: int) -> int:
-        """How many slots hold `capacity` tokens of a row."""
+        """The number of slots that hold `capacity` tokens of a row."""
         return capacity if self.window is None else min(capacity, self.window + SLACK)
 
     def load(self, rows: Tensor | None, count: int, capacity: int, stock: Any, lengths: Tensor) -> None:
@@ -96,7 +96,7 @@ class StaticLayer(CacheLayerMixin):
 
 
 class StepCache(Cache):
-    """What a model sees of the static layers in one forward pass.
+    """The static layers as a model sees them in one forward pass.
 
     Args:
         layers: (keys, values, sliding) of every layer.

@@ -1,4 +1,4 @@
-"""Where a step runs: models one after another, or on streams of their own and captured as one graph."""
+"""The device of a step: models run one after another, or on streams of their own and captured as one graph."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ONE_CAPTURE = Lock()  # in a process, as torch's graphs want it
 
 
 class Device(Protocol):
-    """What `Graphs` asks of a device; tests put a stand-in here."""
+    """The calls that `Graphs` makes on a device; tests put a stand-in here."""
 
     def parallel(self, works: Sequence[Callable[[], Tensor]]) -> list[Tensor]:
         """The results of works that do not depend on each other."""
@@ -27,7 +27,7 @@ class Device(Protocol):
         """Runs `work` where it will be captured, so that libraries make their buffers before."""
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
-        """What replays `work`, which is not run now."""
+        """Returns a function that replays `work`, which is not run now."""
 
 
 def one_after_another(works: Sequence[Callable[[], Tensor]]) -> list[Tensor]:

@@ -16,7 +16,7 @@ from eft_ext.ops import VerifyResult
 
 
 class Reader(Protocol):
-    """What the loop asks of a model and its cache; `decoding.Feeder` is one."""
+    """A model and its cache as the loop needs them; `decoding.Feeder` is one."""
 
     @property
     def lengths(self) -> Tensor: ...  # tokens that each row holds, [rows]
@@ -50,11 +50,11 @@ class Rows:
 
     @property
     def positions(self) -> Tensor:
-        """Of the random streams, [rows]."""
+        """Positions in the random streams, [rows]."""
         return torch.tensor(self.done, device=self.seeds.device)
 
     def longest(self, prompts: list[int]) -> int:
-        """What the longest row holds: its prompt and its new tokens, of which the last is not read yet."""
+        """The tokens of the longest row: its prompt and its new ones, of which the last is not read yet."""
         return max(prompts[row] + n - 1 for row, n in zip(self.numbers, self.done, strict=True))
 
     def after(self, tokens: list[list[int]], stay: list[int]) -> Rows:
@@ -80,7 +80,7 @@ class Rows:
 
 
 class Drawn(NamedTuple):
-    """What each row drew, before it is cut off where the row ends."""
+    """The tokens that each row drew, before they are cut off where the row ends."""
 
     tokens: list[list[int]]
     marks: list[list[Mark]]

@@ -108,19 +108,19 @@ class Engine:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """What a graph of the step depends on beside addresses: rows, and slots that attention reads."""
+        """The sizes that a graph of the step depends on, beside addresses: rows, and slots that attention reads."""
         return (self.state.rows, *(feeder.bound for feeder in self.feeders))
 
     def addresses(self) -> tuple[int, ...]:
-        """Of everything that the step reads and writes from one call to the next."""
+        """Addresses of everything that the step reads and writes from one call to the next."""
         return (*self.state.addresses(), *(a for feeder in self.feeders for a in feeder.addresses()))
 
     def forget_logits(self) -> None:
-        """What a capture leaves in `step` was never computed."""
+        """Drops what a capture leaves in `step`, which was never computed."""
         self._logits = ([], [])
 
     def run(self) -> Iterator[list[News]]:
-        """What each step brings, until every job has ended; jobs may be admitted in between.
+        """Yields the news of each step, until every job has ended; jobs may be admitted in between.
 
         Raises:
             InvalidRow: naming the job.
@@ -182,7 +182,7 @@ class Engine:
         return News(row.job.number, token, last, mark)
 
     def _logits_of(self, slot: int) -> list[Tensor] | None:
-        """What an invalid row was drawn from, if the step just read is the last that ran."""
+        """The logits that an invalid row was drawn from, if the step just read is the last that ran."""
         logits, slots = self._logits
         if self._pending or not logits:
             return None

@@ -162,7 +162,7 @@ class Feeder:
             return self._forward(tokens, lengths, *self._storage.inputs(self._longest))
 
     def addresses(self) -> tuple[int, ...]:
-        """Where a `run` reads and writes: they change when a row outgrows the storage, and with `prefill`."""
+        """The memory that a `run` reads and writes; it changes when a row outgrows the storage, and with `prefill`."""
         return self._storage.addresses()
 
     def expect(self, longest: int) -> None:

@@ -44,7 +44,7 @@ class Graphs:
         replay()
 
     def _stale(self) -> bool:
-        """Whether storage has grown, so that what was captured reads and writes elsewhere."""
+        """True if storage has grown, so that what was captured reads and writes elsewhere."""
         return self._engine.addresses() != self._addresses
 
     def _forget(self) -> None:

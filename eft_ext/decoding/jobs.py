@@ -1,4 +1,4 @@
-"""What passes between the engine and those who use it: jobs in, tokens out, and how a token is drawn."""
+"""The types between the engine and those who use it: jobs in, tokens out, and the draw of a token."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class InvalidRow(RuntimeError):
 
 
 class Draw(Protocol):
-    """How a token is drawn from the models' logits [rows, vocab_k]; options may differ from row to row.
+    """The draw of a token from the models' logits [rows, vocab_k]; options may differ from row to row.
 
     Attributes:
         changed: whether it no longer has the options that it was made with.

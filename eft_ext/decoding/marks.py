@@ -1,4 +1,4 @@
-"""How the tokens of speculative decoding came about, one by one and in sum."""
+"""The origin of the tokens of speculative decoding, one by one and in sum."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import IntEnum
 
 
 class Mark(IntEnum):
-    """How a token came about."""
+    """The origin of a token."""
 
     step = 0  # an ordinary step of the mixture
     accepted = 1  # drafted, and stands
@@ -16,7 +16,7 @@ class Mark(IntEnum):
 
 
 def mark_of(place: int, accepted: int, drafted: int) -> Mark:
-    """How the token in this place of a round came about."""
+    """The origin of the token in this place of a round."""
     if place < accepted:
         return Mark.accepted
     return Mark.redrawn if accepted < drafted else Mark.bonus if drafted else Mark.step
@@ -24,7 +24,7 @@ def mark_of(place: int, accepted: int, drafted: int) -> Mark:
 
 @dataclass
 class Statistics:
-    """Of a whole generation, kept up to date while it runs.
+    """Counts of a whole generation, kept up to date while it runs.
 
     Attributes:
         rows: rows of the batch; the first token of each comes from its prompt, without a round.
@@ -52,7 +52,7 @@ class Statistics:
         return (self.emitted - self.rows) / self.rounds if self.rounds else float("nan")
 
     def add_round(self, rows: int, drafted: int, accepted: int, draft_length: int) -> None:
-        """What one round of `rows` rows came to; its tokens are counted by themselves."""
+        """Adds one round of `rows` rows; its tokens are counted by themselves."""
         self.rounds += rows
         self.drafted += drafted
         self.accepted += accepted

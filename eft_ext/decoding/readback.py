@@ -1,4 +1,4 @@
-"""How the host learns what was drawn: a copy under way for every step that it has not read yet."""
+"""Brings drawn tokens to the host: a copy under way for every step that it has not read yet."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Readback:
         return slot
 
     def receive(self, ticket: int) -> list[int]:
-        """What every row of the storage drew in that step; waits for it."""
+        """The tokens that every row of the storage drew in that step; waits for it."""
         if self._pinned is None:
             return list(self._ring[ticket].tolist())
         self._events[ticket].synchronize()

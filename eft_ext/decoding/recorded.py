@@ -29,7 +29,7 @@ _LOCK = Lock()  # of that dictionary, and of recording, which changes warning fi
 
 
 class Recordings:
-    """What is known of one model: a recording for each number of new tokens, and where one was found impossible."""
+    """The recordings of one model, one for each number of new tokens, and where one was found impossible."""
 
     def __init__(self, weights: tuple[int, ...]) -> None:
         self.weights = weights

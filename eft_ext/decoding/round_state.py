@@ -1,4 +1,4 @@
-"""What a round of speculative decoding reads and writes on the device; `State` with drafts and a wider ring."""
+"""The device memory of a round of speculative decoding; `State` with drafts and a wider ring."""
 
 from __future__ import annotations
 

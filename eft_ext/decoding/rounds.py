@@ -37,7 +37,7 @@ class Drafting(Draw, Protocol):
     def verify(
         self, drafts: Tensor, logits: Sequence[Tensor], lengths: Tensor, seeds: Tensor, at: Tensor
     ) -> VerifyResult:
-        """What stands of the first `lengths` [rows] of `drafts` [rows, k], by logits [rows, k + 1, vocab_k]."""
+        """Verifies the first `lengths` [rows] of `drafts` [rows, k], by logits [rows, k + 1, vocab_k]."""
 
 
 class Rounds(Engine):

@@ -1,4 +1,4 @@
-"""How speculation draws: an ordinary step of the mixture, a proposal of the draft model, a verification."""
+"""The draws of speculation: an ordinary step of the mixture, a proposal of the draft model, a verification."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from eft_ext.ops.method import Method, at_positions
 
 @dataclass(frozen=True)
 class Sampler:
-    """How rows are mixed and drawn from.
+    """The mixture of the rows, and the options they are drawn with.
 
     Attributes:
         weights: one for each model, numbers or tensors [rows]; or a method with such parameters, or with functions of
@@ -65,7 +65,7 @@ class Sampler:
     def verify(
         self, drafts: Tensor, logits: Sequence[Tensor], lengths: Tensor, seeds: Tensor, at: Tensor
     ) -> VerifyResult:
-        """What stands of `drafts` [rows, k], given every model's logits [rows, k + 1, vocab]."""
+        """Verifies `drafts` [rows, k], given every model's logits [rows, k + 1, vocab]."""
         own = {f"draft_{name}": x for name, x in self.draft_options.items()}
         q = logits[self.draft][:, :-1]
         return fused_verify(

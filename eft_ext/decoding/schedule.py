@@ -1,4 +1,4 @@
-"""How many tokens to draft: a number, or what the measured acceptance and the measured costs say pays most.
+"""The number of tokens to draft: fixed, or the one that pays most by the measured acceptance and costs.
 
 A round that drafts k tokens, each accepted with probability a, emits
 
@@ -19,7 +19,7 @@ _MEMORY = 0.95  # weight of the past, for each row and round
 
 
 class Schedule(Protocol):
-    """What the loop asks: how many tokens to draft, having told how earlier rounds went."""
+    """Tells the loop how many tokens to draft, and hears how each round went."""
 
     def draft_length(self) -> int: ...
 

@@ -23,7 +23,7 @@ Cut = Callable[[int, list[int]], int | None]
 
 
 class Round(NamedTuple):
-    """What one round gave. Rows are numbered as in the prompts."""
+    """The tokens of one round. Rows are numbered as in the prompts."""
 
     rows: list[int]
     tokens: list[list[int]]  # of each of these rows; what lies behind an end is cut off

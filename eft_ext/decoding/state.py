@@ -1,4 +1,4 @@
-"""What a decoding step reads and writes on the device: the graph holds these addresses, so nothing here is replaced."""
+"""The device memory of a decoding step: the graph holds these addresses, so nothing here is replaced."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class State:
         self.prepared_tail = native.tail(self.device, addresses, self.ring.shape, len(self.ends), own)
 
     def addresses(self) -> tuple[int, ...]:
-        """Where everything lies."""
+        """The addresses of all of it."""
         return tuple(x.data_ptr() for x in (*self._all.values(), self.ring, self.tick, self.ends))
 
     def tail(self, *, fed: bool = True) -> None:

@@ -97,7 +97,7 @@ class Storage:
         return min(self._columns[0].shape[0], round_up(longest))
 
     def inputs(self, longest: int) -> tuple[Any, ...]:
-        """What `Forward` takes beside tokens and lengths: made anew where rows, sizes or the bound have changed."""
+        """The inputs of `Forward` beside tokens and lengths: made anew where rows, sizes or the bound have changed."""
         rows, bound = self.rows, self.bound(longest)
         if self._arguments[0] != (rows, bound, self._placed):
             stored = [x[:rows] for layer in self._layers for x in (layer.keys, layer.values)]
@@ -107,7 +107,7 @@ class Storage:
         return self._arguments[1]
 
     def addresses(self) -> tuple[int, ...]:
-        """Of all that a pass reads and writes."""
+        """Addresses of all that a pass reads and writes."""
         stored = (x for layer in self._layers for x in (layer.keys, layer.values))
         return tuple(x.data_ptr() for x in (self.lengths, *self._bases, *self._columns, *stored))
 

@@ -1,4 +1,4 @@
-"""Whether a model can be decoded from static caches, and if not, why."""
+"""Decides if a model can be decoded from static caches, and says why not."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def input_table(model: Any) -> Any:
 
 
 def is_tested(model: Any) -> bool:
-    """Whether the tests know the model's family, from static caches and from transformers' own."""
+    """True if the tests know the model's family, from static caches and from transformers' own."""
     return model.config.get_text_config(decoder=True).model_type in _TESTED
 
 
@@ -123,7 +123,7 @@ def _tried(model: Any) -> str | None:
 
 @torch.inference_mode()
 def static_is_right(model: Any) -> bool:
-    """Whether rows of different lengths get the logits that they get alone."""
+    """True if rows of different lengths get the logits that they get alone."""
     from eft_ext.decoding.feeder import Feeder
 
     device = input_table(model).weight.device

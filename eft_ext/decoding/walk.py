@@ -22,7 +22,7 @@ def modules_of(model: nn.Module) -> list[Any]:
 
 
 def parameters_of(model: nn.Module) -> list[Tensor]:
-    """As `model.parameters()`; shared ones as often as they stand there."""
+    """Returns `model.parameters()` as a list; shared ones as often as they stand there."""
     return [p for module in modules_of(model) for p in module._parameters.values() if p is not None]
 
 
@@ -41,5 +41,5 @@ def hooks_of(model: nn.Module) -> str | None:
 
 
 def buffers_of(model: nn.Module) -> list[Tensor]:
-    """As `model.buffers()`."""
+    """Returns `model.buffers()` as a list."""
     return [x for module in modules_of(model) for x in module._buffers.values() if x is not None]

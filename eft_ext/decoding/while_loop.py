@@ -21,7 +21,7 @@ class Loop(Protocol):
     def launch(self, max_steps: int) -> None: ...
 
     def poll(self) -> bool:
-        """Whether it is still under way."""
+        """True while it is under way."""
 
     def close(self) -> None: ...
 
@@ -33,7 +33,7 @@ class LoopDevice(Device, Protocol):
 
 
 class WhileLoops(Graphs):
-    """As `Graphs`, and `chunk` runs many steps in one launch; where loops cannot be built it runs single ones.
+    """`Graphs` whose `chunk` runs many steps in one launch; where loops cannot be built it runs single ones.
 
     Attributes:
         loop_reason: why there are no loops, if building one has failed.

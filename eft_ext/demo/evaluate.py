@@ -1,4 +1,4 @@
-"""What the demonstration must show, measured: facts, format, divergence from the oracle, speed.
+"""Measures what the demonstration must show: facts, format, divergence from the oracle, speed.
 
 The models answer held-out questions through any callable that turns prompts into answers. The divergence is
 taken at every position of the oracle's own answers, between whole next-token distributions.
@@ -123,7 +123,7 @@ def tabulate(
 
 
 def claims(rows: Sequence[ModelFigures]) -> list[Claim]:
-    """What the table must show: the acceptance test of the models. The bounds are never loosened for them.
+    """The claims that the table must show: the acceptance test of the models. The bounds are never loosened for them.
 
     The divergence has no interval here: its claim is never open.
     """

@@ -109,7 +109,7 @@ def measure(
 
 
 def claims(curves: Sequence[Curve]) -> list[Claim]:
-    """What the curves must show; the bounds are never loosened for the models.
+    """The claims that the curves must show; the bounds are never loosened for the models.
 
     The second claim speaks of the intervals already: it is never open.
     """

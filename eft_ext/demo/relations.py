@@ -1,4 +1,4 @@
-"""What can be said of an entity: the attributes of each kind, and the wordings that state or ask for them.
+"""The attributes of each kind of entity, and the wordings that state or ask for them.
 
 In a statement `{s}` is the subject and `{v}` the value; in a question `{s}` is the subject. Every kind has at
 most one attribute per kind of value, so a value found in an answer can only answer the question asked.

@@ -28,7 +28,7 @@ LONGEST = 40  # tokens; the longest polite answer of the world has under 30
 
 @dataclass(frozen=True)
 class Mode:
-    """How tokens are chosen: `options` go to `generate`."""
+    """A way to choose tokens: `options` go to `generate`."""
 
     name: str
     options: dict[str, Any]
@@ -71,7 +71,7 @@ class Trio:
         return pool[:count], pool[:shown]
 
     def answerers(self, mode: Mode, beta: float = 1.0) -> dict[str, Answerer]:
-        """What answers a batch of prompts, by name, in the order of the table."""
+        """The functions that answer a batch of prompts, by name, in the order of the table."""
         return {name: partial(self.generate, name, mode=mode, beta=beta) for name in self._speakers}
 
     @torch.inference_mode()

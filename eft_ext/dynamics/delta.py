@@ -20,7 +20,7 @@ from eft_ext.dynamics.responses import Responses
 
 
 class Delta(NamedTuple):
-    """Of each response token, [tokens] on the CPU, in nats.
+    """Figures of each response token, [tokens] on the CPU, in nats.
 
     `delta` log π_tuned − log π_base of the token: the implicit reward. `kl_base` KL(base‖tuned) = −E_base[δ] and
     `kl_tuned` KL(tuned‖base) = E_tuned[δ] of the whole distributions at its position: how much is transplanted there.

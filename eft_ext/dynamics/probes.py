@@ -101,7 +101,7 @@ class ProbeSet(Sequence[Probe]):
 
     @classmethod
     def from_records(cls, records: Iterable[Mapping[str, Any]], types: Sequence[str] | None = None) -> ProbeSet:
-        """As `from_jsonl`, from objects in memory, e.g. a `datasets.Dataset`."""
+        """Does the same as `from_jsonl` for objects in memory, e.g. a `datasets.Dataset`."""
         return cls._of(((row, f"record {i}") for i, row in enumerate(records)), types, "records")
 
     @classmethod
@@ -168,7 +168,7 @@ class ProbeSet(Sequence[Probe]):
 
     @property
     def fingerprint(self) -> str:
-        """Of prompts, types and texts: a recording is continued only with the probes that it began with."""
+        """A hash of prompts, types and texts: a recording is continued only with the probes that it began with."""
         return sha256(json.dumps(list(self.rows()), default=dict).encode()).hexdigest()[:16]
 
     def __len__(self) -> int:

@@ -121,11 +121,11 @@ class Responses:
         return self.response.sum(1)
 
     def sums(self, values: Tensor) -> Tensor:
-        """Of values [tokens, ...], their sum over each response, [rows, ...]."""
+        """The sum of values [tokens, ...] over each response, [rows, ...]."""
         return values.new_zeros(len(self), *values.shape[1:]).index_add(0, self.row, values)
 
     def means(self, values: Tensor) -> Tensor:
-        """Of values [tokens], their mean over each response, [rows]."""
+        """The mean of values [tokens] over each response, [rows]."""
         return self.sums(values) / self.lengths
 
     def split(self, values: Tensor) -> list[Tensor]:

@@ -143,7 +143,7 @@ def count_due(schedule: Schedule, first: int, last: int) -> int:
 
 
 def check_schedule(every: Schedule) -> Schedule:
-    """As it is, or a ValueError."""
+    """Returns it as it is, or raises ValueError."""
     one = isinstance(every, int)
     steps = [every] if one else list(every) if isinstance(every, Collection) else []
     if not steps or not all(type(s) is int and s >= one for s in steps):

@@ -1,4 +1,4 @@
-"""What a call of EmulatedModel.generate has to settle before transformers sees it."""
+"""Arguments of EmulatedModel.generate that are settled before transformers sees them."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ Result = tuple[int, list[int]]  # the prompt's number and its new tokens
 
 
 class Decodes(Protocol):
-    """What is needed of `EmulatedModel`."""
+    """The part of `EmulatedModel` that is needed here."""
 
     tokenizer: Any
     mixture: Mixture
@@ -82,7 +82,7 @@ def _ended(steps: Iterator[Any]) -> Iterator[Result]:
 def _one_by_one(
     model: Decodes, large: dict[str, Tensor | None], prompts: dict[str, Any], seeds: Tensor, kwargs: dict[str, Any]
 ) -> Iterator[Result]:
-    """What `generate` gives each prompt alone."""
+    """Yields the result of `generate` for each prompt alone."""
     rows = len(seeds)
     short = {name: kwargs.pop(name, None) for name in ("beta", "scale", "conservative_top_p", "method")}
     method = Mixture.choose(model.mixture, **short).method

@@ -1,4 +1,4 @@
-"""What transformers' own caches and batches need of a model: families with recurrent layers differ in both."""
+"""The needs of transformers' own caches and batches: families with recurrent layers differ in both."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def check_rows(member: Member, ids: Tensor, mask: Tensor | None) -> None:
 
 
 def reads_pieces(member: Member, length: int) -> bool:
-    """Whether a text of `length` that is read in pieces of several tokens has the logits of a pass over all of it."""
+    """True if a text of `length` that is read in pieces of several tokens has the logits of a pass over all of it."""
     turn = rope_turn(member)
     return cache_argument(member) is not None and (turn is None or length <= turn) and _right(member, "pieces")
 
@@ -78,7 +78,7 @@ def _right(member: Member, what: str) -> bool:
 
 @torch.inference_mode()
 def _apart(member: Member, padded: bool) -> bool:
-    """Whether a row's logits in a batch, and after the other row has left, are those that it has alone."""
+    """True if a row's logits in a batch, and after the other row has left, are those that it has alone."""
     from eft_ext.hf.runner import Runner
 
     device = member.device or torch.device("cpu")
@@ -105,7 +105,7 @@ def _pieces(member: Member) -> bool:
 
 
 def _alike(found: Tensor, expected: Tensor) -> bool:
-    """Whether two tensors of logits differ by rounding alone."""
+    """True if two tensors of logits differ by rounding alone."""
     scale = (expected - expected.mean(-1, keepdim=True)).float().abs().amax()
     tolerance = (0.05 if found.dtype.itemsize < 4 else 0.01) * scale
     return bool(((found.float() - expected.float()).abs() <= tolerance).all())

@@ -19,7 +19,7 @@ _DECODERS = ("seed", "tier", "speculate")  # what `decode` takes as it is
 
 
 def call(models: Models, inputs: Any, arguments: dict[str, Any], **options: Any) -> Any:
-    """What `decode` returns with `options` for the arguments of `generate` (None where one is not given)."""
+    """Returns what `decode` does with `options` for the arguments of `generate` (None where one is not given)."""
     prompts, tokenizer, streamer, config, *weights = (arguments.get(name) for name in _OWN)
     options = {name: arguments.get(name) for name in _DECODERS} | options
     kwargs = {name: value for name, value in arguments.items() if name not in (*_OWN, *_DECODERS)}

@@ -214,7 +214,7 @@ def _check_positions(positions: Tensor | None, mask: Tensor | None) -> None:
 
 
 def _padding(config: GenerationConfig, width: int) -> int | None:
-    """What fills a row that has ended: pad_token_id, else the first end-of-text token, as in transformers.
+    """The token that fills a row that has ended: pad_token_id, else the first EOS, as in transformers.
 
     None where only ids that no model has end a text, such as −1: no row ends by them, and nothing is padded.
 

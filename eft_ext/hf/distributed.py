@@ -11,7 +11,7 @@ from eft_ext.hf.members import Member
 
 
 def sharded(members: Sequence[Member]) -> bool:
-    """Whether a model's forward pass is one of several processes' together. Processes that each run a model of their
+    """True if a model's forward pass is one of several processes' together. Processes that each run a model of their
     own, as for data parallelism, are none of that, and draw their own tokens."""
     together = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
     return together and any((getattr(member.model, "tp_size", None) or 1) > 1 for member in members)
@@ -28,7 +28,7 @@ def draw_once(draw: Callable[[], None], out: Tensor) -> None:
 
 
 def agreed(flags: Tensor) -> Tensor:
-    """What rank 0 says, on every rank. Ranks look at their own clocks: one would leave the loop while the others wait
+    """Rank 0's flags, on every rank. Ranks look at their own clocks: one would leave the loop while the others wait
     for it in the next forward pass."""
     said = flags.long()
     dist.broadcast(said, src=0)

@@ -1,4 +1,4 @@
-"""How the engine draws with drafts: proposals of one model, and the mixture's verdict on them."""
+"""The engine's draw with drafts: proposals of one model, and the mixture's verdict on them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the engine draws: the mixture's fused step, with the options of the rows that are in the batch."""
+"""The engine's draw: the mixture's fused step, with the options of the rows that are in the batch."""
 
 from __future__ import annotations
 

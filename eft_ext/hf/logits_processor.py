@@ -130,7 +130,7 @@ class EFTLogitsProcessor(LogitsProcessor):
         return 0 if self._prompt is None else self._prompt.shape[1]
 
     def _continues(self, ids: Tensor) -> bool:
-        """Whether each row begins with a row of the prompt: where beams are reordered or a loop has gone back."""
+        """True if each row begins with a row of the prompt: where beams are reordered or a loop has gone back."""
         if self._prompt is None:
             return False
         same = (ids[:, None, : self._start] == self._prompt[None]).all(-1) if ids.shape[1] >= self._start else None
@@ -142,7 +142,7 @@ class EFTLogitsProcessor(LogitsProcessor):
         return False
 
     def _read(self, name: str, ids: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """What a model has to read: the loop's tokens, or its own prompt and the tokens after the loop's."""
+        """The tokens that a model has to read: the loop's, or its own prompt and the tokens after the loop's."""
         if name in self._prompts:
             own = self._prompts[name].packed(f"prompts[{name!r}]")
         elif name in self._mixture.method.last_token_only:

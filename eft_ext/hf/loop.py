@@ -147,7 +147,7 @@ class Loop:
         self.seeds, self.mixture = self.seeds[rows], self.mixture.keep(rows)
 
     def output(self, ids: Tensor) -> GenerateDecoderOnlyOutput:
-        """What transformers returns with return_dict_in_generate. The models' caches are not part of it."""
+        """The output of transformers with return_dict_in_generate. The models' caches are not part of it."""
         return GenerateDecoderOnlyOutput(
             sequences=ids,
             scores=tuple(self.scores) if self.keep_scores else None,

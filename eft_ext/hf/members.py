@@ -36,13 +36,13 @@ class Member:
 
     @property
     def device(self) -> torch.device | None:
-        """Where token ids have to be: at the input embedding; None if offloaded weights fetch them."""
+        """The device for token ids: the input embedding's; None if offloaded weights fetch them."""
         device: torch.device = input_table(self.model).weight.device
         return None if device.type == "meta" else device
 
     @property
     def output_device(self) -> torch.device:
-        """Where logits come out."""
+        """The device on which logits come out."""
         head: Any = self.model.get_output_embeddings()
         weight: Any = getattr(head, "weight", None)
         if not isinstance(weight, torch.Tensor):  # a quantized head packs its weight
@@ -73,7 +73,7 @@ def kind_of(member: Member) -> str:
 
 
 def by_model(method: MixingMethod, given: Mapping[str, Any], *, mappings: bool = False) -> dict[str, Any]:
-    """What is given by name, with a name that stands for several models (see `MixingMethod.groups`) resolved to theirs.
+    """Resolves a name that stands for several models (see `MixingMethod.groups`) to theirs, in what is given by name.
 
     Such a name's value is a mapping of these models' names, or one value for all that are not named beside it; with
     `mappings` every mapping is one of names, right or wrong.

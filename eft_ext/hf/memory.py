@@ -1,4 +1,4 @@
-"""How much memory a model's weights will take, read from file headers before anything is loaded."""
+"""The memory that a model's weights will take, read from file headers before anything is loaded."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Footprint:
 
 
 def auto_class(config: Any) -> Any:
-    """What loads a model of `config`: models that read images too are causal ones in few releases of transformers."""
+    """The class that loads `config`: models that read images too are causal ones in few releases of transformers."""
     kind, remote = type(config), getattr(config, "auto_map", None) or {}
     if kind in AutoModelForCausalLM._model_mapping or "AutoModelForCausalLM" in remote:
         return AutoModelForCausalLM

@@ -112,13 +112,13 @@ class Mixture:
 
     @property
     def scalars(self) -> tuple[Any, ...]:
-        """What is the same for all rows, which a prepared step holds; "rows" for what is not."""
+        """The options that are the same for all rows, which a prepared step holds; "rows" for those that are not."""
         found = (*self.weights, *(self.conservative or ()))
         return (self.now.models, *("rows" if isinstance(value, Tensor) else value for value in found))
 
     @property
     def needs_python(self) -> str:
-        """What keeps the weights from being fixed for a generation's steps; empty where nothing does."""
+        """The reason why the weights cannot be fixed for a generation's steps; empty where there is none."""
         if self.method.is_scheduled:
             return "the weights are a function of the step"
         if type(self.method).prepare is not Method.prepare:

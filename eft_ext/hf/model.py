@@ -125,7 +125,7 @@ class EmulatedModel(Models):
         return result
 
     def plan(self, inputs: Any = None, generation_config: GenerationConfig | None = None, **kwargs: Any) -> DecodePlan:
-        """How `generate` would decode with these arguments, and why not faster: print it.
+        """Says how `generate` would decode with these arguments, and why not faster: print it.
 
             tier 2: static caches, the host behind the device
               large: LlamaForCausalLM on a static cache, recorded after 16 steps
@@ -140,7 +140,7 @@ class EmulatedModel(Models):
         return found
 
     def decode_as(self, inputs: Any, kwargs: dict[str, Any], **options: Any) -> Any:
-        """What `decode` returns with `options` for the arguments of `generate`."""
+        """Returns what `decode` does with `options` for the arguments of `generate`."""
         return call(self, inputs, kwargs, **options)
 
     def generate_batch(self, inputs: Any = None, *, batch_size: int = 8, **kwargs: Any) -> list[list[int]]:
@@ -209,7 +209,7 @@ class EmulatedModel(Models):
         positions: int | None = None,
         **kwargs: Any,
     ) -> SequenceScore:
-        """What the models and their mixture say of given texts, teacher-forced.
+        """Scores given texts under the models and their mixture, teacher-forced.
 
         Per token: log-probability, entropy, rank, argmax under each model and the mixture, total variation and KL
         between the mixture and tuned (the method's first model where none is called so), the implicit reward

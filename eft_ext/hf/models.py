@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Models:
-    """What an `EmulatedModel`, which documents the arguments, is made of.
+    """The parts of an `EmulatedModel`, which documents the arguments.
 
     Attributes:
         members: the models in the method's order, as generation sees them.
@@ -116,7 +116,7 @@ class Models:
 
     @property
     def method(self) -> MixingMethod:
-        """What is decoded unless a call says else."""
+        """The method that is decoded unless a call says else."""
         return self.mixture.method
 
     @property
@@ -146,7 +146,7 @@ class Models:
 
     @property
     def device(self) -> torch.device:
-        """Where prompts are read and results are returned."""
+        """The device on which prompts are read and results returned."""
         return self.members[0].device or torch.device("cpu")
 
     # What wrappers of causal models ask for, of the model that reads the prompt.

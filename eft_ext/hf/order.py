@@ -1,4 +1,4 @@
-"""Which logits processors ran on the first model's logits alone, before `EFTLogitsProcessor` made the mixture's."""
+"""Finds the logits processors that ran on the first model's logits alone, before `EFTLogitsProcessor` mixed them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which of transformers' logits processors the fused step performs itself, and which are left to run."""
+"""Sorts logits processors of transformers into those that the fused step performs and those that are left to run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _ORDER = {kind: place for place, (kind, _) in enumerate(_FUSED)}
 
 @dataclass(frozen=True)
 class Plan:
-    """What to do with the mixture's logits: run `processors`, then sample with `options`.
+    """The treatment of the mixture's logits: run `processors`, then sample with `options`.
 
     `warpers` is what `options` stands for, needed only where the warped scores are asked for.
     """
@@ -56,6 +56,6 @@ def plan(processors: LogitsProcessorList, *, do_sample: bool) -> Plan:
 
 
 def _plain(warper: Any) -> bool:
-    """Whether a warper drops tokens entirely and keeps at least one: all that the fused step offers."""
+    """True if a warper drops tokens entirely and keeps at least one: all that the fused step offers."""
     filter_value = getattr(warper, "filter_value", -math.inf)
     return filter_value == -math.inf and getattr(warper, "min_tokens_to_keep", 1) == 1

@@ -46,7 +46,7 @@ class Prompt:
 
     @property
     def inputs(self) -> dict[str, Tensor | None]:
-        """As `encode` takes it."""
+        """The prompt as `encode` takes it."""
         return {"input_ids": self.ids, "attention_mask": self.mask}
 
     def inferred(self, pad: int | None, ends: Sequence[int]) -> Prompt:
@@ -71,7 +71,7 @@ class Prompt:
 
 
 def is_text(value: Any) -> bool:
-    """Whether `value` is text, a chat, or a list of one of them."""
+    """True if `value` is text, a chat, or a list of one of them."""
     first = value[0] if isinstance(value, (list, tuple)) and value else value
     if isinstance(first, (list, tuple)) and first:
         first = first[0]

@@ -1,4 +1,4 @@
-"""What is scored of the texts that a caller gives: all of them, or responses after prompts."""
+"""The part of a caller's texts that is scored: all of them, or responses after prompts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from eft_ext.methods import MixingMethod
 def scored_texts(
     texts: Mapping[str, Prompt], responses: Any, tokenizer: Any, method: MixingMethod
 ) -> tuple[dict[str, Prompt], Tensor]:
-    """What each model reads, and the targets at its end: the responses, or without any all of the first model's text.
+    """The text of each model, and the targets at its end: the responses, or without any all of the first model's text.
 
     Args:
         texts: of the first model, and of models that read something else, with masks where they hold padding.

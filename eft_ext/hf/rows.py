@@ -54,7 +54,7 @@ def stream_rows(
     statistics: Statistics | None = None,
     context: Context,
 ) -> Iterator[list[News]]:
-    """What each step brings, a job being a row of the prompts.
+    """Yields the news of each step, a job being a row of the prompts.
 
     Args:
         prompts: ids and mask [rows, length] for each model, in the method's order.
@@ -127,7 +127,7 @@ def _draw(
 
 
 def timed_out(limit: float, shared: torch.device | None = None) -> bool:
-    """Whether it is later than `limit`; by rank 0's clock where processes generate together on `shared` devices."""
+    """True if it is later than `limit`; by rank 0's clock where processes generate together on `shared` devices."""
     over = time.time() > limit
     return over if shared is None else bool(agreed(torch.tensor([over], device=shared)))
 
@@ -161,7 +161,7 @@ def collect(
 
 
 def _blame(error: InvalidRow, members: Sequence[Member], prompts: Sequence[Prompt]) -> str:
-    """Which models are to blame; reads the row once more where its logits are gone."""
+    """Names the models that are to blame; reads the row once more where its logits are gone."""
     bad = []
     for k, (member, (ids, mask)) in enumerate(zip(members, prompts, strict=True)):
         if error.logits is not None:
@@ -176,6 +176,6 @@ def _blame(error: InvalidRow, members: Sequence[Member], prompts: Sequence[Promp
 
 
 def blame(row: int, step: int, bad: Sequence[str]) -> str:
-    """What is said of an invalid row, `bad` being the models whose logits are not finite."""
+    """The message about an invalid row, `bad` being the models whose logits are not finite."""
     why = f"the logits of {' and '.join(bad)} hold NaN or +inf" if bad else "no token is left to choose from"
     return f"row {row}, new token {step}: {why}"

@@ -97,7 +97,7 @@ class Runner:
         self._longest = int(self._next.max())
 
     def _whole(self, ids: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """What has to be read for the logits after `ids`: they alone where the cache holds, else all tokens."""
+        """The tokens to read for the logits after `ids`: they alone where the cache holds, else all."""
         new = ids, positions
         if self._ids is not None and self._positions is not None:
             ids, positions = torch.cat([self._ids, ids], dim=1), torch.cat([self._positions, positions], dim=1)
@@ -135,21 +135,21 @@ class Runner:
 
 
 class StaticRunner:
-    """As `Runner`, from static caches."""
+    """A `Runner` on static caches."""
 
     def __init__(self, feeder: Feeder, member: Member) -> None:
         self.member, self.feeder = member, feeder
 
     def prefill(self, ids: Tensor, mask: Tensor | None) -> Tensor:
-        """As `Runner.prefill`."""
+        """See `Runner.prefill`."""
         return self.feeder.prefill(*checked(self.member, ids, mask))
 
     def step(self, tokens: Tensor) -> Tensor:
-        """As `Runner.step`."""
+        """See `Runner.step`."""
         return self.feeder.feed(tokens[:, None])[:, -1]
 
     def keep(self, rows: Tensor) -> None:
-        """As `Runner.keep`."""
+        """See `Runner.keep`."""
         self.feeder.keep(rows.tolist())
         self.feeder.expect(int(self.feeder.lengths.max()))
 

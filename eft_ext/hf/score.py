@@ -35,7 +35,7 @@ class Candidates:
 
 @dataclass(frozen=True)
 class SequenceScore:
-    """What the models and their mixture say of B texts, token by token and in sum.
+    """The models' and their mixture's scores of B texts, token by token and in sum.
 
     The last dimension D follows `names`: the models in the method's order, then "mixture". Rows are aligned at their
     ends: column -1 is each text's last token.
@@ -152,7 +152,7 @@ def _moved(method: MixingMethod, device: torch.device) -> MixingMethod:
 
 
 def _candidates(logits: list[Tensor], method: Method, part: Score) -> Candidates:
-    """What all distributions say of the tokens that any of them ranks first."""
+    """Scores the tokens that any of the distributions ranks first under all of them."""
     rows, length = part.status.shape
     ids = part.top_ids.flatten(2).sort(dim=-1, descending=True).values  # [B, T, D·n], -1 last
     ids = torch.where(torch.nn.functional.pad(ids[..., :-1] == ids[..., 1:], (1, 0)), -1, ids)

@@ -35,7 +35,7 @@ MOST = SLACK - 1  # drafts a round: one more token is read, and a sliding window
 
 @dataclass
 class SpeculatedOutput(GenerateDecoderOnlyOutput):
-    """What `generate(speculate=..., return_dict_in_generate=True)` returns beside the sequences.
+    """The output of `generate(speculate=..., return_dict_in_generate=True)` beside the sequences.
 
     Attributes:
         marks: how each new token came about, int8 [rows, new]: the values of `eft_ext.decoding.Mark`, -1 behind a
@@ -70,7 +70,7 @@ def why_not(members: Sequence[Member], mixture: Mixture, work: Plan, how: Decode
 
 
 def in_engine(how: DecodePlan) -> bool:
-    """Whether rounds are steps of the engine; otherwise Python looks at each before the next."""
+    """True if rounds are steps of the engine; otherwise Python looks at each before the next."""
     return not how.loop and not (how.tier == 1 and how.because == ASKED)
 
 
@@ -88,7 +88,7 @@ def planned(members: Sequence[Member], mixture: Mixture, how: DecodePlan, drafts
 
 
 def sampler_of(members: Sequence[Member], mixture: Mixture, options: dict[str, Any]) -> Sampler:
-    """How the loop draws from a mixture, `per_row` and on the logits' device."""
+    """The loop's sampler for a mixture, `per_row` and on the logits' device."""
     draft = draft_of(members, mixture.method.last_token_only)
     if mixture.needs_python:
         return Sampler(mixture.of_rows(), dict(options), draft)
@@ -140,11 +140,8 @@ def decode_speculated(
     texts = Texts(rows, pad, emit)
     schedule = _adaptive(members, rows) if drafts == "auto" else Fixed(int(drafts))
     if in_engine(how):
-        wanted = Drafts(
-            schedule,
-            draft_of(members, mixture.method.last_token_only),
-            max(CHOICES) if drafts == "auto" else int(drafts),
-        )
+        most = max(CHOICES) if drafts == "auto" else int(drafts)
+        wanted = Drafts(schedule, draft_of(members, mixture.method.last_token_only), most)
         lag = ahead(prompts[0][0].device, how)
         for news in stream_rows(
             members,
@@ -192,7 +189,7 @@ def decode_speculated(
 
 
 class Texts:
-    """What the rows of a batch have said, which advance by different amounts."""
+    """The tokens of a batch's rows, which advance by different amounts."""
 
     def __init__(self, rows: int, pad: int, emit: Callable[[Tensor], Any] | None) -> None:
         self.tokens: list[list[int]] = [[] for _ in range(rows)]
@@ -225,7 +222,7 @@ class Texts:
 
 
 def _adaptive(members: Sequence[Member], rows: int) -> Schedule:
-    """What is known of these models and a batch of this size from earlier generations goes on being used."""
+    """The schedule of these models and a batch of this size, with what earlier generations have measured."""
     known = _SCHEDULES.setdefault(members[0].model, {})
     return known.setdefault((rows, *(id(member.model) for member in members)), Adaptive())
 

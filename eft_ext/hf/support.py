@@ -1,4 +1,4 @@
-"""What the driver does not do, said with the argument's name before any model has run."""
+"""Refuses what the driver does not do, with the argument's name and before any model has run."""
 
 from __future__ import annotations
 

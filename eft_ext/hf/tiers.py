@@ -1,4 +1,4 @@
-"""Which way a generation takes: eager, or on static caches with Python in every step, or running ahead of it."""
+"""The tiers of a generation: eager, or on static caches with Python in every step, or running ahead of it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _WARNED: WeakSet[nn.Module] = WeakSet()
 
 @dataclass(frozen=True)
 class DecodePlan:
-    """How a generation runs, and why not faster.
+    """The tier of a generation, and why it is not a faster one.
 
     Attributes:
         tier: a key of `TIERS`.
@@ -118,7 +118,7 @@ def choose(
 
 
 def _steps(member: Member) -> str:
-    """How the forward passes of a model on static caches are run."""
+    """Says how the forward passes of a model on static caches are run."""
     if any(p.is_cuda for p in parameters_of(member.model)):
         why = uncaptured(member.model)
         return "captured in CUDA graphs if all models are on one device" if why is None else f"run by Python: it {why}"
@@ -146,7 +146,7 @@ def warn(plan: DecodePlan, members: tuple[Member, ...]) -> None:
 
 
 def _grouped(said: Mapping[str, str]) -> list[str]:
-    """What is said of models by name, a line for all of which the same is said."""
+    """Gathers what is said of models by name: a line for all of which the same is said."""
     names: dict[str, list[str]] = {}
     for name, text in said.items():
         names.setdefault(text, []).append(name)

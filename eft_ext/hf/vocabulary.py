@@ -1,4 +1,4 @@
-"""Whether the models mean the same by the same token id."""
+"""Checks that the models mean the same by the same token id."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class UpScale(MixingMethod):
 
     @property
     def is_one(self) -> bool:
-        """Whether beta is 1 throughout, where the form is also tuned + scale·(large − base)."""
+        """True if beta is 1 throughout, where the form is also tuned + scale·(large − base)."""
         beta = self._parameters["beta"]
         return isinstance(beta, float) and beta == 1.0
 

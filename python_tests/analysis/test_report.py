@@ -126,7 +126,7 @@ def test_pieces():
 
 
 def test_long_texts_are_small_pages():
-    """Of the 10 MB that 20,000 tokens may take, these are a tenth; nothing is left out."""
+    """These take a tenth of the 10 MB that 20,000 tokens may take; nothing is left out."""
     record = long(2000)
     html = report_html([record])
     assert len(html.encode()) < 1_200_000
@@ -188,7 +188,7 @@ def test_the_words_hold_in_light_and_dark():
 
 
 def test_what_has_no_mixture_is_shaded_by_what_there_is():
-    """As `eft_ext.dynamics.delta_records` makes them: log-probabilities of two models, nothing else."""
+    """Records of `eft_ext.dynamics.delta_records`: log-probabilities of two models, nothing else."""
     tokens = [Token(i, f" {i}", [-1.0, -1.0 - i], entropy=[1.0, 2.0]) for i in range(3)]
     page = Page(report_html([Record(tokens, names=["tuned", "base"])]))
     assert [attrs["value"] for attrs, _ in page.all("option")] == ["reward"]

@@ -82,7 +82,7 @@ def test_demo_of_a_folder_without_models(eft, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["--help"], ["env"], ["env", "--json"]], ids=" ".join)
 def test_a_reader_that_leaves_is_no_error(arguments):
-    """As `head` does: the pipe is closed before anything is printed."""
+    """The pipe is closed before anything is printed, as `head` does."""
     reading, writing = os.pipe()
     os.close(reading)
     command = [sys.executable, "-m", "eft_ext", *arguments]

@@ -1,4 +1,4 @@
-"""What the command line writes: on a full disk the old file stays whole, and one line names it."""
+"""Files that the command line writes: on a full disk the old file stays whole, and one line names it."""
 
 import json
 import os

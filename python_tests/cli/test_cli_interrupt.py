@@ -82,7 +82,7 @@ def test_while_a_command_waits():
 
 @pytest.mark.slow
 def test_not_where_it_is_ignored():
-    """As under nohup, which a program leaves as it is."""
+    """Ignored as under nohup, which a program leaves as it is."""
     code = "import sys; sys.argv[0] = 'eft'; import eft_ext, signal; print(signal.getsignal(signal.SIGINT).name)"
     ignore = lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)  # noqa: E731
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, preexec_fn=ignore, capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""What the command line refuses to write over: what it reads, and what is not its own."""
+"""Files that the command line refuses to write over: what it reads, and what is not its own."""
 
 import os
 from pathlib import Path

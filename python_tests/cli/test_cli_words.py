@@ -1,4 +1,4 @@
-"""What the command line says: options by the names that were typed, never a traceback."""
+"""The command line's messages: options by the names that were typed, never a traceback."""
 
 import io
 import json

@@ -94,7 +94,7 @@ def ragged() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 class Truth:
-    """What each row holds, and the logits of a pass over all of it."""
+    """The tokens of each row, and the logits of a pass over all of them."""
 
     def __init__(self, model: Any) -> None:
         self.model = model

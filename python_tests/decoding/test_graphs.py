@@ -18,7 +18,7 @@ SAMPLED = {"temperature": 1.2, "top_p": 0.95}
 
 @pytest.fixture(autouse=True)
 def _plain_models(monkeypatch):
-    """What is captured on a GPU is the model itself, not a recording of it."""
+    """The model itself is captured on a GPU, not a recording of it."""
     monkeypatch.setattr(recorded, "unfit", lambda model: "is captured")
 
 

@@ -10,7 +10,7 @@ from python_tests.slow import slowly
 
 @pytest.fixture
 def captured(monkeypatch):
-    """What is captured on a GPU is the model itself, not a recording of it."""
+    """The model itself is captured on a GPU, not a recording of it."""
     monkeypatch.setattr(recorded, "unfit", lambda model: "is captured")
 
 

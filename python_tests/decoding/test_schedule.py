@@ -1,4 +1,4 @@
-"""How many tokens to draft: what pays is found."""
+"""The number of tokens to draft: the one that pays is found."""
 
 import pytest
 import torch

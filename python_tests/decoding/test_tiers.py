@@ -222,7 +222,7 @@ def test_recordings_serve_later_calls(build, ragged, monkeypatch):
 
 @pytest.mark.slow
 def test_engines_of_earlier_calls_serve_again(llamas, ragged, monkeypatch):
-    """As on CUDA, where their graphs are worth keeping: other rows, lengths and weights in the same storage."""
+    """Engines are kept as on CUDA, for their graphs: other rows, lengths and weights in the same storage."""
     ids, mask = ragged
     made = []
     monkeypatch.setattr("eft_ext.hf.rows.new_engine", lambda *given: made.append(1) or new_engine(*given))

@@ -112,7 +112,7 @@ def test_on_policy_moves_least(record):
 
 
 def test_what_goes_with_the_loss_of_facts(record):
-    """Where EFT loses facts, chosen falls in every seed: as far as the page says."""
+    """Chosen falls in every seed where EFT loses facts: as far as the page says."""
     for kind, least, most, points in (("format", -3.05, -1, 41.6), ("own", -2, -0.05, 8.2)):
         fall = change(record, "dpo", kind, "chosen", probe=False)
         assert ((fall > least) & (fall < most)).all()

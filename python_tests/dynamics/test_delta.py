@@ -40,7 +40,7 @@ def test_the_recorded_steps_sum_to_delta(small_base, tmp_path):
 
 
 def check_record(recording, name, tokenizer, expected):
-    """What the token report is given: its reward is δ, its attributions sum to it, and its page is made."""
+    """Checks a record for the token report: its reward is δ, its attributions sum to it, and its page is made."""
     (record,) = delta_records(recording, name, tokenizer)
     assert "".join(token.text for token in record.tokens[:-1]) == PROBES[0].responses[name]
     assert [token.special for token in record.tokens] == [False] * (len(record.tokens) - 1) + [True]

@@ -35,7 +35,7 @@ def run(tmp_path):
 
 
 def boxes(figure):
-    """Where everything that is written lies, in pixels."""
+    """The boxes of everything that is written, in pixels."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     texts = [text for each in figure.legends for text in each.get_texts()]
@@ -71,7 +71,7 @@ def test_long_names_of_folders(run, kind):
 @pytest.mark.parametrize("kind", ["curves", "influence"])
 @pytest.mark.parametrize("scale", [1.0, 100.0])
 def test_long_names_of_types(run, kind, names, scale):
-    """Of panels that share their scale, and of panels that have their own."""
+    """The panels share their scale, or have their own."""
     curves = {name: np.arange(4.0) * (scale if name == names[0] else 1) for name in names}
     check_readable(getattr(plots, kind)(run(**curves)))
 
@@ -131,7 +131,7 @@ def test_short_names_are_short_and_different(names):
 @pytest.mark.parametrize("flipped", [False, True])
 @pytest.mark.parametrize("last", [np.nan, -np.inf])
 def test_scales_of_a_run_that_diverged(run, last, flipped):
-    """Of their own where a finite span is far beyond the others, whichever run comes first."""
+    """Scales are each panel's own where a finite span is far beyond the others, whichever run comes first."""
     spans = {name: 100.0 if name == "a" else 1.0 for name in "abcdef"}
     whole = run("whole", **{name: [0, 0.5, 1, 1] for name in spans})
     lost = run("lost", **{name: [0, far / 2, far, last] for name, far in spans.items()})

@@ -34,7 +34,7 @@ from python_tests.families.shapes import (
 
 @dataclass(frozen=True)
 class Family:
-    """How to build one, and what comes of it.
+    """A model family: how to build one, and what comes of it.
 
     Attributes:
         kind: the configuration's type.

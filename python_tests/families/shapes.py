@@ -9,7 +9,7 @@ WINDOW = 8
 
 
 def shape_of(hidden: int, vocab: int) -> dict[str, Any]:
-    """What most decoders' configurations take."""
+    """Arguments of most decoders' configurations."""
     return dict(
         vocab_size=vocab,
         hidden_size=hidden,

@@ -1,4 +1,4 @@
-"""What single families need beside the usual: turning frequencies, learned tables, wrappers from folders, refusals."""
+"""Single families' own needs: turning frequencies, learned tables, wrappers from folders, refusals."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ def test_prompts_padded_with_what_only_large_has(model, ragged):
 
 
 def test_ends_that_are_no_tokens(llamas, ragged):
-    """Where nothing pads, as in transformers the first end of a text does, if a model has it."""
+    """The first end of a text pads where nothing else does, as in transformers, if a model has it."""
     large, *small = llamas
     saved, large.generation_config.pad_token_id = large.generation_config.pad_token_id, None
     ids, mask = ragged

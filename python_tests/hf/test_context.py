@@ -150,7 +150,7 @@ def test_a_text_for_a_table(tables):
 
 @pytest.mark.parametrize("tier", [0, 1])
 def test_a_long_row_that_has_ended_takes_no_room_from_others(tables, tier):
-    """Where transformers' processors run, so that the loop is Python's."""
+    """Runs transformers' processors, so that the loop is Python's."""
     model, short = EmulatedModel(*tables), [7] * 10
     call = {"tier": tier, "repetition_penalty": 1.001, "pad_token_id": 0}
     alone = [

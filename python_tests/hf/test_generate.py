@@ -1,4 +1,4 @@
-"""What users pass to transformers' generate, passed to EmulatedModel.generate."""
+"""Arguments that users pass to transformers' generate, passed to EmulatedModel.generate."""
 
 import copy
 import time

@@ -104,7 +104,7 @@ UNMASKED = torch.tensor([[0, 0, 5, 9, 33], [4, 6, 8, 10, 12]])
 
 @pytest.mark.parametrize("way", WAYS)
 def test_padding_without_a_mask(way, llamas, naive):
-    """As in transformers: pad_token_id says what is none, for every model's prompt."""
+    """The pad_token_id says what is none, for every model's prompt, as in transformers."""
     expected = [naive(llamas, WEIGHTS, [text] * 3, NEW) for text in ([5, 9, 33], UNMASKED[1].tolist())]
     if way == "EFTLogitsProcessor":  # which is told so
         processor = EFTLogitsProcessor(*llamas[1:], pad_token_id=0)

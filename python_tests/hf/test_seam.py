@@ -1,4 +1,4 @@
-"""Where a prompt ends and its response begins: the tokens are those of the text in one piece."""
+"""The seam of a prompt and its response: the tokens are those of the text in one piece."""
 
 import copy
 
@@ -20,7 +20,7 @@ TEMPLATE = "{{ bos_token }}{% for m in messages %}[{{ m['content'] }}]{% endfor 
 
 @pytest.fixture(scope="module")
 def sentencepiece():
-    """As Llama 2's: a space before whatever begins a text, BOS by a post-processor, a template that has BOS too."""
+    """Like Llama 2's: a space before whatever begins a text, BOS by a post-processor, a template that has BOS too."""
     letters = [chr(i) for i in range(33, 127)]
     specials = ["<pad>", "<s>", "</s>"]
     vocab = [(token, 0.0) for token in specials] + [(word, -2.0) for word in WORDS]
@@ -142,7 +142,7 @@ def test_no_end_between_prompt_and_response(closing, build):
 
 
 def test_answers_of_the_model_itself(sentencepiece):
-    """As probes: the text goes on from the prompt, which has one BOS whoever put it there."""
+    """Answers as probes: the text goes on from the prompt, which has one BOS whoever put it there."""
     table = Answers(sentencepiece.convert_tokens_to_ids(["▁Paris", "▁Rome", "</s>"]))
     probes = ProbeSet(tuple(Probe(p, {"chosen": "x"}) for p in ("<s>Where was he born?", "Where")))
     assert own_responses(table, sentencepiece, probes) == [" Paris Rome"] * 2

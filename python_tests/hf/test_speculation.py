@@ -103,7 +103,7 @@ def test_the_engine_gives_what_the_eager_loop_gives(model, ragged, options):
 
 @pytest.mark.slow
 def test_graphs_and_caches_serve_the_next_call(model, ragged, monkeypatch):
-    """As on CUDA: an engine for each form of call, other weights, seeds and lengths in it."""
+    """One engine for each form of call, as on CUDA: other weights, seeds and lengths in it."""
     from eft_ext.hf.engines import Engines, new_engine
 
     made, engines, (ids, mask) = [], Engines(), ragged

@@ -1,4 +1,4 @@
-"""What ends a row or a stream while several tokens come at once: criteria, strings, time, tables of positions."""
+"""Ends of a row or a stream while several tokens come at once: criteria, strings, time, tables of positions."""
 
 import time
 

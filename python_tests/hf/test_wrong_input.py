@@ -1,4 +1,4 @@
-"""What is not supported or does not fit is said with the argument's name, before a model has run."""
+"""Refusals of what is not supported or does not fit: with the argument's name, before a model has run."""
 
 import copy
 import re

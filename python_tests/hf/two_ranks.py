@@ -1,4 +1,4 @@
-"""What each of two processes runs for test_distributed.py: the large model sharded, tokens written to a file.
+"""The script that two processes run for test_distributed.py: the large model sharded, tokens written to a file.
 
 torchrun --nproc-per-node 2 two_ranks.py FOLDER
 """

@@ -83,7 +83,7 @@ CASES = {
 
 
 def assert_close(z, expected):
-    """Whatever is formed in fp32: 2^-22 of the largest logit (SPEC, Accuracy), a few roundings and the normaliser."""
+    """In fp32: 2^-22 of the largest logit (docs/numerics.md §13), a few roundings and the normaliser."""
     got = z.double().log_softmax(-1)
     assert torch.equal(got == -math.inf, expected == -math.inf)
     seen = expected.exp() > SEEN
@@ -199,7 +199,7 @@ def test_bad_rows_stay_bad():
 
 
 def test_bad_values_in_tensors_mark_their_rows():
-    """As they would come from a GPU, where `set` and the constructors do not look at them."""
+    """Tensors as from a GPU, where `set` and the constructors do not look at them."""
     a, b, c, d = lm_rows(4)
     for method, name, logits in (
         (m.Contrast(), "plausibility", [a, b]),

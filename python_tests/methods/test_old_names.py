@@ -29,7 +29,7 @@ def test_reading(method, old):
 
 
 def test_subclass():
-    """What a class sets under the old names is what the package reads, under the new ones; so is what inherits it."""
+    """The package reads under the new names what a class, or one that it inherits from, sets under the old ones."""
     with pytest.warns(DeprecationWarning, match="; the old name works until version 0.2") as said:
 
         class Own(m.MixingMethod):

@@ -1,4 +1,4 @@
-"""What a graph of the stand-in holds: torch's operators on a tape, and the launches that come between them."""
+"""The contents of a graph of the stand-in: torch's operators on a tape, and the launches that come between them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Capture(Recorder):
         return out
 
     def later(self, work: Callable[[], object]) -> None:
-        """Of a replay, like an operator."""
+        """Puts `work` into the replay, like an operator."""
         self._launched.append(runtime.size(self._graph))
         self.operators.append((work, (), {}, []))
 

@@ -12,7 +12,7 @@ from python_tests.standin import runtime
 
 
 class CUDAGraph:
-    """As `torch.cuda.CUDAGraph`."""
+    """A stand-in for `torch.cuda.CUDAGraph`."""
 
     def __init__(self, keep_graph: bool = False) -> None:
         self._graph, self._keep = runtime.new_graph(), keep_graph
@@ -73,7 +73,7 @@ runtime.on_child(_run)
 
 
 class graph:
-    """As `torch.cuda.graph`."""
+    """A stand-in for `torch.cuda.graph`."""
 
     def __init__(self, cuda_graph: CUDAGraph, pool: Any = None, stream: Any = None, capture_error_mode: str = "global"):
         self._graph, self._pool, self._stream = cuda_graph, pool, torch.cuda.stream(stream or torch.cuda.Stream())

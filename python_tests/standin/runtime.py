@@ -16,7 +16,7 @@ STREAM = 0x5EED0
 
 
 class Own(threading.local):
-    """Of one thread: where its launches come, and the graph that they go into."""
+    """The state of one thread: the place of its launches, and the graph that they go into."""
 
     stream, capture = STREAM, 0
 

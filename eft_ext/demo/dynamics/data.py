@@ -1,4 +1,4 @@
-"""What the small model is tuned on, and the responses that are watched meanwhile.
+"""The data that the small model is tuned on, and the responses that are watched meanwhile.
 
 Chosen is the right value in the fixed format. There are three kinds of rejected responses, from what another hand wrote
 to what the model says itself:

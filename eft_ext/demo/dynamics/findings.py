@@ -1,4 +1,4 @@
-"""What the record shows, beside what the paper reports for language models of real size.
+"""The record's findings, beside what the paper reports for language models of real size.
 
 A finding is seen when the 95 % interval over the probes of the first seed lies on its side of zero and the mean of
 every seed does, too. What is not seen is said as plainly.
@@ -94,7 +94,7 @@ def _change(
 
 
 def _relief(record: StudyRecord, kind: str, response: str, statistic: str, last: int) -> tuple[np.ndarray, np.ndarray]:
-    """How much more it changed with the mitigation than without."""
+    """The change with the mitigation less the change without."""
     runs = [_change(record, run, kind, response, statistic, last=last) for run in ("dpo-extended", "dpo")]
     return runs[0][0] - runs[1][0], runs[0][1] - runs[1][1]
 
@@ -106,7 +106,7 @@ def _peak(record: StudyRecord, response: str) -> int:
 
 
 def table(record: StudyRecord) -> Iterator[Sequence[str]]:
-    """What each tuned model does alone and through EFT: means over seeds and questions, with 95 % intervals over
+    """Compares each tuned model alone and through EFT: means over seeds and questions, with 95 % intervals over
     both."""
     yield "tuned by", "rejected", "who", "facts %", "format %", "log π of the right answer", "log p_max per token"
     for run, kind in MODELS:
@@ -127,7 +127,7 @@ _NAMES = {"sft": "SFT", "dpo": "SFT, DPO", "extended": "extended SFT", "dpo-exte
 
 
 def costs(record: StudyRecord) -> Iterator[str]:
-    """What EFT loses or gains by each step of tuning, question by question."""
+    """Says what EFT loses or gains by each step of tuning, question by question."""
     for kind in KINDS:
         for run, against, of in (("dpo", "sft", ""), ("dpo-extended", "sft", ""), ("dpo-extended", "dpo", kind)):
             figures = []

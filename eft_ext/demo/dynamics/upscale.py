@@ -1,4 +1,4 @@
-"""What a small tuned model does when its delta is carried over to the large one."""
+"""Grades a small tuned model whose delta is carried over to the large one."""
 
 from __future__ import annotations
 
