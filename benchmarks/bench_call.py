@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import timeit
 
-import checkout  # noqa: F401
+import common  # noqa: F401
 import torch
 from rich.console import Console
 from rich.table import Table

@@ -6,7 +6,7 @@
 
 (a) the three models' forward passes alone, one token each, transformers' cache and no sampling: the floor of the CPU.
 (b) all weights read once at the copy bandwidth measured in this run: the floor of a GPU.
-(c) a plain loop: three forward passes with transformers' cache, its processor chain, one multinomial (plain_loop.py).
+(c) the loop written with transformers: three forward passes with its cache, its processor chain, one multinomial.
 (d) `large.generate` alone in transformers, sampling: eager, and with --compile a static cache and torch.compile.
 Medians over rounds in which all of them take turns; the time of a step is the slope between two lengths, so prompts
 and set-up are not in it.
@@ -24,11 +24,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import checkout  # noqa: F401
 import torch
-from decode_models import TRIOS, load
-from machine import describe
-from plain_loop import one_forward, plain_loop
+from common.machine import describe
+from common.transformers_loop import forward_pass, transformers_loop
+from common.trios import TRIOS, load
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -94,13 +93,13 @@ def measure(name: str, models: list[Any], rows: int, args: argparse.Namespace) -
     static: dict[str, Any] = {"cache_implementation": "static"} if args.compile else {}
     loops: dict[str, Callable[[int], Any]] = {
         "ours": ours,
-        "plain": lambda tokens: plain_loop(models, ids, mask, tokens, OPTIONS, vocab + 999),
+        "plain": lambda tokens: transformers_loop(models, ids, mask, tokens, OPTIONS, vocab + 999),
         "large_alone": alone,
     }
     for way, model in own.items():
         options = {**common, **WAYS[way], "seed": 1}
         loops[way] = lambda n, model=model, options=options: model.generate(ids, max_new_tokens=n, **options)
-    forwards = [one_forward(model, rows, args.prompt + args.tokens // 2) for model in models]
+    forwards = [forward_pass(model, rows, args.prompt + args.tokens // 2) for model in models]
     said = warm(loops, long)
     times: dict[str, list[float]] = {key: [] for key in (*loops, "forwards")}
     size = sum(p.nbytes for model in models for p in model.parameters())
@@ -137,8 +136,11 @@ def warm(loops: dict[str, Callable[[int], Any]], tokens: int) -> list[str]:
 
 
 def show(results: list[dict[str, Any]], gpu: bool) -> Table:
-    heads = ["trio", "dtype", "B", "step", "tokens/s", "(a) forwards", "over (a)", "(c) plain loop", "faster than (c)"]
-    heads += ["(d) large alone", "of (d)"] + ["(b) floor", "of the floor"] * gpu
+    heads = ["trio", "dtype", "B", "step", "tokens/s", "(a) forwards", "over (a)"]
+    heads += ["(c) transformers loop", "faster than (c)", "(d) large alone", "of (d)"] + [
+        "(b) floor",
+        "of the floor",
+    ] * gpu
     ways = [way for way in WAYS if any(f"{way}_us" in r for r in results)]
     heads += ways
     table = Table(

@@ -12,15 +12,14 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import checkout  # noqa: F401
 import numpy as np
-import rows
 import torch
 from bench_step import fused
-from machine import describe
+from common import logit_rows
+from common.machine import describe
+from common.timing import times_us
 from rich.console import Console
 from rich.table import Table
-from timing import times_us
 
 from eft_ext import _json
 
@@ -53,13 +52,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--vocab", type=int, default=128256)
-    parser.add_argument("--rows", default="lm", choices=list(rows.ROWS))
+    parser.add_argument("--rows", default="lm", choices=list(logit_rows.ROWS))
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--seconds", type=float, default=0.5, help="time for each measurement")
     parser.add_argument("--json", type=Path, help="write the results, with the machine, here")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    logits = rows.make(args.rows, args.batch, args.vocab, torch.bfloat16, 3)
+    logits = logit_rows.make(args.rows, args.batch, args.vocab, torch.bfloat16, 3)
     table = Table("options", "median", "10th percentile", "x plain", title=f"B = {args.batch}, microseconds")
     results: list[dict] = []
     for name, given in options(args.batch, args.vocab).items():

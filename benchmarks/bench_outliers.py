@@ -12,12 +12,11 @@ import argparse
 import time
 from pathlib import Path
 
-import checkout  # noqa: F401
 import numpy as np
-import rows
 import torch
 from bench_step import fused
-from machine import describe
+from common import logit_rows
+from common.machine import describe
 from rich.console import Console
 from rich.table import Table
 
@@ -25,7 +24,7 @@ from eft_ext import _json
 
 
 def measure(batch: int, vocab: int, calls: int) -> dict[str, float]:
-    logits = rows.make("lm", batch, vocab, torch.bfloat16, 3)
+    logits = logit_rows.make("lm", batch, vocab, torch.bfloat16, 3)
     words = [x.view(torch.int64).numpy() for x in logits]
     work = {
         "step": fused(logits, {"temperature": 0.7, "top_p": 0.9}),

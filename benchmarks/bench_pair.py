@@ -15,10 +15,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import checkout  # noqa: F401
 import torch
-from decode_models import load
-from machine import describe
+from common.machine import describe
+from common.trios import load
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor

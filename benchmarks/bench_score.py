@@ -20,10 +20,9 @@ import time
 from itertools import product
 from pathlib import Path
 
-import checkout  # noqa: F401
-import rows
 import torch
-from machine import describe
+from common import logit_rows
+from common.machine import describe
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -61,7 +60,7 @@ def memory(name: str) -> int:
 
 
 def problem(vocab: int, length: int) -> tuple[list[Tensor], Tensor]:
-    logits = [x.repeat(-(-length // 32), 1)[:length] for x in rows.make("lm", 32, vocab, torch.bfloat16, 3)]
+    logits = [x.repeat(-(-length // 32), 1)[:length] for x in logit_rows.make("lm", 32, vocab, torch.bfloat16, 3)]
     return logits, torch.arange(length) * 7919 % vocab
 
 

@@ -18,12 +18,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import checkout  # noqa: F401
 import torch
-from controlled import build, disturb
-from machine import describe
-from speculate_costs import Costs, Rates, seconds
-from speculate_figures import console, plot, show
+from common.machine import describe
+from speculate.costs import Costs, Rates, seconds
+from speculate.figures import console, plot, show
+from speculate.synthetic_trio import build_pair, perturb
 from torch import Tensor
 
 from eft_ext import EmulatedModel, _json
@@ -36,8 +35,8 @@ DRAFTS = (1, 2, 4, 8, 12, 16)
 
 def trio(layers: int, extra: int) -> tuple[Any, Any, EmulatedModel, Tensor]:
     """The large and the small model, the mixture of them, and a prompt."""
-    large, small = build(layers, extra)
-    base = build(layers, 0)[1]
+    large, small = build_pair(layers, extra)
+    base = build_pair(layers, 0)[1]
     base.load_state_dict(small.state_dict())
     prompt = torch.randint(5, 4000, (1, 64), generator=torch.Generator().manual_seed(2))
     return large, small, EmulatedModel(large, small, base), prompt
@@ -57,7 +56,7 @@ def controlled(new: int, layers: int, extra: int) -> dict[str, Any]:
     stock -= seconds(lambda: large.generate(prompt, max_new_tokens=1, **plainly), 3)
     rows = []
     for noise in NOISE:
-        disturb(large, small, noise)
+        perturb(large, small, noise)
         for k in (*DRAFTS, "auto"):
             got, out = rates.of(speculate=k)
             told = out.speculation
@@ -88,7 +87,7 @@ def engine(new: int, layers: int, extra: int) -> dict[str, Any]:
     rates = Rates(model, prompt, new)
     rows = []
     for noise in NOISE[:2]:
-        disturb(large, small, noise)
+        perturb(large, small, noise)
         turns: dict[str, list[float]] = {}
         for _ in range(2):
             turns.setdefault("plain", []).append(rates.of()[0])

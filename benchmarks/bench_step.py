@@ -8,7 +8,7 @@
 On a GPU the step is replayed from a graph that reads seed and position from the device (its inputs may stay in the L2
 cache), the chain is called eagerly, and the floor is the bytes of the K tensors over the bandwidth of a copy in the
 same run. On the CPU the floor is reading the K tensors once (torch sums); for one model llama.cpp's sampler stands
-beside them where it can be imported (cpu_peers.py).
+beside them where it can be imported (common/llama_sampler.py).
 Times are medians; what carries over to another machine is the ratio to the baseline and to the floor of the same run.
 """
 
@@ -19,16 +19,15 @@ from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 
-import checkout  # noqa: F401
-import rows
 import torch
-from chain import transformers_chain
-from cpu_peers import llama_step
-from machine import describe
+from common import logit_rows
+from common.llama_sampler import llama_step
+from common.machine import describe
+from common.timing import median_us
+from common.transformers_chain import transformers_chain
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from timing import median_us
 from torch import Tensor
 
 from eft_ext import _json, fused_mix, fused_step
@@ -74,7 +73,7 @@ def measure(logits: list[Tensor], options: dict[str, float], seconds: float, com
 
 
 def measure_cuda(logits: list[Tensor], options: dict[str, float], seconds: float, backend: str) -> dict[str, float]:
-    from gpu_timing import copy_bytes_per_us, eager_us, graph_us
+    from gpu.timing import copy_bytes_per_us, eager_us, graph_us
 
     batch, chain = logits[0].shape[0], transformers_chain(options)
     seed, position = (torch.arange(batch, device="cuda") for _ in range(2))
@@ -107,7 +106,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8, 32, 128])
     parser.add_argument("--vocab", type=int, nargs="+", default=[128256])
     parser.add_argument("--dtype", nargs="+", default=["bfloat16"], choices=["bfloat16", "float16", "float32"])
-    parser.add_argument("--rows", nargs="+", default=["lm"], choices=list(rows.ROWS))
+    parser.add_argument("--rows", nargs="+", default=["lm"], choices=list(logit_rows.ROWS))
     parser.add_argument("--options", nargs="+", default=DEFAULT, choices=list(OPTIONS))
     parser.add_argument("--models", type=int, default=3, choices=[1, 3], help="K: 3 is fused_step, 1 plain sampling")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
@@ -124,7 +123,7 @@ def main() -> None:
     grid = list(product(args.rows, args.dtype, args.vocab, args.batch, args.options))
     results: list[dict] = []
     for name, dtype, vocab, batch, options in track(grid, "measuring", console=Console(stderr=True)):
-        logits = rows.make(name, batch, vocab, getattr(torch, dtype), args.models)
+        logits = logit_rows.make(name, batch, vocab, getattr(torch, dtype), args.models)
         point = {"rows": name, "models": args.models, "dtype": dtype, "batch": batch, "vocab": vocab}
         if args.device == "cuda":
             times = measure_cuda([x.cuda() for x in logits], OPTIONS[options], args.seconds, args.backend)

@@ -15,12 +15,11 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-import checkout  # noqa: F401
 import torch
-from machine import describe
+from common.machine import describe
+from common.timing import median_us
 from rich.console import Console
 from rich.table import Table
-from timing import median_us
 
 from eft_ext import _json
 from eft_ext.demo.dynamics.data import batches, preferences, probes

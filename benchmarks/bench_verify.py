@@ -8,13 +8,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import checkout  # noqa: F401
 import torch
-from machine import describe
+from common.logit_rows import make
+from common.machine import describe
+from common.timing import median_us
 from rich.console import Console
 from rich.table import Table
-from rows import make
-from timing import median_us
 from torch import Tensor
 
 from eft_ext import _json

@@ -25,10 +25,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from checkout import ROOT
-from gpu_stages import MEMCHECK, STAGES, Run, Stage, counts_by_kernel
-from gpu_tests import CUDA, counts_of
-from limited import Ended, run_limited
+from common.checkout import ROOT
+from common.timeout import CommandResult, run_with_timeout
+from gpu.stages import MEMCHECK, STAGES, Run, Stage, counts_by_kernel
+from gpu.tests import CUDA, counts_of
 
 ENOUGH = 0.7  # of a stage's limit, without which it is not begun
 
@@ -89,18 +89,18 @@ class All:
         limit = min(left, max(stage.seconds, left / (behind + 1)))  # nobody waits behind the last one
         self._run.seconds = limit
         print(f"[{self._seconds - left:4.0f} s] {stage.name}: {stage.about} (at most {limit:.0f} s)", flush=True)
-        start, ended = time.monotonic(), list[Ended]()
+        start, ended = time.monotonic(), list[CommandResult]()
         with open(self._run.out / "log.txt", "a+b") as log:
             for command in stage.commands(self._run):
                 shown = shown_as(command, self._run)
                 log.write(f"\n==== {stage.name}: {shown}\n".encode())
                 log.flush()
                 remaining = max(1.0, limit - (time.monotonic() - start))
-                ended.append(run_limited(command, remaining, log, cwd=ROOT, env=self._environment, shown=shown))
+                ended.append(run_with_timeout(command, remaining, log, cwd=ROOT, env=self._environment, shown=shown))
                 log.write(f"==== {ended[-1].fault or 'ended with 0'}, {ended[-1].seconds:.1f} s\n".encode())
         return self._judge(stage, ended, time.monotonic() - start)
 
-    def _judge(self, stage: Stage, ended: list[Ended], seconds: float) -> Outcome:
+    def _judge(self, stage: Stage, ended: list[CommandResult], seconds: float) -> Outcome:
         printed = "".join(e.output for e in ended)
         counts = counts_of("".join(e.output for e in ended if "-m pytest" in e.command))
         why = next((e.fault for e in ended if e.fault), "")

@@ -4,7 +4,8 @@
     python benchmarks/gpu_kernels.py --arch 80 90 100 --page           # writes docs/cuda-kernels.md
     python benchmarks/gpu_kernels.py --arch 80 90 100 --check          # says whether that page still holds
 
-Reads eft_ext/libeft.so as it was built; needs a disassembler (sass.py), nvcc for the sizes of shared memory, no GPU.
+Reads eft_ext/libeft.so as it was built. Needs a disassembler (gpu/sass.py) and nvcc for the sizes of shared memory; no
+GPU.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import sass
-from checkout import LIBRARY, ROOT, newer_sources
+from common.checkout import LIBRARY, ROOT, newer_sources
+from gpu import sass
 
 PAGE = ROOT / "docs" / "cuda-kernels.md"
 TILE_SHARED = (32 + 1024) * 4  # resident.h: group maxima and z

@@ -17,9 +17,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from checkout import ROOT
-from gpu_stages import STAGES
-from gpu_tests import Counts
+from common.checkout import ROOT
+from gpu.stages import STAGES
+from gpu.tests import Counts
 
 PAGE = ROOT / "docs" / "gpu.md"
 RESULTS = ROOT / "benchmarks" / "results"

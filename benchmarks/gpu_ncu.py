@@ -34,7 +34,7 @@ WARM = 2  # steps before the one that is looked at
 def steps(vocab: int, batch: int) -> None:
     """What ncu runs: a few steps, each with a read of rows that are not in the cache."""
     import gpu_step
-    from gpu_grid import OPTIONS, Point
+    from gpu.grid import OPTIONS, Point
 
     sets = gpu_step.make_sets(Point(vocab, batch, "top-p .9", 3), WARM + 1)
     for call in gpu_step.step_calls(sets, OPTIONS["top-p .9"], "cuda", 1, 0):

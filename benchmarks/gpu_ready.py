@@ -1,30 +1,22 @@
-"""Says in one line what a GPU command lacks here, and ends with 2; says nothing where all is there.
+"""Can the CUDA step run here? Ends with 0, or with 2 and one line that says what is missing.
 
-python benchmarks/gpu_ready.py
+    python benchmarks/gpu_ready.py
+
+`make gpu-test` and the others begin with it. It measures nothing.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 
-import checkout  # noqa: F401
-
-
-def missing() -> str:
-    """What the CUDA step wants and does not find, or nothing."""
-    import torch
-
-    import eft_ext
-
-    if not torch.cuda.is_available():
-        return f"a CUDA device: torch {torch.__version__} sees none"
-    cuda = eft_ext.backends()["cuda"]
-    return "" if cuda.available else f"the CUDA step: {cuda.reason}; to enable it: {cuda.remedy}"
+from gpu.device import missing_requirement
 
 
 def main() -> int:
-    if lacks := missing():
-        print(f"not run, it needs {lacks}", file=sys.stderr)
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    if missing := missing_requirement():
+        print(f"not run, it needs {missing}", file=sys.stderr)
         return 2
     return 0
 

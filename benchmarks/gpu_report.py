@@ -11,23 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-Result = dict[str, Any]
-GRAPH = ("graph_cold_us", "eager_cold_us")  # the first that a peer has
-
-
-def time_of(times: dict[str, Any], *names: str) -> float | None:
-    """The first of these times that was measured."""
-    return next((times[name] for name in names if name in times), None)
-
-
-def best_peer(result: Result, prefix: str = "") -> tuple[str, float] | None:
-    """The fastest implementation that is not ours, replayed where it could be captured."""
-    found = [
-        (name, us)
-        for name, times in result["times"].items()
-        if name not in ("cuda", "triton") and name.startswith(prefix) and (us := time_of(times, *GRAPH)) is not None
-    ]
-    return min(found, key=lambda pair: pair[1], default=None)
+from gpu.results import GRAPH, Result, best_peer, time_of
 
 
 def _us(value: float | None) -> str:

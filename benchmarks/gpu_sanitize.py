@@ -19,9 +19,9 @@ import tempfile
 import time
 from collections.abc import Sequence
 
-from checkout import ROOT
-from gpu_tests import CUDA
-from limited import run_limited
+from common.checkout import ROOT
+from common.timeout import run_with_timeout
+from gpu.tests import CUDA
 
 TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
 FILES = [CUDA[key].file for key in ("step", "verify", "score")]
@@ -70,7 +70,7 @@ def main() -> int:
             continue
         left = max(1.0, min(left, max(left / (len(args.tools) - i), LEAST)))
         with tempfile.TemporaryFile("a+b") as log:
-            ended = run_limited(command(program, tool, tests), left, log, cwd=ROOT, env=environment, shown=tool)
+            ended = run_with_timeout(command(program, tool, tests), left, log, cwd=ROOT, env=environment, shown=tool)
         if "Device not supported" in ended.output:
             print(f"gpu_sanitize: not run, {tool} does not support this machine's device", file=sys.stderr)
             return 2

@@ -16,12 +16,11 @@ import sys
 from itertools import product
 from pathlib import Path
 
-import checkout  # noqa: F401
-import gpu_timing as timing
+import common  # noqa: F401
 import torch
 from bench_score import plain, problem
-from gpu_device import describe_gpu
-from gpu_ready import missing
+from gpu import timing
+from gpu.device import describe_gpu, missing_requirement
 from rich.console import Console
 from rich.table import Table
 
@@ -59,7 +58,7 @@ def main() -> int:
     parser.add_argument("--length", type=int, nargs="+", default=[1, 512, 2048])
     parser.add_argument("--json", type=Path, help="write the results, with the machine, here")
     args = parser.parse_args()
-    if lacks := missing():
+    if lacks := missing_requirement():
         print(f"gpu_score: not run, it needs {lacks}", file=sys.stderr)
         return 2
     bandwidth = timing.copy_bytes_per_us()

@@ -19,15 +19,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import checkout  # noqa: F401
-import gpu_peers as peers
-import gpu_timing as timing
-import rows
 import torch
-from chain import transformers_chain
-from gpu_device import describe_gpu
-from gpu_grid import OPTIONS, Point, points
-from gpu_ready import missing
+from common import logit_rows
+from common.optional import import_optional
+from common.transformers_chain import transformers_chain
+from gpu import peers, timing
+from gpu.device import describe_gpu, missing_requirement
+from gpu.grid import OPTIONS, Point, points
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor
@@ -46,7 +44,7 @@ def make_sets(point: Point, count: int, device: str = "cuda") -> list[list[Tenso
     for i in range(count):
         generator = torch.Generator(device).manual_seed(1000 * i + point.batch)
         with torch.device(device):
-            models = rows.lm(point.batch, point.vocab, generator)[: point.models]
+            models = logit_rows.lm(point.batch, point.vocab, generator)[: point.models]
         sets.append([x.bfloat16() for x in models])
     return sets
 
@@ -119,7 +117,7 @@ def ways(point: Point, wanted: Sequence[str]) -> Iterator[tuple[str, Callable[[l
         yield "compiled chain", lambda sets: measure_peer(sets, peers.compiled_chain(chain))
     if "flashinfer" not in wanted:
         return
-    sampling, reason = peers.importable("flashinfer.sampling")
+    sampling, reason = import_optional("flashinfer.sampling")
     if sampling is None:
         yield "flashinfer", lambda sets: {"error": reason}
         return
@@ -153,7 +151,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=480, help="what is not begun by then is left out, and said so")
     parser.add_argument("--json", type=Path, default=Path("benchmarks/results/step-gpu.json"))
     args = parser.parse_args()
-    if lacks := missing():
+    if lacks := missing_requirement():
         print(f"gpu_step: not run, it needs {lacks}", file=sys.stderr)
         return 2
 

@@ -54,7 +54,7 @@ def synthetic() -> dict[str, Any]:
 
 
 def test_the_grid_has_the_shapes_asked_for_and_stays_small() -> None:
-    from gpu_grid import OPTIONS, points
+    from gpu.grid import OPTIONS, points
 
     default, full = points(), points(full=True)
     assert len(default) == len(set(default)) == 160 <= 200
@@ -73,7 +73,7 @@ def test_the_grid_has_the_shapes_asked_for_and_stays_small() -> None:
 
 @pytest.mark.parametrize("set_bytes", [1, 769_536, 50_000_000, 400_000_000])
 def test_cold_sets_overflow_the_cache(set_bytes: int) -> None:
-    from gpu_timing import sets_beyond_l2
+    from gpu.timing import sets_beyond_l2
 
     count = sets_beyond_l2(set_bytes, l2_bytes=50_000_000)
     assert count * set_bytes >= 150_000_000
@@ -82,20 +82,20 @@ def test_cold_sets_overflow_the_cache(set_bytes: int) -> None:
 
 
 def test_a_call_that_waits_for_the_device_is_not_captured(monkeypatch: pytest.MonkeyPatch) -> None:
-    import gpu_timing
+    from gpu import timing
 
     modes = ["default"]
     monkeypatch.setattr(torch.cuda, "get_sync_debug_mode", lambda: modes[-1])
     monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", modes.append)
     seen: list[str] = []
-    gpu_timing.refuse_waits(lambda: seen.append(modes[-1]))
+    timing.refuse_waits(lambda: seen.append(modes[-1]))
     assert seen == ["error"]
 
     def waits() -> None:
         raise RuntimeError("called a synchronizing CUDA operation")
 
     with pytest.raises(RuntimeError, match="synchronizing"):
-        gpu_timing.refuse_waits(waits)
+        timing.refuse_waits(waits)
     assert modes == ["default", *2 * ["error", "default"]]
 
 
@@ -148,8 +148,9 @@ def test_peers_compute_the_same_distribution() -> None:
     """FlashInfer's paths over a stand-in for its module: each filter is called with the point's options."""
     from types import SimpleNamespace
 
-    from gpu_grid import OPTIONS
-    from gpu_peers import combine, flashinfer_paths, importable
+    from common.optional import import_optional
+    from gpu.grid import OPTIONS
+    from gpu.peers import combine, flashinfer_paths
 
     called: list[tuple[str, tuple[Any, ...]]] = []
 
@@ -176,8 +177,8 @@ def test_peers_compute_the_same_distribution() -> None:
             given = [value for _, values in called for value in values]
             for key in ("top_k", "top_p", "min_p"):
                 assert key not in options or options[key] in given
-    assert importable("no_such_module")[0] is None
-    assert "ModuleNotFoundError" in importable("no_such_module")[1]
+    assert import_optional("no_such_module")[0] is None
+    assert "ModuleNotFoundError" in import_optional("no_such_module")[1]
 
 
 def test_a_run_end_to_end_on_stand_ins(
@@ -198,7 +199,7 @@ def test_a_run_end_to_end_on_stand_ins(
         monkeypatch.setattr(gpu_step.timing, name, once)
     monkeypatch.setattr(gpu_step.timing, "copy_bytes_per_us", lambda: 1e6)
     monkeypatch.setattr(gpu_step.timing, "l2_bytes", lambda: 1)
-    monkeypatch.setattr(gpu_step, "missing", lambda: "")
+    monkeypatch.setattr(gpu_step, "missing_requirement", lambda: "")
     monkeypatch.setattr(gpu_step, "describe_gpu", lambda: synthetic()["machine"])
     monkeypatch.setattr(gpu_step, "make_sets", lambda point, count: real_sets(point, count, "cpu"))
     monkeypatch.setattr(gpu_step, "step_calls", lambda sets, options, _, *rest: real_calls(sets, options, "cpu", *rest))
@@ -218,7 +219,7 @@ def test_a_run_end_to_end_on_stand_ins(
 
 
 def test_the_commit_is_known_without_git(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    import machine
+    from common import machine
 
     monkeypatch.setenv("PATH", str(tmp_path))
     assert machine.commit() is None

@@ -7,9 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import gpu_tests
 import pytest
-from gpu_stages import STAGES
+from gpu import tests as gpu_tests
+from gpu.stages import STAGES
 
 from python_tests.ops.hostcuda import built
 

@@ -3,10 +3,10 @@
 import json
 import os
 
-import checkout
-import gpu_figures as figures
 import gpu_ncu
 import pytest
+from common import checkout
+from gpu import figures
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-import checkout
 import gpu_kernels
-import sass
+from common import checkout
+from gpu import sass
 
 BUILT = gpu_kernels.built_for()
 ARCHITECTURES = BUILT if os.environ.get("EFT_ALL_ARCHITECTURES") else BUILT and [90 if 90 in BUILT else BUILT[-1]]

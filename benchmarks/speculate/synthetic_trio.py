@@ -12,7 +12,9 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 
-def build(layers: int, extra: int, hidden: int = 512, vocab: int = 4096) -> tuple[LlamaForCausalLM, LlamaForCausalLM]:
+def build_pair(
+    layers: int, extra: int, hidden: int = 512, vocab: int = 4096
+) -> tuple[LlamaForCausalLM, LlamaForCausalLM]:
     """(large, small), both giving the same logits, in fp32."""
     torch.manual_seed(0)
     shape = dict(
@@ -40,7 +42,7 @@ def build(layers: int, extra: int, hidden: int = 512, vocab: int = 4096) -> tupl
     return large, small
 
 
-def disturb(large: LlamaForCausalLM, small: LlamaForCausalLM, size: float) -> None:
+def perturb(large: LlamaForCausalLM, small: LlamaForCausalLM, size: float) -> None:
     """Noise of `size` (relative) on the large model's last projection: the further from the draft model, the larger."""
     with torch.no_grad():
         clean = small.lm_head.weight

@@ -18,7 +18,7 @@ KEPT = 2**20  # bytes of a command's output: what came first and what came last
 
 
 @dataclass(frozen=True)
-class Ended:
+class CommandResult:
     """How a command ended.
 
     Attributes:
@@ -32,9 +32,9 @@ class Ended:
     output: str
 
 
-def run_limited(
+def run_with_timeout(
     command: Sequence[str], seconds: float, log: BinaryIO, *, cwd: Path, env: Mapping[str, str], shown: str
-) -> Ended:
+) -> CommandResult:
     """Appends what the command prints to `log`, opened with "a+b", as it comes; `shown` is how it is written down."""
     start, at = time.monotonic(), log.seek(0, os.SEEK_END)
     try:
@@ -42,14 +42,14 @@ def run_limited(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=cwd, env=env, start_new_session=True
         )
     except OSError as error:
-        return Ended(shown, 0.0, f"did not start: {error}", "")
+        return CommandResult(shown, 0.0, f"did not start: {error}", "")
     try:
         fault = _fault(process.wait(seconds))
     except subprocess.TimeoutExpired:
         fault = f"killed after {seconds:.0f} s"
     finally:
         _end(process)
-    return Ended(shown, time.monotonic() - start, fault, _shorten(log, at))
+    return CommandResult(shown, time.monotonic() - start, fault, _shorten(log, at))
 
 
 def _fault(code: int) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import checkout  # noqa: F401
 import torch
 from torch import Tensor
 

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from gpu_report import best_peer, time_of
-from gpu_tests import CUDA, GOLDEN, TRITON, Counts, counts_of, reasons_of
+from gpu.results import best_peer, time_of
+from gpu.tests import CUDA, GOLDEN, TRITON, Counts, counts_of, reasons_of
 
 
 def _read(path: Path) -> dict[str, Any]:

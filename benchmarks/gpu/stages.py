@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import gpu_figures as figures
-from gpu_tests import CUDA, GOLDEN, TRITON, Counts, pytest
+from gpu import figures
+from gpu.tests import CUDA, GOLDEN, TRITON, Counts, pytest
 
 STEP = ["benchmarks/gpu_step.py", "--models", "3"]
 ENDING = 6  # seconds in which a sanitizer ends what it watches, before it is ended itself
@@ -22,7 +22,7 @@ class Run:
         out: where results go.
         rehearse: small shapes and few tests, for a stand-in.
         seconds: what the stage may take.
-        usable: keys of `gpu_tests.CUDA` whose smallest tests have passed.
+        usable: keys of `gpu.tests.CUDA` whose smallest tests have passed.
         failed: of the smallest tests.
     """
 
@@ -59,7 +59,7 @@ class Stage:
         commands: one after another, also after one that has failed.
         figure: the line that matters, from the results and from what was printed.
         result: the file that it must leave.
-        needs: keys of `gpu_tests.CUDA` without which it is left out.
+        needs: keys of `gpu.tests.CUDA` without which it is left out.
     """
 
     name: str

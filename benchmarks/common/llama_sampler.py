@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from gpu_peers import importable
 from torch import Tensor
+
+from common.optional import import_optional
 
 Options = dict[str, float]
 
@@ -43,7 +44,7 @@ def llama_chain(llama: Any, options: Options, seed: int = 1) -> Any:
 
 def llama_step(logits: Tensor, options: Options) -> Callable[[], list[int]] | None:
     """llama.cpp's tokens [B] for logits [B, V]; None where it cannot be imported. Widening to fp32 is not its cost."""
-    llama, _ = importable("llama_cpp")
+    llama, _ = import_optional("llama_cpp")
     if llama is None:
         return None
     rows = logits.to(torch.float32).numpy()

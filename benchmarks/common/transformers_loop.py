@@ -6,13 +6,16 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from chain import transformers_chain
 from torch import Tensor
 from transformers import DynamicCache
 
+from common.transformers_chain import transformers_chain
+
 
 @torch.no_grad()
-def plain_loop(models: list[Any], ids: Tensor, mask: Tensor, steps: int, options: dict[str, float], eos: int) -> Tensor:
+def transformers_loop(
+    models: list[Any], ids: Tensor, mask: Tensor, steps: int, options: dict[str, float], eos: int
+) -> Tensor:
     """`steps` new tokens of left-padded prompts [rows, length], one forward pass of each model a token."""
     chain = transformers_chain(options)
     caches = [DynamicCache(config=model.config) for model in models]
@@ -37,7 +40,7 @@ def plain_loop(models: list[Any], ids: Tensor, mask: Tensor, steps: int, options
 
 
 @torch.no_grad()
-def one_forward(model: Any, rows: int, context: int) -> Callable[[], Tensor]:
+def forward_pass(model: Any, rows: int, context: int) -> Callable[[], Tensor]:
     """A forward pass of one new token for each row after `context` others, as transformers does it."""
     device = model.get_input_embeddings().weight.device
     cache = DynamicCache(config=model.config)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import checkout  # noqa: F401
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 from transformers.utils import logging

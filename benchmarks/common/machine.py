@@ -7,7 +7,6 @@ import platform
 import subprocess
 from pathlib import Path
 
-import checkout  # noqa: F401
 import torch
 import transformers
 

@@ -4,8 +4,8 @@ import os
 import sys
 import time
 
-import limited
 import pytest
+from common import timeout
 
 
 @pytest.fixture
@@ -15,7 +15,7 @@ def run(tmp_path):
     def run(code, seconds=30.0):
         with open(tmp_path / "log", "a+b") as log:
             command = [sys.executable, "-c", code]
-            ended = limited.run_limited(command, seconds, log, cwd=tmp_path, env=dict(os.environ), shown="it")
+            ended = timeout.run_with_timeout(command, seconds, log, cwd=tmp_path, env=dict(os.environ), shown="it")
         return ended, (tmp_path / "log").read_text()
 
     return run
@@ -40,7 +40,7 @@ def test_faults_are_said_in_words(run, code, fault):
 
 @pytest.mark.slow
 def test_what_hangs_is_ended_with_its_children(run, monkeypatch):
-    monkeypatch.setattr(limited, "GRACE", 0.5)
+    monkeypatch.setattr(timeout, "GRACE", 0.5)
     code = """if True:
         import signal, subprocess, sys, time
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -79,7 +79,7 @@ def test_a_child_that_outlives_its_parent_is_ended(run):
 
 
 def test_too_much_is_cut_out_of_the_middle(run, monkeypatch):
-    monkeypatch.setattr(limited, "KEPT", 1000)
+    monkeypatch.setattr(timeout, "KEPT", 1000)
     _, log = run("print('first'); print('x' * 5000); print('last')")
     assert log.startswith("first\n")
     assert log.endswith("last\n")
@@ -90,5 +90,5 @@ def test_too_much_is_cut_out_of_the_middle(run, monkeypatch):
 
 def test_a_program_that_is_not_there(tmp_path):
     with open(tmp_path / "log", "a+b") as log:
-        ended = limited.run_limited(["no-such-program"], 5, log, cwd=tmp_path, env={}, shown="it")
+        ended = timeout.run_with_timeout(["no-such-program"], 5, log, cwd=tmp_path, env={}, shown="it")
     assert ended.fault.startswith("did not start: ")

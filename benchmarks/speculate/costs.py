@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
-import checkout  # noqa: F401
+import common  # noqa: F401
 import torch
 from torch import Tensor
 

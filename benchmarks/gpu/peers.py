@@ -6,10 +6,8 @@ be imported; every path of it that computes the options is tried, and the fastes
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from functools import cache
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -17,17 +15,6 @@ from torch import Tensor
 
 Peer = Callable[..., Tensor]
 Options = dict[str, float]
-
-
-def importable(name: str) -> tuple[ModuleType | None, str]:
-    """The module, or the reason why not."""
-    try:
-        return importlib.import_module(name), ""
-    except Exception as error:  # a peer may fail in any way: no CUDA compiler, another torch
-        return (
-            None,
-            f"{name}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}",
-        )
 
 
 def combine(*logits: Tensor) -> Tensor:

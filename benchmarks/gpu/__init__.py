@@ -1,0 +1,1 @@
+"""Modules that the gpu_*.py commands share."""
