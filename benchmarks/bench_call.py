@@ -1,6 +1,9 @@
-"""What a call of `fused_step` costs before the kernel: one row of 32 tokens, so that the kernel itself is nothing.
+"""Does a call of `fused_step` cost much before its kernel starts?
 
-python benchmarks/bench_call.py
+    python benchmarks/bench_call.py
+
+One row of 32 tokens, so that the kernel itself is nothing. The baseline is a first call, checked in full; the floor is
+the binding and the kernel alone.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ def cost_us(call, number: int = 50_000) -> float:
 
 
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__).parse_args()
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     torch.set_num_threads(1)
     fused_step(*LOGITS, seed=1, position=0)
     key = repeat.key_of(LOGITS, OPTIONS, 1, 0, None)

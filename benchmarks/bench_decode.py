@@ -1,14 +1,14 @@
-"""Decoding three models as one: time per token beside the three forward passes alone and the loop people write today.
+"""Does decoding three models as one cost more than their forward passes, and less than the loop people write today?
 
     python benchmarks/bench_decode.py                                        # demo trio and a wide vocabulary, CPU
     python benchmarks/bench_decode.py --device cuda --json decode-gpu.json   # random weights at real sizes
-    python benchmarks/bench_decode.py --device cuda --trios 1B --ways        # and each way of decoding by itself
+    python benchmarks/bench_decode.py --device cuda --trios 1B --ways        # and each tier by itself
 
-(a) the three models' forward passes alone, one token each, transformers' cache and no sampling: the floor of the CPU.
-(b) all weights read once at the copy bandwidth measured in this run: the floor of a GPU.
-(c) the loop written with transformers: three forward passes with its cache, its processor chain, one multinomial.
+(a) Floor of the CPU: the three models' forward passes alone, one token each, transformers' cache, no sampling.
+(b) Floor of a GPU: all weights read once at the copy bandwidth measured in this run.
+(c) Baseline: the same loop in transformers: three forward passes, its cache and processors, one multinomial.
 (d) `large.generate` alone in transformers, sampling: eager, and with --compile a static cache and torch.compile.
-Medians over rounds in which all of them take turns; the time of a step is the slope between two lengths, so prompts
+Medians over rounds in which all of them take turns. The time of a step is the slope between two lengths, so prompts
 and set-up are not in it.
 """
 
@@ -37,10 +37,10 @@ from eft_ext import _json
 from eft_ext.hf import EmulatedModel
 
 OPTIONS = {"temperature": 0.7, "top_p": 0.9}
-WAYS: dict[str, dict[str, int]] = {  # beside the one that is taken when none is asked for
+WAYS: dict[str, dict[str, int]] = {  # beside the default
     "eager": {"tier": 0},
     "loop": {"tier": 3},
-    "drafts": {"speculate": 4},  # random models agree on nothing: what a round costs
+    "drafts": {"speculate": 4},  # random models accept no draft: this is the cost of a round
 }
 
 
@@ -66,7 +66,7 @@ def bandwidth(device: str) -> float:
 
 
 def prompts(rows: int, length: int, vocab: int, device: str) -> tuple[Tensor, Tensor]:
-    """Ragged ones, padded on the left."""
+    """Returns ids and mask of prompts of several lengths, padded on the left."""
     ids = torch.randint(5, vocab, (rows, length), generator=torch.Generator().manual_seed(0))
     mask = torch.ones_like(ids)
     for row in range(rows):
@@ -75,13 +75,13 @@ def prompts(rows: int, length: int, vocab: int, device: str) -> tuple[Tensor, Te
 
 
 def measure(name: str, models: list[Any], rows: int, args: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """After each round what is known so far."""
+    """Yields the medians so far after each round."""
     device, short, long = args.device, args.tokens // 8, args.tokens
     vocab = min(model.config.vocab_size for model in models)
     ids, mask = prompts(rows, args.prompt, vocab, device)
     emulated = EmulatedModel(*models)
-    # Each with its own engines: one model keeps two, and a third way would capture anew in the time that is measured.
-    own = {way: EmulatedModel(*models) for way in WAYS if args.ways}
+    # A model for each: one keeps two engines, and a third way would capture again in the time that is measured.
+    by_way = {way: EmulatedModel(*models) for way in WAYS if args.ways}
     common = dict(attention_mask=mask, do_sample=True, top_k=0, eos_token_id=vocab + 999, pad_token_id=0, **OPTIONS)
 
     def ours(tokens: int) -> Any:
@@ -96,7 +96,7 @@ def measure(name: str, models: list[Any], rows: int, args: argparse.Namespace) -
         "plain": lambda tokens: transformers_loop(models, ids, mask, tokens, OPTIONS, vocab + 999),
         "large_alone": alone,
     }
-    for way, model in own.items():
+    for way, model in by_way.items():
         options = {**common, **WAYS[way], "seed": 1}
         loops[way] = lambda n, model=model, options=options: model.generate(ids, max_new_tokens=n, **options)
     forwards = [forward_pass(model, rows, args.prompt + args.tokens // 2) for model in models]
@@ -117,7 +117,7 @@ def measure(name: str, models: list[Any], rows: int, args: argparse.Namespace) -
 
 
 def warm(loops: dict[str, Callable[[int], Any]], tokens: int) -> list[str]:
-    """Caches, recordings, graphs. A way that fails is left out; returns what was said, and why ways were left out."""
+    """Fills caches, recordings and graphs. Drops a way that fails; returns its error, and warnings on capture."""
     said = []
     for key, loop in list(loops.items()):
         with warnings.catch_warnings(record=True) as caught:
@@ -169,9 +169,9 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, help="of torch, on the CPU")
     parser.add_argument("--compile", action="store_true", help="(d) with a static cache and torch.compile")
-    parser.add_argument("--ways", action="store_true", help=f"also {', '.join(WAYS)}")
+    parser.add_argument("--ways", action="store_true", help=f"also each of {', '.join(WAYS)}")
     parser.add_argument("--json", type=Path, help="write the results, with the machine, here")
-    parser.add_argument("--seconds", type=float, default=1e9, help="nothing is begun after this time")
+    parser.add_argument("--seconds", type=float, default=1e9, help="no measurement begins after this time")
     args = parser.parse_args()
     stop = time.monotonic() + args.seconds
     gpu = args.device == "cuda"

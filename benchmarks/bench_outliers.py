@@ -1,9 +1,10 @@
-"""The tail of the step's times while torch's own thread pool works between the calls.
+"""Does the step have a long tail while torch's own thread pool works between the calls?
 
-    python benchmarks/bench_outliers.py --json benchmarks/results/outliers.json
+    python benchmarks/bench_outliers.py --json benchmarks/results/outliers-cpu.json
 
 Two OpenMP pools on two cores gave spikes of 8 ms in a 1 ms call; the step uses the pool that torch has loaded.
-By turns with the step a control reads the same rows on the calling thread (numpy's xor): its tail is the machine's.
+Baseline and floor are a control that takes turns with the step: it reads the same rows on the calling thread (numpy's
+xor), so that its tail is the machine's.
 """
 
 from __future__ import annotations

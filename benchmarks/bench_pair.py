@@ -1,8 +1,9 @@
-"""Tuned and base as one grouped forward pass (stacked weights under vmap) against one after the other, on the CPU.
+"""Is one grouped forward pass of tuned and base (stacked weights under vmap) faster than two passes, on the CPU?
 
     python benchmarks/bench_pair.py --json benchmarks/results/pair-cpu.json
 
-Both read static caches; "recorded" is how the engine runs a model after its first steps. Medians of turns.
+The baseline is one pass after the other, eager and "recorded": as the engine runs a model after its first steps. No
+floor is measured. All read static caches. Medians of turns.
 """
 
 from __future__ import annotations
@@ -34,12 +35,12 @@ def inputs_of(model: Any, rows: int) -> tuple[Any, ...]:
     feeder.reserve(1)
     feeder.expect(41)
     bases, columns, *stored = feeder._storage.inputs(feeder.longest)
-    plain = [tuple(x.clone() for x in given) for given in (bases, columns, stored)]  # a feeder's are inference tensors
-    return (torch.full((rows, 1), 7), feeder.lengths.clone(), *plain[:2], *plain[2])
+    copies = [tuple(x.clone() for x in given) for given in (bases, columns, stored)]  # out of inference mode
+    return (torch.full((rows, 1), 7), feeder.lengths.clone(), *copies[:2], *copies[2])
 
 
 def grouped(pair: list[Any], inputs: list[tuple[Any, ...]], windows: list[int | None]) -> Callable[[], Tensor]:
-    """One pass of both models: every operator once, with a dimension for the model in front."""
+    """Returns one pass of both models: every operator runs once, with the model as first dimension."""
     weights, buffers = stack_module_state(pair)
     weights = {name: x.detach() for name, x in weights.items()}
     forward = Forward(pair[0], windows)
@@ -73,8 +74,8 @@ def measure(name: str, rows: int, rounds: int) -> dict[str, Any]:
         "two, eager": lambda: [f(*given) for f, given in zip(forwards, inputs, strict=True)],
         "grouped, eager": together,
     }
-    for mine, other in zip(together(), ways["two, eager"](), strict=True):
-        torch.testing.assert_close(mine, other, rtol=1e-3, atol=1e-3)
+    for ours, other in zip(together(), ways["two, eager"](), strict=True):
+        torch.testing.assert_close(ours, other, rtol=1e-3, atol=1e-3)
     times: dict[str, list[float]] = {way: [] for way in ways}
     for way in ways.values():
         for _ in range(10):

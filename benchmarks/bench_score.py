@@ -1,12 +1,12 @@
-"""What scoring costs: `fused_score` beside the plain PyTorch expression, time and peak memory.
+"""Is `fused_score` faster and smaller than the PyTorch expression, and how far is it from its floor?
 
     python benchmarks/bench_score.py
     python benchmarks/bench_score.py --vocab 32000 --length 256 --json benchmarks/results/score-cpu.json
 
-Both get the same logits [T, V] of three models and give, for every position, the log-probability, entropy, rank and
-argmax under each model and the mixture, the implicit reward, and total variation and KL between mixture and tuned.
-The floor is reading the logits once (torch sums). Memory is the process's peak (VmHWM) above what it held when the
-logits were there, the logits' own bytes beside it.
+Baseline and ours get the same logits [T, V] of three models. Both give, for every position, the log-probability,
+entropy, rank and argmax under each model and the mixture, the implicit reward, and total variation and KL between
+mixture and tuned. The floor is reading the logits once (torch sums). Memory is the process's peak (VmHWM) above its
+size with the logits, the logits' own bytes beside it.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from torch import Tensor
 from eft_ext import _json, fused_score
 
 
-def plain(large: Tensor, tuned: Tensor, base: Tensor, targets: Tensor) -> list[Tensor]:
-    """What a PyTorch user writes, in fp32: nothing kept that is not used again."""
+def pytorch(large: Tensor, tuned: Tensor, base: Tensor, targets: Tensor) -> list[Tensor]:
+    """The expression of a PyTorch user, in fp32: it keeps nothing that is not used again."""
     large, tuned, base = (x.float().log_softmax(-1) for x in (large, tuned, base))
     mixture = (large + (tuned - base)).log_softmax(-1)
     found = []
@@ -50,11 +50,11 @@ def floor(large: Tensor, tuned: Tensor, base: Tensor, targets: Tensor) -> object
     return [x.sum() for x in (large, tuned, base)]
 
 
-WAYS = {"plain": plain, "fused": fused, "floor": floor}
+WAYS = {"plain": pytorch, "fused": fused, "floor": floor}
 
 
 def memory(name: str) -> int:
-    """Bytes of /proc/self/status: VmRSS, or VmHWM for the peak."""
+    """Returns the bytes of a line of /proc/self/status: VmRSS, or VmHWM for the peak."""
     line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith(name))
     return int(line.split()[1]) * 1024
 
@@ -65,21 +65,21 @@ def problem(vocab: int, length: int) -> tuple[list[Tensor], Tensor]:
 
 
 def measure_memory(way: str, vocab: int, length: int) -> dict[str, float]:
-    """Of a first call in this process."""
+    """Measures a first call in this process."""
     logits, targets = problem(vocab, length)
     call = WAYS[way]
-    call(*(x[:2, :512] for x in logits), targets[:2] % 512)  # what a first call loads is not the call's
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    held = memory("VmRSS")
+    call(*(x[:2, :512] for x in logits), targets[:2] % 512)  # loads libraries, which are not counted
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
+    before = memory("VmRSS")
     call(*logits, targets)
-    own = max(0, memory("VmHWM") - held)
-    return {"peak_above_logits": own, "logits": sum(x.numel() * x.element_size() for x in logits)}
+    peak = max(0, memory("VmHWM") - before)
+    return {"peak_above_logits": peak, "logits": sum(x.numel() * x.element_size() for x in logits)}
 
 
 def measure_times(vocab: int, length: int, rounds: int) -> dict[str, dict[str, float]]:
-    """Medians, the ways taking turns, so that what else the machine does hits all of them.
+    """Returns medians. The ways take turns, so that other load hits all of them.
 
-    `cpu_us` is the processor's time of all threads: unlike the wall's it says the same on a busy machine.
+    `cpu_us` is the CPU time of all threads: unlike wall time it is the same on a busy machine.
     """
     logits, targets = problem(vocab, length)
     wall: dict[str, list[float]] = {way: [] for way in WAYS}
@@ -99,7 +99,11 @@ def main() -> None:
     parser.add_argument("--vocab", type=int, nargs="+", default=[32000, 128256])
     parser.add_argument("--length", type=int, nargs="+", default=[512])
     parser.add_argument("--rounds", type=int, default=7, help="calls that each median is over")
-    parser.add_argument("--one", choices=[*WAYS, "times"], help="measure this here, print JSON (for the script itself)")
+    parser.add_argument(
+        "--one",
+        choices=[*WAYS, "times"],
+        help="measure this in this process and print JSON (used by the script itself)",
+    )
     parser.add_argument("--json", type=Path, help="write the results, with the machine, here")
     args = parser.parse_args()
     if args.one:

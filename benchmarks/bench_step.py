@@ -1,15 +1,15 @@
-"""How long one step takes: `fused_step` beside transformers' own chain, with the floor measured in the same run.
+"""Is one step faster than transformers' own chain, and how far is it from its floor?
 
     python benchmarks/bench_step.py                                   # the default grid, about three minutes
     python benchmarks/bench_step.py --rows flat one_hot demo --dtype float32
-    python benchmarks/bench_step.py --models 1 --compile --json benchmarks/results/step-k1.json
+    python benchmarks/bench_step.py --models 1 --compile --json benchmarks/results/step-cpu-k1.json
     python benchmarks/bench_step.py --device cuda --backend triton --batch 1 64 256
 
-On a GPU the step is replayed from a graph that reads seed and position from the device (its inputs may stay in the L2
-cache), the chain is called eagerly, and the floor is the bytes of the K tensors over the bandwidth of a copy in the
-same run. On the CPU the floor is reading the K tensors once (torch sums); for one model llama.cpp's sampler stands
-beside them where it can be imported (common/llama_sampler.py).
-Times are medians; what carries over to another machine is the ratio to the baseline and to the floor of the same run.
+The baseline is transformers' chain; for one model llama.cpp's sampler stands beside it where it can be imported. On the
+CPU the floor is reading the K tensors once (torch sums). On a GPU the step is replayed from a graph that reads seed and
+position from the device (its inputs may stay in the L2 cache), the chain is called eagerly, and the floor is the bytes
+of the K tensors over the bandwidth of a copy in the same run.
+Times are medians. The ratios to the baseline and to the floor of the same run carry over to another machine.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ DEFAULT = ["greedy", "T .7", "T .7 top-p .9", "top-k 50", "min-p .05", "all"]
 
 
 def fused(logits: list[Tensor], options: dict[str, float]) -> Callable[[], Tensor]:
-    """One step as a generation loop makes it: a seed, the position counted up, tokens into a given tensor."""
+    """Returns a step as a generation loop makes it: one seed, a rising position, tokens into a given tensor."""
     out = torch.empty(logits[0].shape[0], dtype=torch.int64)
     position = iter(range(1 << 40))
     if len(logits) == 1:
@@ -62,13 +62,13 @@ def measure(logits: list[Tensor], options: dict[str, float], seconds: float, com
         "chain_us": median_us(lambda: chain(*logits), seconds),
         "floor_us": median_us(lambda: [x.sum() for x in logits], seconds),
     }
-    peer = llama_step(logits[0], options) if len(logits) == 1 else None
-    if peer:
-        found["llama_us"] = median_us(peer, seconds)
+    llama = llama_step(logits[0], options) if len(logits) == 1 else None
+    if llama:
+        found["llama_us"] = median_us(llama, seconds)
     if compiled:
         torch._dynamo.reset()
-        fast = torch.compile(chain)
-        found["compiled_us"] = median_us(lambda: fast(*logits), seconds)
+        compiled_chain = torch.compile(chain)
+        found["compiled_us"] = median_us(lambda: compiled_chain(*logits), seconds)
     return found
 
 
@@ -108,7 +108,9 @@ def main() -> None:
     parser.add_argument("--dtype", nargs="+", default=["bfloat16"], choices=["bfloat16", "float16", "float32"])
     parser.add_argument("--rows", nargs="+", default=["lm"], choices=list(logit_rows.ROWS))
     parser.add_argument("--options", nargs="+", default=DEFAULT, choices=list(OPTIONS))
-    parser.add_argument("--models", type=int, default=3, choices=[1, 3], help="K: 3 is fused_step, 1 plain sampling")
+    parser.add_argument(
+        "--models", type=int, default=3, choices=[1, 3], help="K: 3 is fused_step, 1 samples from one model"
+    )
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--backend", default="auto", choices=["auto", "cuda", "triton"], help="of --device cuda")
     parser.add_argument("--compile", action="store_true", help="also the chain under torch.compile")

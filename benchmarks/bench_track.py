@@ -1,10 +1,10 @@
-"""What recording costs: a step of training with and without it, and the statistics against plain PyTorch.
+"""Does recording slow a training run down, and how fast are its statistics?
 
-python benchmarks/bench_track.py --json benchmarks/results/track-cpu.json
+    python benchmarks/bench_track.py --json benchmarks/results/track-cpu.json
 
-Two parts. First the statistics of 256 response tokens over vocabularies of real size, beside the same numbers in plain
-PyTorch and beside torch's sum of the logits, which reads them once. Then a whole record of the demonstration's probes:
-its forward pass alone is the floor, and its cost is set against the training between two records.
+First the statistics of 256 response tokens over vocabularies of real size. The baseline is the same in PyTorch, the
+floor torch's sum of the logits, which reads them once. Then a whole record of the demonstration's probes: its forward
+pass alone is the floor, and the baseline is the training between two records.
 """
 
 from __future__ import annotations
@@ -63,16 +63,16 @@ def recording(seconds: float) -> dict[str, float]:
 
     with tempfile.TemporaryDirectory() as folder:
         tracker = Tracker(watched, tokenizer, Path(folder) / "run", batch_size=64)
-        everything = tracker.responses
+        responses = tracker.responses
 
         @torch.no_grad()
         def forward() -> None:
-            for batch in everything.batches(64):
+            for batch in responses.batches(64):
                 token_logits(model, batch)
 
         return {
-            "responses": len(everything),
-            "tokens": len(everything.targets),
+            "responses": len(responses),
+            "tokens": len(responses.targets),
             "step": median_us(step, seconds),
             "record": median_us(lambda: tracker.record(model, 0), seconds),
             "forward": median_us(forward, seconds),
@@ -80,18 +80,18 @@ def recording(seconds: float) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", type=Path)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, help="write the results, with the machine, here")
     parser.add_argument("--seconds", type=float, default=1.0, help="for each figure")
-    arguments = parser.parse_args()
-    measured = statistics(arguments.seconds)
+    args = parser.parse_args()
+    measured = statistics(args.seconds)
     torch.set_num_threads(1)  # as the tutorial trains: layers this small take longer to share than to compute
-    whole = recording(3 * arguments.seconds)
+    whole = recording(3 * args.seconds)
     console = Console()
-    table = Table("vocabulary", "dtype", "fused, ms", "plain, ms", "faster", "sum, ms", "x sum")
+    table = Table("vocabulary", "dtype", "fused, ms", "PyTorch, ms", "faster", "sum, ms", "x sum")
     for r in measured:
-        fused, plain, read = (float(str(r[name])) / 1000 for name in ("fused", "plain", "read"))
-        figures = (f"{fused:.2f}", f"{plain:.1f}", f"{plain / fused:.1f}x", f"{read:.2f}", f"{fused / read:.1f}")
+        fused, pytorch, read = (float(str(r[name])) / 1000 for name in ("fused", "plain", "read"))
+        figures = (f"{fused:.2f}", f"{pytorch:.1f}", f"{pytorch / fused:.1f}x", f"{read:.2f}", f"{fused / read:.1f}")
         table.add_row(str(r["vocab"]), str(r["dtype"]), *figures)
     console.print(table)
     record, forward, step = (whole[name] / 1000 for name in ("record", "forward", "step"))
@@ -100,9 +100,9 @@ def main() -> None:
         f"forward passes alone {forward:.0f} ms; a training step of 32 rows: {step:.0f} ms. Recording every 20 steps "
         f"adds {100 * record / (20 * step):.0f} %, every 100 steps {record / step:.0f} %."
     )
-    if arguments.json:
+    if args.json:
         about = {"machine": describe(), "statistics": measured, "recording": whole}
-        _json.write(arguments.json, about, indent=2)
+        _json.write(args.json, about, indent=2)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,9 @@
-"""`fused_verify` against the plain PyTorch of speculative sampling and against as many ordinary steps, on the CPU.
+"""Is `fused_verify` faster than speculative sampling in PyTorch, and than as many ordinary steps?
 
-python benchmarks/bench_verify.py
+    python benchmarks/bench_verify.py       # writes benchmarks/results/verify-cpu.json
+
+One thread of the CPU, one row. The baselines are the PyTorch that people write, and k + 1 ordinary steps on the same
+logits. No floor is measured.
 """
 
 from __future__ import annotations
@@ -23,8 +26,8 @@ EFT = [1.0, 1.0, -1.0]
 SEEDS = torch.ones(1, dtype=torch.int64)
 
 
-def plain(drafts: Tensor, logits: list[Tensor]) -> Tensor:
-    """One row's decisions as they are usually written: [k + 1, V] tensors throughout."""
+def pytorch(drafts: Tensor, logits: list[Tensor]) -> Tensor:
+    """Decides one row as people write it: with [k + 1, V] tensors throughout."""
     z = logits[0].float() + logits[1].float() - logits[2].float()
     p, q = z[0].softmax(-1), logits[1][0, :-1].float().softmax(-1)
     at = torch.arange(drafts.shape[1])
@@ -35,7 +38,7 @@ def plain(drafts: Tensor, logits: list[Tensor]) -> Tensor:
 
 
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__).parse_args()
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     torch.set_num_threads(1)
     table = Table("V", "k", "drafts", "verify, µs", "k+1 steps, µs", "PyTorch, µs", "ratio")
     found = []
@@ -49,7 +52,7 @@ def main() -> None:
             for name, drafts, mixed in (("all stand", top, [logits[1]] * 3), ("first rejected", worst, logits)):
                 call = (drafts, logits[1][:, :k], mixed, EFT)
                 fused = median_us(lambda c=call: fused_verify(*c, seed=SEEDS, position=0), 0.6)
-                usual = median_us(lambda d=drafts, m=mixed: plain(d, m), 0.6)
+                usual = median_us(lambda d=drafts, m=mixed: pytorch(d, m), 0.6)
                 row = {
                     "vocab": vocab,
                     "k": k,

@@ -1,4 +1,4 @@
-"""A small folder with FlashInfer's sampling, for a GPU machine without network; compiled ahead where nvcc is.
+"""Makes a small folder of FlashInfer's sampling for a GPU machine without network, compiled where nvcc is.
 
     python benchmarks/bring_flashinfer.py                        # pip fetches the wheels, 65 MB; 14 are kept
     python benchmarks/bring_flashinfer.py --wheel-dir wheels     # both wheels are in a folder
@@ -6,7 +6,8 @@
 
 It keeps the sampling functions, the modules they import, their CUDA sources and every header these reach. FlashInfer
 binds through tvm-ffi, so what nvcc makes depends neither on torch nor on Python. It takes one core 15 minutes; then
-FlashInfer loads it from data/aot and needs no sources. Git ignores the folder: nothing fetched is ever committed.
+FlashInfer loads it from data/aot and needs no sources. Git ignores the folder: nothing fetched is ever committed. It
+measures nothing: gpu_step.py times FlashInfer as a baseline.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ NOTICES = re.compile(r"\.dist-info/(METADATA|(licenses/)?(LICENSE|NOTICE)[^/]*)$
 UNUSED = re.compile(r"/(3rdparty|src|cython|stub|share)/|\.pyi$")  # of tvm-ffi
 
 
-class Refused(Exception):
-    """One line for stderr."""
+class CannotBring(Exception):
+    """Raised where the folder cannot be made; the message is one line for stderr."""
 
 
 def download(name: str, python: str, folder: Path) -> None:
@@ -45,21 +46,21 @@ def download(name: str, python: str, folder: Path) -> None:
     done = subprocess.run(line, capture_output=True, text=True)
     if done.returncode:
         reasons = re.findall(r"ERROR: (.*)", done.stderr) or done.stderr.splitlines() or ["no reason given"]
-        raise Refused(f"pip download {name}: {reasons[-1]}")
+        raise CannotBring(f"pip download {name}: {reasons[-1]}")
 
 
 def wheel(folder: Path, pattern: str) -> ZipFile:
     found = list(folder.glob(pattern))
     if len(found) != 1:
-        raise Refused(f"{folder} should hold one {pattern}, it holds {len(found)}")
+        raise CannotBring(f"{folder} should hold one {pattern}, it holds {len(found)}")
     try:
         return ZipFile(found[0])
     except BadZipFile:
-        raise Refused(f"{found[0]} is no wheel") from None
+        raise CannotBring(f"{found[0]} is no wheel") from None
 
 
 def imports(path: str, text: str) -> Iterator[str]:
-    """Files that a module may import, within its functions too."""
+    """Yields files that a module may import, within its functions too."""
     package = PurePosixPath(path).parent.parts
     for node in ast.walk(ast.parse(text)):
         base = []
@@ -74,7 +75,7 @@ def imports(path: str, text: str) -> Iterator[str]:
 
 
 def includes(path: str, text: str) -> Iterator[str]:
-    """Files that a source may include, under any condition."""
+    """Yields files that a source may include, under any condition."""
     for name in re.findall(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]', text, re.M):
         for root in (PurePosixPath(path).parent, *(f"{DATA}/{x}" for x in HEADERS)):
             yield os.path.normpath(f"{root}/{name}")
@@ -91,7 +92,7 @@ def reached(package: ZipFile, todo: list[str], step: Callable[[str, str], Iterat
 
 
 def pack(wheels: Path, out: Path) -> None:
-    """Writes the folder anew, ready to compile."""
+    """Replaces the folder by a new one, ready to compile."""
     flashinfer, tvm = wheel(wheels, "flashinfer_python-*.whl"), wheel(wheels, "apache_tvm_ffi-*.whl")
     names, modules = flashinfer.namelist(), reached(flashinfer, [ENTRY], imports)
     wanted = [ENTRY, *(f"flashinfer/jit/{x}.py" for x in COMPILED)]
@@ -99,7 +100,7 @@ def pack(wheels: Path, out: Path) -> None:
     sources = [f"{DATA}/csrc/{x}" for x in re.findall(r'FLASHINFER_CSRC_DIR / "(.+?)"', generators)]
     lost = [x for x in wanted if x not in modules] + [x for x in sources if x not in names]
     if lost or not sources:
-        raise Refused(f"{Path(str(flashinfer.filename)).name} has another layout: no {(lost or ['sources'])[0]}")
+        raise CannotBring(f"{Path(str(flashinfer.filename)).name} has another layout: no {(lost or ['sources'])[0]}")
     if f"flashinfer_python-{VERSION}.dist-info/METADATA" in names:  # another version may call what this one does not
         sources = [x for x in sources if not x.endswith(f"/{LEFT_OUT}")]
     shutil.rmtree(out, ignore_errors=True)
@@ -115,13 +116,13 @@ def cuda_home() -> str:
     for home in (os.environ.get("CUDA_HOME"), "/usr/local/cuda", nvcc and Path(nvcc).resolve().parents[1]):
         if home and Path(home, "bin/nvcc").exists():
             return str(home)
-    raise Refused("no nvcc was found, CUDA_HOME says where it is")
+    raise CannotBring("no nvcc was found, CUDA_HOME says where it is")
 
 
 def build(out: Path, scratch: Path, arch: str) -> None:
-    """Compiles what is not yet, with FlashInfer's own flags, puts it where FlashInfer looks first, and loads it."""
+    """Compiles missing modules with FlashInfer's own flags, puts them where it looks first, and loads them."""
     if not list(out.glob(f"tvm_ffi/core.cpython-{sys.version_info.major}{sys.version_info.minor}-*.so")):
-        raise Refused(f"tvm-ffi was brought for another Python than {sys.version.split()[0]}")
+        raise CannotBring(f"tvm-ffi was brought for another Python than {sys.version.split()[0]}")
     curand = [x for site in sys.path for x in Path(site).glob("nvidia/cu*/include") if (x / "curand.h").exists()]
     # An empty libcuda satisfies -lcuda without a driver, and --as-needed leaves it out of the result.
     stub = ["c++", "-shared", "-xc++", "/dev/null", "-Wl,-soname,libcuda.so.1", "-o", f"{scratch}/libcuda.so"]
@@ -159,15 +160,15 @@ def bring(args: argparse.Namespace, scratch: Path) -> None:
             download(needed[1] if needed else "apache-tvm-ffi", args.python, scratch)
         pack(args.wheel_dir or scratch, args.out)
     elif not (args.out / ENTRY).exists():
-        raise Refused(f"{args.out} holds no FlashInfer, bring it first")
+        raise CannotBring(f"{args.out} holds no FlashInfer, bring it first")
     start = time.monotonic()
     try:
         build(args.out, scratch, args.arch)
     except Exception as error:  # anything: no torch, no nvcc, a source that it does not compile
-        named = str(error) if isinstance(error, Refused) else f"{type(error).__name__}: {error}"
+        named = str(error) if isinstance(error, CannotBring) else f"{type(error).__name__}: {error}"
         reason = next((x for x in named.splitlines() if " error" in x), named.splitlines()[0])
         if args.build:
-            raise Refused(f"not compiled: {reason}") from error
+            raise CannotBring(f"not compiled: {reason}") from error
         print(f"not compiled, {reason}; --build does it where nvcc is")
     else:
         print(f"compiled for {args.arch} and loaded in {time.monotonic() - start:.0f} s: {', '.join(COMPILED)}")
@@ -192,7 +193,7 @@ def main() -> int:
     try:
         with tempfile.TemporaryDirectory() as scratch:
             bring(args, Path(scratch))
-    except Refused as error:
+    except CannotBring as error:
         print(f"bring_flashinfer: {error}", file=sys.stderr)
         return 2
     return 0

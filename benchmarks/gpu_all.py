@@ -1,14 +1,14 @@
-"""Everything that a GPU is asked when it is at hand for a quarter of an hour, in one command that keeps to its time.
+"""Do all kernels run on this GPU, are they right, and how fast are they? One command that keeps to its time.
 
     python benchmarks/gpu_all.py --seconds 480 --out gpu                # make gpu-all BIN=<folder of python>
     python benchmarks/gpu_all.py --seconds 480 --out gpu --only step    # by stage; --list names them
     python benchmarks/gpu_all.py --rehearse --seconds 240 --out gpu     # no GPU: the same commands on a stand-in
 
-Stages run one after another, each in a process of its own that is ended when its limit is over. What each of them
-leaves in --out is there at once: log.txt, one file of figures, summary.json. A stage that fails does not stop the
-others; where the smallest test of a kernel fails, memcheck of that test comes next, and what needs the kernel is left
-out. A stage begins if most of its limit is left; time that nobody has used is shared. `gpu_ledger.py` takes the folder
-into docs/gpu.md. Ends with 1 where a stage has failed or was left out.
+Stages run one after another, each in a process of its own that is killed when its time limit is over. Each writes into
+--out at once: log.txt, one results file, summary.json. A stage that fails does not stop the others. Where the smallest
+test of a kernel fails, memcheck of that test comes next, and stages that need the kernel are left out. A stage begins
+if most of its limit is left; unused time is shared. `gpu_ledger.py` takes the folder into docs/gpu.md. Baselines and
+floors are those of each stage's command. Ends with 1 where a stage has failed or was left out.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from common.timeout import CommandResult, run_with_timeout
 from gpu.stages import MEMCHECK, STAGES, Run, Stage, counts_by_kernel
 from gpu.tests import CUDA, counts_of
 
-ENOUGH = 0.7  # of a stage's limit, without which it is not begun
+MIN_SHARE = 0.7  # of a stage's limit that must be left to begin it
 
 
 @dataclass
@@ -39,8 +39,8 @@ class Outcome:
 
     Attributes:
         result: "passed", "failed", or "left out".
-        why: it did not pass.
-        tests: of a stage that tests: passed, failed and skipped by kernel.
+        why: the reason where it did not pass.
+        tests: passed, failed and skipped tests by kernel.
     """
 
     stage: str
@@ -52,47 +52,47 @@ class Outcome:
     tests: dict[str, Any] = field(default_factory=dict)
 
 
-class All:
-    """One run: its stages, and what has come of them so far."""
+class StageRunner:
+    """Runs stages within a time limit and keeps their outcomes."""
 
     def __init__(self, run: Run, seconds: float) -> None:
         self._run, self._start, self._seconds = run, time.monotonic(), seconds
         self.outcomes: list[Outcome] = []
         self._environment = environment(run)
 
-    def go(self, stages: Sequence[Stage]) -> None:
-        """Runs them and writes the summary after each."""
+    def run_all(self, stages: Sequence[Stage]) -> None:
+        """Runs stages in order and writes the summary after each."""
         waiting = list(stages)
         while waiting:
             stage = waiting.pop(0)
-            outcome = self._left_out(stage) or self._measure(stage, len(waiting))
+            outcome = self._leave_out(stage) or self._run_stage(stage, len(waiting))
             self.outcomes.append(outcome)
-            print(line_of(outcome), flush=True)
+            print(outcome_line(outcome), flush=True)
             if stage.name == "smallest" and self._run.failed:
                 waiting.insert(0, MEMCHECK)
             self.write()
 
-    def _left(self) -> float:
+    def _seconds_left(self) -> float:
         return self._seconds - (time.monotonic() - self._start)
 
-    def _left_out(self, stage: Stage) -> Outcome | None:
+    def _leave_out(self, stage: Stage) -> Outcome | None:
         if missing := [key for key in stage.needs if key not in self._run.usable]:
             return Outcome(stage.name, "left out", f"the smallest test of {', '.join(missing)} did not pass")
         if not stage.commands(self._run):
             return Outcome(stage.name, "left out", "no kernel has passed its smallest test")
-        if (left := self._left()) < ENOUGH * stage.seconds:
+        if (left := self._seconds_left()) < MIN_SHARE * stage.seconds:
             return Outcome(stage.name, "left out", f"{max(left, 0):.0f} s were left of its {stage.seconds:.0f}")
         return None
 
-    def _measure(self, stage: Stage, behind: int) -> Outcome:
-        left = self._left()
-        limit = min(left, max(stage.seconds, left / (behind + 1)))  # nobody waits behind the last one
+    def _run_stage(self, stage: Stage, behind: int) -> Outcome:
+        left = self._seconds_left()
+        limit = min(left, max(stage.seconds, left / (behind + 1)))  # the last one gets all that is left
         self._run.seconds = limit
         print(f"[{self._seconds - left:4.0f} s] {stage.name}: {stage.about} (at most {limit:.0f} s)", flush=True)
         start, ended = time.monotonic(), list[CommandResult]()
         with open(self._run.out / "log.txt", "a+b") as log:
             for command in stage.commands(self._run):
-                shown = shown_as(command, self._run)
+                shown = display_command(command, self._run)
                 log.write(f"\n==== {stage.name}: {shown}\n".encode())
                 log.flush()
                 remaining = max(1.0, limit - (time.monotonic() - start))
@@ -130,7 +130,7 @@ class All:
         }
 
     def _machine(self) -> dict[str, Any] | None:
-        """Reads the machine from the first of the results that has one."""
+        """Returns the machine of the first results file that names one."""
         for stage in self.outcomes:
             path = self._run.out / f"{stage.stage}.json"
             with suppress(OSError, ValueError, AttributeError):
@@ -144,51 +144,54 @@ class All:
 
 
 def environment(run: Run) -> dict[str, str]:
-    """Returns the variables of all commands: this tree's package, the library beside it; rehearsed: the stand-in."""
-    own = {k: v for k, v in os.environ.items() if k not in ("BIN", "MAKEFLAGS", "MAKELEVEL")}
+    """Returns the environment of all commands: this tree's package and library; in a rehearsal the stand-in."""
+    variables = {k: v for k, v in os.environ.items() if k not in ("BIN", "MAKEFLAGS", "MAKELEVEL")}
     path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    own |= {"PYTHONUNBUFFERED": "1", "COLUMNS": "160"}
+    variables |= {"PYTHONUNBUFFERED": "1", "COLUMNS": "160"}
     if (ROOT / "eft_ext" / "libeft.so").exists():
-        own["EFT_PREBUILT"] = "1"
+        variables["EFT_PREBUILT"] = "1"
     flashinfer = ROOT / ".peers" / "flashinfer"
     if flashinfer.exists():  # compiled by bring_flashinfer.py: compiling there would take minutes
         path.append(str(flashinfer))
-        own |= {"FLASHINFER_WORKSPACE_BASE": tempfile.gettempdir(), "FLASHINFER_DISABLE_JIT": "1"}
+        variables |= {"FLASHINFER_WORKSPACE_BASE": tempfile.gettempdir(), "FLASHINFER_DISABLE_JIT": "1"}
     if run.rehearse:
         path.insert(0, str(ROOT / "python_tests" / "standin"))
-        own |= {"TRITON_INTERPRET": "1", "PATH": f"{ROOT / 'python_tests' / 'standin' / 'bin'}:{own.get('PATH', '')}"}
-    return own | {"PYTHONPATH": ":".join(path)}
+        variables |= {
+            "TRITON_INTERPRET": "1",
+            "PATH": f"{ROOT / 'python_tests' / 'standin' / 'bin'}:{variables.get('PATH', '')}",
+        }
+    return variables | {"PYTHONPATH": ":".join(path)}
 
 
-def shown_as(command: Sequence[str], run: Run) -> str:
-    """A command as anybody would type it in the tree: without the paths of this machine."""
+def display_command(command: Sequence[str], run: Run) -> str:
+    """Returns a command as typed in the tree, without the paths of this machine."""
     short = {run.python: "python", str(Path(run.python).parent): "$BIN"}
     words = [short.get(word, word).replace(f"{run.out}/", "$OUT/") for word in command]
     words = [f"BIN={short[w[4:]]}" if w.startswith("BIN=") and w[4:] in short else w for w in words]
     return " ".join(f"'{word}'" if " " in word else word for word in words)
 
 
-def line_of(outcome: Outcome) -> str:
-    """For a person: the stage, its seconds, what came of it, the figure."""
+def outcome_line(outcome: Outcome) -> str:
+    """Returns one line: the stage, its seconds, its result, its figure."""
     parts = "; ".join(part for part in (outcome.why, outcome.figure) if part)
     return f"{outcome.stage:<9} {outcome.seconds:5.0f} s  {outcome.result:<8}  {parts}"
 
 
-def chosen(only: Sequence[str], skip: Sequence[str]) -> list[Stage]:
+def select_stages(only: Sequence[str], skip: Sequence[str]) -> list[Stage]:
     return [stage for stage in STAGES if (not only or stage.name in only) and stage.name not in skip]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = [stage.name for stage in STAGES]
-    parser.add_argument("--seconds", type=float, default=480, help="for everything; 240 are enough for the first five")
-    parser.add_argument("--out", type=Path, default=Path("gpu"), help="a folder for what comes of it")
+    parser.add_argument("--seconds", type=float, default=480, help="for all stages; 240 are enough for the first five")
+    parser.add_argument("--out", type=Path, default=Path("gpu"), help="folder for log and results")
     parser.add_argument("--only", nargs="+", choices=names, default=[], metavar="STAGE")
     parser.add_argument("--skip", nargs="+", choices=names, default=[], metavar="STAGE")
-    parser.add_argument("--list", action="store_true", help="name the stages and end")
+    parser.add_argument("--list", action="store_true", help="print the stages and end")
     parser.add_argument("--rehearse", action="store_true", help="on a stand-in, without a GPU; measures nothing")
     args = parser.parse_args()
-    stages = chosen(args.only, args.skip)
+    stages = select_stages(args.only, args.skip)
     if args.list:
         for stage in stages:
             print(f"{stage.name:<9} {stage.seconds:3.0f} s  {stage.about}")
@@ -205,22 +208,22 @@ def main() -> int:
     for old in ("log.txt", "summary.json", *(stage.result for stage in STAGES if stage.result)):
         (args.out / old).unlink(missing_ok=True)  # of another run
     python = Path(os.environ["BIN"]) / "python" if os.environ.get("BIN") else Path(sys.executable)
-    everything = All(Run(os.path.abspath(python), args.out.resolve(), args.rehearse), args.seconds)
+    runner = StageRunner(Run(os.path.abspath(python), args.out.resolve(), args.rehearse), args.seconds)
     try:
-        everything.go(stages)
+        runner.run_all(stages)
     except KeyboardInterrupt:
         print("interrupted: what there is so far has been written", file=sys.stderr)
-    print_summary(everything, args.out)
-    return int(any(outcome.result != "passed" for outcome in everything.outcomes))
+    print_summary(runner, args.out)
+    return int(any(outcome.result != "passed" for outcome in runner.outcomes))
 
 
-def print_summary(everything: All, out: Path) -> None:
-    found = everything.summary()
+def print_summary(runner: StageRunner, out: Path) -> None:
+    found = runner.summary()
     machine = found["machine"] or {}
     about = ", ".join(f"{name} {machine.get(name)}" for name in ("torch", "triton", "transformers", "python", "commit"))
     print(f"\n{machine.get('gpu', 'no device was seen')}, {about}, {found['seconds']:.0f} s in all")
-    for outcome in everything.outcomes:
-        print(line_of(outcome))
+    for outcome in runner.outcomes:
+        print(outcome_line(outcome))
     if found["rehearsed"]:
         print("REHEARSED on a stand-in: no figure here was measured on a GPU")
     print(f"written to {out}: {', '.join(sorted(path.name for path in out.iterdir()))}")

@@ -1,8 +1,9 @@
-"""The GPU, the versions and the bandwidth that figures are held against.
+"""Does this machine have a GPU that the CUDA step runs on, and with which bandwidth?
 
     python benchmarks/gpu_device.py [--json device.json]
 
-Ends with 2 and one line where the CUDA step is not usable here.
+Prints the device, the versions and the bandwidth of a device-to-device copy: the floor of every GPU figure. There is no
+baseline. Ends with 2 and one line where the CUDA step is not usable.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="write it here")
     args = parser.parse_args()
-    if lacks := missing_requirement():
-        print(f"gpu_device: not run, it needs {lacks}", file=sys.stderr)
+    if missing := missing_requirement():
+        print(f"gpu_device: not run, it needs {missing}", file=sys.stderr)
         return 2
     found = describe_gpu() | {
         "triton": triton_version(),

@@ -1,11 +1,11 @@
-"""Resources of each CUDA kernel, by the machine code in libeft: registers, shared memory, stack, loads.
+"""Do the CUDA kernels spill, and how many registers, bytes and loads does each have in libeft's machine code?
 
     python benchmarks/gpu_kernels.py                                   # sm_90
     python benchmarks/gpu_kernels.py --arch 80 90 100 --page           # writes docs/cuda-kernels.md
     python benchmarks/gpu_kernels.py --arch 80 90 100 --check          # says whether that page still holds
 
 Reads eft_ext/libeft.so as it was built. Needs a disassembler (gpu/sass.py) and nvcc for the sizes of shared memory; no
-GPU.
+GPU. The baseline of --check is the page; the limits are in the tests of the kernels. No time is measured.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Kernel:
 
 
 def readable(mangled: str) -> str:
-    """stream_kernel<3, false> from _ZN3eft...13stream_kernelILi3ELb0EEEvNS0_4PlanE."""
+    """Returns stream_kernel<3, false> for _ZN3eft...13stream_kernelILi3ELb0EEEvNS0_4PlanE."""
     found = re.search(r"\d([a-z_]+_kernel)(?:I((?:L[ib]\d+E)+)E|E)", mangled)
     if not found:
         return mangled
@@ -53,7 +53,7 @@ def readable(mangled: str) -> str:
 
 
 def built_for() -> list[int]:
-    """The architectures whose machine code libeft holds; none where it has no CUDA kernels or is not there."""
+    """Returns the architectures in libeft; none where it has no CUDA kernels or is not there."""
     if not LIBRARY.exists() or not sass.disassembler():
         return []
     try:
@@ -64,13 +64,13 @@ def built_for() -> list[int]:
 
 
 def parse_resources(text: str) -> dict[str, tuple[int, int]]:
-    """From `cuobjdump -res-usage`: mangled name → registers, bytes of stack."""
+    """Parses `cuobjdump -res-usage`: mangled name → registers, bytes of stack."""
     found = re.findall(r"Function (\w+):\s+REG:(\d+) STACK:(\d+)", text)
     return {name: (int(registers), int(stack)) for name, registers, stack in found}
 
 
 def shared_bytes() -> dict[str, int]:
-    """The shared memory of a block, by kernel: it is asked for at launch, so the machine code does not have it.
+    """Returns the shared memory of a block by kernel, which is set at launch and not in the machine code.
     Resident kernels add `TILE_SHARED` for each tile that a block owns."""
     work = {"stream_kernel": "RowWork", "resident_kernel": "RowWork", "verify_stream_kernel": "SlotWork",
             "verify_decide_kernel": "DecideWork", "score_kernel": "ScoreWork",
@@ -88,7 +88,7 @@ def shared_bytes() -> dict[str, int]:
 
 
 def kernels(arch: int) -> list[Kernel]:
-    """All kernels of an architecture, by name."""
+    """Returns all kernels of an architecture, sorted by name."""
     resources = parse_resources(sass.cuobjdump("-res-usage", LIBRARY, arch))
     found = []
     for mangled, code in sass.disassembled(LIBRARY, arch).items():
@@ -103,7 +103,7 @@ def kernels(arch: int) -> list[Kernel]:
 
 
 def table(found: list[Kernel], shared: dict[str, int]) -> str:
-    """Markdown, a line for each kernel; `shared` as `shared_bytes` gives it."""
+    """Returns a Markdown table, a line for each kernel; `shared` as `shared_bytes` gives it."""
     head = ["kernel", "sm", "registers", "shared memory", "stack", "local accesses", "16-byte input loads",
             "of a tile's block", "other global loads"]  # fmt: skip
     lines = [head, ["---"] * len(head)]
@@ -116,7 +116,7 @@ def table(found: list[Kernel], shared: dict[str, int]) -> str:
 
 
 def page(table: str) -> str:
-    """docs/cuda-kernels.md."""
+    """Returns the text of docs/cuda-kernels.md."""
     said = subprocess.run(["nvcc", "--version"], check=True, capture_output=True, text=True).stdout
     release = re.search(r"release [\d.]+, V([\d.]+)", said)
     version = release[1] if release else "?"

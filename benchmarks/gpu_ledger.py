@@ -1,10 +1,11 @@
-"""Takes what `gpu_all.py` has brought back into docs/gpu.md and benchmarks/results.
+"""Takes the results of `gpu_all.py` into docs/gpu.md and benchmarks/results.
 
     python benchmarks/gpu_ledger.py gpu [--commit 1a2b3c4]
 
-A line of the ledger says that a kernel has run on a GPU at a commit, by which command, and what came of it: also where
-it has failed. Figures go to benchmarks/results/gpu-<card>-<name>.json. --commit names the sources where the machine
-with the GPU could not know (it has no .git, and EFT_COMMIT was not set). A rehearsal is refused.
+A line of the ledger says that a kernel has run on a GPU at a commit, by which command and with which result, failed or
+not. Figures go to benchmarks/results/gpu-<card>-<name>.json; their baselines and floors are in them. --commit names the
+sources where the machine with the GPU could not know (it has no .git, and EFT_COMMIT was not set). A rehearsal is
+refused. It measures nothing.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 HEAD = "| kernel | GPU | commit | command | result |\n|---|---|---|---|---|\n"
 NOTHING = "| — | — | — | — | nothing has run on a device yet |\n"
 FIGURES = [stage.name for stage in STAGES if stage.result]
-TIMED = {  # stages whose figure is a line of its own, and what it is about
+TIMED = {  # stages whose figure is a line of its own -> the line's title
     "step": "CUDA step, times",
     "peers": "CUDA step beside its peers",
     "ncu": "CUDA step by the hardware's counters",
@@ -37,68 +38,68 @@ TIMED = {  # stages whose figure is a line of its own, and what it is about
 }
 
 
-class Refused(Exception):
+class UnusableRun(Exception):
     """Raised where a run cannot become lines of the ledger; the message says why."""
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """The summary of a run on a device."""
+    """Returns the summary of a run on a device."""
     path = folder / "summary.json"
     try:
         found: dict[str, Any] = json.loads(path.read_text())
         machine, stages = found["machine"], found["stages"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise Refused(f"{path}: expected a summary of gpu_all.py, got {type(error).__name__}: {error}") from None
+        raise UnusableRun(f"{path}: expected a summary of gpu_all.py, got {type(error).__name__}: {error}") from None
     if found.get("rehearsed") is not False:
-        raise Refused(f"{path}: was rehearsed on a stand-in, and says nothing about a GPU")
+        raise UnusableRun(f"{path}: was rehearsed on a stand-in, and says nothing about a GPU")
     if not machine or not machine.get("gpu") or not stages:
-        raise Refused(f"{path}: no stage has seen a device")
+        raise UnusableRun(f"{path}: no stage has seen a device")
     return found
 
 
-def card(machine: dict[str, Any]) -> str:
-    """h100-80gb-hbm3 from "NVIDIA H100 80GB HBM3"."""
+def card_name(machine: dict[str, Any]) -> str:
+    """Returns h100-80gb-hbm3 for "NVIDIA H100 80GB HBM3"."""
     return re.sub(r"[^a-z0-9]+", "-", str(machine["gpu"]).lower().replace("nvidia", "")).strip("-")
 
 
 def commit_of(found: dict[str, Any], given: str | None) -> str:
-    """Returns the commit of the sources that ran, as the machine says it or as somebody who knows better."""
+    """Returns the commit of the sources that ran: `given`, or the machine's."""
     machine = found["machine"]
     commit, newer = given or machine.get("commit"), machine.get("newer_than_libeft")
     if not commit:
-        raise Refused("--commit: expected the commit of the sources that ran, which they do not say; got none")
+        raise UnusableRun("--commit: expected the commit of the sources that ran, which they do not say; got none")
     if not given and str(commit).endswith("-dirty"):
-        raise Refused(f"--commit: expected one that holds all that ran, got {commit}; give it if it does")
+        raise UnusableRun(f"--commit: expected one that holds all that ran, got {commit}; give it if it does")
     if not given and newer:
-        raise Refused(
+        raise UnusableRun(
             f"--commit: expected a libeft.so of these sources, got one older than {newer[0]}; give it if it is"
         )
     return str(commit)
 
 
-def lines(found: dict[str, Any], commit: str) -> Iterator[str]:
-    """Of the ledger, in the order of the stages: one for each kernel that was tested, one for what was timed."""
+def ledger_lines(found: dict[str, Any], commit: str) -> Iterator[str]:
+    """Yields a line for each kernel that was tested and each stage that was timed, in the order of the stages."""
     gpu = found["machine"]["gpu"]
     for stage in found["stages"]:
         tested = [command for command in stage["commands"] if "-m pytest" in command]
         why = "" if stage["why"] in ("", "exit code 1") else f"; {stage['why']}"
         for kernel, counts in stage["tests"].items():
             about = f"{kernel}, {'smallest tests' if stage['stage'] == 'smallest' else 'tests'}"
-            yield row(about, gpu, commit, f"`{tested[-1]}`", counted(counts) + why)
+            yield row(about, gpu, commit, f"`{tested[-1]}`", format_counts(counts) + why)
         timed = [command for command in stage["commands"] if command not in tested]
         if stage["stage"] in TIMED and timed:
-            said = "; ".join(part for part in (stage["figure"], stage["why"]) if part)
-            yield row(TIMED[stage["stage"]], gpu, commit, f"`{timed[0]}`", said)
+            result = "; ".join(part for part in (stage["figure"], stage["why"]) if part)
+            yield row(TIMED[stage["stage"]], gpu, commit, f"`{timed[0]}`", result)
 
 
-def counted(counts: dict[str, Any]) -> str:
-    """Tests by what became of them, the first that failed by name."""
+def format_counts(counts: dict[str, Any]) -> str:
+    """Returns passed, failed and skipped tests, the first that failed by name."""
     found = Counts(**counts)
     return str(found) + (f", first {found.failed[0].partition('::')[2]}" if found.failed else "")
 
 
 def figures_of(found: dict[str, Any], folder: Path, commit: str) -> dict[str, str]:
-    """Of the stages that have run, by the name of the file."""
+    """Returns the results files of the stages that have run: name → text."""
     made = {}
     for stage in found["stages"]:
         path = folder / f"{stage['stage']}.json"
@@ -108,7 +109,7 @@ def figures_of(found: dict[str, Any], folder: Path, commit: str) -> dict[str, st
             figures = json.loads(path.read_text())
         except ValueError:
             continue  # half a file: its stage was killed, which its line says
-        name = f"gpu-{card(found['machine'])}-{stage['stage']}.json"
+        name = f"gpu-{card_name(found['machine'])}-{stage['stage']}.json"
         made[name] = json.dumps({**figures, "commit": commit}, indent=1) + "\n"
     return made
 
@@ -117,11 +118,11 @@ def row(*cells: str) -> str:
     return "| " + " | ".join(cell.replace("\n", " ").replace("|", "\\|") for cell in cells) + " |\n"
 
 
-def entered(page: str, new: list[str]) -> str:
-    """The page with these lines at the end of its ledger."""
+def add_lines(page: str, new: list[str]) -> str:
+    """Returns the page with these lines at the end of its ledger."""
     before, head, rest = page.partition(HEAD)
     if not head:
-        raise Refused(f"{PAGE.name}: expected the ledger's head, {HEAD.splitlines()[0]!r}")
+        raise UnusableRun(f"{PAGE.name}: expected the ledger's head, {HEAD.splitlines()[0]!r}")
     end = re.match(r"(?:\|.*\n)*", rest).end()  # type: ignore[union-attr]
     known = rest[:end].replace(NOTHING, "")
     return before + head + known + "".join(line for line in new if line not in known) + rest[end:]
@@ -135,9 +136,9 @@ def main() -> int:
     try:
         found = read(args.folder)
         commit = commit_of(found, args.commit)
-        new = list(lines(found, commit))
-        page = entered(PAGE.read_text(), new)
-    except Refused as error:
+        new = list(ledger_lines(found, commit))
+        page = add_lines(PAGE.read_text(), new)
+    except UnusableRun as error:
         print(f"gpu_ledger: {error}", file=sys.stderr)
         return 2
     RESULTS.mkdir(exist_ok=True)

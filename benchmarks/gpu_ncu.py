@@ -1,8 +1,9 @@
-"""One launch of the CUDA step under Nsight Compute: how much of the memory's rate, of the issue slots, and the stalls.
+"""Does one launch of the CUDA step use the memory's full rate, and why does it stall? Nsight Compute's counters.
 
     python benchmarks/gpu_ncu.py [--vocab 128256] [--batch 1 256] [--json ncu.json]
 
-Needs ncu and its right to read the hardware's counters. Clocks are left alone.
+The floor is 100 % of the memory's rate or of the issue slots; there is no baseline. Needs ncu and its right to read
+the hardware's counters. Clocks are left alone.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 SECTIONS = ("SpeedOfLight", "MemoryWorkloadAnalysis", "SchedulerStats", "WarpStateStats", "LaunchStats", "Occupancy")
-# Shown first, each times a factor of base units; the others are in the file.
+# Printed, each times a factor of base units; the results file has all metrics.
 HEADLINES = {
     "duration_us": ("gpu__time_duration.sum", 1e-3),
     "memory_percent": ("gpu__compute_memory_throughput.avg.pct_of_peak_sustained_elapsed", 1.0),
@@ -28,11 +29,11 @@ HEADLINES = {
     "issue_percent": ("smsp__issue_active.avg.per_cycle_active", 100.0),
     "no_instruction": ("smsp__average_warps_issue_stalled_no_instruction_per_issue_active.ratio", 1.0),
 }
-WARM = 2  # steps before the one that is looked at
+WARM = 2  # steps before the one that is profiled
 
 
-def steps(vocab: int, batch: int) -> None:
-    """What ncu runs: a few steps, each with a read of rows that are not in the cache."""
+def run_steps(vocab: int, batch: int) -> None:
+    """Runs a few steps for ncu, each on rows that are not in the cache."""
     import gpu_step
     from gpu.grid import OPTIONS, Point
 
@@ -43,7 +44,7 @@ def steps(vocab: int, batch: int) -> None:
 
 
 def profile(ncu: str, vocab: int, batch: int) -> dict[str, Any]:
-    """The metrics of one launch by name; raises RuntimeError with what ncu said."""
+    """Returns the metrics of one launch by name; raises RuntimeError with ncu's message."""
     sections = [x for section in SECTIONS for x in ("--section", section)]
     options = ["--clock-control", "none", "-k", "regex:^(stream|resident)_kernel", "-s", str(WARM), "-c", "1"]
     options += ["--csv", "--page", "raw", "--print-units", "base"]
@@ -54,13 +55,13 @@ def profile(ncu: str, vocab: int, batch: int) -> dict[str, Any]:
         printed = done.stdout + done.stderr
         print(printed[-4000:], file=sys.stderr)
         lines = [line for line in printed.splitlines() if line.strip()] or ["it printed nothing"]
-        said = next((line for line in lines if "==ERROR==" in line), lines[-1])
-        raise RuntimeError(f"ncu ended with {done.returncode}: {said}")
+        message = next((line for line in lines if "==ERROR==" in line), lines[-1])
+        raise RuntimeError(f"ncu ended with {done.returncode}: {message}")
     return found
 
 
 def parse(printed: str) -> dict[str, Any]:
-    """From ncu's raw page as CSV: names, units, a line for each launch."""
+    """Parses ncu's raw page as CSV: names, units, a line for each launch."""
     lines = [line for line in printed.splitlines() if line.startswith('"')]
     table = list(csv.reader(io.StringIO("\n".join(lines))))
     if len(table) < 3:
@@ -83,7 +84,7 @@ def main() -> int:
     parser.add_argument("--steps", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.steps:
-        steps(args.vocab, args.batch[0])
+        run_steps(args.vocab, args.batch[0])
         return 0
     ncu = shutil.which("ncu", path=os.pathsep.join((os.environ.get("PATH", ""), "/usr/local/cuda/bin")))
     if ncu is None:

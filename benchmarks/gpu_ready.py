@@ -1,8 +1,8 @@
-"""Can the CUDA step run here? Ends with 0, or with 2 and one line that says what is missing.
+"""Does this machine have all that the CUDA step needs? Ends with 0, or with 2 and one line that says what is missing.
 
     python benchmarks/gpu_ready.py
 
-`make gpu-test` and the others begin with it. It measures nothing.
+`make gpu-test` and the other targets for a GPU begin with it. It measures nothing: no baseline, no floor.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
-"""From the figures of gpu_step.py: a table in Markdown and a roofline plot.
+"""Draws the figures of gpu_step.py: a table in Markdown and a roofline plot.
 
-python benchmarks/gpu_report.py benchmarks/results/step-gpu.json --table table.md --plot roofline.png
+    python benchmarks/gpu_report.py benchmarks/results/step-gpu.json --table table.md --plot roofline.png
+
+It measures nothing. The baselines are in the file; the floor is the line of one read at copy bandwidth.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ HEAD = ["K", "V", "B", "options", "floor", "cold", "hot", "of copy bandwidth", "
 
 
 def row(result: Result) -> list[str]:
-    """One line of the table; microseconds."""
+    """Returns one line of the table, in microseconds."""
     ours, floor = result["times"]["cuda"], result["floor_us"]
     cold = time_of(ours, "graph_cold_us")
     chain = time_of(result["times"].get("chain", {}), "eager_cold_us")
@@ -45,7 +47,7 @@ def row(result: Result) -> list[str]:
 
 
 def table(found: dict[str, Any]) -> str:
-    """Markdown: where it was measured, then a line for each point, ordered by K, V, B."""
+    """Returns Markdown: the machine, then a line for each point, ordered by K, V, B."""
     m = found["machine"]
     where = (
         f"{m['gpu']}, driver {m['driver_version']}, CUDA {m['cuda']}, torch {m['torch']}, eft_ext {m['eft_ext']} at "
@@ -60,7 +62,7 @@ def table(found: dict[str, Any]) -> str:
 
 
 def roofline(found: dict[str, Any], path: Path) -> None:
-    """Time over bytes read, all points, with the copy bandwidth as the line nobody passes (cold)."""
+    """Plots time over bytes read for all points; the copy bandwidth bounds the cold ones."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -95,8 +97,8 @@ def roofline(found: dict[str, Any], path: Path) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("json", type=Path)
-    parser.add_argument("--table", type=Path, help="Markdown here; standard output without it")
-    parser.add_argument("--plot", type=Path, help="the roofline here, as PNG or SVG")
+    parser.add_argument("--table", type=Path, help="write the table, in Markdown, here (default: standard output)")
+    parser.add_argument("--plot", type=Path, help="write the roofline plot, PNG or SVG, here")
     args = parser.parse_args()
     if not args.json.exists():
         print(f"gpu_report: {args.json} is not there; make gpu-bench-step writes it", file=sys.stderr)

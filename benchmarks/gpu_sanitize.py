@@ -1,11 +1,12 @@
-"""The reduced GPU tests under compute-sanitizer: memory, races in shared memory, reads of what nobody wrote.
+"""Do the kernels touch memory out of bounds, race in shared memory, or read memory that nobody wrote?
 
     python benchmarks/gpu_sanitize.py [--tools memcheck racecheck initcheck] [--seconds 240]
     python benchmarks/gpu_sanitize.py --tools memcheck --only python_tests/ops/test_cuda_gpu.py::test_small_conservative
 
-Each tool has its share of the time, and at least a minute while there is one: a later one may then not be begun, which
-is said. One that does not end in its time is reported and is not a pass. Ends with 2 and one line where
-compute-sanitizer is not there, or does not support the device.
+Runs the reduced GPU tests under compute-sanitizer; it times nothing, so there is no baseline and no floor. Each tool
+has its share of the time, and at least a minute while there is one: a later one may then not be begun, and a line says
+so. A tool that does not end in its time is reported and is not a pass. Ends with 2 and one line where compute-sanitizer
+is not there, or does not support the device.
 """
 
 from __future__ import annotations
@@ -25,16 +26,17 @@ from gpu.tests import CUDA
 
 TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
 FILES = [CUDA[key].file for key in ("step", "verify", "score")]
-LEAST, ENOUGH = 60.0, 20.0  # seconds of a tool, without which it is not begun
-COMMON = ("/usr/local/cuda/bin", "/usr/local/cuda/compute-sanitizer")
+MIN_SECONDS = 60.0  # of a tool, while they are left
+MIN_LEFT = 20.0  # seconds, to begin another tool
+CUDA_FOLDERS = ("/usr/local/cuda/bin", "/usr/local/cuda/compute-sanitizer")
 
 
 def sanitizer() -> str | None:
-    return shutil.which("compute-sanitizer", path=os.pathsep.join((os.environ.get("PATH", ""), *COMMON)))
+    return shutil.which("compute-sanitizer", path=os.pathsep.join((os.environ.get("PATH", ""), *CUDA_FOLDERS)))
 
 
 def command(program: str, tool: str, tests: Sequence[str]) -> list[str]:
-    """Only the library's kernels are watched, all in one namespace; but initcheck must see who else writes."""
+    """Returns pytest under a tool that checks the library's kernels only; initcheck must see other writers too."""
     pytest = [sys.executable, "-m", "pytest", "-v", "-m", "gpu", "-p", "no:cacheprovider"]
     only = [] if tool == "initcheck" else ["--kernel-name", "kernel_substring=3eft"]  # of the mangled name
     options = ["--tool", tool, "--error-exitcode", "9", *only]
@@ -42,7 +44,7 @@ def command(program: str, tool: str, tests: Sequence[str]) -> list[str]:
 
 
 def summary(output: str) -> str:
-    """The tool's own last word, or the last line of what came."""
+    """Returns the tool's own summary, or the last line of the output."""
     found = re.findall(r"=+ (ERROR SUMMARY.*|RACECHECK SUMMARY.*)", output)
     lines = output.strip().splitlines()
     return found[-1] if found else lines[-1] if lines else "no output"
@@ -60,15 +62,15 @@ def main() -> int:
         print("gpu_sanitize: not run, compute-sanitizer (of the CUDA toolkit) was not found", file=sys.stderr)
         return 2
     tests, environment = args.only or [*FILES, "-k", args.tests], dict(os.environ)
-    if not args.only:  # every tensor an allocation of its own, so that its end is known; a capture cannot have that
+    if not args.only:  # each tensor its own allocation, so that its end is known; captures cannot have that
         environment["PYTORCH_NO_CUDA_MEMORY_CACHING"] = "1"
     codes, stop = [0], time.monotonic() + args.seconds
     for i, tool in enumerate(args.tools):
         left = stop - time.monotonic()
-        if i and left < ENOUGH:
+        if i and left < MIN_LEFT:
             print(f"{tool}: not begun, {max(left, 0):.0f} seconds were left")
             continue
-        left = max(1.0, min(left, max(left / (len(args.tools) - i), LEAST)))
+        left = max(1.0, min(left, max(left / (len(args.tools) - i), MIN_SECONDS)))
         with tempfile.TemporaryFile("a+b") as log:
             ended = run_with_timeout(command(program, tool, tests), left, log, cwd=ROOT, env=environment, shown=tool)
         if "Device not supported" in ended.output:

@@ -1,13 +1,14 @@
-"""The CUDA step beside its peers and its floor, on one GPU: cold and hot, eager and replayed.
+"""Is the CUDA step faster than its baselines on a GPU, and how far is it from its floor?
 
-    make gpu-bench-step                                  # 160 points, under nine minutes
+    make gpu-bench-step                                    # 160 points, under nine minutes
     python benchmarks/gpu_step.py --full --seconds 3600    # 360 points
     python benchmarks/gpu_step.py --vocab 128256 --batch 1 --options "top-p .9" --measure cuda
     python benchmarks/gpu_report.py benchmarks/results/step-gpu.json     # the table and the roofline
 
-The floor is one read of the inputs at the bandwidth of a device-to-device copy in the same run. Tokens are compared
-with the CPU step's at small batches: a figure of a wrong step is none. What a peer cannot do is written down with its
-reason.
+Cold and hot, eager and replayed. The baselines are transformers' chain, its compiled form and FlashInfer; a baseline
+that cannot run is written down with its reason. The floor is one read of the inputs at the bandwidth of a
+device-to-device copy in the same run. Tokens are compared with the CPU step's at small batches: a wrong step's figure
+does not count.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ MEASURED = (*OURS, "chain", "compiled", "flashinfer")
 
 
 def make_sets(point: Point, count: int, device: str = "cuda") -> list[list[Tensor]]:
-    """`count` sets of K tensors [B, V] bf16 on the device, each with rows of its own."""
+    """Returns `count` sets of K tensors [B, V] bf16 on the device, each with its own rows."""
     sets = []
     for i in range(count):
         generator = torch.Generator(device).manual_seed(1000 * i + point.batch)
@@ -50,7 +51,7 @@ def make_sets(point: Point, count: int, device: str = "cuda") -> list[list[Tenso
 
 
 def step_calls(sets: list[list[Tensor]], options: dict[str, float], backend: str, seeds: Any, position: Any) -> list:
-    """One step for each set, tokens into a given tensor."""
+    """Returns one step for each set, with tokens into a given tensor."""
     out = torch.empty(sets[0][0].shape[0], dtype=torch.int64, device=sets[0][0].device)
     common = {"seed": seeds, "position": position, "out": out, "backend": backend, **options}
     if len(sets[0]) == 1:
@@ -104,8 +105,10 @@ def attempt(measure: Any, *arguments: Any) -> dict[str, Any]:
         return {"error": first_line(error)}
 
 
-def ways(point: Point, wanted: Sequence[str]) -> Iterator[tuple[str, Callable[[list[list[Tensor]]], dict[str, Any]]]]:
-    """What is measured at a point, each by a function of the sets of inputs; ours first."""
+def measurements(
+    point: Point, wanted: Sequence[str]
+) -> Iterator[tuple[str, Callable[[list[list[Tensor]]], dict[str, Any]]]]:
+    """Yields names and functions of the sets of inputs that measure a point; ours first."""
     options = OPTIONS[point.options]
     for backend in OURS:
         if backend in wanted and (backend == "cuda" or find(backend).available):
@@ -126,8 +129,8 @@ def ways(point: Point, wanted: Sequence[str]) -> Iterator[tuple[str, Callable[[l
         yield f"flashinfer {name}", lambda sets, path=path: measure_peer(sets, path)
 
 
-def first_faults(results: list[dict[str, Any]]) -> list[str]:
-    """Where a step of ours failed, or drew other tokens than the CPU's."""
+def faults_of(results: list[dict[str, Any]]) -> list[str]:
+    """Returns the points where a step of ours failed, or drew other tokens than the CPU's."""
     found = []
     for result in results:
         at = f"V={result['vocab']} B={result['batch']} K={result['models']} {result['options']}"
@@ -143,16 +146,18 @@ def first_faults(results: list[dict[str, Any]]) -> list[str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--full", action="store_true", help="360 points instead of 160")
-    parser.add_argument("--vocab", type=int, nargs="+", default=(), help="these instead of the grid's")
-    parser.add_argument("--batch", type=int, nargs="+", default=(), help="these instead of the grid's")
+    parser.add_argument("--vocab", type=int, nargs="+", default=(), help="instead of the grid's")
+    parser.add_argument("--batch", type=int, nargs="+", default=(), help="instead of the grid's")
     parser.add_argument("--options", nargs="+", choices=list(OPTIONS), default=(), help="only these")
     parser.add_argument("--models", type=int, nargs="+", default=(), help="only these K")
     parser.add_argument("--measure", nargs="+", choices=MEASURED, default=MEASURED, help="only these")
-    parser.add_argument("--seconds", type=float, default=480, help="what is not begun by then is left out, and said so")
+    parser.add_argument(
+        "--seconds", type=float, default=480, help="points that have not begun by then are left out and counted"
+    )
     parser.add_argument("--json", type=Path, default=Path("benchmarks/results/step-gpu.json"))
     args = parser.parse_args()
-    if lacks := missing_requirement():
-        print(f"gpu_step: not run, it needs {lacks}", file=sys.stderr)
+    if missing := missing_requirement():
+        print(f"gpu_step: not run, it needs {missing}", file=sys.stderr)
         return 2
 
     wanted = points(args.full, args.vocab, args.batch, args.options, args.models)
@@ -166,7 +171,7 @@ def main() -> int:
         sets = make_sets(point, timing.sets_beyond_l2(point.bytes, l2))
         times: dict[str, Any] = {}
         results.append({**point.record(), "floor_us": point.bytes / bandwidth, "times": times})
-        for name, measured in ways(point, args.measure):
+        for name, measured in measurements(point, args.measure):
             if times and time.monotonic() > stop:
                 times[name] = {"error": "not begun in the time given"}
                 continue
@@ -176,7 +181,7 @@ def main() -> int:
             _json.write(args.json, found, indent=1)
     left = len(wanted) - len(results)
     print(f"{args.json}: {len(results)} points" + (f", {left} left out after {args.seconds:g} s" if left else ""))
-    faults = first_faults(results)
+    faults = faults_of(results)
     for fault in faults:
         print(f"gpu_step: {fault}", file=sys.stderr)
     return int(bool(faults))

@@ -1,8 +1,8 @@
-"""What the step for K = 1 is timed against on a CPU: llama.cpp's sampler chain, where it can be imported.
+"""llama.cpp's sampler chain, a baseline of the step for K = 1 on a CPU, where it can be imported.
 
-It samples one row of fp32 logits. Temperature stands first in the chain, as it does in transformers, so that both draw
-from the same distribution. The array of candidates is made from the logits in every call, which is what a caller pays
-for each token; NumPy copies them, as the library's own Python class does.
+It samples one row of fp32 logits. Temperature stands first in the chain, as in transformers, so that both draw from the
+same distribution. Every call fills the array of candidates from the logits, as a caller does for each token; NumPy
+copies them, as the library's own Python class does.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Options = dict[str, float]
 
 
 def llama_chain(llama: Any, options: Options, seed: int = 1) -> Any:
-    """A sampler chain for these options; greedy where the temperature is 0."""
+    """Returns a sampler chain for these options; greedy where the temperature is 0."""
     chain = llama.llama_sampler_chain_init(llama.llama_sampler_chain_default_params())
 
     def add(sampler: Any) -> None:
@@ -43,7 +43,7 @@ def llama_chain(llama: Any, options: Options, seed: int = 1) -> Any:
 
 
 def llama_step(logits: Tensor, options: Options) -> Callable[[], list[int]] | None:
-    """llama.cpp's tokens [B] for logits [B, V]; None where it cannot be imported. Widening to fp32 is not its cost."""
+    """Returns a call that samples tokens [B] from logits [B, V], or None without llama.cpp. Widening is not timed."""
     llama, _ = import_optional("llama_cpp")
     if llama is None:
         return None

@@ -1,4 +1,4 @@
-"""The rows that are timed: as a language model makes them, flat, one-hot, and recorded from the demonstration trio."""
+"""Logits to time with: like a language model's, flat, one-hot, and recorded from the demonstration trio."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def lm(batch: int, vocab: int, generator: torch.Generator) -> list[Tensor]:
-    """Three models that agree on most of a Zipf-like ranking: a head over a broad floor, over 14 nats in all."""
+    """Returns three models that agree on most of a Zipf-like ranking: a head over a broad floor, 14 nats in all."""
     zipf = -1.2 * torch.log(torch.arange(1, vocab + 1).float())
     common = zipf[torch.randperm(vocab, generator=generator)]
     return [common + 0.5 * torch.randn(batch, vocab, generator=generator) for _ in range(3)]
@@ -25,7 +25,7 @@ def one_hot(batch: int, vocab: int, generator: torch.Generator) -> list[Tensor]:
 
 
 def demo(batch: int, vocab: int, generator: torch.Generator) -> list[Tensor]:
-    """Next-token logits of the embedded trio along its own answers, widened to `vocab` by repeating them lower down."""
+    """Returns logits of the embedded trio along its own answers, repeated lower down to fill `vocab`."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from eft_ext.demo import model_path
@@ -47,6 +47,6 @@ ROWS = {f.__name__: f for f in (lm, flat, one_hot, demo)}
 
 
 def make(name: str, batch: int, vocab: int, dtype: torch.dtype, models: int) -> list[Tensor]:
-    """`models` tensors [batch, vocab] of the kind `name`, the same for the same arguments."""
+    """Returns `models` tensors [batch, vocab] of the kind `name`, the same for the same arguments."""
     generator = torch.Generator().manual_seed(batch * 1_000_003 + vocab)
     return [x.to(dtype) for x in ROWS[name](batch, vocab, generator)[:models]]

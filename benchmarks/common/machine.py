@@ -1,4 +1,4 @@
-"""What a timing depends on: written into every result file."""
+"""The machine and the versions behind a timing, for every results file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import eft_ext
 
 
 def describe() -> dict[str, object]:
-    """Processor or GPU, versions, commit."""
+    """Returns processor or GPU, versions and commit."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return {
@@ -31,10 +31,12 @@ def describe() -> dict[str, object]:
 
 
 def commit() -> str | None:
-    """Of the sources: what git says or, where there is no git, EFT_COMMIT."""
+    """Returns the commit of the sources, from git or, without git, from EFT_COMMIT."""
     command = ["git", "describe", "--always", "--dirty"]
     try:
-        said = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False).stdout
+        described = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+        ).stdout
     except OSError:
-        said = ""
-    return said.strip() or os.environ.get("EFT_COMMIT")
+        described = ""
+    return described.strip() or os.environ.get("EFT_COMMIT")

@@ -1,4 +1,4 @@
-"""Runs a command for so many seconds and no longer: it and all that it has started."""
+"""Runs a command with a time limit, and ends it with all that it has started."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-GRACE = 2.0  # seconds between one request to end and the next, harder one
-STUCK = 10.0  # seconds that a killed process may take to go: in a driver it may never
-KEPT = 2**20  # bytes of a command's output: what came first and what came last
+GRACE_SECONDS = 2.0  # between SIGINT, SIGTERM and SIGKILL
+KILL_SECONDS = 10.0  # for a killed process to end: in a driver it may never
+MAX_OUTPUT = 2**20  # bytes of a command's output that are kept, from its start and its end
 
 
 @dataclass(frozen=True)
 class CommandResult:
-    """How a command ended.
+    """The end of a command.
 
     Attributes:
-        fault: what was wrong, for a person; empty where it ended with 0.
-        output: what it printed, as far as it was kept.
+        fault: the error in words; empty where it ended with 0.
+        output: stdout and stderr, at most `MAX_OUTPUT` of them.
     """
 
     command: str
@@ -35,7 +35,7 @@ class CommandResult:
 def run_with_timeout(
     command: Sequence[str], seconds: float, log: BinaryIO, *, cwd: Path, env: Mapping[str, str], shown: str
 ) -> CommandResult:
-    """Appends what the command prints to `log`, opened with "a+b", as it comes; `shown` is how it is written down."""
+    """Runs a command and appends its output to `log`, opened with "a+b". `shown` stands for it in the result."""
     start, at = time.monotonic(), log.seek(0, os.SEEK_END)
     try:
         process = subprocess.Popen(
@@ -49,11 +49,11 @@ def run_with_timeout(
         fault = f"killed after {seconds:.0f} s"
     finally:
         _end(process)
-    return CommandResult(shown, time.monotonic() - start, fault, _shorten(log, at))
+    return CommandResult(shown, time.monotonic() - start, fault, _read_output(log, at))
 
 
 def _fault(code: int) -> str:
-    """In words; a shell adds 128 to a signal's number."""
+    """Returns an exit code in words; a shell adds 128 to a signal's number."""
     number = -code if code < 0 else code - 128
     if number > 0:
         with suppress(ValueError):
@@ -62,8 +62,12 @@ def _fault(code: int) -> str:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """The whole group: what a command has started may outlive it. Interrupted, pytest still says why tests failed."""
-    for number, patience in ((signal.SIGINT, GRACE), (signal.SIGTERM, GRACE), (signal.SIGKILL, STUCK)):
+    """Ends the whole process group: children may outlive the command. Interrupted, pytest still prints its summary."""
+    for number, patience in (
+        (signal.SIGINT, GRACE_SECONDS),
+        (signal.SIGTERM, GRACE_SECONDS),
+        (signal.SIGKILL, KILL_SECONDS),
+    ):
         if process.returncode is not None and not _alive(process.pid):
             return
         with suppress(ProcessLookupError, PermissionError):
@@ -80,12 +84,12 @@ def _alive(group: int) -> bool:
     return True
 
 
-def _shorten(log: BinaryIO, at: int) -> str:
-    """What was printed from `at` on, cut out of the middle in the log too where there is too much of it."""
+def _read_output(log: BinaryIO, at: int) -> str:
+    """Returns the output from `at` on; where it is too long its middle is dropped, in the log too."""
     log.seek(at)
     printed = log.read()
-    if len(printed) > KEPT:
-        printed = printed[: KEPT // 4] + b"\n[...]\n" + printed[-3 * KEPT // 4 :]
+    if len(printed) > MAX_OUTPUT:
+        printed = printed[: MAX_OUTPUT // 4] + b"\n[...]\n" + printed[-3 * MAX_OUTPUT // 4 :]
         log.truncate(at)
         log.write(printed)
     log.seek(0, os.SEEK_END)

@@ -9,7 +9,7 @@ import numpy as np
 
 
 def times_us(call: Callable[[], object], seconds: float, at_least: int = 7) -> np.ndarray:
-    """The microseconds of each call, for about `seconds`, after one call that warms up."""
+    """Returns the microseconds of each call, for about `seconds`, after one warm-up call."""
     call()
     times: list[float] = []
     end = time.perf_counter() + seconds

@@ -1,4 +1,4 @@
-"""What generation loops run today: log-softmaxes, the combination, transformers' warpers, softmax, multinomial."""
+"""transformers' sampling chain, a baseline of the step: log-softmaxes, mixture, warpers, softmax, multinomial."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WARPERS = {
 
 
 def transformers_chain(options: dict[str, float]) -> Callable[..., Tensor]:
-    """A function of K logits tensors [B, V] (large, tuned, base, or one alone) that samples tokens [B]."""
+    """Returns a function of K logits tensors [B, V] (large, tuned, base, or one alone) that samples tokens [B]."""
     greedy = options.get("temperature") == 0.0
     warpers = [] if greedy else [make(options[name]) for name, make in WARPERS.items() if name in options]
 

@@ -1,4 +1,4 @@
-"""The loop that people write today: three forward passes with transformers' cache, its processors, one draw."""
+"""The generation loop in transformers, a baseline of decoding: three forward passes, its cache and chain, one draw."""
 
 from __future__ import annotations
 
@@ -16,16 +16,20 @@ from common.transformers_chain import transformers_chain
 def transformers_loop(
     models: list[Any], ids: Tensor, mask: Tensor, steps: int, options: dict[str, float], eos: int
 ) -> Tensor:
-    """`steps` new tokens of left-padded prompts [rows, length], one forward pass of each model a token."""
+    """Returns left-padded prompts [rows, length] and `steps` new tokens, one forward pass of each model a token."""
     chain = transformers_chain(options)
     caches = [DynamicCache(config=model.config) for model in models]
     ended = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
-    given = ids
+    tokens_in = ids
     for _ in range(steps):
-        positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -given.shape[1] :]
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -tokens_in.shape[1] :]
         logits = [
             model(
-                input_ids=given, attention_mask=mask, position_ids=positions, past_key_values=cache, logits_to_keep=1
+                input_ids=tokens_in,
+                attention_mask=mask,
+                position_ids=positions,
+                past_key_values=cache,
+                logits_to_keep=1,
             ).logits[:, -1]
             for model, cache in zip(models, caches, strict=True)
         ]
@@ -35,13 +39,13 @@ def transformers_loop(
         ended |= tokens == eos
         if ended.all():
             break
-        given = tokens[:, None]
+        tokens_in = tokens[:, None]
     return ids
 
 
 @torch.no_grad()
 def forward_pass(model: Any, rows: int, context: int) -> Callable[[], Tensor]:
-    """A forward pass of one new token for each row after `context` others, as transformers does it."""
+    """Returns transformers' forward pass of one new token a row, after `context` others."""
     device = model.get_input_embeddings().weight.device
     cache = DynamicCache(config=model.config)
     prompt = torch.full((rows, context), 5, device=device)
@@ -50,7 +54,7 @@ def forward_pass(model: Any, rows: int, context: int) -> Callable[[], Tensor]:
     token, position = prompt[:, :1], torch.full((rows, 1), context, device=device)
 
     def forward() -> Tensor:
-        for layer in cache.layers:  # what the last call appended is taken back
+        for layer in cache.layers:  # drops the token of the last call
             layer.keys, layer.values = layer.keys[:, :, :context], layer.values[:, :, :context]
         with torch.no_grad():
             logits: Tensor = model(

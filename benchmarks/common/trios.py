@@ -1,4 +1,4 @@
-"""The trios that decoding is timed with: the demonstration's, and random weights at real sizes."""
+"""The trios of decoding benchmarks: the demonstration's, and random weights at real sizes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The GPU that is at hand: whether it will do, its name, versions and clocks."""
+"""The GPU of this machine: its name, versions and clocks, or the reason why it cannot be used."""
 
 from __future__ import annotations
 

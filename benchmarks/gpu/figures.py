@@ -1,4 +1,4 @@
-"""The line that a stage of `gpu_all.py` is read for, out of what it has left. Empty: there is none."""
+"""The figure of each stage of gpu_all.py, one line read from its results; empty where there is none."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gpu.tests import CUDA, GOLDEN, TRITON, Counts, counts_of, reasons_of
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Empty where there is nothing to be read: a command that was killed may have left half a file."""
+    """Returns {} where the file cannot be read: a command that was killed may have left half of it."""
     try:
         found = json.loads(path.read_text())
     except (OSError, ValueError):
@@ -70,7 +70,7 @@ def step(out: Path, printed: str) -> str:
 
 
 def _missing(path: Path) -> list[str]:
-    """Points that were not reached in the time given."""
+    """Returns a note on points that were not reached in the time given."""
     left = _read(path).get("wanted", 0) - len(_results(path))
     return [f"{left} points not reached"] if left > 0 else []
 

@@ -1,4 +1,4 @@
-"""Which points the GPU benchmark of the step visits, the most telling ones first."""
+"""The points of gpu_step.py's grid, the headline ones first."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class Point:
 
     @property
     def bytes(self) -> int:
-        """What one read of the inputs moves."""
+        """Bytes that one read of the inputs moves."""
         return self.models * self.batch * self.vocab * ELEMENT_BYTES
 
     @property
     def headline(self) -> bool:
-        """The points that the compiled chain is measured at: compiling takes longer than all else together."""
+        """True where the compiled chain is measured: compiling takes longer than all else together."""
         return self.vocab == 128256 and self.batch in (1, 64, 256) and self.options == "top-p .9"
 
     def record(self) -> dict[str, object]:
@@ -48,8 +48,8 @@ def points(
     options: Sequence[str] = (),
     models: Sequence[int] = (),
 ) -> list[Point]:
-    """The grid: 160 points, or 360 in full; headline points lead, then larger vocabularies' turn by turn. What is named
-    stands in the place of the grid's own."""
+    """Returns 160 points, or 360 in full: headline points, then one vocabulary after another. Values that are given
+    replace the grid's own."""
     batches = batches or (ALL_BATCHES if full else BATCHES)
     grid = [
         Point(v, b, o, k) for v, b, o, k in product(vocabs or VOCABS, batches, options or OPTIONS, models or MODELS)

@@ -1,4 +1,4 @@
-"""What the step is timed against on a GPU, each as a function of K logits tensors [B, V] that returns tokens [B].
+"""Baselines of the step on a GPU, each a function of K logits tensors [B, V] that returns tokens [B].
 
 FlashInfer samples from one distribution: for K = 3 a compiled combination goes before it. It is measured where it can
 be imported; every path of it that computes the options is tried, and the fastest counts.
@@ -18,7 +18,7 @@ Options = dict[str, float]
 
 
 def combine(*logits: Tensor) -> Tensor:
-    """z fp32 [B, V]; softmax does not care for the normalisers."""
+    """Returns z fp32 [B, V] without the normalisers, which softmax cancels."""
     if len(logits) == 1:
         return logits[0].float()
     large, tuned, base = (x.float() for x in logits)
@@ -27,23 +27,23 @@ def combine(*logits: Tensor) -> Tensor:
 
 @cache
 def compiled_combine() -> Peer:
-    """One compilation for all shapes of a K."""
+    """Compiles `combine` once for all shapes of a K."""
     return torch.compile(combine, dynamic=True)
 
 
 def compiled_chain(chain: Peer) -> Peer:
-    """A compilation for the shape that it is called with."""
+    """Compiles the chain for the shape that it is called with."""
     return torch.compile(chain, dynamic=False)
 
 
 @cache
 def seed_and_offset(device: torch.device) -> dict[str, Tensor]:
-    """Tensors, as FlashInfer wants them in a graph; without them each call reads the generator's state on the host."""
+    """Returns tensors, as a graph needs: without them FlashInfer reads the generator's state on the host each call."""
     return {name: torch.ones(1, dtype=torch.int64, device=device) for name in ("seed", "offset")}
 
 
 def flashinfer_paths(sampling: Any, options: Options, mixed: Peer = combine) -> dict[str, Peer]:
-    """FlashInfer's ways to these options by name; empty for greedy, which it leaves to torch."""
+    """Returns FlashInfer's paths for these options by name; empty for greedy, which it leaves to torch."""
     temperature = options.get("temperature", 1.0)
     top_k, top_p, min_p = int(options.get("top_k", 0)), options.get("top_p", 1.0), options.get("min_p", 0.0)
     if temperature == 0.0:

@@ -1,6 +1,6 @@
-"""The machine code of a CUDA kernel: its instructions in straight-line blocks, and how it reads its inputs.
+"""Machine code of a CUDA kernel: its basic blocks, and its loads of inputs.
 
-It needs cuobjdump: on PATH (the CUDA toolkit's), or the one that Triton's package brings along.
+It needs cuobjdump: on PATH (the CUDA toolkit's), or the one in Triton's package.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class TileRead(NamedTuple):
 
 
 def disassembler() -> str | None:
-    """Path of a cuobjdump, or None."""
+    """Returns the path of a cuobjdump, or None."""
     if found := shutil.which("cuobjdump"):
         return found
     spec = importlib.util.find_spec("triton")
@@ -48,7 +48,7 @@ def disassembler() -> str | None:
 
 
 def cuobjdump(option: str, library: Path, arch: int | None = None) -> str:
-    """Its report on a library; `option` is one of its own, `arch` a compute capability without the point."""
+    """Returns cuobjdump's report on a library; `arch` is a compute capability without the point."""
     tool = disassembler()
     if tool is None:
         raise RuntimeError("cuobjdump: expected it on PATH or in Triton's package, found neither")
@@ -58,12 +58,12 @@ def cuobjdump(option: str, library: Path, arch: int | None = None) -> str:
 
 @cache  # takes a quarter of a minute
 def disassembled(library: Path, arch: int) -> dict[str, list[Instruction]]:
-    """Mangled name of each function -> its instructions, by address."""
+    """Returns mangled name of each function -> its instructions, by address."""
     return parse(cuobjdump("-sass", library, arch))
 
 
 def parse(text: str) -> dict[str, list[Instruction]]:
-    """From `cuobjdump -sass`."""
+    """Parses `cuobjdump -sass`."""
     found: dict[str, list[Instruction]] = {}
     own: list[Instruction] = []
     for line in text.splitlines():
@@ -75,7 +75,7 @@ def parse(text: str) -> dict[str, list[Instruction]]:
 
 
 def blocks(code: list[Instruction]) -> list[list[Instruction]]:
-    """Straight-line pieces: control enters at the first instruction and leaves after the last."""
+    """Returns basic blocks: control enters at the first instruction and leaves after the last."""
     entries = {
         int(address, 16)
         for i in code
@@ -93,12 +93,12 @@ def blocks(code: list[Instruction]) -> list[list[Instruction]]:
 
 
 def local_accesses(code: list[Instruction]) -> int:
-    """Loads and stores of local memory: spills, and arrays with an index that is not known."""
+    """Counts loads and stores of local memory: spills, and arrays with an unknown index."""
     return sum(i.name.split(".")[0] in ("LDL", "STL") for i in code)
 
 
 def _is_input(i: Instruction) -> bool:
-    """16 bytes of read-only memory past the L1; sm_80 and later all say so."""
+    """True for a load of 16 bytes of read-only memory past the L1, the same on sm_80 and later."""
     parts = i.name.split(".")
     return parts[0] == "LDG" and {"128", "NA", "CONSTANT"} <= set(parts)
 
@@ -110,7 +110,7 @@ def global_loads(code: list[Instruction]) -> tuple[int, int]:
 
 
 def tile_reads(code: list[Instruction]) -> list[TileRead]:
-    """The blocks that load inputs and square them as pairs of bf16, which only the test of a whole tile does."""
+    """Returns blocks that load inputs and square them as pairs of bf16, as only the test of a whole tile does."""
     found = []
     for block in blocks(code):
         tested = [register for i in block for register in _squared(i)]
@@ -125,7 +125,7 @@ def tile_reads(code: list[Instruction]) -> list[TileRead]:
 
 
 def _squared(i: Instruction) -> list[str]:
-    """The register whose pair of bf16 an HFMA2 multiplies by itself."""
+    """Returns the register whose pair of bf16 an HFMA2 multiplies by itself."""
     if not i.name.startswith("HFMA2") or "BF16" not in i.name:
         return []
     registers = re.findall(r"\bR(?:\d+|Z)\b", i.operands)

@@ -1,4 +1,4 @@
-"""What `gpu_all.py` runs, in the order of what we most need to know, and the figure that each stage is read for."""
+"""The stages of gpu_all.py, the most urgent first, and the figure that each is read for."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from gpu import figures
 from gpu.tests import CUDA, GOLDEN, TRITON, Counts, pytest
 
 STEP = ["benchmarks/gpu_step.py", "--models", "3"]
-ENDING = 6  # seconds in which a sanitizer ends what it watches, before it is ended itself
+EXIT_SECONDS = 6  # for a sanitizer to end its program before it is killed itself
 
 
 @dataclass
 class Run:
-    """What the stages of one run are told.
+    """The settings of one run, passed to all stages.
 
     Attributes:
         python: the interpreter of all commands.
-        out: where results go.
+        out: folder of the results.
         rehearse: small shapes and few tests, for a stand-in.
-        seconds: what the stage may take.
+        seconds: time limit of the stage.
         usable: keys of `gpu.tests.CUDA` whose smallest tests have passed.
-        failed: of the smallest tests.
+        failed: smallest tests that failed.
     """
 
     python: str
@@ -37,7 +37,7 @@ class Run:
         return [self.python, *map(str, words)]
 
     def step(self, options: list[str], batches: list[int], measure: list[str], share: float, result: str) -> list[str]:
-        """`gpu_step.py`, begun with nothing more after `share` of the stage's time."""
+        """Returns a command of gpu_step.py that begins nothing after `share` of the stage's time."""
         vocab, batches = (500, [min(batches)]) if self.rehearse else (128256, batches)
         which = ["--vocab", vocab, "--batch", *batches, "--options", *options, "--measure", *measure]
         seconds = f"{share * self.seconds:.0f}"
@@ -51,14 +51,14 @@ class Run:
 
 @dataclass(frozen=True)
 class Stage:
-    """One thing that a GPU is asked.
+    """One question to a GPU.
 
     Attributes:
-        seconds: its limit.
+        seconds: its time limit.
         about: one line.
-        commands: one after another, also after one that has failed.
-        figure: the line that matters, from the results and from what was printed.
-        result: the file that it must leave.
+        commands: run in order, also after one that has failed.
+        figure: makes the line that matters, from the results and the output.
+        result: the file that it must write.
         needs: keys of `gpu.tests.CUDA` without which it is left out.
     """
 
@@ -112,12 +112,12 @@ def _triton(run: Run) -> list[list[str]]:
 def _sanitize(run: Run) -> list[list[str]]:
     tests = ["--tests", "small_conservative"] if run.rehearse else []
     return [run.script("benchmarks/gpu_sanitize.py", "--tools", "memcheck", "racecheck", *tests,
-                       "--seconds", f"{run.seconds - ENDING:.0f}")]  # fmt: skip
+                       "--seconds", f"{run.seconds - EXIT_SECONDS:.0f}")]  # fmt: skip
 
 
 def _memcheck(run: Run) -> list[list[str]]:
-    return [run.script("benchmarks/gpu_sanitize.py", "--tools", "memcheck", "--seconds", f"{run.seconds - ENDING:.0f}",
-                       "--only", *run.failed[:3])]  # fmt: skip
+    return [run.script("benchmarks/gpu_sanitize.py", "--tools", "memcheck",
+                       "--seconds", f"{run.seconds - EXIT_SECONDS:.0f}", "--only", *run.failed[:3])]  # fmt: skip
 
 
 def _step(run: Run) -> list[list[str]]:
@@ -171,11 +171,11 @@ STAGES = [
         _sanitize, figures.sanitized,
     ),
 ]  # fmt: skip
-# Comes next where a smallest test has failed: that test alone, every access watched.
+# Comes next where a smallest test has failed: that test alone, with every access checked.
 MEMCHECK = Stage("memcheck", 60, "memcheck of the smallest tests that failed", _memcheck, figures.sanitized)
 
 
 def counts_by_kernel(counts: dict[str, Counts]) -> dict[str, Counts]:
-    """The same by the names that people read."""
+    """Returns the counts by kernel instead of file."""
     names = {t.file: t.name for t in (*CUDA.values(), GOLDEN, *TRITON)}
     return {names.get(file, file): found for file, found in counts.items()}

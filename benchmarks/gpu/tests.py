@@ -1,4 +1,4 @@
-"""Which tests need a GPU, by what they are about, and what a run of them has printed."""
+"""The tests that need a GPU, by kernel, and the counts that a run of them prints."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 
 class Tested(NamedTuple):
-    """A kernel, or what is built on kernels: its name for people, its tests, and the smallest of them (pytest -k)."""
+    """A kernel or a part built on kernels: its name, its tests, and the smallest of them (pytest -k)."""
 
     name: str
     file: str
@@ -35,8 +35,8 @@ FILES = [t.file for t in (*CUDA.values(), GOLDEN, *TRITON)]
 
 def pytest(python: str, files: Sequence[str], workers: int, *more: str) -> list[str]:
     """Returns a command whose output `counts_of` reads, also where it was killed."""
-    plain = ["-m", "gpu", "-v", "-rfE", "--tb=short", "-p", "no:cacheprovider", "--timeout-method=thread"]
-    return [python, "-m", "pytest", *plain, "-n", str(workers), *more, *files]
+    options = ["-m", "gpu", "-v", "-rfE", "--tb=short", "-p", "no:cacheprovider", "--timeout-method=thread"]
+    return [python, "-m", "pytest", *options, "-n", str(workers), *more, *files]
 
 
 @dataclass
@@ -46,7 +46,7 @@ class Counts:
     passed: int = 0
     failed: list[str] = field(default_factory=list)  # node ids, as they came
     skipped: int = 0
-    unfinished: list[str] = field(default_factory=list)  # begun, and no result: what ran when a run was ended
+    unfinished: list[str] = field(default_factory=list)  # begun without a result: running when the run was killed
 
     def __str__(self) -> str:
         parts = [f"{self.passed} passed"] + [f"{len(self.failed)} failed"] * bool(self.failed)
@@ -60,7 +60,7 @@ _BEGUN = re.compile(r"^((python_tests/\S+?)::.*\S)\s*$", re.MULTILINE)
 
 
 def counts_of(output: str) -> dict[str, Counts]:
-    """By file."""
+    """Counts the tests in pytest's output, by file."""
     found: dict[str, Counts] = {}
     ended = set()
     for outcome, test, file in _LINE.findall(output):
@@ -79,5 +79,5 @@ def counts_of(output: str) -> dict[str, Counts]:
 
 
 def reasons_of(output: str) -> list[str]:
-    """Why tests failed, from pytest's summary: "test_x.py::test_y - AssertionError: ..."."""
+    """Returns the reasons in pytest's summary: "test_x.py::test_y - AssertionError: ..."."""
     return [line.partition(" ")[2] for line in re.findall(r"^(?:FAILED|ERROR) \S+::.* - .*$", output, re.MULTILINE)]

@@ -18,7 +18,7 @@ SAMPLES = 9
 
 
 def sets_beyond_l2(set_bytes: int, l2_bytes: int, factor: float = 3.0) -> int:
-    """How many sets of inputs, used in turn, leave nothing of a set in the cache: `factor` times its size in all."""
+    """Returns the number of sets that, used in turn, evict each other: `factor` times the cache's size in all."""
     return max(2, -(-int(factor * l2_bytes) // set_bytes))
 
 
@@ -36,7 +36,7 @@ def _elapsed_us(run: Callable[[], object]) -> float:
 
 
 def _median_us(run: Callable[[], object], calls: int, seconds: float) -> float:
-    """Microseconds a call, where `run` makes `calls` of them: the median of runs that fill `seconds`."""
+    """Returns microseconds a call, where `run` makes `calls` of them: the median of runs that fill `seconds`."""
     samples: list[float] = []
     stop = time.perf_counter() + seconds
     while len(samples) < SAMPLES or time.perf_counter() < stop:
@@ -52,7 +52,7 @@ def _in_turn(calls: Calls, times: int) -> None:
 
 
 def eager_us(calls: Calls, seconds: float = 0.05) -> float:
-    """Microseconds a call, one after another from Python: the larger of the host's and the device's share."""
+    """Returns microseconds a call, one after another from Python: the larger of the host's and the device's share."""
     _in_turn(calls, min(len(calls), 3))
     torch.cuda.synchronize()
     times = _times(calls)
@@ -60,13 +60,13 @@ def eager_us(calls: Calls, seconds: float = 0.05) -> float:
 
 
 def _times(calls: Calls) -> int:
-    """Calls that take some 5 ms together: 2 to 200."""
+    """Returns a number of calls that take some 5 ms together: 2 to 200."""
     one = _elapsed_us(lambda: _in_turn(calls, 2)) / 2
     return max(2, min(200, int(5e3 / max(one, 1.0))))
 
 
 def host_us(calls: Calls) -> float:
-    """Microseconds until a call returns, while the device still works on those before it."""
+    """Returns microseconds until a call returns, while the device still works on those before it."""
     samples, times = [], _times(calls)
     for _ in range(5):
         torch.cuda.synchronize()
@@ -77,9 +77,9 @@ def host_us(calls: Calls) -> float:
     return median(samples)
 
 
-def refuse_waits(call: Callable[[], object]) -> None:
-    """RuntimeError where a call waits for the device. A capture would find that too, but torch does not recover from
-    one that fails: its pool's memory is never freed, and its stream stays the current one."""
+def check_no_sync(call: Callable[[], object]) -> None:
+    """Raises RuntimeError where a call waits for the device. A capture would find that too, but torch does not recover
+    from one that fails: its pool's memory is never freed, and its stream stays the current one."""
     before = torch.cuda.get_sync_debug_mode()
     torch.cuda.set_sync_debug_mode("error")
     try:
@@ -89,13 +89,13 @@ def refuse_waits(call: Callable[[], object]) -> None:
 
 
 def graph_us(calls: Calls, seconds: float = 0.05) -> float:
-    """Microseconds a call inside a replayed CUDA graph that holds 20 of them, or as many as there are if these are more
-    (fewer of calls that take over .25 ms)."""
+    """Returns microseconds a call inside a replayed CUDA graph of 20 calls, or of all if there are more (fewer if a
+    call takes over .25 ms)."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         _in_turn(calls, min(len(calls), 3))
-        refuse_waits(calls[0])
+        check_no_sync(calls[0])
         times = max(len(calls), min(20, _times(calls)))
     torch.cuda.current_stream().wait_stream(stream)
     torch.cuda.synchronize()
@@ -111,8 +111,8 @@ def graph_us(calls: Calls, seconds: float = 0.05) -> float:
 
 
 def copy_bytes_per_us() -> float:
-    """Bytes read and written a microsecond by a device-to-device copy of 2 GiB, or of a sixteenth of the memory: the
-    bandwidth that the floor is made of."""
+    """Returns bytes read and written a microsecond by a device-to-device copy of 2 GiB, or a sixteenth of the memory:
+    the bandwidth of the floor."""
     memory = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
     source = torch.empty(min(2**31, memory // 16), dtype=torch.uint8, device="cuda").random_(0, 255)
     target = torch.empty_like(source)

@@ -1,6 +1,6 @@
-"""What a generation with drafts is made of, timed piece by piece, and the speed-up that follows from that.
+"""Costs of the parts of a generation with drafts, and the speed-up that follows from them.
 
-One thread, and its own seconds of the processor: what else runs on the machine does not count.
+One thread, and its own CPU time: other load on the machine does not count.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ EFT = [1.0, 1.0, -1.0]
 
 
 def seconds(call: Callable[[], Any], times: int) -> float:
-    """The median of `times` calls."""
+    """Returns the median CPU time of `times` calls."""
     taken = []
     for _ in range(times):
         began = time.process_time()
@@ -35,7 +35,7 @@ def seconds(call: Callable[[], Any], times: int) -> float:
 
 
 def forward_seconds(model: Any, n: int, times: int = 9) -> float:
-    """One forward pass over n tokens from a static cache of 64, recorded as in a generation."""
+    """Times one forward pass over n tokens from a static cache of 64, recorded as in a generation."""
     feeder = Feeder(model, capacity=256)
     feeder.prefill(torch.arange(5, 69)[None])
     tokens = torch.full((1, n), 7)
@@ -50,7 +50,7 @@ def forward_seconds(model: Any, n: int, times: int = 9) -> float:
 
 
 def step_seconds(vocab: int, k: int) -> float:
-    """One step (k = 0), or the draws of k drafts and their verification."""
+    """Times one step (k = 0), or the draws of k drafts and their verification."""
     logits = [torch.randn(1, k + 1, vocab) for _ in range(3)]
     if k == 0:
         views = [x[:, 0] for x in logits]
@@ -90,7 +90,7 @@ class Costs:
         return self.large[1] + 2 * self.small[1] + self.step[0]
 
     def predicted(self, k: int, acceptance: float) -> float:
-        """Times as fast with k drafts a round, by E(k) T / T(k)."""
+        """Returns the speed-up with k drafts a round, E(k) T / T(k)."""
         taken = (k + 1) * self.small[1] + self.large[k + 1] + self.small[k + 1] + self.step[k]
         return expected_tokens(k, acceptance) * self.ordinary / taken
 
@@ -109,8 +109,8 @@ class Rates:
         self._options = {"max_new_tokens": new, "return_dict_in_generate": True, **SAMPLED}
         self._first = seconds(lambda: model.generate(prompt, **{**self._options, "max_new_tokens": 1}), 3)
 
-    def of(self, **options: Any) -> tuple[float, Any]:
-        """With these options, and what was returned."""
+    def measure(self, **options: Any) -> tuple[float, Any]:
+        """Returns the rate with these options, and the last output."""
         found: list[Any] = []
         taken = seconds(lambda: found.append(self._model.generate(self._prompt, **self._options, **options)), 1)
         return (self._new - 1) / (taken - self._first), found[-1]

@@ -1,4 +1,4 @@
-"""The figures of bench_speculate.py, as a picture and as tables."""
+"""Figures of bench_speculate.py: a plot and tables."""
 
 from __future__ import annotations
 

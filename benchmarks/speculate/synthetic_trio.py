@@ -1,9 +1,8 @@
-"""A trio with honest costs and a chosen acceptance rate: what speculation gains cannot be seen on models too small to
-cost anything, and real ones need a download.
+"""A trio of random models with realistic costs and a chosen acceptance rate, without a download.
 
-The large model is the small one and more layers whose output projections are zero: they cost what layers cost and
-change nothing. Noise on its last projection sets how far the mixture is from the draft model; tuned and base are the
-same model, so the mixture is the large one.
+Models too small to cost anything show no gain from speculation. The large model is the small one and more layers whose
+output projections are zero: they cost time and change nothing. Noise on its last projection sets how far the mixture is
+from the draft model. Tuned and base are the same model, so the mixture is the large one.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 def build_pair(
     layers: int, extra: int, hidden: int = 512, vocab: int = 4096
 ) -> tuple[LlamaForCausalLM, LlamaForCausalLM]:
-    """(large, small), both giving the same logits, in fp32."""
+    """Returns (large, small), which give the same logits, in fp32."""
     torch.manual_seed(0)
     shape = dict(
         vocab_size=vocab,
@@ -43,7 +42,7 @@ def build_pair(
 
 
 def perturb(large: LlamaForCausalLM, small: LlamaForCausalLM, size: float) -> None:
-    """Noise of `size` (relative) on the large model's last projection: the further from the draft model, the larger."""
+    """Adds noise of relative `size` to the large model's last projection: more of it, fewer accepted drafts."""
     with torch.no_grad():
         clean = small.lm_head.weight
         noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(1)) * clean.std()

@@ -15,7 +15,7 @@ TREE = ("Makefile", "CMakeLists.txt", "setup.py", "pyproject.toml", "benchmarks"
 
 @pytest.fixture(scope="session")
 def uninstalled(tmp_path_factory) -> Path:
-    """The folder of a Python that finds all that ours has, but for the package."""
+    """The folder of a Python that has all packages of ours but eft_ext."""
     made = tmp_path_factory.mktemp("uninstalled")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", made], check=True)
     there = next(made.glob("lib/python*/site-packages"))
@@ -26,7 +26,7 @@ def uninstalled(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def bare(tmp_path) -> Path:
-    """The tree as it is brought to a machine: no .git, and what was built before beside it."""
+    """The tree as it is copied to a GPU machine: without .git, with the built libraries."""
     copy = tmp_path / "tree"
     copy.mkdir()
     ignore = shutil.ignore_patterns("__pycache__", "results", ".hypothesis", "*.egg-info")

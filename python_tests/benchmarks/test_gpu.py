@@ -88,14 +88,14 @@ def test_a_call_that_waits_for_the_device_is_not_captured(monkeypatch: pytest.Mo
     monkeypatch.setattr(torch.cuda, "get_sync_debug_mode", lambda: modes[-1])
     monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", modes.append)
     seen: list[str] = []
-    timing.refuse_waits(lambda: seen.append(modes[-1]))
+    timing.check_no_sync(lambda: seen.append(modes[-1]))
     assert seen == ["error"]
 
     def waits() -> None:
         raise RuntimeError("called a synchronizing CUDA operation")
 
     with pytest.raises(RuntimeError, match="synchronizing"):
-        timing.refuse_waits(waits)
+        timing.check_no_sync(waits)
     assert modes == ["default", *2 * ["error", "default"]]
 
 
@@ -121,7 +121,7 @@ def test_the_table_holds_every_point_with_its_ratios() -> None:
 
 @pytest.mark.slow
 def test_the_roofline_is_drawn(tmp_path: Path) -> None:
-    """Through the command, as it is used."""
+    """Runs the command, as it is used."""
     source, plot, table = (tmp_path / name for name in ("made-up.json", "roofline.png", "table.md"))
     source.write_text(json.dumps(synthetic()))
     command = [sys.executable, BENCHMARKS / "gpu_report.py", source, "--plot", plot, "--table", table]
@@ -184,7 +184,7 @@ def test_peers_compute_the_same_distribution() -> None:
 def test_a_run_end_to_end_on_stand_ins(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The CPU in place of the device and a clock that always says one microsecond: what is left is the script."""
+    """The CPU stands in for the device and the clock always says one microsecond: the rest is the script."""
     import gpu_report
     import gpu_step
 

@@ -19,7 +19,7 @@ NAMES = [stage.name for stage in STAGES]
 
 @pytest.fixture
 def rehearse(bare, uninstalled, tmp_path):
-    """What the command says of its stages, by name, and what it prints."""
+    """Runs a rehearsal: returns its stages by name, and its output."""
 
     def rehearse(*words, code):
         host = built("launch/libeft.so", "hostlaunch").parents[1]
@@ -41,7 +41,7 @@ def rehearse(bare, uninstalled, tmp_path):
 
 @pytest.mark.slow
 def test_every_stage_is_rehearsed(rehearse, tmp_path):
-    """With more time than a GPU will have: this machine may be busy."""
+    """The time limit is longer than on a GPU: this machine may be busy."""
     pytest.importorskip("triton")
     stages, printed = rehearse("--seconds", "1800", code=0)
     assert list(stages) == NAMES
@@ -82,7 +82,7 @@ def test_planted_failures_are_reported_and_stop_nobody(rehearse, bare, tmp_path)
     for name, (result, why) in said.items():
         assert re.search(rf"^{name} .* {result} .*{why}", printed, re.MULTILINE)
     state = Path(f"/proc/{child.read_text()}/stat")
-    assert not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z", "what it has started goes on"
+    assert not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z", "its child process goes on"
 
 
 @pytest.mark.slow

@@ -10,13 +10,13 @@ PAGE = f"# What has run\n\n{gpu_ledger.HEAD}{gpu_ledger.NOTHING}\n## The one com
 
 
 def stage(name, commands, tests=None, **others):
-    plain = {"stage": name, "result": "passed", "why": "", "seconds": 1.0, "figure": "", "commands": commands}
-    return {**plain, "tests": tests or {}, **others}
+    defaults = {"stage": name, "result": "passed", "why": "", "seconds": 1.0, "figure": "", "commands": commands}
+    return {**defaults, "tests": tests or {}, **others}
 
 
 def made_up():
-    plain = {"skipped": 0, "unfinished": []}
-    counts = {"passed": 40, "failed": ["python_tests/ops/test_cuda_gpu.py::test_small[a|b]"], **plain}
+    no_others = {"skipped": 0, "unfinished": []}
+    counts = {"passed": 40, "failed": ["python_tests/ops/test_cuda_gpu.py::test_small[a|b]"], **no_others}
     return {
         "rehearsed": False,
         "machine": {"gpu": "NVIDIA MADE-UP 80GB", "commit": "1a2b3c4"},
@@ -24,7 +24,7 @@ def made_up():
             stage("device", ["make gpu-build", "python benchmarks/gpu_device.py"], figure="a device"),
             stage("tests", ["python -m pytest -k 'a or b' x.py"], {"CUDA step": counts}, why="killed after 70 s"),
             stage("triton", ["python benchmarks/gpu_step.py", "python -m pytest y.py"],
-                  {"Triton scoring": {"passed": 3, "failed": [], **plain}}, figure="B=1: 9.9 us"),
+                  {"Triton scoring": {"passed": 3, "failed": [], **no_others}}, figure="B=1: 9.9 us"),
             stage("step", ["python benchmarks/gpu_step.py -x"], result="failed", why="crashed: SIGSEGV"),
             stage("decode", [], result="left out", why="the smallest test of loop did not pass"),
         ],
@@ -33,7 +33,7 @@ def made_up():
 
 @pytest.fixture
 def ledger(tmp_path, monkeypatch):
-    """`gpu_ledger.py` on a page and a folder of its own: the exit code, the page, the names of the results."""
+    """Runs `gpu_ledger.py` on a page and a folder of its own: returns exit code, page, results by name."""
     page, results, out = tmp_path / "gpu.md", tmp_path / "results", tmp_path / "out"
     page.write_text(PAGE)
     out.mkdir()
@@ -103,6 +103,6 @@ def test_what_says_nothing_about_a_gpu_is_refused(ledger, change, why, capsys):
 
 def test_the_page_of_the_project_has_the_ledger():
     page = (gpu_ledger.PAGE).read_text()
-    assert "| a line |" in gpu_ledger.entered(page, ["| a line |\n"])
-    with pytest.raises(gpu_ledger.Refused, match="expected the ledger's head"):
-        gpu_ledger.entered("# Another page\n", [])
+    assert "| a line |" in gpu_ledger.add_lines(page, ["| a line |\n"])
+    with pytest.raises(gpu_ledger.UnusableRun, match="expected the ledger's head"):
+        gpu_ledger.add_lines("# Another page\n", [])

@@ -1,4 +1,4 @@
-"""A command that keeps to its time, whatever it does."""
+"""Commands under a time limit: output, errors, children that ignore signals."""
 
 import os
 import sys
@@ -40,7 +40,7 @@ def test_faults_are_said_in_words(run, code, fault):
 
 @pytest.mark.slow
 def test_what_hangs_is_ended_with_its_children(run, monkeypatch):
-    monkeypatch.setattr(timeout, "GRACE", 0.5)
+    monkeypatch.setattr(timeout, "GRACE_SECONDS", 0.5)
     code = """if True:
         import signal, subprocess, sys, time
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -79,7 +79,7 @@ def test_a_child_that_outlives_its_parent_is_ended(run):
 
 
 def test_too_much_is_cut_out_of_the_middle(run, monkeypatch):
-    monkeypatch.setattr(timeout, "KEPT", 1000)
+    monkeypatch.setattr(timeout, "MAX_OUTPUT", 1000)
     _, log = run("print('first'); print('x' * 5000); print('last')")
     assert log.startswith("first\n")
     assert log.endswith("last\n")

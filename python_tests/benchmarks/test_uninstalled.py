@@ -34,12 +34,12 @@ def test_the_checkout_comes_before_the_package(script):
 @pytest.mark.slow
 @pytest.mark.parametrize("script", ["bench_step.py", "bench_call.py"])
 def test_a_benchmark_finds_the_package_of_its_checkout(bare, uninstalled, script):
-    """From any folder; and without the checkout's path there is none."""
-    plain = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    """The folder does not matter; without the checkout's path there is no package."""
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
 
     def run(*words):
         command = [uninstalled / "python", *words]
-        return subprocess.run(command, cwd="/", env=plain, capture_output=True, text=True, check=False)
+        return subprocess.run(command, cwd="/", env=environment, capture_output=True, text=True, check=False)
 
     missing = run("-c", "import eft_ext")
     assert "No module named 'eft_ext'" in missing.stderr, "it is installed here: this test can say nothing"
@@ -53,13 +53,13 @@ def test_a_benchmark_finds_the_package_of_its_checkout(bare, uninstalled, script
 )
 def test_make_uses_the_python_that_is_given(target, given):
     """Nothing is installed, which would want a network."""
-    plain = {k: v for k, v in os.environ.items() if k not in ("BIN", "MAKEFLAGS")}
-    words, environment = (["BIN=/a/b"], plain) if given != "exported" else ([], plain | {"BIN": "/a/b"})
+    clean = {k: v for k, v in os.environ.items() if k not in ("BIN", "MAKEFLAGS")}
+    words, environment = (["BIN=/a/b"], clean) if given != "exported" else ([], clean | {"BIN": "/a/b"})
     made = subprocess.run(
         ["make", "-n", target, *words], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
     )
     assert "/a/b/python" in made.stdout
     assert "pip " not in made.stdout
     assert "venv" not in made.stdout
-    made = subprocess.run(["make", "-n", target], cwd=ROOT, env=plain, capture_output=True, text=True, check=True)
+    made = subprocess.run(["make", "-n", target], cwd=ROOT, env=clean, capture_output=True, text=True, check=True)
     assert ".venv/bin/python" in made.stdout
