@@ -14,11 +14,6 @@ import torch
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
-@pytest.fixture(autouse=True)
-def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(BENCHMARKS)
-
-
 def synthetic() -> dict[str, Any]:
     """Invented: a device that copies a million bytes a microsecond and a step of twice the floor."""
     machine = {
