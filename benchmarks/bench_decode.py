@@ -137,7 +137,7 @@ def warm(loops: dict[str, Callable[[int], Any]], tokens: int) -> list[str]:
 
 def show(results: list[dict[str, Any]], gpu: bool) -> Table:
     heads = ["trio", "dtype", "B", "step", "tokens/s", "(a) forwards", "over (a)"]
-    heads += ["(c) transformers loop", "faster than (c)", "(d) large alone", "of (d)"] + [
+    heads += ["(c) baseline", "faster than (c)", "(d) large alone", "of (d)"] + [
         "(b) floor",
         "of the floor",
     ] * gpu

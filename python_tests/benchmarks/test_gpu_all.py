@@ -122,7 +122,7 @@ def test_a_stage_without_enough_time_is_left_out(tmp_path, monkeypatch, capsys):
     assert "left out  10 s were left of its 70" in capsys.readouterr().out
 
 
-def test_a_rehearsal_without_the_hosts_machine_says_what_is_missing(tmp_path, monkeypatch, capsys):
+def test_a_rehearsal_without_the_host_library_says_what_is_missing(tmp_path, monkeypatch, capsys):
     import gpu_all
 
     monkeypatch.setenv("EFT_HOSTCUDA", str(tmp_path))
