@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from eft_ext import fused_step
-from eft_ext.ops import native, repeat
+from eft_ext.ops.backends import call_cache, native
 
 LOGITS = tuple(torch.randn(1, 32).bfloat16() for _ in range(3))
 OUT = torch.empty(1, dtype=torch.int64)
@@ -32,14 +32,14 @@ def main() -> None:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     torch.set_num_threads(1)
     fused_step(*LOGITS, seed=1, position=0)
-    key = repeat.key_of(LOGITS, OPTIONS, 1, 0, None)
-    prepared, _ = repeat._kept[key]
+    key = call_cache.key_of(LOGITS, OPTIONS, 1, 0, None)
+    prepared, _ = call_cache._kept[key]
     addresses = [x.data_ptr() for x in LOGITS]
     table = Table("part", "microseconds", title="One call, one row")
     parts = {
         "fused_step(..., seed, position), all of it": lambda: fused_step(*LOGITS, seed=1, position=0),
         "  with out=": lambda: fused_step(*LOGITS, seed=1, position=0, out=OUT),
-        "of which: looking the call up (shapes, options)": lambda: repeat.key_of(LOGITS, OPTIONS, 1, 0, None),
+        "of which: looking the call up (shapes, options)": lambda: call_cache.key_of(LOGITS, OPTIONS, 1, 0, None),
         "of which: allocating the tokens": lambda: torch.empty(1, dtype=torch.int64),
         "of which: the binding and the kernel": lambda: prepared.run_next(
             native.isa(), OUT.data_ptr(), 1, 0, *addresses

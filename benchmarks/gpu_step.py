@@ -32,7 +32,7 @@ from rich.progress import track
 from torch import Tensor
 
 from eft_ext import _json, fused_mix, fused_step
-from eft_ext.ops.backend import find
+from eft_ext.ops.backends.registry import find
 
 CHECKED_BATCH = 8
 OURS = ("cuda", "triton")

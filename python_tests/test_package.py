@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import eft_ext
-from eft_ext.ops import native
+from eft_ext.ops.backends import native
 
 ROOT = Path(__file__).parent.parent
 

@@ -79,7 +79,7 @@ def run(
 
 
 def _check_backend(name: str) -> None:
-    from eft_ext.ops.backend import NAMES, find
+    from eft_ext.ops.backends.registry import NAMES, find
 
     if name in NAMES and not (found := find(name)).available:
         raise ValueError(f"--backend: {name!r} is not usable here: {found.reason}; to enable it: {found.remedy}")

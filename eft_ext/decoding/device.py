@@ -11,7 +11,7 @@ from weakref import WeakSet, ref
 import torch
 from torch import Tensor
 
-from eft_ext.ops import native
+from eft_ext.ops.backends import native
 from eft_ext.ops.inputs import MAX_MODELS
 
 _ONE_CAPTURE = Lock()  # in a process, as torch's graphs want it

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from eft_ext.ops import native
+from eft_ext.ops.backends import native
 from eft_ext.ops.tracing import recording
 
 NOTHING = -2  # in the ring: this row had ended before

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from eft_ext.ops import fused_score_mix
-from eft_ext.ops.backend import find
+from eft_ext.ops.backends.registry import find
 
 _IGNORE = -100
 CHUNK_BYTES = 1 << 24  # logits looked at together: a few vocabulary-sized temporaries of them stay in the caches

@@ -11,7 +11,7 @@ from torch import Tensor
 from eft_ext.hf.draw import MixtureDraw, _Weighed
 from eft_ext.hf.mixture import Mixture
 from eft_ext.ops import VerifyResult, fused_verify
-from eft_ext.ops.prepared import PreparedStep
+from eft_ext.ops.prepared_step import PreparedStep
 
 _ALONE = _Weighed(("draft",), (1.0,), None)
 

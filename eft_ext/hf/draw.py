@@ -13,9 +13,9 @@ from eft_ext.decoding.jobs import Job
 from eft_ext.hf.distributed import draw_once
 from eft_ext.hf.mixture import Mixture
 from eft_ext.ops import fused_mix
-from eft_ext.ops.details import Conservative
 from eft_ext.ops.method import Method, Number
-from eft_ext.ops.prepared import PreparedStep
+from eft_ext.ops.prepared_step import PreparedStep
+from eft_ext.ops.results import Conservative
 
 
 @dataclass(frozen=True)

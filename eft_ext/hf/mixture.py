@@ -13,8 +13,8 @@ from torch import Tensor
 from eft_ext.methods import Amplify, Conservative, Interpolate, MixingMethod, UpScale
 from eft_ext.methods.values import Value
 from eft_ext.ops import combine, fused_mix, fused_step
-from eft_ext.ops.details import Conservative as Settings
 from eft_ext.ops.method import Method, Number
+from eft_ext.ops.results import Conservative as Settings
 
 
 @dataclass(frozen=True)

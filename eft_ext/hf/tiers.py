@@ -18,7 +18,7 @@ from eft_ext.hf.caches import cache_argument
 from eft_ext.hf.distributed import sharded
 from eft_ext.hf.engines import uncaptured
 from eft_ext.hf.members import Member, kind_of
-from eft_ext.ops import native
+from eft_ext.ops.backends import native
 
 TIERS = {
     0: "eager, with transformers' own caches",

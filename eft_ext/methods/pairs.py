@@ -11,7 +11,7 @@ from torch import Tensor
 
 from eft_ext.methods.mixing_method import MixingMethod
 from eft_ext.methods.values import linear
-from eft_ext.ops.forked import one_thread_if_forked
+from eft_ext.ops.fork_safety import one_thread_if_forked
 from eft_ext.ops.inputs import real
 from eft_ext.ops.method import Number
 

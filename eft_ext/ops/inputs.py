@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from eft_ext.ops.forked import one_thread_if_forked
+from eft_ext.ops.fork_safety import one_thread_if_forked
 
 DTYPES = {torch.bfloat16: 0, torch.float16: 1, torch.float32: 2}
 MAX_MODELS = 4

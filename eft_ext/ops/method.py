@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eft_ext.ops.details import Conservative
+from eft_ext.ops.results import Conservative
 
 Number = float | Tensor  # one for every row, or [B]
 

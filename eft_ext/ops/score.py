@@ -8,12 +8,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from eft_ext.ops.call import Mixture, Weights, beta_weights, given_weights, mixture, models
-from eft_ext.ops.details import Conservative
+from eft_ext.ops.backends.dispatch_score import Scoring, launch, scoring
 from eft_ext.ops.inputs import MAX_MODELS
 from eft_ext.ops.method import Method, at_positions, check_count
+from eft_ext.ops.params import Mixture, Weights, beta_weights, given_weights, mixture, models
 from eft_ext.ops.positions import check_positions, option_rows, parts
-from eft_ext.ops.score_launch import Scoring, launch, scoring
+from eft_ext.ops.results import Conservative
 from eft_ext.ops.scores import Score, pick_models
 
 EFT_NAMES = ("large", "tuned", "base")

@@ -8,14 +8,24 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from eft_ext.ops import native, repeat
-from eft_ext.ops.backend import choose
-from eft_ext.ops.call import Mixture, Sampling, Weights, beta_weights, checked, given_weights, mixture, models, sampling
+from eft_ext.ops.backends import call_cache, native
+from eft_ext.ops.backends.dispatch_step import Results, launch, launch_combine
+from eft_ext.ops.backends.registry import choose
 from eft_ext.ops.deprecated import bitmask
-from eft_ext.ops.details import Conservative, StepDetails
 from eft_ext.ops.inputs import check_logits
-from eft_ext.ops.launch import Results, launch, launch_combine
 from eft_ext.ops.method import Method, resolve
+from eft_ext.ops.params import (
+    Mixture,
+    Sampling,
+    Weights,
+    beta_weights,
+    checked,
+    given_weights,
+    mixture,
+    models,
+    sampling,
+)
+from eft_ext.ops.results import Conservative, StepDetails
 from eft_ext.ops.score import fused_score_mix
 
 EFT_NAMES = ("large", "tuned", "base")
@@ -99,8 +109,8 @@ def fused_step(
     if not (return_details or details_out is not None or top_logprobs or workspace is not None):
         form = (beta, scale, conservative_top_p, conservative_set, conservative_outside)
         options = (*form, temperature, top_k, top_p, min_p, bias, token_bitmask, generator, vocab_size, backend)
-        key = repeat.key_of(logits, options, seed, position, out)
-        if key is not None and (tokens := repeat.run(key, logits, seed, position, out)) is not None:
+        key = call_cache.key_of(logits, options, seed, position, out)
+        if key is not None and (tokens := call_cache.run(key, logits, seed, position, out)) is not None:
             return tokens
     logits = check_logits(EFT_NAMES, logits)
     conservative = None
@@ -115,8 +125,8 @@ def fused_step(
     mix = mixture(EFT_NAMES, logits, weights, vocab_size, conservative, bias, token_bitmask)
     draw = sampling(mix, temperature, top_k, top_p, min_p, seed, position, generator)
     if key is not None and choose(backend, mix, draw, details=False) is native:
-        repeat.keep(key, mix, draw)
-        return repeat.run(key, mix.logits, draw.seed.value, draw.position.value, out)
+        call_cache.keep(key, mix, draw)
+        return call_cache.run(key, mix.logits, draw.seed.value, draw.position.value, out)
     return launch(mix, draw, backend, Results(return_details, top_logprobs, out, details_out, workspace))
 
 
@@ -176,8 +186,8 @@ def fused_mix(
             vocab_size,
             backend,
         )
-        key = repeat.key_of(logits, options, seed, position, out)
-        if key is not None and (tokens := repeat.run(key, logits, seed, position, out)) is not None:
+        key = call_cache.key_of(logits, options, seed, position, out)
+        if key is not None and (tokens := call_cache.run(key, logits, seed, position, out)) is not None:
             return tokens
     mix, draw = checked_mix(
         logits,
@@ -194,8 +204,8 @@ def fused_mix(
         vocab_size=vocab_size,
     )
     if key is not None and choose(backend, mix, draw, details=False) is native:
-        repeat.keep(key, mix, draw)
-        return repeat.run(key, mix.logits, draw.seed.value, draw.position.value, out)
+        call_cache.keep(key, mix, draw)
+        return call_cache.run(key, mix.logits, draw.seed.value, draw.position.value, out)
     found = launch(mix, draw, backend, Results(return_details, top_logprobs, out, details_out, workspace))
     if method is not None and isinstance(found, StepDetails):
         _of_whole_models(found, logits, mix)

@@ -8,13 +8,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from eft_ext.ops import library
-from eft_ext.ops.backend import choose
-from eft_ext.ops.call import Drafted, Mixture, Weights, given_weights, mixture, sampling, tensors_of
+from eft_ext.ops.backends import torch_ops
+from eft_ext.ops.backends.registry import choose
 from eft_ext.ops.deprecated import bitmask
-from eft_ext.ops.details import Conservative, VerifyResult
 from eft_ext.ops.inputs import Integer, check_logits, check_out, in_memory, integer, real
 from eft_ext.ops.method import Method, at_positions, check_count
+from eft_ext.ops.params import Drafted, Mixture, Weights, given_weights, mixture, sampling, tensors_of
+from eft_ext.ops.results import Conservative, VerifyResult
 from eft_ext.ops.seeds import GREEDY_BELOW
 from eft_ext.ops.step import combine
 from eft_ext.ops.tracing import is_traced
@@ -218,8 +218,8 @@ def _launch(mix: Mixture, draw: Any, drafted: Drafted, backend: str, out: Verify
             check_out(f"out.{name}", field, *shapes[name], mix.device)
     q = () if drafted.logits is None else (drafted.logits,)
     if is_traced((*tensors_of(mix, *draw, *drafted[2:]), drafted.drafts, *q)):
-        found = library.traced_verify(mix, draw, drafted, backend)
+        found = torch_ops.traced_verify(mix, draw, drafted, backend)
         return found if out is None else VerifyResult(*(x.copy_(y) for x, y in zip(out, found, strict=True)))
-    result = library.new_verified(drafted) if out is None else out
+    result = torch_ops.new_verified(drafted) if out is None else out
     choose(backend, mix, None, details=False).verify(mix, draw, drafted, result)
     return result

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import eft_ext
-import eft_ext.ops.backend as choice
-from eft_ext.ops.backend import Backend
+from eft_ext.ops.backends import registry as choice
+from eft_ext.ops.backends.registry import Backend
 
 
 def test_version_and_help(eft):

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from eft_ext.decoding.device import CudaDevice
-from eft_ext.ops import native
+from eft_ext.ops.backends import native
 
 
 class Stream:

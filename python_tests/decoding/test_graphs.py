@@ -215,7 +215,7 @@ def test_loops_go_when_storage_grows(llamas, ragged):
 
 def test_loops_need_a_cuda_build_and_driver():
     """The binding is there either way, and says what is missing."""
-    from eft_ext.ops import native
+    from eft_ext.ops.backends import native
 
     if native.while_supported():
         pytest.skip("there are WHILE nodes here")

@@ -12,7 +12,7 @@ from eft_ext.decoding.schedule import Fixed
 from eft_ext.decoding.speculate import speculate
 from eft_ext.methods import Contrast
 from eft_ext.ops import reference
-from eft_ext.ops.details import Conservative
+from eft_ext.ops.results import Conservative
 from python_tests.decoding.tables import END, TableReader, enumerate_outputs, tables
 from python_tests.slow import slowly_but
 

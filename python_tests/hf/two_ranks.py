@@ -13,7 +13,7 @@ import torch.distributed as dist
 from transformers import AutoModelForCausalLM
 
 from eft_ext.hf import EmulatedModel, draw
-from eft_ext.ops import prepared
+from eft_ext.ops import prepared_step
 
 
 def timed(model: EmulatedModel, ids: torch.Tensor, options: dict, late: bool) -> list:
@@ -35,7 +35,7 @@ def main(folder: Path) -> None:
     tuned, base = (AutoModelForCausalLM.from_pretrained(folder / name) for name in ("tuned", "base"))
     model = EmulatedModel(large.eval(), tuned.eval(), base.eval())
     steps = []
-    for module in (prepared, draw):
+    for module in (prepared_step, draw):
         original = module.fused_mix
         module.fused_mix = lambda *a, original=original, **k: steps.append(1) or original(*a, **k)
     ids = torch.tensor([[0, 5, 6], [7, 8, 9]])

@@ -121,7 +121,9 @@ class _Driver:
 def _recording(target: Any, kernels: list[Kernel]) -> Iterator[None]:
     from triton.runtime import driver
 
-    from eft_ext.ops.triton import launch, score_launch, verify_launch
+    from eft_ext.ops.triton.score import launch as score_launch
+    from eft_ext.ops.triton.step import launch as step_launch
+    from eft_ext.ops.triton.verify import launch as verify_launch
 
     class Recorder:
         def __init__(self, name: str, kernel: Any) -> None:
@@ -137,7 +139,7 @@ def _recording(target: Any, kernels: list[Kernel]) -> Iterator[None]:
 
     before, replaced = driver._active, []
     driver.set_active(_Driver(target))
-    for module in (launch, score_launch, verify_launch):
+    for module in (step_launch, score_launch, verify_launch):
         for name, value in list(vars(module).items()):
             stand_in: Any = {"workspace": placed}.get(name)
             if name.endswith("_kernel"):
@@ -157,11 +159,13 @@ def _recording(target: Any, kernels: list[Kernel]) -> Iterator[None]:
 
 def compiled(case: Case, target: Any, position: int = 3) -> list[Kernel]:
     """The kernels of one step. target: triton's GPUTarget."""
-    from eft_ext.ops.call import given_weights, mixture, models, sampling
-    from eft_ext.ops.details import Conservative
-    from eft_ext.ops.library import new_details, new_tokens, new_verified
+    from eft_ext.ops.backends.torch_ops import new_details, new_tokens, new_verified
+    from eft_ext.ops.params import given_weights, mixture, models, sampling
+    from eft_ext.ops.results import Conservative
     from eft_ext.ops.scores import new_score
-    from eft_ext.ops.triton import launch, score_launch, verify_launch
+    from eft_ext.ops.triton.score import launch as score_launch
+    from eft_ext.ops.triton.step import launch as step_launch
+    from eft_ext.ops.triton.verify import launch as verify_launch
 
     logits = [torch.empty(case.batch, case.vocab, dtype=case.dtype, device="meta") for _ in range(case.models)]
     weights = given_weights([1.0] * case.models, logits)
@@ -185,14 +189,14 @@ def compiled(case: Case, target: Any, position: int = 3) -> list[Kernel]:
         return kernels
     tokens = new_tokens(mix)
     with _recording(target, kernels):
-        launch.step(mix, draw, tokens, new_details(mix, 2, tokens) if case.details else None)
+        step_launch.step(mix, draw, tokens, new_details(mix, 2, tokens) if case.details else None)
     return kernels
 
 
 def _drafted(case: Case, draw: Any, of_model: torch.Tensor) -> Any:
     """Drafts of a model whose logits are `of_model`, or memory of their own."""
-    from eft_ext.ops.call import Drafted
     from eft_ext.ops.inputs import Integer
+    from eft_ext.ops.params import Drafted
 
     drafts = torch.empty(case.batch, case.num_drafts, dtype=torch.int64, device="meta")
     own = of_model if case.shared else torch.empty_like(of_model.contiguous())

@@ -3,8 +3,8 @@
 import torch
 
 from eft_ext.ops import fused_mix
-from eft_ext.ops.call import Drafted, given_weights, mixture, sampling
 from eft_ext.ops.inputs import Integer, Real
+from eft_ext.ops.params import Drafted, given_weights, mixture, sampling
 from python_tests.ops.rows import models
 
 EFT = [1.0, 1.0, -1.0]

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from eft_ext.ops import native, repeat
+from eft_ext.ops.backends import call_cache, native
 from python_tests.ops.interface import (
     MAX_MODELS,
     Details,
@@ -55,7 +55,7 @@ class Launch:
 
 
 class HostCuda:
-    """The library, with what `eft_ext._native` offers to `eft_ext.ops.native`."""
+    """The library, with what `eft_ext._native` offers to `eft_ext.ops.backends.native`."""
 
     def __init__(self, path: Path) -> None:
         self._library = ctypes.CDLL(str(path))
@@ -81,12 +81,12 @@ class HostCuda:
     def installed(self) -> Iterator[HostCuda]:
         """Calls with backend="cpu" run the kernels."""
         original, native._native = native._native, self
-        repeat._kept.clear()
+        call_cache._kept.clear()
         try:
             yield self
         finally:
             native._native = original
-            repeat._kept.clear()
+            call_cache._kept.clear()
 
     # What the native module has.
 

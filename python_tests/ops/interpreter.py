@@ -147,23 +147,23 @@ def _exact_fma(handle: Any) -> Callable[..., Any]:
 
 def made_up(problem: Any, blocks: tuple[int, ...] | None = None) -> Any:
     """A problem's details on the Triton step; `blocks` overrides how the work is cut."""
-    from eft_ext.ops.triton import launch
-    from eft_ext.ops.triton.blocks import Blocks
+    from eft_ext.ops.triton.common.blocks import Blocks
+    from eft_ext.ops.triton.step import launch as step_launch
 
-    table = launch.blocks_for
+    table = step_launch.blocks_for
     if blocks is not None:
-        launch.blocks_for = lambda vocab_size, batch: Blocks(*blocks)
+        step_launch.blocks_for = lambda vocab_size, batch: Blocks(*blocks)
     try:
         return problem.run("triton")
     finally:
-        launch.blocks_for = table
+        step_launch.blocks_for = table
 
 
 def verified(call: dict[str, Any], blocks: tuple[int, ...] | None = None) -> Any:
     """`fused_verify` on Triton; `blocks` overrides how the work is cut."""
     from eft_ext.ops import fused_verify
-    from eft_ext.ops.triton import verify_launch
-    from eft_ext.ops.triton.blocks import Blocks
+    from eft_ext.ops.triton.common.blocks import Blocks
+    from eft_ext.ops.triton.verify import launch as verify_launch
 
     table = verify_launch.blocks_for
     if blocks is not None:
@@ -205,7 +205,7 @@ def refused(problem: Any) -> str:
 
 def checked_operator() -> str:
     """`torch.library.opcheck` of the operators with backend="triton"."""
-    from eft_ext.ops.call import flatten, given_weights, mixture, models, sampling
+    from eft_ext.ops.params import flatten, given_weights, mixture, models, sampling
     from python_tests.ops.rows import models as rows
 
     logits = rows("lm", 3, 2, 300)
@@ -220,7 +220,7 @@ def checked_operator() -> str:
 
 def checked_verification() -> str:
     """`torch.library.opcheck` of the verification with backend="triton"."""
-    from eft_ext.ops.call import flatten, flatten_drafted
+    from eft_ext.ops.params import flatten, flatten_drafted
     from python_tests.ops.drafts import arguments
 
     mix, draw, drafted = arguments()

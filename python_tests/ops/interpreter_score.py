@@ -18,8 +18,8 @@ def scored(
 ) -> Any:
     """`fused_score_mix` on Triton; `blocks` overrides how the work is cut."""
     from eft_ext.ops import fused_score_mix
-    from eft_ext.ops.triton import score_launch
-    from eft_ext.ops.triton.blocks import Blocks
+    from eft_ext.ops.triton.common.blocks import Blocks
+    from eft_ext.ops.triton.score import launch as score_launch
 
     table = score_launch.blocks_for
     if blocks is not None:
@@ -32,7 +32,7 @@ def scored(
 
 def scored_by_pieces(logits: Any, weights: Any, targets: torch.Tensor, rows: int) -> Any:
     """The same, so many rows at once."""
-    from eft_ext.ops.triton import score_launch
+    from eft_ext.ops.triton.score import launch as score_launch
 
     before, score_launch.ROWS = score_launch.ROWS, rows
     try:
@@ -50,7 +50,7 @@ def scored_problem(problem: Any, targets: torch.Tensor, options: dict[str, Any])
 
 def checked_scoring() -> str:
     """`torch.library.opcheck` of scoring with backend="triton"."""
-    from eft_ext.ops.call import flatten, given_weights, mixture, models
+    from eft_ext.ops.params import flatten, given_weights, mixture, models
     from python_tests.ops.rows import models as rows
 
     logits = rows("lm", 3, 3, 300)

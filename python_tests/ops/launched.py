@@ -70,7 +70,7 @@ def _load(library: str) -> None:
     runtime.eft_runtime_begin.argtypes = [ctypes.c_int, ctypes.c_uint64, ctypes.c_int]
     runtime.eft_runtime_faults.restype = ctypes.c_char_p
     runtime.eft_runtime_count.restype = Counts
-    from eft_ext.ops import native
+    from eft_ext.ops.backends import native
 
     assert native._native.cuda_architectures() == "the host", "another libeft was loaded"
 

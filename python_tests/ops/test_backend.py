@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from eft_ext.ops import backend, fused_step
-from eft_ext.ops.backend import Backend
+from eft_ext.ops import fused_step
+from eft_ext.ops.backends import registry
+from eft_ext.ops.backends.registry import Backend
 from python_tests.ops.rows import models
 
 
@@ -17,8 +18,8 @@ def probes(monkeypatch):
         looked.append(name)
         return answers[name].pop(0) if answers.get(name) else Backend(name, False, reason="not now", remedy="wait")
 
-    monkeypatch.setattr(backend, "_usable", {})
-    monkeypatch.setattr(backend, "_PROBES", {name: lambda name=name: probe(name) for name in backend.NAMES})
+    monkeypatch.setattr(registry, "_usable", {})
+    monkeypatch.setattr(registry, "_PROBES", {name: lambda name=name: probe(name) for name in registry.NAMES})
     return looked, answers
 
 

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from eft_ext import fused_score, fused_score_mix
-from eft_ext.ops import StepDetails, combine, fused_mix, fused_step, fused_verify, repeat
+from eft_ext.ops import StepDetails, combine, fused_mix, fused_step, fused_verify
+from eft_ext.ops.backends import call_cache
 from python_tests.golden import make
 from python_tests.ops.drafts import EFT, blocks, propose
 from python_tests.ops.hostcuda import KINDS
@@ -76,12 +77,14 @@ def test_tokens_and_details(device: Launched, batch: int, vocab: int, dtype: tor
 
 def repeated(logits: list[Tensor], positions: range) -> tuple[list[Tensor], int]:
     """A loop's calls; how many have been kept."""
-    repeat._kept.clear()
-    return [fused_mix(logits, EFT, seed=3, position=i, top_p=0.9, backend="cuda") for i in positions], len(repeat._kept)
+    call_cache._kept.clear()
+    return [fused_mix(logits, EFT, seed=3, position=i, top_p=0.9, backend="cuda") for i in positions], len(
+        call_cache._kept
+    )
 
 
 def test_repeated_calls(device: Launched) -> None:
-    """The short way (eft_ext/ops/repeat.py)."""
+    """The short way (eft_ext/ops/call_cache.py)."""
     logits = models("lm", 3, 2, 3001, torch.bfloat16)
     (tokens, kept), count = device.call(repeated, logits, range(5))
     assert (kept, count.launches) == (1, 5)

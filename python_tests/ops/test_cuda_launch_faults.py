@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from eft_ext import fused_score_mix
-from eft_ext.ops import fused_mix, fused_step, fused_verify, native
+from eft_ext.ops import fused_mix, fused_step, fused_verify
+from eft_ext.ops.backends import native
 from python_tests.ops import launched
 from python_tests.ops.drafts import EFT
 from python_tests.ops.hostcuda import built

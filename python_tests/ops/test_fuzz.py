@@ -8,7 +8,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from eft_ext.ops import combine, native
+from eft_ext.ops import combine
+from eft_ext.ops.backends import native
 from python_tests.ops.problems import Problem, large_problems, problems
 from python_tests.ops.search import SECONDS, made_up, search
 from python_tests.slow import slowly

@@ -5,7 +5,8 @@ import json
 import pytest
 import torch
 
-from eft_ext.ops import backends, native
+from eft_ext.ops import backends
+from eft_ext.ops.backends import native
 from python_tests.golden.make import PATH, call, checksum, logits_of
 
 PROBLEMS = json.loads(PATH.read_text())

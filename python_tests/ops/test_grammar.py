@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from eft_ext.ops import combine, fused_mix, fused_step, native
+from eft_ext.ops import combine, fused_mix, fused_step
+from eft_ext.ops.backends import native
 from python_tests.ops.rows import models
 
 WHERE = {"seed": 3, "position": 1}

@@ -5,7 +5,8 @@ import itertools
 import pytest
 import torch
 
-from eft_ext.ops import fused_mix, native
+from eft_ext.ops import fused_mix
+from eft_ext.ops.backends import native
 from python_tests.ops.rows import models
 
 WEIGHTS = [1.0, 1.0, -1.0]

@@ -6,7 +6,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from eft_ext.ops import combine, fused_mix, fused_step, reference
-from eft_ext.ops.call import flatten, given_weights, mixture, models, sampling
+from eft_ext.ops.params import flatten, given_weights, mixture, models, sampling
 from python_tests.ops.rows import models as rows
 
 NAMES = ("large", "tuned", "base")

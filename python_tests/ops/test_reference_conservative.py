@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from eft_ext.ops.details import Conservative
 from eft_ext.ops.reference import combine, distribution, step
+from eft_ext.ops.results import Conservative
 from python_tests.ops.rows import models
 
 

@@ -3,13 +3,14 @@
 import pytest
 import torch
 
-from eft_ext.ops import fused_step, native, repeat
+from eft_ext.ops import fused_step
+from eft_ext.ops.backends import call_cache, native
 from python_tests.ops.rows import models
 
 
 @pytest.fixture(autouse=True)
 def _forget():
-    repeat._kept.clear()
+    call_cache._kept.clear()
 
 
 def test_a_repeated_call_draws_the_same_as_a_first_one():
@@ -17,7 +18,7 @@ def test_a_repeated_call_draws_the_same_as_a_first_one():
     for step in range(5):
         logits = models("lm", 3, 4, 3000, seed=step)
         got = fused_step(*logits, seed=5, position=step, **options)
-        assert len(repeat._kept) == 1
+        assert len(call_cache._kept) == 1
         assert torch.equal(got, fused_step(*logits, seed=5, position=step, backend="reference", **options))
 
 
@@ -47,7 +48,7 @@ def test_tensors_and_details_take_the_long_way():
     fused_step(*logits, seed=1, position=0, top_p=torch.tensor([0.5, 0.9]))
     fused_step(*logits, seed=1, position=0, return_details=True)
     fused_step(*logits, seed=1, position=0, backend="reference")
-    assert not repeat._kept
+    assert not call_cache._kept
 
 
 def test_a_missing_seed_is_drawn_alike_both_ways():
@@ -75,9 +76,9 @@ def test_the_instruction_set_is_read_at_each_call():
 
 def test_kept_calls_are_bounded():
     logits = models("lm", 3, 1, 40)
-    for k in range(repeat._LIMIT + 50):
+    for k in range(call_cache._LIMIT + 50):
         fused_step(*logits, seed=1, position=0, top_k=k)
-    assert len(repeat._kept) <= repeat._LIMIT
+    assert len(call_cache._kept) <= call_cache._LIMIT
 
 
 def test_a_wrong_out_is_wrong_each_time():

@@ -7,7 +7,7 @@ import torch
 
 import eft_ext
 from eft_ext import Score, fused_score, fused_score_mix, reference
-from eft_ext.ops import plain
+from eft_ext.ops.backends import reference_backend
 from python_tests.ops.rows import models as rows
 
 WEIGHTS = {1: [1.0], 2: [1.5, -0.5], 3: [1.0, 0.7, -0.7], 4: [1.0, 0.5, 0.5, -1.0]}
@@ -226,7 +226,7 @@ def test_identities():
 
 
 def test_the_plain_backend_goes_by_pieces(monkeypatch):
-    monkeypatch.setattr(plain, "_SCORED_ELEMENTS", 3 * 400 * 2)
+    monkeypatch.setattr(reference_backend, "_SCORED_ELEMENTS", 3 * 400 * 2)
     logits, targets = rows("lm", 3, 7, 400), some_targets(7, 400)
     beta = torch.linspace(0, 2, 7)
     got = fused_score(*logits, targets, beta=beta, num_changed=2, backend="reference")

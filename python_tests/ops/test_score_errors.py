@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from eft_ext import fused_score, fused_score_mix
-from eft_ext.ops import backend, native, plain
+from eft_ext.ops.backends import native, reference_backend, registry
 from python_tests.ops.rows import models as rows
 
 TARGETS = torch.tensor([0, 7, 31, 59])
@@ -51,7 +51,7 @@ def test_wrong_input_is_named(message):
         WRONG[message](rows("lm", 3, 4, 60), TARGETS)
 
 
-@pytest.mark.skipif(backend.backends()["triton"].available, reason="it is usable here")
+@pytest.mark.skipif(registry.backends()["triton"].available, reason="it is usable here")
 def test_a_backend_that_is_not_usable_says_so():
     with pytest.raises(RuntimeError, match="backend: 'triton' is not usable here: .*; to enable it: "):
         fused_score(*rows("lm", 3, 4, 60), TARGETS, backend="triton")
@@ -61,18 +61,18 @@ def test_cuda_tensors_are_scored_by_the_kernels_that_are_there(monkeypatch):
     mix = SimpleNamespace(device=torch.device("cuda"), vocab_size=native.CUDA_MAX_VOCAB)
 
     def chosen():
-        return backend.choose("auto", mix, None, details=False)
+        return registry.choose("auto", mix, None, details=False)
 
-    monkeypatch.setattr(backend, "_cuda_usable", lambda: True)
-    monkeypatch.setattr(backend, "_triton_usable", lambda: True)
-    monkeypatch.setattr(backend, "_triton_step", lambda: "triton")
+    monkeypatch.setattr(registry, "_cuda_usable", lambda: True)
+    monkeypatch.setattr(registry, "_triton_usable", lambda: True)
+    monkeypatch.setattr(registry, "_triton_step", lambda: "triton")
     assert chosen() is native
     mix.vocab_size += 1
     assert chosen() == "triton"
     mix.vocab_size = 1000
-    monkeypatch.setattr(backend, "_cuda_usable", lambda: False)
+    monkeypatch.setattr(registry, "_cuda_usable", lambda: False)
     assert chosen() == "triton"
-    monkeypatch.setattr(backend, "_triton_usable", lambda: False)
-    backend._warn_slow_cuda.cache_clear()
+    monkeypatch.setattr(registry, "_triton_usable", lambda: False)
+    registry._warn_slow_cuda.cache_clear()
     with pytest.warns(UserWarning, match="slow reference backend"):
-        assert chosen() is plain
+        assert chosen() is reference_backend

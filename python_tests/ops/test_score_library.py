@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from eft_ext.ops import fused_score, fused_score_mix
-from eft_ext.ops.call import flatten, given_weights, mixture, models
+from eft_ext.ops.params import flatten, given_weights, mixture, models
 from python_tests.ops.rows import models as rows
 from python_tests.slow import slowly
 

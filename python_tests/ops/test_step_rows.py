@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from eft_ext.ops import native
+from eft_ext.ops.backends import native
 from python_tests.ops.rows import ROWS, STEP_OPTIONS, models
 from python_tests.ops.test_step import DTYPES, assert_same, both
 from python_tests.slow import slowly

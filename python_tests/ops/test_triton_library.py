@@ -6,7 +6,7 @@ from torch._subclasses import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from eft_ext.ops import fused_step
-from eft_ext.ops.backend import backends
+from eft_ext.ops.backends.registry import backends
 from python_tests.ops import interpreter as child
 
 

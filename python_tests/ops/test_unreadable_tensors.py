@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from eft_ext.methods import UpScale
-from eft_ext.ops import combine, fused_mix, fused_score_mix, fused_step, repeat
-from eft_ext.ops.prepared import PreparedStep
+from eft_ext.ops import combine, fused_mix, fused_score_mix, fused_step
+from eft_ext.ops.backends import call_cache
+from eft_ext.ops.prepared_step import PreparedStep
 from python_tests.ops.test_marked_tensors import VOCAB, negated, step, step_arguments, verify, verify_arguments, zero
 
 
 def test_a_call_that_is_kept_looks_at_each_tensor() -> None:
-    repeat._kept.clear()
+    call_cache._kept.clear()
     logits = [torch.randn(2, VOCAB, generator=torch.Generator().manual_seed(k)) for k in range(3)]
 
     def drawn(x: Tensor) -> Tensor:
@@ -23,7 +24,7 @@ def test_a_call_that_is_kept_looks_at_each_tensor() -> None:
 
     for x in (logits[0], negated(logits[0]), zero(logits[0]), logits[0]):
         assert torch.equal(drawn(x), (x + logits[1] - logits[2]).argmax(dim=1))
-    assert len(repeat._kept) == 1
+    assert len(call_cache._kept) == 1
     for out in (negated(torch.zeros(2, dtype=torch.int64)), zero(torch.zeros(2, dtype=torch.int64))):
         with pytest.raises(ValueError, match="out: expected a tensor that can be written at its address"):
             fused_step(*logits, temperature=0.0, out=out)

@@ -5,8 +5,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from eft_ext.ops import backend, fused_verify, native, plain, reference
-from eft_ext.ops.call import flatten, flatten_drafted
+from eft_ext.ops import fused_verify, reference
+from eft_ext.ops.backends import native, reference_backend, registry
+from eft_ext.ops.params import flatten, flatten_drafted
 from python_tests.ops.drafts import EFT, arguments, blocks, propose, same
 
 
@@ -32,19 +33,19 @@ def test_compiles_into_one_graph():
 
 def test_cuda_tensors_take_the_kernels_where_they_are_built(monkeypatch):
     def chosen(cuda, triton, vocab):
-        monkeypatch.setattr(backend, "_cuda_usable", lambda: cuda)
-        monkeypatch.setattr(backend, "_triton_usable", lambda: triton)
+        monkeypatch.setattr(registry, "_cuda_usable", lambda: cuda)
+        monkeypatch.setattr(registry, "_triton_usable", lambda: triton)
         mix = SimpleNamespace(device=torch.device("cuda"), vocab_size=vocab)
-        return backend.choose("auto", mix, None, details=False)
+        return registry.choose("auto", mix, None, details=False)
 
     large, in_triton = native.CUDA_MAX_VOCAB + 1, object()
-    monkeypatch.setattr(backend, "_triton_step", lambda: in_triton)
-    backend._warn_slow_cuda.cache_clear()
+    monkeypatch.setattr(registry, "_triton_step", lambda: in_triton)
+    registry._warn_slow_cuda.cache_clear()
     assert chosen(True, True, native.CUDA_MAX_VOCAB) is native
     assert chosen(False, True, 100) is chosen(True, True, large) is in_triton
     with pytest.warns(UserWarning, match="slow reference backend"):
-        assert chosen(True, False, large) is plain
-    assert chosen(False, False, 100) is plain
+        assert chosen(True, False, large) is reference_backend
+    assert chosen(False, False, 100) is reference_backend
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from eft_ext.ops import force_isa, fused_mix, fused_step, native
+from eft_ext.ops import force_isa, fused_mix, fused_step
+from eft_ext.ops.backends import native
 from python_tests.ops.rows import models
 from python_tests.slow import slowly
 

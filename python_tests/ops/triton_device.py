@@ -4,8 +4,8 @@ import torch
 import triton
 import triton.language as tl
 
-from eft_ext.ops.triton.accept import accepts
-from eft_ext.ops.triton.exponentials import exp64, exp_or_zero, log1p64
+from eft_ext.ops.triton.common.exponentials import exp64, exp_or_zero, log1p64
+from eft_ext.ops.triton.verify.accept import accepts
 
 
 @triton.jit

@@ -161,7 +161,7 @@ def see_through_recorders(tracing: Any) -> None:
 
 
 def interpret_triton(backend: Any) -> None:
-    """`eft_ext.ops.backend`: Triton's interpreter takes the stand-in's tensors."""
+    """`eft_ext.ops.backends.registry`: Triton's interpreter takes the stand-in's tensors."""
     if os.environ.get("TRITON_INTERPRET"):
         backend._interpreted = lambda: False
 

@@ -16,7 +16,7 @@ from typing import Any
 AFTER = {
     "torch": "install",
     "eft_ext.ops.tracing": "see_through_recorders",
-    "eft_ext.ops.backend": "interpret_triton",
+    "eft_ext.ops.backends.registry": "interpret_triton",
     "triton.runtime.interpreter": "launch_triton",
 }
 

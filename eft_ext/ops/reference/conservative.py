@@ -7,10 +7,10 @@ import math
 import torch
 from torch import Tensor
 
-from eft_ext.ops.details import Conservative
 from eft_ext.ops.reference.arithmetic import LN_2, LOG2_E, fma32, log2, scaled
 from eft_ext.ops.reference.mass import mass_threshold, masses, nucleus, ranked
 from eft_ext.ops.reference.options import per_row, unit_interval
+from eft_ext.ops.results import Conservative
 
 NAMES = ("large", "tuned", "base")
 

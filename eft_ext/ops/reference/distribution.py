@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from eft_ext.ops.deprecated import bitmask
-from eft_ext.ops.details import Conservative
 from eft_ext.ops.reference.arithmetic import inverse_temperature, scaled
 from eft_ext.ops.reference.mass import REACHED, ranked
 from eft_ext.ops.reference.mixture import Mixture, mix
 from eft_ext.ops.reference.options import Sampling, sampling_options
+from eft_ext.ops.results import Conservative
 
 
 def distribution(

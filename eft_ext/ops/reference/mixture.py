@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from eft_ext.ops.deprecated import bitmask
-from eft_ext.ops.details import Conservative
 from eft_ext.ops.reference.arithmetic import fma32
 from eft_ext.ops.reference.conservative import reweighted
 from eft_ext.ops.reference.options import weight_rows
+from eft_ext.ops.results import Conservative
 
 
 class Mixture(NamedTuple):

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from eft_ext.ops.deprecated import bitmask
-from eft_ext.ops.details import Conservative
 from eft_ext.ops.reference.mixture import mix
+from eft_ext.ops.results import Conservative
 from eft_ext.ops.scores import Score, dtype_of
 
 IGNORED = 2

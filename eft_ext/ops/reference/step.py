@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from eft_ext.ops.deprecated import bitmask
-from eft_ext.ops.details import Conservative, StepDetails
 from eft_ext.ops.reference.arithmetic import LN_2
 from eft_ext.ops.reference.distribution import greedy_tokens, scaled_rows
 from eft_ext.ops.reference.draw import draw, row_keys, survivors
@@ -17,6 +16,7 @@ from eft_ext.ops.reference.mass import ranked
 from eft_ext.ops.reference.mixture import Mixture, mix
 from eft_ext.ops.reference.options import Sampling, not_negative, per_row, sampling_options
 from eft_ext.ops.reference.philox import random_bits
+from eft_ext.ops.results import Conservative, StepDetails
 
 
 def step(

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from eft_ext.ops.deprecated import bitmask
-from eft_ext.ops.details import Conservative, VerifyResult
 from eft_ext.ops.reference.distribution import greedy_tokens, scaled_rows
 from eft_ext.ops.reference.draw import Survivors, draw, row_keys, survivors
 from eft_ext.ops.reference.mixture import mix
 from eft_ext.ops.reference.options import GREEDY_BELOW, sampling_options
 from eft_ext.ops.reference.philox import ACCEPT, RESIDUAL, SAMPLE, random_bits
+from eft_ext.ops.results import Conservative, VerifyResult
 
 
 class Filters(NamedTuple):

@@ -1,0 +1,249 @@
+"""The step of libeft: tensors become addresses here, and nowhere else."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from eft_ext.ops.inputs import DTYPES, Integer, Real
+from eft_ext.ops.params import Drafted, Mixture, Sampling
+from eft_ext.ops.results import StepDetails, VerifyResult
+from eft_ext.ops.scores import Score
+
+_native: Any = None
+IMPORT_ERROR = ""
+try:
+    # After torch: libeft shares the OpenMP pool that torch has loaded.
+    _native = importlib.import_module("eft_ext._native")
+except ImportError as error:  # a source tree that was not built
+    IMPORT_ERROR = str(error)
+
+CUDA_MAX_VOCAB = 2**19  # the CUDA step keeps a row's tiles in shared memory
+ISA = {"auto": 0, "portable": 1, "avx2": 2, "avx512": 3}
+_forced = {"isa": os.environ.get("EFT_CPU_ISA", "auto")}
+
+
+def force_isa(name: str) -> None:
+    """Instruction set of the CPU step: "auto", "portable", "avx2" or "avx512" (also EFT_CPU_ISA). The tokens are the
+    same from all of them; this is for tests and benchmarks."""
+    if name not in ISA:
+        raise ValueError(f"isa: expected one of {list(ISA)}, got {name!r}")
+    _forced["isa"] = name
+
+
+def isa() -> int:
+    """The EFT_ISA_* that the next CPU step runs with."""
+    try:
+        return ISA[_forced["isa"]]
+    except KeyError:
+        raise ValueError(f"EFT_CPU_ISA: expected one of {list(ISA)}, got {_forced['isa']!r}") from None
+
+
+def _real(option: Real) -> tuple[float, int, int]:
+    if option.rows is None:
+        return (option.value, 0, 0)
+    return (option.value, option.rows.data_ptr(), option.rows.stride(0))
+
+
+def _integer(option: Integer) -> tuple[int, int]:
+    return (option.value, 0 if option.rows is None else option.rows.data_ptr())
+
+
+def _strided(x: Tensor | None) -> tuple[int, int]:
+    if x is None:
+        return (0, 0)
+    return (x.data_ptr(), x.stride(0) if x.dim() == 2 else 0)
+
+
+def _address(x: Tensor) -> int:
+    return x.data_ptr() if x.numel() else 0
+
+
+def _mixture(mix: Mixture) -> tuple[Any, ...]:
+    return (
+        mix.batch,
+        mix.vocab_size,
+        [(x.data_ptr(), x.stride(0), DTYPES[x.dtype]) for x in mix.logits],
+        [_real(w) for w in mix.weights],
+        _strided(mix.bias),
+        _strided(mix.token_bitmask),
+        (mix.conservative, mix.drop_outside, _real(mix.conservative_top_p)),
+    )
+
+
+def prepare(mix: Mixture, draw: Sampling, details: StepDetails | None = None) -> Any:
+    """The step as the binding wants it; it holds addresses, so the tensors must outlive it."""
+    addresses: tuple[int, ...] = (0,) * 9
+    if details is not None:
+        addresses = (*(_address(x) for x in details[1:]), details.top_ids.shape[1])
+    return _native.prepare(
+        *_mixture(mix),
+        _real(draw.temperature),
+        _integer(draw.top_k),
+        _real(draw.top_p),
+        _real(draw.min_p),
+        _integer(draw.seed),
+        _integer(draw.position),
+        addresses,
+    )
+
+
+def step(
+    mix: Mixture, draw: Sampling, tokens: Tensor, details: StepDetails | None, workspace: Tensor | None = None
+) -> None:
+    """Writes tokens, and details where given, on the logits' device (CUDA: on its current stream)."""
+    prepared = prepare(mix, draw, details)
+    if mix.device.type != "cuda":
+        prepared.run(isa(), tokens.data_ptr())
+        return
+    with torch.cuda.device(mix.device):
+        stream = torch.cuda.current_stream().cuda_stream
+        scratch = scratch_for(prepared.workspace_bytes(), mix.device, stream, workspace)
+        prepared.run_cuda(stream, tokens.data_ptr(), scratch.data_ptr(), scratch.nbytes)
+
+
+def run_next(prepared: Any, device: torch.device, tokens: Tensor, seed: int, position: int, logits: list[int]) -> None:
+    """A kept CUDA call with other logits, seed and position, on the device's current stream."""
+    with torch.cuda.device(device):
+        stream = torch.cuda.current_stream().cuda_stream
+        scratch = scratch_for(prepared.workspace_bytes(), device, stream)
+        prepared.run_next_cuda(stream, tokens.data_ptr(), scratch.data_ptr(), scratch.nbytes, seed, position, *logits)
+
+
+def combine(mix: Mixture, z: Tensor) -> None:
+    """Writes the mixture's logits, fp32 [B, V]."""
+    described = _mixture(mix)
+    if mix.device.type != "cuda":
+        _native.combine(isa(), *described, z.data_ptr(), z.stride(0))
+        return
+    with torch.cuda.device(mix.device):
+        stream = torch.cuda.current_stream().cuda_stream
+        scratch = scratch_for(_native.combine_workspace_bytes(*described), mix.device, stream)
+        _native.combine_cuda(stream, scratch.data_ptr(), scratch.nbytes, *described, z.data_ptr(), z.stride(0))
+
+
+def score(mix: Mixture, targets: Tensor, wanted: tuple[int, int, int, int], out: Score) -> None:
+    """Writes statistics; `wanted` is a `Scoring`. CUDA: on the current stream."""
+    ignore_index, compared, num_top, num_changed = wanted
+    prepared = _native.prepare_score(
+        *_mixture(mix),
+        targets.data_ptr(),
+        ignore_index,
+        compared,
+        [_address(field) for field in out],
+        num_top,
+        num_changed,
+    )
+    _run(prepared, mix.device)
+
+
+def _run(prepared: Any, device: torch.device) -> None:
+    """A prepared score or verification where its tensors are; CUDA: on the current stream."""
+    if device.type != "cuda":
+        prepared.run(isa())
+        return
+    with torch.cuda.device(device):
+        stream = torch.cuda.current_stream().cuda_stream
+        scratch = scratch_for(prepared.workspace_bytes(), device, stream)
+        prepared.run_cuda(stream, scratch.data_ptr(), scratch.nbytes)
+
+
+_scratch: dict[tuple[torch.device, int], Tensor] = {}
+
+
+def scratch_for(wanted: int, device: torch.device, stream: int, given: Tensor | None = None) -> Tensor:
+    """A workspace of at least `wanted` bytes: the caller's, else the one kept for this device and stream. A graph that
+    is being captured gets one of its own, out of its pool; its tickets lie elsewhere (csrc/cuda/tickets.h)."""
+    if given is not None:
+        if given.device != device or not given.is_contiguous() or given.nbytes < wanted or given.data_ptr() % 16:
+            raise ValueError(
+                f"workspace: expected a contiguous tensor of at least {wanted} bytes on {device}, 16-byte aligned, "
+                f"zero before its first use; got {given.nbytes} bytes on {given.device}"
+            )
+        return given
+    if torch.cuda.is_current_stream_capturing():
+        return torch.empty(wanted, dtype=torch.uint8, device=device)
+    kept = _scratch.get((device, stream))
+    if kept is None or kept.nbytes < wanted:
+        kept = _scratch[device, stream] = torch.zeros(wanted, dtype=torch.uint8, device=device)
+    return kept
+
+
+def tail(device: torch.device, addresses: list[int], ring: tuple[int, ...], num_ends: int, lengths: list[int]) -> Any:
+    """The tail of a decoding step (csrc/include/eft_loop.h) as the binding wants it, or None where there is none.
+
+    It holds addresses, so the tensors must outlive it.
+    """
+    built = _native is not None and (device.type == "cpu" or (device.type == "cuda" and _native.cuda_built()))
+    return _native.Tail(device.type == "cuda", addresses, *ring, num_ends, lengths) if built else None
+
+
+def run_tail(prepared: Any, device: torch.device, rows: int, fed: bool) -> None:
+    """The tail of the first `rows` rows; `fed` where a token was fed before (CUDA: on the current stream)."""
+    if device.type != "cuda":
+        prepared.run(rows, fed, 0)
+        return
+    with torch.cuda.device(device):
+        prepared.run(rows, fed, torch.cuda.current_stream().cuda_stream)
+
+
+def verify(mix: Mixture, draw: Sampling, drafted: Drafted, result: VerifyResult) -> None:
+    """Writes the result on the logits' device (CUDA: on its current stream). The logits of `mix` have a position axis,
+    [B, k+1, V]."""
+    token_bitmask, mask_stride = mix.token_bitmask, 0
+    if token_bitmask is not None and token_bitmask.dim() == 3:
+        token_bitmask, mask_stride = token_bitmask[:, 0], token_bitmask.stride(1)
+    first = mix._replace(logits=tuple(x[:, 0] for x in mix.logits), token_bitmask=token_bitmask)
+    q = drafted.logits
+    prepared = _native.prepare_verify(
+        prepare(first, draw),
+        [x.stride(1) for x in mix.logits],
+        mask_stride,
+        drafted.drafts.data_ptr(),
+        drafted.drafts.shape[1],
+        _integer(drafted.lengths),
+        (0, 0, 2) if q is None else (q.data_ptr(), q.stride(0), DTYPES[q.dtype]),
+        0 if q is None else q.stride(1),
+        _real(drafted.temperature),
+        _integer(drafted.top_k),
+        _real(drafted.top_p),
+        _real(drafted.min_p),
+        *(x.data_ptr() for x in result),
+    )
+    _run(prepared, mix.device)
+
+
+def while_supported() -> bool:
+    """Whether build, driver and device can loop on the device."""
+    return _native is not None and bool(_native.while_supported())
+
+
+class WhileLoop:
+    """A captured step in a WHILE node, launched on the current stream.
+
+    Args:
+        tail, rows: the prepared tail of the step, and its rows.
+        graph: address of the cudaGraph_t; whoever captured it keeps it alive.
+
+    Raises:
+        NotImplementedError, RuntimeError: there are no WHILE nodes here, or the step cannot be put into one.
+    """
+
+    def __init__(self, tail: Any, rows: int, graph: int) -> None:
+        self._loop = _native.WhileLoop(tail, rows, graph)
+
+    def launch(self, max_steps: int) -> None:
+        """Starts up to `max_steps` steps; they end sooner when no row is alive."""
+        self._loop.launch(max_steps, torch.cuda.current_stream().cuda_stream)
+
+    def poll(self) -> bool:
+        """Whether a launch is still under way; does not wait."""
+        return bool(self._loop.poll())
+
+    def close(self) -> None:
+        """Waits for the last launch and frees the loop."""
+        self._loop.close()

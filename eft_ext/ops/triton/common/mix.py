@@ -1,0 +1,166 @@
+"""What a token's logit is: the mixture, one model alone, or the conservative re-weighting of three."""
+
+from typing import Any, NamedTuple
+
+import triton
+import triton.language as tl
+
+from eft_ext.ops.triton.common.arithmetic import INFINITY, LOG2_E
+from eft_ext.ops.triton.common.options import real
+
+# Where a kernel takes its logits from: model k alone (0 to 3), the mixture, or 10 + k: the mixture re-weighted
+# inside the nucleus of model k.
+MIXTURE = tl.constexpr(-1)
+REWEIGHTED = tl.constexpr(10)
+
+
+class Mix(NamedTuple):
+    """K models' logits and how they are combined, as the kernels take them.
+
+    Where rows have positions, everything that takes a mixture's `row` is given a line, row * positions + position;
+    `row_of` has the row of the batch, which weights and bias belong to.
+    """
+
+    logits: tuple[Any, ...]  # K of [B, V_k], or [B, positions, V_k]
+    strides: tuple[int, ...]  # of the rows, in elements
+    weights: tuple[Any, ...]  # K of RealOption
+    vocab_size: int
+    nucleus: Any  # RealOption, conservative_top_p
+    drop: int  # 1 excludes the tokens outside of S
+    bias: Any
+    bias_stride: int
+    token_bitmask: Any
+    token_bitmask_stride: int
+    positions: Any = None  # of a row; None: there are none
+    position_strides: tuple[int, ...] = ()
+    token_bitmask_position_stride: int = 0
+
+
+@triton.jit
+def row_of(mix, row):
+    """The row of the batch, int64."""
+    if mix.positions is None:
+        return row
+    else:
+        return (row.to(tl.int32) // mix.positions).to(tl.int64)
+
+
+@triton.jit
+def _position_of(mix, row):
+    return (row.to(tl.int32) % mix.positions).to(tl.int64)
+
+
+@triton.jit
+def _widened(x):
+    """fp32, exactly; by shifting, because Triton's interpreter converts bf16's subnormals wrongly."""
+    if x.dtype == tl.bfloat16:
+        return (x.to(tl.uint16, bitcast=True).to(tl.uint32) << 16).to(tl.float32, bitcast=True)
+    else:
+        return x.to(tl.float32)
+
+
+@triton.jit
+def _is_lowest(x):
+    """-inf or the dtype's lowest finite value; x as it was loaded."""
+    if x.dtype == tl.bfloat16:
+        return _widened(x) <= -3.3895313892515355e38
+    elif x.dtype == tl.float16:
+        return _widened(x) <= -65504.0
+    else:
+        return x <= -3.4028234663852886e38
+
+
+@triton.jit
+def load_model(mix, row, ids, k: tl.constexpr):
+    """Model k's logits of the tokens `ids`, as they are stored; 0 behind the vocabulary."""
+    at = mix.logits[k] + row_of(mix, row) * mix.strides[k] + ids
+    if mix.positions is not None:
+        at += _position_of(mix, row) * mix.position_strides[k]
+    return tl.load(at, mask=ids < mix.vocab_size, other=0.0)
+
+
+@triton.jit
+def load_models(mix, row, ids):
+    """All K models'."""
+    raw = ()
+    for k in tl.static_range(len(mix.logits)):
+        raw = raw + (load_model(mix, row, ids, k),)  # type: ignore[assignment] # noqa: RUF005
+    return raw
+
+
+@triton.jit
+def own(mix, raw, ids, k: tl.constexpr):
+    """Model k's own logits, fp32, and which it excludes itself."""
+    return _widened(raw[k]), _is_lowest(raw[k]) | (ids >= mix.vocab_size)
+
+
+@triton.jit
+def own_logits(mix, x, ids):
+    """A model's own logits, fp32: -inf where it excludes, and, since something else must then have excluded the token
+    from the mixture, where it has NaN or +inf. x: as of `load_model`."""
+    out = _is_lowest(x) | (ids >= mix.vocab_size)
+    return tl.where(out | ~(_widened(x) < INFINITY), -INFINITY, _widened(x))
+
+
+@triton.jit
+def _extras(mix, row, ids, z, excluded):
+    """Adds the bias, excludes what `token_bitmask` forbids and what lies behind the vocabulary."""
+    inside = ids < mix.vocab_size
+    if mix.bias is not None:
+        z = z + tl.load(mix.bias + row_of(mix, row) * mix.bias_stride + ids, mask=inside, other=0.0)
+    if mix.token_bitmask is not None:
+        at = mix.token_bitmask + row_of(mix, row) * mix.token_bitmask_stride + ids // 32
+        if mix.positions is not None:
+            at += _position_of(mix, row) * mix.token_bitmask_position_stride
+        word = tl.load(at, mask=inside, other=0)
+        excluded |= ((word >> (ids % 32)) & 1) == 0
+    return z, excluded | ~inside
+
+
+@triton.jit
+def _mixture(mix, row, raw, ids):
+    excluded = _is_lowest(raw[0])
+    z = _widened(raw[0]) * real(mix.weights[0], row_of(mix, row))
+    for k in tl.static_range(1, len(mix.logits)):
+        excluded |= _is_lowest(raw[k])
+        z = tl.fma(_widened(raw[k]), real(mix.weights[k], row_of(mix, row)), z)
+    return _extras(mix, row, ids, z, excluded)
+
+
+@triton.jit
+def _reweighted(mix, row, raw, ids, area, DEFINING: tl.constexpr):
+    """Inside S: scale*large + tuned - scale*base + delta; outside: tuned, or excluded. area: see conservative.py."""
+    x, excluded = own(mix, raw, ids, DEFINING)
+    t = scaled(x, excluded, tl.cast(LOG2_E, tl.float32))
+    inside = (t > area[0]) | ((t == area[0]) & (ids <= area[1]))
+    mixed = _widened(raw[0]) * real(mix.weights[0], row_of(mix, row))
+    for k in tl.static_range(1, 3):
+        mixed = tl.fma(_widened(raw[k]), real(mix.weights[k], row_of(mix, row)), mixed)
+    z = tl.where(inside, mixed + area[2], _widened(raw[1]))
+    excluded = _is_lowest(raw[0]) | _is_lowest(raw[1]) | _is_lowest(raw[2]) | ((mix.drop != 0) & ~inside)
+    return _extras(mix, row, ids, z, excluded)
+
+
+@triton.jit
+def logits_of(mix, row, raw, ids, area, SOURCE: tl.constexpr):
+    """z of the tokens `ids`, fp32, and which of them are excluded. raw: as of `load_models`."""
+    if SOURCE == MIXTURE:
+        return _mixture(mix, row, raw, ids)
+    elif SOURCE >= REWEIGHTED:
+        return _reweighted(mix, row, raw, ids, area, SOURCE - REWEIGHTED)
+    else:
+        return own(mix, raw, ids, SOURCE)
+
+
+@triton.jit
+def scaled(z, excluded, c):
+    """t = z c; -inf where excluded or overflown, +inf for what makes the row invalid (NaN, +inf)."""
+    t = tl.where(excluded, -INFINITY, z * c)
+    return tl.where(t < INFINITY, t, INFINITY)
+
+
+@triton.jit
+def row_t(mix, row, ids, c, area, SOURCE: tl.constexpr):
+    """t of the tokens `ids`, read again: the same operations, hence the same bits."""
+    z, excluded = logits_of(mix, row, load_models(mix, row, ids), ids, area, SOURCE)
+    return scaled(z, excluded, c)

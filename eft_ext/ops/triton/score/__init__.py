@@ -1,0 +1,1 @@
+"""Scoring, read top down from `launch.py`."""

@@ -1,0 +1,85 @@
+"""What the launches of scoring leave for each other.
+
+A row is read in parts of 256 tokens, each by one warp: 8 tokens a thread, and no sum waits for another warp's.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from eft_ext.ops.triton.common.workspace import Field, Layout, Work, place_fields, size_of
+
+PART = 256
+
+# What a part leaves of each distribution, words of 32 bits, with e = exp(logit - top). Tokens at the part's maximum are
+# counted and not summed, so that what is left beside a probability near 1 keeps all its digits.
+SHARE = (
+    "top",  # the largest logit; the mixture's is +inf where the part spoils its row
+    "lower",  # sum of e over the tokens below the maximum, and so the next two
+    "weighted",  # sum of e (logit - top)
+    "squares",  # sum of e^2
+    "counts",  # an integer: tokens at the maximum; above 16 bits, those before the target (in its own part: above it)
+)
+
+# And what it leaves of the second read.
+CHANGE = (
+    "absolute",  # sum |p - q|
+    "divergence",  # sum p log(p / q) - p + q
+    "up",  # the largest p - q
+    "down",  # the largest q - p
+)
+
+
+class Heads(NamedTuple):
+    """A row's distributions, [rows, D], for the second read, and the row itself, [rows]."""
+
+    top: Any  # fp32, the largest logit
+    rest: Any  # fp64, log sum exp(logit - top)
+    scale: Any  # fp32, the largest probability
+    valid: Any  # int32, of the row
+    defined: Any  # int32, conservative re-weighting: whether the row is, and its area (conservative.py)
+    area_limit: Any
+    area_last: Any
+    area_delta: Any
+
+
+class ScoreWork(NamedTuple):
+    shares: Any  # fp32 [rows, parts, D, 5]
+    heads: Heads
+    changes: Any  # fp32 [rows, parts, 4]
+    nuclei: Work | None  # conservative re-weighting: each model's mass, and the defining model's largest tokens
+
+
+class ScoreLayout(NamedTuple):
+    """What a call keeps, and how much room that takes."""
+
+    rows: int
+    models: int
+    parts: int  # of a row
+    nuclei: Layout | None
+
+    def fields(self) -> list[Field]:
+        f32, f64, i32 = torch.float32, torch.float64, torch.int32
+        heads, parts = self.rows * (self.models + 1), self.rows * self.parts
+        kept: list[Field] = [("parts", "shares", f32, heads * self.parts * len(SHARE))]
+        kept.append(("parts", "changes", f32, parts * len(CHANGE)))
+        kept += [("heads", "top", f32, heads), ("heads", "rest", f64, heads), ("heads", "scale", f32, heads)]
+        kept.append(("heads", "valid", i32, self.rows))
+        if self.nuclei is not None:
+            kept += [("heads", "defined", i32, self.rows), ("heads", "area_limit", f32, self.rows)]
+            kept += [("heads", "area_last", i32, self.rows), ("heads", "area_delta", f32, self.rows)]
+        return kept
+
+    def size(self) -> int:
+        """Bytes."""
+        return size_of(self.fields()) + (self.nuclei.size() if self.nuclei else 0)
+
+    def place(self, buffer: Tensor) -> ScoreWork:
+        """The fields inside of a uint8 buffer."""
+        parts, end = place_fields(self.fields(), buffer), size_of(self.fields())
+        heads = {name: parts["heads"].get(name) for name in Heads._fields}
+        nuclei = self.nuclei.place(buffer[end:]) if self.nuclei else None
+        return ScoreWork(parts["parts"]["shares"], Heads(**heads), parts["parts"]["changes"], nuclei)

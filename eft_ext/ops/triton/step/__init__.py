@@ -1,0 +1,1 @@
+"""The step and `combine`, read top down from `launch.py`."""

@@ -1,0 +1,1 @@
+"""Verification, read top down from `launch.py`."""

@@ -1,0 +1,104 @@
+"""Which of a row's drafts stand (docs/numerics.md, section 8), from what is kept of each line of p and q.
+
+A line is (row, position): row * (num_drafts + 1) + i of p, row * num_drafts + i of q.
+"""
+
+from typing import Any, NamedTuple
+
+import triton
+import triton.language as tl
+
+from eft_ext.ops.triton.common.mix import Mix
+from eft_ext.ops.triton.common.options import Options, integer, is_greedy, real
+from eft_ext.ops.triton.common.philox import ACCEPT, random_bits, row_seed
+
+
+class Head(NamedTuple):
+    """What is kept of a line: its distribution in integers and, of p, the token that follows there."""
+
+    valid: Any  # int32
+    limit: Any  # fp32, t
+    reference: Any  # fp32, A
+    total: Any  # int64, S, the survivors' mass
+    mass: Any  # int64, the draft's
+    ties: Any  # int32 [line, tile], survivors at the limit; None without filters
+    share: Any  # int64 [line, tile], of S
+    token: Any  # int32, the ordinary draw: with bits of purpose 0 behind the last draft, else of purpose 2
+    area_limit: Any  # fp32, int32, fp32: the area of conservative.py
+    area_last: Any
+    area_delta: Any
+
+
+class Side(NamedTuple):
+    """p or q. Where no model draws (greedy p, certain drafts) q has nothing but its options."""
+
+    mix: Mix | None
+    sampling: Options
+    work: Any
+    head: Head | None
+
+
+@triton.jit
+def accepts(bits, wp, sp, wq, sq):
+    """u q < p for u = bits / 2^64, q = wq / sq, p = wp / sp: bits wq sp < wp sq 2^64, exactly. All uint64."""
+    low, high = wq * sp, tl.umulhi(wq, sp)
+    carry = tl.umulhi(bits, low)
+    sum_low = bits * high + carry
+    sum_high = tl.umulhi(bits, high) + (sum_low < carry).to(tl.uint64)
+    of_p = tl.umulhi(wp, sq)
+    return (sum_high < of_p) | ((sum_high == of_p) & (sum_low < wp * sq))
+
+
+@triton.jit
+def certain_draft(q, row):
+    return is_greedy(real(q.sampling.temperature, row))
+
+
+@triton.jit
+def seed_and_position(p, seed, position, row):
+    """A row's, uint64."""
+    seed = integer(seed, p.sampling.seed_rows, row).to(tl.uint64)
+    if p.sampling.seed_rows is None:
+        seed = row_seed(seed, row)
+    return seed, integer(position, p.sampling.position_rows, row).to(tl.uint64)
+
+
+@triton.jit
+def decide(
+    p,
+    q,
+    drafts,
+    row,
+    length,
+    num_drafts,
+    seed,
+    position,
+    GREEDY: tl.constexpr,
+    DRAFTED: tl.constexpr,
+    KP: tl.constexpr,
+):
+    """The number of drafts that stand (int32), whether the position behind them is sound, and whether its token comes
+    from the residual. 0 <= length <= num_drafts < KP; seed, position: uint64 scalars."""
+    i = tl.arange(0, KP)
+    proposed = i < length
+    line = row * (num_drafts + 1) + i
+    draft = tl.load(drafts + row * num_drafts + i, mask=proposed, other=0)
+    sound = tl.load(p.head.valid + line, mask=i <= length, other=0) != 0
+    sound &= (draft >= 0) & (draft < p.mix.vocab_size)
+    greedy = is_greedy(real(p.sampling.temperature, row))
+    stands = tl.load(p.head.token + line, mask=proposed, other=-1).to(tl.int64) == draft
+    if not GREEDY:
+        wp = tl.load(p.head.mass + line, mask=proposed, other=0).to(tl.uint64)
+        sp = tl.load(p.head.total + line, mask=proposed, other=0).to(tl.uint64)
+        wq, sq = tl.full([KP], 1, tl.uint64), tl.full([KP], 1, tl.uint64)
+        if DRAFTED:
+            drawn = i < tl.where(certain_draft(q, row) | greedy, 0, length)
+            line_q = row * num_drafts + i
+            wq = tl.load(q.head.mass + line_q, mask=drawn, other=1).to(tl.uint64)
+            sq = tl.load(q.head.total + line_q, mask=drawn, other=1).to(tl.uint64)
+            sound &= tl.load(q.head.valid + line_q, mask=drawn, other=1) != 0
+        bits = random_bits(seed, position + i.to(tl.uint64), ACCEPT)
+        stands = tl.where(greedy, stands, accepts(bits, wp, sp, wq, sq))
+    first = tl.min(tl.where(proposed & sound & stands, KP, i))
+    is_sound = tl.max(tl.where(i == first, sound.to(tl.int32), 0)) != 0
+    return first, is_sound, is_sound & (first < length) & ~greedy
