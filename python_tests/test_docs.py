@@ -20,8 +20,8 @@ from eft_ext import methods
 from eft_ext.cli import main
 from eft_ext.demo import model_path
 from eft_ext.dynamics import ProbeSet, Recording
-from python_tests.slow import slowly_but
-from python_tests.threads import one_thread as one_thread
+from python_tests.helpers.one_thread import one_thread as one_thread
+from python_tests.helpers.slow_params import slowly_but
 
 ROOT = Path(__file__).parent.parent
 FILES = sorted((*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")))

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def child(*arguments):
-    command = [sys.executable, "-W", "ignore", "-m", "python_tests.lean", *map(str, arguments)]
+    command = [sys.executable, "-W", "ignore", "-m", "python_tests.helpers.without_extras", *map(str, arguments)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)

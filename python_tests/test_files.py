@@ -13,7 +13,7 @@ import pytest
 
 from eft_ext import _json
 from eft_ext._files import Lock, check_folder, filling, replacing, write_text
-from python_tests.full_disk import full_behind
+from python_tests.helpers.full_disk import full_behind
 
 
 def names(folder):

@@ -11,7 +11,7 @@ import pytest
 from gpu import tests as gpu_tests
 from gpu.stages import STAGES
 
-from python_tests.ops.hostcuda import built
+from python_tests.helpers.host_cuda import built
 
 ROOT = Path(__file__).parents[2]
 NAMES = [stage.name for stage in STAGES]

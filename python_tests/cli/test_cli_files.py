@@ -11,7 +11,7 @@ import pytest
 from eft_ext._files import Lock
 from eft_ext.demo import model_path
 from python_tests.cli.conftest import tree
-from python_tests.full_disk import full_behind
+from python_tests.helpers.full_disk import full_behind
 
 pytest.importorskip("pyarrow")
 pytestmark = pytest.mark.skipif(not model_path("large-base").is_dir(), reason="the embedded models were not trained")

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from eft_ext.demo import model_path
-from python_tests.strangers import stranger
+from python_tests.helpers.untrusted_folders import stranger
 
 SMALL = model_path("small-base")
 FLAG = "pass trust_remote_code=True (on the command line --trust-remote-code) to run it"

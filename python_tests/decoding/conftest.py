@@ -10,8 +10,8 @@ import pytest
 import torch
 import transformers as hf
 
-from python_tests.slow import slowly_but
-from python_tests.threads import one_thread as one_thread
+from python_tests.helpers.one_thread import one_thread as one_thread
+from python_tests.helpers.slow_params import slowly_but
 
 FAMILIES = ("llama", "qwen2", "qwen3", "mistral", "gemma2", "gemma3", "gpt2", "gpt_neox", "falcon")
 RAGGED = [[11, 12, 13], [21, 22, 23, 24, 25, 26, 27], [31], [41, 42, 43, 44, 45]]

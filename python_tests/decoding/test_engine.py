@@ -9,7 +9,7 @@ from eft_ext.decoding.jobs import InvalidRow, Job
 from eft_ext.hf.draw import MixtureDraw
 from eft_ext.hf.mixture import Mixture
 from eft_ext.methods import UpScale
-from python_tests.slow import slowly
+from python_tests.helpers.slow_params import slowly
 
 GREEDY = {"temperature": 0.0}
 SAMPLED = {"temperature": 1.2, "top_p": 0.95}

@@ -8,7 +8,7 @@ from eft_ext.decoding.jobs import InvalidRow, Job
 from eft_ext.decoding.round_state import round_tail
 from eft_ext.decoding.schedule import Adaptive
 from eft_ext.methods import Amplify, Conservative, Contrast, UpScale
-from python_tests.slow import slowly
+from python_tests.helpers.slow_params import slowly
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ from round_loops import GREEDY, decode, trio_of
 from tape import TapeDevice
 
 from eft_ext.decoding import recorded
-from python_tests.slow import slowly
+from python_tests.helpers.slow_params import slowly
 
 
 @pytest.fixture

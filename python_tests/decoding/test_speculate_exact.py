@@ -14,7 +14,7 @@ from eft_ext.methods import Contrast
 from eft_ext.ops import reference
 from eft_ext.ops.results import Conservative
 from python_tests.decoding.tables import END, TableReader, enumerate_outputs, tables
-from python_tests.slow import slowly_but
+from python_tests.helpers.slow_params import slowly_but
 
 VOCAB, LENGTH, ROWS = 5, 4, 250_000
 PROMPT = (2, 3)

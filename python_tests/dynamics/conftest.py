@@ -11,7 +11,7 @@ from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from eft_ext.dynamics import Pairs, Responses
-from python_tests.threads import one_thread as one_thread
+from python_tests.helpers.one_thread import one_thread as one_thread
 
 VOCAB = 48
 

@@ -12,7 +12,7 @@ import torch
 
 from eft_ext.dynamics import DynamicsCallback, Probe, ProbeSet, Recording
 from eft_ext.dynamics.store import Store, check_free
-from python_tests.full_disk import full_behind
+from python_tests.helpers.full_disk import full_behind
 
 pa, parquet = (pytest.importorskip(name) for name in ("pyarrow", "pyarrow.parquet"))
 PROBES = ProbeSet((Probe("Who?", {"chosen": " I.", "rejected": " No."}),))

@@ -16,7 +16,7 @@ from eft_ext.decoding.support import is_tested
 from eft_ext.hf import EFTLogitsProcessor, EmulatedModel, custom_generate
 from python_tests.families.builders import FAMILIES, trio
 from python_tests.families.shapes import EOS, PAD
-from python_tests.threads import one_thread as one_thread
+from python_tests.helpers.one_thread import one_thread as one_thread
 
 PROMPTS = [[11, 12, 13], [21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31], [41, 42, 43, 44, 45, 46, 47]]
 NEW = 18  # past the step at which passes are recorded, and past every window

@@ -16,7 +16,7 @@ from eft_ext.hf.members import Member
 from python_tests.families.builders import FAMILIES, build, trio
 from python_tests.families.table import BEGIN, DOCS, END
 from python_tests.families.test_families import mixture_of, padded
-from python_tests.slow import slowly
+from python_tests.helpers.slow_params import slowly
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*run on the eager tier", "ignore:.*reads all again")
 

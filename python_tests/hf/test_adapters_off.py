@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM
 from eft_ext import EmulatedModel, custom_generate
 from eft_ext.hf.adapters import _SWITCHED, changes_base
 from eft_ext.methods import Contrast
+from python_tests.helpers.slow_params import slowly, slowly_but
 from python_tests.hf.ways import NEW, WAYS, greedy
-from python_tests.slow import slowly, slowly_but
 
 PROMPT = torch.tensor([[1, 5, 9, 33, 7]])
 ON = {"target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM"}

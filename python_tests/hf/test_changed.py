@@ -9,10 +9,10 @@ import torch
 
 from eft_ext import EmulatedModel, custom_generate
 from eft_ext.decoding.recorded import AFTER
+from python_tests.helpers.slow_params import slowly_but
 from python_tests.hf.conftest import VOCAB, build_model
 from python_tests.hf.naive import naive
 from python_tests.hf.ways import NEW, WAYS, greedy
-from python_tests.slow import slowly_but
 
 PROMPT = torch.tensor([[1, 5, 9, 33, 7]])
 LONG = AFTER + 6  # tokens, so that the forward passes are recorded

@@ -13,7 +13,7 @@ from eft_ext import EFTLogitsProcessor, EmulatedModel, custom_generate
 from eft_ext import methods as m
 from eft_ext.cli import main
 from eft_ext.hf.generated import generated_records
-from python_tests.slow import slowly_but
+from python_tests.helpers.slow_params import slowly_but
 
 PROMPT, NEW, OTHER = "abc", 3, "z"
 

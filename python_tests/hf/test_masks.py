@@ -5,8 +5,8 @@ import torch
 
 from eft_ext import EFTLogitsProcessor, EmulatedModel
 from python_tests.families.builders import build as build_family
+from python_tests.helpers.slow_params import slowly_but
 from python_tests.hf.ways import NEW, WAYS, greedy
-from python_tests.slow import slowly_but
 
 IDS = torch.tensor([[1, 5, 9, 33, 7, 12], [40, 41, 42, 43, 44, 45], [9, 8, 7, 6, 5, 4]])
 MASKS = {

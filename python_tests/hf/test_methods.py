@@ -7,8 +7,8 @@ import torch
 from eft_ext import methods as m
 from eft_ext.hf import EFTLogitsProcessor, EmulatedModel, custom_generate
 from eft_ext.hf.mixture import Mixture
+from python_tests.helpers.slow_params import slowly_but
 from python_tests.hf.naive import NEW, RAGGED, VOCAB, naive, named, padded
-from python_tests.slow import slowly_but
 
 
 def contrast(x, beta, share):

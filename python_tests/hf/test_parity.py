@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from eft_ext.hf import EFTLogitsProcessor, EmulatedModel, custom_generate
-from python_tests.slow import slowly
+from python_tests.helpers.slow_params import slowly
 
 NEW = 14
 

@@ -7,8 +7,8 @@ from transformers import MambaConfig, MambaForCausalLM, RepetitionPenaltyLogitsP
 from eft_ext import methods as m
 from eft_ext.decoding import Mark
 from eft_ext.hf import EmulatedModel, custom_generate
+from python_tests.helpers.slow_params import slowly_but
 from python_tests.hf.watchers import Columns, Counted
-from python_tests.slow import slowly_but
 
 pytestmark = pytest.mark.filterwarnings("error:speculate")
 NEW = 14

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from python_tests.ops.hostcuda import built
-from python_tests.ops.interpreter import Interpreter
-from python_tests.ops.launched import Launched
+from python_tests.helpers.host_cuda import built
+from python_tests.helpers.host_launches import HostLaunches
+from python_tests.helpers.triton_interpreter import Interpreter
 
 
 @pytest.fixture(scope="session")
@@ -19,8 +19,8 @@ def interpreter() -> Iterator[Interpreter]:
 
 
 @pytest.fixture(scope="module")
-def device() -> Iterator[Launched]:
+def device() -> Iterator[HostLaunches]:
     """The CUDA launch code on the host, in a child process."""
-    started = Launched(built("launch/libeft.so", "hostlaunch"))
+    started = HostLaunches(built("launch/libeft.so", "hostlaunch"))
     yield started
     started.close()

@@ -6,7 +6,7 @@ import torch
 from eft_ext.ops import fused_step
 from eft_ext.ops.backends import registry
 from eft_ext.ops.backends.registry import Backend
-from python_tests.ops.rows import models
+from python_tests.helpers.rows import models
 
 
 @pytest.fixture

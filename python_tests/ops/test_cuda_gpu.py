@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from torch import Tensor
 
 from eft_ext.ops import StepDetails, backends, combine, fused_mix, fused_step
-from python_tests.ops.problems import Problem, large_problems, problems
-from python_tests.ops.rows import ROWS, STEP_OPTIONS, models
+from python_tests.helpers.rows import ROWS, STEP_OPTIONS, models
+from python_tests.helpers.step_problems import Problem, large_problems, problems
 
 pytestmark = pytest.mark.gpu
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)

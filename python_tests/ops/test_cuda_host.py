@@ -16,11 +16,11 @@ from hypothesis import Phase, given, settings
 
 from eft_ext.ops import StepDetails, combine, fused_mix, fused_step
 from python_tests.golden.make import PATH, call
-from python_tests.ops.hostcuda import KINDS, HostCuda, Launch, library
-from python_tests.ops.problems import Problem, large_problems, problems
-from python_tests.ops.rows import ROWS, STEP_OPTIONS, models
-from python_tests.ops.search import COMMON, SECONDS, search
-from python_tests.slow import slowly
+from python_tests.helpers.fuzzing import COMMON, SECONDS, search
+from python_tests.helpers.host_cuda import KINDS, HostCuda, Launch, library
+from python_tests.helpers.rows import ROWS, STEP_OPTIONS, models
+from python_tests.helpers.slow_params import slowly
+from python_tests.helpers.step_problems import Problem, large_problems, problems
 
 GOLDEN = json.loads(PATH.read_text())
 EXACT = ("tokens", "num_kept", "top_ids", "status")

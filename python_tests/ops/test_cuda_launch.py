@@ -1,6 +1,6 @@
 """The launch code of step, verification and scoring, called from Python, on a runtime that checks each of its calls.
 
-`python_tests/ops/launched.py` says how; the kernels run on the host, and what comes back is compared with the CPU's.
+The kernels run on the host (`python_tests/helpers/host_launches.py`), and their results are compared with the CPU's.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from eft_ext import fused_score, fused_score_mix
 from eft_ext.ops import StepDetails, combine, fused_mix, fused_step, fused_verify
 from eft_ext.ops.backends import call_cache
 from python_tests.golden import make
-from python_tests.ops.drafts import EFT, blocks, propose
-from python_tests.ops.hostcuda import KINDS
-from python_tests.ops.launched import A100, B200, H200, Launched
-from python_tests.ops.rows import ROWS, STEP_OPTIONS, models
+from python_tests.helpers.drafts import EFT, blocks, propose
+from python_tests.helpers.host_cuda import KINDS
+from python_tests.helpers.host_launches import A100, B200, H200, HostLaunches
+from python_tests.helpers.rows import ROWS, STEP_OPTIONS, models
+from python_tests.helpers.slow_params import slowly
 from python_tests.ops.test_cuda_host import assert_same
 from python_tests.ops.test_score import assert_agrees, some_targets
-from python_tests.slow import slowly
 
 GOLDEN = json.loads(make.PATH.read_text())
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
@@ -34,7 +34,7 @@ def golden(problem: dict[str, Any]) -> tuple[StepDetails, Tensor]:
 
 
 @pytest.mark.parametrize("part", [0, *slowly(*range(1, 8))])
-def test_golden_vectors(device: Launched, part: int) -> None:
+def test_golden_vectors(device: HostLaunches, part: int) -> None:
     """All of them, each on one of the devices."""
     for i, problem in enumerate(GOLDEN[part::8]):
         (details, tokens), _ = device.call(golden, problem, device=i % 3)
@@ -58,7 +58,7 @@ SHAPES = [(1, 1), (3, 31), (33, 1025), (3, 32001), (1, 128256), (1, 256000)]
 @pytest.mark.slow
 @pytest.mark.parametrize(("batch", "vocab"), SHAPES)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_tokens_and_details(device: Launched, batch: int, vocab: int, dtype: torch.dtype) -> None:
+def test_tokens_and_details(device: HostLaunches, batch: int, vocab: int, dtype: torch.dtype) -> None:
     plain = models("lm", 3, batch, vocab, dtype, seed=vocab % 97)
     for i, (logits, options) in enumerate(
         [(plain, {"top_p": 0.9}), (odd(plain, 3), OPTIONS[-1]), (odd(plain, 21), {"temperature": 0.0})]
@@ -83,7 +83,7 @@ def repeated(logits: list[Tensor], positions: range) -> tuple[list[Tensor], int]
     )
 
 
-def test_repeated_calls(device: Launched) -> None:
+def test_repeated_calls(device: HostLaunches) -> None:
     """The short way (eft_ext/ops/call_cache.py)."""
     logits = models("lm", 3, 2, 3001, torch.bfloat16)
     (tokens, kept), count = device.call(repeated, logits, range(5))
@@ -93,7 +93,7 @@ def test_repeated_calls(device: Launched) -> None:
 
 
 @pytest.mark.parametrize("call", [{"seed": 3, "position": 4}, {"temperature": 0.0}, {"seed": -1, "position": 0}])
-def test_a_capture_takes_what_a_repeated_call_takes(device: Launched, call: dict[str, Any]) -> None:
+def test_a_capture_takes_what_a_repeated_call_takes(device: HostLaunches, call: dict[str, Any]) -> None:
     """Whole numbers, or none; kept before the capture, and not."""
     logits = models("lm", 3, 2, 2000, torch.bfloat16)
     want = fused_step(*logits, **call, backend="cpu")
@@ -103,7 +103,7 @@ def test_a_capture_takes_what_a_repeated_call_takes(device: Launched, call: dict
 
 
 @pytest.mark.slow
-def test_more_rows_than_a_launch_takes(device: Launched) -> None:
+def test_more_rows_than_a_launch_takes(device: HostLaunches) -> None:
     logits = models("lm", 2, 1030, 40)
     call: dict[str, Any] = {"seed": torch.arange(1030), "position": 1, "top_p": 0.9}
     got, count = device.call(fused_mix, logits, [1.5, -0.5], **call, backend="cuda", device=A100)
@@ -116,7 +116,7 @@ def test_more_rows_than_a_launch_takes(device: Launched) -> None:
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_verification(device: Launched, name: str) -> None:
+def test_verification(device: HostLaunches, name: str) -> None:
     at = list(ROWS).index(name)
     for i, (batch, k, vocab) in enumerate(((3, 2, 1001), (1, 3, 4099), (33, 1, 130))[: 2 + (at % 4 == 0)]):
         logits, own = blocks(name, 3, batch, k, vocab, DTYPES[(at + i) % 3], at), OPTIONS[(at + 5 * i) % len(OPTIONS)]
@@ -133,7 +133,7 @@ def test_verification(device: Launched, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_scoring(device: Launched, name: str) -> None:
+def test_scoring(device: HostLaunches, name: str) -> None:
     at = list(ROWS).index(name)
     for i, (batch, vocab) in enumerate(((3, 1025), (1, 4099), (33, 130))[: 2 + (at % 4 == 1)]):
         logits, targets = odd(models(name, 3, batch, vocab, DTYPES[(at + i) % 3]), 5), some_targets(batch, vocab, at)
@@ -158,7 +158,7 @@ SHAPES_OF_GRAPHS = [
 
 @pytest.mark.parametrize("chip", [H200, A100])
 @pytest.mark.parametrize(("batch", "vocab"), SHAPES_OF_GRAPHS)
-def test_a_graph_has_tickets_of_its_own(device: Launched, batch: int, vocab: int, chip: int) -> None:
+def test_a_graph_has_tickets_of_its_own(device: HostLaunches, batch: int, vocab: int, chip: int) -> None:
     """They are zero before the capture, nobody else writes them, and they are there again when the graph is gone."""
     logits = models("lm", 3, batch, vocab, torch.bfloat16)
     call: dict[str, Any] = {"seed": torch.arange(batch), "position": 3, "top_p": 0.9}

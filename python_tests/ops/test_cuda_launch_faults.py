@@ -14,11 +14,11 @@ from torch import Tensor
 from eft_ext import fused_score_mix
 from eft_ext.ops import fused_mix, fused_step, fused_verify
 from eft_ext.ops.backends import native
-from python_tests.ops import launched
-from python_tests.ops.drafts import EFT
-from python_tests.ops.hostcuda import built
-from python_tests.ops.launched import A100, Launched
-from python_tests.ops.rows import models
+from python_tests.helpers import host_launches
+from python_tests.helpers.drafts import EFT
+from python_tests.helpers.host_cuda import built
+from python_tests.helpers.host_launches import A100, HostLaunches
+from python_tests.helpers.rows import models
 
 _held: list[Tensor] = []  # what a graph reads
 
@@ -34,7 +34,7 @@ def loading_fails(logits: list[Tensor], what: str) -> tuple[str, Any]:
         "score": lambda: fused_score_mix(logits, EFT, targets, backend="cuda"),
         "verify": lambda: fused_verify(*drafted, seed=1, position=1, backend="cuda"),
     }
-    launched.runtime.eft_runtime_fail_load(1)
+    host_launches.runtime.eft_runtime_fail_load(1)
     try:
         calls[what]()
     except RuntimeError as error:
@@ -46,7 +46,7 @@ def loading_fails(logits: list[Tensor], what: str) -> tuple[str, Any]:
 @pytest.mark.parametrize("what", ["step", "score", "verify"])
 def test_a_failure_to_load_is_not_kept(what: str) -> None:
     """A process of its own, whose first call is in a capture."""
-    fresh = Launched(built("launch/libeft.so", "hostlaunch"))
+    fresh = HostLaunches(built("launch/libeft.so", "hostlaunch"))
     try:
         (error, found), _ = fresh.replay(loading_fails, models("lm", 3, 2, 1500, torch.bfloat16), what)
     finally:
@@ -57,7 +57,7 @@ def test_a_failure_to_load_is_not_kept(what: str) -> None:
 
 def failing(logits: list[Tensor], number: int) -> tuple[str, Tensor]:
     """A launch that fails for want of resources, and the next call."""
-    launched.runtime.eft_runtime_fail_launch(number)
+    host_launches.runtime.eft_runtime_fail_launch(number)
     call: dict[str, Any] = {"seed": 1, "position": 1, "conservative_top_p": 0.9, "backend": "cuda"}
     try:
         fused_step(*logits, **call)
@@ -68,7 +68,7 @@ def failing(logits: list[Tensor], number: int) -> tuple[str, Tensor]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [0, 1])
-def test_a_launch_that_fails_is_said_and_not_left_behind(device: Launched, number: int) -> None:
+def test_a_launch_that_fails_is_said_and_not_left_behind(device: HostLaunches, number: int) -> None:
     logits = models("lm", 3, 2, 1500)
     (said, tokens), _ = device.call(failing, logits, number)
     assert said == "cuda: too many resources requested"
@@ -103,6 +103,6 @@ def faulty(fault: str, logits: list[Tensor], targets: Tensor, what: str) -> None
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("what", ["step", "verify", "score"])
-def test_a_fault_in_what_python_hands_down_is_found(device: Launched, fault: str, what: str) -> None:
+def test_a_fault_in_what_python_hands_down_is_found(device: HostLaunches, fault: str, what: str) -> None:
     with pytest.raises(AssertionError, match=fault):
         device.call(faulty, fault, models("lm", 3, 2, 1024), torch.zeros(2, dtype=torch.long), what, device=A100)

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from eft_ext import Score, fused_score, fused_score_mix
-from python_tests.ops.problems import Problem, problems
-from python_tests.ops.rows import ROWS, models
+from python_tests.helpers.rows import ROWS, models
+from python_tests.helpers.step_problems import Problem, problems
 from python_tests.ops.test_cuda_gpu import COMMON, DTYPES, VOCABS, moved, on_device
 from python_tests.ops.test_score import WEIGHTS, assert_agrees, assert_changes, some_targets
 from python_tests.ops.test_score_fuzz import assert_like_the_reference, run

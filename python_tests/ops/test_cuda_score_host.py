@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from eft_ext import Score, fused_score, fused_score_mix, reference
-from python_tests.ops.hostcuda import KINDS, HostCuda, Launch, library
-from python_tests.ops.problems import Problem, large_problems, problems
-from python_tests.ops.rows import models
+from python_tests.helpers.host_cuda import KINDS, HostCuda, Launch, library
+from python_tests.helpers.rows import models
+from python_tests.helpers.step_problems import Problem, large_problems, problems
 from python_tests.ops.test_score import WEIGHTS, assert_agrees, assert_changes, some_targets
 from python_tests.ops.test_score_fuzz import assert_like_the_reference, run
 

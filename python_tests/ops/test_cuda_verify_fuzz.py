@@ -10,11 +10,11 @@ import random
 import pytest
 from hypothesis import Phase, given, settings
 
-from python_tests.ops.drafts import same
-from python_tests.ops.hostcuda import HostCuda, Launch, library
-from python_tests.ops.search import COMMON, SECONDS, search
+from python_tests.helpers.drafts import same
+from python_tests.helpers.fuzzing import COMMON, SECONDS, search
+from python_tests.helpers.host_cuda import HostCuda, Launch, library
+from python_tests.helpers.verify_problems import VerifyProblem, long_verify_problems, verify_problems
 from python_tests.ops.test_cuda_verify_host import launches
-from python_tests.ops.verify_problems import VerifyProblem, long_verify_problems, verify_problems
 
 pytestmark = pytest.mark.slow
 

@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from torch import Tensor
 
 from eft_ext.ops import VerifyResult, backends, fused_mix, fused_verify
-from python_tests.ops.drafts import EFT, blocks, propose
-from python_tests.ops.rows import ROWS, STEP_OPTIONS
+from python_tests.helpers.drafts import EFT, blocks, propose
+from python_tests.helpers.rows import ROWS, STEP_OPTIONS
+from python_tests.helpers.verify_problems import VerifyProblem, long_verify_problems, verify_problems
 from python_tests.ops.test_cuda_gpu import COMMON, DTYPES, WEIGHTS, moved
-from python_tests.ops.verify_problems import VerifyProblem, long_verify_problems, verify_problems
 
 pytestmark = pytest.mark.gpu
 VOCABS = (31, 1025, 50257, 128256, 151936)

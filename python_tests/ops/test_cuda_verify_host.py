@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from eft_ext.ops import VerifyResult, fused_verify
-from python_tests.ops.drafts import EFT, blocks, propose, same
-from python_tests.ops.hostcuda import KINDS, HostCuda, Launch, library
-from python_tests.ops.rows import ROWS, STEP_OPTIONS
+from python_tests.helpers.drafts import EFT, blocks, propose, same
+from python_tests.helpers.host_cuda import KINDS, HostCuda, Launch, library
+from python_tests.helpers.rows import ROWS, STEP_OPTIONS
 
 DTYPES = (torch.bfloat16, torch.float32, torch.float16)
 WEIGHTS = ([1.0], [1.5, -0.5], EFT, [1.0, 0.25, 0.5, -0.75])

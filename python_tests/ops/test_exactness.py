@@ -10,8 +10,8 @@ from eft_ext.ops import combine, fused_mix
 from eft_ext.ops.reference import distribution
 from eft_ext.ops.reference.arithmetic import inverse_temperature, scaled
 from eft_ext.ops.reference.mass import ranked
-from python_tests.ops.rows import ROWS, STEP_OPTIONS, models
-from python_tests.slow import slowly
+from python_tests.helpers.rows import ROWS, STEP_OPTIONS, models
+from python_tests.helpers.slow_params import slowly
 
 WEIGHTS = [1.0, 0.5, -0.5]
 FILTERS = ("top_k", "top_p", "min_p")

@@ -7,7 +7,7 @@ import torch
 
 from eft_ext.methods import Contrast
 from eft_ext.ops import combine, fused_mix, fused_score, fused_step, fused_verify
-from python_tests.ops.rows import models
+from python_tests.helpers.rows import models
 
 VOCAB, DRAFTS, SECONDS = 128256, 2, 30
 AT = {"temperature": 0.7, "seed": 3, "position": 1}

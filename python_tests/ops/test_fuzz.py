@@ -10,9 +10,9 @@ import torch
 
 from eft_ext.ops import combine
 from eft_ext.ops.backends import native
-from python_tests.ops.problems import Problem, large_problems, problems
-from python_tests.ops.search import SECONDS, made_up, search
-from python_tests.slow import slowly
+from python_tests.helpers.fuzzing import SECONDS, made_up, search
+from python_tests.helpers.slow_params import slowly
+from python_tests.helpers.step_problems import Problem, large_problems, problems
 
 EXACT = ("tokens", "num_kept", "top_ids", "status")
 

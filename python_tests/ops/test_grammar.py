@@ -5,7 +5,7 @@ import torch
 
 from eft_ext.ops import combine, fused_mix, fused_step
 from eft_ext.ops.backends import native
-from python_tests.ops.rows import models
+from python_tests.helpers.rows import models
 
 WHERE = {"seed": 3, "position": 1}
 

@@ -7,7 +7,7 @@ import torch
 
 from eft_ext.ops import fused_mix
 from eft_ext.ops.backends import native
-from python_tests.ops.rows import models
+from python_tests.helpers.rows import models
 
 WEIGHTS = [1.0, 1.0, -1.0]
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)

@@ -7,7 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from eft_ext.ops import combine, fused_mix, fused_step, reference
 from eft_ext.ops.params import flatten, given_weights, mixture, models, sampling
-from python_tests.ops.rows import models as rows
+from python_tests.helpers.rows import models as rows
 
 NAMES = ("large", "tuned", "base")
 

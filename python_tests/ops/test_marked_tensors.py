@@ -20,9 +20,9 @@ from eft_ext.ops import (
     fused_step,
     fused_verify,
 )
-from python_tests.ops import interpreter as child
-from python_tests.ops.hostcuda import Launch, library
-from python_tests.ops.problems import Problem
+from python_tests.helpers import triton_interpreter as child
+from python_tests.helpers.host_cuda import Launch, library
+from python_tests.helpers.step_problems import Problem
 
 VOCAB = 70
 BACKENDS = ("cpu", "reference")

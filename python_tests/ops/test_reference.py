@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import LogitsProcessorList, MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from eft_ext.ops.reference import combine, distribution, fma32, step
-from python_tests.ops.rows import models
+from python_tests.helpers.rows import models
 
 F32 = torch.float32
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from eft_ext.ops.reference import combine, distribution, step
 from eft_ext.ops.results import Conservative
-from python_tests.ops.rows import models
+from python_tests.helpers.rows import models
 
 
 def nucleus(logits: Tensor, q: float) -> Tensor:

@@ -15,8 +15,8 @@ from eft_ext.ops.reference.arithmetic import inverse_temperature, scaled
 from eft_ext.ops.reference.draw import Survivors, draw, survivors
 from eft_ext.ops.reference.mass import Masses, masses
 from eft_ext.ops.reference.options import sampling_options
-from python_tests.ops.rows import ROWS, STEP_OPTIONS, models
-from python_tests.slow import slowly
+from python_tests.helpers.rows import ROWS, STEP_OPTIONS, models
+from python_tests.helpers.slow_params import slowly
 
 SAMPLED = {name: o for name, o in STEP_OPTIONS.items() if o.get("temperature", 1.0) >= 2.0**-20}
 FILTERS = ("top_k", "top_p", "min_p")

@@ -5,7 +5,7 @@ import torch
 
 from eft_ext.ops import fused_step
 from eft_ext.ops.backends import call_cache, native
-from python_tests.ops.rows import models
+from python_tests.helpers.rows import models
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ import torch
 import eft_ext
 from eft_ext import Score, fused_score, fused_score_mix, reference
 from eft_ext.ops.backends import reference_backend
-from python_tests.ops.rows import models as rows
+from python_tests.helpers.rows import models as rows
 
 WEIGHTS = {1: [1.0], 2: [1.5, -0.5], 3: [1.0, 0.7, -0.7], 4: [1.0, 0.5, 0.5, -1.0]}
 LISTS = {"top_ids": "top_logprobs", "up_ids": "up_log_ratios", "down_ids": "down_log_ratios"}

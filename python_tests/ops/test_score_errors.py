@@ -8,7 +8,7 @@ import torch
 
 from eft_ext import fused_score, fused_score_mix
 from eft_ext.ops.backends import native, reference_backend, registry
-from python_tests.ops.rows import models as rows
+from python_tests.helpers.rows import models as rows
 
 TARGETS = torch.tensor([0, 7, 31, 59])
 

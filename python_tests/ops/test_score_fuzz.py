@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from eft_ext import fused_score, fused_score_mix
 from eft_ext.ops import force_isa
-from python_tests.ops.problems import problems
-from python_tests.ops.search import SECONDS, made_up, search
+from python_tests.helpers.fuzzing import SECONDS, made_up, search
+from python_tests.helpers.slow_params import slowly
+from python_tests.helpers.step_problems import problems
 from python_tests.ops.test_fuzz import instruction_sets
-from python_tests.slow import slowly
 
 
 def run(problem, targets, backend, **options):

@@ -5,8 +5,8 @@ import torch
 
 from eft_ext.ops import fused_score, fused_score_mix
 from eft_ext.ops.params import flatten, given_weights, mixture, models
-from python_tests.ops.rows import models as rows
-from python_tests.slow import slowly
+from python_tests.helpers.rows import models as rows
+from python_tests.helpers.slow_params import slowly
 
 
 def test_opcheck():

@@ -7,11 +7,11 @@ import torch
 
 from eft_ext import fused_score, fused_score_mix, reference
 from eft_ext.ops import force_isa
-from python_tests.ops.rows import ROWS
-from python_tests.ops.rows import models as rows
+from python_tests.helpers.rows import ROWS
+from python_tests.helpers.rows import models as rows
+from python_tests.helpers.slow_params import slowly
 from python_tests.ops.test_fuzz import instruction_sets
 from python_tests.ops.test_score import WEIGHTS, assert_agrees, assert_changes, exact_changes, some_targets
-from python_tests.slow import slowly
 
 
 @pytest.fixture(params=["portable", "avx2", "avx512"])

@@ -7,7 +7,7 @@ from scipy import stats
 
 from eft_ext.ops import fused_mix, reference
 from eft_ext.ops.reference import random_bits
-from python_tests.ops.rows import models
+from python_tests.helpers.rows import models
 
 DRAWS = 1_000_000
 ROWS_AT_ONCE = 250

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from eft_ext.ops import fused_mix, fused_step
-from python_tests.ops.rows import models
+from python_tests.helpers.rows import models
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from eft_ext.ops.backends import native
-from python_tests.ops.rows import ROWS, STEP_OPTIONS, models
+from python_tests.helpers.rows import ROWS, STEP_OPTIONS, models
+from python_tests.helpers.slow_params import slowly
 from python_tests.ops.test_step import DTYPES, assert_same, both
-from python_tests.slow import slowly
 
 WIDTHS = {torch.float32: (1, 31, 2500), torch.bfloat16: (2, 2500), torch.float16: (2500,)}
 

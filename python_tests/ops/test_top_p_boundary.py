@@ -15,9 +15,9 @@ from transformers import TopPLogitsWarper
 
 from eft_ext import reference
 from eft_ext.ops import combine, fused_mix, fused_verify
-from python_tests.ops import interpreter as child
-from python_tests.ops.hostcuda import Launch, library
-from python_tests.ops.problems import Problem
+from python_tests.helpers import triton_interpreter as child
+from python_tests.helpers.host_cuda import Launch, library
+from python_tests.helpers.step_problems import Problem
 
 UNIFORM = [(k, j) for k in range(2, 129) for j in range(1, 100) if j * k % 100 == 0]  # k tokens, p = j/100
 HALF_TENTH = torch.tensor([[0.3, 0.1, 0.1, 0.5]]).log()

@@ -8,7 +8,7 @@ import shutil
 import pytest
 import torch
 
-from python_tests.ops.compiled import CASES, REGISTERS, SHARED, compiled
+from python_tests.helpers.compiled_kernels import CASES, REGISTERS, SHARED, compiled
 
 pytestmark = [
     pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed"),

@@ -17,10 +17,10 @@ from hypothesis import HealthCheck, Phase, given, settings
 
 from eft_ext.ops import combine
 from python_tests.golden.make import PATH
-from python_tests.ops import interpreter as child
-from python_tests.ops.problems import Problem, problems
-from python_tests.ops.rows import ROWS, STEP_OPTIONS, models
-from python_tests.slow import slowly, slowly_but
+from python_tests.helpers import triton_interpreter as child
+from python_tests.helpers.rows import ROWS, STEP_OPTIONS, models
+from python_tests.helpers.slow_params import slowly, slowly_but
+from python_tests.helpers.step_problems import Problem, problems
 
 SECONDS = float(os.environ.get("EFT_FUZZ_SECONDS", "0"))
 GOLDEN = json.loads(PATH.read_text())

@@ -7,7 +7,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from eft_ext.ops import fused_step
 from eft_ext.ops.backends.registry import backends
-from python_tests.ops import interpreter as child
+from python_tests.helpers import triton_interpreter as child
 
 
 @pytest.mark.slow

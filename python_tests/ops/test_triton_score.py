@@ -13,13 +13,13 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from eft_ext import Score, fused_score, fused_score_mix, reference
-from python_tests.ops import interpreter_score as child
-from python_tests.ops.problems import Problem, problems
-from python_tests.ops.rows import ROWS, models
-from python_tests.ops.search import COMMON, SECONDS, search
+from python_tests.helpers import triton_interpreter_score as child
+from python_tests.helpers.fuzzing import COMMON, SECONDS, search
+from python_tests.helpers.rows import ROWS, models
+from python_tests.helpers.slow_params import slowly_but
+from python_tests.helpers.step_problems import Problem, problems
 from python_tests.ops.test_score import WEIGHTS, assert_agrees, assert_changes, some_targets
 from python_tests.ops.test_score_fuzz import assert_like_the_reference, run
-from python_tests.slow import slowly_but
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 LISTS = {"num_top": 3, "num_changed": 2}

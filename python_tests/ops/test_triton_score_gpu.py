@@ -11,7 +11,7 @@ from torch import Tensor
 
 from eft_ext import Score, fused_score, fused_score_mix
 from eft_ext.ops import backends
-from python_tests.ops.rows import ROWS, models
+from python_tests.helpers.rows import ROWS, models
 from python_tests.ops.test_score import WEIGHTS, assert_agrees, assert_changes, some_targets
 
 pytestmark = [

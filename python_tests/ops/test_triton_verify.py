@@ -15,10 +15,10 @@ import pytest
 import torch
 
 from eft_ext.ops import VerifyResult, fused_verify
-from python_tests.ops import interpreter as child
-from python_tests.ops.drafts import EFT, blocks, propose
-from python_tests.ops.rows import ROWS, STEP_OPTIONS
-from python_tests.slow import slowly, slowly_but
+from python_tests.helpers import triton_interpreter as child
+from python_tests.helpers.drafts import EFT, blocks, propose
+from python_tests.helpers.rows import ROWS, STEP_OPTIONS
+from python_tests.helpers.slow_params import slowly, slowly_but
 
 SECONDS = float(os.environ.get("EFT_FUZZ_SECONDS", "0"))
 KINDS = slowly_but(("lm", "nan"), ROWS)

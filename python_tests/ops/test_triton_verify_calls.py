@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from eft_ext.ops import VerifyResult
-from python_tests.ops import interpreter as child
+from python_tests.helpers import triton_interpreter as child
 from python_tests.ops.test_triton_verify import made, same
 
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from eft_ext.ops import VerifyResult, backends, force_isa, fused_mix, fused_verify
-from python_tests.ops.drafts import EFT, blocks, propose, same
-from python_tests.ops.rows import ROWS, STEP_OPTIONS
-from python_tests.slow import slowly
+from python_tests.helpers.drafts import EFT, blocks, propose, same
+from python_tests.helpers.rows import ROWS, STEP_OPTIONS
+from python_tests.helpers.slow_params import slowly
 
 ISAS = [name for name in ("portable", "avx2", "avx512") if name in backends()["cpu"].detail]
 

@@ -8,7 +8,7 @@ import torch
 from eft_ext.ops import fused_verify, reference
 from eft_ext.ops.backends import native, reference_backend, registry
 from eft_ext.ops.params import flatten, flatten_drafted
-from python_tests.ops.drafts import EFT, arguments, blocks, propose, same
+from python_tests.helpers.drafts import EFT, arguments, blocks, propose, same
 
 
 def test_the_operator():

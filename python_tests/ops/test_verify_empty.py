@@ -10,10 +10,10 @@ from torch import Tensor
 
 from eft_ext.methods import Amplify
 from eft_ext.ops import VerifyResult, fused_mix, fused_step, fused_verify
-from python_tests.ops import interpreter as child
-from python_tests.ops.drafts import EFT, blocks, same
-from python_tests.ops.hostcuda import Launch, library
-from python_tests.ops.rows import STEP_OPTIONS
+from python_tests.helpers import triton_interpreter as child
+from python_tests.helpers.drafts import EFT, blocks, same
+from python_tests.helpers.host_cuda import Launch, library
+from python_tests.helpers.rows import STEP_OPTIONS
 
 BACKENDS = ("cpu", "reference")
 SEEDS = torch.tensor([3, -4, 5, 2**40])

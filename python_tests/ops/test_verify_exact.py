@@ -6,7 +6,7 @@ import torch
 
 from eft_ext.ops import fused_mix, fused_verify, reference
 from eft_ext.ops.reference.verify import Filters, _weighed, residual
-from python_tests.ops.drafts import EFT, blocks
+from python_tests.helpers.drafts import EFT, blocks
 
 
 def weighed(logits, weights, filters):

@@ -5,8 +5,8 @@ import torch
 
 from eft_ext.ops import force_isa, fused_mix, fused_step
 from eft_ext.ops.backends import native
-from python_tests.ops.rows import models
-from python_tests.slow import slowly
+from python_tests.helpers.rows import models
+from python_tests.helpers.slow_params import slowly
 
 VOCAB = 70_001  # samples are taken from 8,192 on, lists end at 4,096
 ISAS = list(native.ISA)[1 : 1 + native._native.cpu_best_isa()]

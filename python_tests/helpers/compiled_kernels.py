@@ -1,6 +1,6 @@
 """The Triton step and verification compiled for GPUs that are not here: what would be launched, on meta tensors.
 
-python -m python_tests.ops.compiled [--check]
+python -m python_tests.helpers.compiled_kernels [--check]
 
 writes the table in docs/triton-step.md (or says whether it still holds). It takes about ten minutes.
 """

@@ -5,7 +5,7 @@ import torch
 from eft_ext.ops import fused_mix
 from eft_ext.ops.inputs import Integer, Real
 from eft_ext.ops.params import Drafted, given_weights, mixture, sampling
-from python_tests.ops.rows import models
+from python_tests.helpers.rows import models
 
 EFT = [1.0, 1.0, -1.0]
 

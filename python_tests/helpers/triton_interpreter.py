@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from python_tests.ops.sent import loaded, saved
+from python_tests.helpers.tensor_bytes import from_bytes, to_bytes
 
 
 class Interpreter:
@@ -35,7 +35,7 @@ class Interpreter:
                 del os.environ["TRITON_INTERPRET"]
                 if before is not None:
                     os.environ["TRITON_INTERPRET"] = before
-        return loaded(self._pool.submit(_run, function, saved(args)).result())
+        return from_bytes(self._pool.submit(_run, function, to_bytes(args)).result())
 
     def close(self) -> None:
         if self._pool is not None:
@@ -44,7 +44,7 @@ class Interpreter:
 
 def _run(function: Callable[..., Any], args: bytes) -> bytes:
     with np.errstate(all="ignore"):
-        return saved(function(*loaded(args)))
+        return to_bytes(function(*from_bytes(args)))
 
 
 def _prepare() -> None:
@@ -175,9 +175,9 @@ def verified(call: dict[str, Any], blocks: tuple[int, ...] | None = None) -> Any
 
 
 def accepted(numbers: torch.Tensor) -> torch.Tensor:
-    from python_tests.ops import triton_device
+    from python_tests.helpers import device_functions
 
-    return triton_device.accepted(numbers)
+    return device_functions.accepted(numbers)
 
 
 def golden(problems: list[dict[str, Any]]) -> list[Any]:
@@ -206,7 +206,7 @@ def refused(problem: Any) -> str:
 def checked_operator() -> str:
     """`torch.library.opcheck` of the operators with backend="triton"."""
     from eft_ext.ops.params import flatten, given_weights, mixture, models, sampling
-    from python_tests.ops.rows import models as rows
+    from python_tests.helpers.rows import models as rows
 
     logits = rows("lm", 3, 2, 300)
     names = models(logits)
@@ -221,7 +221,7 @@ def checked_operator() -> str:
 def checked_verification() -> str:
     """`torch.library.opcheck` of the verification with backend="triton"."""
     from eft_ext.ops.params import flatten, flatten_drafted
-    from python_tests.ops.drafts import arguments
+    from python_tests.helpers.drafts import arguments
 
     mix, draw, drafted = arguments()
     torch.library.opcheck(torch.ops.eft_ext.verify.default, (*flatten_drafted(drafted), *flatten(mix, draw), "triton"))
@@ -231,7 +231,7 @@ def checked_verification() -> str:
 def compiled_step() -> tuple[list[str], torch.Tensor, torch.Tensor]:
     """The operators in the graph of a step under torch.compile(fullgraph=True), its tokens, and the CPU's."""
     from eft_ext.ops import fused_step
-    from python_tests.ops.rows import models
+    from python_tests.helpers.rows import models
 
     seen: list[str] = []
 

@@ -1,5 +1,7 @@
-"""Children of test_extras.py, `python -m python_tests.lean NAME`: print as JSON the line that each entry gives where
-packages are not installed."""
+"""Children of test_extras.py: the line that each entry prints where packages are not installed, as JSON.
+
+python -m python_tests.helpers.without_extras NAME
+"""
 
 from __future__ import annotations
 

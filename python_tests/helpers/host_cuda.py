@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from eft_ext.ops.backends import call_cache, native
-from python_tests.ops.interface import (
+from python_tests.helpers.ctypes_structs import (
     MAX_MODELS,
     Details,
     How,
@@ -35,8 +35,8 @@ from python_tests.ops.interface import (
     integer,
     real,
 )
-from python_tests.ops.rows import ROWS
-from python_tests.slow import slowly_but
+from python_tests.helpers.rows import ROWS
+from python_tests.helpers.slow_params import slowly_but
 
 ROOT = Path(__file__).parents[2]
 # One thread after another takes its time: few kinds of rows in make test, all of them in make test-all.

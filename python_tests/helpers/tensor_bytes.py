@@ -6,11 +6,11 @@ from typing import Any
 import torch
 
 
-def saved(values: Any) -> bytes:
+def to_bytes(values: Any) -> bytes:
     buffer = io.BytesIO()
     torch.save(values, buffer)
     return buffer.getvalue()
 
 
-def loaded(data: bytes) -> Any:
+def from_bytes(data: bytes) -> Any:
     return torch.load(io.BytesIO(data), weights_only=False)

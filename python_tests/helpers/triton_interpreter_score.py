@@ -8,9 +8,9 @@ import torch
 
 
 def exponentials(x: torch.Tensor) -> Any:
-    from python_tests.ops import triton_device
+    from python_tests.helpers import device_functions
 
-    return triton_device.exponentials(x)
+    return device_functions.exponentials(x)
 
 
 def scored(
@@ -51,7 +51,7 @@ def scored_problem(problem: Any, targets: torch.Tensor, options: dict[str, Any])
 def checked_scoring() -> str:
     """`torch.library.opcheck` of scoring with backend="triton"."""
     from eft_ext.ops.params import flatten, given_weights, mixture, models
-    from python_tests.ops.rows import models as rows
+    from python_tests.helpers.rows import models as rows
 
     logits = rows("lm", 3, 3, 300)
     weights = given_weights([1.0, torch.ones(3), -1.0], logits)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from eft_ext.ops import VerifyResult, fused_mix, fused_verify
-from python_tests.ops import problems as rows
+from python_tests.helpers import step_problems as rows
 
 KINDS = ("ordinary", "ordinary", "certain", "same", "own")
 

@@ -21,14 +21,14 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from python_tests.ops.sent import loaded, saved
+from python_tests.helpers.tensor_bytes import from_bytes, to_bytes
 
 H200, A100, B200 = range(3)  # as runtime.h numbers them
 STREAM = 0x5EED0
 BAND, FILL = 256, 0xA5  # bytes before and after what is allocated, and what they hold
 
 
-class Launched:
+class HostLaunches:
     """`call(function, *args, **kwargs)` in the child: its result, and how many launches it took."""
 
     def __init__(self, library: Path) -> None:
@@ -46,7 +46,7 @@ class Launched:
         return self._ask(True, function, args, device, kwargs)
 
     def _ask(self, *asked: Any) -> Any:
-        return loaded(self._pool.submit(_answer, saved(asked)).result())
+        return from_bytes(self._pool.submit(_answer, to_bytes(asked)).result())
 
     def close(self) -> None:
         self._pool.shutdown()
@@ -76,7 +76,7 @@ def _load(library: str) -> None:
 
 
 def _answer(asked: bytes) -> bytes:
-    captured, function, args, device, kwargs = loaded(asked)
+    captured, function, args, device, kwargs = from_bytes(asked)
     with on_device(device, captured) as memory:
         try:
             result = function(*args, **kwargs)
@@ -87,7 +87,7 @@ def _answer(asked: bytes) -> bytes:
             faults = memory.faults() + kept.faults() + runtime.eft_runtime_faults().decode()
             assert not faults, faults
     count = runtime.eft_runtime_count()
-    return saved((result, SimpleNamespace(**{name: getattr(count, name) for name, _ in Counts._fields_})))
+    return to_bytes((result, SimpleNamespace(**{name: getattr(count, name) for name, _ in Counts._fields_})))
 
 
 @dataclass
