@@ -32,14 +32,14 @@ def main() -> None:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     torch.set_num_threads(1)
     fused_step(*LOGITS, seed=1, position=0)
-    key = call_cache.key_of(LOGITS, OPTIONS, 1, 0, None)
-    prepared, _ = call_cache._kept[key]
+    key = call_cache.cache_key(LOGITS, OPTIONS, 1, 0, None)
+    prepared, _ = call_cache._calls[key]
     addresses = [x.data_ptr() for x in LOGITS]
     table = Table("part", "microseconds", title="One call, one row")
     parts = {
         "fused_step(..., seed, position), all of it": lambda: fused_step(*LOGITS, seed=1, position=0),
         "  with out=": lambda: fused_step(*LOGITS, seed=1, position=0, out=OUT),
-        "of which: looking the call up (shapes, options)": lambda: call_cache.key_of(LOGITS, OPTIONS, 1, 0, None),
+        "of which: looking the call up (shapes, options)": lambda: call_cache.cache_key(LOGITS, OPTIONS, 1, 0, None),
         "of which: allocating the tokens": lambda: torch.empty(1, dtype=torch.int64),
         "of which: the binding and the kernel": lambda: prepared.run_next(
             native.isa(), OUT.data_ptr(), 1, 0, *addresses

@@ -11,7 +11,7 @@ from weakref import WeakSet, ref
 import torch
 from torch import Tensor
 
-from eft_ext.ops.backends import native
+from eft_ext.ops.backends import native_loop
 from eft_ext.ops.inputs import MAX_MODELS
 
 _ONE_CAPTURE = Lock()  # in a process, as torch's graphs want it
@@ -111,7 +111,7 @@ class CudaDevice:
 
     def loop(self, engine: Any) -> Any:
         """A WHILE node around the step that was captured last (`keep_graph`). Raises where the driver has none."""
-        return native.WhileLoop(engine.state.prepared_tail, engine.state.rows, self._last().raw_cuda_graph())
+        return native_loop.WhileLoop(engine.state.prepared_tail, engine.state.rows, self._last().raw_cuda_graph())
 
 
 def _close(device: torch.device, pool: Any) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from eft_ext.ops.backends import native
+from eft_ext.ops.backends import native_loop
 from eft_ext.ops.tracing import recording
 
 NOTHING = -2  # in the ring: this row had ended before
@@ -83,7 +83,7 @@ class State:
         addresses = [self._all[name].data_ptr() for name in names]
         addresses += [x.data_ptr() for x in (self.ring, self.tick, self.ends)]
         own = [x.data_ptr() for x in self._lengths]
-        self.prepared_tail = native.tail(self.device, addresses, self.ring.shape, len(self.ends), own)
+        self.prepared_tail = native_loop.tail(self.device, addresses, self.ring.shape, len(self.ends), own)
 
     def addresses(self) -> tuple[int, ...]:
         """The addresses of all of it."""
@@ -95,7 +95,7 @@ class State:
             for x in self._elsewhere:
                 x[: self.rows] += self.alive.to(x.device)
         if self.prepared_tail is not None and not recording():
-            native.run_tail(self.prepared_tail, self.device, self.rows, fed)
+            native_loop.run_tail(self.prepared_tail, self.device, self.rows, fed)
             return
         lengths = [x[: self.rows] for x in self._lengths] if fed else []
         tail(self.drawn, self.tokens, self.steps, self.budgets, self.alive, self.ring, self.tick, self.ends, lengths)

@@ -14,8 +14,8 @@ from eft_ext.hf.distributed import draw_once
 from eft_ext.hf.mixture import Mixture
 from eft_ext.ops import fused_mix
 from eft_ext.ops.method import Method, Number
+from eft_ext.ops.params import ConservativeParams
 from eft_ext.ops.prepared_step import PreparedStep
-from eft_ext.ops.results import Conservative
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class _Weighed(Method):
 
     names: tuple[str, ...]
     values: tuple[Number, ...]
-    settings: Conservative | None
+    settings: ConservativeParams | None
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -36,7 +36,7 @@ class _Weighed(Method):
     def weights(self) -> tuple[Number, ...]:
         return self.values
 
-    def conservative(self) -> Conservative | None:
+    def conservative(self) -> ConservativeParams | None:
         return self.settings
 
     def mapped(self, change: Any) -> _Weighed:

@@ -14,7 +14,7 @@ from eft_ext.methods import Amplify, Conservative, Interpolate, MixingMethod, Up
 from eft_ext.methods.values import Value
 from eft_ext.ops import combine, fused_mix, fused_step
 from eft_ext.ops.method import Method, Number
-from eft_ext.ops.results import Conservative as Settings
+from eft_ext.ops.params import ConservativeParams
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class Mixture:
         return self.now.weights()
 
     @cached_property
-    def conservative(self) -> Settings | None:
+    def conservative(self) -> ConservativeParams | None:
         """The nucleus of conservative re-weighting, None where there is none."""
         return self.now.conservative()
 

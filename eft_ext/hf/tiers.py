@@ -18,7 +18,7 @@ from eft_ext.hf.caches import cache_argument
 from eft_ext.hf.distributed import sharded
 from eft_ext.hf.engines import uncaptured
 from eft_ext.hf.members import Member, kind_of
-from eft_ext.ops.backends import native
+from eft_ext.ops.backends import native_loop
 
 TIERS = {
     0: "eager, with transformers' own caches",
@@ -109,7 +109,7 @@ def choose(
         return DecodePlan(1, "the large model is spread over devices", False, models)
     if highest is None or highest < 3:
         return DecodePlan(2, "", False, models)
-    if not native.while_supported():
+    if not native_loop.while_supported():
         return DecodePlan(2, "there are no WHILE nodes here (CUDA 12.4 in build and driver)", False, models)
     said = next((f"{member.name} {reason}" for member in members if (reason := uncaptured(member.model))), None)
     if said is not None:

@@ -7,9 +7,8 @@ from typing import Any, ClassVar
 
 from eft_ext.methods.mixing_method import MixingMethod
 from eft_ext.methods.scaling import Amplify, UpScale
-from eft_ext.ops import results
 from eft_ext.ops.method import Number
-from eft_ext.ops.params import SETS
+from eft_ext.ops.params import EFT_NAMES, ConservativeParams
 
 
 class Conservative(MixingMethod):
@@ -66,9 +65,9 @@ class Conservative(MixingMethod):
         scale = self.number("scale")
         return scale, 1.0, -scale
 
-    def conservative(self) -> results.Conservative:
+    def conservative(self) -> ConservativeParams:
         place = self._models.index(self.nucleus_of)
-        return results.Conservative(self.number("top_p"), SETS[place], self.outside)  # type: ignore[arg-type]
+        return ConservativeParams(self.number("top_p"), EFT_NAMES[place], self.outside)  # type: ignore[arg-type]
 
     def __repr__(self) -> str:
         inside = super().__repr__()[:-1]

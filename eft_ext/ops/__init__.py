@@ -3,9 +3,8 @@
 from eft_ext.ops import reference
 from eft_ext.ops.backends.native import force_isa
 from eft_ext.ops.backends.registry import Backend, backends
-from eft_ext.ops.results import StepDetails, VerifyResult
+from eft_ext.ops.results import Score, StepDetails, VerifyResult
 from eft_ext.ops.score import fused_score, fused_score_mix
-from eft_ext.ops.scores import Score
 from eft_ext.ops.step import combine, fused_mix, fused_step
 from eft_ext.ops.verify import fused_verify
 

@@ -1,7 +1,7 @@
 """Checks of tensors and options: every error names the argument, what was expected and what came.
 
 Nothing here reads a device value, so nothing synchronises: a bad value inside an option tensor is found by the
-kernel, which marks that row invalid (SPEC §4).
+kernel, which marks that row invalid (docs/numerics.md §12).
 """
 
 from __future__ import annotations
@@ -9,32 +9,18 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from eft_ext.ops.fork_safety import one_thread_if_forked
+from eft_ext.ops.params import Integer, Real
 
 DTYPES = {torch.bfloat16: 0, torch.float16: 1, torch.float32: 2}
 MAX_MODELS = 4
 BEYOND_FLOAT32 = 3.4028235677973366e38  # the least number that rounds to its infinity
 _INTEGER = (int, torch.SymInt)
 _REAL = (float, torch.SymFloat, *_INTEGER)
-
-
-class Real(NamedTuple):
-    """A floating option: `value` for every row, or `value * rows[b]`."""
-
-    value: float
-    rows: Tensor | None = None  # [B] fp32, any stride
-
-
-class Integer(NamedTuple):
-    """An integer option: `value` for every row, or `rows[b]`."""
-
-    value: int
-    rows: Tensor | None = None  # [B] int64, contiguous
 
 
 def shape(x: Tensor) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eft_ext.ops.results import Conservative
+from eft_ext.ops.params import ConservativeParams
 
 Number = float | Tensor  # one for every row, or [B]
 
@@ -33,7 +33,7 @@ class Method(ABC):
     def weights(self) -> tuple[Number, ...]:
         """K weights, numbers or tensors [B]."""
 
-    def conservative(self) -> Conservative | None:
+    def conservative(self) -> ConservativeParams | None:
         """Conservative re-weighting beside the weights, which then are (scale, 1, -scale)."""
         return None
 

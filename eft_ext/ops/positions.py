@@ -39,7 +39,7 @@ def check_positions(
     return tuple(in_memory(name, x) for name, x in zip(names, logits, strict=True)), targets
 
 
-def parts(logits: Sequence[Tensor], copy: bool) -> Iterator[tuple[slice, list[Tensor]]]:
+def row_chunks(logits: Sequence[Tensor], copy: bool) -> Iterator[tuple[slice, list[Tensor]]]:
     """The logits as [rows, V] without a copy, and which rows of [B·T] they are: in one piece, or one for each b.
 
     With `copy` always in one piece.

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from eft_ext.ops.backends import native
 from eft_ext.ops.backends.registry import choose
+from eft_ext.ops.check_params import step_params
 from eft_ext.ops.inputs import in_memory
 from eft_ext.ops.method import Method
-from eft_ext.ops.step import checked_mix, fused_mix
+from eft_ext.ops.step import fused_mix
 from eft_ext.ops.tracing import recording
 
 
@@ -46,6 +47,11 @@ class PreparedStep:
         if not out.is_cpu or recording() or any(in_memory("options", x) is not x for x in given):
             return
         rest = {name: value for name, value in self._options.items() if name != "out"}
-        mix, draw = checked_mix(logits, self._method, **rest)
-        if choose("auto", mix, draw, details=False) is native:
-            self._native, self._kept, self._key, self._out = native.prepare(mix, draw), (mix, draw), key, out.data_ptr()
+        mix, sampling = step_params(logits, self._method, **rest)
+        if choose("auto", mix) is native:
+            self._native, self._kept, self._key, self._out = (
+                native.prepare(mix, sampling),
+                (mix, sampling),
+                key,
+                out.data_ptr(),
+            )

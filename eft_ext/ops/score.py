@@ -8,15 +8,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from eft_ext.ops.backends.dispatch_score import Scoring, launch, scoring
+from eft_ext.ops.backends.dispatch_score import dispatch_score
+from eft_ext.ops.check_params import beta_weights, given_weights, logits_names, mix_params, score_params
 from eft_ext.ops.inputs import MAX_MODELS
 from eft_ext.ops.method import Method, at_positions, check_count
-from eft_ext.ops.params import Mixture, Weights, beta_weights, given_weights, mixture, models
-from eft_ext.ops.positions import check_positions, option_rows, parts
-from eft_ext.ops.results import Conservative
-from eft_ext.ops.scores import Score, pick_models
-
-EFT_NAMES = ("large", "tuned", "base")
+from eft_ext.ops.params import EFT_NAMES, ConservativeParams, MixParams, ScoreParams, Weights
+from eft_ext.ops.positions import check_positions, option_rows, row_chunks
+from eft_ext.ops.results import Score, pick_models
 
 
 def fused_score(
@@ -72,14 +70,16 @@ def fused_score(
         scale = 1.0 if conservative_top_p is not None else None
     beta = 1.0 if beta is None else beta
 
-    def build(part: Sequence[Tensor], rows: slice) -> Mixture:
+    def build(part: Sequence[Tensor], rows: slice) -> MixParams:
         weights = beta_weights(
             option_rows("beta", beta, targets, rows), option_rows("scale", scale, targets, rows), part
         )
         nucleus = _nucleus(conservative_top_p, conservative_set, conservative_outside, targets, rows)
-        return mixture(EFT_NAMES, part, weights, vocab_size, nucleus, None, None)
+        return mix_params(EFT_NAMES, part, weights, vocab_size, nucleus, None, None)
 
-    return launch(logits, targets, build, scoring(ignore_index, 1, num_top, num_changed, len(logits)), backend)
+    return dispatch_score(
+        logits, targets, build, score_params(ignore_index, 1, num_top, num_changed, len(logits)), backend
+    )
 
 
 def fused_score_mix(
@@ -112,8 +112,8 @@ def fused_score_mix(
     if isinstance(logits, Tensor) or not isinstance(logits, Sequence):
         came = f"one tensor {list(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
         raise TypeError(f"logits: expected a sequence of 1 to 4 tensors, got {came}")
-    logits, targets = check_positions(models(logits), logits, targets)
-    wanted = scoring(ignore_index, compared, num_top, num_changed, len(logits))
+    logits, targets = check_positions(logits_names(logits), logits, targets)
+    wanted = score_params(ignore_index, compared, num_top, num_changed, len(logits))
     if isinstance(weights, Method):
         if conservative_top_p is not None:
             raise ValueError(f"conservative_top_p: expected none beside {weights!r}; use eft_ext.methods.Conservative")
@@ -122,16 +122,16 @@ def fused_score_mix(
     if conservative_top_p is not None and len(logits) != 3:
         raise ValueError(f"conservative_top_p: expected large, tuned and base, got {len(logits)} models")
 
-    def build(part: Sequence[Tensor], rows: slice) -> Mixture:
+    def build(part: Sequence[Tensor], rows: slice) -> MixParams:
         of_rows = weights
         if not isinstance(weights, Tensor) and isinstance(weights, Sequence):
             of_rows = [option_rows(f"weights[{k}]", w, targets, rows) for k, w in enumerate(weights)]
         elif isinstance(weights, Tensor) and weights.dim() != 1:
             raise ValueError(f"weights: expected shape [{len(logits)}], got {list(weights.shape)}")
         nucleus = _nucleus(conservative_top_p, conservative_set, conservative_outside, targets, rows)
-        return mixture(models(part), part, given_weights(of_rows, part), vocab_size, nucleus, None, None)
+        return mix_params(logits_names(part), part, given_weights(of_rows, part), vocab_size, nucleus, None, None)
 
-    return launch(logits, targets, build, wanted, backend)
+    return dispatch_score(logits, targets, build, wanted, backend)
 
 
 def _score_method(
@@ -139,7 +139,7 @@ def _score_method(
     logits: Sequence[Tensor],
     targets: Tensor,
     position: int | Tensor | None,
-    wanted: Scoring,
+    wanted: ScoreParams,
     vocab_size: int | None,
     backend: str,
 ) -> Score:
@@ -158,12 +158,12 @@ def _score_method(
     for extra, k in enumerate(excluding):
         places[k] = len(logits) + extra
 
-    def build(part: Sequence[Tensor], rows: slice) -> Mixture:
+    def build(part: Sequence[Tensor], rows: slice) -> MixParams:
         some = of(rows)
         own = given_weights([*some.weights(), *[0.0] * len(excluding)], part)
-        return mixture(models(part), part, own, vocab_size, some.conservative(), None, None)
+        return mix_params(logits_names(part), part, own, vocab_size, some.conservative(), None, None)
 
-    found = launch(everything, targets, build, wanted._replace(compared=places[wanted.compared]), backend)
+    found = dispatch_score(everything, targets, build, wanted._replace(compared=places[wanted.compared]), backend)
     return pick_models(found, [*places, len(everything)]) if excluding else found
 
 
@@ -171,7 +171,7 @@ def _prepared(
     of: Callable[[slice], Method], logits: Sequence[Tensor], shape: torch.Size, vocab_size: int | None
 ) -> tuple[list[Tensor], list[int]]:
     """The logits that a method mixes, and which of them are not those given."""
-    pieces = [(part, of(rows).prepare(part, vocab_size)) for rows, part in parts(logits, copy=False)]
+    pieces = [(part, of(rows).prepare(part, vocab_size)) for rows, part in row_chunks(logits, copy=False)]
     first, cut = pieces[0]
     excluding = [k for k, (x, y) in enumerate(zip(first, cut, strict=True)) if x is not y]
     left = [*logits]
@@ -182,7 +182,7 @@ def _prepared(
 
 def _nucleus(
     top_p: float | Tensor | None, model: Any, outside: Any, targets: Tensor, rows: slice
-) -> Conservative | None:
+) -> ConservativeParams | None:
     if top_p is None:
         return None
-    return Conservative(option_rows("conservative_top_p", top_p, targets, rows), model, outside)
+    return ConservativeParams(option_rows("conservative_top_p", top_p, targets, rows), model, outside)

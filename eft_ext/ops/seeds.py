@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from eft_ext.ops.inputs import Integer, Real, integer
+from eft_ext.ops.inputs import integer
+from eft_ext.ops.params import GREEDY_BELOW, Integer, Real
 from eft_ext.ops.tracing import is_traced
 
-GREEDY_BELOW = 2.0**-20
 _LOW, _HIGH = -(2**63), 2**63 - 1
 
 

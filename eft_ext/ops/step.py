@@ -1,4 +1,4 @@
-"""The step: K models' logits in, one token a row out (SPEC §2 and §3)."""
+"""The step: K models' logits in, one token a row out (docs/numerics.md §1 to §5)."""
 
 from __future__ import annotations
 
@@ -9,26 +9,23 @@ import torch
 from torch import Tensor
 
 from eft_ext.ops.backends import call_cache, native
-from eft_ext.ops.backends.dispatch_step import Results, launch, launch_combine
+from eft_ext.ops.backends.dispatch_step import StepOutputs, dispatch_combine, dispatch_step
 from eft_ext.ops.backends.registry import choose
+from eft_ext.ops.check_params import (
+    beta_weights,
+    check_logits_list,
+    given_weights,
+    logits_names,
+    mix_params,
+    sampling_params,
+    step_params,
+)
 from eft_ext.ops.deprecated import bitmask
 from eft_ext.ops.inputs import check_logits
 from eft_ext.ops.method import Method, resolve
-from eft_ext.ops.params import (
-    Mixture,
-    Sampling,
-    Weights,
-    beta_weights,
-    checked,
-    given_weights,
-    mixture,
-    models,
-    sampling,
-)
-from eft_ext.ops.results import Conservative, StepDetails
+from eft_ext.ops.params import EFT_NAMES, ConservativeParams, MixParams, Weights
+from eft_ext.ops.results import StepDetails
 from eft_ext.ops.score import fused_score_mix
-
-EFT_NAMES = ("large", "tuned", "base")
 
 
 def fused_step(
@@ -109,25 +106,25 @@ def fused_step(
     if not (return_details or details_out is not None or top_logprobs or workspace is not None):
         form = (beta, scale, conservative_top_p, conservative_set, conservative_outside)
         options = (*form, temperature, top_k, top_p, min_p, bias, token_bitmask, generator, vocab_size, backend)
-        key = call_cache.key_of(logits, options, seed, position, out)
-        if key is not None and (tokens := call_cache.run(key, logits, seed, position, out)) is not None:
+        key = call_cache.cache_key(logits, options, seed, position, out)
+        if key is not None and (tokens := call_cache.run_cached(key, logits, seed, position, out)) is not None:
             return tokens
     logits = check_logits(EFT_NAMES, logits)
     conservative = None
     if conservative_top_p is not None:
-        conservative = Conservative(conservative_top_p, conservative_set, conservative_outside)
+        conservative = ConservativeParams(conservative_top_p, conservative_set, conservative_outside)
         scale = 1.0 if scale is None and beta is None else scale
         if scale is None:
             raise ValueError("conservative_top_p: expected the form of scale, got beta (give scale instead)")
     if scale is not None and beta is not None:
         raise ValueError("scale: expected none beside beta (they are two different forms), got both")
     weights = beta_weights(1.0 if beta is None else beta, scale, logits)
-    mix = mixture(EFT_NAMES, logits, weights, vocab_size, conservative, bias, token_bitmask)
-    draw = sampling(mix, temperature, top_k, top_p, min_p, seed, position, generator)
-    if key is not None and choose(backend, mix, draw, details=False) is native:
-        call_cache.keep(key, mix, draw)
-        return call_cache.run(key, mix.logits, draw.seed.value, draw.position.value, out)
-    return launch(mix, draw, backend, Results(return_details, top_logprobs, out, details_out, workspace))
+    mix = mix_params(EFT_NAMES, logits, weights, vocab_size, conservative, bias, token_bitmask)
+    sampling = sampling_params(mix, temperature, top_k, top_p, min_p, seed, position, generator)
+    if key is not None and choose(backend, mix) is native:
+        call_cache.store(key, mix, sampling)
+        return call_cache.run_cached(key, mix.logits, sampling.seed.value, sampling.position.value, out)
+    return dispatch_step(mix, sampling, backend, StepOutputs(return_details, top_logprobs, out, details_out, workspace))
 
 
 def fused_mix(
@@ -173,23 +170,12 @@ def fused_mix(
     alike = alike and type(logits) in (list, tuple) and len(logits) > 0 and type(weights) in (list, tuple)
     if alike and not (return_details or details_out is not None or top_logprobs or workspace is not None):
         logits = tuple(logits)
-        options = (
-            "mix",
-            *weights,
-            temperature,
-            top_k,
-            top_p,
-            min_p,
-            bias,
-            token_bitmask,
-            generator,
-            vocab_size,
-            backend,
-        )
-        key = call_cache.key_of(logits, options, seed, position, out)
-        if key is not None and (tokens := call_cache.run(key, logits, seed, position, out)) is not None:
+        sampled = (temperature, top_k, top_p, min_p, bias, token_bitmask, generator, vocab_size, backend)
+        options = ("mix", *weights, *sampled)
+        key = call_cache.cache_key(logits, options, seed, position, out)
+        if key is not None and (tokens := call_cache.run_cached(key, logits, seed, position, out)) is not None:
             return tokens
-    mix, draw = checked_mix(
+    mix, sampling = step_params(
         logits,
         weights if method is None else method,
         temperature=temperature,
@@ -203,46 +189,23 @@ def fused_mix(
         generator=generator,
         vocab_size=vocab_size,
     )
-    if key is not None and choose(backend, mix, draw, details=False) is native:
-        call_cache.keep(key, mix, draw)
-        return call_cache.run(key, mix.logits, draw.seed.value, draw.position.value, out)
-    found = launch(mix, draw, backend, Results(return_details, top_logprobs, out, details_out, workspace))
+    if key is not None and choose(backend, mix) is native:
+        call_cache.store(key, mix, sampling)
+        return call_cache.run_cached(key, mix.logits, sampling.seed.value, sampling.position.value, out)
+    found = dispatch_step(
+        mix, sampling, backend, StepOutputs(return_details, top_logprobs, out, details_out, workspace)
+    )
     if method is not None and isinstance(found, StepDetails):
         _of_whole_models(found, logits, mix)
     return found
 
 
-def _of_whole_models(details: StepDetails, logits: Sequence[Tensor], mix: Mixture) -> None:
+def _of_whole_models(details: StepDetails, logits: Sequence[Tensor], mix: MixParams) -> None:
     """What is said of a model that a method has cut tokens from is said of the model as it is."""
     for k, (whole, cut) in enumerate(zip(logits, mix.logits, strict=True)):
         if whole is not cut:
             own = fused_score_mix([whole], [1.0], details.tokens, vocab_size=mix.vocab_size)
             details.model_logprobs[:, k] = own.logprobs[:, 0]
-
-
-def checked_mix(
-    logits: Sequence[Tensor],
-    weights: Weights | Method,
-    *,
-    temperature: float | Tensor = 1.0,
-    top_k: int | Tensor = 0,
-    top_p: float | Tensor = 1.0,
-    min_p: float | Tensor = 0.0,
-    bias: Tensor | None = None,
-    token_bitmask: Tensor | None = None,
-    seed: int | Tensor | None = None,
-    position: int | Tensor | None = None,
-    generator: torch.Generator | None = None,
-    vocab_size: int | None = None,
-) -> tuple[Mixture, Sampling]:
-    """The arguments of `fused_mix`, checked and normalised."""
-    logits, conservative = checked(logits), None
-    if isinstance(weights, Method):
-        method = resolve(weights, logits, position)
-        logits, weights, conservative = method.prepare(logits, vocab_size), method.weights(), method.conservative()
-    mix = mixture(models(logits), logits, given_weights(weights, logits), vocab_size, conservative, bias, token_bitmask)
-    draw = sampling(mix, temperature, top_k, top_p, min_p, seed, position, generator)
-    return mix, draw
 
 
 def combine(
@@ -267,7 +230,7 @@ def combine(
     method whose parameters are functions of the step.
     """
     token_bitmask = bitmask(token_bitmask, allowed)
-    logits = checked(logits)
+    logits = check_logits_list(logits)
     conservative = None
     if isinstance(weights, Method):
         if conservative_top_p is not None:
@@ -277,6 +240,8 @@ def combine(
     if conservative_top_p is not None:
         if len(logits) != 3:
             raise ValueError(f"conservative_top_p: expected large, tuned and base, got {len(logits)} models")
-        conservative = Conservative(conservative_top_p, conservative_set, conservative_outside)
-    mix = mixture(models(logits), logits, given_weights(weights, logits), vocab_size, conservative, bias, token_bitmask)
-    return launch_combine(mix, backend)
+        conservative = ConservativeParams(conservative_top_p, conservative_set, conservative_outside)
+    mix = mix_params(
+        logits_names(logits), logits, given_weights(weights, logits), vocab_size, conservative, bias, token_bitmask
+    )
+    return dispatch_combine(mix, backend)

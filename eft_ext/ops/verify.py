@@ -8,16 +8,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from eft_ext.ops.backends import torch_ops
-from eft_ext.ops.backends.registry import choose
+from eft_ext.ops.backends.dispatch_verify import dispatch_verify
+from eft_ext.ops.check_params import given_weights, mix_params, sampling_params
 from eft_ext.ops.deprecated import bitmask
-from eft_ext.ops.inputs import Integer, check_logits, check_out, in_memory, integer, real
+from eft_ext.ops.inputs import check_logits, in_memory, integer, real
 from eft_ext.ops.method import Method, at_positions, check_count
-from eft_ext.ops.params import Drafted, Mixture, Weights, given_weights, mixture, sampling, tensors_of
-from eft_ext.ops.results import Conservative, VerifyResult
-from eft_ext.ops.seeds import GREEDY_BELOW
+from eft_ext.ops.params import GREEDY_BELOW, ConservativeParams, DraftParams, Integer, Weights
+from eft_ext.ops.results import VerifyResult
 from eft_ext.ops.step import combine
-from eft_ext.ops.tracing import is_traced
 
 
 def fused_verify(
@@ -104,41 +102,41 @@ def fused_verify(
     if conservative_top_p is not None:
         if len(logits) != 3:
             raise ValueError(f"conservative_top_p: expected large, tuned and base, got {len(logits)} models")
-        conservative = Conservative(conservative_top_p, conservative_set, conservative_outside)
-    per_position = isinstance(token_bitmask, Tensor) and token_bitmask.dim() == 3
-    if per_position and (token_bitmask is None or token_bitmask.shape[1] != drafts.shape[1] + 1):
-        raise ValueError(
-            f"token_bitmask: expected {drafts.shape[1] + 1} positions, got shape {list(token_bitmask.shape)}"
-        )  # type: ignore[union-attr]
-    first = token_bitmask[:, 0] if per_position else token_bitmask  # type: ignore[index]
+        conservative = ConservativeParams(conservative_top_p, conservative_set, conservative_outside)
+    first = token_bitmask
+    if isinstance(token_bitmask, Tensor) and token_bitmask.dim() == 3:
+        if token_bitmask.shape[1] != drafts.shape[1] + 1:
+            came = list(token_bitmask.shape)
+            raise ValueError(f"token_bitmask: expected {drafts.shape[1] + 1} positions, got shape {came}")
+        first = token_bitmask[:, 0]
     if draft_logits is not None:
         names, views = [*names, "draft_logits"], [*views, draft_logits[:, :1].flatten(0, 1)]
     count = len(logits)
-    mix = mixture(names, views, given_weights(weights, views[:count]), vocab_size, conservative, bias, first)
+    mix = mix_params(names, views, given_weights(weights, views[:count]), vocab_size, conservative, bias, first)
     mix = mix._replace(logits=tuple(views[:count]))
-    draw = sampling(mix, temperature, top_k, top_p, min_p, seed, position, generator)
+    sampling = sampling_params(mix, temperature, top_k, top_p, min_p, seed, position, generator)
     mix = mix._replace(logits=logits, token_bitmask=token_bitmask)
     batch, device = mix.batch, mix.device
 
     def own(name: str, option: Any, default: Any, make: Any, *bounds: float) -> Any:
         return default if option is None else make(f"draft_{name}", option, batch, device, *bounds)
 
-    drafted = Drafted(
+    drafted = DraftParams(
         drafts.contiguous(),
         draft_logits if drafts.shape[1] else None,
         Integer(drafts.shape[1]) if lengths is None else integer("lengths", lengths, batch, device),
-        own("temperature", draft_temperature, draw.temperature, real, 0),
-        own("top_k", draft_top_k, draw.top_k, integer),
-        own("top_p", draft_top_p, draw.top_p, real, 0, 1),
-        own("min_p", draft_min_p, draw.min_p, real, 0, 1),
+        own("temperature", draft_temperature, sampling.temperature, real, 0),
+        own("top_k", draft_top_k, sampling.top_k, integer),
+        own("top_p", draft_top_p, sampling.top_p, real, 0, 1),
+        own("min_p", draft_min_p, sampling.min_p, real, 0, 1),
     )
     _check_lengths_and_certainty(drafted)
-    return _launch(mix, draw, drafted, backend, out)
+    return dispatch_verify(mix, sampling, drafted, backend, out)
 
 
 def _mixed(
     logits: tuple[Tensor, ...], method: Method, position: int | Tensor | None, vocab_size: int | None, backend: str
-) -> tuple[tuple[Tensor, ...], Weights, Conservative | None]:
+) -> tuple[tuple[Tensor, ...], Weights, ConservativeParams | None]:
     """What a method mixes, with which weights: the mixture itself where these change from position to position."""
     check_count(method, logits)
     rows, positions = logits[0].shape[:2]
@@ -200,26 +198,10 @@ def _check_draft(draft_logits: Tensor, drafts: Tensor, like: Tensor) -> Tensor:
     return draft_logits
 
 
-def _check_lengths_and_certainty(drafted: Drafted) -> None:
+def _check_lengths_and_certainty(drafted: DraftParams) -> None:
     k = drafted.drafts.shape[1]
     if drafted.lengths.rows is None and drafted.lengths.value > k:
         raise ValueError(f"lengths: expected 0 to {k}, got {drafted.lengths.value}")
     certain = drafted.temperature.rows is None and drafted.temperature.value < GREEDY_BELOW
     if k and drafted.logits is None and not certain:
         raise ValueError("draft_logits: expected a tensor, got None (only drafts of draft_temperature 0 need none)")
-
-
-def _launch(mix: Mixture, draw: Any, drafted: Drafted, backend: str, out: VerifyResult | None) -> VerifyResult:
-    if out is not None:
-        batch, k = drafted.drafts.shape
-        shapes = {"tokens": (torch.int64, (batch, k + 1)), "num_accepted": (torch.int64, (batch,))}
-        shapes["status"] = (torch.int32, (batch,))
-        for name, field in zip(VerifyResult._fields, out, strict=True):
-            check_out(f"out.{name}", field, *shapes[name], mix.device)
-    q = () if drafted.logits is None else (drafted.logits,)
-    if is_traced((*tensors_of(mix, *draw, *drafted[2:]), drafted.drafts, *q)):
-        found = torch_ops.traced_verify(mix, draw, drafted, backend)
-        return found if out is None else VerifyResult(*(x.copy_(y) for x, y in zip(out, found, strict=True)))
-    result = torch_ops.new_verified(drafted) if out is None else out
-    choose(backend, mix, None, details=False).verify(mix, draw, drafted, result)
-    return result

@@ -215,10 +215,10 @@ def test_loops_go_when_storage_grows(llamas, ragged):
 
 def test_loops_need_a_cuda_build_and_driver():
     """The binding is there either way, and says what is missing."""
-    from eft_ext.ops.backends import native
+    from eft_ext.ops.backends import native_loop
 
-    if native.while_supported():
+    if native_loop.while_supported():
         pytest.skip("there are WHILE nodes here")
-    tail = native.tail(torch.device("cpu"), [0] * 8, (1, 1), 0, [])
+    tail = native_loop.tail(torch.device("cpu"), [0] * 8, (1, 1), 0, [])
     with pytest.raises((NotImplementedError, RuntimeError), match=r"cuda|loop"):
-        native.WhileLoop(tail, 1, 0)
+        native_loop.WhileLoop(tail, 1, 0)

@@ -12,7 +12,7 @@ from eft_ext.decoding.schedule import Fixed
 from eft_ext.decoding.speculate import speculate
 from eft_ext.methods import Contrast
 from eft_ext.ops import reference
-from eft_ext.ops.results import Conservative
+from eft_ext.ops.params import ConservativeParams
 from python_tests.decoding.tables import END, TableReader, enumerate_outputs, tables
 from python_tests.helpers.slow_params import slowly_but
 
@@ -96,7 +96,7 @@ def test_every_output(method):
     models = tables(2 if named else len(weights), VOCAB, seed=len(method))
     oracle = {name: value for name, value in options.items() if name != "conservative_top_p"}
     if "conservative_top_p" in options:
-        oracle["conservative"] = Conservative(options["conservative_top_p"])
+        oracle["conservative"] = ConservativeParams(options["conservative_top_p"])
 
     def next_probs(before, now):
         logits = [table[before, now][None] for table in models]

@@ -159,20 +159,20 @@ def _recording(target: Any, kernels: list[Kernel]) -> Iterator[None]:
 
 def compiled(case: Case, target: Any, position: int = 3) -> list[Kernel]:
     """The kernels of one step. target: triton's GPUTarget."""
-    from eft_ext.ops.backends.torch_ops import new_details, new_tokens, new_verified
-    from eft_ext.ops.params import given_weights, mixture, models, sampling
-    from eft_ext.ops.results import Conservative
-    from eft_ext.ops.scores import new_score
+    from eft_ext.ops.backends.allocate import new_details, new_tokens, new_verified
+    from eft_ext.ops.check_params import given_weights, logits_names, mix_params, sampling_params
+    from eft_ext.ops.params import ConservativeParams
+    from eft_ext.ops.results import new_score
     from eft_ext.ops.triton.score import launch as score_launch
     from eft_ext.ops.triton.step import launch as step_launch
     from eft_ext.ops.triton.verify import launch as verify_launch
 
     logits = [torch.empty(case.batch, case.vocab, dtype=case.dtype, device="meta") for _ in range(case.models)]
     weights = given_weights([1.0] * case.models, logits)
-    conservative = Conservative(0.9) if case.conservative else None
-    mix = mixture(models(logits), logits, weights, None, conservative, None, None)
+    conservative = ConservativeParams(0.9) if case.conservative else None
+    mix = mix_params(logits_names(logits), logits, weights, None, conservative, None, None)
     options = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, **case.options}
-    draw = sampling(mix, **options, seed=position, position=position, generator=None)  # type: ignore[arg-type]
+    draw = sampling_params(mix, **options, seed=position, position=position, generator=None)  # type: ignore[arg-type]
     kernels: list[Kernel] = []
     if case.score:
         targets = torch.empty(case.batch, dtype=torch.int64, device="meta")
@@ -195,12 +195,11 @@ def compiled(case: Case, target: Any, position: int = 3) -> list[Kernel]:
 
 def _drafted(case: Case, draw: Any, of_model: torch.Tensor) -> Any:
     """Drafts of a model whose logits are `of_model`, or memory of their own."""
-    from eft_ext.ops.inputs import Integer
-    from eft_ext.ops.params import Drafted
+    from eft_ext.ops.params import DraftParams, Integer
 
     drafts = torch.empty(case.batch, case.num_drafts, dtype=torch.int64, device="meta")
     own = of_model if case.shared else torch.empty_like(of_model.contiguous())
-    return Drafted(drafts, own, Integer(case.num_drafts), *draw[:4])
+    return DraftParams(drafts, own, Integer(case.num_drafts), *draw[:4])
 
 
 def table() -> str:

@@ -3,8 +3,8 @@
 import torch
 
 from eft_ext.ops import fused_mix
-from eft_ext.ops.inputs import Integer, Real
-from eft_ext.ops.params import Drafted, given_weights, mixture, sampling
+from eft_ext.ops.check_params import given_weights, mix_params, sampling_params
+from eft_ext.ops.params import DraftParams, Integer, Real
 from python_tests.helpers.rows import models
 
 EFT = [1.0, 1.0, -1.0]
@@ -29,8 +29,9 @@ def same(a, b):
 def arguments(token_bitmask=None):
     logits = blocks("lm", 3, 3, 2, 200)
     views = [x[:, 0] for x in logits]
-    mix = mixture(["a", "b", "c"], views, given_weights(EFT, views), None, None, None, token_bitmask)
-    draw = sampling(mix, 0.9, 0, torch.full((3,), 0.9), 0.0, 5, 1, None)
+    mix = mix_params(["a", "b", "c"], views, given_weights(EFT, views), None, None, None, token_bitmask)
+    draw = sampling_params(mix, 0.9, 0, torch.full((3,), 0.9), 0.0, 5, 1, None)
     lengths = Integer(0, torch.tensor([2, 1, 0]))
-    drafted = Drafted(torch.ones(3, 2, dtype=torch.int64), logits[1][:, :2], lengths, Real(1.0), Integer(0), *draw[2:4])
+    drafts = torch.ones(3, 2, dtype=torch.int64)
+    drafted = DraftParams(drafts, logits[1][:, :2], lengths, Real(1.0), Integer(0), *draw[2:4])
     return mix._replace(logits=tuple(logits)), draw, drafted

@@ -81,12 +81,12 @@ class HostCuda:
     def installed(self) -> Iterator[HostCuda]:
         """Calls with backend="cpu" run the kernels."""
         original, native._native = native._native, self
-        call_cache._kept.clear()
+        call_cache._calls.clear()
         try:
             yield self
         finally:
             native._native = original
-            call_cache._kept.clear()
+            call_cache._calls.clear()
 
     # What the native module has.
 

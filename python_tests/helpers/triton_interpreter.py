@@ -205,13 +205,14 @@ def refused(problem: Any) -> str:
 
 def checked_operator() -> str:
     """`torch.library.opcheck` of the operators with backend="triton"."""
-    from eft_ext.ops.params import flatten, given_weights, mixture, models, sampling
+    from eft_ext.ops.backends.flat_params import flatten
+    from eft_ext.ops.check_params import given_weights, logits_names, mix_params, sampling_params
     from python_tests.helpers.rows import models as rows
 
     logits = rows("lm", 3, 2, 300)
-    names = models(logits)
-    mix = mixture(names, logits, given_weights([1.0, torch.ones(2), -1.0], logits), None, None, None, None)
-    draw = sampling(mix, 0.7, 20, torch.full((2,), 0.9), 0.01, 3, 2, None)
+    names = logits_names(logits)
+    mix = mix_params(names, logits, given_weights([1.0, torch.ones(2), -1.0], logits), None, None, None, None)
+    draw = sampling_params(mix, 0.7, 20, torch.full((2,), 0.9), 0.01, 3, 2, None)
     torch.library.opcheck(torch.ops.eft_ext.step.default, (*flatten(mix, draw), "triton"))
     torch.library.opcheck(torch.ops.eft_ext.step_details.default, (*flatten(mix, draw), "triton", 3))
     torch.library.opcheck(torch.ops.eft_ext.combine.default, (*flatten(mix), "triton"))
@@ -220,11 +221,11 @@ def checked_operator() -> str:
 
 def checked_verification() -> str:
     """`torch.library.opcheck` of the verification with backend="triton"."""
-    from eft_ext.ops.params import flatten, flatten_drafted
+    from eft_ext.ops.backends.flat_params import flatten, flatten_draft
     from python_tests.helpers.drafts import arguments
 
     mix, draw, drafted = arguments()
-    torch.library.opcheck(torch.ops.eft_ext.verify.default, (*flatten_drafted(drafted), *flatten(mix, draw), "triton"))
+    torch.library.opcheck(torch.ops.eft_ext.verify.default, (*flatten_draft(drafted), *flatten(mix, draw), "triton"))
     return "passed"
 
 

@@ -50,12 +50,13 @@ def scored_problem(problem: Any, targets: torch.Tensor, options: dict[str, Any])
 
 def checked_scoring() -> str:
     """`torch.library.opcheck` of scoring with backend="triton"."""
-    from eft_ext.ops.params import flatten, given_weights, mixture, models
+    from eft_ext.ops.backends.flat_params import flatten
+    from eft_ext.ops.check_params import given_weights, logits_names, mix_params
     from python_tests.helpers.rows import models as rows
 
     logits = rows("lm", 3, 3, 300)
     weights = given_weights([1.0, torch.ones(3), -1.0], logits)
-    mix = mixture(models(logits), logits, weights, None, None, None, None)
+    mix = mix_params(logits_names(logits), logits, weights, None, None, None, None)
     targets = torch.tensor([1, -100, 299])
     torch.library.opcheck(torch.ops.eft_ext.score.default, (*flatten(mix), targets, -100, 1, 3, 2, "triton"))
     return "passed"

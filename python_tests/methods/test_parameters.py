@@ -143,7 +143,7 @@ def test_what_does_not_fit_is_named(act, kind, message):
 
 def test_repeated_calls_of_a_loop():
     """The short way for calls that differ in addresses, seed and position only gives the same tokens."""
-    call_cache._kept.clear()
+    call_cache._calls.clear()
     method = m.Interpolate({"a": 0.3, "b": 0.7})
     given = [1.0, 0.3, 0.7, -1.0]
     for position in range(4):
@@ -152,17 +152,17 @@ def test_repeated_calls_of_a_loop():
         expected = eft_ext.fused_mix(logits, given, backend="reference", **options)
         for weights in (method, given, torch.tensor(given)):
             assert torch.equal(eft_ext.fused_mix(logits, weights, **options), expected)
-    assert len(call_cache._kept) == 2, "0.3 as it is and rounded to fp32"
+    assert len(call_cache._calls) == 2, "0.3 as it is and rounded to fp32"
     method.set(a=2.0)
     changed = eft_ext.fused_mix(logits, [1.0, 2.0, 0.7, -2.7], backend="reference", **options)
     assert torch.equal(eft_ext.fused_mix(logits, method, **options), changed)
-    call_cache._kept.clear()
+    call_cache._calls.clear()
     for unlike in (m.Conservative(0.5), m.Contrast(), m.UpScale([1.0, 2.0, 3.0]), m.Plain()):
         logits = rows(len(unlike.models))
         for _ in range(2):
             tokens = eft_ext.fused_mix(logits, unlike, **options)
             assert torch.equal(tokens, eft_ext.fused_mix(logits, unlike, backend="reference", **options))
-    assert len(call_cache._kept) == 1, "of the plain one"
+    assert len(call_cache._calls) == 1, "of the plain one"
     with pytest.raises(ValueError, match=r"^logits: expected 1 to 4 tensors, got 0"):
         eft_ext.fused_mix([], [], seed=1, position=0, out=torch.zeros(1, dtype=torch.int64))
     with pytest.raises(ValueError, match=r"^weights: expected 2, one for each model, got 3"):

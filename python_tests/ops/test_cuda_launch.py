@@ -77,14 +77,14 @@ def test_tokens_and_details(device: HostLaunches, batch: int, vocab: int, dtype:
 
 def repeated(logits: list[Tensor], positions: range) -> tuple[list[Tensor], int]:
     """A loop's calls; how many have been kept."""
-    call_cache._kept.clear()
+    call_cache._calls.clear()
     return [fused_mix(logits, EFT, seed=3, position=i, top_p=0.9, backend="cuda") for i in positions], len(
-        call_cache._kept
+        call_cache._calls
     )
 
 
 def test_repeated_calls(device: HostLaunches) -> None:
-    """The short way (eft_ext/ops/call_cache.py)."""
+    """The short way (eft_ext/ops/backends/call_cache.py)."""
     logits = models("lm", 3, 2, 3001, torch.bfloat16)
     (tokens, kept), count = device.call(repeated, logits, range(5))
     assert (kept, count.launches) == (1, 5)

@@ -24,8 +24,8 @@ FILTERS = ("top_k", "top_p", "min_p")
 
 def filtered(z: Tensor, **options: float) -> Survivors:
     """Survivors of z's rows, which must be valid."""
-    heat = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0} | options
-    chosen = sampling_options(z, **heat)  # type: ignore[arg-type]
+    given = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0} | options
+    chosen = sampling_options(z, **given)  # type: ignore[arg-type]
     return survivors(scaled(z, inverse_temperature(chosen.temperature)), chosen)
 
 

@@ -61,11 +61,11 @@ def test_cuda_tensors_are_scored_by_the_kernels_that_are_there(monkeypatch):
     mix = SimpleNamespace(device=torch.device("cuda"), vocab_size=native.CUDA_MAX_VOCAB)
 
     def chosen():
-        return registry.choose("auto", mix, None, details=False)
+        return registry.choose("auto", mix)
 
     monkeypatch.setattr(registry, "_cuda_usable", lambda: True)
     monkeypatch.setattr(registry, "_triton_usable", lambda: True)
-    monkeypatch.setattr(registry, "_triton_step", lambda: "triton")
+    monkeypatch.setattr(registry, "_triton_backend", lambda: "triton")
     assert chosen() is native
     mix.vocab_size += 1
     assert chosen() == "triton"

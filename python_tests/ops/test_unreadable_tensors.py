@@ -16,7 +16,7 @@ from python_tests.ops.test_marked_tensors import VOCAB, negated, step, step_argu
 
 
 def test_a_call_that_is_kept_looks_at_each_tensor() -> None:
-    call_cache._kept.clear()
+    call_cache._calls.clear()
     logits = [torch.randn(2, VOCAB, generator=torch.Generator().manual_seed(k)) for k in range(3)]
 
     def drawn(x: Tensor) -> Tensor:
@@ -24,7 +24,7 @@ def test_a_call_that_is_kept_looks_at_each_tensor() -> None:
 
     for x in (logits[0], negated(logits[0]), zero(logits[0]), logits[0]):
         assert torch.equal(drawn(x), (x + logits[1] - logits[2]).argmax(dim=1))
-    assert len(call_cache._kept) == 1
+    assert len(call_cache._calls) == 1
     for out in (negated(torch.zeros(2, dtype=torch.int64)), zero(torch.zeros(2, dtype=torch.int64))):
         with pytest.raises(ValueError, match="out: expected a tensor that can be written at its address"):
             fused_step(*logits, temperature=0.0, out=out)

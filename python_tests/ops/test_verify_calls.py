@@ -7,13 +7,13 @@ import torch
 
 from eft_ext.ops import fused_verify, reference
 from eft_ext.ops.backends import native, reference_backend, registry
-from eft_ext.ops.params import flatten, flatten_drafted
+from eft_ext.ops.backends.flat_params import flatten, flatten_draft
 from python_tests.helpers.drafts import EFT, arguments, blocks, propose, same
 
 
 def test_the_operator():
     mix, draw, drafted = arguments()
-    torch.library.opcheck(torch.ops.eft_ext.verify.default, (*flatten_drafted(drafted), *flatten(mix, draw), "auto"))
+    torch.library.opcheck(torch.ops.eft_ext.verify.default, (*flatten_draft(drafted), *flatten(mix, draw), "auto"))
 
 
 @pytest.mark.slow
@@ -36,10 +36,10 @@ def test_cuda_tensors_take_the_kernels_where_they_are_built(monkeypatch):
         monkeypatch.setattr(registry, "_cuda_usable", lambda: cuda)
         monkeypatch.setattr(registry, "_triton_usable", lambda: triton)
         mix = SimpleNamespace(device=torch.device("cuda"), vocab_size=vocab)
-        return registry.choose("auto", mix, None, details=False)
+        return registry.choose("auto", mix)
 
     large, in_triton = native.CUDA_MAX_VOCAB + 1, object()
-    monkeypatch.setattr(registry, "_triton_step", lambda: in_triton)
+    monkeypatch.setattr(registry, "_triton_backend", lambda: in_triton)
     registry._warn_slow_cuda.cache_clear()
     assert chosen(True, True, native.CUDA_MAX_VOCAB) is native
     assert chosen(False, True, 100) is chosen(True, True, large) is in_triton

@@ -5,23 +5,23 @@ import pytest
 import torch
 
 from eft_ext.ops import fused_mix, fused_verify, reference
-from eft_ext.ops.reference.verify import Filters, _weighed, residual
+from eft_ext.ops.reference.verify import Filters, residual, row_distribution
 from python_tests.helpers.drafts import EFT, blocks
 
 
 def weighed(logits, weights, filters):
     mixture = {"weights": weights, "bias": None, "token_bitmask": None, "vocab_size": None, "conservative": None}
-    return _weighed(logits, filters, **mixture)
+    return row_distribution(logits, filters, **mixture)
 
 
 def as_drawn(p):
     """What the walk of an ordinary draw gives each token, long double [V], up to 2^-64."""
-    distance = (p.left.mass.row_n[:, None] - p.left.mass.tile_n).clamp(max=63)[0]
+    distance = (p.survivors.mass.row_n[:, None] - p.survivors.mass.tile_n).clamp(max=63)[0]
     probs = []
     for tile, d in enumerate(distance.tolist()):
         # Whole shares are drawn: what a tile's masses exceed its share by is cut from its last tokens.
-        end = int(p.left.share[0, tile]) << int(d)
-        running = p.left.weight[0, tile].cumsum(0).clamp(max=end).numpy().astype(np.longdouble)
+        end = int(p.survivors.share[0, tile]) << int(d)
+        running = p.survivors.weight[0, tile].cumsum(0).clamp(max=end).numpy().astype(np.longdouble)
         probs.append(np.diff(running, prepend=np.longdouble(0)) / np.longdouble(2) ** int(d))
     return np.concatenate(probs)[: len(p.w)] / np.longdouble(p.total)
 

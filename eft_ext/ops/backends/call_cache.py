@@ -13,16 +13,16 @@ import torch
 from torch import Tensor
 
 from eft_ext.ops.backends import native
-from eft_ext.ops.params import Mixture, Sampling
-from eft_ext.ops.seeds import GREEDY_BELOW, random_seed
+from eft_ext.ops.params import GREEDY_BELOW, MixParams, SamplingParams
+from eft_ext.ops.seeds import random_seed
 from eft_ext.ops.tracing import recording
 
-_LIMIT = 256  # kept calls; a loop needs one
+_LIMIT = 256  # calls; a loop needs one
 _SCALARS = frozenset((float, int, str, type(None)))
-_kept: dict[Any, tuple[Any, bool]] = {}
+_calls: dict[Any, tuple[Any, bool]] = {}
 
 
-def key_of(logits: tuple[Tensor, ...], options: tuple[Any, ...], seed: Any, position: Any, out: Any) -> Any:
+def cache_key(logits: tuple[Tensor, ...], options: tuple[Any, ...], seed: Any, position: Any, out: Any) -> Any:
     """What the checks of a call look at, or None where a call has to be checked each time.
 
     `options` are all the others; only plain numbers and names can be compared without reading a tensor.
@@ -53,16 +53,16 @@ def key_of(logits: tuple[Tensor, ...], options: tuple[Any, ...], seed: Any, posi
     return tuple(like)
 
 
-def keep(key: Any, mix: Mixture, draw: Sampling) -> None:
+def store(key: Any, mix: MixParams, sampling: SamplingParams) -> None:
     """Remembers a call that was checked and runs on the native step."""
-    if len(_kept) >= _LIMIT:
-        _kept.clear()
-    _kept[key] = native.prepare(mix, draw), draw.temperature.value < GREEDY_BELOW
+    if len(_calls) >= _LIMIT:
+        _calls.clear()
+    _calls[key] = native.prepare(mix, sampling), sampling.temperature.value < GREEDY_BELOW
 
 
-def run(key: Any, logits: Sequence[Tensor], seed: Any, position: Any, out: Tensor | None) -> Any:
+def run_cached(key: Any, logits: Sequence[Tensor], seed: Any, position: Any, out: Tensor | None) -> Any:
     """The tokens [B], or None if no such call was kept."""
-    found = _kept.get(key)
+    found = _calls.get(key)
     if found is None:
         return None
     addresses = [*map(Tensor.data_ptr, logits)]

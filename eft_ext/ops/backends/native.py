@@ -9,10 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eft_ext.ops.inputs import DTYPES, Integer, Real
-from eft_ext.ops.params import Drafted, Mixture, Sampling
-from eft_ext.ops.results import StepDetails, VerifyResult
-from eft_ext.ops.scores import Score
+from eft_ext.ops.inputs import DTYPES
+from eft_ext.ops.params import DraftParams, Integer, MixParams, Real, SamplingParams, ScoreParams
+from eft_ext.ops.results import Score, StepDetails, VerifyResult
 
 _native: Any = None
 IMPORT_ERROR = ""
@@ -63,7 +62,7 @@ def _address(x: Tensor) -> int:
     return x.data_ptr() if x.numel() else 0
 
 
-def _mixture(mix: Mixture) -> tuple[Any, ...]:
+def _mixture(mix: MixParams) -> tuple[Any, ...]:
     return (
         mix.batch,
         mix.vocab_size,
@@ -75,28 +74,32 @@ def _mixture(mix: Mixture) -> tuple[Any, ...]:
     )
 
 
-def prepare(mix: Mixture, draw: Sampling, details: StepDetails | None = None) -> Any:
+def prepare(mix: MixParams, sampling: SamplingParams, details: StepDetails | None = None) -> Any:
     """The step as the binding wants it; it holds addresses, so the tensors must outlive it."""
     addresses: tuple[int, ...] = (0,) * 9
     if details is not None:
         addresses = (*(_address(x) for x in details[1:]), details.top_ids.shape[1])
     return _native.prepare(
         *_mixture(mix),
-        _real(draw.temperature),
-        _integer(draw.top_k),
-        _real(draw.top_p),
-        _real(draw.min_p),
-        _integer(draw.seed),
-        _integer(draw.position),
+        _real(sampling.temperature),
+        _integer(sampling.top_k),
+        _real(sampling.top_p),
+        _real(sampling.min_p),
+        _integer(sampling.seed),
+        _integer(sampling.position),
         addresses,
     )
 
 
 def step(
-    mix: Mixture, draw: Sampling, tokens: Tensor, details: StepDetails | None, workspace: Tensor | None = None
+    mix: MixParams,
+    sampling: SamplingParams,
+    tokens: Tensor,
+    details: StepDetails | None,
+    workspace: Tensor | None = None,
 ) -> None:
     """Writes tokens, and details where given, on the logits' device (CUDA: on its current stream)."""
-    prepared = prepare(mix, draw, details)
+    prepared = prepare(mix, sampling, details)
     if mix.device.type != "cuda":
         prepared.run(isa(), tokens.data_ptr())
         return
@@ -114,7 +117,7 @@ def run_next(prepared: Any, device: torch.device, tokens: Tensor, seed: int, pos
         prepared.run_next_cuda(stream, tokens.data_ptr(), scratch.data_ptr(), scratch.nbytes, seed, position, *logits)
 
 
-def combine(mix: Mixture, z: Tensor) -> None:
+def combine(mix: MixParams, z: Tensor) -> None:
     """Writes the mixture's logits, fp32 [B, V]."""
     described = _mixture(mix)
     if mix.device.type != "cuda":
@@ -126,8 +129,8 @@ def combine(mix: Mixture, z: Tensor) -> None:
         _native.combine_cuda(stream, scratch.data_ptr(), scratch.nbytes, *described, z.data_ptr(), z.stride(0))
 
 
-def score(mix: Mixture, targets: Tensor, wanted: tuple[int, int, int, int], out: Score) -> None:
-    """Writes statistics; `wanted` is a `Scoring`. CUDA: on the current stream."""
+def score(mix: MixParams, targets: Tensor, wanted: ScoreParams, out: Score) -> None:
+    """Writes statistics (CUDA: on the current stream)."""
     ignore_index, compared, num_top, num_changed = wanted
     prepared = _native.prepare_score(
         *_mixture(mix),
@@ -173,25 +176,7 @@ def scratch_for(wanted: int, device: torch.device, stream: int, given: Tensor | 
     return kept
 
 
-def tail(device: torch.device, addresses: list[int], ring: tuple[int, ...], num_ends: int, lengths: list[int]) -> Any:
-    """The tail of a decoding step (csrc/include/eft_loop.h) as the binding wants it, or None where there is none.
-
-    It holds addresses, so the tensors must outlive it.
-    """
-    built = _native is not None and (device.type == "cpu" or (device.type == "cuda" and _native.cuda_built()))
-    return _native.Tail(device.type == "cuda", addresses, *ring, num_ends, lengths) if built else None
-
-
-def run_tail(prepared: Any, device: torch.device, rows: int, fed: bool) -> None:
-    """The tail of the first `rows` rows; `fed` where a token was fed before (CUDA: on the current stream)."""
-    if device.type != "cuda":
-        prepared.run(rows, fed, 0)
-        return
-    with torch.cuda.device(device):
-        prepared.run(rows, fed, torch.cuda.current_stream().cuda_stream)
-
-
-def verify(mix: Mixture, draw: Sampling, drafted: Drafted, result: VerifyResult) -> None:
+def verify(mix: MixParams, sampling: SamplingParams, drafted: DraftParams, result: VerifyResult) -> None:
     """Writes the result on the logits' device (CUDA: on its current stream). The logits of `mix` have a position axis,
     [B, k+1, V]."""
     token_bitmask, mask_stride = mix.token_bitmask, 0
@@ -200,7 +185,7 @@ def verify(mix: Mixture, draw: Sampling, drafted: Drafted, result: VerifyResult)
     first = mix._replace(logits=tuple(x[:, 0] for x in mix.logits), token_bitmask=token_bitmask)
     q = drafted.logits
     prepared = _native.prepare_verify(
-        prepare(first, draw),
+        prepare(first, sampling),
         [x.stride(1) for x in mix.logits],
         mask_stride,
         drafted.drafts.data_ptr(),
@@ -215,35 +200,3 @@ def verify(mix: Mixture, draw: Sampling, drafted: Drafted, result: VerifyResult)
         *(x.data_ptr() for x in result),
     )
     _run(prepared, mix.device)
-
-
-def while_supported() -> bool:
-    """Whether build, driver and device can loop on the device."""
-    return _native is not None and bool(_native.while_supported())
-
-
-class WhileLoop:
-    """A captured step in a WHILE node, launched on the current stream.
-
-    Args:
-        tail, rows: the prepared tail of the step, and its rows.
-        graph: address of the cudaGraph_t; whoever captured it keeps it alive.
-
-    Raises:
-        NotImplementedError, RuntimeError: there are no WHILE nodes here, or the step cannot be put into one.
-    """
-
-    def __init__(self, tail: Any, rows: int, graph: int) -> None:
-        self._loop = _native.WhileLoop(tail, rows, graph)
-
-    def launch(self, max_steps: int) -> None:
-        """Starts up to `max_steps` steps; they end sooner when no row is alive."""
-        self._loop.launch(max_steps, torch.cuda.current_stream().cuda_stream)
-
-    def poll(self) -> bool:
-        """Whether a launch is still under way; does not wait."""
-        return bool(self._loop.poll())
-
-    def close(self) -> None:
-        """Waits for the last launch and frees the loop."""
-        self._loop.close()

@@ -8,11 +8,18 @@ import torch
 from torch import Tensor
 
 from eft_ext.ops import reference
-from eft_ext.ops.inputs import Integer, Real
-from eft_ext.ops.params import SETS, Drafted, Mixture, Sampling
+from eft_ext.ops.params import (
+    EFT_NAMES,
+    ConservativeParams,
+    DraftParams,
+    Integer,
+    MixParams,
+    Real,
+    SamplingParams,
+    ScoreParams,
+)
 from eft_ext.ops.reference import Filters
-from eft_ext.ops.results import Conservative, StepDetails, VerifyResult
-from eft_ext.ops.scores import Score
+from eft_ext.ops.results import Score, StepDetails, VerifyResult
 
 _SCORED_ELEMENTS = 1 << 22  # logits of all models scored at once, 32 MB in float64
 
@@ -23,11 +30,11 @@ def _option(option: Real | Integer) -> Any:
     return option.rows * option.value if isinstance(option, Real) else option.rows
 
 
-def _mixture(mix: Mixture) -> dict[str, Any]:
+def _mixture(mix: MixParams) -> dict[str, Any]:
     conservative = None
     if mix.conservative:
         outside = "drop" if mix.drop_outside else "keep"
-        conservative = Conservative(_option(mix.conservative_top_p), SETS[mix.conservative - 1], outside)  # type: ignore[arg-type]
+        conservative = ConservativeParams(_option(mix.conservative_top_p), EFT_NAMES[mix.conservative - 1], outside)  # type: ignore[arg-type]
     return {
         "logits": mix.logits,
         "weights": [_option(w) for w in mix.weights],
@@ -39,10 +46,14 @@ def _mixture(mix: Mixture) -> dict[str, Any]:
 
 
 def step(
-    mix: Mixture, draw: Sampling, tokens: Tensor, details: StepDetails | None, workspace: Tensor | None = None
+    mix: MixParams,
+    sampling: SamplingParams,
+    tokens: Tensor,
+    details: StepDetails | None,
+    workspace: Tensor | None = None,
 ) -> None:
     """Writes tokens, and details where given."""
-    options = {name: _option(getattr(draw, name)) for name in Sampling._fields}
+    options = {name: _option(getattr(sampling, name)) for name in SamplingParams._fields}
     num_top = 0 if details is None else details.top_ids.shape[1]
     result = reference.step(**_mixture(mix), **options, top_logprobs=num_top)
     tokens.copy_(result.tokens)
@@ -51,13 +62,13 @@ def step(
             field.copy_(value)
 
 
-def combine(mix: Mixture, z: Tensor) -> None:
+def combine(mix: MixParams, z: Tensor) -> None:
     """Writes the mixture's logits, fp32 [B, V]."""
     z.copy_(reference.combine(**_mixture(mix)))
 
 
-def score(mix: Mixture, targets: Tensor, wanted: tuple[int, int, int, int], out: Score) -> None:
-    """Writes statistics; `wanted` is a `Scoring`. A few rows at a time, so that no tensor of all logits is made."""
+def score(mix: MixParams, targets: Tensor, wanted: ScoreParams, out: Score) -> None:
+    """Writes statistics, a few rows at a time, so that no tensor of all logits is made."""
     ignore_index, compared, num_top, num_changed = wanted
     step = max(1, _SCORED_ELEMENTS // (mix.vocab_size * len(mix.logits)))
     for start in range(0, mix.batch, step):
@@ -69,15 +80,15 @@ def score(mix: Mixture, targets: Tensor, wanted: tuple[int, int, int, int], out:
                 compared=compared,
                 num_top=num_top,
                 num_changed=num_changed,
-                **_mixture(mix.rows(rows)),
+                **_mixture(mix.select(rows)),
             )
         for field, value in zip(out, found, strict=True):
             field[rows] = value
 
 
-def verify(mix: Mixture, draw: Sampling, drafted: Drafted, result: VerifyResult) -> None:
+def verify(mix: MixParams, sampling: SamplingParams, drafted: DraftParams, result: VerifyResult) -> None:
     """Writes the result. The logits of `mix` have a position axis, [B, k+1, V]."""
-    options = {name: _option(getattr(draw, name)) for name in Sampling._fields}
+    options = {name: _option(getattr(sampling, name)) for name in SamplingParams._fields}
     own = Filters(*(options.pop(name) for name in Filters._fields))
     drafts_own = Filters(*(_option(getattr(drafted, name)) for name in Filters._fields))
     found = reference.verify(

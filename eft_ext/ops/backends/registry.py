@@ -14,7 +14,7 @@ import torch
 
 from eft_ext._extras import install
 from eft_ext.ops.backends import native, reference_backend
-from eft_ext.ops.params import Mixture, Sampling
+from eft_ext.ops.params import MixParams
 
 NAMES = ("cuda", "triton", "cpu", "reference")
 
@@ -102,7 +102,7 @@ def _interpreted() -> bool:
 
 
 @cache
-def _triton_step() -> ModuleType:
+def _triton_backend() -> ModuleType:
     return importlib.import_module("eft_ext.ops.triton")
 
 
@@ -116,12 +116,12 @@ def _warn_slow_cuda(vocab_size: int) -> None:
     )
 
 
-def choose(name: str, mix: Mixture, draw: Sampling | None, details: bool) -> ModuleType:
+def choose(name: str, mix: MixParams) -> ModuleType:
     """The module whose `step`, `combine`, `score` and `verify` serve this call. `name` as in `fused_step(backend=)`."""
     if name not in ("auto", *NAMES):
         raise ValueError(f"backend: expected 'auto' or one of {NAMES}, got {name!r}")
     if name == "auto":
-        return _automatic(mix, draw, details)
+        return _automatic(mix)
     if name == "reference":
         return reference_backend
     asked = find(name)
@@ -130,11 +130,11 @@ def choose(name: str, mix: Mixture, draw: Sampling | None, details: bool) -> Mod
     if mix.device.type != asked.device:
         raise ValueError(f"backend: {name!r} expects tensors on {asked.device}, got {mix.device}")
     if name == "triton":
-        return _triton_step()
+        return _triton_backend()
     return native
 
 
-def _automatic(mix: Mixture, draw: Sampling | None, details: bool) -> ModuleType:
+def _automatic(mix: MixParams) -> ModuleType:
     if mix.device.type == "cpu":
         if native._native is None:
             raise RuntimeError(f"backend: 'cpu' is not usable here: {_cpu().reason}; to enable it: {_UNBUILT}")
@@ -143,7 +143,7 @@ def _automatic(mix: Mixture, draw: Sampling | None, details: bool) -> ModuleType
         if _cuda_usable() and mix.vocab_size <= native.CUDA_MAX_VOCAB:
             return native
         if _triton_usable():
-            return _triton_step()
+            return _triton_backend()
         _warn_slow_cuda(mix.vocab_size)
     return reference_backend
 

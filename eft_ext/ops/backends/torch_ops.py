@@ -1,4 +1,4 @@
-"""The step as operators of `torch.library`, for tracing: `torch.compile`, `torch.export`, fake tensors.
+"""The operations as operators of `torch.library`, for tracing: `torch.compile`, `torch.export`, fake tensors.
 
 Eager calls go around them (`tracing.is_traced`): an operator costs four microseconds a call, the binding a half.
 """
@@ -11,102 +11,92 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eft_ext.ops.backends.registry import choose
-from eft_ext.ops.params import (
-    DRAFTED_SCHEMA,
-    MIXTURE_SCHEMA,
-    NUM_DRAFTED,
+from eft_ext.ops.backends.allocate import new_details, new_logits, new_tokens, new_verified
+from eft_ext.ops.backends.flat_params import (
+    DRAFT_SCHEMA,
+    MIX_SCHEMA,
+    NUM_DRAFT,
     SAMPLING_SCHEMA,
-    Drafted,
-    Mixture,
-    Sampling,
     flatten,
-    flatten_drafted,
+    flatten_draft,
     unflatten,
-    unflatten_drafted,
+    unflatten_draft,
 )
-from eft_ext.ops.results import StepDetails, VerifyResult
+from eft_ext.ops.backends.registry import choose
+from eft_ext.ops.params import DraftParams, MixParams, SamplingParams, ScoreParams
+from eft_ext.ops.results import Score, StepDetails, VerifyResult, new_score
+
+
+def _tensors(count: int) -> str:
+    return ", ".join(["Tensor"] * count)
+
 
 _library = torch.library.Library("eft_ext", "DEF")
-_library.define(f"step({MIXTURE_SCHEMA}, {SAMPLING_SCHEMA}, str backend) -> Tensor")
+_library.define(f"step({MIX_SCHEMA}, {SAMPLING_SCHEMA}, str backend) -> Tensor")
+_library.define(f"step_details({MIX_SCHEMA}, {SAMPLING_SCHEMA}, str backend, SymInt num_top) -> ({_tensors(9)})")
+_library.define(f"combine({MIX_SCHEMA}, str backend) -> Tensor")
+_library.define(f"verify({DRAFT_SCHEMA}, {MIX_SCHEMA}, {SAMPLING_SCHEMA}, str backend) -> ({_tensors(3)})")
 _library.define(
-    f"step_details({MIXTURE_SCHEMA}, {SAMPLING_SCHEMA}, str backend, SymInt num_top) -> ({', '.join(['Tensor'] * 9)})"
-)
-_library.define(f"combine({MIXTURE_SCHEMA}, str backend) -> Tensor")
-_library.define(
-    f"verify({DRAFTED_SCHEMA}, {MIXTURE_SCHEMA}, {SAMPLING_SCHEMA}, str backend) -> (Tensor, Tensor, Tensor)"
+    f"score({MIX_SCHEMA}, Tensor targets, int ignore_index, int compared, int num_top, int num_changed, "
+    f"str backend) -> ({_tensors(len(Score._fields))})"
 )
 
 
-def new_tokens(mix: Mixture) -> Tensor:
-    return torch.empty(mix.batch, dtype=torch.int64, device=mix.device)
-
-
-def new_details(mix: Mixture, num_top: int, tokens: Tensor) -> StepDetails:
-    def new(dtype: torch.dtype, *width: int) -> Tensor:
-        return torch.empty((mix.batch, *width), dtype=dtype, device=mix.device)
-
-    return StepDetails(
-        tokens=tokens,
-        logprobs=new(torch.float32),
-        raw_logprobs=new(torch.float32),
-        model_logprobs=new(torch.float32, len(mix.logits)),
-        entropy=new(torch.float32),
-        num_kept=new(torch.int32),
-        top_ids=new(torch.int64, num_top),
-        top_logprobs=new(torch.float32, num_top),
-        status=new(torch.int32),
-    )
-
-
-def _split(arguments: Sequence[Any]) -> tuple[Mixture, Sampling]:
-    mix, draw = unflatten(arguments)
-    assert draw is not None
-    return mix, draw
+def _split(arguments: Sequence[Any]) -> tuple[MixParams, SamplingParams]:
+    mix, sampling = unflatten(arguments)
+    assert sampling is not None
+    return mix, sampling
 
 
 def _step(*arguments: Any) -> Tensor:
-    mix, draw = _split(arguments[:-1])
+    mix, sampling = _split(arguments[:-1])
     tokens = new_tokens(mix)
-    choose(arguments[-1], mix, draw, details=False).step(mix, draw, tokens, None)
+    choose(arguments[-1], mix).step(mix, sampling, tokens, None)
     return tokens
 
 
 def _step_details(*arguments: Any) -> tuple[Tensor, ...]:
-    mix, draw = _split(arguments[:-2])
+    mix, sampling = _split(arguments[:-2])
     details = new_details(mix, arguments[-1], new_tokens(mix))
-    choose(arguments[-2], mix, draw, details=True).step(mix, draw, details.tokens, details)
+    choose(arguments[-2], mix).step(mix, sampling, details.tokens, details)
     return tuple(details)
-
-
-def new_mixed(mix: Mixture) -> Tensor:
-    return torch.empty((mix.batch, mix.vocab_size), dtype=torch.float32, device=mix.device)
 
 
 def _combine(*arguments: Any) -> Tensor:
     mix, _ = unflatten(arguments[:-1])
-    z = new_mixed(mix)
-    choose(arguments[-1], mix, None, details=False).combine(mix, z)
+    z = new_logits(mix)
+    choose(arguments[-1], mix).combine(mix, z)
     return z
 
 
-def new_verified(drafted: Drafted) -> VerifyResult:
-    def new(dtype: torch.dtype, *width: int) -> Tensor:
-        return torch.empty((batch, *width), dtype=dtype, device=drafted.drafts.device)
-
-    batch, k = drafted.drafts.shape
-    return VerifyResult(new(torch.int64, k + 1), new(torch.int64), new(torch.int32))
-
-
 def _verify(*arguments: Any) -> tuple[Tensor, ...]:
-    drafted = unflatten_drafted(arguments[:NUM_DRAFTED])
-    mix, draw = _split(arguments[NUM_DRAFTED:-1])
+    drafted = unflatten_draft(arguments[:NUM_DRAFT])
+    mix, sampling = _split(arguments[NUM_DRAFT:-1])
     result = new_verified(drafted)
-    choose(arguments[-1], mix, None, details=False).verify(mix, draw, drafted, result)
+    choose(arguments[-1], mix).verify(mix, sampling, drafted, result)
     return tuple(result)
 
 
-_IMPLEMENTATIONS = {"step": _step, "step_details": _step_details, "combine": _combine, "verify": _verify}
+def _unflatten_score(arguments: Sequence[Any]) -> tuple[MixParams, Tensor, ScoreParams, Score]:
+    mix, _ = unflatten(arguments[:-6])
+    targets, wanted = arguments[-6], ScoreParams(*arguments[-5:-1])
+    out = new_score((mix.batch,), len(mix.logits), wanted.num_top, wanted.num_changed, mix.device)
+    return mix, targets, wanted, out
+
+
+def _score(*arguments: Any) -> tuple[Tensor, ...]:
+    mix, targets, wanted, out = _unflatten_score(arguments)
+    choose(arguments[-1], mix).score(mix, targets.contiguous(), wanted, out)
+    return tuple(out)
+
+
+_IMPLEMENTATIONS = {
+    "step": _step,
+    "step_details": _step_details,
+    "combine": _combine,
+    "verify": _verify,
+    "score": _score,
+}
 for _name, _implementation in _IMPLEMENTATIONS.items():
     _library.impl(_name, _implementation, "CompositeExplicitAutograd")
 
@@ -124,25 +114,34 @@ def _fake_step_details(*arguments: Any) -> tuple[Tensor, ...]:
 
 @torch.library.register_fake("eft_ext::combine", lib=_library)
 def _fake_combine(*arguments: Any) -> Tensor:
-    return new_mixed(unflatten(arguments[:-1])[0])
+    return new_logits(unflatten(arguments[:-1])[0])
 
 
 @torch.library.register_fake("eft_ext::verify", lib=_library)
 def _fake_verify(*arguments: Any) -> tuple[Tensor, ...]:
-    return tuple(new_verified(unflatten_drafted(arguments[:NUM_DRAFTED])))
+    return tuple(new_verified(unflatten_draft(arguments[:NUM_DRAFT])))
 
 
-def traced_verify(mix: Mixture, draw: Sampling, drafted: Drafted, backend: str) -> VerifyResult:
-    return VerifyResult(*torch.ops.eft_ext.verify(*flatten_drafted(drafted), *flatten(mix, draw), backend))
+@torch.library.register_fake("eft_ext::score", lib=_library)
+def _fake_score(*arguments: Any) -> tuple[Tensor, ...]:
+    return tuple(_unflatten_score(arguments)[-1])
 
 
-def traced_step(mix: Mixture, draw: Sampling, backend: str) -> Tensor:
-    return torch.ops.eft_ext.step(*flatten(mix, draw), backend)
+def traced_step(mix: MixParams, sampling: SamplingParams, backend: str) -> Tensor:
+    return torch.ops.eft_ext.step(*flatten(mix, sampling), backend)
 
 
-def traced_step_details(mix: Mixture, draw: Sampling, backend: str, num_top: int) -> StepDetails:
-    return StepDetails(*torch.ops.eft_ext.step_details(*flatten(mix, draw), backend, num_top))
+def traced_step_details(mix: MixParams, sampling: SamplingParams, backend: str, num_top: int) -> StepDetails:
+    return StepDetails(*torch.ops.eft_ext.step_details(*flatten(mix, sampling), backend, num_top))
 
 
-def traced_combine(mix: Mixture, backend: str) -> Tensor:
+def traced_combine(mix: MixParams, backend: str) -> Tensor:
     return torch.ops.eft_ext.combine(*flatten(mix), backend)
+
+
+def traced_verify(mix: MixParams, sampling: SamplingParams, drafted: DraftParams, backend: str) -> VerifyResult:
+    return VerifyResult(*torch.ops.eft_ext.verify(*flatten_draft(drafted), *flatten(mix, sampling), backend))
+
+
+def traced_score(mix: MixParams, targets: Tensor, wanted: ScoreParams, backend: str) -> Score:
+    return Score(*torch.ops.eft_ext.score(*flatten(mix), targets, *wanted, backend))

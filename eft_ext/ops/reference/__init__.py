@@ -1,10 +1,11 @@
-"""The step in plain PyTorch: the second implementation of SPEC §2, against which the kernels are tested.
+"""The operations in plain PyTorch: docs/numerics.md a second time, against which the kernels are tested.
 
 `combine` gives the mixture's logits bit for bit. `distribution` is the oracle: float64 once the logits are
-mixed and scaled. `step` draws the very token every backend must draw, with the integer masses of the
-contract. All three run on any device and are written to be read next to the formulas; none of them is fast.
+mixed and scaled. `step` draws the very token every backend must draw, with integer masses (docs/numerics.md §3).
+All three run on any device and are written to be read next to the formulas; none of them is fast.
 """
 
+from eft_ext.ops.params import ConservativeParams
 from eft_ext.ops.reference.arithmetic import fma32, log2
 from eft_ext.ops.reference.distribution import distribution
 from eft_ext.ops.reference.mixture import combine
@@ -14,6 +15,7 @@ from eft_ext.ops.reference.step import step
 from eft_ext.ops.reference.verify import Filters, verify
 
 __all__ = [
+    "ConservativeParams",
     "Filters",
     "combine",
     "distribution",

@@ -7,16 +7,14 @@ import math
 import torch
 from torch import Tensor
 
+from eft_ext.ops.params import EFT_NAMES, ConservativeParams
 from eft_ext.ops.reference.arithmetic import LN_2, LOG2_E, fma32, log2, scaled
 from eft_ext.ops.reference.mass import mass_threshold, masses, nucleus, ranked
 from eft_ext.ops.reference.options import per_row, unit_interval
-from eft_ext.ops.results import Conservative
-
-NAMES = ("large", "tuned", "base")
 
 
 def reweighted(
-    plain: Tensor, models: list[Tensor], scale: Tensor, conservative: Conservative
+    plain: Tensor, models: list[Tensor], scale: Tensor, conservative: ConservativeParams
 ) -> tuple[Tensor, Tensor, Tensor]:
     """z before the bias, the tokens it drops bool [B, V], and the rows it is defined for bool [B].
 
@@ -29,23 +27,23 @@ def reweighted(
     """
     if len(models) != 3:
         raise ValueError(f"conservative: expected large, tuned and base, got {len(models)} logits tensors")
-    if conservative.set not in NAMES or conservative.outside not in ("keep", "drop"):
-        raise ValueError(f"conservative: expected set in {NAMES}, outside keep or drop, got {conservative}")
+    if conservative.set not in EFT_NAMES or conservative.outside not in ("keep", "drop"):
+        raise ValueError(f"conservative: expected set in {EFT_NAMES}, outside keep or drop, got {conservative}")
     q, q_good = per_row(
         "conservative_top_p", conservative.top_p, plain, torch.float32, unit_interval, "a number in [0, 1]"
     )
     c = torch.full_like(q, LOG2_E)
     t = [scaled(x, c) for x in models]
-    proper = torch.stack([own.amax(dim=1).isfinite() for own in t]).all(dim=0)
+    proper = torch.stack([x.amax(dim=1).isfinite() for x in t]).all(dim=0)
     active = q_good & proper & (q < 1)
     z, outside = plain.clone(), torch.zeros_like(plain, dtype=torch.bool)
     if bool(active.any()):
-        lse = {name: log_normaliser(own[active]) for name, own in zip(NAMES, t, strict=True)}
+        lse = {name: log_normaliser(x[active]) for name, x in zip(EFT_NAMES, t, strict=True)}
         up = scale[active, None]
         delta = (up.double() * (lse["base"] - lse["large"])[:, None]).float()
         large, tuned, base = (x[active] for x in models)
         inner = fma32(-up, base, fma32(torch.ones_like(up), tuned, up * large)) + delta
-        inside = top_mass(t[NAMES.index(conservative.set)][active], q[active])
+        inside = top_mass(t[EFT_NAMES.index(conservative.set)][active], q[active])
         z[active] = torch.where(inside, inner, tuned)
         if conservative.outside == "drop":
             outside[active] = ~inside

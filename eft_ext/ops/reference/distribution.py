@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from eft_ext.ops.deprecated import bitmask
+from eft_ext.ops.params import ConservativeParams
 from eft_ext.ops.reference.arithmetic import inverse_temperature, scaled
 from eft_ext.ops.reference.mass import REACHED, ranked
-from eft_ext.ops.reference.mixture import Mixture, mix
-from eft_ext.ops.reference.options import Sampling, sampling_options
-from eft_ext.ops.results import Conservative
+from eft_ext.ops.reference.mixture import MixedLogits, mix
+from eft_ext.ops.reference.options import RowOptions, sampling_options
 
 
 def distribution(
@@ -24,7 +24,7 @@ def distribution(
     top_k: int | Tensor = 0,
     top_p: float | Tensor = 1.0,
     min_p: float | Tensor = 0.0,
-    conservative: Conservative | None = None,
+    conservative: ConservativeParams | None = None,
     bias: Tensor | None = None,
     token_bitmask: Tensor | None = None,
     vocab_size: int | None = None,
@@ -32,7 +32,7 @@ def distribution(
 ) -> Tensor:
     """The final filtered distribution, float64 [B, V], each row summing to 1.
 
-    Mixing and scaling are fp32 as in every backend (SPEC §2, steps 1 and 2); the softmax and the filters, in
+    Mixing and scaling are fp32 as in every backend (docs/numerics.md §1 and §2); the softmax and the filters, in
     transformers' order, are float64. A greedy row is one-hot. An invalid row (NaN or +inf, everything
     excluded, a bad value in an option tensor) is NaN throughout. Arguments and errors are those of `combine`
     and `step`.
@@ -51,10 +51,10 @@ def distribution(
     return torch.where(valid[:, None], probs, math.nan)
 
 
-def scaled_rows(mixture: Mixture, options: Sampling) -> tuple[Tensor, Tensor]:
+def scaled_rows(mixture: MixedLogits, options: RowOptions) -> tuple[Tensor, Tensor]:
     """t, fp32 [B, V], and the valid rows, bool [B]. Of a greedy row only z decides, and its t is z itself."""
-    heat = torch.where(options.greedy, 1.0, options.temperature)
-    t = torch.where(options.greedy[:, None], mixture.z + 0.0, scaled(mixture.z, inverse_temperature(heat)))
+    temperature = torch.where(options.greedy, 1.0, options.temperature)
+    t = torch.where(options.greedy[:, None], mixture.z + 0.0, scaled(mixture.z, inverse_temperature(temperature)))
     undefined = mixture.z.isnan().any(dim=1) | (mixture.z == math.inf).any(dim=1)
     return t, options.good & ~undefined & t.amax(dim=1).isfinite()  # amax passes NaN on
 
@@ -71,7 +71,7 @@ def top_k_survivors(t: Tensor, order: Tensor, top_k: Tensor) -> Tensor:
     return (t >= kth) & (t > -math.inf)
 
 
-def _filtered(t: Tensor, options: Sampling) -> Tensor:
+def _filtered(t: Tensor, options: RowOptions) -> Tensor:
     """Softmax in base 2 with top-k, top-p and min-p, float64 [B, V]. t: fp32, finite or -inf."""
     exact = t.double()
     largest = exact.amax(dim=1, keepdim=True)

@@ -1,4 +1,4 @@
-"""Filters by integer mass, and the walk from 64 random bits to a token (SPEC §2, steps 5 and 6)."""
+"""Filters by integer mass, and the walk from 64 random bits to a token (docs/numerics.md §4 and §5)."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch import Tensor
 from eft_ext.ops.reference.arithmetic import log2
 from eft_ext.ops.reference.distribution import top_k_survivors
 from eft_ext.ops.reference.mass import TILE, Masses, mass_threshold, masses, nucleus, ranked, tiled
-from eft_ext.ops.reference.options import Sampling
+from eft_ext.ops.reference.options import RowOptions
 from eft_ext.ops.reference.philox import MASK_64, row_seed
 
 
 class Survivors(NamedTuple):
-    """What is left after the filters, and its mass."""
+    """The tokens that the filters keep, and their mass."""
 
     kept: Tensor  # [B, V] bool
     weight: Tensor  # [B, T, 1024] int64, survivors' mass at their tile's reference, 0 elsewhere
@@ -24,7 +24,7 @@ class Survivors(NamedTuple):
     mass: Masses
 
 
-def survivors(t: Tensor, options: Sampling) -> Survivors:
+def survivors(t: Tensor, options: RowOptions) -> Survivors:
     """Top-k, top-p and min-p by integer mass. t: fp32 [B, V], finite or -inf; options of the same B rows."""
     mass = masses(t)
     at_tile = mass.at_tile()
@@ -52,12 +52,12 @@ def row_keys(seed: int | Tensor | None, batch: int) -> list[int]:
     return [row_seed(int(seed or 0), b) for b in range(batch)]
 
 
-def draw(left: Survivors, bits: list[int]) -> Tensor:
+def draw(survivors: Survivors, bits: list[int]) -> Tensor:
     """The token that each row's 64 random bits point at, int64 [B]."""
-    distance = left.mass.row_n[:, None] - left.mass.tile_n
+    distance = survivors.mass.row_n[:, None] - survivors.mass.tile_n
     return torch.tensor(
-        [_walk(left.weight[b], left.share[b], distance[b], bits[b]) for b in range(len(bits))],
-        device=left.share.device,
+        [_walk(survivors.weight[b], survivors.share[b], distance[b], bits[b]) for b in range(len(bits))],
+        device=survivors.share.device,
     )
 
 

@@ -1,4 +1,4 @@
-"""The mass of a row in integers (SPEC §2, step 4): exact sums, the same in every order."""
+"""The mass of a row in integers (docs/numerics.md §3): exact sums, the same in every order."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from eft_ext.ops.reference.arithmetic import fma32
 
 TILE = 1024  # consecutive ids
-REACHED = 1 - 2.0**-21  # the share of top_p that a mass has to reach (docs/numerics.md, section 4)
+REACHED = 1 - 2.0**-21  # the share of top_p that a mass has to reach (docs/numerics.md §4)
 
 # 2^f on [0, 1], highest degree first.
 POLYNOMIAL = tuple(
@@ -20,7 +20,7 @@ POLYNOMIAL = tuple(
 
 
 def exp2_fraction(f: Tensor) -> Tensor:
-    """P(f), the contract's 2^f for f in [0, 1]: fp32, Horner by fma."""
+    """P(f), which stands for 2^f with f in [0, 1]: fp32, Horner by fma."""
     p = torch.full_like(f, POLYNOMIAL[0])
     for c in POLYNOMIAL[1:]:
         p = fma32(p, f, torch.full_like(f, c))

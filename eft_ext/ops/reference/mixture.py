@@ -1,4 +1,4 @@
-"""The mixture's logits z (SPEC §2, step 1), bit for bit."""
+"""The mixture's logits z (docs/numerics.md §1), bit for bit."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from eft_ext.ops.deprecated import bitmask
+from eft_ext.ops.params import ConservativeParams
 from eft_ext.ops.reference.arithmetic import fma32
 from eft_ext.ops.reference.conservative import reweighted
 from eft_ext.ops.reference.options import weight_rows
-from eft_ext.ops.results import Conservative
 
 
-class Mixture(NamedTuple):
+class MixedLogits(NamedTuple):
     """Mixed logits, and the models' own for what is said of each."""
 
     z: Tensor  # [B, V] fp32, -inf where excluded
@@ -30,7 +30,7 @@ def combine(
     bias: Tensor | None = None,
     token_bitmask: Tensor | None = None,
     vocab_size: int | None = None,
-    conservative: Conservative | None = None,
+    conservative: ConservativeParams | None = None,
     allowed: Tensor | None = None,
 ) -> Tensor:
     """The mixture's logits z, fp32 [B, V], with -inf where a token is excluded.
@@ -63,8 +63,8 @@ def mix(
     bias: Tensor | None,
     token_bitmask: Tensor | None,
     vocab_size: int | None,
-    conservative: Conservative | None,
-) -> Mixture:
+    conservative: ConservativeParams | None,
+) -> MixedLogits:
     """z beside the models' own logits; arguments and errors as for `combine`."""
     raw = _columns(logits, vocab_size)
     dropped = [(x == -math.inf) | (x == torch.finfo(x.dtype).min) for x in raw]
@@ -87,7 +87,7 @@ def mix(
             raise ValueError(f"bias: expected [{z.shape[1]}] or {list(z.shape)}, got {list(bias.shape)}")
         z = z + bias[..., : z.shape[1]].to(z.device, torch.float32)
     z = torch.where(excluded, -math.inf, z)
-    return Mixture(torch.where(defined[:, None], z, math.nan), models)
+    return MixedLogits(torch.where(defined[:, None], z, math.nan), models)
 
 
 def _columns(logits: Sequence[Tensor], vocab_size: int | None) -> list[Tensor]:

@@ -11,8 +11,8 @@ from torch import Tensor
 GREEDY_BELOW = 2.0**-20  # temperatures in [0, 2^-20) are greedy
 
 
-class Sampling(NamedTuple):
-    """The sampling options of a batch, one value per row, and which rows have only good ones."""
+class RowOptions(NamedTuple):
+    """The sampling options of a batch, one value per row, and the rows whose options are all good."""
 
     temperature: Tensor  # [B] fp32
     top_k: Tensor  # [B] int64, 0 is off
@@ -71,16 +71,16 @@ def sampling_options(
     top_k: int | Tensor,
     top_p: float | Tensor,
     min_p: float | Tensor,
-) -> Sampling:
+) -> RowOptions:
     """The four sampling options per row of `like` [B, ...]; floating ones are rounded to fp32 first."""
     f32, i64 = torch.float32, torch.int64
-    heat, heat_good = per_row(
+    temperature, temperature_good = per_row(
         "temperature", temperature, like, f32, lambda x: (x >= 0) & x.isfinite(), "a finite number >= 0"
     )
     k, k_good = per_row("top_k", top_k, like, i64, not_negative, "an integer >= 0")
     p, p_good = per_row("top_p", top_p, like, f32, unit_interval, "a number in [0, 1]")
     low, low_good = per_row("min_p", min_p, like, f32, unit_interval, "a number in [0, 1]")
-    return Sampling(heat, k, p, low, heat_good & k_good & p_good & low_good)
+    return RowOptions(temperature, k, p, low, temperature_good & k_good & p_good & low_good)
 
 
 def weight_rows(weights: Tensor | Sequence[float | Tensor], count: int, like: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from eft_ext.ops.deprecated import bitmask
+from eft_ext.ops.params import ConservativeParams
 from eft_ext.ops.reference.mixture import mix
-from eft_ext.ops.results import Conservative
-from eft_ext.ops.scores import Score, dtype_of
+from eft_ext.ops.results import Score, dtype_of
 
 IGNORED = 2
 
@@ -25,7 +25,7 @@ def score(
     compared: int = 0,
     num_top: int = 0,
     num_changed: int = 0,
-    conservative: Conservative | None = None,
+    conservative: ConservativeParams | None = None,
     bias: Tensor | None = None,
     token_bitmask: Tensor | None = None,
     vocab_size: int | None = None,
@@ -50,8 +50,8 @@ def score(
     ignored = targets == ignore_index
     known = (targets >= 0) & (targets < size)
     bad = mixture.z.isnan().any(dim=1) | ~(mixture.z.amax(dim=1).abs() < math.inf) | ~known
-    own = [torch.where(x < math.inf, x.double(), -math.inf) for x in mixture.models]
-    rows = torch.stack([*own, mixture.z.double()], dim=1)  # [B, D, V]
+    by_model = [torch.where(x < math.inf, x.double(), -math.inf) for x in mixture.models]
+    rows = torch.stack([*by_model, mixture.z.double()], dim=1)  # [B, D, V]
     rows = torch.where((bad | ignored)[:, None, None], 0.0, rows)
     target = torch.where(known, targets, 0)
 

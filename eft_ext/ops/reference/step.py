@@ -1,4 +1,4 @@
-"""The step itself (SPEC §2, steps 1 to 6), token for token what every backend must return."""
+"""The step itself (docs/numerics.md §1 to §5), token for token what every backend must return."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ import torch
 from torch import Tensor
 
 from eft_ext.ops.deprecated import bitmask
+from eft_ext.ops.params import ConservativeParams
 from eft_ext.ops.reference.arithmetic import LN_2
 from eft_ext.ops.reference.distribution import greedy_tokens, scaled_rows
 from eft_ext.ops.reference.draw import draw, row_keys, survivors
 from eft_ext.ops.reference.mass import ranked
-from eft_ext.ops.reference.mixture import Mixture, mix
-from eft_ext.ops.reference.options import Sampling, not_negative, per_row, sampling_options
+from eft_ext.ops.reference.mixture import MixedLogits, mix
+from eft_ext.ops.reference.options import RowOptions, not_negative, per_row, sampling_options
 from eft_ext.ops.reference.philox import random_bits
-from eft_ext.ops.results import Conservative, StepDetails
+from eft_ext.ops.results import StepDetails
 
 
 def step(
@@ -27,7 +28,7 @@ def step(
     top_k: int | Tensor = 0,
     top_p: float | Tensor = 1.0,
     min_p: float | Tensor = 0.0,
-    conservative: Conservative | None = None,
+    conservative: ConservativeParams | None = None,
     bias: Tensor | None = None,
     token_bitmask: Tensor | None = None,
     seed: int | Tensor | None = None,
@@ -74,7 +75,7 @@ def step(
         raise ValueError("seed: expected one, because a row is sampled")
     rows = torch.nonzero(valid & ~options.greedy).flatten()
     if len(rows):
-        left = survivors(t[rows], Sampling(*(option[rows] for option in options)))
+        left = survivors(t[rows], RowOptions(*(option[rows] for option in options)))
         keys = row_keys(seed, t.shape[0])
         bits = [random_bits(keys[b], int(places[b])) for b in rows.tolist()]
         tokens[rows] = draw(left, bits)
@@ -83,7 +84,7 @@ def step(
 
 
 def _details(
-    mixture: Mixture, t: Tensor, tokens: Tensor, kept: Tensor, valid: Tensor, top_logprobs: int
+    mixture: MixedLogits, t: Tensor, tokens: Tensor, kept: Tensor, valid: Tensor, top_logprobs: int
 ) -> StepDetails:
     """Everything said of the drawn tokens; invalid rows are blanked last."""
     chosen = tokens[:, None]
@@ -94,8 +95,8 @@ def _details(
     final = torch.log_softmax(torch.where(kept, t.double() * LN_2, -math.inf), dim=1)
     raw = torch.log_softmax(mixture.z.double(), dim=1)
     # In a valid row a NaN or +inf sits on a token that something else excludes: it counts for nothing here too.
-    own = [torch.where(x < math.inf, x.double(), -math.inf) for x in mixture.models]
-    models = [of_token(torch.log_softmax(x, dim=1)) for x in own]
+    by_model = [torch.where(x < math.inf, x.double(), -math.inf) for x in mixture.models]
+    models = [of_token(torch.log_softmax(x, dim=1)) for x in by_model]
 
     count = min(top_logprobs, t.shape[1])
     first = ranked(mixture.z + 0.0)[:, :count]

@@ -1,4 +1,4 @@
-"""Speculative verification (docs/numerics.md, section 8), row by row and position by position, in Python integers."""
+"""Speculative verification (docs/numerics.md §8), row by row and position by position, in Python integers."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from eft_ext.ops.deprecated import bitmask
+from eft_ext.ops.params import ConservativeParams
 from eft_ext.ops.reference.distribution import greedy_tokens, scaled_rows
 from eft_ext.ops.reference.draw import Survivors, draw, row_keys, survivors
 from eft_ext.ops.reference.mixture import mix
 from eft_ext.ops.reference.options import GREEDY_BELOW, sampling_options
 from eft_ext.ops.reference.philox import ACCEPT, RESIDUAL, SAMPLE, random_bits
-from eft_ext.ops.results import Conservative, VerifyResult
+from eft_ext.ops.results import VerifyResult
 
 
 class Filters(NamedTuple):
@@ -27,12 +28,12 @@ class Filters(NamedTuple):
     min_p: float | Tensor = 0.0
 
 
-class Weighed(NamedTuple):
+class RowDistribution(NamedTuple):
     """One row's distribution in integers: p(y) = w[y] / total."""
 
     w: Tensor  # [V] int64 at the row's reference, 0 where filtered
     total: int  # S
-    left: Survivors | None
+    survivors: Survivors | None
     greedy: int | None  # the token, if there is nothing to draw
 
 
@@ -45,7 +46,7 @@ def verify(
     lengths: int | Tensor | None = None,
     filters: Filters,
     draft_filters: Filters,
-    conservative: Conservative | None = None,
+    conservative: ConservativeParams | None = None,
     bias: Tensor | None = None,
     token_bitmask: Tensor | None = None,
     seed: int | Tensor = 0,
@@ -53,7 +54,7 @@ def verify(
     vocab_size: int | None = None,
     allowed: Tensor | None = None,
 ) -> VerifyResult:
-    """What `fused_verify` returns, by definition; shapes and meaning as there.
+    """Returns the result of `fused_verify`, by definition; shapes and meaning as there.
 
     Raises:
         ValueError: bad shapes or a bad number among the options.
@@ -66,12 +67,12 @@ def verify(
     tokens = torch.full((batch, k + 1), -1, dtype=torch.int64)
     accepted, status = torch.zeros(batch, dtype=torch.int64), torch.zeros(batch, dtype=torch.int32)
     for b in range(batch):
-        own, draft_own = (Filters(*(_of(x, b) for x in f)) for f in (filters, draft_filters))
+        of_p, of_q = (Filters(*(_of(x, b) for x in f)) for f in (filters, draft_filters))
         rows = {"weights": _weights(weights, b), "bias": _of(bias, b, 2), "vocab_size": size}
         rows["conservative"] = conservative and conservative._replace(top_p=_of(conservative.top_p, b))
         at = int(_of(position, b))
         length = k if lengths is None else int(_of(lengths, b))
-        good = at >= 0 and 0 <= length <= k and _good(own) and _good(draft_own)
+        good = at >= 0 and 0 <= length <= k and _good(of_p) and _good(of_q)
         for i in range(k + 1):
             mask = (
                 None
@@ -80,7 +81,7 @@ def verify(
                 if token_bitmask.ndim == 3
                 else token_bitmask[b : b + 1]
             )
-            p = _weighed([x[b : b + 1, i] for x in logits], own, token_bitmask=mask, **rows) if good else None
+            p = row_distribution([x[b : b + 1, i] for x in logits], of_p, token_bitmask=mask, **rows) if good else None
             draft = int(drafts[b, i]) if good and i < length else None
             if p is None or (draft is not None and not 0 <= draft < size):
                 status[b] = 1
@@ -94,11 +95,11 @@ def verify(
                     break
                 accepted[b] += 1
                 continue
-            q: Weighed | None = None
-            if not float(draft_own.temperature) < GREEDY_BELOW:
+            q: RowDistribution | None = None
+            if not float(of_q.temperature) < GREEDY_BELOW:
                 assert draft_logits is not None
                 alone = {**rows, "weights": [1.0], "conservative": None}
-                q = _weighed([draft_logits[b : b + 1, i]], draft_own, token_bitmask=mask, **alone)
+                q = row_distribution([draft_logits[b : b + 1, i]], of_q, token_bitmask=mask, **alone)
                 if q is None:
                     status[b] = 1
                     break
@@ -112,14 +113,14 @@ def verify(
     return VerifyResult(tokens.to(device), accepted.to(device), status.to(device))
 
 
-def accepts(bits: int, p: Weighed, q: Weighed | None, x: int) -> bool:
+def accepts(bits: int, p: RowDistribution, q: RowDistribution | None, x: int) -> bool:
     """u·q(x) < p(x) for u = bits / 2^64; q is certain of x if None."""
     a = p.total if q is None else int(q.w[x]) * p.total
     b = int(p.w[x]) * (1 if q is None else q.total)
     return (bits * a) >> 64 < b
 
 
-def residual(p: Weighed, q: Weighed | None, x: int) -> Tensor:
+def residual(p: RowDistribution, q: RowDistribution | None, x: int) -> Tensor:
     """ρ, int64 [V]: max(0, p - q) in units of p's masses."""
     if q is None:
         return p.w.clone().index_fill_(0, torch.tensor([x], device=p.w.device), 0)
@@ -127,7 +128,7 @@ def residual(p: Weighed, q: Weighed | None, x: int) -> Tensor:
     return (p.w.double() - q.w.double() * c).clamp(min=0).floor().long()
 
 
-def redraw(bits: int, p: Weighed, q: Weighed | None, x: int) -> int:
+def redraw(bits: int, p: RowDistribution, q: RowDistribution | None, x: int) -> int:
     """The token after x was rejected."""
     rho = residual(p, q, x)
     total = int(rho.sum())
@@ -136,14 +137,14 @@ def redraw(bits: int, p: Weighed, q: Weighed | None, x: int) -> int:
     return int((rho.cumsum(0) > (bits * total) >> 64).int().argmax())
 
 
-def _drawn(p: Weighed, bits: int) -> int:
+def _drawn(p: RowDistribution, bits: int) -> int:
     if p.greedy is not None:
         return p.greedy
-    assert p.left is not None
-    return int(draw(p.left, [bits]))
+    assert p.survivors is not None
+    return int(draw(p.survivors, [bits]))
 
 
-def _weighed(logits: list[Tensor], filters: Filters, **mixture: Any) -> Weighed | None:
+def row_distribution(logits: list[Tensor], filters: Filters, **mixture: Any) -> RowDistribution | None:
     """The distribution of one row [1, V]; None where it is invalid."""
     mixed = mix(logits, **mixture)
     options = sampling_options(mixed.z, *filters)
@@ -151,15 +152,15 @@ def _weighed(logits: list[Tensor], filters: Filters, **mixture: Any) -> Weighed 
     if not bool(valid):
         return None
     if bool(options.greedy):
-        return Weighed(t[0], 0, None, int(greedy_tokens(mixed.z)))
-    left = survivors(t, options)
-    at_row = left.mass.at_row().flatten(1)[0, : t.shape[1]]
-    return Weighed(torch.where(left.kept[0], at_row, 0), int(left.share.sum()), left, None)
+        return RowDistribution(t[0], 0, None, int(greedy_tokens(mixed.z)))
+    found = survivors(t, options)
+    at_row = found.mass.at_row().flatten(1)[0, : t.shape[1]]
+    return RowDistribution(torch.where(found.kept[0], at_row, 0), int(found.share.sum()), found, None)
 
 
 def _good(filters: Filters) -> bool:
-    heat, top_k, top_p, min_p = (float(x) for x in filters)
-    return 0 <= heat < math.inf and top_k >= 0 and 0 <= top_p <= 1 and 0 <= min_p <= 1
+    temperature, top_k, top_p, min_p = (float(x) for x in filters)
+    return 0 <= temperature < math.inf and top_k >= 0 and 0 <= top_p <= 1 and 0 <= min_p <= 1
 
 
 def _of(option: Any, b: int, per_row: int = 1) -> Any:

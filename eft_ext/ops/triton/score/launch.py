@@ -5,8 +5,8 @@ from __future__ import annotations
 import triton
 from torch import Tensor
 
-from eft_ext.ops.params import Mixture
-from eft_ext.ops.scores import Score
+from eft_ext.ops.params import MixParams, ScoreParams
+from eft_ext.ops.results import Score
 from eft_ext.ops.triton.common.blocks import TILE, blocks_for, num_tiles
 from eft_ext.ops.triton.common.workspace import Layout, workspace
 from eft_ext.ops.triton.score.compare import score_changes_kernel, score_compare_kernel
@@ -25,17 +25,17 @@ def join_warps(parts: int) -> int:
     return min(max(parts // 64, 4), 16)
 
 
-def score(mix: Mixture, targets: Tensor, wanted: tuple[int, int, int, int], out: Score) -> None:
-    """Writes statistics on the current stream of the logits' device; `wanted` is a `Scoring`."""
+def score(mix: MixParams, targets: Tensor, wanted: ScoreParams, out: Score) -> None:
+    """Writes statistics on the current stream of the logits' device."""
     if mix.batch <= ROWS:
         _score(mix, targets, wanted, out)
         return
     for start in range(0, mix.batch, ROWS):
         rows = slice(start, start + ROWS)
-        _score(mix.rows(rows), targets[rows], wanted, Score(*(field[rows] for field in out)))
+        _score(mix.select(rows), targets[rows], wanted, Score(*(field[rows] for field in out)))
 
 
-def _score(mix: Mixture, targets: Tensor, wanted: tuple[int, int, int, int], out: Score) -> None:
+def _score(mix: MixParams, targets: Tensor, wanted: ScoreParams, out: Score) -> None:
     ignore_index, compared, num_top, num_changed = wanted
     batch, tiles, defining = mix.batch, num_tiles(mix.vocab_size), mix.conservative - 1
     cut = blocks_for(mix.vocab_size, batch).for_more()

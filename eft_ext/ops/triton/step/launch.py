@@ -9,10 +9,8 @@ import torch
 import triton
 from torch import Tensor
 
-from eft_ext.ops.inputs import Real
-from eft_ext.ops.params import Drafted, Mixture, Sampling
+from eft_ext.ops.params import GREEDY_BELOW, DraftParams, MixParams, Real, SamplingParams
 from eft_ext.ops.results import StepDetails
-from eft_ext.ops.seeds import GREEDY_BELOW
 from eft_ext.ops.triton.common.blocks import Blocks, blocks_for, num_tiles
 from eft_ext.ops.triton.common.mix import Mix
 from eft_ext.ops.triton.common.options import Options, RealOption
@@ -34,7 +32,7 @@ def real_option(option: Real) -> RealOption:
     return RealOption(option.value, rows, 0 if rows is None else rows.stride(0))
 
 
-def kernel_mix(mix: Mixture) -> Mix:
+def kernel_mix(mix: MixParams) -> Mix:
     def stride(x: Tensor | None) -> int:
         return 0 if x is None or x.dim() == 1 else x.stride(0)
 
@@ -65,18 +63,18 @@ class Filters(NamedTuple):
     lists: bool  # any filter
 
 
-def filters_of(draw: Sampling | Drafted, vocab_size: int) -> Filters:
-    if draw.temperature.rows is None and draw.temperature.value < GREEDY_BELOW:
+def filters_of(sampling: SamplingParams | DraftParams, vocab_size: int) -> Filters:
+    if sampling.temperature.rows is None and sampling.temperature.value < GREEDY_BELOW:
         return Filters(True, False, False, False)
-    top_k = draw.top_k.rows is not None or 0 < draw.top_k.value < vocab_size
-    top_p = draw.top_p.rows is not None or draw.top_p.value < 1
-    min_p = draw.min_p.rows is not None or draw.min_p.value > 0
+    top_k = sampling.top_k.rows is not None or 0 < sampling.top_k.value < vocab_size
+    top_p = sampling.top_p.rows is not None or sampling.top_p.value < 1
+    min_p = sampling.min_p.rows is not None or sampling.min_p.value > 0
     return Filters(False, top_k, top_p, top_k or top_p or min_p)
 
 
 def step(
-    mix: Mixture,
-    draw: Sampling,
+    mix: MixParams,
+    sampling: SamplingParams,
     tokens: Tensor,
     details: StepDetails | None,
     scratch: Tensor | None = None,
@@ -88,7 +86,7 @@ def step(
     """
     cut = blocks or blocks_for(mix.vocab_size, mix.batch)
     tiles = num_tiles(mix.vocab_size)
-    greedy, top_k, top_p, lists = filters_of(draw, mix.vocab_size)
+    greedy, top_k, top_p, lists = filters_of(sampling, mix.vocab_size)
     defining = mix.conservative - 1
     if details is not None or defining >= 0:
         cut = cut.for_more()
@@ -97,12 +95,12 @@ def step(
     layout = Layout(mix.batch * tiles, cut.slots, len(mix.logits), lists, defining >= 0, details is not None)
     inputs = kernel_mix(mix)
     options = Options(
-        real_option(draw.temperature),
-        real_option(draw.top_p),
-        real_option(draw.min_p),
-        draw.top_k.rows,
-        draw.seed.rows,
-        draw.position.rows,
+        real_option(sampling.temperature),
+        real_option(sampling.top_p),
+        real_option(sampling.min_p),
+        sampling.top_k.rows,
+        sampling.seed.rows,
+        sampling.position.rows,
     )
     fields = None if details is None else Details(*details[1:], num_top=details.top_ids.shape[1])
     constants = {
@@ -129,9 +127,9 @@ def step(
         rows_kernel[(mix.batch,)](
             inputs,
             options,
-            draw.top_k.value,
-            draw.seed.value,
-            draw.position.value,
+            sampling.top_k.value,
+            sampling.seed.value,
+            sampling.position.value,
             work,
             tokens,
             fields,
@@ -146,7 +144,7 @@ def step(
         )
 
 
-def combine(mix: Mixture, z: Tensor, blocks: Blocks | None = None) -> None:
+def combine(mix: MixParams, z: Tensor, blocks: Blocks | None = None) -> None:
     """Writes the mixture's logits, fp32 [B, V], on the current stream of their device."""
     cut = blocks or blocks_for(mix.vocab_size, mix.batch)
     tiles = num_tiles(mix.vocab_size)

@@ -8,7 +8,7 @@ import torch
 import triton
 from torch import Tensor
 
-from eft_ext.ops.params import Drafted, Mixture, Sampling
+from eft_ext.ops.params import DraftParams, MixParams, SamplingParams
 from eft_ext.ops.results import VerifyResult
 from eft_ext.ops.triton.common.blocks import Blocks, blocks_for, num_tiles
 from eft_ext.ops.triton.common.mix import Mix
@@ -81,12 +81,14 @@ def _head(fields: dict[str, Tensor]) -> Head:
     return Head(**{name: fields.get(name) for name in Head._fields})
 
 
-def verify(mix: Mixture, draw: Sampling, drafted: Drafted, result: VerifyResult, blocks: Blocks | None = None) -> None:
+def verify(
+    mix: MixParams, sampling: SamplingParams, drafted: DraftParams, result: VerifyResult, blocks: Blocks | None = None
+) -> None:
     """Writes the result on the current stream of the logits' device. mix.logits: K of [B, k+1, V]; `blocks` as in
     `step`."""
     rows, k = drafted.drafts.shape
     tiles, defining = num_tiles(mix.vocab_size), mix.conservative - 1
-    own, of_draft = filters_of(draw, mix.vocab_size), filters_of(drafted, mix.vocab_size)
+    own, of_draft = filters_of(sampling, mix.vocab_size), filters_of(drafted, mix.vocab_size)
     reads_draft = drafted.logits is not None and not own.greedy and not of_draft.greedy
     cut = blocks or blocks_for(mix.vocab_size, rows * (k + 1))
     if defining >= 0 or own.top_k or (reads_draft and of_draft.top_k):
@@ -104,9 +106,9 @@ def verify(mix: Mixture, draw: Sampling, drafted: Drafted, result: VerifyResult,
     common = compile_options()
     with on_device(mix.device):
         work = workspace(layout, mix.device, None)
-        side_p = Side(_positioned(kernel_mix(mix), mix), _options(draw, draw), work.p, work.p_head)
+        side_p = Side(_positioned(kernel_mix(mix), mix), _options(sampling, sampling), work.p, work.p_head)
         draft_mix = _draft_mix(mix, drafted) if reads_draft else None
-        side_q = Side(draft_mix, _options(drafted, draw), work.q, work.q_head)
+        side_q = Side(draft_mix, _options(drafted, sampling), work.q, work.q_head)
         verify_slices_kernel[(rows * (k + 1) * slices,)](
             side_p,
             side_q,
@@ -130,11 +132,11 @@ def verify(mix: Mixture, draw: Sampling, drafted: Drafted, result: VerifyResult,
             drafted.drafts,
             drafted.lengths.rows,
             work.row_valid,
-            draw.top_k.value,
+            sampling.top_k.value,
             drafted.top_k.value,
             drafted.lengths.value,
-            draw.seed.value,
-            draw.position.value,
+            sampling.seed.value,
+            sampling.position.value,
             k,
             lines,
             tiles,
@@ -150,7 +152,7 @@ def verify(mix: Mixture, draw: Sampling, drafted: Drafted, result: VerifyResult,
             num_warps=cut.rows_warps,
             **common,
         )
-        numbers = (drafted.lengths.value, draw.seed.value, draw.position.value, k, tiles)
+        numbers = (drafted.lengths.value, sampling.seed.value, sampling.position.value, k, tiles)
         rows_of = (side_p, side_q, drafted.drafts, drafted.lengths.rows, work.row_valid, work.sums)
         if not own.greedy:
             residual_kernel[(rows * slices,)](
@@ -161,18 +163,18 @@ def verify(mix: Mixture, draw: Sampling, drafted: Drafted, result: VerifyResult,
         )
 
 
-def _options(filters: Sampling | Drafted, draw: Sampling) -> Options:
+def _options(filters: SamplingParams | DraftParams, sampling: SamplingParams) -> Options:
     return Options(
         real_option(filters.temperature),
         real_option(filters.top_p),
         real_option(filters.min_p),
         filters.top_k.rows,
-        draw.seed.rows,
-        draw.position.rows,
+        sampling.seed.rows,
+        sampling.position.rows,
     )
 
 
-def _positioned(made: Mix, mix: Mixture) -> Mix:
+def _positioned(made: Mix, mix: MixParams) -> Mix:
     token_bitmask = mix.token_bitmask
     return made._replace(
         positions=mix.logits[0].shape[1],
@@ -183,7 +185,7 @@ def _positioned(made: Mix, mix: Mixture) -> Mix:
     )
 
 
-def _draft_mix(mix: Mixture, drafted: Drafted) -> Mix:
+def _draft_mix(mix: MixParams, drafted: DraftParams) -> Mix:
     """The draft model alone; bias and `token_bitmask` are the mixture's."""
     assert drafted.logits is not None
     one = RealOption(1.0, None, 0)
@@ -193,7 +195,7 @@ def _draft_mix(mix: Mixture, drafted: Drafted) -> Mix:
     return _positioned(alone, mix._replace(logits=(drafted.logits,)))
 
 
-def _shared(mix: Mixture, drafted: Drafted) -> int:
+def _shared(mix: MixParams, drafted: DraftParams) -> int:
     """Which model of the mixture has the draft's logits in the same memory, so that they are read once; -1: none."""
     draft = drafted.logits
     assert draft is not None

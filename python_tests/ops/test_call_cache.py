@@ -10,7 +10,7 @@ from python_tests.helpers.rows import models
 
 @pytest.fixture(autouse=True)
 def _forget():
-    call_cache._kept.clear()
+    call_cache._calls.clear()
 
 
 def test_a_repeated_call_draws_the_same_as_a_first_one():
@@ -18,7 +18,7 @@ def test_a_repeated_call_draws_the_same_as_a_first_one():
     for step in range(5):
         logits = models("lm", 3, 4, 3000, seed=step)
         got = fused_step(*logits, seed=5, position=step, **options)
-        assert len(call_cache._kept) == 1
+        assert len(call_cache._calls) == 1
         assert torch.equal(got, fused_step(*logits, seed=5, position=step, backend="reference", **options))
 
 
@@ -48,7 +48,7 @@ def test_tensors_and_details_take_the_long_way():
     fused_step(*logits, seed=1, position=0, top_p=torch.tensor([0.5, 0.9]))
     fused_step(*logits, seed=1, position=0, return_details=True)
     fused_step(*logits, seed=1, position=0, backend="reference")
-    assert not call_cache._kept
+    assert not call_cache._calls
 
 
 def test_a_missing_seed_is_drawn_alike_both_ways():
@@ -78,7 +78,7 @@ def test_kept_calls_are_bounded():
     logits = models("lm", 3, 1, 40)
     for k in range(call_cache._LIMIT + 50):
         fused_step(*logits, seed=1, position=0, top_k=k)
-    assert len(call_cache._kept) <= call_cache._LIMIT
+    assert len(call_cache._calls) <= call_cache._LIMIT
 
 
 def test_a_wrong_out_is_wrong_each_time():

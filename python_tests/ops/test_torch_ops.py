@@ -6,7 +6,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from eft_ext.ops import combine, fused_mix, fused_step, reference
-from eft_ext.ops.params import flatten, given_weights, mixture, models, sampling
+from eft_ext.ops.backends.flat_params import flatten
+from eft_ext.ops.check_params import given_weights, logits_names, mix_params, sampling_params
 from python_tests.helpers.rows import models as rows
 
 NAMES = ("large", "tuned", "base")
@@ -14,8 +15,8 @@ NAMES = ("large", "tuned", "base")
 
 def arguments(per_row=False):
     logits = rows("lm", 3, 4, 300)
-    mix = mixture(
-        models(logits),
+    mix = mix_params(
+        logits_names(logits),
         logits,
         given_weights([1.0, torch.ones(4), -1.0], logits),
         None,
@@ -24,7 +25,7 @@ def arguments(per_row=False):
         None,
     )
     top_p = torch.full((4,), 0.9) if per_row else 0.9
-    return mix, sampling(mix, 0.7, 20, top_p, 0.01, 3, 2, None)
+    return mix, sampling_params(mix, 0.7, 20, top_p, 0.01, 3, 2, None)
 
 
 @pytest.mark.parametrize("per_row", [False, True])

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from eft_ext.ops import fused_score, fused_score_mix
-from eft_ext.ops.params import flatten, given_weights, mixture, models
+from eft_ext.ops.backends.flat_params import flatten
+from eft_ext.ops.check_params import given_weights, logits_names, mix_params
 from python_tests.helpers.rows import models as rows
 from python_tests.helpers.slow_params import slowly
 
@@ -12,7 +13,7 @@ from python_tests.helpers.slow_params import slowly
 def test_opcheck():
     logits = rows("lm", 3, 4, 300)
     weights = given_weights([1.0, torch.ones(4), -1.0], logits)
-    mix = mixture(models(logits), logits, weights, None, None, None, None)
+    mix = mix_params(logits_names(logits), logits, weights, None, None, None, None)
     targets = torch.tensor([1, -100, 299, 7])
     torch.library.opcheck(torch.ops.eft_ext.score.default, (*flatten(mix), targets, -100, 1, 3, 2, "auto"))
 
