@@ -44,7 +44,7 @@ def token_mass(t, a):
 
 @triton.jit
 def tile_shift(row_reference, tile_reference):
-    """How far a tile's mass is shifted to meet the row's reference, uint64; 63 contributes nothing."""
+    """The shift from a tile's reference to the row's, uint64; a mass shifted by 63 contributes nothing."""
     d = row_reference - tile_reference
     return tl.where(d <= 63.0, d, 63.0).to(tl.int32).to(tl.uint64)
 

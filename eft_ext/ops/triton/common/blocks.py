@@ -8,7 +8,7 @@ TILE = 1024
 
 
 class Blocks(NamedTuple):
-    """How the work is cut. None of it can change a token."""
+    """The cut of the work. None of it can change a token."""
 
     tiles: int  # tiles per program of the slices' launch
     slots: int  # candidates a tile can list

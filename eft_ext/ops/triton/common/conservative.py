@@ -1,9 +1,8 @@
 """Conservative re-weighting (Mitchell et al., their section on conservative decoding): S and delta of one row.
 
-`area` is (t, id, delta): S holds the tokens whose t under the defining model, at temperature 1, is above `t`, or equal
-to it up to token `id`.
-In rows that are not re-weighted (a nucleus of 1) S holds everything, and delta is -0, which adds
-nothing.
+`nucleus` is (cutoff, last, delta): S holds the tokens whose t under the defining model, at temperature 1, is above
+`cutoff`, or equal to it up to token id `last`. In rows that are not re-weighted (conservative_top_p = 1) S holds
+everything, and delta is -0, which adds nothing.
 """
 
 import triton
@@ -12,7 +11,7 @@ import triton.language as tl
 from eft_ext.ops.triton.common.arithmetic import INFINITY, LN_2, LOG2_E, TILE, log2, mass_target, token_mass
 from eft_ext.ops.triton.common.draw import total_mass
 from eft_ext.ops.triton.common.mix import row_of, row_t
-from eft_ext.ops.triton.common.options import nucleus_size, real
+from eft_ext.ops.triton.common.options import fixed_top_p, real
 from eft_ext.ops.triton.common.search import load_lists, search, survivors
 
 
@@ -31,7 +30,7 @@ def _model(mix, row, work, num_tiles, k: tl.constexpr, P: tl.constexpr):
 
 
 @triton.jit
-def prepare(
+def find_nucleus(
     mix,
     row,
     work,
@@ -41,38 +40,40 @@ def prepare(
     SLOTS: tl.constexpr,
     GROUP: tl.constexpr,
 ):
-    """Whether the row is defined, and its area. No model may have NaN, +inf or nothing at all."""
+    """Finds the nucleus of a row that is defined, and says if it is: no model may have NaN, +inf or nothing at all."""
     large = _model(mix, row, work, num_tiles, 0, P)
     tuned = _model(mix, row, work, num_tiles, 1, P)
     base = _model(mix, row, work, num_tiles, 2, P)
     lowest = tl.minimum(tl.minimum(large[0], tuned[0]), base[0])
     highest = tl.maximum(tl.maximum(large[0], tuned[0]), base[0])
-    p_fix = nucleus_size(mix.nucleus, row_of(mix, row))
+    p_fix = fixed_top_p(mix.conservative_top_p, row_of(mix, row))
     plain = p_fix >> 32 != 0
     defined = plain | ((lowest > -INFINITY) & (highest < INFINITY))
     delta = (real(mix.weights[0], row_of(mix, row)).to(tl.float64) * (base[3] - large[3])).to(tl.float32)
     delta = tl.where(plain, -0.0, delta)
-    limit = tl.full((), -INFINITY, tl.float32)
+    cutoff = tl.full((), -INFINITY, tl.float32)
     last = tl.where(plain, 0x7FFFFFFF, tl.full((), -1, tl.int32))  # of tokens at -inf: all, or none
     if defined & ~plain:
         defining = _model(mix, row, work, num_tiles, DEFINING, P)
         largest, top, total = defining[0], defining[1], defining[2]
         target = tl.maximum(mass_target(p_fix, total), 1)
-        tokens, group_left = load_lists(work.defining, row, num_tiles, P, SLOTS, GROUP)
+        tokens, group_listed_above = load_lists(work.defining, row, num_tiles, P, SLOTS, GROUP)
         unit = tl.cast(LOG2_E, tl.float32)
         none = (0.0, 0, 0.0)
-        limit, above = search(target, True, largest, tokens, group_left, mix, row, unit, none, DEFINING, P, GROUP)
-        if limit > -INFINITY:
-            w = token_mass(limit, tl.floor(largest))
+        cutoff, above = search(
+            target, True, largest, tokens, group_listed_above, mix, row, unit, none, DEFINING, P, GROUP
+        )
+        if cutoff > -INFINITY:
+            w = token_mass(cutoff, tl.floor(largest))
             ties = tl.cast((target - above + w - 1) // w, tl.int32)
             models = work.models
             kept_ties = survivors(
-                limit, ties, top, tokens, group_left, models, row * 3 + DEFINING, num_tiles, mix, row, unit, none,
-                DEFINING, P, GROUP,
+                cutoff, ties, top, tokens, group_listed_above, models, row * 3 + DEFINING, num_tiles, mix, row, unit,
+                none, DEFINING, P, GROUP,
             )[1]  # fmt: skip
             tile = tl.max(tl.where(kept_ties > 0, tl.arange(0, P), 0))
             left = tl.sum(tl.where(tl.arange(0, P) == tile, kept_ties, 0))
             ids = tile * TILE + tl.arange(0, TILE)
-            tie = row_t(mix, row, ids, unit, none, DEFINING) == limit
+            tie = row_t(mix, row, ids, unit, none, DEFINING) == cutoff
             last = tl.max(tl.where(tie & (tl.cumsum(tie.to(tl.int32), axis=0) <= left), ids, 0))
-    return defined, (limit, last, delta)
+    return defined, (cutoff, last, delta)

@@ -14,11 +14,11 @@ def total_mass(mass, reference, top):
 
 
 @triton.jit
-def kept_mass(t, limit, ties, reference):
-    """Masses at `reference` of a tile's tokens t [1024] by ascending id: those above the limit and the first `ties` at
+def kept_mass(t, cutoff, ties, reference):
+    """Masses at `reference` of a tile's tokens t [1024] by ascending id: those above the cutoff and the first `ties` at
     it; 0 of all others."""
-    tie = t == limit
-    kept = (t > limit) | (tie & (tl.cumsum(tie.to(tl.int32), axis=0) <= ties))
+    tie = t == cutoff
+    kept = (t > cutoff) | (tie & (tl.cumsum(tie.to(tl.int32), axis=0) <= ties))
     return tl.where(kept, token_mass(t, reference), 0)
 
 
@@ -27,14 +27,14 @@ def draw(
     bits,
     greedy,
     largest,
-    limit,
+    cutoff,
     mass,
     kept_ties,
     top,
     mix,
     row,
     c,
-    area,
+    nucleus,
     SOURCE: tl.constexpr,
     P: tl.constexpr,
 ):
@@ -53,10 +53,10 @@ def draw(
     rest = (rest << d) | ((low >> 1) >> (63 - d))
 
     ids = tile * TILE + tl.arange(0, TILE)
-    t = row_t(mix, row, ids, c, area, SOURCE)
+    t = row_t(mix, row, ids, c, nucleus, SOURCE)
     reference = tl.floor(tl.max(tl.where(chosen, top, float("-inf"))))
     ties = tl.sum(tl.where(chosen, kept_ties, 0))
-    running = tl.cumsum(kept_mass(t, limit, ties, reference), axis=0)
+    running = tl.cumsum(kept_mass(t, cutoff, ties, reference), axis=0)
     hit = tl.where(greedy, t == largest, running > rest)
     token = tl.min(tl.where(hit, ids, 0x7FFFFFFF))
     return token, tl.max(tl.where(ids == token, t, float("-inf"))), total

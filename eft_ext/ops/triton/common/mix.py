@@ -1,4 +1,4 @@
-"""What a token's logit is: the mixture, one model alone, or the conservative re-weighting of three."""
+"""The logits of tokens: the mixture's, one model's alone, or the conservative re-weighting of three."""
 
 from typing import Any, NamedTuple
 
@@ -25,7 +25,7 @@ class Mix(NamedTuple):
     strides: tuple[int, ...]  # of the rows, in elements
     weights: tuple[Any, ...]  # K of RealOption
     vocab_size: int
-    nucleus: Any  # RealOption, conservative_top_p
+    conservative_top_p: Any  # RealOption
     drop: int  # 1 excludes the tokens outside of S
     bias: Any
     bias_stride: int
@@ -89,13 +89,13 @@ def load_models(mix, row, ids):
 
 
 @triton.jit
-def own(mix, raw, ids, k: tl.constexpr):
+def model_logits(mix, raw, ids, k: tl.constexpr):
     """Model k's own logits, fp32, and which it excludes itself."""
     return _widened(raw[k]), _is_lowest(raw[k]) | (ids >= mix.vocab_size)
 
 
 @triton.jit
-def own_logits(mix, x, ids):
+def finite_model_logits(mix, x, ids):
     """A model's own logits, fp32: -inf where it excludes, and, since something else must then have excluded the token
     from the mixture, where it has NaN or +inf. x: as of `load_model`."""
     out = _is_lowest(x) | (ids >= mix.vocab_size)
@@ -128,28 +128,28 @@ def _mixture(mix, row, raw, ids):
 
 
 @triton.jit
-def _reweighted(mix, row, raw, ids, area, DEFINING: tl.constexpr):
-    """Inside S: scale*large + tuned - scale*base + delta; outside: tuned, or excluded. area: see conservative.py."""
-    x, excluded = own(mix, raw, ids, DEFINING)
+def _reweighted(mix, row, raw, ids, nucleus, DEFINING: tl.constexpr):
+    """Inside S: scale*large + tuned - scale*base + delta; outside: tuned, or excluded. nucleus: see conservative.py."""
+    x, excluded = model_logits(mix, raw, ids, DEFINING)
     t = scaled(x, excluded, tl.cast(LOG2_E, tl.float32))
-    inside = (t > area[0]) | ((t == area[0]) & (ids <= area[1]))
+    inside = (t > nucleus[0]) | ((t == nucleus[0]) & (ids <= nucleus[1]))
     mixed = _widened(raw[0]) * real(mix.weights[0], row_of(mix, row))
     for k in tl.static_range(1, 3):
         mixed = tl.fma(_widened(raw[k]), real(mix.weights[k], row_of(mix, row)), mixed)
-    z = tl.where(inside, mixed + area[2], _widened(raw[1]))
+    z = tl.where(inside, mixed + nucleus[2], _widened(raw[1]))
     excluded = _is_lowest(raw[0]) | _is_lowest(raw[1]) | _is_lowest(raw[2]) | ((mix.drop != 0) & ~inside)
     return _extras(mix, row, ids, z, excluded)
 
 
 @triton.jit
-def logits_of(mix, row, raw, ids, area, SOURCE: tl.constexpr):
+def logits_of(mix, row, raw, ids, nucleus, SOURCE: tl.constexpr):
     """z of the tokens `ids`, fp32, and which of them are excluded. raw: as of `load_models`."""
     if SOURCE == MIXTURE:
         return _mixture(mix, row, raw, ids)
     elif SOURCE >= REWEIGHTED:
-        return _reweighted(mix, row, raw, ids, area, SOURCE - REWEIGHTED)
+        return _reweighted(mix, row, raw, ids, nucleus, SOURCE - REWEIGHTED)
     else:
-        return own(mix, raw, ids, SOURCE)
+        return model_logits(mix, raw, ids, SOURCE)
 
 
 @triton.jit
@@ -160,7 +160,7 @@ def scaled(z, excluded, c):
 
 
 @triton.jit
-def row_t(mix, row, ids, c, area, SOURCE: tl.constexpr):
+def row_t(mix, row, ids, c, nucleus, SOURCE: tl.constexpr):
     """t of the tokens `ids`, read again: the same operations, hence the same bits."""
-    z, excluded = logits_of(mix, row, load_models(mix, row, ids), ids, area, SOURCE)
+    z, excluded = logits_of(mix, row, load_models(mix, row, ids), ids, nucleus, SOURCE)
     return scaled(z, excluded, c)

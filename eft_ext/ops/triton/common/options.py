@@ -17,7 +17,7 @@ class RealOption(NamedTuple):
 
 
 class Options(NamedTuple):
-    """How a token is drawn; integers that are no tensors are kernel arguments of their own."""
+    """The options of a draw; integers that are no tensors are kernel arguments of their own."""
 
     temperature: RealOption
     top_p: RealOption
@@ -53,8 +53,8 @@ def is_greedy(temperature):
 def scale_of(temperature):
     """c = fp32(log2(e) / temperature), divided in double; 1 where greedy, so that t = z."""
     greedy = is_greedy(temperature)
-    heat = tl.where(greedy, 1.0, temperature).to(tl.float64)
-    return tl.where(greedy, 1.0, (tl.full((), LOG2_E, tl.float64) / heat).to(tl.float32))
+    divisor = tl.where(greedy, 1.0, temperature).to(tl.float64)
+    return tl.where(greedy, 1.0, (tl.full((), LOG2_E, tl.float64) / divisor).to(tl.float32))
 
 
 @triton.jit
@@ -71,8 +71,8 @@ def _is_fraction(p):
 
 @triton.jit
 def mixture_is_valid(mix, row):
-    """Whether the row's weights are finite and its conservative nucleus is a probability."""
-    valid = _is_fraction(real(mix.nucleus, row))
+    """True where the row's weights are finite and its conservative nucleus is a probability."""
+    valid = _is_fraction(real(mix.conservative_top_p, row))
     for k in tl.static_range(len(mix.logits)):
         valid &= tl.abs(real(mix.weights[k], row)) <= LARGEST
     return valid
@@ -87,7 +87,7 @@ def options_are_valid(sampling, top_k, position, row):
 
 
 @triton.jit
-def nucleus_size(option, row):
+def fixed_top_p(option, row):
     """A probability in fixed point, uint64; 2^32 is off."""
     p = real(option, row)
     return fixed_point(tl.where(_is_fraction(p), p, 1.0))

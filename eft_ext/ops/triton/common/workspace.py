@@ -10,14 +10,14 @@ from torch import Tensor
 _ALIGNMENT = 256  # bytes
 
 
-class Summary(NamedTuple):
-    """What `tile.py` keeps of a tile's t; rows are (row, tile), for several models (row, model, tile)."""
+class TileSummary(NamedTuple):
+    """Summaries of tiles' t (tile_summary.py); rows are (row, tile), for several models (row, model, tile)."""
 
     top: Any  # fp32, the largest t
     mass: Any  # uint64, W_T
-    number: Any  # int32, tokens that are not excluded
-    left: Any  # fp32, all tokens above it are listed
-    count: Any  # int32, how many are
+    num_tokens: Any  # int32, of those that are not excluded
+    listed_above: Any  # fp32, every token above it is listed
+    num_listed: Any  # int32
     tokens: Any  # fp32 [tile, SLOTS], their t
 
 
@@ -30,15 +30,15 @@ class Sums(NamedTuple):
 
 
 class Work(NamedTuple):
-    mixture: Summary
-    models: Summary  # conservative re-weighting: each model alone
-    defining: Summary  # and the defining model's largest tokens
+    mixture: TileSummary
+    models: TileSummary  # conservative re-weighting: each model alone
+    defining: TileSummary  # and the defining model's largest tokens
     sums: Sums
     model_sums: Sums
 
 
 class Layout(NamedTuple):
-    """What a call keeps, and how much room that takes."""
+    """The fields that a call keeps in its workspace, and their size."""
 
     tiles: int  # of the whole batch
     slots: int
@@ -51,7 +51,7 @@ class Layout(NamedTuple):
         """(part, field, dtype, elements) of everything that is kept."""
         f32, i32, i64 = torch.float32, torch.int32, torch.int64
         n, of_models = self.tiles, self.tiles * self.models
-        lists = [("left", f32, n), ("count", i32, n), ("tokens", f32, n * self.slots)]
+        lists = [("listed_above", f32, n), ("num_listed", i32, n), ("tokens", f32, n * self.slots)]
         kept = [("mixture", "top", f32, n), ("mixture", "mass", i64, n)]
         if self.lists:
             kept += [("mixture", *field) for field in lists]
@@ -59,7 +59,7 @@ class Layout(NamedTuple):
             kept += [("models", "top", f32, of_models), ("models", "mass", i64, of_models)]
             kept += [("defining", *field) for field in lists]
         if self.details:
-            kept.append(("mixture", "number", i32, n))
+            kept.append(("mixture", "num_tokens", i32, n))
             for name in Sums._fields:
                 kept += [("sums", name, f32, n), ("model_sums", name, f32, of_models)]
         return kept
@@ -71,7 +71,7 @@ class Layout(NamedTuple):
     def place(self, buffer: Tensor) -> Work:
         """The fields inside of a uint8 buffer."""
         parts = place_fields(self.fields(), buffer)
-        kinds: tuple[Any, ...] = (Summary, Summary, Summary, Sums, Sums)
+        kinds: tuple[Any, ...] = (TileSummary, TileSummary, TileSummary, Sums, Sums)
         made = [
             kind(**{field: parts.get(part, {}).get(field) for field in kind._fields})
             for part, kind in zip(Work._fields, kinds, strict=True)
@@ -108,7 +108,7 @@ _LIMIT = 64  # placements kept; a loop needs one
 
 
 def workspace(layout: Any, device: torch.device, given: Tensor | None) -> Any:
-    """What `layout` places (a `Layout`: `Work`): inside `given`, else in the buffer of the device's current stream.
+    """Returns what `layout` places (a `Layout`: `Work`), in `given` or the buffer of the device's current stream.
 
     A call under graph capture gets a buffer of its own, from the graph's memory.
     """

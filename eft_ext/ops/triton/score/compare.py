@@ -7,14 +7,14 @@ import triton.language as tl
 
 from eft_ext.ops.triton.common.arithmetic import INFINITY
 from eft_ext.ops.triton.common.exponentials import exp_or_zero, log64
-from eft_ext.ops.triton.common.mix import MIXTURE, REWEIGHTED, load_models, own_logits
+from eft_ext.ops.triton.common.mix import MIXTURE, REWEIGHTED, finite_model_logits, load_models
 from eft_ext.ops.triton.common.rank import leading_part, nothing_taken, take
 from eft_ext.ops.triton.score.parts import (
     CHANGE,
     PARTS,
-    area_of,
     load_word,
     mixture_logits,
+    nucleus_of,
     parts_of,
     store_words,
     tokens_of,
@@ -34,15 +34,15 @@ class Pair(NamedTuple):
 
 
 @triton.jit
-def _pair(heads, row, K: tl.constexpr, COMPARED: tl.constexpr):
+def _pair(summaries, row, K: tl.constexpr, COMPARED: tl.constexpr):
     p, q = row * (K + 1) + K, row * (K + 1) + COMPARED
     return Pair(
-        tl.load(heads.top + p),
-        tl.load(heads.top + q),
-        tl.load(heads.scale + p),
-        tl.load(heads.scale + q),
-        tl.load(heads.rest + p),
-        tl.load(heads.rest + q),
+        tl.load(summaries.top + p),
+        tl.load(summaries.top + q),
+        tl.load(summaries.scale + p),
+        tl.load(summaries.scale + q),
+        tl.load(summaries.rest + p),
+        tl.load(summaries.rest + q),
     )
 
 
@@ -53,10 +53,10 @@ def _log_scales(pair):
 
 
 @triton.jit
-def _both(mix, row, ids, area, SOURCE: tl.constexpr, COMPARED: tl.constexpr):
+def _both(mix, row, ids, nucleus, SOURCE: tl.constexpr, COMPARED: tl.constexpr):
     """Logits of p and q."""
     raw = load_models(mix, row, ids)
-    return mixture_logits(mix, row, raw, ids, area, SOURCE), own_logits(mix, raw[COMPARED], ids)
+    return mixture_logits(mix, row, raw, ids, nucleus, SOURCE), finite_model_logits(mix, raw[COMPARED], ids)
 
 
 @triton.jit
@@ -76,13 +76,13 @@ def score_compare_kernel(
     program = tl.program_id(0)
     row = (program // num_slices).to(tl.int64)
     first = (program % num_slices) * TILES
-    if tl.load(work.heads.valid + row) != 0:
-        pair = _pair(work.heads, row, len(mix.logits), COMPARED)
+    if tl.load(work.summaries.valid + row) != 0:
+        pair = _pair(work.summaries, row, len(mix.logits), COMPARED)
         log_scales = _log_scales(pair).to(tl.float32)
-        area = area_of(work.heads, row)
+        nucleus = nucleus_of(work.summaries, row)
         for tile in range(first, tl.minimum(first + TILES, num_tiles)):
             parts = parts_of(tile)
-            p, q = _both(mix, row, tokens_of(parts), area, SOURCE, COMPARED)
+            p, q = _both(mix, row, tokens_of(parts), nucleus, SOURCE, COMPARED)
             gain, prob = _gain(p, q, pair)
             ratio = ((p - pair.top_p) - (q - pair.top_q)) + log_scales  # NaN where both are excluded
             divergence = tl.where(prob > 0.0, prob * ratio, 0.0) - gain
@@ -95,7 +95,7 @@ def score_compare_kernel(
 
 @triton.jit
 def _write_changed(
-    ids_out, ratios_out, most, sign, num_changed, mix, row, pair, area,
+    ids_out, ratios_out, most, sign, num_changed, mix, row, pair, nucleus,
     SOURCE: tl.constexpr, COMPARED: tl.constexpr, P: tl.constexpr,
 ):  # fmt: skip
     """The tokens with the largest sign * (p - q) > 0. most: of each part [P]."""
@@ -105,7 +105,7 @@ def _write_changed(
         if tl.max(most) > 0.0:
             part = leading_part(most, P)
             ids = tokens_of(part + tl.arange(0, 1))
-            p, q = _both(mix, row, ids, area, SOURCE, COMPARED)
+            p, q = _both(mix, row, ids, nucleus, SOURCE, COMPARED)
             listed, most, passed = take(_gain(p, q, pair)[0] * sign, ids, part, most, passed, P)
             p = tl.max(tl.where(ids == listed, p, -INFINITY)).to(tl.float64)
             q = tl.max(tl.where(ids == listed, q, -INFINITY)).to(tl.float64)
@@ -133,9 +133,9 @@ def score_changes_kernel(
     parts, changes = tl.arange(0, P), work.changes + row * num_parts * CHANGE
     ids_out = tl.where(loses, stats.down_ids, stats.up_ids)
     ratios_out = tl.where(loses, stats.down_log_ratios, stats.up_log_ratios)
-    if tl.load(work.heads.valid + row) != 0:
-        pair = _pair(work.heads, row, len(mix.logits), COMPARED)
-        area = area_of(work.heads, row)
+    if tl.load(work.summaries.valid + row) != 0:
+        pair = _pair(work.summaries, row, len(mix.logits), COMPARED)
+        nucleus = nucleus_of(work.summaries, row)
         most = load_word(changes, parts, num_parts, tl.where(loses, 3, 2), CHANGE, 0.0)
         if not loses:
             absolute = load_word(changes, parts, num_parts, 0, CHANGE, 0.0).to(tl.float64)
@@ -146,7 +146,7 @@ def score_changes_kernel(
             tl.store(stats.kl + row, tl.maximum(tl.sum(divergence) + rounded, 0.0).to(tl.float32))
         sign = tl.where(loses, -1.0, 1.0)
         _write_changed(
-            ids_out, ratios_out, most, sign, num_changed, mix, row, pair, area, SOURCE, COMPARED, P
+            ids_out, ratios_out, most, sign, num_changed, mix, row, pair, nucleus, SOURCE, COMPARED, P
         )  # fmt: skip
     else:
         blank = tl.where(tl.load(stats.status + row) == 2, 0.0, float("nan"))

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from eft_ext.ops.params import MixParams, ScoreParams
 from eft_ext.ops.results import Score
+from eft_ext.ops.triton.common.arguments import compile_options, kernel_mix, on_device
 from eft_ext.ops.triton.common.blocks import TILE, blocks_for, num_tiles
 from eft_ext.ops.triton.common.workspace import Layout, workspace
 from eft_ext.ops.triton.score.compare import score_changes_kernel, score_compare_kernel
@@ -14,7 +15,6 @@ from eft_ext.ops.triton.score.nuclei import score_masses_kernel, score_nuclei_ke
 from eft_ext.ops.triton.score.read import score_read_kernel
 from eft_ext.ops.triton.score.rows import Stats, score_rows_kernel
 from eft_ext.ops.triton.score.workspace import PART, ScoreLayout
-from eft_ext.ops.triton.step.launch import compile_options, kernel_mix, on_device
 
 ROWS = 1024  # at once, which bounds the workspace
 READ_WARPS = 4  # one for each part of a tile (parts.py)

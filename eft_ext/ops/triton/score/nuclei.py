@@ -4,9 +4,9 @@ import triton
 import triton.language as tl
 
 from eft_ext.ops.triton.common.arithmetic import TILE
-from eft_ext.ops.triton.common.conservative import prepare
+from eft_ext.ops.triton.common.conservative import find_nucleus
 from eft_ext.ops.triton.common.mix import load_models
-from eft_ext.ops.triton.step.slices import keep_all
+from eft_ext.ops.triton.common.tile_summary import store_summaries
 
 
 @triton.jit(do_not_specialize=["ignore_index"])
@@ -30,7 +30,7 @@ def score_masses_kernel(
         for tile in range(first, tl.minimum(first + TILES, num_tiles)):
             ids = tile * TILE + tl.arange(0, TILE)
             raw = load_models(mix, row, ids)
-            keep_all(mix, row, raw, ids, tile, 1.0, work.nuclei, num_tiles, SLOTS, DEFINING, False, False, False)
+            store_summaries(mix, row, raw, ids, tile, 1.0, work.nuclei, num_tiles, SLOTS, DEFINING, False, False, False)
 
 
 @triton.jit(do_not_specialize=["ignore_index"])
@@ -45,12 +45,12 @@ def score_nuclei_kernel(
     SLOTS: tl.constexpr,
     GROUP: tl.constexpr,
 ):
-    """Program `row` writes whether the row is defined, and its area. P: tiles rounded up to a power of two."""
+    """Program `row` writes if the row is defined, and its nucleus. P: tiles rounded up to a power of two."""
     row = tl.program_id(0).to(tl.int64)
-    heads = work.heads
+    summaries = work.summaries
     if tl.load(targets + row) != ignore_index:
-        defined, area = prepare(mix, row, work.nuclei, num_tiles, DEFINING, P, SLOTS, GROUP)
-        tl.store(heads.defined + row, defined.to(tl.int32))
-        tl.store(heads.area_limit + row, area[0])
-        tl.store(heads.area_last + row, area[1])
-        tl.store(heads.area_delta + row, area[2])
+        defined, nucleus = find_nucleus(mix, row, work.nuclei, num_tiles, DEFINING, P, SLOTS, GROUP)
+        tl.store(summaries.defined + row, defined.to(tl.int32))
+        tl.store(summaries.nucleus_cutoff + row, nucleus[0])
+        tl.store(summaries.nucleus_last + row, nucleus[1])
+        tl.store(summaries.nucleus_delta + row, nucleus[2])

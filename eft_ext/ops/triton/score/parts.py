@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from eft_ext.ops.triton.common.mix import load_model, load_models, logits_of, own_logits, scaled
+from eft_ext.ops.triton.common.mix import finite_model_logits, load_model, load_models, logits_of, scaled
 from eft_ext.ops.triton.common.options import mixture_is_valid
 
 PART = tl.constexpr(256)  # consecutive tokens, of which a warp keeps a share
@@ -48,42 +48,42 @@ def load_word(place, parts, num_parts, i, NUMBER: tl.constexpr, other):
 
 
 @triton.jit
-def is_scored(mix, row, target, ignore_index, heads):
-    """Whether the row is read at all: its target is a token, its options are numbers, its models defined."""
+def is_scored(mix, row, target, ignore_index, summaries):
+    """True where the row is read at all: its target is a token, its options are numbers, its models defined."""
     scored = (target != ignore_index) & (target >= 0) & (target < mix.vocab_size)
     scored &= mixture_is_valid(mix, row)
-    if heads.defined is not None:
-        scored &= tl.load(heads.defined + row) != 0
+    if summaries.defined is not None:
+        scored &= tl.load(summaries.defined + row) != 0
     return scored
 
 
 @triton.jit
-def area_of(heads, row):
-    """Where the mixture is re-weighted (conservative.py)."""
-    if heads.defined is None:
+def nucleus_of(summaries, row):
+    """The nucleus of a row, where the mixture is re-weighted (conservative.py)."""
+    if summaries.defined is None:
         return (0.0, 0, 0.0)
     else:
         return (
-            tl.load(heads.area_limit + row),
-            tl.load(heads.area_last + row),
-            tl.load(heads.area_delta + row),
+            tl.load(summaries.nucleus_cutoff + row),
+            tl.load(summaries.nucleus_last + row),
+            tl.load(summaries.nucleus_delta + row),
         )
 
 
 @triton.jit
-def mixture_logits(mix, row, raw, ids, area, SOURCE: tl.constexpr):
+def mixture_logits(mix, row, raw, ids, nucleus, SOURCE: tl.constexpr):
     """The mixture's: -inf where excluded, +inf for what makes the row invalid (NaN, +inf)."""
-    z, excluded = logits_of(mix, row, raw, ids, area, SOURCE)
+    z, excluded = logits_of(mix, row, raw, ids, nucleus, SOURCE)
     return scaled(z, excluded, 1.0)
 
 
 @triton.jit
-def logits_in(mix, row, ids, area, d, SOURCE: tl.constexpr):
+def logits_in(mix, row, ids, nucleus, d, SOURCE: tl.constexpr):
     """Distribution d's logits, read again: model d's own, or behind the models the mixture's."""
     v = ids.to(tl.float32)  # of this shape
     for k in tl.static_range(len(mix.logits)):
         if d == k:
-            v = own_logits(mix, load_model(mix, row, ids, k), ids)
+            v = finite_model_logits(mix, load_model(mix, row, ids, k), ids)
     if d == len(mix.logits):
-        v = mixture_logits(mix, row, load_models(mix, row, ids), ids, area, SOURCE)
+        v = mixture_logits(mix, row, load_models(mix, row, ids), ids, nucleus, SOURCE)
     return v

@@ -3,14 +3,14 @@
 import triton
 import triton.language as tl
 
-from eft_ext.ops.triton.common.mix import MIXTURE, REWEIGHTED, load_models, own_logits
+from eft_ext.ops.triton.common.mix import MIXTURE, REWEIGHTED, finite_model_logits, load_models
 from eft_ext.ops.triton.score.parts import (
     PART,
     PARTS,
     SHARE,
-    area_of,
     is_scored,
     mixture_logits,
+    nucleus_of,
     parts_of,
     store_words,
     tokens_of,
@@ -44,11 +44,11 @@ def score_read_kernel(
     row = (program // num_slices).to(tl.int64)
     first = (program % num_slices) * TILES
     wanted = tl.load(targets + row)
-    if is_scored(mix, row, wanted, ignore_index, work.heads):
+    if is_scored(mix, row, wanted, ignore_index, work.summaries):
         target = wanted.to(tl.int32)
-        area = area_of(work.heads, row)
+        nucleus = nucleus_of(work.summaries, row)
         own = load_models(mix, row, target)
-        of_mixture = mixture_logits(mix, row, own, target, area, SOURCE)
+        of_mixture = mixture_logits(mix, row, own, target, nucleus, SOURCE)
         shares = work.shares + row * num_tiles * (PARTS * (K + 1) * SHARE)
         for tile in range(first, tl.minimum(first + TILES, num_tiles)):
             parts = parts_of(tile)
@@ -56,8 +56,8 @@ def score_read_kernel(
             raw = load_models(mix, row, ids)
             kept = tl.zeros([PARTS, 32], tl.float32)
             for k in tl.static_range(K):
-                of_model = own_logits(mix, own[k], target)
-                kept = _with_share(kept, k, own_logits(mix, raw[k], ids), of_model, parts, target)
-            z = mixture_logits(mix, row, raw, ids, area, SOURCE)
+                of_model = finite_model_logits(mix, own[k], target)
+                kept = _with_share(kept, k, finite_model_logits(mix, raw[k], ids), of_model, parts, target)
+            z = mixture_logits(mix, row, raw, ids, nucleus, SOURCE)
             kept = _with_share(kept, K, z, of_mixture, parts, target)
             store_words(shares, parts, kept, (K + 1) * SHARE)

@@ -10,7 +10,7 @@ from eft_ext.ops.triton.common.arithmetic import INFINITY
 from eft_ext.ops.triton.common.exponentials import exp64, log1p64, log64
 from eft_ext.ops.triton.common.mix import MIXTURE, REWEIGHTED
 from eft_ext.ops.triton.common.rank import NO_TOKEN, leading_part, nothing_taken, take
-from eft_ext.ops.triton.score.parts import PART, SHARE, area_of, is_scored, load_word, logits_in, tokens_of
+from eft_ext.ops.triton.score.parts import PART, SHARE, is_scored, load_word, logits_in, nucleus_of, tokens_of
 from eft_ext.ops.triton.score.sums import add_shares, share_of
 
 ALMOST_CERTAIN = tl.constexpr(1e-25)  # below this the sum of the others may have lost tokens to underflow
@@ -47,25 +47,25 @@ def _log_others(others, largest, top, lower, weighted, squares, maxima, v, ids, 
         rest = tl.where(ids == token, -INFINITY, v)
         own = share_of(rest, tl.max(rest, axis=1))
         here = tl.arange(0, P) == part
-        again = add_shares(
+        reread = add_shares(
             tl.where(here, tl.max(rest), top),
             tl.where(here, tl.sum(own[0]), lower),
             tl.where(here, tl.sum(own[1]), weighted),
             tl.where(here, tl.sum(own[2]), squares),
             tl.where(here, tl.sum(own[3].to(tl.int32)), maxima),
         )
-        exists = again[0] > -INFINITY
-        above = log1p64(tl.where(exists, again[1], 0.0))
-        found = tl.where(exists, (again[0] - largest) + above, -INFINITY)
+        exists = reread[0] > -INFINITY
+        above = log1p64(tl.where(exists, reread[1], 0.0))
+        found = tl.where(exists, (reread[0] - largest) + above, -INFINITY)
     return found
 
 
 @triton.jit
 def _write_distribution(
-    stats, mix, row, d, target, area, num_top, work, at, num_parts, SOURCE: tl.constexpr, P: tl.constexpr
+    stats, mix, row, d, target, nucleus, num_top, work, at, num_parts, SOURCE: tl.constexpr, P: tl.constexpr
 ):
     """at: of the distribution in [rows, D]."""
-    heads, parts = work.heads, tl.arange(0, P)
+    summaries, parts = work.summaries, tl.arange(0, P)
     N: tl.constexpr = (len(mix.logits) + 1) * SHARE
     shares = work.shares + row * num_parts * N + d * SHARE
     top = load_word(shares, parts, num_parts, 0, N, -INFINITY)
@@ -78,14 +78,14 @@ def _write_distribution(
 
     part = leading_part(top, P)
     ids = tokens_of(part + tl.arange(0, 1))
-    v = logits_in(mix, row, ids, area, d, SOURCE)
+    v = logits_in(mix, row, ids, nucleus, d, SOURCE)
     token = tl.min(tl.where(v == tl.max(top), ids, NO_TOKEN))
     log_others = _log_others(others, largest, top, lower, weighted, squares, maxima, v, ids, token, part, P)
     others = tl.where(others > ALMOST_CERTAIN, others, exp64(log_others))
     rest, every = log1p64(others), others + 1.0
 
     ids = tokens_of(target // PART + tl.arange(0, 1))
-    v = logits_in(mix, row, ids, area, d, SOURCE)
+    v = logits_in(mix, row, ids, nucleus, d, SOURCE)
     x = tl.max(tl.where(ids == target, v, -INFINITY))
     # Of the target's own part, where only larger ones were counted.
     ties = tl.sum(((v == x) & (ids < target)).to(tl.int32))
@@ -99,9 +99,9 @@ def _write_distribution(
     tl.store(stats.sum_squares + at, ((of_squares + 1.0) / (every * every)).to(tl.float32))
     tl.store(stats.argmax + at, token.to(tl.int64))
     tl.store(stats.rank + at, (tl.sum(counts >> 16) + ties).to(tl.int64))
-    tl.store(heads.top + at, largest.to(tl.float32))
-    tl.store(heads.rest + at, rest)
-    tl.store(heads.scale + at, (1.0 / every).to(tl.float32))
+    tl.store(summaries.top + at, largest.to(tl.float32))
+    tl.store(summaries.rest + at, rest)
+    tl.store(summaries.scale + at, (1.0 / every).to(tl.float32))
 
     passed, place = nothing_taken(P), at * num_top
     for i in range(num_top):
@@ -110,7 +110,7 @@ def _write_distribution(
         if best > -INFINITY:
             part = leading_part(top, P)
             ids = tokens_of(part + tl.arange(0, 1))
-            listed, top, passed = take(logits_in(mix, row, ids, area, d, SOURCE), ids, part, top, passed, P)
+            listed, top, passed = take(logits_in(mix, row, ids, nucleus, d, SOURCE), ids, part, top, passed, P)
         tl.store(stats.top_ids + place + i, listed.to(tl.int64))
         tl.store(stats.top_logprobs + place + i, ((best.to(tl.float64) - largest) - rest).to(tl.float32))
 
@@ -147,7 +147,7 @@ def score_rows_kernel(
     at = tl.program_id(0).to(tl.int64)
     row, d = at // (K + 1), (at % (K + 1)).to(tl.int32)
     target = tl.load(targets + row)
-    valid = is_scored(mix, row, target, ignore_index, work.heads)
+    valid = is_scored(mix, row, target, ignore_index, work.summaries)
     # Of a row that was not read these are what the call before has left: nothing comes of them.
     N: tl.constexpr = (K + 1) * SHARE
     of_mixture = tl.max(
@@ -156,12 +156,12 @@ def score_rows_kernel(
     valid &= (of_mixture > -INFINITY) & (of_mixture < INFINITY)
     ignored = target == ignore_index
     if d == K:
-        tl.store(work.heads.valid + row, valid.to(tl.int32))
+        tl.store(work.summaries.valid + row, valid.to(tl.int32))
         tl.store(stats.status + row, tl.where(ignored, 2, tl.where(valid, 0, 1)).to(tl.int32))
     if valid:
-        area = area_of(work.heads, row)
+        nucleus = nucleus_of(work.summaries, row)
         _write_distribution(
-            stats, mix, row, d, target.to(tl.int32), area, num_top, work, at, num_parts, SOURCE, P
+            stats, mix, row, d, target.to(tl.int32), nucleus, num_top, work, at, num_parts, SOURCE, P
         )  # fmt: skip
     else:
         _write_blank(stats, tl.where(ignored, 0.0, float("nan")), at, num_top)

@@ -1,4 +1,4 @@
-"""What the launches of scoring leave for each other.
+"""The workspace of scoring, in which its launches leave results for each other.
 
 A row is read in parts of 256 tokens, each by one warp: 8 tokens a thread, and no sum waits for another warp's.
 """
@@ -33,28 +33,28 @@ CHANGE = (
 )
 
 
-class Heads(NamedTuple):
+class DistributionSummary(NamedTuple):
     """A row's distributions, [rows, D], for the second read, and the row itself, [rows]."""
 
     top: Any  # fp32, the largest logit
     rest: Any  # fp64, log sum exp(logit - top)
     scale: Any  # fp32, the largest probability
     valid: Any  # int32, of the row
-    defined: Any  # int32, conservative re-weighting: whether the row is, and its area (conservative.py)
-    area_limit: Any
-    area_last: Any
-    area_delta: Any
+    defined: Any  # int32, conservative re-weighting: whether the row is, and its nucleus (conservative.py)
+    nucleus_cutoff: Any
+    nucleus_last: Any
+    nucleus_delta: Any
 
 
 class ScoreWork(NamedTuple):
     shares: Any  # fp32 [rows, parts, D, 5]
-    heads: Heads
+    summaries: DistributionSummary
     changes: Any  # fp32 [rows, parts, 4]
     nuclei: Work | None  # conservative re-weighting: each model's mass, and the defining model's largest tokens
 
 
 class ScoreLayout(NamedTuple):
-    """What a call keeps, and how much room that takes."""
+    """The fields that a call keeps in its workspace, and their size."""
 
     rows: int
     models: int
@@ -63,14 +63,14 @@ class ScoreLayout(NamedTuple):
 
     def fields(self) -> list[Field]:
         f32, f64, i32 = torch.float32, torch.float64, torch.int32
-        heads, parts = self.rows * (self.models + 1), self.rows * self.parts
-        kept: list[Field] = [("parts", "shares", f32, heads * self.parts * len(SHARE))]
+        n, parts = self.rows * (self.models + 1), self.rows * self.parts
+        kept: list[Field] = [("parts", "shares", f32, n * self.parts * len(SHARE))]
         kept.append(("parts", "changes", f32, parts * len(CHANGE)))
-        kept += [("heads", "top", f32, heads), ("heads", "rest", f64, heads), ("heads", "scale", f32, heads)]
-        kept.append(("heads", "valid", i32, self.rows))
+        kept += [("summaries", "top", f32, n), ("summaries", "rest", f64, n), ("summaries", "scale", f32, n)]
+        kept.append(("summaries", "valid", i32, self.rows))
         if self.nuclei is not None:
-            kept += [("heads", "defined", i32, self.rows), ("heads", "area_limit", f32, self.rows)]
-            kept += [("heads", "area_last", i32, self.rows), ("heads", "area_delta", f32, self.rows)]
+            kept += [("summaries", "defined", i32, self.rows), ("summaries", "nucleus_cutoff", f32, self.rows)]
+            kept += [("summaries", "nucleus_last", i32, self.rows), ("summaries", "nucleus_delta", f32, self.rows)]
         return kept
 
     def size(self) -> int:
@@ -80,6 +80,6 @@ class ScoreLayout(NamedTuple):
     def place(self, buffer: Tensor) -> ScoreWork:
         """The fields inside of a uint8 buffer."""
         parts, end = place_fields(self.fields(), buffer), size_of(self.fields())
-        heads = {name: parts["heads"].get(name) for name in Heads._fields}
+        summaries = {name: parts["summaries"].get(name) for name in DistributionSummary._fields}
         nuclei = self.nuclei.place(buffer[end:]) if self.nuclei else None
-        return ScoreWork(parts["parts"]["shares"], Heads(**heads), parts["parts"]["changes"], nuclei)
+        return ScoreWork(parts["parts"]["shares"], DistributionSummary(**summaries), parts["parts"]["changes"], nuclei)

@@ -4,7 +4,7 @@ import triton
 import triton.language as tl
 
 from eft_ext.ops.triton.common.arithmetic import INFINITY, TILE
-from eft_ext.ops.triton.common.conservative import prepare
+from eft_ext.ops.triton.common.conservative import find_nucleus
 from eft_ext.ops.triton.common.mix import MIXTURE, REWEIGHTED, load_models, logits_of
 from eft_ext.ops.triton.common.options import mixture_is_valid
 
@@ -30,12 +30,12 @@ def combine_kernel(
     first = (program % num_slices) * TILES
     valid = mixture_is_valid(mix, row)
     if DEFINING >= 0:
-        defined, area = prepare(mix, row, work, num_tiles, DEFINING, P, SLOTS, GROUP)
+        defined, nucleus = find_nucleus(mix, row, work, num_tiles, DEFINING, P, SLOTS, GROUP)
         valid &= defined
     else:
-        area = (0.0, 0, 0.0)
+        nucleus = (0.0, 0, 0.0)
     for tile in range(first, tl.minimum(first + TILES, num_tiles)):
         ids = tile * TILE + tl.arange(0, TILE)
-        z, excluded = logits_of(mix, row, load_models(mix, row, ids), ids, area, SOURCE)
+        z, excluded = logits_of(mix, row, load_models(mix, row, ids), ids, nucleus, SOURCE)
         z = tl.where(valid, tl.where(excluded, -INFINITY, z), float("nan"))
         tl.store(out + row * out_stride + ids, z, mask=ids < mix.vocab_size)

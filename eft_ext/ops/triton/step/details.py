@@ -1,4 +1,4 @@
-"""What `return_details` adds, from the sums that the slices kept at temperature 1."""
+"""The results that `return_details` adds, from the sums that the slices stored at temperature 1."""
 
 from typing import Any, NamedTuple
 
@@ -6,7 +6,7 @@ import triton
 import triton.language as tl
 
 from eft_ext.ops.triton.common.arithmetic import INFINITY, LN_2, TILE, exp_nonpositive, log2
-from eft_ext.ops.triton.common.mix import load_models, logits_of, own
+from eft_ext.ops.triton.common.mix import load_models, logits_of, model_logits
 from eft_ext.ops.triton.common.rank import leading_part, nothing_taken, take
 
 
@@ -26,7 +26,7 @@ class Details(NamedTuple):
 
 @triton.jit
 def _normaliser(sums, at, live):
-    """Of tiles `at`: the largest logit, log sum exp(z - largest) and the entropy in nats; fp64. And the tiles' tops."""
+    """The largest logit of tiles `at`, log sum exp(z - largest), the entropy in nats (fp64), and the tiles' tops."""
     top = tl.load(sums.top + at, mask=live, other=-INFINITY)
     total = tl.load(sums.total + at, mask=live, other=0.0)
     weighted = tl.load(sums.weighted + at, mask=live, other=0.0)
@@ -48,7 +48,7 @@ def write_details(
     num_kept,
     mix,
     row,
-    area,
+    nucleus,
     work,
     num_tiles,
     SOURCE: tl.constexpr,
@@ -60,22 +60,22 @@ def write_details(
     live = tiles < num_tiles
     largest, log, entropy, top = _normaliser(work.sums, row * num_tiles + tiles, live)
     raw = load_models(mix, row, token + tl.arange(0, 1))
-    z = logits_of(mix, row, raw, token + tl.arange(0, 1), area, SOURCE)[0]
+    z = logits_of(mix, row, raw, token + tl.arange(0, 1), nucleus, SOURCE)[0]
     tl.store(details.raw_logprobs + row, ((tl.max(z).to(tl.float64) - largest) - log).to(tl.float32))
     tl.store(details.entropy + row, entropy.to(tl.float32))
     tl.store(details.logprobs + row, logprob)
     tl.store(details.num_kept + row, num_kept)
     tl.store(details.status + row, 0)
     for k in tl.static_range(K):
-        x = own(mix, raw, token + tl.arange(0, 1), k)[0]
+        x = model_logits(mix, raw, token + tl.arange(0, 1), k)[0]
         norm = _normaliser(work.model_sums, (row * K + k) * num_tiles + tiles, live)
         found = ((tl.max(x).to(tl.float64) - norm[0]) - norm[1]).to(tl.float32)
         tl.store(details.model_logprobs + row * K + k, found)
-    _write_top(details, largest, log, top, mix, row, area, SOURCE, P)
+    _write_top(details, largest, log, top, mix, row, nucleus, SOURCE, P)
 
 
 @triton.jit
-def _write_top(details, largest, log, top, mix, row, area, SOURCE: tl.constexpr, P: tl.constexpr):
+def _write_top(details, largest, log, top, mix, row, nucleus, SOURCE: tl.constexpr, P: tl.constexpr):
     """The first of the rank."""
     passed = nothing_taken(P)
     place = row * details.num_top
@@ -84,7 +84,7 @@ def _write_top(details, largest, log, top, mix, row, area, SOURCE: tl.constexpr,
         exists = best > -INFINITY
         tile = leading_part(top, P)
         ids = tile * TILE + tl.arange(0, TILE)
-        z, excluded = logits_of(mix, row, load_models(mix, row, ids), ids, area, SOURCE)
+        z, excluded = logits_of(mix, row, load_models(mix, row, ids), ids, nucleus, SOURCE)
         token, top, passed = take(tl.where(excluded, -INFINITY, z), ids, tile, top, passed, P)
         logprob = ((best.to(tl.float64) - largest) - log).to(tl.float32)
         tl.store(details.top_ids + place + i, tl.where(exists, token, -1).to(tl.int64))

@@ -2,74 +2,19 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any, NamedTuple
-
-import torch
 import triton
 from torch import Tensor
 
-from eft_ext.ops.params import GREEDY_BELOW, DraftParams, MixParams, Real, SamplingParams
+from eft_ext.ops.params import MixParams, SamplingParams
 from eft_ext.ops.results import StepDetails
+from eft_ext.ops.triton.common.arguments import compile_options, filters_of, kernel_mix, on_device, real_option
 from eft_ext.ops.triton.common.blocks import Blocks, blocks_for, num_tiles
-from eft_ext.ops.triton.common.mix import Mix
 from eft_ext.ops.triton.common.options import Options, RealOption
 from eft_ext.ops.triton.common.workspace import Layout, workspace
 from eft_ext.ops.triton.step.combine import combine_kernel
 from eft_ext.ops.triton.step.details import Details
 from eft_ext.ops.triton.step.rows import rows_kernel
 from eft_ext.ops.triton.step.slices import slices_kernel
-
-
-def compile_options() -> dict[str, Any]:
-    """Nothing is fused, and no subnormal is flushed (Triton's floor would be: docs/triton-step.md)."""
-    options: dict[str, Any] = {"enable_fp_fusion": False}
-    return options if torch.version.hip else options | {"enable_reflect_ftz": False}
-
-
-def real_option(option: Real) -> RealOption:
-    rows = option.rows
-    return RealOption(option.value, rows, 0 if rows is None else rows.stride(0))
-
-
-def kernel_mix(mix: MixParams) -> Mix:
-    def stride(x: Tensor | None) -> int:
-        return 0 if x is None or x.dim() == 1 else x.stride(0)
-
-    return Mix(
-        logits=mix.logits,
-        strides=tuple(x.stride(0) for x in mix.logits),
-        weights=tuple(real_option(w) for w in mix.weights),
-        vocab_size=mix.vocab_size,
-        nucleus=real_option(mix.conservative_top_p if mix.conservative else Real(1.0)),
-        drop=int(mix.drop_outside),
-        bias=mix.bias,
-        bias_stride=stride(mix.bias),
-        token_bitmask=mix.token_bitmask,
-        token_bitmask_stride=stride(mix.token_bitmask),
-    )
-
-
-def on_device(device: torch.device) -> AbstractContextManager[Any]:
-    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
-
-
-class Filters(NamedTuple):
-    """What a call's kernels are made for."""
-
-    greedy: bool  # in every row
-    top_k: bool
-    top_p: bool
-    lists: bool  # any filter
-
-
-def filters_of(sampling: SamplingParams | DraftParams, vocab_size: int) -> Filters:
-    if sampling.temperature.rows is None and sampling.temperature.value < GREEDY_BELOW:
-        return Filters(True, False, False, False)
-    top_k = sampling.top_k.rows is not None or 0 < sampling.top_k.value < vocab_size
-    top_p = sampling.top_p.rows is not None or sampling.top_p.value < 1
-    min_p = sampling.min_p.rows is not None or sampling.min_p.value > 0
-    return Filters(False, top_k, top_p, top_k or top_p or min_p)
 
 
 def step(

@@ -5,7 +5,7 @@ import triton.language as tl
 
 from eft_ext.ops.triton.common.arithmetic import INFINITY, LN_2, log2
 from eft_ext.ops.triton.common.draw import draw
-from eft_ext.ops.triton.common.filter import filtered, reweighted
+from eft_ext.ops.triton.common.filters import apply_filters, reweight_row
 from eft_ext.ops.triton.common.mix import MIXTURE, REWEIGHTED
 from eft_ext.ops.triton.common.options import (
     integer,
@@ -32,7 +32,7 @@ def _sample(
     position,
     row,
     c,
-    area,
+    nucleus,
     work,
     num_tiles,
     SOURCE: tl.constexpr,
@@ -52,18 +52,18 @@ def _sample(
         mass = tl.load(work.mixture.mass + at, mask=tiles < num_tiles, other=0).to(tl.uint64)
     number = tl.zeros([P], tl.int32)
     if DETAILS:
-        number = tl.load(work.mixture.number + at, mask=tiles < num_tiles, other=0)
-    limit = tl.full((), -INFINITY, tl.float32)
+        number = tl.load(work.mixture.num_tokens + at, mask=tiles < num_tiles, other=0)
+    cutoff = tl.full((), -INFINITY, tl.float32)
     kept_ties = tl.zeros([P], tl.int32)
     greedy = is_greedy(real(sampling.temperature, row))
     if LISTS:  # noqa: SIM102 (the outer one is the compiler's)
         if ~greedy:
-            limit, mass, kept_ties, number = filtered(
-                mass, number, largest, top, mix, sampling, top_k, row, row, c, area, work, num_tiles,
+            cutoff, mass, kept_ties, number = apply_filters(
+                mass, number, largest, top, mix, sampling, top_k, row, row, c, nucleus, work, num_tiles,
                 SOURCE, TOP_K, TOP_P, P, SLOTS, GROUP,
             )  # fmt: skip
     bits = random_bits(seed, position.to(tl.uint64), SAMPLE)
-    token, t, total = draw(bits, greedy, largest, limit, mass, kept_ties, top, mix, row, c, area, SOURCE, P)
+    token, t, total = draw(bits, greedy, largest, cutoff, mass, kept_ties, top, mix, row, c, nucleus, SOURCE, P)
     tl.store(out + row, token.to(tl.int64))
     if DETAILS:
         log = log2(tl.maximum(total, 1).to(tl.float64)) - 40.0
@@ -71,7 +71,7 @@ def _sample(
         # The mass is within 1.5e-7 of 2^t: a token that is alone must not come out above 0.
         logprob = tl.where(greedy, 0.0, tl.minimum(logprob, 0.0))
         kept = tl.where(greedy, 1, tl.sum(number))
-        write_details(details, token, logprob, kept, mix, row, area, work, num_tiles, SOURCE, P)
+        write_details(details, token, logprob, kept, mix, row, nucleus, work, num_tiles, SOURCE, P)
 
 
 # A new number must not mean a new kernel.
@@ -98,8 +98,8 @@ def rows_kernel(
 ):
     """Program `row` writes its token, and its details.
 
-    P: the number of tiles rounded up to a power of two. DEFINING as in `keep_all`; with conservative re-weighting
-    this launch reads the row a second time, to keep the mixture's tiles.
+    P: the number of tiles rounded up to a power of two. DEFINING as in `store_summaries`; with conservative
+    re-weighting this launch reads the row a second time, to store the mixture's tiles.
     """
     SOURCE: tl.constexpr = MIXTURE if DEFINING < 0 else REWEIGHTED + DEFINING
     row = tl.program_id(0).to(tl.int64)
@@ -112,12 +112,12 @@ def rows_kernel(
     c = scale_of(real(sampling.temperature, row))
 
     if DEFINING >= 0:
-        defined, area = reweighted(
+        defined, nucleus = reweight_row(
             mix, row, c, work, num_tiles, DEFINING, LISTS, GREEDY, DETAILS, P, SLOTS, GROUP
         )  # fmt: skip
         valid &= defined
     else:
-        area = (0.0, 0, 0.0)
+        nucleus = (0.0, 0, 0.0)
 
     tiles = tl.arange(0, P)
     top = tl.load(work.mixture.top + row * num_tiles + tiles, mask=tiles < num_tiles, other=-INFINITY)
@@ -125,7 +125,7 @@ def rows_kernel(
     valid &= (largest > -INFINITY) & (largest < INFINITY)
     if valid:
         _sample(
-            out, details, largest, top, mix, sampling, top_k, seed, position, row, c, area, work, num_tiles,
+            out, details, largest, top, mix, sampling, top_k, seed, position, row, c, nucleus, work, num_tiles,
             SOURCE, LISTS, GREEDY, TOP_K, TOP_P, DETAILS, P, SLOTS, GROUP,
         )  # fmt: skip
     else:

@@ -1,4 +1,4 @@
-"""Which of a row's drafts stand (docs/numerics.md, section 8), from what is kept of each line of p and q.
+"""The decision on a row's drafts (docs/numerics.md §8), from the summaries of each line of p and q.
 
 A line is (row, position): row * (num_drafts + 1) + i of p, row * num_drafts + i of q.
 """
@@ -13,20 +13,20 @@ from eft_ext.ops.triton.common.options import Options, integer, is_greedy, real
 from eft_ext.ops.triton.common.philox import ACCEPT, random_bits, row_seed
 
 
-class Head(NamedTuple):
-    """What is kept of a line: its distribution in integers and, of p, the token that follows there."""
+class PositionSummary(NamedTuple):
+    """The summary of a line: its distribution in integers and, of p, the token that follows there."""
 
     valid: Any  # int32
-    limit: Any  # fp32, t
+    cutoff: Any  # fp32, t
     reference: Any  # fp32, A
     total: Any  # int64, S, the survivors' mass
     mass: Any  # int64, the draft's
-    ties: Any  # int32 [line, tile], survivors at the limit; None without filters
+    ties: Any  # int32 [line, tile], survivors at the cutoff; None without filters
     share: Any  # int64 [line, tile], of S
     token: Any  # int32, the ordinary draw: with bits of purpose 0 behind the last draft, else of purpose 2
-    area_limit: Any  # fp32, int32, fp32: the area of conservative.py
-    area_last: Any
-    area_delta: Any
+    nucleus_cutoff: Any  # fp32, int32, fp32: the nucleus of conservative.py
+    nucleus_last: Any
+    nucleus_delta: Any
 
 
 class Side(NamedTuple):
@@ -35,7 +35,7 @@ class Side(NamedTuple):
     mix: Mix | None
     sampling: Options
     work: Any
-    head: Head | None
+    summary: PositionSummary | None
 
 
 @triton.jit
@@ -50,7 +50,7 @@ def accepts(bits, wp, sp, wq, sq):
 
 
 @triton.jit
-def certain_draft(q, row):
+def is_certain_draft(q, row):
     return is_greedy(real(q.sampling.temperature, row))
 
 
@@ -77,26 +77,26 @@ def decide(
     DRAFTED: tl.constexpr,
     KP: tl.constexpr,
 ):
-    """The number of drafts that stand (int32), whether the position behind them is sound, and whether its token comes
-    from the residual. 0 <= length <= num_drafts < KP; seed, position: uint64 scalars."""
+    """The number of drafts that stand (int32), if the position behind them is sound, and if its token comes from the
+    residual. 0 <= length <= num_drafts < KP; seed, position: uint64 scalars."""
     i = tl.arange(0, KP)
     proposed = i < length
     line = row * (num_drafts + 1) + i
     draft = tl.load(drafts + row * num_drafts + i, mask=proposed, other=0)
-    sound = tl.load(p.head.valid + line, mask=i <= length, other=0) != 0
+    sound = tl.load(p.summary.valid + line, mask=i <= length, other=0) != 0
     sound &= (draft >= 0) & (draft < p.mix.vocab_size)
     greedy = is_greedy(real(p.sampling.temperature, row))
-    stands = tl.load(p.head.token + line, mask=proposed, other=-1).to(tl.int64) == draft
+    stands = tl.load(p.summary.token + line, mask=proposed, other=-1).to(tl.int64) == draft
     if not GREEDY:
-        wp = tl.load(p.head.mass + line, mask=proposed, other=0).to(tl.uint64)
-        sp = tl.load(p.head.total + line, mask=proposed, other=0).to(tl.uint64)
+        wp = tl.load(p.summary.mass + line, mask=proposed, other=0).to(tl.uint64)
+        sp = tl.load(p.summary.total + line, mask=proposed, other=0).to(tl.uint64)
         wq, sq = tl.full([KP], 1, tl.uint64), tl.full([KP], 1, tl.uint64)
         if DRAFTED:
-            drawn = i < tl.where(certain_draft(q, row) | greedy, 0, length)
+            drawn = i < tl.where(is_certain_draft(q, row) | greedy, 0, length)
             line_q = row * num_drafts + i
-            wq = tl.load(q.head.mass + line_q, mask=drawn, other=1).to(tl.uint64)
-            sq = tl.load(q.head.total + line_q, mask=drawn, other=1).to(tl.uint64)
-            sound &= tl.load(q.head.valid + line_q, mask=drawn, other=1) != 0
+            wq = tl.load(q.summary.mass + line_q, mask=drawn, other=1).to(tl.uint64)
+            sq = tl.load(q.summary.total + line_q, mask=drawn, other=1).to(tl.uint64)
+            sound &= tl.load(q.summary.valid + line_q, mask=drawn, other=1) != 0
         bits = random_bits(seed, position + i.to(tl.uint64), ACCEPT)
         stands = tl.where(greedy, stands, accepts(bits, wp, sp, wq, sq))
     first = tl.min(tl.where(proposed & sound & stands, KP, i))

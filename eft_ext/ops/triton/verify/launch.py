@@ -2,83 +2,19 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-import torch
 import triton
-from torch import Tensor
 
 from eft_ext.ops.params import DraftParams, MixParams, SamplingParams
 from eft_ext.ops.results import VerifyResult
+from eft_ext.ops.triton.common.arguments import compile_options, filters_of, kernel_mix, on_device, real_option
 from eft_ext.ops.triton.common.blocks import Blocks, blocks_for, num_tiles
 from eft_ext.ops.triton.common.mix import Mix
 from eft_ext.ops.triton.common.options import Options, RealOption
-from eft_ext.ops.triton.common.workspace import Layout, Work, place_fields, size_of, workspace
-from eft_ext.ops.triton.step.launch import compile_options, filters_of, kernel_mix, on_device, real_option
-from eft_ext.ops.triton.verify.accept import Head, Side
+from eft_ext.ops.triton.common.workspace import Layout, workspace
+from eft_ext.ops.triton.verify.accept import Side
+from eft_ext.ops.triton.verify.masses import masses_kernel, verify_slices_kernel
 from eft_ext.ops.triton.verify.residual import residual_kernel, verdict_kernel
-from eft_ext.ops.triton.verify.weigh import verify_slices_kernel, weigh_kernel
-
-
-class VerifyWork(NamedTuple):
-    p: Work
-    q: Work | None
-    p_head: Head
-    q_head: Head | None
-    row_valid: Tensor  # int32 [B]
-    sums: Tensor  # int64 [B, tiles], of the residual
-
-
-class VerifyLayout(NamedTuple):
-    """What a verification keeps, and how much room that takes."""
-
-    rows: int
-    num_drafts: int
-    tiles: int  # of a row
-    p: Layout
-    q: Layout | None
-
-    def heads(self) -> list[tuple[str, str, torch.dtype, int]]:
-        f32, i32, i64 = torch.float32, torch.int32, torch.int64
-        kept: list[tuple[str, str, torch.dtype, int]] = [("row", "valid", i32, self.rows)]
-        kept.append(("row", "sums", i64, self.rows * self.tiles))
-        for part, layout, positions in (("p", self.p, self.num_drafts + 1), ("q", self.q, self.num_drafts)):
-            n = self.rows * positions
-            if layout is None:
-                continue
-            kept += [(part, name, i64, n) for name in ("total", "mass")]
-            kept += [(part, name, f32, n) for name in ("limit", "reference")]
-            kept.append((part, "valid", i32, n))
-            if layout.lists:
-                kept.append((part, "ties", i32, n * self.tiles))
-            if part == "p":
-                kept += [("p", "token", i32, n), ("p", "share", i64, n * self.tiles)]
-            if layout.conservative:
-                kept += [("p", "area_limit", f32, n), ("p", "area_last", i32, n), ("p", "area_delta", f32, n)]
-        return kept
-
-    def size(self) -> int:
-        """Bytes."""
-        return self.p.size() + (self.q.size() if self.q else 0) + size_of(self.heads())
-
-    def place(self, buffer: Tensor) -> VerifyWork:
-        """The fields inside of a uint8 buffer."""
-        middle = self.p.size()
-        end = middle + (self.q.size() if self.q else 0)
-        fields = place_fields(self.heads(), buffer[end:])
-        q = self.q.place(buffer[middle:end]) if self.q else None
-        return VerifyWork(
-            self.p.place(buffer[:middle]),
-            q,
-            _head(fields["p"]),
-            _head(fields["q"]) if self.q else None,
-            fields["row"]["valid"],
-            fields["row"]["sums"],
-        )
-
-
-def _head(fields: dict[str, Tensor]) -> Head:
-    return Head(**{name: fields.get(name) for name in Head._fields})
+from eft_ext.ops.triton.verify.workspace import VerifyLayout
 
 
 def verify(
@@ -88,27 +24,27 @@ def verify(
     `step`."""
     rows, k = drafted.drafts.shape
     tiles, defining = num_tiles(mix.vocab_size), mix.conservative - 1
-    own, of_draft = filters_of(sampling, mix.vocab_size), filters_of(drafted, mix.vocab_size)
-    reads_draft = drafted.logits is not None and not own.greedy and not of_draft.greedy
+    of_mixture, of_draft = filters_of(sampling, mix.vocab_size), filters_of(drafted, mix.vocab_size)
+    reads_draft = drafted.logits is not None and not of_mixture.greedy and not of_draft.greedy
     cut = blocks or blocks_for(mix.vocab_size, rows * (k + 1))
-    if defining >= 0 or own.top_k or (reads_draft and of_draft.top_k):
+    if defining >= 0 or of_mixture.top_k or (reads_draft and of_draft.top_k):
         cut = cut.for_more()
     layout = VerifyLayout(
         rows,
         k,
         tiles,
-        Layout(rows * (k + 1) * tiles, cut.slots, len(mix.logits), own.lists, defining >= 0, False),
+        Layout(rows * (k + 1) * tiles, cut.slots, len(mix.logits), of_mixture.lists, defining >= 0, False),
         Layout(rows * k * tiles, cut.slots, 1, of_draft.lists, False, False) if reads_draft else None,
     )
     slices, p = -(-tiles // cut.tiles), triton.next_power_of_2(tiles)
-    sides = {"DEFINING": defining, "LISTS": own.lists, "DRAFTED": reads_draft, "DRAFT_LISTS": of_draft.lists}
+    sides = {"DEFINING": defining, "LISTS": of_mixture.lists, "DRAFTED": reads_draft, "DRAFT_LISTS": of_draft.lists}
     positions = {"KP": triton.next_power_of_2(max(k, 1) + 1)}
     common = compile_options()
     with on_device(mix.device):
         work = workspace(layout, mix.device, None)
-        side_p = Side(_positioned(kernel_mix(mix), mix), _options(sampling, sampling), work.p, work.p_head)
+        side_p = Side(_positioned(kernel_mix(mix), mix), _options(sampling, sampling), work.p, work.p_summary)
         draft_mix = _draft_mix(mix, drafted) if reads_draft else None
-        side_q = Side(draft_mix, _options(drafted, sampling), work.q, work.q_head)
+        side_q = Side(draft_mix, _options(drafted, sampling), work.q, work.q_summary)
         verify_slices_kernel[(rows * (k + 1) * slices,)](
             side_p,
             side_q,
@@ -119,14 +55,14 @@ def verify(
             slices,
             TILES=cut.tiles,
             SLOTS=cut.slots,
-            GREEDY=own.greedy,
+            GREEDY=of_mixture.greedy,
             SHARED=_shared(mix, drafted) if reads_draft else -1,
             **sides,
             num_warps=cut.slices_warps,
             **common,
         )
         lines = rows * (k + 1)
-        weigh_kernel[(lines + rows * k if reads_draft else lines,)](
+        masses_kernel[(lines + rows * k if reads_draft else lines,)](
             side_p,
             side_q,
             drafted.drafts,
@@ -140,9 +76,9 @@ def verify(
             k,
             lines,
             tiles,
-            GREEDY=own.greedy,
-            TOP_K=own.top_k,
-            TOP_P=own.top_p,
+            GREEDY=of_mixture.greedy,
+            TOP_K=of_mixture.top_k,
+            TOP_P=of_mixture.top_p,
             DRAFT_TOP_K=of_draft.top_k,
             DRAFT_TOP_P=of_draft.top_p,
             P=p,
@@ -154,12 +90,12 @@ def verify(
         )
         numbers = (drafted.lengths.value, sampling.seed.value, sampling.position.value, k, tiles)
         rows_of = (side_p, side_q, drafted.drafts, drafted.lengths.rows, work.row_valid, work.sums)
-        if not own.greedy:
+        if not of_mixture.greedy:
             residual_kernel[(rows * slices,)](
                 *rows_of, *numbers, slices, TILES=cut.tiles, **sides, **positions, num_warps=4, **common
             )
         verdict_kernel[(rows,)](
-            *rows_of, *result, *numbers, GREEDY=own.greedy, P=p, **sides, **positions, num_warps=4, **common
+            *rows_of, *result, *numbers, GREEDY=of_mixture.greedy, P=p, **sides, **positions, num_warps=4, **common
         )
 
 
@@ -190,13 +126,13 @@ def _draft_mix(mix: MixParams, drafted: DraftParams) -> Mix:
     assert drafted.logits is not None
     one = RealOption(1.0, None, 0)
     alone = kernel_mix(mix)._replace(
-        logits=(drafted.logits,), strides=(drafted.logits.stride(0),), weights=(one,), nucleus=one, drop=0
+        logits=(drafted.logits,), strides=(drafted.logits.stride(0),), weights=(one,), conservative_top_p=one, drop=0
     )
     return _positioned(alone, mix._replace(logits=(drafted.logits,)))
 
 
 def _shared(mix: MixParams, drafted: DraftParams) -> int:
-    """Which model of the mixture has the draft's logits in the same memory, so that they are read once; -1: none."""
+    """The model of the mixture whose logits are the draft's own memory, so that they are read once; -1: none."""
     draft = drafted.logits
     assert draft is not None
     for k, x in enumerate(mix.logits):

@@ -8,7 +8,7 @@ from eft_ext.ops.triton.common.draw import kept_mass
 from eft_ext.ops.triton.common.mix import MIXTURE, REWEIGHTED, row_t
 from eft_ext.ops.triton.common.options import integer, real, scale_of
 from eft_ext.ops.triton.common.philox import RESIDUAL, random_bits
-from eft_ext.ops.triton.verify.accept import certain_draft, decide, seed_and_position
+from eft_ext.ops.triton.verify.accept import decide, is_certain_draft, seed_and_position
 
 
 @triton.jit
@@ -17,15 +17,19 @@ def _masses(side, row, line, ids, tile, num_tiles, DEFINING: tl.constexpr, LISTS
     SOURCE: tl.constexpr = MIXTURE if DEFINING < 0 else REWEIGHTED + DEFINING
     c = scale_of(real(side.sampling.temperature, row))
     if DEFINING >= 0:
-        head = side.head
-        area = (tl.load(head.area_limit + line), tl.load(head.area_last + line), tl.load(head.area_delta + line))
+        summary = side.summary
+        nucleus = (
+            tl.load(summary.nucleus_cutoff + line),
+            tl.load(summary.nucleus_last + line),
+            tl.load(summary.nucleus_delta + line),
+        )
     else:
-        area = (0.0, 0, 0.0)
+        nucleus = (0.0, 0, 0.0)
     ties = 0
     if LISTS:
-        ties = tl.load(side.head.ties + line * num_tiles + tile)
-    t = row_t(side.mix, line, ids, c, area, SOURCE)
-    return kept_mass(t, tl.load(side.head.limit + line), ties, tl.load(side.head.reference + line))
+        ties = tl.load(side.summary.ties + line * num_tiles + tile)
+    t = row_t(side.mix, line, ids, c, nucleus, SOURCE)
+    return kept_mass(t, tl.load(side.summary.cutoff + line), ties, tl.load(side.summary.reference + line))
 
 
 @triton.jit
@@ -49,10 +53,10 @@ def _residual(
     w = _masses(p, row, line, ids, tile, num_tiles, DEFINING, LISTS).to(tl.int64)
     rho = tl.where(ids == tl.load(drafts + row * num_drafts + i), 0, w)
     if DRAFTED:  # noqa: SIM102
-        if ~certain_draft(q, row):
+        if ~is_certain_draft(q, row):
             line_q = row * num_drafts + i
             of_q = _masses(q, row, line_q, ids, tile, num_tiles, -1, DRAFT_LISTS)
-            ratio = tl.load(p.head.total + line).to(tl.float64) / tl.load(q.head.total + line_q).to(tl.float64)
+            ratio = tl.load(p.summary.total + line).to(tl.float64) / tl.load(q.summary.total + line_q).to(tl.float64)
             rest = w.to(tl.float64) - of_q.to(tl.int64).to(tl.float64) * ratio
             rho = tl.where(rest > 0.0, rest, 0.0).to(tl.int64)
     return rho
@@ -91,7 +95,7 @@ def residual_kernel(
         for tile in range(first, end):
             total = tl.zeros((), tl.int64)
             # Where p has no share no token has a mass at the row's reference.
-            if tl.load(p.head.share + (row * (num_drafts + 1) + i) * num_tiles + tile) != 0:
+            if tl.load(p.summary.share + (row * (num_drafts + 1) + i) * num_tiles + tile) != 0:
                 rho = _residual(
                     p, q, drafts, row, i, tile, num_drafts, num_tiles, DEFINING, LISTS, DRAFTED, DRAFT_LISTS
                 )  # fmt: skip
@@ -131,7 +135,7 @@ def verdict_kernel(
     if tl.load(row_valid + row) != 0:
         first, sound, redrawn = decide(p, q, drafts, row, length, num_drafts, seed, position, GREEDY, DRAFTED, KP)
         if sound:
-            token = tl.load(p.head.token + row * (num_drafts + 1) + first)
+            token = tl.load(p.summary.token + row * (num_drafts + 1) + first)
         if not GREEDY:  # noqa: SIM102
             if redrawn:
                 tiles = tl.arange(0, P)

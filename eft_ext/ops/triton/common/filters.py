@@ -1,19 +1,19 @@
-"""What one program makes of a row's tiles: the mixture's, where it is re-weighted, and the filters' limit."""
+"""The row's tiles in one program: the re-weighted mixture's summaries, and the filters' cutoff."""
 
 import triton
 import triton.language as tl
 
 from eft_ext.ops.triton.common.arithmetic import INFINITY, TILE, mass_target, token_mass
-from eft_ext.ops.triton.common.conservative import prepare
+from eft_ext.ops.triton.common.conservative import find_nucleus
 from eft_ext.ops.triton.common.draw import total_mass
 from eft_ext.ops.triton.common.mix import REWEIGHTED, load_models
-from eft_ext.ops.triton.common.options import min_p_offset, nucleus_size, real
+from eft_ext.ops.triton.common.options import fixed_top_p, min_p_offset, real
 from eft_ext.ops.triton.common.search import ALL_TIES, load_lists, search, survivors
-from eft_ext.ops.triton.step.slices import keep_tile
+from eft_ext.ops.triton.common.tile_summary import store_tile
 
 
 @triton.jit
-def filtered(
+def apply_filters(
     mass,
     number,
     largest,
@@ -24,7 +24,7 @@ def filtered(
     row,
     line,
     c,
-    area,
+    nucleus,
     work,
     num_tiles,
     SOURCE: tl.constexpr,
@@ -34,14 +34,14 @@ def filtered(
     SLOTS: tl.constexpr,
     GROUP: tl.constexpr,
 ):
-    """top_k, top_p and min_p, each a limit in the rank: the survivors are the tokens with t > limit and the first
+    """top_k, top_p and min_p, each a cutoff in the rank: the survivors are the tokens with t > cutoff and the first
     `ties` of those at it. mass, number: [P], of all tokens, of the survivors on return. row: of the batch; line: of the
     mixture and the workspace (mix.py)."""
-    tokens, group_left = load_lists(work.mixture, line, num_tiles, P, SLOTS, GROUP)
+    tokens, group_listed_above = load_lists(work.mixture, line, num_tiles, P, SLOTS, GROUP)
     reference = tl.floor(largest)
-    limit, ties = tl.full((), -INFINITY, tl.float32), tl.full((), ALL_TIES, tl.int32)
+    cutoff, ties = tl.full((), -INFINITY, tl.float32), tl.full((), ALL_TIES, tl.int32)
     kept_ties = tl.zeros([P], tl.int32)
-    p_fix = nucleus_size(sampling.top_p, row)
+    p_fix = fixed_top_p(sampling.top_p, row)
     at_least = largest + min_p_offset(real(sampling.min_p, row))
     # One loop, so that the search is compiled once: top_k, then top_p and min_p.
     for stage in range(0 if TOP_K else 1, 2):
@@ -49,39 +49,41 @@ def filtered(
         on = tl.where(by_mass, p_fix >> 32 == 0, (top_k > 0) & (top_k < mix.vocab_size))
         if on & (TOP_K or TOP_P):
             # Rank 0 stays even where p is 0, as it does for a target of one unit.
-            nucleus = tl.maximum(mass_target(p_fix, total_mass(mass, reference, top)), 1)
-            target = tl.where(by_mass, nucleus, top_k.to(tl.uint64))
-            found, above = search(target, by_mass, largest, tokens, group_left, mix, line, c, area, SOURCE, P, GROUP)
-            if (found >= limit) & (found > -INFINITY):
+            mass_wanted = tl.maximum(mass_target(p_fix, total_mass(mass, reference, top)), 1)
+            target = tl.where(by_mass, mass_wanted, top_k.to(tl.uint64))
+            found, above = search(
+                target, by_mass, largest, tokens, group_listed_above, mix, line, c, nucleus, SOURCE, P, GROUP
+            )
+            if (found >= cutoff) & (found > -INFINITY):
                 w = tl.maximum(token_mass(found, reference), 1)
-                limit = found
+                cutoff = found
                 ties = tl.where(by_mass, ((target - above + w - 1) // w).to(tl.int32), ALL_TIES)
-        if by_mass & (at_least > limit):
-            limit = at_least
+        if by_mass & (at_least > cutoff):
+            cutoff = at_least
             ties = tl.full((), ALL_TIES, tl.int32)
-        if limit > -INFINITY:
+        if cutoff > -INFINITY:
             mass, kept_ties, number = survivors(
-                limit,
+                cutoff,
                 ties,
                 top,
                 tokens,
-                group_left,
+                group_listed_above,
                 work.mixture,
                 line,
                 num_tiles,
                 mix,
                 line,
                 c,
-                area,
+                nucleus,
                 SOURCE,
                 P,
                 GROUP,
             )
-    return limit, mass, kept_ties, number
+    return cutoff, mass, kept_ties, number
 
 
 @triton.jit
-def reweighted(
+def reweight_row(
     mix,
     row,
     c,
@@ -95,13 +97,13 @@ def reweighted(
     SLOTS: tl.constexpr,
     GROUP: tl.constexpr,
 ):
-    """Conservative re-weighting: reads the row a second time and keeps the mixture's tiles. Whether the row is
-    defined, and its area (conservative.py)."""
-    defined, area = prepare(mix, row, work, num_tiles, DEFINING, P, SLOTS, GROUP)
+    """Conservative re-weighting: reads the row a second time and stores the mixture's tiles. Returns if the row is
+    defined, and its nucleus (conservative.py)."""
+    defined, nucleus = find_nucleus(mix, row, work, num_tiles, DEFINING, P, SLOTS, GROUP)
     for tile in range(0, num_tiles):
         ids = tile * TILE + tl.arange(0, TILE)
         raw = load_models(mix, row, ids)
         at = row * num_tiles + tile
-        keep_tile(mix, row, raw, ids, at, c, area, work, SLOTS, REWEIGHTED + DEFINING, LISTS, GREEDY, DETAILS)
+        store_tile(mix, row, raw, ids, at, c, nucleus, work, SLOTS, REWEIGHTED + DEFINING, LISTS, GREEDY, DETAILS)
     tl.debug_barrier()  # what the program's other threads have kept is read below
-    return defined, area
+    return defined, nucleus

@@ -1,16 +1,16 @@
-"""The first two launches of a verification: tiles of p and q kept, and both weighed at every position."""
+"""The first two launches of a verification: tiles of p and q are summarised, then the masses at every position."""
 
 import triton
 import triton.language as tl
 
 from eft_ext.ops.triton.common.arithmetic import INFINITY, TILE, tile_shift
 from eft_ext.ops.triton.common.draw import draw, kept_mass, total_mass
-from eft_ext.ops.triton.common.filter import filtered, reweighted
+from eft_ext.ops.triton.common.filters import apply_filters, reweight_row
 from eft_ext.ops.triton.common.mix import MIXTURE, REWEIGHTED, load_models, row_t
 from eft_ext.ops.triton.common.options import integer, is_greedy, mixture_is_valid, options_are_valid, real, scale_of
 from eft_ext.ops.triton.common.philox import RESIDUAL, SAMPLE, random_bits
-from eft_ext.ops.triton.step.slices import keep_all, keep_tile
-from eft_ext.ops.triton.verify.accept import certain_draft, seed_and_position
+from eft_ext.ops.triton.common.tile_summary import store_summaries, store_tile
+from eft_ext.ops.triton.verify.accept import is_certain_draft, seed_and_position
 
 
 @triton.jit(do_not_specialize=["length", "num_drafts"])
@@ -42,20 +42,22 @@ def verify_slices_kernel(
     length = integer(length, lengths, row)
     first = (program % num_slices) * TILES
     end = tl.where(i <= length, tl.minimum(first + TILES, num_tiles), first)
-    heat = real(p.sampling.temperature, row)
-    c = scale_of(heat)
+    temperature = real(p.sampling.temperature, row)
+    c = scale_of(temperature)
     draft_c = scale_of(real(q.sampling.temperature, row))
-    drawn = (i < length) & (i < num_drafts) & ~is_greedy(heat) & ~certain_draft(q, row)
+    drawn = (i < length) & (i < num_drafts) & ~is_greedy(temperature) & ~is_certain_draft(q, row)
     for tile in range(first, end):
         ids = tile * TILE + tl.arange(0, TILE)
         raw = load_models(p.mix, line, ids)
-        keep_all(p.mix, line, raw, ids, tile, c, p.work, num_tiles, SLOTS, DEFINING, LISTS, GREEDY, False)
+        store_summaries(p.mix, line, raw, ids, tile, c, p.work, num_tiles, SLOTS, DEFINING, LISTS, GREEDY, False)
         if DRAFTED:  # noqa: SIM102 (the outer one is the compiler's)
             if drawn:
                 line_q = row * num_drafts + i
                 own = (raw[SHARED],) if SHARED >= 0 else load_models(q.mix, line_q, ids)
                 at, none = line_q * num_tiles + tile, (0.0, 0, 0.0)
-                keep_tile(q.mix, line_q, own, ids, at, draft_c, none, q.work, SLOTS, MIXTURE, DRAFT_LISTS, False, False)
+                store_tile(
+                    q.mix, line_q, own, ids, at, draft_c, none, q.work, SLOTS, MIXTURE, DRAFT_LISTS, False, False
+                )
 
 
 @triton.jit
@@ -66,7 +68,7 @@ def _row_is_valid(p, q, top_k, draft_top_k, position, length, num_drafts, row):
 
 
 @triton.jit
-def _weigh(
+def _write_masses(
     side,
     drafts,
     top_k,
@@ -88,64 +90,64 @@ def _weigh(
     SLOTS: tl.constexpr,
     GROUP: tl.constexpr,
 ):
-    """A line's head; with DRAWS its token too. row: of the batch. What only the draw asks for is looked up behind the
-    filters, which take all registers there are."""
+    """Writes a line's summary; with DRAWS its token too. row: of the batch. What only the draw asks for is looked up
+    behind the filters, which take all registers there are."""
     SOURCE: tl.constexpr = MIXTURE if DEFINING < 0 else REWEIGHTED + DEFINING
-    heat = real(side.sampling.temperature, row)
-    greedy, c = is_greedy(heat), scale_of(heat)
+    temperature = real(side.sampling.temperature, row)
+    greedy, c = is_greedy(temperature), scale_of(temperature)
     valid = True
     if DEFINING >= 0:
-        valid, area = reweighted(
+        valid, nucleus = reweight_row(
             side.mix, line, c, side.work, num_tiles, DEFINING, LISTS, GREEDY, False, P, SLOTS, GROUP
         )  # fmt: skip
-        tl.store(side.head.area_limit + line, area[0])
-        tl.store(side.head.area_last + line, area[1])
-        tl.store(side.head.area_delta + line, area[2])
+        tl.store(side.summary.nucleus_cutoff + line, nucleus[0])
+        tl.store(side.summary.nucleus_last + line, nucleus[1])
+        tl.store(side.summary.nucleus_delta + line, nucleus[2])
     else:
-        area = (0.0, 0, 0.0)
+        nucleus = (0.0, 0, 0.0)
     tiles = tl.arange(0, P)
     live = tiles < num_tiles
     top = tl.load(side.work.mixture.top + line * num_tiles + tiles, mask=live, other=-INFINITY)
     largest = tl.max(top)
     valid = valid & (largest > -INFINITY) & (largest < INFINITY)
-    tl.store(side.head.valid + line, valid.to(tl.int32))
+    tl.store(side.summary.valid + line, valid.to(tl.int32))
     if valid:
         mass = tl.zeros([P], tl.uint64)
         if not GREEDY:
             mass = tl.load(side.work.mixture.mass + line * num_tiles + tiles, mask=live, other=0).to(tl.uint64)
-        limit, kept_ties = tl.full((), -INFINITY, tl.float32), tl.zeros([P], tl.int32)
+        cutoff, kept_ties = tl.full((), -INFINITY, tl.float32), tl.zeros([P], tl.int32)
         number = tl.zeros([P], tl.int32)
         if LISTS:  # noqa: SIM102
             if ~greedy:
-                limit, mass, kept_ties, number = filtered(
-                    mass, number, largest, top, side.mix, side.sampling, top_k, row, line, c, area, side.work,
+                cutoff, mass, kept_ties, number = apply_filters(
+                    mass, number, largest, top, side.mix, side.sampling, top_k, row, line, c, nucleus, side.work,
                     num_tiles, SOURCE, TOP_K, TOP_P, P, SLOTS, GROUP,
                 )  # fmt: skip
         reference = tl.floor(largest)
         if DRAWS:
             key, at = seed_and_position(side, seed, position, row)
             bits = random_bits(key, at + i.to(tl.uint64), purpose)
-            token = draw(bits, greedy, largest, limit, mass, kept_ties, top, side.mix, line, c, area, SOURCE, P)[0]
-            tl.store(side.head.token + line, token)
+            token = draw(bits, greedy, largest, cutoff, mass, kept_ties, top, side.mix, line, c, nucleus, SOURCE, P)[0]
+            tl.store(side.summary.token + line, token)
         if not GREEDY:
             draft = tl.load(drafts + row * num_drafts + i, mask=i < num_drafts, other=0)
             draft = tl.minimum(tl.maximum(draft, 0), side.mix.vocab_size - 1).to(tl.int32)
             ids = draft // TILE * TILE + tl.arange(0, TILE)
             ties = tl.sum(tl.where(tiles == draft // TILE, kept_ties, 0))
-            w = kept_mass(row_t(side.mix, line, ids, c, area, SOURCE), limit, ties, reference)
-            tl.store(side.head.mass + line, tl.sum(tl.where(ids == draft, w, 0)).to(tl.int64))
-            tl.store(side.head.limit + line, limit)
-            tl.store(side.head.reference + line, reference)
-            tl.store(side.head.total + line, total_mass(mass, reference, top).to(tl.int64))
+            w = kept_mass(row_t(side.mix, line, ids, c, nucleus, SOURCE), cutoff, ties, reference)
+            tl.store(side.summary.mass + line, tl.sum(tl.where(ids == draft, w, 0)).to(tl.int64))
+            tl.store(side.summary.cutoff + line, cutoff)
+            tl.store(side.summary.reference + line, reference)
+            tl.store(side.summary.total + line, total_mass(mass, reference, top).to(tl.int64))
             if LISTS:
-                tl.store(side.head.ties + line * num_tiles + tiles, kept_ties, mask=live)
+                tl.store(side.summary.ties + line * num_tiles + tiles, kept_ties, mask=live)
             if DRAWS:
                 share = mass >> tile_shift(reference, tl.floor(top))
-                tl.store(side.head.share + line * num_tiles + tiles, share.to(tl.int64), mask=live)
+                tl.store(side.summary.share + line * num_tiles + tiles, share.to(tl.int64), mask=live)
 
 
 @triton.jit(do_not_specialize=["top_k", "draft_top_k", "length", "seed", "position", "num_drafts", "lines"])
-def weigh_kernel(
+def masses_kernel(
     p,
     q,
     drafts,
@@ -172,7 +174,7 @@ def weigh_kernel(
     SLOTS: tl.constexpr,
     GROUP: tl.constexpr,
 ):
-    """Programs 0 to lines - 1 weigh the lines of p, the others those of q. The first of a row writes whether the row's
+    """Programs 0 to lines - 1 take the lines of p, the others those of q. The first of a row writes if the row's
     options are valid."""
     program = tl.program_id(0)
     of_p = program < lines
@@ -190,14 +192,14 @@ def weigh_kernel(
             tl.store(row_valid + row, valid.to(tl.int32))
         if valid & (i <= length):
             purpose = tl.where(i < length, RESIDUAL, SAMPLE)
-            _weigh(
+            _write_masses(
                 p, drafts, top_k, seed, position, purpose, row, i, line, num_drafts, num_tiles,
                 DEFINING, LISTS, GREEDY, TOP_K, TOP_P, True, P, SLOTS, GROUP,
             )  # fmt: skip
     elif DRAFTED:
-        drawn = ~is_greedy(real(p.sampling.temperature, row)) & ~certain_draft(q, row)
+        drawn = ~is_greedy(real(p.sampling.temperature, row)) & ~is_certain_draft(q, row)
         if valid & (i < length) & drawn:
-            _weigh(
+            _write_masses(
                 q, drafts, draft_top_k, seed, position, SAMPLE, row, i, line, num_drafts, num_tiles,
                 -1, DRAFT_LISTS, False, DRAFT_TOP_K, DRAFT_TOP_P, False, P, SLOTS, GROUP,
             )  # fmt: skip
