@@ -13,42 +13,15 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given, settings
 from torch import Tensor
 
 from eft_ext.ops import StepDetails, backends, combine, fused_mix, fused_step
+from python_tests.helpers.on_device import DERANDOMIZED, DTYPES, VOCABS, WEIGHTS, on_device
 from python_tests.helpers.rows import ROWS, STEP_OPTIONS, models
 from python_tests.helpers.step_problems import Problem, large_problems, problems
 
 pytestmark = pytest.mark.gpu
-DTYPES = (torch.bfloat16, torch.float16, torch.float32)
-WEIGHTS = ([1.0], [1.5, -0.5], [1.0, 1.0, -1.0], [1.0, 0.75, 0.5, -1.25])
-VOCABS = (1, 31, 1025, 32000, 128256, 151936, 256000)
-COMMON = {
-    "deadline": None,
-    "database": None,
-    "derandomize": True,
-    "phases": (Phase.explicit, Phase.generate, Phase.shrink),
-    "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
-}
-
-
-def moved(value: Any) -> Any:
-    """The same on the device: rows keep their strides, their odd address and what lies between them."""
-    if not isinstance(value, Tensor):
-        return value
-    if value.dim() < 2:
-        return value.cuda()
-    offset, last = value.storage_offset() % 16, zip(value.shape, value.stride(), strict=True)
-    elements = 1 + sum((size - 1) * stride for size, stride in last)
-    whole = torch.empty(offset + elements, dtype=value.dtype, device="cuda")
-    whole[offset:].copy_(value.as_strided((elements,), (1,)))
-    return whole.as_strided(value.shape, value.stride(), offset)
-
-
-def on_device(problem: Problem) -> Problem:
-    options, conservative = ({k: moved(v) for k, v in d.items()} for d in (problem.options, problem.conservative))
-    return Problem([moved(x) for x in problem.logits], [moved(w) for w in problem.weights], options, conservative)
 
 
 def assert_same(got: StepDetails, want: StepDetails, what: str) -> None:
@@ -98,19 +71,19 @@ def test_batches_as_they_are_served(batch: int, vocab: int) -> None:
         assert torch.equal(got.cpu()[rows], want), f"B={batch} V={vocab} {options}"
 
 
-@settings(max_examples=400, **COMMON)
+@settings(max_examples=400, **DERANDOMIZED)
 @given(problems())
 def test_made_up_calls(problem: Problem) -> None:
     check(problem, "made up")
 
 
-@settings(max_examples=40, **COMMON)
+@settings(max_examples=40, **DERANDOMIZED)
 @given(large_problems())
 def test_made_up_rows_of_large_vocabularies(problem: Problem) -> None:
     check(problem, "made up")
 
 
-@settings(max_examples=60, **COMMON)
+@settings(max_examples=60, **DERANDOMIZED)
 @given(problems())
 def test_the_mixture(problem: Problem) -> None:
     extras = {k: problem.options[k] for k in ("bias", "token_bitmask", "vocab_size") if k in problem.options}
@@ -139,7 +112,7 @@ def test_small_conservative() -> None:
 
 
 def loop(logits: list[Tensor], seeds: Tensor, steps: int) -> list[list[int]]:
-    """What the CPU step draws at positions 0, 1, ..."""
+    """The tokens that the CPU step draws at positions 0, 1, ..."""
     own = [x.cpu() for x in logits]
     return [
         fused_step(*own, seed=seeds.cpu(), position=torch.full((len(seeds),), n), top_p=0.9, backend="cpu").tolist()

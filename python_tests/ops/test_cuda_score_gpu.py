@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from eft_ext import Score, fused_score, fused_score_mix
+from python_tests.helpers.on_device import DERANDOMIZED, DTYPES, VOCABS, moved, on_device
 from python_tests.helpers.rows import ROWS, models
 from python_tests.helpers.step_problems import Problem, problems
-from python_tests.ops.test_cuda_gpu import COMMON, DTYPES, VOCABS, moved, on_device
 from python_tests.ops.test_score import WEIGHTS, assert_agrees, assert_changes, some_targets
 from python_tests.ops.test_score_fuzz import assert_like_the_reference, run
 
@@ -43,7 +43,7 @@ def test_every_kind_of_row(name: str) -> None:
         check(models(name, count, batch, vocab, DTYPES[i % 3]), weights, some_targets(batch, vocab, i))
 
 
-@settings(max_examples=300, **COMMON)
+@settings(max_examples=300, **DERANDOMIZED)
 @given(problems(), st.integers(0, 2**16), st.integers(0, 3))
 def test_made_up_calls(problem: Problem, seed: int, listed: int) -> None:
     batch, size = problem.logits[0].shape[0], problem.options["vocab_size"]

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from eft_ext.ops import VerifyResult, backends, fused_mix, fused_verify
 from python_tests.helpers.drafts import EFT, blocks, propose
+from python_tests.helpers.on_device import DERANDOMIZED, DTYPES, WEIGHTS, moved
 from python_tests.helpers.rows import ROWS, STEP_OPTIONS
 from python_tests.helpers.verify_problems import VerifyProblem, long_verify_problems, verify_problems
-from python_tests.ops.test_cuda_gpu import COMMON, DTYPES, WEIGHTS, moved
 
 pytestmark = pytest.mark.gpu
 VOCABS = (31, 1025, 50257, 128256, 151936)
@@ -68,13 +68,13 @@ def test_batches_as_they_are_served(batch: int) -> None:
         assert (found.num_accepted <= lengths.cuda()).all()
 
 
-@settings(max_examples=400, **COMMON)
+@settings(max_examples=400, **DERANDOMIZED)
 @given(verify_problems())
 def test_made_up_calls(problem: VerifyProblem) -> None:
     check("made up", *_call(problem), **problem.options)
 
 
-@settings(max_examples=40, **COMMON)
+@settings(max_examples=40, **DERANDOMIZED)
 @given(long_verify_problems())
 def test_made_up_rows_of_large_vocabularies(problem: VerifyProblem) -> None:
     check("made up", *_call(problem), **problem.options)
