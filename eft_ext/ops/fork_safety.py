@@ -1,4 +1,4 @@
-"""A forked child is left with one thread: an operator of torch that shares its work waits for the others forever.
+"""A forked child has one thread left: an operator of torch that shares its work waits for the others forever.
 
 The kernels know by themselves (csrc/cpu/parallel.cpp); this is for what the operations let torch do.
 """

@@ -1,4 +1,4 @@
-"""What a named method tells the operations: which models, in which order, with which weights.
+"""The interface between named methods and the operations: models, their order, their weights.
 
 The methods themselves are in `eft_ext.methods`; the operations need no more of them than this.
 """
@@ -18,7 +18,7 @@ Number = float | Tensor  # one for every row, or [B]
 
 
 class Method(ABC):
-    """How the logits of K models become one distribution (K from 1 to 4)."""
+    """A rule by which the logits of K models become one distribution (K from 1 to 4)."""
 
     @property
     @abstractmethod
@@ -43,7 +43,7 @@ class Method(ABC):
 
     @property
     def is_scheduled(self) -> bool:
-        """Whether a parameter is a function of the step."""
+        """True where a parameter is a function of the step."""
         return False
 
     @property
@@ -97,15 +97,16 @@ def at_positions(method: Method, shape: torch.Size, position: int | Tensor | Non
         steps = (steps.reshape(-1, 1) + counting).expand(shape[0], -1).reshape(shape)
     taken = {step: method.at(step).parameters for step in steps.unique().tolist()}
 
-    def at_each(name: str, value: Any) -> Any:
-        if isinstance(value, (float, Tensor)):
-            return value
+    def at_each(name: str, given: Any) -> Any:
+        if isinstance(given, (float, Tensor)):
+            return given
         found = torch.empty(shape, dtype=torch.float32)
         for step, parameters in taken.items():
-            own = torch.as_tensor(parameters[name], dtype=torch.float32, device="cpu")
-            if own.numel() not in (1, shape[0]):
-                raise ValueError(f"{name} of step {step}: expected a number or {shape[0]}, got shape {list(own.shape)}")
-            rows = own.reshape(-1, *[1] * (len(shape) - 1)).expand(shape)
+            value = torch.as_tensor(parameters[name], dtype=torch.float32, device="cpu")
+            if value.numel() not in (1, shape[0]):
+                came = list(value.shape)
+                raise ValueError(f"{name} of step {step}: expected a number or {shape[0]}, got shape {came}")
+            rows = value.reshape(-1, *[1] * (len(shape) - 1)).expand(shape)
             found = torch.where(steps == step, rows, found)
         return found.to(device)
 

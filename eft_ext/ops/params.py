@@ -80,7 +80,7 @@ class MixParams(NamedTuple):
 
 
 class SamplingParams(NamedTuple):
-    """How a token is drawn from the mixture (docs/numerics.md §2 to §5)."""
+    """The options of a draw from the mixture (docs/numerics.md §2 to §5)."""
 
     temperature: Real
     top_k: Integer
@@ -103,7 +103,7 @@ class DraftParams(NamedTuple):
 
 
 class ScoreParams(NamedTuple):
-    """What is asked of each row that is scored, beside the mixture and the targets."""
+    """The options of scoring, beside the mixture and the targets (docs/numerics.md §9)."""
 
     ignore_index: int
     compared: int  # the model that the mixture is compared with

@@ -32,7 +32,7 @@ class PreparedStep:
         self._method, self._options = method, options
         self._key: Any = None
         self._native: Any = None
-        self._kept: Any = None  # the tensors behind the addresses, some of which the checks have converted
+        self._tensors: Any = None  # the tensors behind the addresses, some of which the checks have converted
         self._out = 0
 
     def __call__(self, logits: Sequence[Tensor]) -> None:
@@ -49,7 +49,7 @@ class PreparedStep:
         rest = {name: value for name, value in self._options.items() if name != "out"}
         mix, sampling = step_params(logits, self._method, **rest)
         if choose("auto", mix) is native:
-            self._native, self._kept, self._key, self._out = (
+            self._native, self._tensors, self._key, self._out = (
                 native.prepare(mix, sampling),
                 (mix, sampling),
                 key,

@@ -1,4 +1,4 @@
-"""What the operations return: a step beside its tokens, a verification, a score."""
+"""The results of the operations: of a step beside its tokens, of a verification, of scoring."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from eft_ext.ops.deprecated import note
 
 
 class StepDetails(NamedTuple):
-    """The drawn tokens and what the models and their mixture say of them (SPEC: "What it returns").
+    """The drawn tokens and what the models and their mixture say of them (docs/numerics.md §10).
 
     Log-probabilities are natural logarithms. A row whose ``status`` is 1 (NaN, +inf, everything excluded, or a
     bad value in an option tensor) has token -1, ``num_kept`` 0 and NaN in every floating field.
@@ -36,7 +36,7 @@ class StepDetails(NamedTuple):
 
 
 class VerifyResult(NamedTuple):
-    """What became of a row's drafts: `num_accepted` of them stand, and one token follows (docs/numerics.md, 8).
+    """The outcome of a row's drafts: `num_accepted` of them stand, and one token follows (docs/numerics.md §8).
 
     That token was redrawn in place of a rejected draft, or is the bonus after all of them. Where ``status`` is 1
     (an invalid row at that position) it is -1.
@@ -102,7 +102,7 @@ def dtype_of(name: str) -> torch.dtype:
 
 
 def width_of(name: str, models: int, num_top: int, num_changed: int) -> tuple[int, ...]:
-    """What follows the targets' shape in the field `name`."""
+    """The dimensions that follow the targets' shape in the field `name`."""
     if name in _DISTRIBUTIONS:
         return (models + 1,)
     if name.startswith("top_"):

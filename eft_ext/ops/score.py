@@ -1,4 +1,4 @@
-"""Scoring: what K models and their mixture say of given tokens (SPEC §3)."""
+"""Scoring: what K models and their mixture say of given tokens (docs/numerics.md §9)."""
 
 from __future__ import annotations
 
@@ -159,9 +159,9 @@ def _score_method(
         places[k] = len(logits) + extra
 
     def build(part: Sequence[Tensor], rows: slice) -> MixParams:
-        some = of(rows)
-        own = given_weights([*some.weights(), *[0.0] * len(excluding)], part)
-        return mix_params(logits_names(part), part, own, vocab_size, some.conservative(), None, None)
+        here = of(rows)
+        weights = given_weights([*here.weights(), *[0.0] * len(excluding)], part)
+        return mix_params(logits_names(part), part, weights, vocab_size, here.conservative(), None, None)
 
     found = dispatch_score(everything, targets, build, wanted._replace(compared=places[wanted.compared]), backend)
     return pick_models(found, [*places, len(everything)]) if excluding else found

@@ -1,4 +1,4 @@
-"""Where a row's 64 random bits come from: a seed and a position, a generator, or torch's default one."""
+"""The source of a row's 64 random bits: a seed and a position, a generator, or torch's default one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def seed_and_position(
     temperature: Real,
     logits: Sequence[Tensor],
 ) -> tuple[Integer, Integer]:
-    """The seed and position of every row (SPEC §2, step 6)."""
+    """The seed and position of every row (docs/numerics.md §5)."""
     if seed is not None and generator is not None:
         raise ValueError("generator: expected none beside a seed, got both")
     if seed is not None and position is None:

@@ -196,16 +196,16 @@ def fused_mix(
         mix, sampling, backend, StepOutputs(return_details, top_logprobs, out, details_out, workspace)
     )
     if method is not None and isinstance(found, StepDetails):
-        _of_whole_models(found, logits, mix)
+        _score_whole_models(found, logits, mix)
     return found
 
 
-def _of_whole_models(details: StepDetails, logits: Sequence[Tensor], mix: MixParams) -> None:
-    """What is said of a model that a method has cut tokens from is said of the model as it is."""
+def _score_whole_models(details: StepDetails, logits: Sequence[Tensor], mix: MixParams) -> None:
+    """Corrects `model_logprobs` of a model that a method has cut tokens from: they are those of the whole model."""
     for k, (whole, cut) in enumerate(zip(logits, mix.logits, strict=True)):
         if whole is not cut:
-            own = fused_score_mix([whole], [1.0], details.tokens, vocab_size=mix.vocab_size)
-            details.model_logprobs[:, k] = own.logprobs[:, 0]
+            score = fused_score_mix([whole], [1.0], details.tokens, vocab_size=mix.vocab_size)
+            details.model_logprobs[:, k] = score.logprobs[:, 0]
 
 
 def combine(

@@ -1,4 +1,4 @@
-"""Which calls must appear as operators of `torch.library`, and which go around them to the binding."""
+"""The choice between an operator of `torch.library` and the binding: only recorded calls need the operator."""
 
 from __future__ import annotations
 

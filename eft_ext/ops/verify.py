@@ -1,4 +1,4 @@
-"""Speculative verification: drafted tokens and logits at k + 1 positions in, what stands out (docs/numerics.md, 8)."""
+"""Speculative verification: drafted tokens and logits at k + 1 positions in, what stands out (docs/numerics.md §8)."""
 
 from __future__ import annotations
 
@@ -118,17 +118,17 @@ def fused_verify(
     mix = mix._replace(logits=logits, token_bitmask=token_bitmask)
     batch, device = mix.batch, mix.device
 
-    def own(name: str, option: Any, default: Any, make: Any, *bounds: float) -> Any:
+    def draft_option(name: str, option: Any, default: Any, make: Any, *bounds: float) -> Any:
         return default if option is None else make(f"draft_{name}", option, batch, device, *bounds)
 
     drafted = DraftParams(
         drafts.contiguous(),
         draft_logits if drafts.shape[1] else None,
         Integer(drafts.shape[1]) if lengths is None else integer("lengths", lengths, batch, device),
-        own("temperature", draft_temperature, sampling.temperature, real, 0),
-        own("top_k", draft_top_k, sampling.top_k, integer),
-        own("top_p", draft_top_p, sampling.top_p, real, 0, 1),
-        own("min_p", draft_min_p, sampling.min_p, real, 0, 1),
+        draft_option("temperature", draft_temperature, sampling.temperature, real, 0),
+        draft_option("top_k", draft_top_k, sampling.top_k, integer),
+        draft_option("top_p", draft_top_p, sampling.top_p, real, 0, 1),
+        draft_option("min_p", draft_min_p, sampling.min_p, real, 0, 1),
     )
     _check_lengths_and_certainty(drafted)
     return dispatch_verify(mix, sampling, drafted, backend, out)
@@ -137,7 +137,7 @@ def fused_verify(
 def _mixed(
     logits: tuple[Tensor, ...], method: Method, position: int | Tensor | None, vocab_size: int | None, backend: str
 ) -> tuple[tuple[Tensor, ...], Weights, ConservativeParams | None]:
-    """What a method mixes, with which weights: the mixture itself where these change from position to position."""
+    """The logits that a method mixes, and their weights: one mixture where weights change from position to position."""
     check_count(method, logits)
     rows, positions = logits[0].shape[:2]
     shape = torch.Size((rows, positions))

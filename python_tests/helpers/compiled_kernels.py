@@ -67,7 +67,7 @@ CASES = [
 
 
 class Kernel(NamedTuple):
-    """What came of one launch's kernel."""
+    """The compiled kernel of one launch."""
 
     name: str
     compiled: Any  # triton's CompiledKernel
@@ -102,7 +102,7 @@ class Kernel(NamedTuple):
 
 
 class _Driver:
-    """As much of a driver as compiling asks for."""
+    """The part of a driver that compiling asks for."""
 
     def __init__(self, target: Any) -> None:
         self.target = target

@@ -46,7 +46,7 @@ KERNELS = ("streaming", "resident", "chosen")
 
 @dataclass
 class Launch:
-    """How the next steps run; tokens do not depend on it. "chosen" is what the library would launch on an H200."""
+    """The launch of the next steps; tokens do not depend on it. "chosen" is the library's own choice on an H200."""
 
     seed: int = 0
     kernel: str = "chosen"
@@ -164,7 +164,7 @@ class HostCuda:
 
 @dataclass
 class Prepared:
-    """As the native module's: a step whose addresses may be replaced."""
+    """The native module's class: a step whose addresses may be replaced."""
 
     host: HostCuda
     step: Step
@@ -182,7 +182,7 @@ class Prepared:
 
 @dataclass
 class PreparedVerify:
-    """As the native module's Verification."""
+    """The native module's Verification."""
 
     host: HostCuda
     verify: Verify
@@ -193,7 +193,7 @@ class PreparedVerify:
 
 @dataclass
 class PreparedScore:
-    """As the native module's."""
+    """The native module's class: a scoring call."""
 
     host: HostCuda
     call: ScoreCall

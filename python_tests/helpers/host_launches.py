@@ -92,7 +92,7 @@ def _answer(asked: bytes) -> bytes:
 
 @dataclass
 class Memory:
-    """What was allocated on the device, each between two bands that nobody may write."""
+    """The allocations on the device, each between two bands that nobody may write."""
 
     bases: list[Tensor] = field(default_factory=list)
     workspaces: list[Tensor] = field(default_factory=list)
@@ -108,12 +108,12 @@ class Memory:
         return inner.zero_() if zero else inner
 
     def spoil_workspaces(self) -> None:
-        """What a graph's pool may hold between two replays."""
+        """Fills workspaces with the garbage that a graph's pool may hold between two replays."""
         for workspace in self.workspaces:
             workspace.fill_(FILL)
 
     def faults(self) -> str:
-        """Where a band was written, which is said once."""
+        """The allocations whose band was written; each is reported once."""
         spoiled = [x for x in self.bases if not ((x[:BAND] == FILL).all() and (x[-BAND:] == FILL).all())]
         self.bases = [x for x in self.bases if not any(x is y for y in spoiled)]
         return "".join(f"memory: beside {len(x) - 2 * BAND} bytes was written\n" for x in spoiled)

@@ -1,4 +1,4 @@
-"""Rows of logits worth trying (SPEC §5) and sets of options to try them with.
+"""Rows of logits worth trying (docs/numerics.md §14) and sets of options to try them with.
 
 Every generator takes (batch, vocab_size, dtype, seed) and gives [batch, vocab_size] on the CPU. Seeds of one
 block of 16 share the ranking of `lm`, as the models of one mixture would: `models` counts within a block.
@@ -55,7 +55,7 @@ def bf16_ties(batch: int, vocab: int, dtype: torch.dtype, seed: int) -> Tensor:
 
 
 def masked(batch: int, vocab: int, dtype: torch.dtype, seed: int) -> Tensor:
-    """As `lm`, with a third at -inf and a third at the dtype's lowest value; token 0 always stays."""
+    """Like `lm`, with a third at -inf and a third at the dtype's lowest value; token 0 always stays."""
     x = lm(batch, vocab, dtype, seed)
     part = torch.arange(vocab) % 3
     x[:, part == 1] = -torch.inf
@@ -146,8 +146,6 @@ STEP_OPTIONS: dict[str, dict[str, float]] = {
     "min_p_1": {"min_p": 1.0},
     "all": {"temperature": 0.8, "top_k": 50, "top_p": 0.9, "min_p": 0.05},
 }
-
-VOCAB_SIZES = (1, 2, 31, 1000, 1024, 1025, 32000, 32016, 128256, 151936, 256000)
 
 
 def models(

@@ -1,4 +1,4 @@
-"""Hypothesis strategies for whole calls of the step, adversarial on purpose (SPEC §5).
+"""Hypothesis strategies for whole calls of the step, adversarial on purpose (docs/numerics.md §14).
 
 A row is a base shape (ties, ladders, cliffs, ±1e30, subnormals, ...) with special values strewn over it. Only the
 recipe is drawn, so examples shrink to few and simple parts; the numbers come from numpy under a drawn seed.
@@ -24,7 +24,7 @@ VOCABS = (1, 2, 15, 16, 17, 31, 32, 33, 63, 64, 65, 255, 256, 257, 1000, 1023, 1
 LARGE_VOCABS = (65535, 65536, 65537, 66560, 70001)
 SHAPES = ("equal", "two_level", "ladder", "noise", "head", "cliffs", "huge", "subnormal", "falling", "rising")
 LOWEST = "lowest"  # of the model's dtype
-SPECIALS = (-np.inf, LOWEST, 0.0, -0.0, 1e30, -1e30, -3.3e38, 60000.0, 1e-45, -1e-45, 1e-38, 88.0, -26.0, -30.0)
+EDGE_VALUES = (-np.inf, LOWEST, 0.0, -0.0, 1e30, -1e30, -3.3e38, 60000.0, 1e-45, -1e-45, 1e-38, 88.0, -26.0, -30.0)
 RUINOUS = (np.inf, np.nan, 3.3e38, -3.3e38)
 PLACES = ("one", "third", "tile", "after", "all_but_one", "all")
 
@@ -92,10 +92,10 @@ def _where(place: str, vocab: int, rng: np.random.Generator) -> Any:
 # What is bad is rare: a row that something has made invalid tests nothing else.
 _spoil = _rarely(
     st.one_of(
-        st.tuples(st.sampled_from(SPECIALS), st.sampled_from(PLACES[4:])),
+        st.tuples(st.sampled_from(EDGE_VALUES), st.sampled_from(PLACES[4:])),
         st.tuples(st.sampled_from(RUINOUS), st.just("one")),
     ),
-    st.tuples(st.sampled_from(SPECIALS), st.sampled_from(PLACES[:4])),
+    st.tuples(st.sampled_from(EDGE_VALUES), st.sampled_from(PLACES[:4])),
     of=8,
 )
 _row = st.tuples(

@@ -195,7 +195,7 @@ def mixed(logits: Any, weights: Any, options: dict[str, Any]) -> torch.Tensor:
 
 
 def refused(problem: Any) -> str:
-    """What the call raises, as text."""
+    """The error that the call raises, as text."""
     try:
         problem.run("triton")
     except (RuntimeError, TypeError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""What the tests of one package share."""
+"""Fixtures that start a child process once for many tests."""
 
 from collections.abc import Iterator
 

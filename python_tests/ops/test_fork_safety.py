@@ -34,7 +34,7 @@ OPERATIONS = {
 
 @pytest.fixture(scope="module")
 def logits():
-    """Of eight rows, with two threads that have worked for torch and for us; the tests' own setting is one."""
+    """Logits of eight rows, after two threads have worked for torch and for us; the tests' own setting is one."""
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     made = models("lm", 3, 8, VOCAB)

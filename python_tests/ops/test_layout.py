@@ -1,4 +1,4 @@
-"""Where the logits lie does not matter: strides, offsets, padded widths, slots, batch sizes, threads, `out=`."""
+"""The layout of the logits does not matter: strides, offsets, padded widths, slots, batch sizes, threads, `out=`."""
 
 import itertools
 

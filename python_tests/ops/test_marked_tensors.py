@@ -33,7 +33,7 @@ def negated(x: Tensor) -> Tensor:
 
 
 def imaginary(x: Tensor) -> Tensor:
-    """As the imaginary part of a conjugate, every other number of its memory."""
+    """The imaginary part of a conjugate, every other number of its memory."""
     return torch.complex(torch.full_like(x, 3.0), -x).conj().imag
 
 
@@ -42,7 +42,7 @@ def zero(x: Tensor) -> Tensor:
 
 
 def step_arguments() -> dict[str, Tensor]:
-    """Of `fused_mix`, a tensor each; two models, three rows."""
+    """Arguments of `fused_mix`, a tensor each; two models, three rows."""
     generator = torch.Generator().manual_seed(1)
     return {
         "logits 0": torch.randn(3, VOCAB, generator=generator) * 2,
@@ -92,7 +92,7 @@ def filtered(z: Tensor, given: dict[str, Tensor]) -> Tensor:
 
 
 def assert_details(found: StepDetails, given: dict[str, Tensor]) -> None:
-    """What the step says of its tokens is what torch says of the values given."""
+    """The step's details are those that torch computes of the values given."""
     z = mixture_of(given)
     if not z.isfinite().any():
         assert found.status.tolist() == [1, 1, 1]

@@ -91,7 +91,7 @@ def test_drafts_are_verified_against_the_mixture(name, backend):
 
 
 def test_positions_of_their_own():
-    """Of each row, and of each target; rows [B] as one column."""
+    """Positions of each row, and of each target; rows [B] as one column."""
     method, logits = m.UpScale(fading), logits_of(3)
     targets = torch.zeros(B, T, dtype=torch.int64)
     starts = torch.tensor([0, 5, 2])

@@ -61,7 +61,7 @@ def test_no_cut_of_the_work_changes_a_bit(interpreter) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("gap", [30.0, 1.0, 60.0, 100.0, 1e5])
 def test_certain_tokens_keep_their_digits(interpreter, gap: float) -> None:
-    """As the CPU's: log p and log(1 - p) to 2e-6 relative, not absolute."""
+    """Agrees with the CPU: log p and log(1 - p) to 2e-6 relative, not absolute."""
     logits = torch.randn(4, 2500, generator=torch.Generator().manual_seed(1))
     hot = torch.tensor([0, 255, 1024, 2499])
     logits[range(4), hot] = logits.amax(1) + gap

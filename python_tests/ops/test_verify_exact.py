@@ -15,7 +15,7 @@ def weighed(logits, weights, filters):
 
 
 def as_drawn(p):
-    """What the walk of an ordinary draw gives each token, long double [V], up to 2^-64."""
+    """The share of each token in the walk of an ordinary draw, long double [V], up to 2^-64."""
     distance = (p.survivors.mass.row_n[:, None] - p.survivors.mass.tile_n).clamp(max=63)[0]
     probs = []
     for tile, d in enumerate(distance.tolist()):

@@ -1,7 +1,7 @@
-"""The short way for a generation loop: a call that differs from an earlier one in addresses, seed and position only.
+"""A cache of checked calls, for a loop whose next call differs in addresses, seed and position only.
 
 Checking and converting a call takes over 20 µs in Python, a quarter of one row's step on the CPU. A loop makes the same
-call for every token, so what the checks of an earlier call found is kept under what they looked at.
+call for every token, so the prepared call is cached under all that its checks looked at.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _calls: dict[Any, tuple[Any, bool]] = {}
 
 
 def cache_key(logits: tuple[Tensor, ...], options: tuple[Any, ...], seed: Any, position: Any, out: Any) -> Any:
-    """What the checks of a call look at, or None where a call has to be checked each time.
+    """Returns all that the checks of a call look at, or None where a call has to be checked each time.
 
     `options` are all the others; only plain numbers and names can be compared without reading a tensor.
     """
@@ -61,7 +61,7 @@ def store(key: Any, mix: MixParams, sampling: SamplingParams) -> None:
 
 
 def run_cached(key: Any, logits: Sequence[Tensor], seed: Any, position: Any, out: Tensor | None) -> Any:
-    """The tokens [B], or None if no such call was kept."""
+    """The tokens [B], or None if no such call is cached."""
     found = _calls.get(key)
     if found is None:
         return None

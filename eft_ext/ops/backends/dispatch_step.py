@@ -1,4 +1,4 @@
-"""From a checked call to its results: through the binding, or through an operator under tracing."""
+"""A step from its checked call to its results: through the binding, or through an operator under tracing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from eft_ext.ops.tracing import is_traced
 
 
 class StepOutputs(NamedTuple):
-    """What a caller wants back, and where."""
+    """The results that a caller wants, and the tensors to write them into."""
 
     return_details: bool
     top_logprobs: int

@@ -110,7 +110,7 @@ def step(
 
 
 def run_next(prepared: Any, device: torch.device, tokens: Tensor, seed: int, position: int, logits: list[int]) -> None:
-    """A kept CUDA call with other logits, seed and position, on the device's current stream."""
+    """Runs a cached CUDA call with other logits, seed and position, on the device's current stream."""
     with torch.cuda.device(device):
         stream = torch.cuda.current_stream().cuda_stream
         scratch = scratch_for(prepared.workspace_bytes(), device, stream)
@@ -159,8 +159,11 @@ _scratch: dict[tuple[torch.device, int], Tensor] = {}
 
 
 def scratch_for(wanted: int, device: torch.device, stream: int, given: Tensor | None = None) -> Tensor:
-    """A workspace of at least `wanted` bytes: the caller's, else the one kept for this device and stream. A graph that
-    is being captured gets one of its own, out of its pool; its tickets lie elsewhere (csrc/cuda/tickets.h)."""
+    """A workspace of at least `wanted` bytes: the caller's, else the one cached for this device and stream.
+
+    A graph that is being captured gets one of its own, out of its pool; its tickets lie elsewhere
+    (csrc/cuda/tickets.h).
+    """
     if given is not None:
         if given.device != device or not given.is_contiguous() or given.nbytes < wanted or given.data_ptr() % 16:
             raise ValueError(
@@ -170,10 +173,10 @@ def scratch_for(wanted: int, device: torch.device, stream: int, given: Tensor | 
         return given
     if torch.cuda.is_current_stream_capturing():
         return torch.empty(wanted, dtype=torch.uint8, device=device)
-    kept = _scratch.get((device, stream))
-    if kept is None or kept.nbytes < wanted:
-        kept = _scratch[device, stream] = torch.zeros(wanted, dtype=torch.uint8, device=device)
-    return kept
+    cached = _scratch.get((device, stream))
+    if cached is None or cached.nbytes < wanted:
+        cached = _scratch[device, stream] = torch.zeros(wanted, dtype=torch.uint8, device=device)
+    return cached
 
 
 def verify(mix: MixParams, sampling: SamplingParams, drafted: DraftParams, result: VerifyResult) -> None:

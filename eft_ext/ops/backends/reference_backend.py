@@ -89,15 +89,15 @@ def score(mix: MixParams, targets: Tensor, wanted: ScoreParams, out: Score) -> N
 def verify(mix: MixParams, sampling: SamplingParams, drafted: DraftParams, result: VerifyResult) -> None:
     """Writes the result. The logits of `mix` have a position axis, [B, k+1, V]."""
     options = {name: _option(getattr(sampling, name)) for name in SamplingParams._fields}
-    own = Filters(*(options.pop(name) for name in Filters._fields))
-    drafts_own = Filters(*(_option(getattr(drafted, name)) for name in Filters._fields))
+    of_p = Filters(*(options.pop(name) for name in Filters._fields))
+    of_q = Filters(*(_option(getattr(drafted, name)) for name in Filters._fields))
     found = reference.verify(
         drafted.drafts,
         drafted.logits,
         **_mixture(mix),
         lengths=_option(drafted.lengths),
-        filters=own,
-        draft_filters=drafts_own,
+        filters=of_p,
+        draft_filters=of_q,
         **options,
     )
     for field, value in zip(result, found, strict=True):

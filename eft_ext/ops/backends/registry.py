@@ -1,4 +1,4 @@
-"""Which backends exist here, why the others do not, and which one a call gets."""
+"""The backends: those that exist here, why the others do not, and the one that a call gets."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class Backend:
 
 
 def backends() -> dict[str, Backend]:
-    """Which backends are built and usable here; for each missing one why, and what would enable it."""
+    """Lists the backends and says of each if it is built and usable here, else why not and what would enable it."""
     return {name: probe() for name, probe in _PROBES.items()}
 
 
 def find(name: str) -> Backend:
-    """What `backends` says of one. A usable one is looked for once: finding Triton takes longer than many a step."""
+    """One backend as `backends` lists it. A usable one is probed once: finding Triton takes longer than many a step."""
     known = _usable.get(name)
     if known is None:
         known = _PROBES[name]()
