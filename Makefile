@@ -9,7 +9,7 @@ INSTALL := $(PIP) install -q --no-compile -c constraints.txt
 # What is imported is compiled to byte code once, whatever the environment says: tests begin many processes.
 unexport PYTHONDONTWRITEBYTECODE
 SOURCES := setup.py pyproject.toml CMakeLists.txt eft_ext/_version.py $(shell find csrc -type f -not -path 'csrc/tests/*')
-CPP := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu')
+CPP := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 
 .DEFAULT_GOAL := help
 # Targets one after another: two must not install into one environment together. What may run together says so itself.

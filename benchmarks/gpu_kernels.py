@@ -23,7 +23,7 @@ from common.checkout import LIBRARY, ROOT, newer_sources
 from gpu import sass
 
 PAGE = ROOT / "docs" / "cuda-kernels.md"
-TILE_SHARED = (32 + 1024) * 4  # resident.h: group maxima and z
+TILE_SHARED = (32 + 1024) * 4  # resident.cuh: group maxima and z
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def shared_bytes() -> dict[str, int]:
     sizes = "".join(f"__device__ unsigned {name}_bytes = sizeof(eft::{own});\n" for name, own in work.items())
     with tempfile.TemporaryDirectory() as made:
         source, ptx = Path(made) / "sizes.cu", Path(made) / "sizes.ptx"
-        source.write_text(f'#include "cuda/verify_layout.h"\n#include "cuda/score_compare.h"\n{sizes}')
+        source.write_text(f'#include "cuda/verify/layout.h"\n#include "cuda/score/compare.cuh"\n{sizes}')
         flags = ["-std=c++17", "--diag-suppress=177", f"-I{ROOT / 'csrc'}", f"-I{ROOT / 'csrc' / 'include'}"]
         command = ["nvcc", *flags, "-arch=sm_80", "-ptx", str(source), "-o", str(ptx)]
         subprocess.run(command, check=True, capture_output=True, text=True)

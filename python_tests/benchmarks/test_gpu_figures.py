@@ -27,8 +27,8 @@ def test_the_device(out):
     found |= {"copy_bytes_per_us": 3e6, "newer_than_libeft": []}
     line = figures.device(out("device.json", found), "")
     assert line == "MADE-UP, driver 1, 132 multiprocessors, L2 50 MiB, copy 3.00 TB/s"
-    line = figures.device(out("device.json", found | {"newer_than_libeft": ["csrc/cuda/step.cu"]}), "")
-    assert line.endswith("CAUTION: libeft.so is older than csrc/cuda/step.cu")
+    line = figures.device(out("device.json", found | {"newer_than_libeft": ["csrc/cuda/step/step.cu"]}), "")
+    assert line.endswith("CAUTION: libeft.so is older than csrc/cuda/step/step.cu")
 
 
 def test_times_of_the_step(out):
@@ -94,11 +94,11 @@ def test_what_the_sanitizer_said():
 def test_a_library_that_is_older_than_its_sources(tmp_path, monkeypatch):
     monkeypatch.setattr(checkout, "ROOT", tmp_path)
     monkeypatch.setattr(checkout, "LIBRARY", tmp_path / "eft_ext/libeft.so")
-    for name in ("csrc/cuda/step.cu", "csrc/cpu/step.cpp", "eft_ext/libeft.so"):
+    for name in ("csrc/cuda/step/step.cu", "csrc/cpu/step.cpp", "eft_ext/libeft.so"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("")
     assert checkout.newer_sources() == []
     os.utime(tmp_path / "eft_ext/libeft.so", (1, 1))
-    os.utime(tmp_path / "csrc/cuda/step.cu", (0, 0))
+    os.utime(tmp_path / "csrc/cuda/step/step.cu", (0, 0))
     assert checkout.newer_sources() == ["csrc/cpu/step.cpp"]
     assert checkout.newer_sources("common", "cuda") == []

@@ -3,7 +3,7 @@
 #define EFT_TESTS_DEVICE_DEVICE_HOST_H_
 
 #include "common/dtype.h"
-#include "cuda/device.h"
+#include "cuda/common/device.cuh"
 
 namespace eft {
 namespace {

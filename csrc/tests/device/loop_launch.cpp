@@ -1,5 +1,5 @@
 // The tail's and the loop's launch code and kernels as they are, on the runtime of runtime/.
-#include "cuda/while_loop.cu"
+#include "cuda/loop/while_loop.cu"
 #include "tests/device/runtime/runtime.h"
 
 namespace eft {

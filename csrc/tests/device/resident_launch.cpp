@@ -1,10 +1,10 @@
 // The resident kernels, on the runtime of runtime/.
-#include "cuda/kernels.h"
-#include "cuda/resident.h"
+#include "cuda/common/kernels.h"
+#include "cuda/step/resident.cuh"
 #include "tests/device/runtime/runtime.h"
 
 #ifndef EFT_HOST_FEW
-#include "cuda/resident.cu"
+#include "cuda/step/resident.cu"
 #else  // as in stream_launch.cpp
 const void* eft::resident_entry(int fast) {
   return fast == 3 ? reinterpret_cast<const void*>(resident_kernel<3>)

@@ -1,5 +1,5 @@
 // Scoring's launch code and kernels as they are, on the runtime of runtime/.
-#include "cuda/score.cu"
+#include "cuda/score/score.cu"
 #include "tests/device/runtime/runtime.h"
 
 namespace eft {

@@ -6,9 +6,9 @@
 #include <random>
 #include <vector>
 
-#include "cuda/choose.h"
-#include "cuda/kernels.h"
-#include "cuda/score_compare.h"
+#include "cuda/common/kernels.h"
+#include "cuda/score/compare.cuh"
+#include "cuda/step/choose.h"
 #include "tests/device/races.h"
 #include "tests/device/runtime/runtime.h"
 

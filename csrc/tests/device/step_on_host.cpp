@@ -3,8 +3,8 @@
 #include <string.h>
 
 #include "common/error.h"
-#include "cuda/choose.h"
-#include "cuda/kernels.h"
+#include "cuda/common/kernels.h"
+#include "cuda/step/choose.h"
 #include "tests/device/host_memory.h"
 #include "tests/device/runtime/runtime.h"
 

@@ -1,10 +1,10 @@
 // The streaming kernels, on the runtime of runtime/.
-#include "cuda/kernels.h"
-#include "cuda/stream.h"
+#include "cuda/common/kernels.h"
+#include "cuda/step/stream.cuh"
 #include "tests/device/runtime/runtime.h"
 
 #ifndef EFT_HOST_FEW
-#include "cuda/stream.cu"
+#include "cuda/step/stream.cu"
 #else  // those for three bf16 models and for any
 const void* eft::stream_entry(int fast, bool conservative) {
   if (conservative) return reinterpret_cast<const void*>(stream_kernel<0, true>);

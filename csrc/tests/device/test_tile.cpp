@@ -5,7 +5,7 @@
 #include <random>
 #include <vector>
 
-#include "cuda/tile.h"
+#include "cuda/common/tile.cuh"
 #include "tests/check.h"
 #include "tests/device/cuda_host.h"
 

@@ -1,6 +1,6 @@
 // What kernels call, as the machine computes it: warp primitives, atomics, and the instructions of
 // one thread.
-#include "cuda/device.h"
+#include "cuda/common/device.cuh"
 #include "tests/check.h"
 #include "tests/device/races.h"
 #include "tests/device/small_launch.h"

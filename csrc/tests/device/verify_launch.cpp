@@ -1,5 +1,5 @@
 // The verification's launch code and kernels as they are, on the runtime of runtime/.
-#include "cuda/verify.cu"
+#include "cuda/verify/verify.cu"
 #include "tests/device/runtime/runtime.h"
 
 namespace eft {

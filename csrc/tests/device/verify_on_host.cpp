@@ -1,8 +1,8 @@
 #include <string.h>
 
 #include "common/error.h"
-#include "cuda/kernels.h"
-#include "cuda/verify_layout.h"
+#include "cuda/common/kernels.h"
+#include "cuda/verify/layout.h"
 #include "tests/device/host_memory.h"
 #include "tests/device/runtime/runtime.h"
 #include "tests/device/step_on_host.h"

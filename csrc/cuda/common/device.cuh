@@ -1,0 +1,145 @@
+// What the kernels ask of the chip beyond plain CUDA C++, in one place. With EFT_HOST_DEVICE the
+// same names come from the host harness (csrc/tests/device), which runs the kernels' own source on
+// a CPU.
+#ifndef EFT_CUDA_COMMON_DEVICE_CUH_
+#define EFT_CUDA_COMMON_DEVICE_CUH_
+
+#include "common/portable.h"
+
+namespace eft {
+namespace {
+
+// 16 bytes as they lie in memory.
+struct alignas(16) Bits128 {
+  uint32_t x[4];
+};
+
+}  // namespace
+}  // namespace eft
+
+#ifdef EFT_HOST_DEVICE
+#include "tests/device/cuda_host.h"
+#else
+
+namespace eft {
+namespace {
+
+// 16 aligned bytes of read-only memory that nobody reads twice: past the L1.
+__device__ __forceinline__ Bits128 load_once(const void* p) {
+  Bits128 v;
+  asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(v.x[0]), "=r"(v.x[1]), "=r"(v.x[2]), "=r"(v.x[3])
+               : "l"(p));
+  return v;
+}
+
+// 16 aligned bytes of read-only memory whose neighbours other lanes ask for: through the L1.
+__device__ __forceinline__ Bits128 load_cached(const void* p) {
+  Bits128 v;
+  asm volatile("ld.global.nc.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(v.x[0]), "=r"(v.x[1]), "=r"(v.x[2]), "=r"(v.x[3])
+               : "l"(p));
+  return v;
+}
+
+// What another block wrote during this launch: from the L2, where all blocks meet.
+template <class T>
+__device__ __forceinline__ T load_written(const T* p) {
+  return __ldcg(p);
+}
+
+// The block's dynamic shared memory, aligned to 16 bytes.
+__device__ __forceinline__ char* dynamic_shared() {
+  extern __shared__ __align__(16) char memory[];
+  return memory;
+}
+
+// a + b rounded towards minus infinity.
+__device__ __forceinline__ float add_down(float a, float b) { return __fadd_rd(a, b); }
+
+// sum + x * x for two pairs of bf16, each rounded once: an infinity or NaN stays, and no square
+// ever lowers the sum, so a small sum says that all magnitudes are small.
+__device__ __forceinline__ uint32_t add_squares(uint32_t sum, uint32_t x) {
+  uint32_t out;
+  asm("fma.rn.bf16x2 %0, %1, %1, %2;" : "=r"(out) : "r"(x), "r"(sum));
+  return out;
+}
+
+// fp16 to fp32, exactly.
+__device__ __forceinline__ float half_to_float(uint16_t bits) {
+  float x;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(x) : "h"(bits));
+  return x;
+}
+
+// The same address in this block's shared memory, or anywhere, of which the compiler knows nothing:
+// what is worked out from it stays inside of the loop that asks, instead of in registers around it.
+template <class T>
+__device__ __forceinline__ T* anew(T* p) {
+  uint32_t offset = uint32_t(__cvta_generic_to_shared(p));
+  asm volatile("" : "+r"(offset));
+  return static_cast<T*>(__cvta_shared_to_generic(offset));
+}
+template <class T>
+__device__ __forceinline__ T* anew_anywhere(T* p) {
+  asm volatile("" : "+l"(p));
+  return p;
+}
+
+// threadIdx.x, asked for each time it is wanted, for the same reason.
+__device__ __forceinline__ uint32_t thread_index() {
+  uint32_t index;
+  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(index));
+  return index;
+}
+
+// Clusters: the blocks that share a row. Only kernels launched with the cluster attribute call
+// these, and only sm_90 and later have them.
+__device__ __forceinline__ uint32_t cluster_rank() {
+#if __CUDA_ARCH__ >= 900
+  uint32_t rank;
+  asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+  return rank;
+#else
+  return 0;
+#endif
+}
+
+__device__ __forceinline__ uint32_t cluster_size() {
+#if __CUDA_ARCH__ >= 900
+  uint32_t size;
+  asm volatile("mov.u32 %0, %%cluster_nctarank;" : "=r"(size));
+  return size;
+#else
+  return 1;
+#endif
+}
+
+// All threads of all blocks of the cluster; shared memory written before is seen after.
+__device__ __forceinline__ void cluster_sync() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("barrier.cluster.arrive.release;\n barrier.cluster.wait.acquire;" ::: "memory");
+#else
+  __syncthreads();
+#endif
+}
+
+// Where the same place of another block's shared memory is; loads, stores and atomics take it.
+template <class T>
+__device__ __forceinline__ T* map_shared(T* place, uint32_t rank) {
+#if __CUDA_ARCH__ >= 900
+  uint64_t there;
+  asm volatile("mapa.u64 %0, %1, %2;"
+               : "=l"(there)
+               : "l"(reinterpret_cast<uint64_t>(place)), "r"(rank));
+  return reinterpret_cast<T*>(there);
+#else
+  return place;
+#endif
+}
+
+}  // namespace
+}  // namespace eft
+#endif  // EFT_HOST_DEVICE
+
+#endif  // EFT_CUDA_COMMON_DEVICE_CUH_

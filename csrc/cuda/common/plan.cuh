@@ -1,0 +1,93 @@
+// What a launch is told: one struct, the kernels' only parameter.
+#ifndef EFT_CUDA_COMMON_PLAN_CUH_
+#define EFT_CUDA_COMMON_PLAN_CUH_
+
+#include "common/dtype.h"
+#include "common/mass.h"
+#include "common/row_options.h"
+#include "cuda/common/device.cuh"
+
+namespace eft {
+namespace {
+
+constexpr int kGroup = 32;               // tokens of a tile that one lane holds
+constexpr int kGroups = kTile / kGroup;  // of a tile, one a lane
+constexpr int kMaxTiles = 512;           // vocabularies up to 2^19
+constexpr int64_t kMaxVocab = int64_t(kMaxTiles) * kTile;
+constexpr int kMaxLaunchRows = 1024;  // more rows are several launches
+constexpr int kMaxStats = 2 * (EFT_MAX_MODELS + 1);
+
+enum Stage : int32_t {
+  kSampleRows = 0,  // mix, filter, draw
+  kOwnNuclei = 1,   // conservative re-weighting, first: each model alone; a "row" is (row, model)
+  kMixOnly = 2,     // write z and nothing else
+};
+
+// What conservative re-weighting knows of a row after its first launch.
+struct Nucleus {
+  double log_normaliser[3];
+  float t;  // the defining model's limit: kept are t above it, or equal to it up to this id
+  uint32_t id;
+  uint32_t valid[3];
+};
+
+// What the blocks of a row leave for the last of them. Tickets lie in front and are zero between
+// launches; all else is written before it is read.
+struct Workspace {
+  uint32_t* tickets;    // [kMaxLaunchRows * 3]
+  Nucleus* nuclei;      // [rows]
+  uint64_t* tile_mass;  // [rows, num_tiles], W_T
+  float* tile_max;      // [rows, num_tiles], largest z; NaN where the tile spoils its row
+  float* group_max;     // [rows, num_tiles, 32], largest z of each group
+  float* stats;         // [rows, num_tiles, kMaxStats], for the details
+};
+
+struct Plan {
+  eft_step step;
+  RowOptions options;  // of every row, where `uniform`; but for seed and position
+  Workspace workspace;
+  float* z;  // kMixOnly: fp32 [num_rows, vocab_size]
+  int64_t z_row_stride;
+  int64_t first_row;
+  int32_t num_tiles;
+  int32_t uniform;
+  int32_t stage;
+  int32_t wants_stats;
+  const int64_t* targets;  // kOwnNuclei of scoring: rows whose target is ignored are not read
+  int64_t ignore_index;
+};
+
+// The options of one row, without what only its draw needs where the host has resolved the rest:
+// reading those would delay the first loads of the logits.
+__device__ __forceinline__ RowOptions options_of(const Plan& plan, int64_t row) {
+  return plan.uniform ? plan.options : row_options(plan.step, row);
+}
+
+// The seed and the position, read at the end, which is also when a graph's replay reads them.
+__device__ __forceinline__ void read_draw(const Plan& plan, int64_t row, RowOptions& o) {
+  const int64_t position = option_at(plan.step.position, row);
+  const uint64_t seed = uint64_t(option_at(plan.step.seed, row));
+  o.seed = plan.step.seed.rows ? seed : row_seed(seed, uint64_t(row));
+  o.position = uint64_t(position);
+  o.valid &= position >= 0;
+}
+
+// A model's own distribution, for kOwnNuclei.
+__device__ __forceinline__ RowOptions own_options(RowOptions o) {
+  o.weights[0] = 1.0f;
+  o.scale = float(kLog2E);
+  o.greedy = false;
+  o.top_k = 0;
+  o.top_p = o.conservative_top_p;
+  o.min_p_offset = -INFINITY;
+  return o;
+}
+
+__device__ __forceinline__ float lowest_of(int dtype) {
+  if (dtype == EFT_BF16) return Lowest<Bf16>::value;
+  return dtype == EFT_FP16 ? Lowest<Fp16>::value : Lowest<float>::value;
+}
+
+}  // namespace
+}  // namespace eft
+#endif  // EFT_CUDA_COMMON_PLAN_CUH_

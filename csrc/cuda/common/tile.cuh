@@ -1,0 +1,104 @@
+// A tile of 1024 tokens in the registers of one warp, 32 a lane: its maximum and its integer mass,
+// final as soon as it has been read.
+#ifndef EFT_CUDA_COMMON_TILE_CUH_
+#define EFT_CUDA_COMMON_TILE_CUH_
+
+#include "cuda/common/mix.cuh"
+
+namespace eft {
+namespace {
+
+// Larger keys are larger values; NaN is above all. Zero is below every key.
+__device__ __forceinline__ uint32_t ordered(float x) {
+  const uint32_t bits = __float_as_uint(x);
+  return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+}
+__device__ __forceinline__ float from_ordered(uint32_t key) {
+  return __uint_as_float(key & 0x80000000u ? key & 0x7fffffffu : ~key);
+}
+
+__device__ __forceinline__ float warp_max(float x) {
+  return from_ordered(__reduce_max_sync(0xffffffffu, ordered(x)));
+}
+
+// The same order of additions in every lane, so that all of them have the same bits.
+template <class T>
+__device__ __forceinline__ T warp_add(T x) {
+#pragma unroll
+  for (int by = 16; by; by /= 2) x += __shfl_xor_sync(0xffffffffu, x, by);
+  return x;
+}
+
+// References whose distance to t can be had without error: all but rows of astronomical logits.
+__device__ __forceinline__ bool is_near(float a) { return fabsf(a) < 0x1p20f; }
+
+// Sum of token_mass(t, a) over a warp's 1024 tokens, in 15 operations each. floor and truncation
+// are additions that round down at a chosen bit: x + 1.5 * 2^(23 + e) leaves floor(x / 2^e) in the
+// low bits. The conversion instructions, which do the same, come four times as slowly or worse.
+__device__ __forceinline__ uint64_t near_mass(const float* z, float c, float a) {
+  const float low = a - 100.0f;         // 2^-60: no mass; also where t = -inf
+  const float magic = 12582935.0f - a;  // 1.5 * 2^23 + 23 - a
+  constexpr float kMagic3 = 0x1.8p26f;  // ends at 2^3
+  constexpr float kMagic17 = 0x1.8p6f;  // ends at 2^-17
+  uint32_t high = 0, rest = 0;
+#pragma unroll
+  for (int i = 0; i < kGroup; ++i) {
+    const float t = fmaxf(z[i] * c, low);
+    const float s = add_down(t, magic);  // floor(t) + magic
+    const float p = exp2_fraction(t - (s - magic));
+    // P * 2^(23 - d): the low bits of s are 23 - d, and go where the exponent is.
+    const float w = __uint_as_float(__float_as_uint(p) + (__float_as_uint(s) << 23));
+    const float h = add_down(w, kMagic3);
+    const float r = add_down(w, kMagic3 + kMagic17 - h);  // (w - 8 floor(w / 8)) + magic
+    high += __float_as_uint(h);
+    rest += __float_as_uint(r);
+  }
+  high -= kGroup * 0x4cc00000u;  // the bits of the two magic numbers
+  rest -= kGroup * 0x42c00000u;
+  const uint32_t all_high = __reduce_add_sync(0xffffffffu, high);  // below 1024 * 2^21
+  const uint32_t all_rest = __reduce_add_sync(0xffffffffu, rest);  // below 1024 * 2^20
+  return (uint64_t(all_high) << 20) + all_rest;
+}
+
+// Rows of astronomical logits: from memory again, piece by piece.
+template <bool kConservative>
+__device__ __forceinline__ uint64_t far_mass(const Mixer& m, int tile, int lane, float a) {
+  uint64_t sum = 0;
+#pragma unroll 1
+  for (int j = 0; j < 4; ++j) {
+    float z[kPiece];
+    mix_pieces<1, kConservative>(m, piece_id(tile, j, lane), 0, z);
+#pragma unroll
+    for (int i = 0; i < kPiece; ++i) sum += token_mass(z[i] * m.c, a);
+  }
+  return warp_add(sum);
+}
+
+struct TileSummary {
+  float group_max;  // of this lane's tokens, z
+  float max;        // of the tile; NaN where it spoils its row
+  uint64_t mass;    // W_T; 0 where not asked for
+};
+
+template <bool kConservative>
+__device__ __forceinline__ TileSummary summarise(const Mixer& m, int tile, int lane, const float* z,
+                                                 bool bad, bool masses) {
+  TileSummary s;
+  s.group_max = z[0];
+#pragma unroll
+  for (int i = 1; i < kGroup; ++i) s.group_max = fmaxf(s.group_max, z[i]);
+  s.max = warp_max(s.group_max);
+  s.mass = 0;
+  if (__any_sync(0xffffffffu, bad)) {
+    s.max = NAN;
+    return s;
+  }
+  const float a = floorf(s.max * m.c);
+  if (!masses || !(a > -INFINITY)) return s;
+  s.mass = is_near(a) ? near_mass(z, m.c, a) : far_mass<kConservative>(m, tile, lane, a);
+  return s;
+}
+
+}  // namespace
+}  // namespace eft
+#endif  // EFT_CUDA_COMMON_TILE_CUH_

@@ -1,0 +1,73 @@
+// The first of a row in some order, one after the other, by one warp: the tile that holds the next
+// is read again. Nothing is kept but a bound for each tile, so lists may be of any length.
+#ifndef EFT_CUDA_SCORE_LIST_CUH_
+#define EFT_CUDA_SCORE_LIST_CUH_
+
+#include "cuda/score/sums.cuh"
+
+namespace eft {
+namespace {
+
+constexpr uint64_t kNoKey = ~uint64_t(0);
+
+__device__ __forceinline__ uint64_t warp_min(uint64_t x) {
+  const uint32_t high = __reduce_min_sync(0xffffffffu, uint32_t(x >> 32));
+  const uint32_t low = uint32_t(x >> 32) == high ? uint32_t(x) : 0xffffffffu;
+  return uint64_t(high) << 32 | __reduce_min_sync(0xffffffffu, low);
+}
+
+// Places in the row's order, lowest first: larger values, then lower ids. `bounds` in shared memory
+// hold for each tile a key that none of its tokens left is below; lane l looks after tiles l,
+// l + 32, ...
+struct Walk {
+  uint64_t* bounds;
+  int num_tiles;
+
+  // `max(tile)`: the largest value of a tile; those up to `floor` hold nothing.
+  template <class Max>
+  __device__ void start(float floor, const Max& max) const {
+    for (int tile = int(threadIdx.x % 32); tile < num_tiles; tile += 32) {
+      const float top = max(tile);
+      bounds[tile] = top > floor ? rank_key(top, uint32_t(tile * kTile)) : kNoKey;
+    }
+  }
+
+  // The lowest bound of all: its tile holds the next of the row.
+  __device__ uint64_t lowest() const {
+    uint64_t key = kNoKey;
+    for (int tile = int(threadIdx.x % 32); tile < num_tiles; tile += 32) {
+      key = smaller_key(key, bounds[tile]);
+    }
+    return warp_min(key);
+  }
+
+  __device__ void raise(int tile, uint64_t bound) const {
+    if (tile % 32 == int(threadIdx.x % 32)) bounds[tile] = bound;
+  }
+
+  __device__ static uint64_t smaller_key(uint64_t a, uint64_t b) { return a < b ? a : b; }
+};
+
+// The two lowest keys from a bound on among the tokens that a warp shows it.
+struct TwoLowest {
+  uint64_t bound, first = kNoKey, second = kNoKey;
+
+  __device__ explicit TwoLowest(uint64_t from) : bound(from) {}
+
+  __device__ void add(float value, float floor, uint32_t id) {
+    const uint64_t key = rank_key(value, id);
+    if (!(value > floor) || key < bound || key >= second) return;
+    second = key < first ? first : key;
+    first = key < first ? key : first;
+  }
+  // Of the whole warp, known to all lanes. Keys are unique.
+  __device__ void join() {
+    const uint64_t lowest = warp_min(first);
+    second = warp_min(first == lowest ? second : first);
+    first = lowest;
+  }
+};
+
+}  // namespace
+}  // namespace eft
+#endif  // EFT_CUDA_SCORE_LIST_CUH_

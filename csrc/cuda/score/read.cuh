@@ -1,0 +1,210 @@
+// The first read: every tile's shares of the K + 1 distributions, one after the other while their
+// sum grows into the mixture. Whoever takes a row's last ticket finishes the row.
+#ifndef EFT_CUDA_SCORE_READ_CUH_
+#define EFT_CUDA_SCORE_READ_CUH_
+
+#include "cuda/score/write.cuh"
+
+namespace eft {
+namespace {
+
+// 32 tokens of a bf16 model whose row lies on a 16-byte boundary.
+__device__ __forceinline__ void load_raw(const Model& model, int tile, int lane, Bits128* raw) {
+  const char* place = model.x + 2 * int64_t(piece_id(tile, 0, lane));
+#pragma unroll
+  for (int j = 0; j < 4; ++j) raw[j] = load_once(place + 2 * j * (kTile / 4));
+}
+
+// Whether none of a warp's 1024 logits needs a test (`Mixer::square_limit`).
+__device__ __forceinline__ bool is_ordinary(const Bits128* raw, float limit) {
+  float largest = 0.0f;
+#pragma unroll
+  for (int j = 0; j < 4; ++j) {
+    uint32_t squares = 0;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) squares = add_squares(squares, raw[j].x[i]);
+    largest += bf16_low(squares) + bf16_high(squares);
+  }
+  return __all_sync(0xffffffffu, largest <= limit);
+}
+
+// What the bitmask leaves of a lane's tokens: those excluded are set in the result.
+__device__ __forceinline__ uint32_t forbidden(const Mixer& m, int tile) {
+  const int lane = int(thread_index() % 32);
+  uint32_t out = 0;
+#pragma unroll
+  for (int j = 0; j < 4; ++j) {
+    const int first = piece_id(tile, j, lane);
+    if (first >= m.n) continue;
+    const uint32_t word = uint32_t(__ldg(m.token_bitmask + first / 32));
+    out |= (~(word >> first % 32) & 0xffu) << j * kPiece;
+  }
+  return out;
+}
+
+// Excluded tokens become -inf; true if another one has NaN or +inf.
+__device__ __forceinline__ bool exclude(uint32_t excluded, float* z) {
+  bool bad = false;
+#pragma unroll
+  for (int i = 0; i < kGroup; ++i) {
+    const bool out = excluded >> i & 1;
+    bad |= !out && !(z[i] < INFINITY);
+    z[i] = out ? -INFINITY : z[i];
+  }
+  return bad;
+}
+
+// A warp's tile, into shares[d * num_tiles].
+__device__ __forceinline__ void read_tile(const ScorePlan& plan, ScoreWork& w, int tile, int lane,
+                                          TileShare* shares) {
+  const Mixer& m = w.mixer;
+  const int num_models = plan.mixture.step.num_models;
+  const WarpTile stage = {w.tiles[thread_index() / 32]};
+  const bool fast = m.fast && (tile + 1) * kTile <= m.n;
+  bool tested = !fast, bad = false;
+  uint32_t excluded = 0;
+  float z[kGroup];
+  Bits128 raw[4];
+#pragma unroll
+  for (int i = 0; i < kGroup; ++i) z[i] = -0.0f;  // adds nothing, not even a sign
+  if (fast) load_raw(m.models[0], tile, lane, raw);
+  if (m.conservative) bad = stage.mixture(m, tile, lane, z);
+#pragma unroll 1
+  for (int k = 0; k <= m.count; ++k) {
+    float v[kGroup];
+    if (k < m.count) {
+      const Model& model = m.models[k];
+      if (fast) {
+        tested |= !is_ordinary(raw, m.square_limit);
+#pragma unroll
+        for (int j = 0; j < 4; ++j) widen_bf16(raw[j].x, v + j * kPiece);
+        if (k + 1 < m.count) load_raw(m.models[k + 1], tile, lane, raw);
+      } else {
+#pragma unroll
+        for (int j = 0; j < 4; ++j) raw[j] = {};  // or it would hold registers here too
+        stage.model(model, m.n, tile, lane, v);
+      }
+      if (!m.conservative) {
+#pragma unroll
+        for (int i = 0; i < kGroup; ++i) z[i] = fmaf(model.w, v[i], z[i]);
+      }
+      if (tested) {
+#pragma unroll
+        for (int i = 0; i < kGroup; ++i) {
+          excluded |= uint32_t(v[i] <= model.lowest) << i;
+          v[i] = own_logit(v[i], model.lowest);
+        }
+      }
+      if (k >= num_models) continue;  // the bias
+    } else {
+      if (m.token_bitmask) excluded |= forbidden(m, tile);
+      if (tested && !m.conservative) bad = exclude(excluded, z);
+#pragma unroll
+      for (int i = 0; i < kGroup; ++i) v[i] = z[i];
+    }
+    const int d = k < num_models ? k : num_models;
+    const float top = largest_of(v);
+    TileShare share = empty_share(top);
+    if (k == m.count && __any_sync(0xffffffffu, bad)) {
+      share.max = NAN;
+    } else if (top > -INFINITY) {
+      share = share_of(v, top);
+    }
+    if (plan.stats.rank) {
+      share.before = count_before(v, tile, lane, w.at_target[d], int(w.target));
+    }
+    if (lane == 0) shares[int64_t(d) * plan.mixture.num_tiles] = share;
+  }
+}
+
+// Thread 0 of each block.
+__device__ __forceinline__ void set_up_row(const ScorePlan& plan, int slot, int64_t row,
+                                           ScoreWork& w) {
+  const Plan& mixture = plan.mixture;
+  w.row = row;
+  w.stride = kScoreWarps * int(gridDim.x);
+  w.target = plan.targets[row];
+  w.status = 0;
+  if (w.target == plan.ignore_index) {
+    w.status = 2;
+    return;
+  }
+  RowOptions& o = w.options;
+  o = options_of(mixture, row);
+  if (mixture.step.conservative && o.conservative_top_p != kWhole) {
+    const Nucleus& nucleus = mixture.workspace.nuclei[slot];
+    o.valid &= nucleus.valid[0] && nucleus.valid[1] && nucleus.valid[2];
+  }
+  if (!o.valid || w.target < 0 || w.target >= mixture.step.vocab_size) {
+    w.status = 1;
+    return;
+  }
+  set_mixer(mixture, o, row, 0, w.mixer);
+}
+
+// Thread d: the target's logit in distribution d.
+__device__ __forceinline__ float logit_of_target(const ScorePlan& plan, const ScoreWork& w, int d) {
+  const Mixer& m = w.mixer;
+  const int target = int(w.target), place = target % kPiece;
+  float v[kPiece], found = 0.0f;
+  if (d < plan.mixture.step.num_models) {
+    load_own<1>(m.models[d], m.n, target - place, v);
+  } else {
+    mix_pieces<1, true>(m, target - place, 0, v);
+  }
+#pragma unroll
+  for (int i = 0; i < kPiece; ++i) found = i == place ? v[i] : found;
+  return found;
+}
+
+// Grid: (blocks a row, rows). True for all threads of the block that finishes the row.
+__device__ __forceinline__ bool read_row(const ScorePlan& plan, int slot, ScoreWork& w) {
+  const int num_models = plan.mixture.step.num_models, num_tiles = plan.mixture.num_tiles;
+  const int warp = int(threadIdx.x / 32), lane = int(threadIdx.x % 32);
+  if (int(threadIdx.x) <= num_models) {
+    w.at_target[threadIdx.x] = logit_of_target(plan, w, int(threadIdx.x));
+  }
+  __syncthreads();
+  TileShare* shares = plan.space.shares + int64_t(slot) * (num_models + 1) * num_tiles;
+  for (int tile = warp * int(gridDim.x) + int(blockIdx.x); tile < num_tiles;
+       tile += anew(&w)->stride) {
+    read_tile(plan, *anew(&w), tile, int(thread_index() % 32), shares + tile);
+  }
+  if (!takes_last_ticket(plan.mixture.workspace.tickets + slot, w.is_last)) return false;
+  if (warp <= num_models) {
+    const TileShare* own = shares + int64_t(warp) * num_tiles;
+    const RowSums s = add_shares(own, num_tiles, -1, empty_share(0.0f));
+    if (lane == 0) {
+      w.sums[warp] = s;
+      if (warp == num_models && !(fabs(s.max) < INFINITY)) w.status = 1;
+    }
+  }
+  __syncthreads();
+  return true;
+}
+
+__device__ __forceinline__ void score_row(const ScorePlan& plan) {
+  ScoreWork& w = *reinterpret_cast<ScoreWork*>(dynamic_shared());
+  const int slot = int(blockIdx.y);
+  if (threadIdx.x == 0) set_up_row(plan, slot, plan.mixture.first_row + slot, w);
+  __syncthreads();
+  if (w.status == 0) {
+    if (!read_row(plan, slot, w)) return;
+  } else if (blockIdx.x != 0) {
+    return;
+  }
+  if (w.status) {
+    if (plan.compares && threadIdx.x == 0) plan.space.pairs[slot].valid = 0;
+    return write_blank(plan, w);
+  }
+  write_row(plan, slot, w);
+}
+
+__global__ void __launch_bounds__(kScoreThreads, 2)
+    score_kernel(const __grid_constant__ ScorePlan plan) {
+  score_row(plan);
+}
+
+}  // namespace
+}  // namespace eft
+#endif  // EFT_CUDA_SCORE_READ_CUH_

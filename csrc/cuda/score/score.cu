@@ -1,0 +1,99 @@
+// The CUDA entry points of scoring: one launch, a second where distributions are compared, and one
+// before both for conservative re-weighting. Nothing is allocated and nothing waits.
+#include <cuda_runtime.h>
+
+#include "common/error.h"
+#include "cuda/common/kernels.h"
+#include "cuda/common/load_kernels.h"
+#include "cuda/common/tickets.h"
+#include "cuda/score/compare.cuh"
+#include "cuda/step/choose.h"
+
+namespace eft {
+
+const void* score_entry() { return reinterpret_cast<const void*>(score_kernel); }
+const void* compare_entry() { return reinterpret_cast<const void*>(compare_kernel); }
+
+namespace {
+
+cudaError_t current_chip(Chip& chip) {
+  static Devices devices;
+  return devices.current(chip, [](const Chip&) {
+    return load_kernels(
+        {score_entry(), compare_entry(), stream_entry(0, false), stream_entry(1, false)});
+  });
+}
+
+cudaError_t launch(const void* entry, const void* plan, dim3 grid, int threads, int64_t shared,
+                   cudaStream_t stream) {
+  void* arguments[] = {const_cast<void*>(plan)};
+  return cudaLaunchKernel(entry, grid, dim3(unsigned(threads)), arguments, size_t(shared), stream);
+}
+
+cudaError_t launch_nuclei(const eft_score& score, const Chip& chip, int64_t first, int64_t rows,
+                          void* workspace, uint32_t* tickets, cudaStream_t stream) {
+  Plan plan = make_nuclei_plan(score, first, workspace);
+  plan.workspace.tickets = tickets;
+  const Choice choice = choose(score.mixture, kOwnNuclei, chip, rows);
+  return launch(stream_entry(choice.fast, false), &plan,
+                dim3(unsigned(choice.blocks), unsigned(3 * rows)), kStreamThreads,
+                choice.shared_bytes, stream);
+}
+
+cudaError_t launch_rows(const eft_score& score, const Chip& chip, int64_t first, int64_t rows,
+                        void* workspace, uint32_t* tickets, cudaStream_t stream) {
+  if (score.mixture.conservative) {
+    const cudaError_t error = launch_nuclei(score, chip, first, rows, workspace, tickets, stream);
+    if (error) return error;
+  }
+  ScorePlan plan = make_plan(score, first, workspace);
+  plan.mixture.workspace.tickets = tickets;
+  const int blocks = stream_blocks(rows, plan.mixture.num_tiles, chip);
+  const dim3 grid{unsigned(blocks), unsigned(rows)};
+  const cudaError_t error =
+      launch(score_entry(), &plan, grid, kScoreThreads, sizeof(ScoreWork), stream);
+  if (error || !plan.compares) return error;
+  return launch(compare_entry(), &plan, grid, kScoreThreads, sizeof(ScoreWork), stream);
+}
+
+int run(const eft_score& score, void* stream, void* workspace) {
+  const cudaStream_t s = static_cast<cudaStream_t>(stream);
+  Chip chip;
+  cudaError_t error = current_chip(chip);
+  uint32_t* tickets = static_cast<uint32_t*>(workspace);  // they lie in front
+  if (!error) error = tickets_of_capture(s, tickets);
+  const int64_t all = score.mixture.num_rows;
+  for (int64_t first = 0; !error && first < all; first += kMaxLaunchRows) {
+    const int64_t rows = all - first < kMaxLaunchRows ? all - first : kMaxLaunchRows;
+    error = launch_rows(score, chip, first, rows, workspace, tickets, s);
+  }
+  if (error == cudaSuccess) return EFT_OK;
+  cudaGetLastError();  // a failed launch must not be found by the next caller of the runtime
+  return fail(EFT_DEVICE_ERROR, "cuda: %s", cudaGetErrorString(error));
+}
+
+}  // namespace
+}  // namespace eft
+
+extern "C" uint64_t eft_score_cuda_workspace_bytes(const eft_score* score) {
+  eft::Workspace mixture;
+  eft::ScoreSpace own;
+  return eft::lay_out(*score, nullptr, mixture, own);
+}
+
+extern "C" int eft_score_cuda(const eft_score* given, void* stream, void* workspace,
+                              uint64_t workspace_bytes) {
+  using namespace eft;
+  eft_score score;
+  if (const int error = check_score(given, score)) return error;
+  if (score.mixture.vocab_size > kMaxVocab) {
+    return fail(EFT_UNSUPPORTED, "vocab_size: scoring on CUDA takes up to %lld, got %lld",
+                (long long)kMaxVocab, (long long)score.mixture.vocab_size);
+  }
+  const uint64_t wanted = eft_score_cuda_workspace_bytes(&score);
+  if (!workspace || workspace_bytes < wanted || reinterpret_cast<uintptr_t>(workspace) % 16) {
+    return fail(EFT_BAD_ARGUMENT, "workspace: expected %llu bytes, 16-byte aligned, got %llu at %p",
+                (unsigned long long)wanted, (unsigned long long)workspace_bytes, workspace);
+  }
+  return run(score, stream, workspace);
+}

@@ -1,0 +1,164 @@
+// What `return_details` adds. At temperature 1: log-probabilities, entropy and the first of the
+// rank. A tile's share of the sums is taken while the tile is at hand.
+#ifndef EFT_CUDA_STEP_DETAILS_CUH_
+#define EFT_CUDA_STEP_DETAILS_CUH_
+
+#include "cuda/step/draw.cuh"
+
+namespace eft {
+namespace {
+
+// exp(x) for x <= 0 by the mass polynomial; relative error below 3e-7 where it matters (x > -60).
+__device__ __forceinline__ float exp_nonpositive(float x) {
+  const float t = x * float(kLog2E);
+  const float n = floorf(t);
+  const bool tiny = !(n > -126.0f);
+  const float p = exp2_fraction(tiny ? 0.0f : t - n);
+  return tiny ? 0.0f : p * __uint_as_float(uint32_t(int32_t(n) + 127) << 23);
+}
+
+// A warp's tile: of the mixture sum and weighted sum of exp(z - max), of each model its own max and
+// sum. The models' logits are read again, from the cache that holds them now.
+__device__ __forceinline__ void tile_stats(const Mixer& m, const eft_step& step, int tile, int lane,
+                                           const float* z, float max_z, float* stats) {
+  float sum = 0.0f, weighted = 0.0f;
+#pragma unroll
+  for (int i = 0; i < kGroup; ++i) {
+    const float x = z[i] - max_z;
+    const float e = max_z > -INFINITY ? exp_nonpositive(x) : 0.0f;
+    sum += e;
+    weighted += e > 0.0f ? e * x : 0.0f;
+  }
+  sum = warp_add(sum);
+  weighted = warp_add(weighted);
+  if (lane == 0) stats[0] = sum, stats[1] = weighted;
+  if (!step.details.model_logprobs) return;
+#pragma unroll 1
+  for (int k = 0; k < step.num_models; ++k) {
+    const Model model = m.models[k];
+    float largest = -INFINITY, own = 0.0f;
+#pragma unroll 1
+    for (int j = 0; j < 4; ++j) {
+      float v[kPiece], x = largest;
+      widen(load_piece(model.x, model.dtype, piece_id(tile, j, lane), m.n), model.dtype, v);
+#pragma unroll
+      for (int i = 0; i < kPiece; ++i) {
+        // In a valid row something else excludes a token where one model has NaN or +inf.
+        v[i] = v[i] <= model.lowest || !(v[i] < INFINITY) ? -INFINITY : v[i];
+        x = fmaxf(x, v[i]);
+      }
+      if (!(x > -INFINITY)) continue;
+      own *= exp_nonpositive(largest - x);
+#pragma unroll
+      for (int i = 0; i < kPiece; ++i) own += exp_nonpositive(v[i] - x);
+      largest = x;
+    }
+    const float max = warp_max(largest);
+    own = warp_add(max > -INFINITY ? own * exp_nonpositive(largest - max) : 0.0f);
+    if (lane == 0) stats[2 + 2 * k] = max, stats[3 + 2 * k] = own;
+  }
+}
+
+__device__ __forceinline__ void write_invalid(const eft_step& step, int64_t row) {
+  const eft_details& d = step.details;
+  if (thread_index() == 0) {
+    step.tokens[row] = -1;
+    if (d.logprobs) d.logprobs[row] = NAN;
+    if (d.raw_logprobs) d.raw_logprobs[row] = NAN;
+    if (d.entropy) d.entropy[row] = NAN;
+    if (d.num_kept) d.num_kept[row] = 0;
+    if (d.status) d.status[row] = 1;
+    for (int k = 0; d.model_logprobs && k < step.num_models; ++k) {
+      d.model_logprobs[row * step.num_models + k] = NAN;
+    }
+  }
+  for (int i = thread_index(); i < d.num_top; i += blockDim.x) {
+    d.top_ids[row * d.num_top + i] = -1;
+    d.top_logprobs[row * d.num_top + i] = NAN;
+  }
+}
+
+// Normalisers of the mixture (0) and the models (1 + k): one warp each puts the tiles' shares
+// together, into w.maxima and w.log_sums.
+template <class Team>
+__device__ __forceinline__ void normalise(const Team& team, const Plan& plan, const float* stats,
+                                          float max_z) {
+  RowWork& w = *team.own;
+  const int lane = thread_index() % 32;
+  const int count = plan.step.details.model_logprobs ? plan.step.num_models + 1 : 1;
+  for (int s = int(thread_index()) / 32; s < count; s += Team::kThreads / 32) {
+    float max = max_z;
+    if (s) {
+      max = -INFINITY;
+      for (int i = lane; i < plan.num_tiles; i += 32) {
+        max = fmaxf(max, load_written(stats + i * kMaxStats + 2 * s));
+      }
+      max = warp_max(max);
+    }
+    double sum = 0, weighted = 0;
+    for (int i = lane; i < plan.num_tiles; i += 32) {
+      const float* share = stats + i * kMaxStats + 2 * s;
+      const float tile_max = s ? load_written(share) : w.tile_max[i];
+      const float below = tile_max - max;
+      if (!(below > -60.0f)) continue;
+      const double scale = double(exp_nonpositive(below));
+      const double own = double(load_written(share + (s ? 1 : 0)));
+      sum += scale * own;
+      if (!s) weighted += scale * (double(load_written(share + 1)) + double(below) * own);
+    }
+    sum = warp_add(sum);
+    weighted = warp_add(weighted);
+    if (lane) continue;
+    w.maxima[s] = double(max);
+    w.log_sums[s] = kLn2 * log2_exact_bits(sum);
+    if (!s) w.entropy = w.log_sums[0] - weighted / sum;
+  }
+  __syncthreads();
+}
+
+// The list's keys, which are `before` places down the rank, in order.
+template <class Team>
+__device__ __forceinline__ void write_ranked(const Team& team, const eft_details& d, int64_t row,
+                                             int before) {
+  const RowWork& w = *team.own;
+  const int count = int(w.list_count);
+  for (int i = thread_index(); i < count; i += Team::kThreads) {
+    const uint64_t key = w.list[i];
+    int place = before;
+    for (int j = 0; j < count; ++j) place += w.list[j] < key;
+    if (place >= d.num_top) continue;
+    d.top_ids[row * d.num_top + place] = int64_t(key_id(key));
+    d.top_logprobs[row * d.num_top + place] =
+        float((double(key_t(key)) - w.maxima[0]) - w.log_sums[0]);
+  }
+}
+
+// The leader's block, or the only one: what a row's token is at temperature 1. Its tile is loaded.
+template <class Team>
+__device__ __forceinline__ void write_temperature_one(const Team& team, const Plan& plan,
+                                                      const float* stats, int64_t row, int token,
+                                                      float max_z) {
+  const eft_step& step = plan.step;
+  const eft_details& d = step.details;
+  const RowWork& w = *team.own;
+  normalise(team, plan, stats, max_z);
+  const int k = int(thread_index()) - 1;
+  if (thread_index() == 0) {
+    const double z = double(w.tile_z[token % kTile]);
+    if (d.raw_logprobs) d.raw_logprobs[row] = float((z - w.maxima[0]) - w.log_sums[0]);
+    if (d.entropy) d.entropy[row] = float(w.entropy);
+  } else if (k < step.num_models && d.model_logprobs) {
+    const Model model = w.mixer.models[k];
+    const uint16_t* half = reinterpret_cast<const uint16_t*>(model.x) + token;
+    const float x = model.dtype == EFT_FP32 ? __ldg(reinterpret_cast<const float*>(model.x) + token)
+                    : model.dtype == EFT_FP16 ? half_to_float(__ldg(half))
+                                              : bf16_low(__ldg(half));
+    d.model_logprobs[row * step.num_models + k] =
+        float((double(x) - w.maxima[1 + k]) - w.log_sums[1 + k]);
+  }
+  __syncthreads();  // tile_z is used for other things afterwards
+}
+
+}  // namespace
+}  // namespace eft
+#endif  // EFT_CUDA_STEP_DETAILS_CUH_

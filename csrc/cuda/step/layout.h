@@ -1,0 +1,86 @@
+// The host's half of a launch: the workspace laid out, and the plan that the kernels read.
+#ifndef EFT_CUDA_STEP_LAYOUT_H_
+#define EFT_CUDA_STEP_LAYOUT_H_
+
+#include "cuda/common/plan.cuh"
+
+namespace eft {
+namespace {
+
+inline int num_tiles_of(const eft_step& step) { return int((step.vocab_size + kTile - 1) / kTile); }
+
+// Rows of one launch, with which all but the tickets grows.
+inline int64_t rows_at_once(const eft_step& step) {
+  return step.num_rows < kMaxLaunchRows ? step.num_rows : kMaxLaunchRows;
+}
+
+inline bool wants_stats(const eft_details& d) {
+  return d.raw_logprobs || d.entropy || d.model_logprobs || d.num_top;
+}
+
+static_assert(kMaxLaunchRows * 3 * sizeof(uint32_t) == EFT_CUDA_TICKET_BYTES, "as eft.h says");
+
+// Hands out 16-byte aligned places one after another.
+class Places {
+ public:
+  explicit Places(void* base) : base_(static_cast<char*>(base)) {}
+  template <class T>
+  T* next(int64_t count) {
+    T* place = reinterpret_cast<T*>(base_ ? base_ + used_ : nullptr);
+    used_ += (uint64_t(count) * sizeof(T) + 15) / 16 * 16;
+    return place;
+  }
+  uint64_t used() const { return used_; }
+
+ private:
+  char* base_;
+  uint64_t used_ = 0;
+};
+
+// The tickets come first and take the same room in every layout: they are what has to be zero
+// between launches of different shapes.
+inline uint64_t lay_out(const eft_step& step, void* base, Workspace& space) {
+  Places places(base);
+  const int64_t rows = rows_at_once(step);
+  const int64_t tiles = rows * (step.conservative ? 3 : 1) * num_tiles_of(step);
+  space.tickets = places.next<uint32_t>(kMaxLaunchRows * 3);
+  space.nuclei = places.next<Nucleus>(step.conservative ? rows : 0);
+  space.tile_mass = places.next<uint64_t>(tiles);
+  space.tile_max = places.next<float>(tiles);
+  space.group_max = places.next<float>(tiles * kGroups);
+  space.stats = places.next<float>(wants_stats(step.details) ? tiles * kMaxStats : 0);
+  return places.used();
+}
+
+inline bool is_uniform(const eft_step& s) {
+  bool rows = s.temperature.rows || s.top_k.rows || s.top_p.rows || s.min_p.rows;
+  rows |= s.conservative && s.conservative_top_p.rows;
+  for (int k = 0; k < s.num_models; ++k) rows |= s.weights[k].rows != nullptr;
+  return !rows;
+}
+
+// For rows [first_row, ...) of a step; `z` is null but for kMixOnly.
+inline Plan make_plan(const eft_step& step, Stage stage, int64_t first_row, void* workspace,
+                      float* z = nullptr, int64_t z_row_stride = 0) {
+  Plan plan{};
+  plan.step = step;
+  plan.stage = stage;
+  plan.first_row = first_row;
+  plan.num_tiles = num_tiles_of(step);
+  plan.z = z;
+  plan.z_row_stride = z_row_stride;
+  plan.wants_stats = stage == kSampleRows && wants_stats(step.details);
+  plan.uniform = is_uniform(step);
+  lay_out(step, workspace, plan.workspace);
+  if (plan.uniform) {
+    eft_step scalars = step;  // seed and position may be addresses of the device's
+    scalars.seed = {nullptr, 0};
+    scalars.position = {nullptr, 0};
+    plan.options = row_options(scalars, 0);
+  }
+  return plan;
+}
+
+}  // namespace
+}  // namespace eft
+#endif  // EFT_CUDA_STEP_LAYOUT_H_

@@ -1,0 +1,76 @@
+// Resident: a cluster of blocks a row. z stays in the cluster's shared memory, so that nothing is
+// read twice and nothing but the results is written.
+#ifndef EFT_CUDA_STEP_RESIDENT_CUH_
+#define EFT_CUDA_STEP_RESIDENT_CUH_
+
+#include "cuda/step/finish.cuh"
+
+namespace eft {
+namespace {
+
+constexpr int kResidentThreads = 512;
+
+// Shared memory of a block: RowWork, group maxima [tiles, 32], z [tiles, 1024].
+constexpr int64_t resident_bytes(int tiles_of_block) {
+  return int64_t(sizeof(RowWork)) + int64_t(tiles_of_block) * (kGroups + kTile) * 4;
+}
+
+// Grid: cluster size * rows.
+template <int kFast>
+__device__ __forceinline__ void resident_row(const Plan& plan) {
+  RowWork& w = *reinterpret_cast<RowWork*>(dynamic_shared());
+  const uint32_t rank = cluster_rank(), size = cluster_size();
+  const Team<kResidentThreads, true> team = {&w, map_shared(&w, 0), rank, size};
+  const int num_own = int((uint32_t(plan.num_tiles) + size - 1 - rank) / size);
+  const int most_own = int((uint32_t(plan.num_tiles) + size - 1) / size);
+  float* const group_max = reinterpret_cast<float*>(&w + 1);
+  float* const kept_z = group_max + most_own * kGroups;
+  const int64_t row = plan.first_row + blockIdx.x / size;
+  if (threadIdx.x == 0) {
+    w.row = row;
+    w.options = options_of(plan, row);
+    if (w.options.valid) set_mixer(plan, w.options, row, 0, w.mixer);
+  }
+  team.sync();  // from here on the others' shared memory may be used
+
+  if (w.options.valid) {
+    const int lane = threadIdx.x % 32;
+    for (int i = int(threadIdx.x) / 32; i < num_own; i += kResidentThreads / 32) {
+      const int tile = i * int(size) + int(rank);
+      float z[kGroup];
+      const bool bad = mix_tile<kFast, false>(w.mixer, tile, lane, z);
+#pragma unroll
+      for (int j = 0; j < kGroup; j += 4) {
+        const Bits128 four = {{__float_as_uint(z[j]), __float_as_uint(z[j + 1]),
+                               __float_as_uint(z[j + 2]), __float_as_uint(z[j + 3])}};
+        float* place = kept_z + piece_id(i, j / kPiece, lane) + j % kPiece;
+        *reinterpret_cast<Bits128*>(place) = four;
+      }
+      const TileSummary s = summarise<false>(w.mixer, tile, lane, z, bad, !w.options.greedy);
+      group_max[i * kGroups + lane] = s.group_max;
+      if (lane == 0) team.lead->tile_max[tile] = s.max, team.lead->tile_mass[tile] = s.mass;
+    }
+    __syncthreads();  // all have read `valid`, which a position may still change
+    if (threadIdx.x == 0) read_draw(plan, row, w.options);
+  }
+  team.sync();
+  if (!w.options.valid) {
+    if (rank == 0) write_invalid(plan.step, row);
+    return;  // all blocks read the same options
+  }
+  const ResidentSource source = {kept_z, group_max, plan.num_tiles, rank, size};
+  finish_row(team, source, plan);
+  team.sync();  // nobody leaves while its shared memory may be read
+}
+
+template <int kFast>
+__global__ void __launch_bounds__(kResidentThreads, 1)
+    resident_kernel(const __grid_constant__ Plan plan) {
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+  resident_row<kFast>(plan);
+#endif
+}
+
+}  // namespace
+}  // namespace eft
+#endif  // EFT_CUDA_STEP_RESIDENT_CUH_

@@ -1,0 +1,121 @@
+// The CUDA entry points: check, choose, launch on the caller's stream. But for the tickets of a
+// graph (tickets.h) nothing is allocated, and nothing waits: every call can be captured.
+#include <cuda_runtime.h>
+
+#include "common/error.h"
+#include "cuda/common/kernels.h"
+#include "cuda/common/load_kernels.h"
+#include "cuda/common/tickets.h"
+#include "cuda/step/choose.h"
+
+namespace eft {
+namespace {
+
+cudaError_t current_chip(Chip& chip) {
+  static Devices devices;
+  return devices.current(chip, [](const Chip& asked) {
+    cudaError_t error = load_kernels({stream_entry(0, true)});
+    for (int fast = 0; !error && fast <= EFT_MAX_MODELS; ++fast) {
+      error = load_kernels({stream_entry(fast, false), resident_entry(fast)});
+    }
+    // 48 KB are there for the asking; the resident kernels want most of what there is.
+    for (int fast = 0; !error && asked.major >= 9 && fast <= EFT_MAX_MODELS; ++fast) {
+      error = cudaFuncSetAttribute(resident_entry(fast),
+                                   cudaFuncAttributeMaxDynamicSharedMemorySize, asked.shared_bytes);
+    }
+    return error;
+  });
+}
+
+cudaError_t launch(Plan& plan, const Choice& choice, int64_t rows, cudaStream_t stream) {
+  cudaLaunchConfig_t config{};
+  cudaLaunchAttribute cluster{};
+  config.stream = stream;
+  config.dynamicSmemBytes = size_t(choice.shared_bytes);
+  const void* entry;
+  if (choice.cluster) {
+    entry = resident_entry(choice.fast);
+    config.gridDim = dim3(unsigned(rows * choice.cluster));
+    config.blockDim = dim3(kResidentThreads);
+    cluster.id = cudaLaunchAttributeClusterDimension;
+    cluster.val.clusterDim.x = unsigned(choice.cluster);
+    cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
+    config.attrs = &cluster;
+    config.numAttrs = 1;
+  } else {
+    if (plan.stage != kMixOnly) {
+      const cudaError_t error = tickets_of_capture(stream, plan.workspace.tickets);
+      if (error) return error;
+    }
+    entry = stream_entry(choice.fast, choice.conservative);
+    config.gridDim = dim3(unsigned(choice.blocks), unsigned(rows));
+    config.blockDim = dim3(kStreamThreads);
+  }
+  void* arguments[] = {&plan};
+  return cudaLaunchKernelExC(&config, entry, arguments);
+}
+
+int run(const eft_step* step, float* z, int64_t z_row_stride, void* stream, void* workspace,
+        uint64_t workspace_bytes) {
+  const uint64_t wanted = eft_cuda_workspace_bytes(step);
+  if (!workspace || workspace_bytes < wanted || reinterpret_cast<uintptr_t>(workspace) % 16) {
+    return fail(EFT_BAD_ARGUMENT, "workspace: expected %llu bytes, 16-byte aligned, got %llu at %p",
+                (unsigned long long)wanted, (unsigned long long)workspace_bytes, workspace);
+  }
+  Chip chip;
+  cudaError_t error = current_chip(chip);
+  const Stage last = z ? kMixOnly : kSampleRows;
+  for (int64_t first = 0; !error && first < step->num_rows; first += kMaxLaunchRows) {
+    const int64_t left = step->num_rows - first;
+    const int64_t rows = left < kMaxLaunchRows ? left : kMaxLaunchRows;
+    for (const Stage stage : {kOwnNuclei, last}) {
+      if (stage == kOwnNuclei && !step->conservative) continue;
+      Plan plan = make_plan(*step, stage, first, workspace, z, z_row_stride);
+      const int64_t grid_rows = stage == kOwnNuclei ? 3 * rows : rows;
+      error = launch(plan, choose(*step, stage, chip, rows), grid_rows,
+                     static_cast<cudaStream_t>(stream));
+      if (error) break;
+    }
+  }
+  if (error == cudaSuccess) return EFT_OK;
+  cudaGetLastError();  // a failed launch must not be found by the next caller of the runtime
+  return fail(EFT_DEVICE_ERROR, "cuda: %s", cudaGetErrorString(error));
+}
+
+int check(const eft_step* step) {
+  if (const int error = check_step(step)) return error;
+  if (step->vocab_size > kMaxVocab) {
+    return fail(EFT_UNSUPPORTED, "vocab_size: the CUDA step takes up to %lld, got %lld",
+                (long long)kMaxVocab, (long long)step->vocab_size);
+  }
+  return EFT_OK;
+}
+
+}  // namespace
+}  // namespace eft
+
+extern "C" uint64_t eft_cuda_workspace_bytes(const eft_step* step) {
+  eft::Workspace space;
+  return eft::lay_out(*step, nullptr, space);
+}
+
+extern "C" int eft_step_cuda(const eft_step* step, void* stream, void* workspace,
+                             uint64_t workspace_bytes) {
+  if (const int error = eft::check(step)) return error;
+  if (!step->tokens) return eft::fail(EFT_BAD_ARGUMENT, "tokens: null");
+  return eft::run(step, nullptr, 0, stream, workspace, workspace_bytes);
+}
+
+extern "C" int eft_combine_cuda(const eft_step* step, float* z, int64_t z_row_stride, void* stream,
+                                void* workspace, uint64_t workspace_bytes) {
+  if (const int error = eft::check(step)) return error;
+  if (!z) return eft::fail(EFT_BAD_ARGUMENT, "z: null");
+  return eft::run(step, z, z_row_stride, stream, workspace, workspace_bytes);
+}
+
+extern "C" int eft_cuda_built(void) { return 1; }
+extern "C" const char* eft_cuda_architectures(void) { return EFT_CUDA_ARCHITECTURES; }
+extern "C" int eft_cuda_device_count(void) {
+  int count = 0;
+  return cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;
+}

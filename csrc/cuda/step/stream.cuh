@@ -1,0 +1,129 @@
+// Streaming: several blocks a row, a warp a tile, every input read once. Whoever finishes a row's
+// last tile takes its last ticket and finishes the row; nobody waits for anybody.
+#ifndef EFT_CUDA_STEP_STREAM_CUH_
+#define EFT_CUDA_STEP_STREAM_CUH_
+
+#include "cuda/step/finish.cuh"
+
+namespace eft {
+namespace {
+
+constexpr int kStreamThreads = 256;
+
+// Thread 0 of each block. A row whose nuclei could not be had is as invalid as its options.
+__device__ __forceinline__ void set_up_row(const Plan& plan, int64_t row, int model, RowWork& w) {
+  RowOptions& o = w.options;
+  o = options_of(plan, row);
+  if (plan.stage == kOwnNuclei) {
+    o = own_options(o);
+  } else if (plan.step.conservative && o.conservative_top_p != kWhole) {
+    const Nucleus& nucleus = plan.workspace.nuclei[row - plan.first_row];
+    o.valid &= nucleus.valid[0] && nucleus.valid[1] && nucleus.valid[2];
+  }
+  if (o.valid) set_mixer(plan, o, row, model, w.mixer);
+}
+
+// kMixOnly: a tile of z, or NaN in a row that is not valid.
+__device__ __forceinline__ void write_mixture(const Plan& plan, int64_t row, int tile, int lane,
+                                              const float* z, bool valid) {
+  float* out = plan.z + row * plan.z_row_stride;
+#pragma unroll
+  for (int i = 0; i < kGroup; ++i) {
+    const int id = token_id(tile, lane, i);
+    if (id < plan.step.vocab_size) out[id] = valid ? z[i] : NAN;
+  }
+}
+
+// The last ticket of a row's blocks: true for all threads of the block that finishes the row.
+__device__ __forceinline__ bool takes_last_ticket(const Plan& plan, int slot, int64_t row,
+                                                  RowWork& w) {
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    __threadfence();  // what this block wrote, before its ticket
+    const uint32_t ticket = atomicAdd(plan.workspace.tickets + slot, 1u);
+    w.is_last = ticket == gridDim.x - 1;
+    if (w.is_last) {
+      plan.workspace.tickets[slot] = 0;  // for the next launch, or the graph's next replay
+      read_draw(plan, row, w.options);
+      __threadfence();
+    }
+  }
+  __syncthreads();
+  return w.is_last;
+}
+
+// The tiles that the row's blocks have written, for the block that finishes it.
+__device__ __forceinline__ void collect_tiles(const Plan& plan, int slot, RowWork& w) {
+  const Workspace& space = plan.workspace;
+  const int64_t first = int64_t(slot) * plan.num_tiles;
+  if (threadIdx.x == 0) w.group_maxima = space.group_max + first * kGroups;
+  for (int i = threadIdx.x; i < plan.num_tiles; i += kStreamThreads) {
+    w.tile_max[i] = load_written(space.tile_max + first + i);
+    w.tile_mass[i] = load_written(space.tile_mass + first + i);
+  }
+  __syncthreads();
+}
+
+// Grid: (blocks a row, rows); kOwnNuclei: (blocks a row, 3 * rows). kFast: bf16 models that the
+// kernel was made for, or 0.
+template <int kFast, bool kConservative>
+__device__ __forceinline__ void stream_row(const Plan& plan) {
+  RowWork& w = *reinterpret_cast<RowWork*>(dynamic_shared());
+  const bool own = plan.stage == kOwnNuclei, mix_only = plan.stage == kMixOnly;
+  const int slot = int(blockIdx.y);
+  const int model = own ? slot % 3 : 0;
+  const int64_t row = plan.first_row + (own ? slot / 3 : slot);
+  if (own && plan.targets && plan.targets[row] == plan.ignore_index) return;
+  if (threadIdx.x == 0) set_up_row(plan, row, model, w);
+  __syncthreads();
+  if (own && w.options.top_p == kWhole) return;  // switched off in this row
+
+  const bool valid = w.options.valid;
+  const bool masses = !w.options.greedy;
+  const int lane = threadIdx.x % 32;
+  const int64_t first_tile = int64_t(slot) * plan.num_tiles;
+  const Workspace& space = plan.workspace;
+  for (int tile = int(threadIdx.x / 32 * gridDim.x + blockIdx.x);
+       tile < plan.num_tiles && (valid || mix_only); tile += int(kStreamThreads / 32 * gridDim.x)) {
+    float z[kGroup];
+    const bool bad = valid && mix_tile<kFast, kConservative>(w.mixer, tile, lane, z);
+    if (mix_only) {
+      write_mixture(plan, row, tile, lane, z, valid);
+      continue;
+    }
+    const TileSummary s = summarise<kConservative>(w.mixer, tile, lane, z, bad, masses);
+    const int64_t at = first_tile + tile;
+    space.group_max[at * kGroups + lane] = s.group_max;
+    if (lane == 0) space.tile_max[at] = s.max, space.tile_mass[at] = s.mass;
+    if (plan.wants_stats) {
+      tile_stats(w.mixer, plan.step, tile, lane, z, s.max, space.stats + at * kMaxStats);
+    }
+  }
+  if (mix_only || !takes_last_ticket(plan, slot, row, w)) return;
+
+  if (!w.options.valid) {
+    if (!own) return write_invalid(plan.step, row);
+    if (threadIdx.x == 0) space.nuclei[row - plan.first_row].valid[model] = 0;
+    return;
+  }
+  if (threadIdx.x == 0) {
+    w.row = row;
+    w.model = model;
+    w.stats = space.stats + first_tile * kMaxStats;
+  }
+  collect_tiles(plan, slot, w);
+  const Team<kStreamThreads, false> team = {&w, &w, 0, 1};
+  const StreamSource<kFast, kConservative> source = {&w, plan.num_tiles};
+  finish_row(team, source, plan);
+}
+
+// Two blocks a multiprocessor; conservative mixtures hold a second logit of each token instead.
+template <int kFast, bool kConservative>
+__global__ void __launch_bounds__(kStreamThreads, kConservative ? 1 : 2)
+    stream_kernel(const __grid_constant__ Plan plan) {
+  stream_row<kFast, kConservative>(plan);
+}
+
+}  // namespace
+}  // namespace eft
+#endif  // EFT_CUDA_STEP_STREAM_CUH_

@@ -1,0 +1,163 @@
+// The second launch of a verification: each row finds the first position that does not stand, and
+// the token there. A residual is summed by all of the row's blocks, and drawn by the last of them.
+#ifndef EFT_CUDA_VERIFY_DECIDE_CUH_
+#define EFT_CUDA_VERIFY_DECIDE_CUH_
+
+#include "cuda/verify/residual.cuh"
+
+namespace eft {
+namespace {
+
+// Of one position, whatever the others say.
+__device__ __forceinline__ Verdict judge(const VerifyPlan& v, const DecideWork& w, int64_t row,
+                                         int position, int length, int64_t& known) {
+  const int in_launch = int(row - v.mixture.first_row);
+  const int slot = slot_of(v, in_launch, position, false);
+  const int64_t draft = position < length ? v.drafts[row * v.num_drafts + position] : 0;
+  if (draft < 0 || draft >= v.mixture.step.vocab_size) return kNotValid;
+  const int64_t* tokens = v.mixture.step.tokens;
+  known = tokens[slot];
+  if (known < 0) return kNotValid;
+  if (w.options.greedy) return position < length && known == draft ? kAccepted : kIsKnown;
+  if (position == length) return kDrawsMixture;
+  const Weighed p = v.weighed[slot];
+  const uint64_t bits =
+      random_bits(w.options.seed, w.options.position + uint64_t(position), 0, kAccept);
+  uint64_t of_draft = 1, mass = 1;
+  if (!w.draft_options.greedy) {
+    const int drafted = slot_of(v, in_launch, position, true);
+    if (tokens[drafted] < 0) return kNotValid;
+    of_draft = v.weighed[drafted].of_draft;
+    mass = v.weighed[drafted].mass;
+  }
+  return accepts(bits, p.of_draft, p.mass, of_draft, mass) ? kAccepted : kDrawsResidual;
+}
+
+// The first warp: the first position that is not accepted, each lane's own until one is found.
+__device__ __forceinline__ void find_end(const VerifyPlan& v, int64_t row, int length,
+                                         DecideWork& w) {
+  for (int first = 0;; first += 32) {
+    const int position = first + int(thread_index());
+    int64_t known = -1;
+    const Verdict verdict =
+        position <= length ? judge(v, w, row, position, length, known) : kAccepted;
+    const uint32_t ends = __ballot_sync(0xffffffffu, verdict != kAccepted);
+    if (!ends) continue;  // a row's last position is never accepted
+    if (int(thread_index()) == __ffs(int(ends)) - 1) {
+      w.position = position;
+      w.verdict = verdict;
+      w.known = known;
+    }
+    return;
+  }
+}
+
+// Thread 0: all that the draw at w.position needs.
+__device__ __forceinline__ void set_up_draw(const VerifyPlan& v, int64_t row, DecideWork& w) {
+  const int in_launch = int(row - v.mixture.first_row);
+  w.slot = slot_of(v, in_launch, w.position, false);
+  w.p = v.weighed[w.slot];
+  mixer_at(v, w.options, row, w.position, false, w.mixer);
+  w.certain_of = -1;
+  if (w.verdict != kDrawsResidual) return;
+  if (w.draft_options.greedy) {
+    w.certain_of = v.drafts[row * v.num_drafts + w.position];
+    return;
+  }
+  w.q = v.weighed[slot_of(v, in_launch, w.position, true)];
+  w.ratio = double(w.p.mass) / double(w.q.mass);
+  mixer_at(v, w.draft_options, row, w.position, true, w.draft_mixer);
+}
+
+// The block together. `accepted` proposals, then this token, or -1 where the row is invalid.
+__device__ __forceinline__ void write_verified(const VerifyPlan& v, int64_t row, int accepted,
+                                               int64_t token) {
+  int64_t* tokens = v.tokens + row * (int64_t(v.num_drafts) + 1);
+  for (int i = thread_index(); i <= v.num_drafts; i += kStreamThreads) {
+    tokens[i] = i < accepted ? v.drafts[row * v.num_drafts + i] : i == accepted ? token : -1;
+  }
+  if (thread_index()) return;
+  v.num_accepted[row] = accepted;
+  v.status[row] = token < 0;
+}
+
+// One block: the token at w.position.
+__device__ __forceinline__ int64_t draw_token(const VerifyPlan& v, DecideWork& w) {
+  const Team<kStreamThreads, false> team = {&w, &w, 0, 1};
+  const Plan& plan = v.mixture;
+  const bool residual = w.verdict == kDrawsResidual;
+  const uint64_t bits = random_bits(w.options.seed, w.options.position + uint64_t(w.position), 0,
+                                    residual ? kResidual : kSample);
+  if (residual) {
+    const uint64_t* sums = v.residual + int64_t(blockIdx.y) * plan.num_tiles;
+    for (int i = thread_index(); i < plan.num_tiles; i += kStreamThreads) {
+      w.tile_mass[i] = load_written(sums + i);
+      w.tile_max[i] = 0.0f;  // the row's reference, for all tiles: no sum is shifted
+    }
+    if (thread_index() == 0) w.total = 0;
+    __syncthreads();
+    draw_tile(team, plan.num_tiles, 1.0f, 0.0f, bits);
+    if (w.total) {
+      if (thread_index() < 32) residual_tile(plan, w, w.tile, int(thread_index()), w.place_mass);
+      __syncthreads();
+      return pick_place(team);
+    }
+  }
+  const int64_t first = int64_t(w.slot) * plan.num_tiles;
+  for (int i = thread_index(); i < plan.num_tiles; i += kStreamThreads) {
+    w.tile_mass[i] = plan.workspace.tile_mass[first + i];
+    w.tile_max[i] = plan.workspace.tile_max[first + i];
+  }
+  __syncthreads();
+  draw_tile(team, plan.num_tiles, w.options.scale, w.p.reference, bits);
+  const StreamSource<0, true> source = {&w, plan.num_tiles};
+  load_tile(team, source);
+  return draw_in_tile(team, {w.p.limit, false}, w.options.scale);
+}
+
+// Grid: (blocks a row, rows).
+__device__ __forceinline__ void decide_row(const VerifyPlan& v) {
+  DecideWork& w = *reinterpret_cast<DecideWork*>(dynamic_shared());
+  const Plan& plan = v.mixture;
+  const int64_t row = plan.first_row + blockIdx.y;
+  const int64_t length = option_at(v.lengths, row);
+  if (threadIdx.x == 0) {
+    w.options = options_of(plan, row);
+    read_draw(plan, row, w.options);
+    w.draft_options = options_of(v.draft, row);
+  }
+  __syncthreads();
+  if (!w.options.valid || !w.draft_options.valid || length < 0 || length > v.num_drafts) {
+    if (blockIdx.x == 0) write_verified(v, row, 0, -1);
+    return;
+  }
+  if (threadIdx.x < 32) find_end(v, row, int(length), w);
+  __syncthreads();
+  const Verdict verdict = w.verdict;
+  if (verdict != kDrawsResidual && blockIdx.x) return;
+  if (verdict == kNotValid || verdict == kIsKnown) {
+    return write_verified(v, row, w.position, verdict == kIsKnown ? w.known : -1);
+  }
+  if (threadIdx.x == 0) set_up_draw(v, row, w);
+  __syncthreads();
+  if (verdict == kDrawsResidual) {
+    const int lane = threadIdx.x % 32;
+    for (int tile = int(threadIdx.x / 32 * gridDim.x + blockIdx.x); tile < plan.num_tiles;
+         tile += int(kStreamThreads / 32 * gridDim.x)) {
+      const uint64_t sum = residual_tile(plan, w, tile, lane, nullptr);
+      if (lane == 0) v.residual[int64_t(blockIdx.y) * plan.num_tiles + tile] = sum;
+    }
+    if (!takes_last_ticket(plan, int(blockIdx.y), row, w)) return;
+  }
+  const int64_t token = draw_token(v, w);
+  write_verified(v, row, w.position, token);
+}
+
+__global__ void __launch_bounds__(kStreamThreads, 2)
+    verify_decide_kernel(const __grid_constant__ VerifyPlan v) {
+  decide_row(v);
+}
+
+}  // namespace
+}  // namespace eft
+#endif  // EFT_CUDA_VERIFY_DECIDE_CUH_

@@ -1,0 +1,67 @@
+// Speculative verification on CUDA (docs/numerics.md, section 8), in two launches: every position's
+// distributions are streamed and weighed, all at once; then each row decides.
+#ifndef EFT_CUDA_VERIFY_PLAN_CUH_
+#define EFT_CUDA_VERIFY_PLAN_CUH_
+
+#include "common/verify.h"
+#include "cuda/step/stream.cuh"
+
+namespace eft {
+namespace {
+
+// What is left of a distribution that samples, once its slot has been streamed and filtered.
+struct Weighed {
+  uint64_t mass;      // S, of the survivors
+  uint64_t of_draft;  // the mass of the proposal, at the reference
+  float reference;    // A
+  Limit limit;
+};
+
+// A row has 2k + 1 slots: the mixture at positions 0 to k, then the draft model at 0 to k - 1.
+struct VerifyPlan {
+  Plan mixture, draft;  // of position 0, with one workspace; `mixture.step.tokens` is [slots]:
+                        // greedy: the largest z's token; else 0; -1 where the slot is invalid
+  int64_t logits_position_stride[EFT_MAX_MODELS];
+  int64_t draft_position_stride;
+  int64_t token_bitmask_position_stride;
+  const int64_t* drafts;
+  eft_integer lengths;
+  int32_t num_drafts;
+  int32_t num_rows;    // of this launch
+  Weighed* weighed;    // [slots]
+  uint64_t* residual;  // [rows, num_tiles], the sums of rho
+  int64_t* tokens;     // the results
+  int64_t* num_accepted;
+  int32_t* status;
+};
+
+__device__ __forceinline__ int slots_of_row(const VerifyPlan& v) { return 2 * v.num_drafts + 1; }
+__device__ __forceinline__ int slot_of(const VerifyPlan& v, int row_of_launch, int position,
+                                       bool drafted) {
+  return row_of_launch * slots_of_row(v) + position + (drafted ? v.num_drafts + 1 : 0);
+}
+
+__device__ __forceinline__ const Nucleus& nucleus_at(const VerifyPlan& v, int64_t row,
+                                                     int position) {
+  const Plan& plan = v.mixture;
+  return plan.workspace.nuclei[int64_t(position) * v.num_rows + (row - plan.first_row)];
+}
+
+// The mixture, or the draft model, of a row at a position.
+__device__ __forceinline__ void mixer_at(const VerifyPlan& v, const RowOptions& o, int64_t row,
+                                         int position, bool drafted, Mixer& m) {
+  const Plan& plan = drafted ? v.draft : v.mixture;
+  set_models(plan, o, row, 0, m);
+#pragma unroll 1
+  for (int k = 0; k < plan.step.num_models; ++k) {
+    const int64_t stride = drafted ? v.draft_position_stride : v.logits_position_stride[k];
+    m.models[k].x += position * stride * (m.models[k].dtype == EFT_FP32 ? 4 : 2);
+  }
+  if (m.token_bitmask) m.token_bitmask += position * v.token_bitmask_position_stride;
+  if (m.conservative) set_nucleus(plan.step, o, nucleus_at(v, row, position), m);
+  m.fast = is_fast(m);
+}
+
+}  // namespace
+}  // namespace eft
+#endif  // EFT_CUDA_VERIFY_PLAN_CUH_

@@ -1,0 +1,138 @@
+// The first launch of a verification: a slot is streamed as a row of a step is, and its last block
+// filters it. What is left is not a draw, but what a draw or an acceptance will need.
+#ifndef EFT_CUDA_VERIFY_SLOT_CUH_
+#define EFT_CUDA_VERIFY_SLOT_CUH_
+
+#include "cuda/verify/plan.cuh"
+
+namespace eft {
+namespace {
+
+struct SlotWork : RowWork {
+  int64_t draft;  // the proposal at this position
+  int position;
+  uint32_t wanted;
+  Weighed* weighed;
+  uint64_t* survivors;  // in the workspace: tile_mass of this slot
+};
+
+template <bool kConservative>
+struct SlotSource : StreamSource<0, kConservative> {
+  static constexpr bool kHasStats = false;
+};
+
+// A bf16 tile by the number of its models: one kernel for all, since its finish is most of it.
+template <bool kConservative>
+__device__ __forceinline__ bool mix_slot_tile(const Mixer& m, int tile, int lane, float* z) {
+  if (m.fast && (tile + 1) * kTile <= m.n) {
+    if (m.count == 1) return mix_fast_tile<1>(m, tile, lane, z);
+    if constexpr (!kConservative) {
+      if (m.count == 2) return mix_fast_tile<2>(m, tile, lane, z);
+      if (m.count == 3) return mix_fast_tile<3>(m, tile, lane, z);
+      return mix_fast_tile<4>(m, tile, lane, z);
+    }
+  }
+  return mix_pieces<4, kConservative>(m, piece_id(tile, 0, lane), kTile / 4, z);
+}
+
+// Thread 0. `wanted`: a draft model that is certain, or stands beside a greedy mixture, is not
+// read; nor is anything behind a row's last proposal, or of a row or position that is invalid
+// without it.
+__device__ __forceinline__ void set_up_slot(const VerifyPlan& v, int slot, SlotWork& w) {
+  const int in_row = slot % slots_of_row(v);
+  const bool drafted = in_row > v.num_drafts;
+  const int position = drafted ? in_row - v.num_drafts - 1 : in_row;
+  const Plan& plan = drafted ? v.draft : v.mixture;
+  const int64_t row = plan.first_row + slot / slots_of_row(v);
+  const int64_t length = option_at(v.lengths, row);
+  RowOptions& o = w.options;
+  o = options_of(plan, row);
+  w.wanted = 0;
+  w.row = slot;  // of the tokens that finish_row writes
+  w.position = position;
+  w.draft = 0;
+  if (!o.valid || length > v.num_drafts || position + drafted > length) return;
+  if (position < length) w.draft = v.drafts[row * v.num_drafts + position];
+  if (w.draft < 0 || w.draft >= plan.step.vocab_size) return;
+  if (drafted && (o.greedy || option_at(v.mixture.step.temperature, row) < kGreedyBelow)) return;
+  w.wanted = 1;
+  w.weighed = v.weighed + slot;
+  w.survivors = plan.workspace.tile_mass + int64_t(slot) * plan.num_tiles;
+  if (plan.step.conservative && o.conservative_top_p != kWhole) {
+    const Nucleus& nucleus = nucleus_at(v, row, position);
+    o.valid = nucleus.valid[0] && nucleus.valid[1] && nucleus.valid[2];
+  }
+  if (o.valid) mixer_at(v, o, row, position, drafted, w.mixer);
+}
+
+// In place of the step's results: finish_row finds this overload by the source.
+template <class Team, bool kConservative>
+__device__ __forceinline__ void write_row(const Team& team, const SlotSource<kConservative>& source,
+                                          const Plan& plan) {
+  SlotWork& w = static_cast<SlotWork&>(*team.own);
+  const RowOptions& o = w.options;
+  const int num_tiles = source.num_tiles;
+  uint64_t total = 0;
+  if (o.greedy) {
+    first_tile_of(team, num_tiles, w.top.z);
+  } else {
+    if (thread_index() == 0) w.tile = int(w.draft / kTile);
+    total = total_mass(team, num_tiles, o.scale, w.top.reference);
+    for (int i = thread_index(); i < num_tiles; i += Team::kThreads) {
+      w.survivors[i] = w.tile_mass[i];
+    }
+  }
+  load_tile(team, source);
+  const int first = o.greedy ? first_in_tile(team, w.top.z) : 0;
+  if (thread_index()) return;
+  plan.step.tokens[w.row] = first;
+  if (o.greedy) return;
+  const Limit limit = w.search.survivors.limit;
+  const float t = w.tile_z[w.draft % kTile] * o.scale;
+  const bool kept = keeps(limit, t, uint32_t(w.draft));
+  *w.weighed = {total, kept ? token_mass(t, w.top.reference) : 0, w.top.reference, limit};
+}
+
+// Grid: (blocks a slot, slots).
+template <bool kConservative>
+__device__ __forceinline__ void stream_slot(const VerifyPlan& v) {
+  SlotWork& w = *reinterpret_cast<SlotWork*>(dynamic_shared());
+  const Plan& plan = v.mixture;
+  const int slot = int(blockIdx.y);
+  if (threadIdx.x == 0) set_up_slot(v, slot, w);
+  __syncthreads();
+  if (!w.wanted) return;
+
+  const bool masses = !w.options.greedy;
+  const int lane = threadIdx.x % 32;
+  const Workspace& space = plan.workspace;
+  for (int tile = int(threadIdx.x / 32 * gridDim.x + blockIdx.x);
+       tile < plan.num_tiles && w.options.valid; tile += int(kStreamThreads / 32 * gridDim.x)) {
+    float z[kGroup];
+    const bool bad = mix_slot_tile<kConservative>(w.mixer, tile, lane, z);
+    const TileSummary s = summarise<kConservative>(w.mixer, tile, lane, z, bad, masses);
+    const int64_t at = int64_t(slot) * plan.num_tiles + tile;
+    space.group_max[at * kGroups + lane] = s.group_max;
+    if (lane == 0) space.tile_max[at] = s.max, space.tile_mass[at] = s.mass;
+  }
+  const int64_t row = plan.first_row + slot / slots_of_row(v);
+  if (!takes_last_ticket(plan, slot, row, w)) return;
+  if (!w.options.valid) return write_invalid(plan.step, slot);
+  collect_tiles(plan, slot, w);
+  const Team<kStreamThreads, false> team = {&w, &w, 0, 1};
+  SlotSource<kConservative> source;
+  source.w = &w;
+  source.num_tiles = plan.num_tiles;
+  finish_row(team, source, plan);
+}
+
+// As stream_kernel.
+template <bool kConservative>
+__global__ void __launch_bounds__(kStreamThreads, kConservative ? 1 : 2)
+    verify_stream_kernel(const __grid_constant__ VerifyPlan v) {
+  stream_slot<kConservative>(v);
+}
+
+}  // namespace
+}  // namespace eft
+#endif  // EFT_CUDA_VERIFY_SLOT_CUH_
