@@ -8,7 +8,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL := $(PIP) install -q --no-compile -c constraints.txt
 # What is imported is compiled to byte code once, whatever the environment says: tests begin many processes.
 unexport PYTHONDONTWRITEBYTECODE
-SOURCES := setup.py pyproject.toml CMakeLists.txt eft_ext/_version.py $(shell find csrc -type f -not -path 'csrc/tests/*')
+NATIVE := $(shell find csrc -type f -not -path 'csrc/tests/*' -not -path 'csrc/emulator/*')
+SOURCES := setup.py pyproject.toml CMakeLists.txt eft_ext/_version.py $(NATIVE)
 CPP := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 
 .DEFAULT_GOAL := help

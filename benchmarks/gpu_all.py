@@ -196,7 +196,7 @@ def main() -> int:
         for stage in stages:
             print(f"{stage.name:<9} {stage.seconds:3.0f} s  {stage.about}")
         return 0
-    host = Path(os.environ.get("EFT_HOSTCUDA", ROOT / "build" / "ctest" / "csrc" / "tests")).resolve()
+    host = Path(os.environ.get("EFT_HOSTCUDA", ROOT / "build" / "ctest" / "csrc" / "emulator")).resolve()
     if args.rehearse and not (host / "launch" / "libeft.so").exists():
         print(f"gpu_all: --rehearse wants {host}/launch/libeft.so, which make test builds; EFT_HOSTCUDA names another "
               "folder", file=sys.stderr)  # fmt: skip

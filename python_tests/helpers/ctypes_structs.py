@@ -77,7 +77,7 @@ class ScoreCall(Structure):
 
 
 class How(Structure):
-    """`eft_host_launch` of csrc/tests/device/step_on_host.h."""
+    """`eft_host_launch` of csrc/emulator/kernels/step_on_host.h."""
 
     _fields_ = [("seed", c_uint64), ("kernel", c_int32), ("blocks", c_int32), ("fast", c_int32)]
 

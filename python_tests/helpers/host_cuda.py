@@ -1,4 +1,4 @@
-"""The CUDA kernels without a GPU: `csrc/tests/device` runs them on the CPU, and this module puts them under fused_step.
+"""The CUDA kernels without a GPU: `csrc/emulator` runs them on the CPU, and this module puts them under fused_step.
 
 `HostCuda.installed` takes the place of the native module, so that a call with `backend="cpu"` runs the kernels instead:
 everything that is tested of the CPU step can be asked of them.
@@ -209,8 +209,8 @@ def library(name: str = "hostcuda") -> HostCuda:
 
 
 def built(name: str, target: str) -> Path:
-    """A library of `csrc/tests`, built now if it is not there; EFT_HOSTCUDA names another folder."""
-    build = Path(os.environ.get("EFT_HOSTCUDA", ROOT / "build" / "ctest" / "csrc" / "tests"))
+    """A library of `csrc/emulator`, built now if it is not there; EFT_HOSTCUDA names another folder."""
+    build = Path(os.environ.get("EFT_HOSTCUDA", ROOT / "build" / "ctest" / "csrc" / "emulator"))
     path = build / name
     if not path.exists():
         _build(target)

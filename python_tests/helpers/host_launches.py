@@ -1,4 +1,4 @@
-"""The CUDA path without a GPU, from Python to the kernels: the launch code runs on `csrc/tests/device/runtime`.
+"""The CUDA path without a GPU, from Python to the kernels: the launch code runs on `csrc/emulator/runtime`.
 
 A child process loads that libeft in the place of the package's, so that the Python module, which is the usual one,
 finds its `eft_*_cuda` there. Tensors say of themselves that they are on a device, and lie in the host's memory.

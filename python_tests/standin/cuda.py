@@ -1,7 +1,7 @@
 """`torch.cuda` without a device: streams that run at once, events that read the clock, one device that is the host.
 
 What it is for: everything that is to run on a GPU for the first time runs on this before, as it is. Kernels of CUDA run
-on the host's machine (csrc/tests/device), Triton's in its interpreter; nothing here says anything about speed.
+on the SIMT emulator (csrc/emulator), Triton's in its interpreter; nothing here says anything about speed.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The launch code on the host (`csrc/tests/device/runtime`) in the place of the package's libeft.
+"""The launch code on the host (`csrc/emulator/runtime`) in the place of the package's libeft.
 
-EFT_HOSTCUDA: the folder of `csrc/tests` in a build, as `make test` leaves it.
+EFT_HOSTCUDA: the folder of `csrc/emulator` in a build, as `make test` leaves it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ own = Own()
 
 
 def path() -> Path:
-    built = os.environ.get("EFT_HOSTCUDA", Path(__file__).parents[2] / "build" / "ctest" / "csrc" / "tests")
+    built = os.environ.get("EFT_HOSTCUDA", Path(__file__).parents[2] / "build" / "ctest" / "csrc" / "emulator")
     return Path(built) / "launch" / "libeft.so"
 
 

@@ -1,6 +1,5 @@
 // What the kernels ask of the chip beyond plain CUDA C++, in one place. With EFT_HOST_DEVICE the
-// same names come from the host harness (csrc/tests/device), which runs the kernels' own source on
-// a CPU.
+// same names come from csrc/emulator, which runs the kernels' own source on a CPU.
 #ifndef EFT_CUDA_COMMON_DEVICE_CUH_
 #define EFT_CUDA_COMMON_DEVICE_CUH_
 
@@ -18,7 +17,7 @@ struct alignas(16) Bits128 {
 }  // namespace eft
 
 #ifdef EFT_HOST_DEVICE
-#include "tests/device/cuda_host.h"
+#include "emulator/cuda_device.h"
 #else
 
 namespace eft {

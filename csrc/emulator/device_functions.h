@@ -1,0 +1,86 @@
+// csrc/cuda/device.h's functions on the host's machine.
+#ifndef EFT_EMULATOR_DEVICE_FUNCTIONS_H_
+#define EFT_EMULATOR_DEVICE_FUNCTIONS_H_
+
+#include "common/dtype.h"
+#include "cuda/common/device.cuh"
+
+namespace eft {
+namespace {
+
+inline Bits128 load_once(const void* p) {
+  cuda_host::loaded_bytes += sizeof(Bits128);
+  return *static_cast<const Bits128*>(p);
+}
+inline Bits128 load_cached(const void* p) { return load_once(p); }
+template <class T>
+T load_written(const T* p) {
+  return *p;
+}
+
+inline char* dynamic_shared() { return static_cast<char*>(cuda_host::shared_memory()); }
+
+// The sum rounded to nearest is exact but for an error that TwoSum gives exactly.
+inline float add_down(float a, float b) {
+  const float sum = a + b;
+  if (!(fabsf(sum) < INFINITY)) {
+    const bool overflow = sum > 0 && a < INFINITY && b < INFINITY;
+    return overflow ? 0x1.fffffep127f : sum;
+  }
+  if (sum == 0.0f && a != 0.0f) return -0.0f;
+  const float part = sum - a;
+  const float error = (a - (sum - part)) + (b - part);
+  return error < 0 ? nextafterf(sum, -INFINITY) : sum;
+}
+
+// A sum of doubles as bf16, rounded once: where the sum is not exact its last bit is made odd, so
+// that no later rounding takes it for a tie.
+inline uint32_t rounded_bf16(double a, double b) {
+  double sum = a + b;
+  if (!(sum == sum)) return 0x7fffu;
+  if (fabs(sum) < INFINITY) {
+    const double part = sum - a, error = (a - (sum - part)) + (b - part);
+    const bool odd = bit_cast<uint64_t>(sum) & 1;
+    if (error != 0 && !odd) sum = nextafter(sum, error > 0 ? INFINITY : -INFINITY);
+    int exponent;
+    frexp(sum, &exponent);
+    const double unit = ldexp(1.0, exponent - 8 > -133 ? exponent - 8 : -133);
+    sum = rint(sum / unit) * unit;  // at most 2^128, which is infinity in fp32
+  }
+  return bit_cast<uint32_t>(float(sum)) >> 16;
+}
+
+// fma.rn.bf16x2 of x, x and sum. A product of two bf16 is exact in double.
+inline uint32_t add_squares(uint32_t sum, uint32_t x) {
+  uint32_t out = 0;
+  for (int shift = 0; shift <= 16; shift += 16) {
+    const double value = to_float(Bf16{uint16_t(x >> shift)});
+    const double start = to_float(Bf16{uint16_t(sum >> shift)});
+    out |= rounded_bf16(value * value, start) << shift;
+  }
+  return out;
+}
+
+inline float half_to_float(uint16_t bits) { return to_float(Fp16{bits}); }
+
+inline uint32_t thread_index() { return threadIdx.x; }
+template <class T>
+T* anew(T* p) {
+  return p;
+}
+template <class T>
+T* anew_anywhere(T* p) {
+  return p;
+}
+
+inline uint32_t cluster_rank() { return cuda_host::cluster_rank(); }
+inline uint32_t cluster_size() { return cuda_host::cluster_size(); }
+inline void cluster_sync(EFT_HOST_SITE) { cuda_host::cluster_sync(file, line); }
+template <class T>
+T* map_shared(T* place, uint32_t rank, EFT_HOST_SITE) {
+  return cuda_host::map_shared(place, rank, file, line);
+}
+
+}  // namespace
+}  // namespace eft
+#endif  // EFT_EMULATOR_DEVICE_FUNCTIONS_H_

@@ -1,0 +1,18 @@
+// The CUDA kernels of scoring on the host's machine, with every choice of a launch in the test's
+// hands: the same bits must come out of all of them.
+#ifndef EFT_EMULATOR_KERNELS_SCORE_ON_HOST_H_
+#define EFT_EMULATOR_KERNELS_SCORE_ON_HOST_H_
+
+#include "emulator/kernels/step_on_host.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// As eft_score_cuda. `how->kernel` EFT_HOST_CHOSEN: blocks a row as the library would launch them.
+EFT_API int eft_score_host(const eft_score* score, const eft_host_launch* how);
+
+#ifdef __cplusplus
+}
+#endif
+#endif  // EFT_EMULATOR_KERNELS_SCORE_ON_HOST_H_

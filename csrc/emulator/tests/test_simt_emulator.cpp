@@ -1,0 +1,116 @@
+// The machine that runs kernels without a GPU, on small kernels: what is right is computed in every
+// order of threads, what would hang is found and named.
+#include <string>
+#include <vector>
+
+#include "emulator/race_detector.h"
+#include "emulator/tests/small_launch.h"
+#include "tests/check.h"
+
+namespace {
+
+// Sum of each block's numbers; `barriers` 0 leaves out the one between writing and reading.
+__global__ void block_sum(const uint32_t* x, uint32_t* sums, bool barriers) {
+  uint32_t* partial = cuda_host::shared<uint32_t>();
+  const unsigned t = threadIdx.x, warps = blockDim.x / 32;
+  const uint32_t sum = __reduce_add_sync(kFull, x[blockIdx.x * blockDim.x + t]);
+  if (t % 32 == 0) partial[t / 32] = sum;
+  if (barriers) __syncthreads();
+  if (t) return;
+  uint32_t all = 0;
+  for (unsigned w = 0; w < warps; ++w) all += partial[w];
+  sums[blockIdx.x] = all;
+}
+
+void sums_are_right_in_every_order() {
+  std::vector<uint32_t> x(8 * 256), sums(8);
+  for (size_t i = 0; i < x.size(); ++i) x[i] = uint32_t(i * 2654435761u);
+  int wrong = 0;
+  for (uint64_t seed = 0; seed < 40; ++seed) {
+    CHECK(error_of(of(8, 256, 32, seed), block_sum, x.data(), sums.data(), true) == "");
+    for (size_t b = 0; b < 8; ++b) {
+      uint32_t want = 0;
+      for (size_t i = 0; i < 256; ++i) want += x[256 * b + i];
+      CHECK(sums[b] == want);
+    }
+    // Planted: without the barrier the detector reports, and elsewhere the sums come out wrong.
+    const std::string error =
+        error_of(of(8, 256, 32, seed), block_sum, x.data(), sums.data(), false);
+    if (cuda_host::detects_races()) {
+      CHECK(has(error, "race: byte") && has(error, "shared memory of block"));
+      CHECK(has(error, "test_simt_emulator.cpp") || has(error, "0x"));
+      continue;
+    }
+    CHECK(error == "");
+    for (size_t b = 0; b < 8; ++b) {
+      uint32_t want = 0;
+      for (size_t i = 0; i < 256; ++i) want += x[256 * b + i];
+      wrong += sums[b] != want;
+    }
+  }
+  CHECK(cuda_host::detects_races() || wrong > 100);
+}
+
+// ---- what must be named ----
+
+__global__ void one_thread_misses_the_barrier() {
+  if (threadIdx.x != 17) __syncthreads();
+}
+__global__ void two_barriers() {
+  if (threadIdx.x < 32) {
+    __syncthreads();
+  } else {
+    __syncthreads();
+  }
+}
+__global__ void diverged_shuffle(uint32_t* out) {
+  const unsigned l = threadIdx.x;
+  if (l < 8) {
+    out[l] = __shfl_sync(kFull, l, 0);
+  } else {
+    out[l] = __shfl_sync(kFull, l, 1);
+  }
+}
+__global__ void lane_that_ended(uint32_t* out) {
+  if (threadIdx.x == 3) return;
+  out[threadIdx.x] = __reduce_add_sync(kFull, 1u);
+}
+__global__ void lane_outside_its_mask(uint32_t* out) { out[threadIdx.x] = __ballot_sync(0xffu, 1); }
+__global__ void reads_outside_the_mask(uint32_t* out) {
+  if (threadIdx.x < 8) out[threadIdx.x] = __shfl_sync(0xffu, threadIdx.x, 9);
+}
+__global__ void waits_for_ever(uint32_t* flag) {
+  while (atomicAdd(flag, 0) == 0) continue;
+}
+
+void what_would_hang_is_named() {
+  std::vector<uint32_t> out(64);
+  for (uint64_t seed = 0; seed < 8; ++seed) {
+    std::string error = error_of(of(1, 64, 0, seed), one_thread_misses_the_barrier);
+    CHECK(has(error, "deadlock: 63 threads") &&
+          has(error, "__syncthreads (test_simt_emulator.cpp:"));
+    CHECK(has(error, "1 have ended"));
+    error = error_of(of(1, 64, 0, seed), two_barriers);
+    CHECK(has(error, "__syncthreads (test_simt_emulator.cpp:") &&
+          has(error, "of this block is at"));
+    error = error_of(of(1, 32, 0, seed), diverged_shuffle, out.data());
+    CHECK(has(error, "__shfl_sync (test_simt_emulator.cpp:") && has(error, "diverged"));
+    error = error_of(of(1, 32, 0, seed), lane_that_ended, out.data());
+    CHECK(has(error, "lane 3 of the mask has ended"));
+    error = error_of(of(1, 32, 0, seed), lane_outside_its_mask, out.data());
+    CHECK(has(error, "the calling lane is not in the mask"));
+    error = error_of(of(1, 32, 0, seed), reads_outside_the_mask, out.data());
+    CHECK(has(error, "reads lane 9, which is not in the mask"));
+  }
+  uint32_t flag = 0;
+  CHECK(has(error_of(of(1, 32, 0, 0), waits_for_ever, &flag), "endless"));
+}
+
+}  // namespace
+
+int main() {
+  sums_are_right_in_every_order();
+  what_would_hang_is_named();
+  printf("machine%s: %d failures\n", cuda_host::detects_races() ? " with races" : "", failures);
+  return failures != 0;
+}
