@@ -1,7 +1,6 @@
 """The engine's rounds and their plain twin, the loop with Python between rounds."""
 
 import torch
-from tape import WATCHED
 from test_speculate import collect
 
 from eft_ext.decoding import Feeder
@@ -15,6 +14,7 @@ from eft_ext.decoding.speculate import speculate
 from eft_ext.hf.draft_draw import DraftingDraw
 from eft_ext.hf.mixture import Mixture
 from eft_ext.methods import UpScale
+from python_tests.decoding.fake_cuda_graph import RESTORED
 
 GREEDY = {"temperature": 0.0}
 SAMPLED = {"temperature": 1.2, "top_p": 0.95}
@@ -76,4 +76,4 @@ def decode(trio, batch, budgets, k, device=None, **options):
 
 def watch(engine):
     state = engine.state
-    WATCHED[:] = [*state._all.values(), state.ring, state.tick, *(feeder.stored_lengths for feeder in engine.feeders)]
+    RESTORED[:] = [*state._all.values(), state.ring, state.tick, *(feeder.stored_lengths for feeder in engine.feeders)]

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from tape import WATCHED, LoopingTapeDevice, TapeDevice
 
 from eft_ext.decoding import Feeder, recorded
 from eft_ext.decoding.engine import Engine
@@ -12,6 +11,7 @@ from eft_ext.decoding.while_loop import loops_on
 from eft_ext.hf.draw import MixtureDraw
 from eft_ext.hf.mixture import Mixture
 from eft_ext.methods import UpScale
+from python_tests.decoding.fake_cuda_graph import RESTORED, FakeGraphDevice, FakeLoopDevice
 
 SAMPLED = {"temperature": 1.2, "top_p": 0.95}
 
@@ -42,10 +42,10 @@ def decode(trio, batch, budgets, device=None, ends=(), capacity=0, ahead=0, opti
     engine = Engine([Feeder(model, capacity=capacity) for model in trio], draw, list(ends), ahead=ahead, **how)
     engine.start(jobs, [(ids[:rows], mask[:rows])] * 3)
     state = engine.state
-    WATCHED[:] = [*state._all.values(), state.ring, state.tick, *(feeder.stored_lengths for feeder in engine.feeders)]
+    RESTORED[:] = [*state._all.values(), state.ring, state.tick, *(feeder.stored_lengths for feeder in engine.feeders)]
     tokens = [[] for _ in jobs]
     for news in engine.run():
-        WATCHED[-3:] = [feeder.stored_lengths for feeder in engine.feeders]
+        RESTORED[-3:] = [feeder.stored_lengths for feeder in engine.feeders]
         for job, token, *_ in news:
             tokens[job].append(token)
     return tokens, engine
@@ -53,7 +53,7 @@ def decode(trio, batch, budgets, device=None, ends=(), capacity=0, ahead=0, opti
 
 @pytest.mark.filterwarnings("ignore:the step is not captured")
 def test_replays_draw_the_tokens_of_the_plain_step(family, trio, ragged):
-    budgets, device = [20, 9, 20, 14], TapeDevice()
+    budgets, device = [20, 9, 20, 14], FakeGraphDevice()
     expected, _ = decode(trio, ragged, budgets)
     got, engine = decode(trio, ragged, budgets, device)
     assert got == expected
@@ -75,19 +75,19 @@ def test_running_ahead_of_the_host(llamas, ragged, ahead):
     ends = [free[0][7], free[2][12]]
     expected, _ = decode(llamas, ragged, budgets, ends=ends)
     betas = torch.tensor([0.2, 0.8, 1.0, 1.4])
-    assert decode(llamas, ragged, budgets, TapeDevice(), ends=ends, ahead=ahead)[0] == expected
+    assert decode(llamas, ragged, budgets, FakeGraphDevice(), ends=ends, ahead=ahead)[0] == expected
     expected, _ = decode(llamas, ragged, budgets, ends=ends, beta=betas)
-    assert decode(llamas, ragged, budgets, TapeDevice(), ends=ends, ahead=ahead, beta=betas)[0] == expected
+    assert decode(llamas, ragged, budgets, FakeGraphDevice(), ends=ends, ahead=ahead, beta=betas)[0] == expected
 
 
 @pytest.mark.slow
 def test_a_graph_for_each_bound_and_new_ones_when_storage_grows(llamas, ragged):
     budgets = [140, 140, 140, 140]
     expected, _ = decode(llamas, ragged, budgets)
-    device = TapeDevice()
+    device = FakeGraphDevice()
     assert decode(llamas, ragged, budgets, device, capacity=200)[0] == expected
     assert device.captures == 3, "up to 64, 128 and 192 slots"
-    device = TapeDevice()
+    device = FakeGraphDevice()
     got, engine = decode(llamas, ragged, budgets, device)
     assert got == expected
     assert device.captures == 3, "storage grew at 64 and at 128"
@@ -102,20 +102,20 @@ def test_what_cannot_be_captured_runs_as_it_is(build, llamas, ragged):
     trio = [llamas[0], odd, llamas[2]]
     expected, _ = decode(trio, ragged, [9] * 4)
     with pytest.warns(UserWarning, match=r"^the step is not captured, so it runs slower: RuntimeError: item"):
-        got, engine = decode(trio, ragged, [9] * 4, TapeDevice())
+        got, engine = decode(trio, ragged, [9] * 4, FakeGraphDevice())
     assert got == expected
     assert "reads a value on the host" in engine._step.reason
 
 
 def test_the_stand_in_catches_what_a_graph_would_freeze():
-    device, x = TapeDevice(), torch.ones(3)
+    device, x = FakeGraphDevice(), torch.ones(3)
     count = [0]
 
     def step():
         count[0] += 1
         x.add_(count[0])
 
-    WATCHED[:] = [x]
+    RESTORED[:] = [x]
     replay = device.capture(step)
     assert x.tolist() == [1.0] * 3, "a capture computes nothing"
     replay()
@@ -150,9 +150,9 @@ PLANTED = {
 @pytest.mark.parametrize("fault", PLANTED)
 def test_the_stand_in_catches_planted_faults(fault):
     x, kept = torch.ones(3), [torch.zeros(2)]
-    WATCHED[:] = []
+    RESTORED[:] = []
     with pytest.raises((RuntimeError, AssertionError), match=r"host|in a capture|held outside"):
-        TapeDevice().capture(lambda: PLANTED[fault](x, kept))()
+        FakeGraphDevice().capture(lambda: PLANTED[fault](x, kept))()
 
 
 def test_what_is_no_fault():
@@ -164,8 +164,8 @@ def test_what_is_no_fault():
         kept.append(x[1:])
         x.add_(1)
 
-    WATCHED[:] = [x, kept[0]]
-    replay = TapeDevice().capture(step)
+    RESTORED[:] = [x, kept[0]]
+    replay = FakeGraphDevice().capture(step)
     replay()
     assert kept[0].tolist() == [0.0, 0.0, 2.0]
     replay()
@@ -186,7 +186,7 @@ def test_a_loop_on_the_device(llamas, ragged):
     free, _ = decode(llamas, ragged, budgets)
     ends = [free[0][75], free[2][30]]
     expected, _ = decode(llamas, ragged, budgets, ends=ends)
-    device = LoopingTapeDevice()
+    device = FakeLoopDevice()
     assert decode(llamas, ragged, budgets, device, ends=ends, capacity=200, **looping(device))[0] == expected
     launches = [n for loop in device.loops for n in loop.launches]
     assert max(launches) > 20
@@ -195,7 +195,7 @@ def test_a_loop_on_the_device(llamas, ragged):
 
 @pytest.mark.slow
 def test_without_loops_the_host_launches_each_step(llamas, ragged):
-    budgets, device = [12, 30, 7, 20], LoopingTapeDevice(fails=True)
+    budgets, device = [12, 30, 7, 20], FakeLoopDevice(fails=True)
     expected, _ = decode(llamas, ragged, budgets)
     with pytest.warns(UserWarning, match=r"^no loop on the device, the host launches each step: NotImpl") as said:
         got, engine = decode(llamas, ragged, budgets, device, **looping(device))
@@ -207,7 +207,7 @@ def test_without_loops_the_host_launches_each_step(llamas, ragged):
 
 @pytest.mark.slow
 def test_loops_go_when_storage_grows(llamas, ragged):
-    budgets, device = [140] * 4, LoopingTapeDevice()
+    budgets, device = [140] * 4, FakeLoopDevice()
     expected, _ = decode(llamas, ragged, budgets)
     assert decode(llamas, ragged, budgets, device, **looping(device))[0] == expected
     assert [loop.closed for loop in device.loops] == [True, True, False]

@@ -2,9 +2,9 @@
 
 import pytest
 from round_loops import GREEDY, decode, trio_of
-from tape import TapeDevice
 
 from eft_ext.decoding import recorded
+from python_tests.decoding.fake_cuda_graph import FakeGraphDevice
 from python_tests.helpers.slow_params import slowly
 
 
@@ -16,7 +16,7 @@ def captured(monkeypatch):
 
 @pytest.mark.parametrize("ahead", [4, *slowly(0)])
 def test_a_round_is_one_graph(captured, llamas, ragged, ahead):
-    budgets, device = [60, 31, 48, 13], TapeDevice()
+    budgets, device = [60, 31, 48, 13], FakeGraphDevice()
     free = decode(llamas, ragged, budgets, 3)
     ends = {free[0][0][25], free[0][2][40]}
     expected = decode(llamas, ragged, budgets, 3, ends=ends)[:3]
@@ -45,7 +45,7 @@ def test_auto_goes_on_among_captured_lengths(captured, llamas, ragged):
             assert seconds >= 0
             self.seen.append((k, decided, accepted))
 
-    budgets, device = [50] * 4, TapeDevice()
+    budgets, device = [50] * 4, FakeGraphDevice()
     expected = decode(llamas, ragged, budgets, Turns(), options=GREEDY)[0]
     turns = Turns()
     got = decode(llamas, ragged, budgets, turns, device, options=GREEDY, capacity=100, ahead=2)
@@ -57,7 +57,7 @@ def test_auto_goes_on_among_captured_lengths(captured, llamas, ragged):
 
 @pytest.mark.filterwarnings("ignore:the step is not captured")
 def test_every_family_captured(captured, family, model_of, ragged):
-    trio, budgets, device = trio_of(model_of, family), [40, 18, 40, 33], TapeDevice()
+    trio, budgets, device = trio_of(model_of, family), [40, 18, 40, 33], FakeGraphDevice()
     expected = decode(trio, ragged, budgets, 4)[:3]
     got = decode(trio, ragged, budgets, 4, device, ahead=1, capacity=100)
     assert got[:3] == expected

@@ -1,24 +1,20 @@
-"""The contents of a graph of the stand-in: torch's operators on a tape, and the launches that come between them."""
+"""A graph of the stand-in: torch's operators in order, and the launches of libeft between them."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from eft_ext.decoding.host_reads import HostReads
+from python_tests.decoding.fake_cuda_graph import OperatorRecorder
 from python_tests.standin import runtime
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "decoding"))
-from tape import Recorder
 
-
-class Capture(Recorder):
-    """Remembers what its operators write, and how many launches came before each."""
+class Capture(OperatorRecorder):
+    """Records operators, the values that they overwrite, and the number of launches before each operator."""
 
     current: Capture | None = None
 
@@ -36,11 +32,11 @@ class Capture(Recorder):
         self._launched.append(runtime.size(self._graph))
         out = super().__torch_dispatch__(func, types, args, kwargs)
         if "empty" in func.overloadpacket.__name__:
-            out.zero_()  # for what indexes with a launch's result, which is not there yet
+            out.zero_()  # operators may index with a launch's result, which is not there in a capture
         return out
 
     def later(self, work: Callable[[], object]) -> None:
-        """Puts `work` into the replay, like an operator."""
+        """Adds a function to the replay, in order with the operators."""
         self._launched.append(runtime.size(self._graph))
         self.operators.append((work, (), {}, []))
 
@@ -51,7 +47,7 @@ class Capture(Recorder):
         self.__enter__()
 
     def end(self) -> None:
-        """A capture computes nothing: what was written is put back."""
+        """Ends the capture and restores what was written: a capture computes nothing."""
         Capture.current = None
         self.__exit__(None, None, None)
         self._reads.__exit__(None, None, None)
@@ -70,7 +66,7 @@ class Capture(Recorder):
 
 
 def launch(work: Callable[[], object]) -> None:
-    """Runs it as a device would: now, or in each replay of what is captured; torch's functions see nothing of it."""
+    """Runs `work` now, or in each replay of the current capture; modes of torch do not see its functions."""
 
     def alone() -> None:
         with torch._C.DisableTorchFunction(), torch.no_grad():

@@ -24,7 +24,7 @@ class CUDAGraph:
         if users and not any(user() for user in users):
             raise RuntimeError("use_count > 0: a pool whose graphs have all gone")  # torch's allocator asserts it
         users.append(ref(self))
-        from python_tests.standin.capture import Capture  # which needs the package, and that needs torch
+        from python_tests.standin.capture import Capture  # imports the package, which imports torch
 
         self._capture = Capture(self._graph)
         self._capture.begin()
@@ -57,13 +57,13 @@ _pools: dict[Any, list[ReferenceType[CUDAGraph]]] = {}
 
 
 def _run(number: int) -> bool:
-    """A graph inside a loop: its operators are known here alone."""
+    """Replays a graph inside a WHILE loop, as its operators are recorded here. False where it fails."""
     graph = _living.get(number)
     if graph is None:
         return False
     try:
         graph.replay()
-    except Exception:  # who launched the loop learns that it has failed
+    except Exception:  # False makes the launch of the loop fail
         traceback.print_exc()
         return False
     return True
