@@ -1,4 +1,4 @@
-// Whether AddressSanitizer watches, and its calls.
+// EFT_ASAN: 1 if this is compiled with AddressSanitizer, else 0 with its calls as stubs.
 #ifndef EFT_EMULATOR_ASAN_H_
 #define EFT_EMULATOR_ASAN_H_
 

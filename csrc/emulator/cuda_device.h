@@ -1,6 +1,7 @@
-// CUDA's device vocabulary for g++: kernels that keep to it (and to what csrc/cuda/device.h hides)
-// compile unchanged and run on the machine of machine.h. Not here on purpose: static __shared__
-// variables, since blocks take turns on one host thread; use dynamic shared memory.
+// CUDA's device language for a C++ compiler. Kernels that use only this, and the functions of
+// csrc/cuda/common/device.cuh, compile unchanged and run on simt_emulator.h. Left out on purpose:
+// static
+// __shared__ variables, since blocks take turns on one host thread; use dynamic shared memory.
 #ifndef EFT_EMULATOR_CUDA_DEVICE_H_
 #define EFT_EMULATOR_CUDA_DEVICE_H_
 
@@ -23,11 +24,11 @@
 #define __forceinline__ inline __attribute__((always_inline))
 #define __align__(bytes) __attribute__((aligned(bytes)))
 
-using dim3 = cuda_host::Dim3;
-extern cuda_host::Dim3 threadIdx, blockIdx, blockDim, gridDim;
+using dim3 = simt::Dim3;
+extern simt::Dim3 threadIdx, blockIdx, blockDim, gridDim;
 constexpr int warpSize = 32;
 
-// Where a primitive is called, for messages: the last parameters of each.
+// The place of the call, for messages: the last parameters of each primitive.
 #define EFT_HOST_SITE const char *file = __builtin_FILE(), int line = __builtin_LINE()
 
 #include "emulator/cuda_math.h"
@@ -36,24 +37,24 @@ constexpr int warpSize = 32;
 
 // ---- barriers and fences ----
 inline void __syncthreads(EFT_HOST_SITE) {
-  cuda_host::block_barrier({"__syncthreads", file, line}, false);
+  simt::block_barrier({"__syncthreads", file, line}, false);
 }
 inline int __syncthreads_or(int vote, EFT_HOST_SITE) {
-  return cuda_host::block_barrier({"__syncthreads_or", file, line}, vote).count > 0;
+  return simt::block_barrier({"__syncthreads_or", file, line}, vote).count > 0;
 }
 inline int __syncthreads_and(int vote, EFT_HOST_SITE) {
-  const cuda_host::Votes votes = cuda_host::block_barrier({"__syncthreads_and", file, line}, vote);
+  const simt::Votes votes = simt::block_barrier({"__syncthreads_and", file, line}, vote);
   return votes.count == votes.voters;
 }
 inline int __syncthreads_count(int vote, EFT_HOST_SITE) {
-  return cuda_host::block_barrier({"__syncthreads_count", file, line}, vote).count;
+  return simt::block_barrier({"__syncthreads_count", file, line}, vote).count;
 }
-inline void __threadfence() { cuda_host::fence(true); }
-inline void __threadfence_system() { cuda_host::fence(true); }
-inline void __threadfence_block() { cuda_host::fence(false); }
+inline void __threadfence() { simt::fence(true); }
+inline void __threadfence_system() { simt::fence(true); }
+inline void __threadfence_block() { simt::fence(false); }
 
-// ---- atomics: 32 and 64 bits, integers; the value found ----
-namespace cuda_host {
+// ---- atomics of 32 and 64 bits; they return the value found ----
+namespace simt {
 template <class T>
 T atomic_of(const Site& site, T* at, Op op, T value, T compare = T{}) {
   static_assert(sizeof(T) == 4 || sizeof(T) == 8);
@@ -67,38 +68,36 @@ T atomic_of(const Site& site, T* at, Op op, T value, T compare = T{}) {
 }
 template <class T>
 using Same = std::common_type_t<T>;  // lets the address alone decide the type
-}  // namespace cuda_host
+}  // namespace simt
 
-#define EFT_HOST_ATOMIC(name, op)                                                \
-  template <class T>                                                             \
-  T name(T* at, cuda_host::Same<T> value, EFT_HOST_SITE) {                       \
-    return cuda_host::atomic_of<T>({#name, file, line}, at, op, value);          \
-  }                                                                              \
-  template <class T>                                                             \
-  T name##_block(T* at, cuda_host::Same<T> value, EFT_HOST_SITE) {               \
-    return cuda_host::atomic_of<T>({#name "_block", file, line}, at, op, value); \
+#define EFT_HOST_ATOMIC(name, op)                                           \
+  template <class T>                                                        \
+  T name(T* at, simt::Same<T> value, EFT_HOST_SITE) {                       \
+    return simt::atomic_of<T>({#name, file, line}, at, op, value);          \
+  }                                                                         \
+  template <class T>                                                        \
+  T name##_block(T* at, simt::Same<T> value, EFT_HOST_SITE) {               \
+    return simt::atomic_of<T>({#name "_block", file, line}, at, op, value); \
   }
-EFT_HOST_ATOMIC(atomicAdd,
-                (std::is_floating_point_v<T> ? cuda_host::Op::kAddFloat : cuda_host::Op::kAdd))
-EFT_HOST_ATOMIC(atomicMax, (std::is_signed_v<T> ? cuda_host::Op::kMaxSigned : cuda_host::Op::kMax))
-EFT_HOST_ATOMIC(atomicMin, (std::is_signed_v<T> ? cuda_host::Op::kMinSigned : cuda_host::Op::kMin))
-EFT_HOST_ATOMIC(atomicAnd, cuda_host::Op::kAnd)
-EFT_HOST_ATOMIC(atomicOr, cuda_host::Op::kOr)
-EFT_HOST_ATOMIC(atomicXor, cuda_host::Op::kXor)
-EFT_HOST_ATOMIC(atomicExch, cuda_host::Op::kExch)
+EFT_HOST_ATOMIC(atomicAdd, (std::is_floating_point_v<T> ? simt::Op::kAddFloat : simt::Op::kAdd))
+EFT_HOST_ATOMIC(atomicMax, (std::is_signed_v<T> ? simt::Op::kMaxSigned : simt::Op::kMax))
+EFT_HOST_ATOMIC(atomicMin, (std::is_signed_v<T> ? simt::Op::kMinSigned : simt::Op::kMin))
+EFT_HOST_ATOMIC(atomicAnd, simt::Op::kAnd)
+EFT_HOST_ATOMIC(atomicOr, simt::Op::kOr)
+EFT_HOST_ATOMIC(atomicXor, simt::Op::kXor)
+EFT_HOST_ATOMIC(atomicExch, simt::Op::kExch)
 #undef EFT_HOST_ATOMIC
 template <class T>
-T atomicSub(T* at, cuda_host::Same<T> value, EFT_HOST_SITE) {
-  return cuda_host::atomic_of<T>({"atomicSub", file, line}, at, cuda_host::Op::kAdd, T(0) - value);
+T atomicSub(T* at, simt::Same<T> value, EFT_HOST_SITE) {
+  return simt::atomic_of<T>({"atomicSub", file, line}, at, simt::Op::kAdd, T(0) - value);
 }
 template <class T>
-T atomicCAS(T* at, cuda_host::Same<T> compare, cuda_host::Same<T> value, EFT_HOST_SITE) {
-  return cuda_host::atomic_of<T>({"atomicCAS", file, line}, at, cuda_host::Op::kCas, value,
-                                 compare);
+T atomicCAS(T* at, simt::Same<T> compare, simt::Same<T> value, EFT_HOST_SITE) {
+  return simt::atomic_of<T>({"atomicCAS", file, line}, at, simt::Op::kCas, value, compare);
 }
 
-// ---- clusters: what cooperative groups and inline PTX do on the device ----
-namespace cuda_host {
+// ---- clusters: cooperative groups and inline PTX on a device ----
+namespace simt {
 inline void cluster_arrive_here(EFT_HOST_SITE) { cluster_arrive({"cluster arrive", file, line}); }
 inline void cluster_wait_here(EFT_HOST_SITE) { cluster_wait({"cluster wait", file, line}); }
 inline void cluster_sync(EFT_HOST_SITE) {
@@ -114,12 +113,12 @@ T* shared() {
   return static_cast<T*>(shared_memory());
 }
 
-// A kernel as <<<...>>> would launch it.
+// Launches a kernel, as <<<...>>> does.
 template <class... Parameters>
 void launch(const Launch& how, void (*kernel)(Parameters...), Same<Parameters>... arguments) {
   run(how, [&] { kernel(arguments...); });
 }
-}  // namespace cuda_host
+}  // namespace simt
 
 #ifdef EFT_HOST_DEVICE
 #include "emulator/device_functions.h"

@@ -1,8 +1,8 @@
-// Bit tricks and roundings that device code writes out.
+// Integer, rounding and conversion intrinsics.
 #ifndef EFT_EMULATOR_CUDA_MATH_H_
 #define EFT_EMULATOR_CUDA_MATH_H_
 
-namespace cuda_host {
+namespace simt {
 template <class To, class From>
 inline To cast_bits(From from) {
   static_assert(sizeof(To) == sizeof(From));
@@ -10,7 +10,7 @@ inline To cast_bits(From from) {
   memcpy(&to, &from, sizeof(To));
   return to;
 }
-}  // namespace cuda_host
+}  // namespace simt
 
 inline int __popc(uint32_t x) { return __builtin_popcount(x); }
 inline int __popcll(uint64_t x) { return __builtin_popcountll(x); }
@@ -58,15 +58,15 @@ inline double __dadd_rn(double x, double y) { return x + y; }
 inline double __dsub_rn(double x, double y) { return x - y; }
 inline double __dmul_rn(double x, double y) { return x * y; }
 inline double __ddiv_rn(double x, double y) { return x / y; }
-inline uint32_t __float_as_uint(float x) { return cuda_host::cast_bits<uint32_t>(x); }
-inline int __float_as_int(float x) { return cuda_host::cast_bits<int>(x); }
-inline float __uint_as_float(uint32_t x) { return cuda_host::cast_bits<float>(x); }
-inline float __int_as_float(int x) { return cuda_host::cast_bits<float>(x); }
-inline long long __double_as_longlong(double x) { return cuda_host::cast_bits<long long>(x); }
-inline double __longlong_as_double(long long x) { return cuda_host::cast_bits<double>(x); }
+inline uint32_t __float_as_uint(float x) { return simt::cast_bits<uint32_t>(x); }
+inline int __float_as_int(float x) { return simt::cast_bits<int>(x); }
+inline float __uint_as_float(uint32_t x) { return simt::cast_bits<float>(x); }
+inline float __int_as_float(int x) { return simt::cast_bits<float>(x); }
+inline long long __double_as_longlong(double x) { return simt::cast_bits<long long>(x); }
+inline double __longlong_as_double(long long x) { return simt::cast_bits<double>(x); }
 
-namespace cuda_host {
-// Conversions to integers saturate, and NaN gives 0, as on the device.
+namespace simt {
+// Conversions to integers saturate, and NaN gives 0, as on a device.
 template <class To, class From>
 inline To saturated(From x) {
   constexpr double kEnd = sizeof(To) == 4 ? 0x1p32 : 0x1p64;
@@ -77,12 +77,12 @@ inline To saturated(From x) {
   if (double(x) < (kSigned ? -kEnd / 2 : 0)) return kSigned ? To(To(1) << (8 * sizeof(To) - 1)) : 0;
   return To(x);
 }
-}  // namespace cuda_host
-inline int __float2int_rz(float x) { return cuda_host::saturated<int>(truncf(x)); }
-inline int __float2int_rd(float x) { return cuda_host::saturated<int>(floorf(x)); }
-inline int __float2int_rn(float x) { return cuda_host::saturated<int>(rintf(x)); }
-inline unsigned __float2uint_rz(float x) { return cuda_host::saturated<unsigned>(truncf(x)); }
-inline unsigned __float2uint_rn(float x) { return cuda_host::saturated<unsigned>(rintf(x)); }
+}  // namespace simt
+inline int __float2int_rz(float x) { return simt::saturated<int>(truncf(x)); }
+inline int __float2int_rd(float x) { return simt::saturated<int>(floorf(x)); }
+inline int __float2int_rn(float x) { return simt::saturated<int>(rintf(x)); }
+inline unsigned __float2uint_rz(float x) { return simt::saturated<unsigned>(truncf(x)); }
+inline unsigned __float2uint_rn(float x) { return simt::saturated<unsigned>(rintf(x)); }
 inline float __int2float_rn(int x) { return float(x); }
 inline float __uint2float_rn(unsigned x) { return float(x); }
 

@@ -1,4 +1,4 @@
-// CUDA's small vectors.
+// CUDA's vector types, and loads and stores with cache hints.
 #ifndef EFT_EMULATOR_CUDA_VECTORS_H_
 #define EFT_EMULATOR_CUDA_VECTORS_H_
 
@@ -21,8 +21,8 @@ EFT_HOST_VECTORS(long long, longlong)
 EFT_HOST_VECTORS(unsigned long long, ulonglong)
 #undef EFT_HOST_VECTORS
 
-// A vector is loaded and stored as a whole, at an address that its size divides: the sanitizer for
-// undefined behaviour reports others.
+// A vector is loaded and stored as a whole, at an address aligned to its size: UBSan reports
+// others.
 #define EFT_HOST_LOAD(name)    \
   template <class T>           \
   inline T name(const T* at) { \

@@ -1,9 +1,9 @@
-// Warp primitives. Every lane of the mask must come to the same call; what it brings is handed to
-// all of them, and each works its own result out.
+// Warp primitives. Every lane of the mask must reach the same call. All of them receive all values,
+// and each computes its own result.
 #ifndef EFT_EMULATOR_CUDA_WARP_H_
 #define EFT_EMULATOR_CUDA_WARP_H_
 
-namespace cuda_host {
+namespace simt {
 
 template <class T>
 uint64_t to_bits(T value) {
@@ -19,8 +19,8 @@ T from_bits(uint64_t bits) {
   return value;
 }
 
-// `source` is the lane to read from, or the caller's own where it lies outside its part of the
-// warp.
+// Returns the value of lane `source`, or the caller's own if `source` is not inside its segment of
+// the warp.
 template <class T>
 T shuffle(const Site& site, uint32_t mask, T value, int source, bool inside) {
   const uint64_t* lanes = warp_exchange(site, mask, to_bits(value), false);
@@ -51,60 +51,59 @@ inline uint32_t ballot(const Site& site, uint32_t mask, bool vote) {
   return votes;
 }
 
-}  // namespace cuda_host
+}  // namespace simt
 
 inline void __syncwarp(uint32_t mask = 0xffffffffu, EFT_HOST_SITE) {
-  cuda_host::warp_exchange({"__syncwarp", file, line}, mask, 0, true);
+  simt::warp_exchange({"__syncwarp", file, line}, mask, 0, true);
 }
 
 template <class T>
 T __shfl_sync(uint32_t mask, T value, int from, int width = 32, EFT_HOST_SITE) {
-  const int me = int(cuda_host::lane()), part = me & ~(width - 1);
-  return cuda_host::shuffle<T>({"__shfl_sync", file, line}, mask, value,
-                               part | (from & (width - 1)), true);
+  const int me = int(simt::lane()), part = me & ~(width - 1);
+  return simt::shuffle<T>({"__shfl_sync", file, line}, mask, value, part | (from & (width - 1)),
+                          true);
 }
 template <class T>
 T __shfl_up_sync(uint32_t mask, T value, unsigned by, int width = 32, EFT_HOST_SITE) {
-  const int me = int(cuda_host::lane()), from = me - int(by);
-  return cuda_host::shuffle<T>({"__shfl_up_sync", file, line}, mask, value, from,
-                               from >= (me & ~(width - 1)));
+  const int me = int(simt::lane()), from = me - int(by);
+  return simt::shuffle<T>({"__shfl_up_sync", file, line}, mask, value, from,
+                          from >= (me & ~(width - 1)));
 }
 template <class T>
 T __shfl_down_sync(uint32_t mask, T value, unsigned by, int width = 32, EFT_HOST_SITE) {
-  const int me = int(cuda_host::lane()), from = me + int(by);
-  return cuda_host::shuffle<T>({"__shfl_down_sync", file, line}, mask, value, from,
-                               from <= (me | (width - 1)));
+  const int me = int(simt::lane()), from = me + int(by);
+  return simt::shuffle<T>({"__shfl_down_sync", file, line}, mask, value, from,
+                          from <= (me | (width - 1)));
 }
 template <class T>
 T __shfl_xor_sync(uint32_t mask, T value, int with, int width = 32, EFT_HOST_SITE) {
-  const int me = int(cuda_host::lane()), from = me ^ with;
-  return cuda_host::shuffle<T>({"__shfl_xor_sync", file, line}, mask, value, from,
-                               from <= (me | (width - 1)));
+  const int me = int(simt::lane()), from = me ^ with;
+  return simt::shuffle<T>({"__shfl_xor_sync", file, line}, mask, value, from,
+                          from <= (me | (width - 1)));
 }
 
 inline uint32_t __ballot_sync(uint32_t mask, int vote, EFT_HOST_SITE) {
-  return cuda_host::ballot({"__ballot_sync", file, line}, mask, vote);
+  return simt::ballot({"__ballot_sync", file, line}, mask, vote);
 }
 inline int __any_sync(uint32_t mask, int vote, EFT_HOST_SITE) {
-  return cuda_host::ballot({"__any_sync", file, line}, mask, vote) != 0;
+  return simt::ballot({"__any_sync", file, line}, mask, vote) != 0;
 }
 inline int __all_sync(uint32_t mask, int vote, EFT_HOST_SITE) {
-  return cuda_host::ballot({"__all_sync", file, line}, mask, vote) == mask;
+  return simt::ballot({"__all_sync", file, line}, mask, vote) == mask;
 }
 template <class T>
 uint32_t __match_any_sync(uint32_t mask, T value, EFT_HOST_SITE) {
-  const uint64_t own = cuda_host::to_bits(value);
-  const uint64_t* lanes =
-      cuda_host::warp_exchange({"__match_any_sync", file, line}, mask, own, false);
+  const uint64_t own = simt::to_bits(value);
+  const uint64_t* lanes = simt::warp_exchange({"__match_any_sync", file, line}, mask, own, false);
   uint32_t same = 0;
   for (int l = 0; l < 32; ++l) same |= uint32_t(mask >> l & 1 && lanes[l] == own) << l;
   return same;
 }
 
-#define EFT_HOST_REDUCE(name, T, expression)                             \
-  inline T name(uint32_t mask, T value, EFT_HOST_SITE) {                 \
-    return cuda_host::reduce<T>({#name, file, line}, mask, value,        \
-                                [](T x, T y) { return T(expression); }); \
+#define EFT_HOST_REDUCE(name, T, expression)                        \
+  inline T name(uint32_t mask, T value, EFT_HOST_SITE) {            \
+    return simt::reduce<T>({#name, file, line}, mask, value,        \
+                           [](T x, T y) { return T(expression); }); \
   }
 EFT_HOST_REDUCE(__reduce_add_sync, unsigned, x + y)
 EFT_HOST_REDUCE(__reduce_add_sync, int, unsigned(x) + unsigned(y))

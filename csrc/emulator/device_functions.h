@@ -1,4 +1,5 @@
-// csrc/cuda/device.h's functions on the host's machine.
+// The functions of csrc/cuda/common/device.cuh on the emulator. tests/test_parity.cpp checks that
+// they round as the instructions do.
 #ifndef EFT_EMULATOR_DEVICE_FUNCTIONS_H_
 #define EFT_EMULATOR_DEVICE_FUNCTIONS_H_
 
@@ -9,7 +10,7 @@ namespace eft {
 namespace {
 
 inline Bits128 load_once(const void* p) {
-  cuda_host::loaded_bytes += sizeof(Bits128);
+  simt::loaded_bytes += sizeof(Bits128);
   return *static_cast<const Bits128*>(p);
 }
 inline Bits128 load_cached(const void* p) { return load_once(p); }
@@ -18,9 +19,9 @@ T load_written(const T* p) {
   return *p;
 }
 
-inline char* dynamic_shared() { return static_cast<char*>(cuda_host::shared_memory()); }
+inline char* dynamic_shared() { return static_cast<char*>(simt::shared_memory()); }
 
-// The sum rounded to nearest is exact but for an error that TwoSum gives exactly.
+// a + b rounded down. TwoSum gives the exact error of the sum rounded to nearest.
 inline float add_down(float a, float b) {
   const float sum = a + b;
   if (!(fabsf(sum) < INFINITY)) {
@@ -33,8 +34,8 @@ inline float add_down(float a, float b) {
   return error < 0 ? nextafterf(sum, -INFINITY) : sum;
 }
 
-// A sum of doubles as bf16, rounded once: where the sum is not exact its last bit is made odd, so
-// that no later rounding takes it for a tie.
+// a + b as bf16, rounded once. The last bit of an inexact sum is made odd, so that the second
+// rounding does not take it for a tie.
 inline uint32_t rounded_bf16(double a, double b) {
   double sum = a + b;
   if (!(sum == sum)) return 0x7fffu;
@@ -73,12 +74,12 @@ T* anew_anywhere(T* p) {
   return p;
 }
 
-inline uint32_t cluster_rank() { return cuda_host::cluster_rank(); }
-inline uint32_t cluster_size() { return cuda_host::cluster_size(); }
-inline void cluster_sync(EFT_HOST_SITE) { cuda_host::cluster_sync(file, line); }
+inline uint32_t cluster_rank() { return simt::cluster_rank(); }
+inline uint32_t cluster_size() { return simt::cluster_size(); }
+inline void cluster_sync(EFT_HOST_SITE) { simt::cluster_sync(file, line); }
 template <class T>
 T* map_shared(T* place, uint32_t rank, EFT_HOST_SITE) {
-  return cuda_host::map_shared(place, rank, file, line);
+  return simt::map_shared(place, rank, file, line);
 }
 
 }  // namespace

@@ -8,7 +8,7 @@
 #include "emulator/asan.h"
 
 #if defined(__x86_64__)
-// Saves what a callee must keep, stores the stack pointer at *from, goes on at `to`.
+// Pushes the callee-saved registers, stores the stack pointer in *from and continues at `to`.
 extern "C" void eft_switch_stack(void** from, void* to);
 asm(R"(
 .text
@@ -43,7 +43,7 @@ static void eft_switch_stack(void** from, void* to) {
 }
 #endif
 
-namespace cuda_host {
+namespace simt {
 namespace {
 
 constexpr size_t kPage = 4096;
@@ -74,9 +74,9 @@ void Fiber::prepare(void (*entry)()) {
   entry_ = entry;
   fake_ = nullptr;
   char* stack = mapping_ + kPage;
-  ASAN_UNPOISON_MEMORY_REGION(stack, kStack);  // what a fiber that was given up left behind
+  ASAN_UNPOISON_MEMORY_REGION(stack, kStack);  // an aborted fiber left it poisoned
 #if defined(__x86_64__)
-  // As after a call: return address, six registers.
+  // The stack as eft_switch_stack leaves it: a return address, six registers.
   auto* top = reinterpret_cast<uint64_t*>(stack + kStack);
   top[-1] = 0;
   top[-2] = reinterpret_cast<uint64_t>(&Fiber::begin);
@@ -122,4 +122,4 @@ void Fiber::leave([[maybe_unused]] bool last) {
 #endif
 }
 
-}  // namespace cuda_host
+}  // namespace simt

@@ -1,9 +1,9 @@
-// Threads of a GPU as fibers of one host thread: stacks that are switched by hand, so that a block
-// of 1024 threads costs no more than a function call a switch. AddressSanitizer is told of each.
+// Fibers: stacks of one host thread that are switched by hand. A switch costs about a function
+// call, so a block may have 1024 threads. AddressSanitizer is told of each switch.
 #ifndef EFT_EMULATOR_FIBER_H_
 #define EFT_EMULATOR_FIBER_H_
 
-namespace cuda_host {
+namespace simt {
 
 class Fiber {
  public:
@@ -12,21 +12,21 @@ class Fiber {
   Fiber(const Fiber&) = delete;
   Fiber& operator=(const Fiber&) = delete;
 
-  // A fresh start: the next `enter` calls `entry`, which must end with `leave(true)`.
+  // Resets the fiber: the next `enter` calls `entry`, which must end with `leave(true)`.
   void prepare(void (*entry)());
-  // From the scheduler: runs the fiber until it leaves.
+  // Called by the scheduler: runs the fiber until it leaves.
   void enter();
-  // From the fiber: back to the scheduler; `last` when it will not be entered again.
+  // Called in the fiber: returns to the scheduler; `last` if it will not be entered again.
   void leave(bool last);
 
  private:
   static void begin();
 
-  char* mapping_ = nullptr;  // a page that may not be touched, then the stack
-  void* sp_ = nullptr;       // where the fiber stands
-  void* fake_ = nullptr;     // AddressSanitizer's own state of it
+  char* mapping_ = nullptr;  // a guard page, then the stack
+  void* sp_ = nullptr;       // the saved stack pointer
+  void* fake_ = nullptr;     // AddressSanitizer's fake stack
   void (*entry_)() = nullptr;
 };
 
-}  // namespace cuda_host
+}  // namespace simt
 #endif  // EFT_EMULATOR_FIBER_H_

@@ -1,32 +1,32 @@
-// What a kernel's threads call: barriers, warps, atomics, clusters. Each is a place where another
-// thread may be given the turn, and where a wrong call is named.
+// Primitives that a kernel's threads call: barriers, warp exchanges, atomics, clusters. Each may
+// switch to another thread, and each names a wrong call.
 #include <string.h>
 
 #include <algorithm>
 
-#include "emulator/launch_state.h"
+#include "emulator/emulator_state.h"
 
-namespace cuda_host {
+namespace simt {
 
 void fail(const Site& site, const std::string& message) {
-  const Thread& thread = *machine.running;
-  fail(described(site) + " in block " + std::to_string(thread.block->index) + " thread " +
+  const Thread& thread = *emulator.running;
+  fail(describe(site) + " in block " + std::to_string(thread.block->index) + " thread " +
        std::to_string(thread.index) + ": " + message);
 }
 
 Votes block_barrier(const Site& site, bool vote) {
-  Thread& thread = *machine.running;
+  Thread& thread = *emulator.running;
   Block& block = *thread.block;
   thread.wait = Wait::kBlock;
   thread.site = site;
   block.votes += vote;
   if (++block.waiting < block.threads.size()) {
-    give_turn();
+    suspend();
   } else {
     for (Thread& other : block.threads) {
       if (other.site.line != site.line || strcmp(other.site.file, site.file) != 0) {
         fail(site, "thread " + std::to_string(other.index) + " of this block is at " +
-                       described(other.site));
+                       describe(other.site));
       }
     }
     block.last_votes = block.votes;
@@ -34,17 +34,17 @@ Votes block_barrier(const Site& site, bool vote) {
     block.waiting = 0;
     races_block_barrier(block);
     for (Thread& other : block.threads) make_runnable(other);
-    give_turn();
+    suspend();
   }
   return {block.last_votes, int(block.threads.size())};
 }
 
-unsigned lane() { return machine.running->index % 32; }
+unsigned lane() { return emulator.running->index % 32; }
 
 namespace {
 
-// Whether a lane of the mask has come to this very place. Fails where it never will.
-bool has_come(const Site& site, const Thread& thread, const Thread& other) {
+// Returns true if a lane of the mask has arrived at the same call. Fails if it never will.
+bool has_arrived(const Site& site, const Thread& thread, const Thread& other) {
   const auto name = [&] { return "lane " + std::to_string(other.index % 32); };
   if (other.wait == Wait::kEnded) fail(site, name() + " of the mask has ended");
   if (other.wait != Wait::kWarp) return false;
@@ -53,7 +53,7 @@ bool has_come(const Site& site, const Thread& thread, const Thread& other) {
     return true;
   }
   if (other.mask >> lane() & 1 || other.mask == thread.mask) {
-    fail(site, "diverged: " + name() + " waits for this one at " + described(other.site));
+    fail(site, "diverged: " + name() + " waits for this one at " + describe(other.site));
   }
   return false;
 }
@@ -61,14 +61,14 @@ bool has_come(const Site& site, const Thread& thread, const Thread& other) {
 }  // namespace
 
 const uint64_t* warp_exchange(const Site& site, uint32_t mask, uint64_t value, bool orders_memory) {
-  Thread& thread = *machine.running;
+  Thread& thread = *emulator.running;
   Block& block = *thread.block;
   const unsigned first = thread.index - lane();
   if (!(mask >> lane() & 1)) fail(site, "the calling lane is not in the mask");
   thread.wait = Wait::kWarp;
   thread.site = site;
   thread.mask = mask;
-  thread.brought = value;
+  thread.contributed = value;
   thread.orders_memory = orders_memory;
   Thread* lanes[32];
   int count = 0;
@@ -78,23 +78,24 @@ const uint64_t* warp_exchange(const Site& site, uint32_t mask, uint64_t value, b
     if (first + l >= block.threads.size())
       fail(site, "lane " + std::to_string(l) + " of the mask does not exist");
     lanes[count++] = &block.threads[first + l];
-    complete &= has_come(site, thread, *lanes[count - 1]);
+    complete &= has_arrived(site, thread, *lanes[count - 1]);
   }
   if (complete) {
     if (orders_memory) races_warp(lanes, count);
     for (int i = 0; i < count; ++i) {
-      for (int j = 0; j < count; ++j) lanes[i]->lanes[lanes[j]->index % 32] = lanes[j]->brought;
+      for (int j = 0; j < count; ++j)
+        lanes[i]->received[lanes[j]->index % 32] = lanes[j]->contributed;
     }
     for (int i = 0; i < count; ++i) make_runnable(*lanes[i]);
   }
-  give_turn();
-  return thread.lanes.data();
+  suspend();
+  return thread.received.data();
 }
 
 namespace {
 
-// What an atomic leaves behind that found `found`.
-uint64_t applied(Op op, size_t bytes, uint64_t found, uint64_t value, uint64_t compare) {
+// Returns the value that an atomic writes over `found`.
+uint64_t apply(Op op, size_t bytes, uint64_t found, uint64_t value, uint64_t compare) {
   const auto as_signed = [&](uint64_t x) { return bytes == 4 ? int64_t(int32_t(x)) : int64_t(x); };
   switch (op) {
     case Op::kAdd: return found + value;
@@ -123,28 +124,28 @@ uint64_t applied(Op op, size_t bytes, uint64_t found, uint64_t value, uint64_t c
 uint64_t atomic(const Site& site, void* at, size_t bytes, Op op, uint64_t value, uint64_t compare) {
   if (reinterpret_cast<uintptr_t>(at) % bytes) fail(site, "the address is not aligned");
   yield();
-  races_atomic(*machine.running, site, at, bytes);
+  races_atomic(*emulator.running, site, at, bytes);
   uint64_t found = 0;
   memcpy(&found, at, bytes);
-  const uint64_t next = applied(op, bytes, found, value, compare);
+  const uint64_t next = apply(op, bytes, found, value, compare);
   memcpy(at, &next, bytes);
   return found;
 }
 
-void fence(bool whole_device) { races_fence(*machine.running, whole_device); }
+void fence(bool whole_device) { races_fence(*emulator.running, whole_device); }
 
-void* shared_memory() { return machine.running->block->shared; }
-size_t shared_bytes() { return machine.launch->shared_bytes; }
-unsigned cluster_rank() { return machine.running->block->rank; }
-unsigned cluster_size() { return machine.launch->cluster; }
+void* shared_memory() { return emulator.running->block->shared; }
+size_t shared_bytes() { return emulator.launch->shared_bytes; }
+unsigned cluster_rank() { return emulator.running->block->rank; }
+unsigned cluster_size() { return emulator.launch->cluster; }
 
 void cluster_arrive(const Site& site) {
-  Thread& thread = *machine.running;
+  Thread& thread = *emulator.running;
   Cluster& cluster = *thread.block->cluster;
   if (thread.arrived) fail(site, "arrives twice without a wait");
   thread.arrived = true;
   thread.arrived_phase = cluster.phase;
-  if (++cluster.arrived < machine.launch->cluster * machine.launch->threads) return;
+  if (++cluster.arrived < emulator.launch->cluster * emulator.launch->threads) return;
   cluster.arrived = 0;
   ++cluster.phase;
   races_cluster_barrier(cluster);
@@ -156,27 +157,27 @@ void cluster_arrive(const Site& site) {
 }
 
 void cluster_wait(const Site& site) {
-  Thread& thread = *machine.running;
+  Thread& thread = *emulator.running;
   if (!thread.arrived) fail(site, "waits without having arrived");
   if (thread.block->cluster->phase == thread.arrived_phase) {
     thread.wait = Wait::kCluster;
     thread.site = site;
-    give_turn();
+    suspend();
   } else {
     yield();
   }
   thread.arrived = false;
-  thread.known.cluster_epoch = thread.block->history.epoch;
+  thread.history.cluster_epoch = thread.block->history.epoch;
 }
 
 void* map_shared(const Site& site, const void* at, unsigned rank) {
-  Block& block = *machine.running->block;
+  Block& block = *emulator.running->block;
   if (rank >= block.cluster->blocks.size())
     fail(site, "rank " + std::to_string(rank) + " is not in the cluster");
   const ptrdiff_t offset = static_cast<const char*>(at) - block.shared;
-  if (offset < 0 || size_t(offset) > machine.launch->shared_bytes)
+  if (offset < 0 || size_t(offset) > emulator.launch->shared_bytes)
     fail(site, "not an address of this block's shared memory");
   return block.cluster->blocks[rank].shared + offset;
 }
 
-}  // namespace cuda_host
+}  // namespace simt

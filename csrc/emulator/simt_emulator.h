@@ -1,6 +1,6 @@
-// The machine that runs a kernel: blocks of fibers in a random order, switched at every barrier,
-// warp primitive and atomic. What a GPU would hang on or leave undefined ends the launch with an
-// Error that names the place.
+// A SIMT emulator: runs a kernel's threads as fibers of one host thread, in random order, and
+// switches at every barrier, warp primitive and atomic. A call on which a GPU would hang, or whose
+// result CUDA leaves undefined, ends the launch with an Error that names the place. See README.md.
 #ifndef EFT_EMULATOR_SIMT_EMULATOR_H_
 #define EFT_EMULATOR_SIMT_EMULATOR_H_
 
@@ -11,7 +11,7 @@
 #include <stdexcept>
 #include <string>
 
-namespace cuda_host {
+namespace simt {
 
 struct Dim3 {
   unsigned x = 1, y = 1, z = 1;
@@ -27,25 +27,26 @@ struct Launch {
   unsigned threads = 1;  // of a block, in one dimension
   unsigned cluster = 1;  // blocks of a cluster, along x
   size_t shared_bytes = 0;
-  uint64_t seed = 0;                // of the order of threads and blocks
-  uint64_t switches = 400'000'000;  // more than this is taken for an endless wait
+  uint64_t seed = 0;                // decides the order of threads and blocks
+  uint64_t switches = 400'000'000;  // a launch with more than this counts as an endless wait
 };
 
 // Runs `body` once for each thread. Throws Error.
 void run(const Launch& launch, const std::function<void()>& body);
 
-// What follows is called by a kernel's threads.
+// Called by a kernel's threads, from here on.
 
-struct Site {  // a primitive, and where the kernel calls it
+struct Site {  // a primitive's name, and the place of the call
   const char* what;
   const char* file;
   int line;
 };
 
-// End the launch with an Error: by an exception through the kernel, or where none may pass.
+// Ends the launch with an Error, by an exception through the kernel.
 [[noreturn]] void fail(const std::string& message);
-[[noreturn]] void give_up(const std::string& message);
 [[noreturn]] void fail(const Site& site, const std::string& message);
+// The same where no exception may pass.
+[[noreturn]] void abort_launch(const std::string& message);
 
 struct Votes {
   int count;  // threads of the block that voted other than zero
@@ -53,16 +54,16 @@ struct Votes {
 };
 Votes block_barrier(const Site& site, bool vote);
 
-// All lanes of `mask` meet; the 32 values that they brought (those outside the mask are not to be
-// read). `orders_memory`: what a lane wrote before is seen by the others afterwards.
+// Exchanges a value among all lanes of `mask`. Returns 32 values; those outside the mask must not
+// be read. `orders_memory`: the other lanes see afterwards what a lane wrote before.
 const uint64_t* warp_exchange(const Site& site, uint32_t mask, uint64_t value, bool orders_memory);
 unsigned lane();
 
 enum class Op { kAdd, kMax, kMin, kMaxSigned, kMinSigned, kAnd, kOr, kXor, kExch, kCas, kAddFloat };
-// One atomic of 4 or 8 bytes: the value found. Other threads may run before it.
+// Performs an atomic of 4 or 8 bytes and returns the value found. Other threads may run before it.
 uint64_t atomic(const Site& site, void* at, size_t bytes, Op op, uint64_t value, uint64_t compare);
 
-// Counted by the twins of the 16-byte loads; set back by whoever reads it.
+// Bytes read by the 16-byte loads of device_functions.h; its readers reset it.
 extern uint64_t loaded_bytes;
 
 void fence(bool whole_device);
@@ -73,8 +74,8 @@ unsigned cluster_rank();
 unsigned cluster_size();
 void cluster_arrive(const Site& site);
 void cluster_wait(const Site& site);
-// The same place in the shared memory of another block of this cluster.
+// Returns the same place in the shared memory of another block of this cluster.
 void* map_shared(const Site& site, const void* at, unsigned rank);
 
-}  // namespace cuda_host
+}  // namespace simt
 #endif  // EFT_EMULATOR_SIMT_EMULATOR_H_

@@ -1,4 +1,4 @@
-// Made-up inputs for the tests of kernels on the host.
+// Random inputs for the tests of kernels on the emulator.
 #ifndef EFT_TESTS_RANDOM_INPUTS_H_
 #define EFT_TESTS_RANDOM_INPUTS_H_
 
@@ -21,7 +21,7 @@ T one_of(std::initializer_list<T> values) {
   return values.begin()[pick(unsigned(values.size()))];
 }
 
-// Logits of a dtype: 16-bit dtypes by their bits, so that all of their values occur.
+// Returns random logits; 16-bit dtypes get random bits, so that all of their values occur.
 std::vector<char> logits(size_t count, int dtype, int kind) {
   std::vector<char> bytes(count * (dtype == EFT_FP32 ? 4 : 2));
   for (size_t i = 0; i < count; ++i) {

@@ -1,5 +1,6 @@
-// Scoring's CUDA kernels on the host beside the CPU's, under the sanitizers: every input and result
-// in a buffer of exactly its size, at odd strides and addresses, all options, fields left out.
+// Scoring's CUDA kernels on the emulator beside the CPU's, under the sanitizers: every input and
+// result in a buffer of exactly its size, at odd strides and addresses, all options, fields left
+// out.
 #include <math.h>
 #include <stdlib.h>
 

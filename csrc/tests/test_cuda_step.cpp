@@ -1,5 +1,5 @@
-// The CUDA step on the host beside the CPU step, under the sanitizers: every input and result in a
-// buffer of exactly its size, at odd strides and addresses, all options, both kernels.
+// The CUDA step on the emulator beside the CPU step, under the sanitizers: every input and result
+// in a buffer of exactly its size, at odd strides and addresses, all options, both kernels.
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>

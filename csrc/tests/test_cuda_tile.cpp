@@ -34,10 +34,10 @@ bool same(float x, float y) { return x == y || (x != x && y != y); }
 void check_tile(const std::vector<float>& z, float c) {
   static uint64_t seed = 0;
   TileSummary found[32];
-  cuda_host::Launch how;
+  simt::Launch how;
   how.threads = 32;
   how.seed = seed++;
-  cuda_host::launch(how, summarise_tile, z.data(), c, found);
+  simt::launch(how, summarise_tile, z.data(), c, found);
   float largest = -INFINITY;
   bool bad = false;
   for (float x : z) {

@@ -1,5 +1,5 @@
-// The CUDA verification on the host beside the CPU's, under the sanitizers: every input and result
-// in a buffer of exactly its size, at odd strides and addresses, all options.
+// The CUDA verification on the emulator beside the CPU's, under the sanitizers: every input and
+// result in a buffer of exactly its size, at odd strides and addresses, all options.
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>

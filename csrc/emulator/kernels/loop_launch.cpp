@@ -5,7 +5,8 @@
 namespace eft {
 namespace {
 
-const bool known = cuda_host::know(tail_kernel, kThreads) & cuda_host::know(again_kernel, kThreads);
+const bool registered =
+    simt::register_kernel(tail_kernel, kThreads) & simt::register_kernel(again_kernel, kThreads);
 
 }  // namespace
 }  // namespace eft

@@ -3,7 +3,7 @@
 #include "cuda/step/resident.cuh"
 #include "emulator/runtime/runtime.h"
 
-#ifndef EFT_HOST_FEW
+#ifndef EFT_FEW_KERNELS
 #include "cuda/step/resident.cu"
 #else  // as in stream_launch.cpp
 const void* eft::resident_entry(int fast) {
@@ -15,10 +15,10 @@ const void* eft::resident_entry(int fast) {
 namespace eft {
 namespace {
 
-const bool known = [] {
+const bool registered = [] {
   bool all = true;
   for (int k = 0; k <= EFT_MAX_MODELS; ++k) {
-    all &= cuda_host::know(cuda_host::kernel_at<Plan>(resident_entry(k)), kResidentThreads);
+    all &= simt::register_kernel(simt::kernel_at<Plan>(resident_entry(k)), kResidentThreads);
   }
   return all;
 }();

@@ -5,8 +5,8 @@
 namespace eft {
 namespace {
 
-const bool known =
-    cuda_host::know(score_kernel, kScoreThreads) & cuda_host::know(compare_kernel, kScoreThreads);
+const bool registered = simt::register_kernel(score_kernel, kScoreThreads) &
+                        simt::register_kernel(compare_kernel, kScoreThreads);
 
 }  // namespace
 }  // namespace eft

@@ -37,7 +37,7 @@ class Scratch {
     own_.pairs = make<eft::Pair>(compared ? rows : 0, "pairs");
   }
   ~Scratch() {
-    cuda_host::unwatch();
+    simt::unwatch();
     for (void* memory : owned_) free(memory);
   }
   Scratch(const Scratch&) = delete;
@@ -60,7 +60,7 @@ class Scratch {
     if (posix_memalign(&memory, 16, bytes ? bytes : 1) != 0) abort();
     owned_.push_back(memory);
     for (size_t i = 0; i < bytes; ++i) static_cast<char*>(memory)[i] = char(random_() >> 56);
-    if (bytes) cuda_host::watch(memory, bytes, name);
+    if (bytes) simt::watch(memory, bytes, name);
     return static_cast<T*>(memory);
   }
 
@@ -73,8 +73,8 @@ class Scratch {
   eft::ScoreSpace own_{};
 };
 
-cuda_host::Launch launch_of(int blocks, int64_t rows, int threads, size_t shared, uint64_t seed) {
-  cuda_host::Launch l;
+simt::Launch launch_of(int blocks, int64_t rows, int threads, size_t shared, uint64_t seed) {
+  simt::Launch l;
   l.seed = seed;
   l.grid = {unsigned(blocks), unsigned(rows), 1};
   l.threads = unsigned(threads);
@@ -89,19 +89,19 @@ void launch_rows(const eft_score& score, const eft_host_launch& how, int64_t fir
     eft::Plan plan = eft::make_nuclei_plan(score, first, scratch.whole());
     if (how.seed % 2) plan.uniform = 0;  // then the kernel resolves the options of each row
     const eft::Choice choice = eft::choose(score.mixture, eft::kOwnNuclei, kChip, rows);
-    cuda_host::launch(launch_of(own ? how.blocks : choice.blocks, 3 * rows, eft::kStreamThreads,
-                                sizeof(eft::RowWork), how.seed),
-                      cuda_host::kernel_at<eft::Plan>(eft::stream_entry(0, false)), plan);
+    simt::launch(launch_of(own ? how.blocks : choice.blocks, 3 * rows, eft::kStreamThreads,
+                           sizeof(eft::RowWork), how.seed),
+                 simt::kernel_at<eft::Plan>(eft::stream_entry(0, false)), plan);
   }
   ScorePlan plan = eft::make_plan(score, first, scratch.whole());
   plan.space = scratch.own();
   if (how.seed % 2) plan.mixture.uniform = 0;
   const int chosen = eft::stream_blocks(rows, plan.mixture.num_tiles, kChip);
-  const cuda_host::Launch l = launch_of(own ? how.blocks : chosen, rows, eft::kScoreThreads,
-                                        sizeof(eft::ScoreWork), how.seed);
-  cuda_host::launch(l, cuda_host::kernel_at<ScorePlan>(eft::score_entry()), plan);
+  const simt::Launch l = launch_of(own ? how.blocks : chosen, rows, eft::kScoreThreads,
+                                   sizeof(eft::ScoreWork), how.seed);
+  simt::launch(l, simt::kernel_at<ScorePlan>(eft::score_entry()), plan);
   if (plan.compares) {
-    cuda_host::launch(l, cuda_host::kernel_at<ScorePlan>(eft::compare_entry()), plan);
+    simt::launch(l, simt::kernel_at<ScorePlan>(eft::compare_entry()), plan);
   }
 }
 
@@ -114,7 +114,7 @@ extern "C" int eft_score_host(const eft_score* given, const eft_host_launch* how
     return eft::fail(EFT_UNSUPPORTED, "vocab_size: too large");
   }
   const Scratch scratch(score, how->seed);
-  cuda_host::loaded_bytes = 0;
+  simt::loaded_bytes = 0;
   const int64_t all = score.mixture.num_rows;
   try {
     for (int64_t first = 0; first < all; first += eft::kMaxLaunchRows) {
@@ -122,7 +122,7 @@ extern "C" int eft_score_host(const eft_score* given, const eft_host_launch* how
       launch_rows(score, *how, first, left < eft::kMaxLaunchRows ? left : eft::kMaxLaunchRows,
                   scratch);
     }
-  } catch (const cuda_host::Error& error) {
+  } catch (const simt::Error& error) {
     return eft::fail(EFT_DEVICE_ERROR, "%s", error.what());
   }
   if (!scratch.tickets_are_zero()) return eft::fail(EFT_DEVICE_ERROR, "tickets: not zero again");

@@ -1,5 +1,5 @@
-// The CUDA kernels of scoring on the host's machine, with every choice of a launch in the test's
-// hands: the same bits must come out of all of them.
+// The CUDA kernels of scoring on the emulator. The test chooses every launch: all of them must give
+// the same bits.
 #ifndef EFT_EMULATOR_KERNELS_SCORE_ON_HOST_H_
 #define EFT_EMULATOR_KERNELS_SCORE_ON_HOST_H_
 

@@ -1,5 +1,5 @@
-// Scratch memory of a kernel on the host: of exactly the size that was asked for, with garbage in
-// it, watched for races.
+// Scratch memory of a kernel on the emulator: exactly as large as asked for, filled with random
+// bytes, watched for races.
 #ifndef EFT_EMULATOR_KERNELS_SCRATCH_MEMORY_H_
 #define EFT_EMULATOR_KERNELS_SCRATCH_MEMORY_H_
 
@@ -10,15 +10,15 @@
 
 #include "emulator/race_detector.h"
 
-class HostMemory {
+class ScratchMemory {
  public:
-  explicit HostMemory(uint64_t seed) : random_(seed) {}
-  ~HostMemory() {
-    cuda_host::unwatch();
+  explicit ScratchMemory(uint64_t seed) : random_(seed) {}
+  ~ScratchMemory() {
+    simt::unwatch();
     for (void* memory : owned_) free(memory);
   }
-  HostMemory(const HostMemory&) = delete;
-  HostMemory& operator=(const HostMemory&) = delete;
+  ScratchMemory(const ScratchMemory&) = delete;
+  ScratchMemory& operator=(const ScratchMemory&) = delete;
 
   template <class T>
   T* make(int64_t count, const char* name, bool watched) {
@@ -27,7 +27,7 @@ class HostMemory {
     if (posix_memalign(&memory, 16, bytes ? bytes : 1) != 0) abort();
     owned_.push_back(memory);
     for (size_t i = 0; i < bytes; ++i) static_cast<char*>(memory)[i] = char(random_() >> 56);
-    if (watched && bytes) cuda_host::watch(memory, bytes, name);
+    if (watched && bytes) simt::watch(memory, bytes, name);
     return static_cast<T*>(memory);
   }
 

@@ -15,9 +15,9 @@ constexpr eft::Chip kChip = {132, 9, 227 * 1024};  // an H200, as cudaDeviceGetA
 constexpr size_t kTickets = eft::kMaxLaunchRows * 3;
 
 // `apart`: every array by itself, so that each end is guarded; else as the library lays them out.
-class Scratch : HostMemory {
+class Scratch : ScratchMemory {
  public:
-  Scratch(const eft_step& step, uint64_t seed) : HostMemory(seed) {
+  Scratch(const eft_step& step, uint64_t seed) : ScratchMemory(seed) {
     const bool apart = seed % 3;
     const int64_t rows = eft::rows_at_once(step);
     const int64_t tiles = rows * (step.conservative ? 3 : 1) * eft::num_tiles_of(step);
@@ -67,7 +67,7 @@ bool choose(const eft_step& step, eft::Stage stage, const eft_host_launch& how, 
 }
 
 void launch(const Plan& plan, const eft::Choice& choice, int64_t rows, uint64_t seed) {
-  cuda_host::Launch l;
+  simt::Launch l;
   l.seed = seed;
   l.shared_bytes = size_t(choice.shared_bytes);
   if (choice.cluster) {
@@ -80,14 +80,14 @@ void launch(const Plan& plan, const eft::Choice& choice, int64_t rows, uint64_t 
   }
   const void* entry = choice.cluster ? eft::resident_entry(choice.fast)
                                      : eft::stream_entry(choice.fast, choice.conservative);
-  cuda_host::launch(l, cuda_host::kernel_at<Plan>(entry), plan);
+  simt::launch(l, simt::kernel_at<Plan>(entry), plan);
 }
 
 int run(const eft_step& step, const eft_host_launch& how, float* z, int64_t z_row_stride) {
   if (step.vocab_size > eft::kMaxVocab) return eft::fail(EFT_UNSUPPORTED, "vocab_size: too large");
   const eft::Stage last = z ? eft::kMixOnly : eft::kSampleRows;
   Scratch scratch(step, how.seed);
-  cuda_host::loaded_bytes = 0;
+  simt::loaded_bytes = 0;
   for (int64_t first = 0; first < step.num_rows; first += eft::kMaxLaunchRows) {
     const int64_t left = step.num_rows - first;
     const int64_t rows = left < eft::kMaxLaunchRows ? left : eft::kMaxLaunchRows;
@@ -101,7 +101,7 @@ int run(const eft_step& step, const eft_host_launch& how, float* z, int64_t z_ro
       if (how.seed % 2) plan.uniform = 0;  // then the kernel resolves the options of each row
       try {
         launch(plan, choice, stage == eft::kOwnNuclei ? 3 * rows : rows, how.seed);
-      } catch (const cuda_host::Error& error) {
+      } catch (const simt::Error& error) {
         return eft::fail(EFT_DEVICE_ERROR, "%s", error.what());
       }
     }
@@ -124,5 +124,5 @@ extern "C" int eft_combine_host(const eft_step* step, float* z, int64_t z_row_st
   return run(*step, *how, z, z_row_stride);
 }
 
-extern "C" uint64_t eft_host_bytes_loaded(void) { return cuda_host::loaded_bytes; }
-extern "C" int eft_host_detects_races(void) { return cuda_host::detects_races(); }
+extern "C" uint64_t eft_host_bytes_loaded(void) { return simt::loaded_bytes; }
+extern "C" int eft_host_detects_races(void) { return simt::detects_races(); }

@@ -1,5 +1,5 @@
-// The CUDA step's kernels on the host's machine, with every choice of a launch in the test's hands:
-// the same tokens must come out of all of them.
+// The CUDA step's kernels on the emulator. The test chooses every launch: all of them must give the
+// same tokens.
 #ifndef EFT_EMULATOR_KERNELS_STEP_ON_HOST_H_
 #define EFT_EMULATOR_KERNELS_STEP_ON_HOST_H_
 
@@ -18,7 +18,7 @@ typedef struct {
   int32_t fast;    // the instantiation for bf16 models, where all are
 } eft_host_launch;
 
-// As eft_step_cuda. EFT_DEVICE_ERROR where the machine found something wrong, EFT_UNSUPPORTED for
+// As eft_step_cuda. EFT_DEVICE_ERROR where the emulator found a fault, EFT_UNSUPPORTED for
 // what the resident kernel leaves to the streaming one.
 EFT_API int eft_step_host(const eft_step* step, const eft_host_launch* how);
 // As eft_combine_cpu; streaming.

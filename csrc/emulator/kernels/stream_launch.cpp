@@ -3,7 +3,7 @@
 #include "cuda/step/stream.cuh"
 #include "emulator/runtime/runtime.h"
 
-#ifndef EFT_HOST_FEW
+#ifndef EFT_FEW_KERNELS
 #include "cuda/step/stream.cu"
 #else  // those for three bf16 models and for any
 const void* eft::stream_entry(int fast, bool conservative) {
@@ -16,10 +16,10 @@ const void* eft::stream_entry(int fast, bool conservative) {
 namespace eft {
 namespace {
 
-const bool known = [] {
-  bool all = cuda_host::know(cuda_host::kernel_at<Plan>(stream_entry(0, true)), kStreamThreads);
+const bool registered = [] {
+  bool all = simt::register_kernel(simt::kernel_at<Plan>(stream_entry(0, true)), kStreamThreads);
   for (int k = 0; k <= EFT_MAX_MODELS; ++k) {
-    all &= cuda_host::know(cuda_host::kernel_at<Plan>(stream_entry(k, false)), kStreamThreads);
+    all &= simt::register_kernel(simt::kernel_at<Plan>(stream_entry(k, false)), kStreamThreads);
   }
   return all;
 }();

@@ -5,9 +5,9 @@
 namespace eft {
 namespace {
 
-const bool known = cuda_host::know(verify_stream_kernel<true>, kStreamThreads) &
-                   cuda_host::know(verify_stream_kernel<false>, kStreamThreads) &
-                   cuda_host::know(verify_decide_kernel, kStreamThreads);
+const bool registered = simt::register_kernel(verify_stream_kernel<true>, kStreamThreads) &
+                        simt::register_kernel(verify_stream_kernel<false>, kStreamThreads) &
+                        simt::register_kernel(verify_decide_kernel, kStreamThreads);
 
 }  // namespace
 }  // namespace eft

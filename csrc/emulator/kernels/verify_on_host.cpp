@@ -13,9 +13,9 @@ using eft::VerifyPlan;
 constexpr eft::Chip kChip = {132, 9, 227 * 1024};  // as in step_on_host.cpp
 
 // `apart`: every array by itself, so that each end is guarded; else as the library lays them out.
-class Scratch : HostMemory {
+class Scratch : ScratchMemory {
  public:
-  Scratch(const eft_verify& v, uint64_t seed) : HostMemory(seed) {
+  Scratch(const eft_verify& v, uint64_t seed) : ScratchMemory(seed) {
     const bool apart = seed % 3;
     const int64_t rows = eft::rows_at_once(v), num_tiles = eft::num_tiles_of(v.step);
     const int64_t slots = rows * eft::room_of_row(v), tiles = slots * num_tiles;
@@ -47,12 +47,12 @@ class Scratch : HostMemory {
 template <class Plan>
 void launch(const void* entry, const Plan& plan, int blocks, int64_t rows, size_t shared,
             const eft_host_launch& how) {
-  cuda_host::Launch l;
+  simt::Launch l;
   l.seed = how.seed;
   l.shared_bytes = shared;
   l.grid = {unsigned(how.kernel == EFT_HOST_CHOSEN ? blocks : how.blocks), unsigned(rows), 1};
   l.threads = eft::kStreamThreads;
-  cuda_host::launch(l, cuda_host::kernel_at<Plan>(entry), plan);
+  simt::launch(l, simt::kernel_at<Plan>(entry), plan);
 }
 
 void verify_rows(const eft_verify& v, VerifyPlan plan, const eft_host_launch& how) {
@@ -80,12 +80,12 @@ extern "C" int eft_verify_host(const eft_verify* v, const eft_host_launch* how) 
     return eft::fail(EFT_UNSUPPORTED, "verify: too large");
   }
   Scratch scratch(*v, how->seed);
-  cuda_host::loaded_bytes = 0;
+  simt::loaded_bytes = 0;
   try {
     for (int64_t first = 0; first < v->step.num_rows; first += eft::rows_at_once(*v)) {
       verify_rows(*v, eft::make_plan(*v, first, scratch.space), *how);
     }
-  } catch (const cuda_host::Error& error) {
+  } catch (const simt::Error& error) {
     return eft::fail(EFT_DEVICE_ERROR, "%s", error.what());
   }
   if (!scratch.tickets_are_zero()) return eft::fail(EFT_DEVICE_ERROR, "tickets: not zero again");

@@ -1,5 +1,5 @@
-// The part of CUDA's runtime that the launch code (csrc/cuda/*.cu) calls, for the host's compiler:
-// kernels run on the machine of machine.h, and every argument is checked.
+// The part of CUDA's runtime that the launch code (csrc/cuda/*/*.cu) calls, for the host's
+// compiler. Kernels run on the SIMT emulator, and every argument is checked.
 #ifndef EFT_EMULATOR_RUNTIME_CUDA_RUNTIME_H_
 #define EFT_EMULATOR_RUNTIME_CUDA_RUNTIME_H_
 
@@ -119,7 +119,7 @@ cudaError_t cudaUserObjectRelease(cudaUserObject_t object, unsigned count);
 cudaError_t cudaGraphRetainUserObject(cudaGraph_t graph, cudaUserObject_t object, unsigned count,
                                       unsigned flags);
 
-// Graphs that launch code builds (graphs.cpp).
+// Graphs that launch code builds (graph_build.cpp, graph_launch.cpp).
 cudaError_t cudaGraphCreate(cudaGraph_t* graph, unsigned flags);
 cudaError_t cudaGraphDestroy(cudaGraph_t graph);
 cudaError_t cudaGraphConditionalHandleCreate(cudaGraphConditionalHandle* handle, cudaGraph_t graph,
@@ -139,7 +139,7 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable);
 cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t stream);
 void cudaGraphSetConditional(cudaGraphConditionalHandle handle, unsigned value);  // by a kernel
 
-// Events, and copies out of pinned memory, on the caller's stream (memory.cpp).
+// Events, and copies out of pinned memory, on the caller's stream (streams.cpp, memory.cpp).
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags);
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream);
 cudaError_t cudaEventQuery(cudaEvent_t event);
@@ -148,8 +148,8 @@ cudaError_t cudaEventDestroy(cudaEvent_t event);
 cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind,
                             cudaStream_t stream);
 
-// Of a relaxed thread only, and on streams of its own: launch code allocates nothing and waits for
-// nothing, but for what a graph keeps.
+// Allowed only for a thread in relaxed capture mode, on streams of its own. Launch code allocates
+// and waits only for the memory that a graph keeps.
 cudaError_t cudaMalloc(void** memory, size_t bytes);
 cudaError_t cudaFree(void* memory);
 cudaError_t cudaMallocHost(void** memory, size_t bytes);
@@ -158,7 +158,7 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags);
 cudaError_t cudaStreamDestroy(cudaStream_t stream);
 cudaError_t cudaMemsetAsync(void* memory, int value, size_t bytes, cudaStream_t stream);
 cudaError_t cudaStreamSynchronize(cudaStream_t stream);
-cudaError_t cudaDeviceSynchronize();  // never
+cudaError_t cudaDeviceSynchronize();  // always refused
 
 template <class T>
 cudaError_t cudaMalloc(T** memory, size_t bytes) {

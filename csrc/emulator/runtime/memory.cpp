@@ -1,14 +1,10 @@
-// Memory, streams and events.
+// Device memory, pinned memory, and copies.
 #include <stdlib.h>
 #include <string.h>
 
 #include "emulator/runtime/state.h"
 
-struct CUevent_st {
-  bool recorded = false;  // and nobody has asked since
-};
-
-namespace cuda_host {
+namespace simt {
 namespace {
 
 using Blocks = std::map<const char*, size_t>;
@@ -37,9 +33,9 @@ bool lies_in(const Blocks& blocks, const void* memory, size_t bytes) {
 }
 
 }  // namespace
-}  // namespace cuda_host
+}  // namespace simt
 
-using namespace cuda_host;
+using namespace simt;
 
 cudaError_t cudaMalloc(void** memory, size_t bytes) {
   if (!relaxed()) return forbidden("cudaMalloc");
@@ -63,7 +59,7 @@ cudaError_t cudaFreeHost(void* memory) {
 }
 
 cudaError_t cudaMemsetAsync(void* memory, int value, size_t bytes, cudaStream_t stream) {
-  if (!caller().own.count(stream)) return forbidden("cudaMemsetAsync");
+  if (!caller().own_streams.count(stream)) return forbidden("cudaMemsetAsync");
   memset(memory, value, bytes);
   return cudaSuccess;
 }
@@ -71,68 +67,12 @@ cudaError_t cudaMemsetAsync(void* memory, int value, size_t bytes, cudaStream_t 
 cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind,
                             cudaStream_t stream) {
   if (caller().capture) return forbidden("cudaMemcpyAsync");
-  if (const cudaError_t error = check_place(stream)) return error;
-  const Held s = state();
+  if (const cudaError_t error = check_stream(stream)) return error;
+  const LockedState s = state();
   if (kind != cudaMemcpyHostToDevice || !lies_in(s->memory, to, bytes) ||
       !lies_in(s->pinned, from, bytes)) {
     return refuse(cudaErrorInvalidValue, "cudaMemcpyAsync: not from pinned memory to the device's");
   }
   memcpy(to, from, bytes);
-  return cudaSuccess;
-}
-
-cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags) {
-  if (!relaxed()) return not_relaxed("cudaStreamCreateWithFlags");
-  if (flags != cudaStreamNonBlocking) {
-    return refuse(cudaErrorInvalidValue, "cudaStreamCreateWithFlags: would wait for other streams");
-  }
-  *stream = reinterpret_cast<cudaStream_t>(new char);
-  caller().own.insert(*stream);
-  return cudaSuccess;
-}
-
-cudaError_t cudaStreamDestroy(cudaStream_t stream) {
-  if (!caller().own.erase(stream)) return forbidden("cudaStreamDestroy");
-  delete reinterpret_cast<char*>(stream);
-  return cudaSuccess;
-}
-
-cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
-  if (!relaxed() || !caller().own.count(stream)) return forbidden("cudaStreamSynchronize");
-  return cudaSuccess;
-}
-
-cudaError_t cudaDeviceSynchronize() { return forbidden("cudaDeviceSynchronize"); }
-
-cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags) {
-  if (flags != cudaEventDisableTiming) {
-    return refuse(cudaErrorInvalidValue, "cudaEventCreateWithFlags: would take the time");
-  }
-  *event = new CUevent_st;
-  return cudaSuccess;
-}
-
-cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
-  if (caller().capture) return forbidden("cudaEventRecord");
-  if (const cudaError_t error = check_place(stream)) return error;
-  event->recorded = true;
-  return cudaSuccess;
-}
-
-// Something is always still under way when it is first asked for; CUDA does not count that among
-// the errors that cudaGetLastError gives.
-cudaError_t cudaEventQuery(cudaEvent_t event) {
-  if (!relaxed()) return not_relaxed("cudaEventQuery");
-  return std::exchange(event->recorded, false) ? cudaErrorNotReady : cudaSuccess;
-}
-
-cudaError_t cudaEventSynchronize(cudaEvent_t event) {
-  if (!relaxed()) return not_relaxed("cudaEventSynchronize");
-  event->recorded = false;
-  return cudaSuccess;
-}
-
-cudaError_t cudaEventDestroy(cudaEvent_t event) {
-  delete event;
   return cudaSuccess;
 }

@@ -1,4 +1,5 @@
-// Shared by the runtime's own tests: calls as launch code makes them, and what is said of them.
+// Shared by the tests of the fake runtime: calls as launch code makes them, and checks of their
+// faults.
 #ifndef EFT_EMULATOR_TESTS_RUNTIME_CHECKS_H_
 #define EFT_EMULATOR_TESTS_RUNTIME_CHECKS_H_
 
@@ -9,7 +10,7 @@
 #include "emulator/runtime/runtime.h"
 #include "tests/check.h"
 
-void built_graphs();  // test_runtime_loops.cpp
+void built_graphs();  // test_graph_loops.cpp
 void events();
 
 namespace {
@@ -29,7 +30,7 @@ cudaError_t relaxed(Call call) {
   return error;
 }
 
-// Refused, and this is what was said of it; the error is consulted, as launch code has to.
+// True if a call was refused with this fault. Reads the last error, as launch code must.
 inline bool refused(cudaError_t error, const char* why) {
   cudaGetLastError();
   const std::string said = eft_runtime_faults();

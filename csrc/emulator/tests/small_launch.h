@@ -1,4 +1,4 @@
-// Launches of the machine's own tests: a small kernel, and what the machine says of it.
+// Launches of small kernels, and the errors that the emulator reports.
 #ifndef EFT_EMULATOR_TESTS_SMALL_LAUNCH_H_
 #define EFT_EMULATOR_TESTS_SMALL_LAUNCH_H_
 
@@ -8,11 +8,11 @@
 
 namespace {
 
-using cuda_host::Launch;
+using simt::Launch;
 constexpr uint32_t kFull = 0xffffffffu;
 
-inline Launch of(unsigned grid, unsigned threads, size_t shared, uint64_t seed,
-                 unsigned cluster = 1) {
+inline Launch launch_of(unsigned grid, unsigned threads, size_t shared, uint64_t seed,
+                        unsigned cluster = 1) {
   Launch launch;
   launch.grid = grid;
   launch.threads = threads;
@@ -26,14 +26,14 @@ inline Launch of(unsigned grid, unsigned threads, size_t shared, uint64_t seed,
 template <class... P, class... A>
 std::string error_of(const Launch& how, void (*kernel)(P...), A... arguments) {
   try {
-    cuda_host::launch(how, kernel, arguments...);
-  } catch (const cuda_host::Error& error) {
+    simt::launch(how, kernel, arguments...);
+  } catch (const simt::Error& error) {
     return error.what();
   }
   return "";
 }
 
-inline bool has(const std::string& text, const char* part) {
+inline bool contains(const std::string& text, const char* part) {
   return text.find(part) != std::string::npos;
 }
 

@@ -1,4 +1,4 @@
-// What orders memory between threads, what does not, and what lies outside it: found and named.
+// Memory order between threads, and overruns: races and accesses past the end are found and named.
 #include <stdlib.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -15,31 +15,31 @@ namespace {
 
 // Each block of a cluster adds up what all blocks have written into their shared memory.
 __global__ void cluster_sum(uint32_t* sums, int barriers) {
-  uint32_t* own = cuda_host::shared<uint32_t>();
+  uint32_t* own = simt::shared<uint32_t>();
   own[threadIdx.x] = blockIdx.x * 100 + threadIdx.x;
-  if (barriers & 1) cuda_host::cluster_sync();
+  if (barriers & 1) simt::cluster_sync();
   uint32_t sum = 0;
-  for (unsigned rank = 0; rank < cuda_host::cluster_size(); ++rank)
-    sum += cuda_host::map_shared(own, rank)[threadIdx.x];
+  for (unsigned rank = 0; rank < simt::cluster_size(); ++rank)
+    sum += simt::map_shared(own, rank)[threadIdx.x];
   sums[blockIdx.x * blockDim.x + threadIdx.x] = sum;
-  if (barriers & 2) cuda_host::cluster_sync();
+  if (barriers & 2) simt::cluster_sync();
 }
 
 void clusters_are_right() {
   for (uint64_t seed = 0; seed < 16; ++seed) {
     std::vector<uint32_t> sums(8 * 64);
-    const Launch how = of(8, 64, 256, seed, 4);
+    const Launch how = launch_of(8, 64, 256, seed, 4);
     CHECK(error_of(how, cluster_sum, sums.data(), 3) == "");
     for (unsigned b = 0; b < 8; ++b)
       for (unsigned t = 0; t < 64; ++t) CHECK(sums[b * 64 + t] == 4 * t + (b < 4 ? 600 : 2200));
-    if (!cuda_host::detects_races()) continue;
-    CHECK(has(error_of(how, cluster_sum, sums.data(), 2), "race: byte"));
-    // Nothing keeps a block's memory alive while others read it.
-    CHECK(has(error_of(how, cluster_sum, sums.data(), 1), "after its block has ended"));
+    if (!simt::detects_races()) continue;
+    CHECK(contains(error_of(how, cluster_sum, sums.data(), 2), "race: byte"));
+    // Without the second barrier a block may end while others read its memory.
+    CHECK(contains(error_of(how, cluster_sum, sums.data(), 1), "after its block has ended"));
   }
 }
 
-// Blocks write, the last one to finish adds everything up: the ticket of the streaming step.
+// Blocks write, and the last one to finish adds everything up: the ticket of the streaming step.
 // `fences`: 1 before the ticket, 2 after it; 4: each thread fences its own writes before the
 // barrier.
 __global__ void ticket_sum(uint32_t* partial, uint32_t* ticket, uint32_t* sum, int fences) {
@@ -64,24 +64,24 @@ void tickets_want_their_fences() {
   for (uint64_t seed = 0; seed < 16; ++seed) {
     std::vector<uint32_t> partial(6 * 32);
     uint32_t ticket = 0, sum = 0;
-    cuda_host::watch(partial.data(), partial.size() * 4, "partial");
-    cuda_host::watch(&ticket, 4, "ticket");
+    simt::watch(partial.data(), partial.size() * 4, "partial");
+    simt::watch(&ticket, 4, "ticket");
     for (int fences : {3, 6, 7, 0, 1, 2, 4}) {
       const std::string error =
-          error_of(of(6, 32, 0, seed), ticket_sum, partial.data(), &ticket, &sum, fences);
+          error_of(launch_of(6, 32, 0, seed), ticket_sum, partial.data(), &ticket, &sum, fences);
       const bool enough = fences & 2 && fences & 5;
-      CHECK((error == "") == (enough || !cuda_host::detects_races()));
+      CHECK((error == "") == (enough || !simt::detects_races()));
       CHECK(error != "" || (sum == 32 * 15 + 6 * 496 && ticket == 0));
-      CHECK(error == "" || (has(error, " of partial") && has(error, "not ordered")));
+      CHECK(error == "" || (contains(error, " of partial") && contains(error, "not ordered")));
       ticket = 0;
     }
-    cuda_host::unwatch();
+    simt::unwatch();
   }
 }
 
-// A warp hands values through shared memory: only __syncwarp orders that, a shuffle does not.
+// A warp passes values through shared memory: __syncwarp orders that, a shuffle does not.
 __global__ void through_shared(uint32_t* out, bool sync) {
-  uint32_t* own = cuda_host::shared<uint32_t>();
+  uint32_t* own = simt::shared<uint32_t>();
   own[threadIdx.x] = threadIdx.x;
   if (sync) {
     __syncwarp();
@@ -91,25 +91,27 @@ __global__ void through_shared(uint32_t* out, bool sync) {
   out[threadIdx.x] = own[threadIdx.x ^ 1];
 }
 __global__ void reads_what_nobody_wrote(uint32_t* out) {
-  out[threadIdx.x] = cuda_host::shared<uint32_t>()[threadIdx.x];
+  out[threadIdx.x] = simt::shared<uint32_t>()[threadIdx.x];
 }
 
 void only_syncwarp_orders_memory() {
-  if (!cuda_host::detects_races()) return;
+  if (!simt::detects_races()) return;
   for (uint64_t seed = 0; seed < 8; ++seed) {
     std::vector<uint32_t> out(64);
-    CHECK(error_of(of(1, 64, 256, seed), through_shared, out.data(), true) == "");
+    CHECK(error_of(launch_of(1, 64, 256, seed), through_shared, out.data(), true) == "");
     CHECK(out[5] == 4);
-    CHECK(has(error_of(of(1, 64, 256, seed), through_shared, out.data(), false), "not ordered"));
-    CHECK(error_of(of(1, 64, 256, seed), reads_what_nobody_wrote, out.data()) == "");
-    cuda_host::forbid_unwritten(true);
-    const std::string error = error_of(of(1, 64, 256, seed), reads_what_nobody_wrote, out.data());
-    cuda_host::forbid_unwritten(false);
-    CHECK(has(error, "which nobody has written"));
+    CHECK(contains(error_of(launch_of(1, 64, 256, seed), through_shared, out.data(), false),
+                   "not ordered"));
+    CHECK(error_of(launch_of(1, 64, 256, seed), reads_what_nobody_wrote, out.data()) == "");
+    simt::forbid_unwritten(true);
+    const std::string error =
+        error_of(launch_of(1, 64, 256, seed), reads_what_nobody_wrote, out.data());
+    simt::forbid_unwritten(false);
+    CHECK(contains(error, "which nobody has written"));
   }
 }
 
-// ---- what AddressSanitizer must see: in a process of its own ----
+// ---- errors of AddressSanitizer, each in a process of its own ----
 
 template <class Body>
 [[maybe_unused]] std::string dying_words(Body body) {
@@ -133,24 +135,24 @@ template <class Body>
 }
 
 [[maybe_unused]] __global__ void writes_past_the_end(int past) {
-  cuda_host::shared<char>()[cuda_host::shared_bytes() - 1 + past] = 1;
+  simt::shared<char>()[simt::shared_bytes() - 1 + past] = 1;
 }
 
 void overruns_are_found() {
 #if EFT_ASAN
   const auto writes = [](int past) {
-    return [=] { error_of(of(2, 32, 1000, 0), writes_past_the_end, past); };
+    return [=] { error_of(launch_of(2, 32, 1000, 0), writes_past_the_end, past); };
   };
   CHECK(dying_words(writes(0)) == "");
   const std::string words = dying_words(writes(1));
-  CHECK(has(words, "heap-buffer-overflow") && has(words, "writes_past_the_end"));
+  CHECK(contains(words, "heap-buffer-overflow") && contains(words, "writes_past_the_end"));
   // A block that has ended takes its shared memory with it.
   std::vector<uint32_t> sums(8 * 64);
   bool found = false;
   for (uint64_t seed = 0; seed < 8; ++seed) {
-    found |=
-        has(dying_words([&] { error_of(of(8, 64, 256, seed, 4), cluster_sum, sums.data(), 1); }),
-            "use-after-poison");
+    found |= contains(
+        dying_words([&] { error_of(launch_of(8, 64, 256, seed, 4), cluster_sum, sums.data(), 1); }),
+        "use-after-poison");
   }
   CHECK(found);
 #endif
@@ -163,6 +165,6 @@ int main() {
   tickets_want_their_fences();
   only_syncwarp_orders_memory();
   overruns_are_found();
-  printf("memory%s: %d failures\n", cuda_host::detects_races() ? " with races" : "", failures);
+  printf("memory_order%s: %d failures\n", simt::detects_races() ? " with races" : "", failures);
   return failures != 0;
 }

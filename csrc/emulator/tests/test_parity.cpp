@@ -1,5 +1,5 @@
-// What kernels call, as the machine computes it: warp primitives, atomics, and the instructions of
-// one thread.
+// Parity with CUDA: warp primitives, atomics, roundings and the instructions of
+// csrc/cuda/common/device.cuh.
 #include "cuda/common/device.cuh"
 #include "emulator/race_detector.h"
 #include "emulator/tests/small_launch.h"
@@ -7,7 +7,7 @@
 
 namespace {
 
-// What warps compute, beside a plain loop over the lanes.
+// Warp primitives beside their values in closed form.
 __global__ void warp_primitives(int* failed) {
   const unsigned t = threadIdx.x, l = t % 32;
   const uint64_t wide = uint64_t(t) << 40 | l;
@@ -33,7 +33,7 @@ __global__ void warp_primitives(int* failed) {
 void warp_primitives_are_right() {
   for (uint64_t seed = 0; seed < 12; ++seed) {
     int failed = 0;
-    CHECK(error_of(of(2, 128, 0, seed), warp_primitives, &failed) == "");
+    CHECK(error_of(launch_of(2, 128, 0, seed), warp_primitives, &failed) == "");
     CHECK(failed == 0);
   }
 }
@@ -85,11 +85,11 @@ __global__ void atomics(uint32_t* at, int* negative, unsigned long long* wide) {
 }
 
 void atomics_are_right() {
-  for (uint64_t seed : {0, 4, 8, 1, 5}) {  // a waiting loop wants an order that is fair
+  for (uint64_t seed : {0, 4, 8, 1, 5}) {  // a loop that waits needs a fair order
     uint32_t at[6] = {0, 0, ~0u, 0, ~0u, 0};
     int negative = 0;
     unsigned long long wide[2] = {0, 0};
-    Launch how = of(1, 96, 0, seed);
+    Launch how = launch_of(1, 96, 0, seed);
     CHECK(error_of(how, atomics, at, &negative, wide) == "");
     CHECK(at[0] == 96 * 95 / 2 && at[1] == 95 && at[2] == 0 && at[3] == ~0u);
     CHECK(at[4] == 0xffff0000u && at[5] == 96 && negative == -95);
@@ -104,6 +104,6 @@ int main() {
   bits_and_roundings_are_right();
   the_chips_own_instructions_are_right();
   atomics_are_right();
-  printf("twins%s: %d failures\n", cuda_host::detects_races() ? " with races" : "", failures);
+  printf("parity%s: %d failures\n", simt::detects_races() ? " with races" : "", failures);
   return failures != 0;
 }

@@ -1,5 +1,4 @@
-// The runtime that launch code runs on without a GPU: what it must refuse is planted here, one
-// mistake at a time.
+// The fake CUDA runtime: each planted mistake of launch code is refused and named.
 #include "emulator/tests/runtime_checks.h"
 
 namespace {
@@ -12,7 +11,7 @@ __global__ void add(Numbers n) { atomicAdd(n.sum, n.one); }
 __global__ void hangs(Numbers) {
   if (threadIdx.x) __syncthreads();
 }
-const bool known = cuda_host::know(add, 64) & cuda_host::know(hangs, 64);
+const bool registered = simt::register_kernel(add, 64) & simt::register_kernel(hangs, 64);
 
 const void* const kAdd = reinterpret_cast<const void*>(add);
 const void* const kHangs = reinterpret_cast<const void*>(hangs);
@@ -36,7 +35,7 @@ cudaError_t launch(const void* kernel, dim3 grid, dim3 block, size_t shared = 0,
   cudaLaunchAttribute attribute{cudaLaunchAttributeClusterDimension, {{cluster, 1, 1}}};
   cudaLaunchConfig_t config{grid, block, shared, stream, &attribute, cluster ? 1u : 0u};
   const cudaError_t error = cudaLaunchKernelExC(&config, kernel, arguments);
-  numbers = {nullptr, 0};  // a launch has a copy
+  numbers = {nullptr, 0};  // a launch has copied its arguments
   return error;
 }
 
@@ -98,7 +97,7 @@ void captures() {
 int destroyed;
 void destroy(void* by) { destroyed += *static_cast<int*>(by); }
 
-// What a graph holds goes with it.
+// A graph owns its user objects: they are destroyed with it.
 void graphs() {
   begin(0);
   cudaStreamCaptureStatus status;
@@ -123,7 +122,7 @@ void graphs() {
   CHECK(destroyed == 2);
 }
 
-// Two at once, and parts of one.
+// Two graphs at once, and a part of one replayed.
 void several_graphs() {
   begin(0);
   sum = 0;
@@ -141,7 +140,7 @@ void several_graphs() {
   CHECK(eft_runtime_size(one) == 0 && eft_runtime_size(two) == 1);
 }
 
-// A relaxed thread may allocate, and wait for streams of its own that wait for nobody.
+// A thread in relaxed mode may allocate, and wait for streams of its own.
 void memory() {
   begin(0, true);
   void* bytes;

@@ -1,5 +1,5 @@
-// The machine that runs kernels without a GPU, on small kernels: what is right is computed in every
-// order of threads, what would hang is found and named.
+// The emulator on small kernels: correct ones compute the same in every order of threads, and one
+// that would hang is found and named.
 #include <string>
 #include <vector>
 
@@ -9,9 +9,9 @@
 
 namespace {
 
-// Sum of each block's numbers; `barriers` 0 leaves out the one between writing and reading.
+// Sums of each block's numbers; without `barriers`, nothing orders writing and reading.
 __global__ void block_sum(const uint32_t* x, uint32_t* sums, bool barriers) {
-  uint32_t* partial = cuda_host::shared<uint32_t>();
+  uint32_t* partial = simt::shared<uint32_t>();
   const unsigned t = threadIdx.x, warps = blockDim.x / 32;
   const uint32_t sum = __reduce_add_sync(kFull, x[blockIdx.x * blockDim.x + t]);
   if (t % 32 == 0) partial[t / 32] = sum;
@@ -27,18 +27,18 @@ void sums_are_right_in_every_order() {
   for (size_t i = 0; i < x.size(); ++i) x[i] = uint32_t(i * 2654435761u);
   int wrong = 0;
   for (uint64_t seed = 0; seed < 40; ++seed) {
-    CHECK(error_of(of(8, 256, 32, seed), block_sum, x.data(), sums.data(), true) == "");
+    CHECK(error_of(launch_of(8, 256, 32, seed), block_sum, x.data(), sums.data(), true) == "");
     for (size_t b = 0; b < 8; ++b) {
       uint32_t want = 0;
       for (size_t i = 0; i < 256; ++i) want += x[256 * b + i];
       CHECK(sums[b] == want);
     }
-    // Planted: without the barrier the detector reports, and elsewhere the sums come out wrong.
+    // Planted: without the barrier there is a race, and without the detector the sums are wrong.
     const std::string error =
-        error_of(of(8, 256, 32, seed), block_sum, x.data(), sums.data(), false);
-    if (cuda_host::detects_races()) {
-      CHECK(has(error, "race: byte") && has(error, "shared memory of block"));
-      CHECK(has(error, "test_simt_emulator.cpp") || has(error, "0x"));
+        error_of(launch_of(8, 256, 32, seed), block_sum, x.data(), sums.data(), false);
+    if (simt::detects_races()) {
+      CHECK(contains(error, "race: byte") && contains(error, "shared memory of block"));
+      CHECK(contains(error, "test_simt_emulator.cpp") || contains(error, "0x"));
       continue;
     }
     CHECK(error == "");
@@ -48,10 +48,10 @@ void sums_are_right_in_every_order() {
       wrong += sums[b] != want;
     }
   }
-  CHECK(cuda_host::detects_races() || wrong > 100);
+  CHECK(simt::detects_races() || wrong > 100);
 }
 
-// ---- what must be named ----
+// ---- planted faults ----
 
 __global__ void one_thread_misses_the_barrier() {
   if (threadIdx.x != 17) __syncthreads();
@@ -86,24 +86,24 @@ __global__ void waits_for_ever(uint32_t* flag) {
 void what_would_hang_is_named() {
   std::vector<uint32_t> out(64);
   for (uint64_t seed = 0; seed < 8; ++seed) {
-    std::string error = error_of(of(1, 64, 0, seed), one_thread_misses_the_barrier);
-    CHECK(has(error, "deadlock: 63 threads") &&
-          has(error, "__syncthreads (test_simt_emulator.cpp:"));
-    CHECK(has(error, "1 have ended"));
-    error = error_of(of(1, 64, 0, seed), two_barriers);
-    CHECK(has(error, "__syncthreads (test_simt_emulator.cpp:") &&
-          has(error, "of this block is at"));
-    error = error_of(of(1, 32, 0, seed), diverged_shuffle, out.data());
-    CHECK(has(error, "__shfl_sync (test_simt_emulator.cpp:") && has(error, "diverged"));
-    error = error_of(of(1, 32, 0, seed), lane_that_ended, out.data());
-    CHECK(has(error, "lane 3 of the mask has ended"));
-    error = error_of(of(1, 32, 0, seed), lane_outside_its_mask, out.data());
-    CHECK(has(error, "the calling lane is not in the mask"));
-    error = error_of(of(1, 32, 0, seed), reads_outside_the_mask, out.data());
-    CHECK(has(error, "reads lane 9, which is not in the mask"));
+    std::string error = error_of(launch_of(1, 64, 0, seed), one_thread_misses_the_barrier);
+    CHECK(contains(error, "deadlock: 63 threads") &&
+          contains(error, "__syncthreads (test_simt_emulator.cpp:"));
+    CHECK(contains(error, "1 have ended"));
+    error = error_of(launch_of(1, 64, 0, seed), two_barriers);
+    CHECK(contains(error, "__syncthreads (test_simt_emulator.cpp:") &&
+          contains(error, "of this block is at"));
+    error = error_of(launch_of(1, 32, 0, seed), diverged_shuffle, out.data());
+    CHECK(contains(error, "__shfl_sync (test_simt_emulator.cpp:") && contains(error, "diverged"));
+    error = error_of(launch_of(1, 32, 0, seed), lane_that_ended, out.data());
+    CHECK(contains(error, "lane 3 of the mask has ended"));
+    error = error_of(launch_of(1, 32, 0, seed), lane_outside_its_mask, out.data());
+    CHECK(contains(error, "the calling lane is not in the mask"));
+    error = error_of(launch_of(1, 32, 0, seed), reads_outside_the_mask, out.data());
+    CHECK(contains(error, "reads lane 9, which is not in the mask"));
   }
   uint32_t flag = 0;
-  CHECK(has(error_of(of(1, 32, 0, 0), waits_for_ever, &flag), "endless"));
+  CHECK(contains(error_of(launch_of(1, 32, 0, 0), waits_for_ever, &flag), "endless"));
 }
 
 }  // namespace
@@ -111,6 +111,6 @@ void what_would_hang_is_named() {
 int main() {
   sums_are_right_in_every_order();
   what_would_hang_is_named();
-  printf("machine%s: %d failures\n", cuda_host::detects_races() ? " with races" : "", failures);
+  printf("simt_emulator%s: %d failures\n", simt::detects_races() ? " with races" : "", failures);
   return failures != 0;
 }

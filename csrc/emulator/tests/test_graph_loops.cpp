@@ -1,4 +1,5 @@
-// Graphs that launch code builds, and the events and copies that go with them, on the runtime.
+// Graphs with WHILE loops that launch code builds, and their events and copies, on the fake
+// runtime.
 #include "emulator/runtime/state.h"
 #include "emulator/tests/runtime_checks.h"
 
@@ -12,7 +13,7 @@ __global__ void add(Numbers n) { atomicAdd(n.sum, n.one); }
 __global__ void count_down(int* left, cudaGraphConditionalHandle condition) {
   if (threadIdx.x == 0) cudaGraphSetConditional(condition, --*left > 0);
 }
-const bool known = cuda_host::know(add, 64) & cuda_host::know(count_down, 64);
+const bool registered = simt::register_kernel(add, 64) & simt::register_kernel(count_down, 64);
 
 int sum;
 void capture_into(int graph) {
@@ -50,7 +51,7 @@ struct Loop {
     CHECK(fine(cudaGraphDestroy(graph)) && refused(cudaGraphDestroy(graph), "not one that was"));
   }
   cudaError_t add_child(int step) {
-    return cudaGraphAddChildGraphNode(&child, body, nullptr, 0, cuda_host::graph_of(step));
+    return cudaGraphAddChildGraphNode(&child, body, nullptr, 0, simt::graph_of(step));
   }
   cudaError_t add_kernel(int* left, size_t num_after = 1) {
     void* arguments[] = {&left, &condition};
@@ -107,7 +108,7 @@ void built_graphs() {
   CHECK(refused(without_node.instantiate(), "a condition has no node"));
 }
 
-// What is under way when it is asked for, and what a copy is made of.
+// Events are not ready at the first query; copies go from pinned memory to the device's.
 void events() {
   begin(0);
   cudaEvent_t event;
