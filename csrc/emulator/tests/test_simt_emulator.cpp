@@ -106,11 +106,47 @@ void what_would_hang_is_named() {
   CHECK(contains(error_of(launch_of(1, 32, 0, 0), waits_for_ever, &flag), "endless"));
 }
 
+__global__ void lane_that_does_not_exist(uint32_t* out) {
+  out[threadIdx.x] = __ballot_sync(kFull, 1);
+}
+__global__ void unaligned_atomic(uint32_t* out) {
+  atomicAdd(reinterpret_cast<uint32_t*>(reinterpret_cast<char*>(out) + 1), 1u);
+}
+__global__ void arrives_twice() {
+  simt::cluster_arrive_here();
+  simt::cluster_arrive_here();
+}
+__global__ void waits_without_arriving() { simt::cluster_wait_here(); }
+__global__ void maps_outside_the_cluster() { simt::map_shared(simt::shared<uint32_t>(), 2); }
+__global__ void maps_global_memory(uint32_t* out) { simt::map_shared(out, 0); }
+
+void wrong_calls_are_named() {
+  std::vector<uint32_t> out(64);
+  for (uint64_t seed = 0; seed < 8; ++seed) {
+    std::string error = error_of(launch_of(1, 16, 0, seed), lane_that_does_not_exist, out.data());
+    CHECK(contains(error, "lane 16 of the mask does not exist"));
+    error = error_of(launch_of(1, 32, 0, seed), unaligned_atomic, out.data());
+    CHECK(contains(error, "atomicAdd (test_simt_emulator.cpp:"));
+    CHECK(contains(error, "the address is not aligned"));
+    const Launch cluster = launch_of(2, 32, 128, seed, 2);
+    CHECK(contains(error_of(cluster, arrives_twice), "arrives twice without a wait"));
+    CHECK(contains(error_of(cluster, waits_without_arriving), "waits without having arrived"));
+    error = error_of(cluster, maps_outside_the_cluster);
+    CHECK(contains(error, "rank 2 is not in the cluster"));
+    error = error_of(cluster, maps_global_memory, out.data());
+    CHECK(contains(error, "not an address of this block's shared memory"));
+  }
+  CHECK(contains(error_of(launch_of(1, 1025, 0, 0), arrives_twice), "1 to 1024 threads"));
+  CHECK(contains(error_of(launch_of(3, 32, 0, 0, 2), arrives_twice), "that divides the grid"));
+  CHECK(contains(error_of(launch_of(1, 32, 228 * 1024, 0), arrives_twice), "at most 227 KiB"));
+}
+
 }  // namespace
 
 int main() {
   sums_are_right_in_every_order();
   what_would_hang_is_named();
+  wrong_calls_are_named();
   printf("simt_emulator%s: %d failures\n", simt::detects_races() ? " with races" : "", failures);
   return failures != 0;
 }
