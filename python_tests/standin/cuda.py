@@ -1,7 +1,7 @@
 """`torch.cuda` without a device: streams that run at once, events that read the clock, one device that is the host.
 
-What it is for: everything that is to run on a GPU for the first time runs on this before, as it is. Kernels of CUDA run
-on the SIMT emulator (csrc/emulator), Triton's in its interpreter; nothing here says anything about speed.
+Code that is to run on a GPU for the first time runs here before, unchanged. CUDA kernels run on the SIMT emulator
+(csrc/emulator), Triton's in its interpreter. Nothing here says anything about speed.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def _check() -> None:
 
 
 def install(torch: Any) -> None:
-    """After torch itself has been imported."""
+    """Replaces the functions of `torch.cuda`, once torch has been imported."""
     from python_tests.standin import graphs, runtime, tensors
 
     tensors.install()
@@ -108,7 +108,7 @@ def install(torch: Any) -> None:
     standins = {
         "is_available": lambda: True,
         "is_initialized": lambda: True,
-        "init": lambda *_: None,  # not one function for all: dynamo knows each by itself
+        "init": lambda *_: None,  # a function of its own each: dynamo tells them apart by identity
         "device_count": lambda: 1,
         "current_device": lambda: 0,
         "set_device": lambda *_: None,
@@ -152,8 +152,8 @@ def install(torch: Any) -> None:
     set_stream(main)
 
 
-def see_through_recorders(tracing: Any) -> None:
-    """`eft_ext.ops.tracing`: what records a capture here does not make a call a traced one, as a capture does not."""
+def ignore_captures(tracing: Any) -> None:
+    """Patches `eft_ext.ops.tracing`: a capture of the stand-in does not count as tracing, as a real one does not."""
     from python_tests.standin import runtime
 
     recording = tracing.recording
@@ -161,13 +161,13 @@ def see_through_recorders(tracing: Any) -> None:
 
 
 def interpret_triton(backend: Any) -> None:
-    """`eft_ext.ops.backends.registry`: Triton's interpreter takes the stand-in's tensors."""
+    """Patches `eft_ext.ops.backends.registry`: Triton's interpreter takes the stand-in's tensors."""
     if os.environ.get("TRITON_INTERPRET"):
         backend._interpreted = lambda: False
 
 
 def launch_triton(interpreter: Any) -> None:
-    """`triton.runtime.interpreter`: a kernel is one launch, also in a capture, whatever its interpreter does."""
+    """Patches `triton.runtime.interpreter`: a kernel is one launch, also in a capture."""
     from python_tests.standin.capture import launch
 
     run = interpreter.GridExecutor.__call__

@@ -17,7 +17,7 @@ class CUDAGraph:
     def __init__(self, keep_graph: bool = False) -> None:
         self._graph, self._keep = runtime.new_graph(), keep_graph
         self._capture: Any = None
-        _living[self._graph] = self
+        _live_graphs[self._graph] = self
 
     def capture_begin(self, pool: Any = None, capture_error_mode: str = "global") -> None:
         users = [] if pool is None else _pools.setdefault(pool, [])
@@ -52,13 +52,13 @@ class CUDAGraph:
         drop(self._graph)
 
 
-_living: WeakValueDictionary[int, CUDAGraph] = WeakValueDictionary()
+_live_graphs: WeakValueDictionary[int, CUDAGraph] = WeakValueDictionary()
 _pools: dict[Any, list[ReferenceType[CUDAGraph]]] = {}
 
 
 def _run(number: int) -> bool:
     """Replays a graph inside a WHILE loop, as its operators are recorded here. False where it fails."""
-    graph = _living.get(number)
+    graph = _live_graphs.get(number)
     if graph is None:
         return False
     try:

@@ -1,4 +1,4 @@
-"""The launch code on the host (`csrc/emulator/runtime`) in the place of the package's libeft.
+"""The launch code on the fake CUDA runtime (`csrc/emulator/runtime`), loaded in place of the package's libeft.
 
 EFT_HOSTCUDA: the folder of `csrc/emulator` in a build, as `make test` leaves it.
 """
@@ -15,13 +15,13 @@ from typing import Any
 STREAM = 0x5EED0
 
 
-class Own(threading.local):
-    """The state of one thread: the place of its launches, and the graph that they go into."""
+class ThreadState(threading.local):
+    """The stream of a thread's launches, and the graph that they go into."""
 
     stream, capture = STREAM, 0
 
 
-own = Own()
+thread_state = ThreadState()
 
 
 def path() -> Path:
@@ -36,37 +36,37 @@ _library.eft_runtime_run.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int6
 _library.eft_runtime_size.restype = ctypes.c_int64
 _library.eft_runtime_faults.restype = ctypes.c_char_p
 _library.eft_runtime_begin(0, STREAM, 0)
-Child = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int)
-_child: Any = None
+ChildRunner = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int)
+_child_runner: Any = None
 
 new_graph, drop, size, run = (getattr(_library, f"eft_runtime_{name}") for name in ("graph", "drop", "size", "run"))
 
 
 def use_stream(stream: int) -> None:
-    """Launches of this thread have to come on it from now on."""
-    own.stream = stream
-    _library.eft_runtime_stream(stream, own.capture)
+    """Sets the stream that launches of this thread must use from now on."""
+    thread_state.stream = stream
+    _library.eft_runtime_stream(stream, thread_state.capture)
 
 
 def capture_into(graph: int) -> None:
-    """Launches of this thread go into this graph; 0: they run at once."""
-    own.capture = graph
-    _library.eft_runtime_stream(own.stream, graph)
+    """Sets the graph that launches of this thread go into; 0: they run at once."""
+    thread_state.capture = graph
+    _library.eft_runtime_stream(thread_state.stream, graph)
 
 
 def capturing() -> bool:
-    return own.capture != 0
+    return thread_state.capture != 0
 
 
 def on_child(run: Callable[[int], bool]) -> None:
-    """Runs a graph that is a part of a loop; False where that is not possible."""
-    global _child
-    _child = Child(run)  # for as long as the library may call it
-    _library.eft_runtime_on_child(_child)
+    """Sets the function that replays a graph inside a WHILE loop; it returns False where it fails."""
+    global _child_runner
+    _child_runner = ChildRunner(run)  # kept for as long as the library may call it
+    _library.eft_runtime_on_child(_child_runner)
 
 
 def check() -> None:
-    """RuntimeError with what a device would not have taken since the last check."""
+    """Raises RuntimeError with the faults found since the last check."""
     faults = _library.eft_runtime_faults().decode()
     if faults:
         raise RuntimeError(f"CUDA error (stand-in): {faults.strip()}")

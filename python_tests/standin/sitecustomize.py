@@ -1,4 +1,4 @@
-"""With this folder first on PYTHONPATH, a Python finds the stand-in of `cuda.py` in the place of a CUDA device.
+"""With this folder first on PYTHONPATH, Python finds the stand-in of `cuda.py` in place of a CUDA device.
 
 Python imports a module of this name when it starts; the rest happens when somebody imports torch.
 """
@@ -15,7 +15,7 @@ from typing import Any
 
 AFTER = {
     "torch": "install",
-    "eft_ext.ops.tracing": "see_through_recorders",
+    "eft_ext.ops.tracing": "ignore_captures",
     "eft_ext.ops.backends.registry": "interpret_triton",
     "triton.runtime.interpreter": "launch_triton",
 }

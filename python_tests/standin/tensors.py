@@ -1,7 +1,7 @@
 """Tensors that say they are on a device and lie in the host's memory: each by itself, beside tensors of the host.
 
-A mark on the tensor says where it is. What comes of marked tensors is marked, and a function that is given both kinds
-raises, as on a device.
+A mark on the tensor says where it is. Results of marked tensors are marked. A function that is given both kinds raises,
+as on a device.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from torch.utils import _pytree as pytree
 
 DEVICE = torch.device("cuda", 0)
 HOST = torch.device("cpu")
-# What takes tensors of both: copies, and places of a few rows.
-BOTH = {"copy_", "to", "type_as", "__getitem__", "__setitem__", "index_put_", "set_", "_make_subclass"}
+# Functions that take tensors of the host and of the device: copies, and indexing.
+TAKES_BOTH = {"copy_", "to", "type_as", "__getitem__", "__setitem__", "index_put_", "set_", "_make_subclass"}
 
 
 def is_marked(x: Tensor) -> bool:
@@ -44,7 +44,7 @@ def wants_device(device: Any) -> bool:
 
 
 class OnDevice(TorchFunctionMode):
-    """The rules above, for every function of torch."""
+    """Applies the rules above to every function of torch."""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
@@ -62,7 +62,7 @@ class OnDevice(TorchFunctionMode):
         given = [x for x in pytree.tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
         own = [x for x in given if not is_marked(x)]
         here = len(own) < len(given)
-        if here and name not in BOTH and any(x.dim() and x.numel() for x in own):
+        if here and name not in TAKES_BOTH and any(x.dim() and x.numel() for x in own):
             shapes = [("cuda" if is_marked(x) else "cpu", list(x.shape)) for x in given]
             raise RuntimeError(f"{name}: expected all tensors to be on the same device, got {shapes}")
         out = function(*args, **kwargs)
@@ -72,7 +72,7 @@ class OnDevice(TorchFunctionMode):
 
 
 def _moved(x: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-    """`Tensor.to`: a device, a dtype, both, or another tensor."""
+    """Applies `Tensor.to` for a device, a dtype, both, or another tensor."""
     kwargs = {name: value for name, value in kwargs.items() if name not in ("non_blocking", "copy")}
     wanted = [*args, *kwargs.values()]
     there, dtype = is_marked(x), None
@@ -92,14 +92,14 @@ def _moved(x: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
 
 
 class Generator(torch.Generator):
-    """One of the host's, wherever it is wanted."""
+    """A generator of the host, for any device."""
 
     def __new__(cls, device: Any = "cpu") -> Generator:
         return super().__new__(cls, "cpu")
 
 
 def install() -> None:
-    """For the rest of the process."""
+    """Installs the rules for the rest of the process."""
     Tensor.device = property(lambda x: DEVICE if is_marked(x) else HOST)  # type: ignore[assignment]
     Tensor.is_cuda = property(is_marked)  # type: ignore[assignment]
     Tensor.is_cpu = property(lambda x: not is_marked(x))  # type: ignore[assignment]
