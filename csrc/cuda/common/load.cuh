@@ -2,12 +2,12 @@
 #ifndef EFT_CUDA_COMMON_LOAD_CUH_
 #define EFT_CUDA_COMMON_LOAD_CUH_
 
-#include "cuda/common/plan.cuh"
+#include "cuda/common/device.cuh"
+#include "cuda/common/tile_layout.cuh"
+#include "eft.h"
 
 namespace eft {
 namespace {
-
-constexpr int kPiece = 8;  // tokens: 16 bytes, or 32 where they are fp32
 
 struct Piece {
   uint32_t x[kPiece];  // 16-bit dtypes fill the first half

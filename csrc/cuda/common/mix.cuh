@@ -4,91 +4,10 @@
 #define EFT_CUDA_COMMON_MIX_CUH_
 
 #include "cuda/common/load.cuh"
+#include "cuda/common/mixer.cuh"
 
 namespace eft {
 namespace {
-
-struct Model {
-  const char* x;  // its row
-  float w;
-  float lowest;  // excludes, as -inf does
-  int dtype;
-};
-
-// One row's mixture, in shared memory. A bias is one more model, of weight 1, that excludes
-// nothing: fma(1, b, z) is z + b.
-struct Mixer {
-  Model models[EFT_MAX_MODELS + 1];
-  const int32_t* token_bitmask;  // the row's, or null
-  int count;                     // models and bias
-  int n;                         // vocab_size
-  float c;                       // t = z * c
-  float square_limit;            // a sum of squares up to this means that no token needs a test
-  bool fast;                     // bf16 on 16-byte boundaries, and nothing but models
-  bool conservative, drop;
-  int defining;
-  float delta, nucleus_t;
-  uint32_t nucleus_id;
-};
-
-// The models, bias and bitmask of a row. `m` lies in shared memory: the number of models is not
-// known to the compiler.
-__device__ __forceinline__ void set_models(const Plan& plan, const RowOptions& o, int64_t row,
-                                           int model, Mixer& m) {
-  const eft_step& s = plan.step;
-  const bool own = plan.stage == kOwnNuclei;
-  m.n = int(s.vocab_size);
-  m.c = plan.stage == kMixOnly ? 1.0f : o.scale;
-  float sum = 1.0f;
-  const int num_models = own ? 1 : s.num_models;
-#pragma unroll 1
-  for (int k = 0; k < num_models; ++k) {
-    const eft_logits& logits = s.logits[own ? model : k];
-    const int64_t size = logits.dtype == EFT_FP32 ? 4 : 2;
-    const char* x = static_cast<const char*>(logits.data) + row * logits.row_stride * size;
-    m.models[k] = {x, o.weights[k], lowest_of(logits.dtype), logits.dtype};
-    sum += fabsf(o.weights[k]);
-  }
-  m.count = num_models;
-  m.token_bitmask = nullptr;
-  if (!own && s.bias) {
-    const float* bias = s.bias + row * s.bias_row_stride;
-    m.models[num_models] = {reinterpret_cast<const char*>(bias), 1.0f, NAN, EFT_FP32};
-    m.count = num_models + 1;
-  }
-  if (!own && s.token_bitmask) m.token_bitmask = s.token_bitmask + row * s.token_bitmask_row_stride;
-  // Magnitudes up to 2^126 / sum / c cannot overflow z or t; squares are held to 2^100, so a limit
-  // of 2^60 or more will do.
-  m.square_limit = 0x1p126f / sum / (m.c > 1.0f ? m.c : 1.0f) > 0x1p60f ? 0x1p100f : -1.0f;
-  m.conservative = !own && s.conservative && o.conservative_top_p != kWhole;
-}
-
-__device__ __forceinline__ void set_nucleus(const eft_step& s, const RowOptions& o,
-                                            const Nucleus& nucleus, Mixer& m) {
-  const double shift = nucleus.log_normaliser[2] - nucleus.log_normaliser[0];
-  m.delta = float(double(o.weights[0]) * shift);
-  m.nucleus_t = nucleus.t;
-  m.nucleus_id = nucleus.id;
-  m.defining = s.conservative - 1;
-  m.drop = s.conservative_drop != 0;
-}
-
-// A bias is fp32.
-__device__ __forceinline__ bool is_fast(const Mixer& m) {
-  bool fast = !m.token_bitmask && !m.conservative;
-#pragma unroll 1
-  for (int k = 0; k < m.count; ++k) {
-    fast &= m.models[k].dtype == EFT_BF16 && (reinterpret_cast<uintptr_t>(m.models[k].x) & 15) == 0;
-  }
-  return fast;
-}
-
-__device__ __forceinline__ void set_mixer(const Plan& plan, const RowOptions& o, int64_t row,
-                                          int model, Mixer& m) {
-  set_models(plan, o, row, model, m);
-  if (m.conservative) set_nucleus(plan.step, o, plan.workspace.nuclei[row - plan.first_row], m);
-  m.fast = is_fast(m);
-}
 
 // kPieces times 8 tokens, from `id` on and every `stride` further. True if a token that is not
 // excluded has NaN or +inf.
@@ -153,11 +72,6 @@ __device__ __forceinline__ bool mix_pieces(const Mixer& m, int id, int stride, f
     z[i] = out ? -INFINITY : z[i];
   }
   return bad;
-}
-
-// Token ids of piece j of the group that `lane` holds: 8 from here on.
-__device__ __forceinline__ int piece_id(int tile, int j, int lane) {
-  return tile * kTile + j * (kTile / 4) + lane * kPiece;
 }
 
 // 8 tokens of K bf16 models; where they are not tested none is excluded.

@@ -3,16 +3,14 @@
 #define EFT_CUDA_COMMON_PLAN_CUH_
 
 #include "common/dtype.h"
-#include "common/mass.h"
 #include "common/row_options.h"
 #include "cuda/common/device.cuh"
+#include "cuda/common/tile_layout.cuh"
 
 namespace eft {
 namespace {
 
-constexpr int kGroup = 32;               // tokens of a tile that one lane holds
-constexpr int kGroups = kTile / kGroup;  // of a tile, one a lane
-constexpr int kMaxTiles = 512;           // vocabularies up to 2^19
+constexpr int kMaxTiles = 512;  // vocabularies up to 2^19
 constexpr int64_t kMaxVocab = int64_t(kMaxTiles) * kTile;
 constexpr int kMaxLaunchRows = 1024;  // more rows are several launches
 constexpr int kMaxStats = 2 * (EFT_MAX_MODELS + 1);

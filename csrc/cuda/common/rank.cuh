@@ -2,7 +2,7 @@
 #ifndef EFT_CUDA_COMMON_RANK_CUH_
 #define EFT_CUDA_COMMON_RANK_CUH_
 
-#include "cuda/common/tile.cuh"
+#include "cuda/common/reduce.cuh"
 
 namespace eft {
 namespace {
@@ -31,10 +31,6 @@ __device__ __forceinline__ uint64_t rank_key(float t, uint32_t id) {
 }
 __device__ __forceinline__ float key_t(uint64_t key) { return from_ordered(~uint32_t(key >> 32)); }
 __device__ __forceinline__ uint32_t key_id(uint64_t key) { return uint32_t(key); }
-
-__device__ __forceinline__ int token_id(int tile, int lane, int i) {
-  return piece_id(tile, i / kPiece, lane) + i % kPiece;
-}
 
 }  // namespace
 }  // namespace eft

@@ -3,31 +3,12 @@
 #ifndef EFT_CUDA_COMMON_TILE_CUH_
 #define EFT_CUDA_COMMON_TILE_CUH_
 
+#include "common/mass.h"
 #include "cuda/common/mix.cuh"
+#include "cuda/common/reduce.cuh"
 
 namespace eft {
 namespace {
-
-// Larger keys are larger values; NaN is above all. Zero is below every key.
-__device__ __forceinline__ uint32_t ordered(float x) {
-  const uint32_t bits = __float_as_uint(x);
-  return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
-}
-__device__ __forceinline__ float from_ordered(uint32_t key) {
-  return __uint_as_float(key & 0x80000000u ? key & 0x7fffffffu : ~key);
-}
-
-__device__ __forceinline__ float warp_max(float x) {
-  return from_ordered(__reduce_max_sync(0xffffffffu, ordered(x)));
-}
-
-// The same order of additions in every lane, so that all of them have the same bits.
-template <class T>
-__device__ __forceinline__ T warp_add(T x) {
-#pragma unroll
-  for (int by = 16; by; by /= 2) x += __shfl_xor_sync(0xffffffffu, x, by);
-  return x;
-}
 
 // References whose distance to t can be had without error: all but rows of astronomical logits.
 __device__ __forceinline__ bool is_near(float a) { return fabsf(a) < 0x1p20f; }

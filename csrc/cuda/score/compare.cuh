@@ -2,7 +2,9 @@
 #ifndef EFT_CUDA_SCORE_COMPARE_CUH_
 #define EFT_CUDA_SCORE_COMPARE_CUH_
 
-#include "cuda/score/read.cuh"
+#include "cuda/score/list.cuh"
+#include "cuda/score/tile.cuh"
+#include "cuda/score/work.cuh"
 
 namespace eft {
 namespace {

@@ -3,18 +3,13 @@
 #ifndef EFT_CUDA_SCORE_LIST_CUH_
 #define EFT_CUDA_SCORE_LIST_CUH_
 
-#include "cuda/score/sums.cuh"
+#include "cuda/common/rank.cuh"
+#include "cuda/common/tile_layout.cuh"
 
 namespace eft {
 namespace {
 
 constexpr uint64_t kNoKey = ~uint64_t(0);
-
-__device__ __forceinline__ uint64_t warp_min(uint64_t x) {
-  const uint32_t high = __reduce_min_sync(0xffffffffu, uint32_t(x >> 32));
-  const uint32_t low = uint32_t(x >> 32) == high ? uint32_t(x) : 0xffffffffu;
-  return uint64_t(high) << 32 | __reduce_min_sync(0xffffffffu, low);
-}
 
 // Places in the row's order, lowest first: larger values, then lower ids. `bounds` in shared memory
 // hold for each tile a key that none of its tokens left is below; lane l looks after tiles l,

@@ -3,6 +3,9 @@
 #ifndef EFT_CUDA_SCORE_READ_CUH_
 #define EFT_CUDA_SCORE_READ_CUH_
 
+#include "cuda/score/sums.cuh"
+#include "cuda/score/tile.cuh"
+#include "cuda/score/work.cuh"
 #include "cuda/score/write.cuh"
 
 namespace eft {
@@ -115,31 +118,6 @@ __device__ __forceinline__ void read_tile(const ScorePlan& plan, ScoreWork& w, i
     }
     if (lane == 0) shares[int64_t(d) * plan.mixture.num_tiles] = share;
   }
-}
-
-// Thread 0 of each block.
-__device__ __forceinline__ void set_up_row(const ScorePlan& plan, int slot, int64_t row,
-                                           ScoreWork& w) {
-  const Plan& mixture = plan.mixture;
-  w.row = row;
-  w.stride = kScoreWarps * int(gridDim.x);
-  w.target = plan.targets[row];
-  w.status = 0;
-  if (w.target == plan.ignore_index) {
-    w.status = 2;
-    return;
-  }
-  RowOptions& o = w.options;
-  o = options_of(mixture, row);
-  if (mixture.step.conservative && o.conservative_top_p != kWhole) {
-    const Nucleus& nucleus = mixture.workspace.nuclei[slot];
-    o.valid &= nucleus.valid[0] && nucleus.valid[1] && nucleus.valid[2];
-  }
-  if (!o.valid || w.target < 0 || w.target >= mixture.step.vocab_size) {
-    w.status = 1;
-    return;
-  }
-  set_mixer(mixture, o, row, 0, w.mixer);
 }
 
 // Thread d: the target's logit in distribution d.

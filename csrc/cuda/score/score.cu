@@ -3,11 +3,14 @@
 #include <cuda_runtime.h>
 
 #include "common/error.h"
-#include "cuda/common/kernels.h"
+#include "cuda/common/launch.h"
 #include "cuda/common/load_kernels.h"
 #include "cuda/common/tickets.h"
 #include "cuda/score/compare.cuh"
+#include "cuda/score/kernels.h"
+#include "cuda/score/read.cuh"
 #include "cuda/step/choose.h"
+#include "cuda/step/kernels.h"
 
 namespace eft {
 
@@ -24,20 +27,11 @@ cudaError_t current_chip(Chip& chip) {
   });
 }
 
-cudaError_t launch(const void* entry, const void* plan, dim3 grid, int threads, int64_t shared,
-                   cudaStream_t stream) {
-  void* arguments[] = {const_cast<void*>(plan)};
-  return cudaLaunchKernel(entry, grid, dim3(unsigned(threads)), arguments, size_t(shared), stream);
-}
-
 cudaError_t launch_nuclei(const eft_score& score, const Chip& chip, int64_t first, int64_t rows,
                           void* workspace, uint32_t* tickets, cudaStream_t stream) {
   Plan plan = make_nuclei_plan(score, first, workspace);
   plan.workspace.tickets = tickets;
-  const Choice choice = choose(score.mixture, kOwnNuclei, chip, rows);
-  return launch(stream_entry(choice.fast, false), &plan,
-                dim3(unsigned(choice.blocks), unsigned(3 * rows)), kStreamThreads,
-                choice.shared_bytes, stream);
+  return launch_stream(&plan, choose(score.mixture, kOwnNuclei, chip, rows), 3 * rows, stream);
 }
 
 cudaError_t launch_rows(const eft_score& score, const Chip& chip, int64_t first, int64_t rows,
@@ -49,11 +43,10 @@ cudaError_t launch_rows(const eft_score& score, const Chip& chip, int64_t first,
   ScorePlan plan = make_plan(score, first, workspace);
   plan.mixture.workspace.tickets = tickets;
   const int blocks = stream_blocks(rows, plan.mixture.num_tiles, chip);
-  const dim3 grid{unsigned(blocks), unsigned(rows)};
   const cudaError_t error =
-      launch(score_entry(), &plan, grid, kScoreThreads, sizeof(ScoreWork), stream);
+      launch(score_entry(), &plan, blocks, rows, kScoreThreads, sizeof(ScoreWork), stream);
   if (error || !plan.compares) return error;
-  return launch(compare_entry(), &plan, grid, kScoreThreads, sizeof(ScoreWork), stream);
+  return launch(compare_entry(), &plan, blocks, rows, kScoreThreads, sizeof(ScoreWork), stream);
 }
 
 int run(const eft_score& score, void* stream, void* workspace) {
@@ -67,9 +60,7 @@ int run(const eft_score& score, void* stream, void* workspace) {
     const int64_t rows = all - first < kMaxLaunchRows ? all - first : kMaxLaunchRows;
     error = launch_rows(score, chip, first, rows, workspace, tickets, s);
   }
-  if (error == cudaSuccess) return EFT_OK;
-  cudaGetLastError();  // a failed launch must not be found by the next caller of the runtime
-  return fail(EFT_DEVICE_ERROR, "cuda: %s", cudaGetErrorString(error));
+  return status_of(error);
 }
 
 }  // namespace
@@ -91,9 +82,6 @@ extern "C" int eft_score_cuda(const eft_score* given, void* stream, void* worksp
                 (long long)kMaxVocab, (long long)score.mixture.vocab_size);
   }
   const uint64_t wanted = eft_score_cuda_workspace_bytes(&score);
-  if (!workspace || workspace_bytes < wanted || reinterpret_cast<uintptr_t>(workspace) % 16) {
-    return fail(EFT_BAD_ARGUMENT, "workspace: expected %llu bytes, 16-byte aligned, got %llu at %p",
-                (unsigned long long)wanted, (unsigned long long)workspace_bytes, workspace);
-  }
+  if (const int error = check_workspace(workspace, workspace_bytes, wanted)) return error;
   return run(score, stream, workspace);
 }

@@ -3,7 +3,8 @@
 #ifndef EFT_CUDA_SCORE_SUMS_CUH_
 #define EFT_CUDA_SCORE_SUMS_CUH_
 
-#include "cuda/score/tile.cuh"
+#include "cuda/common/reduce.cuh"
+#include "cuda/score/plan.cuh"
 
 namespace eft {
 namespace {

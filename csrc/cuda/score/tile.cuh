@@ -4,7 +4,9 @@
 #ifndef EFT_CUDA_SCORE_TILE_CUH_
 #define EFT_CUDA_SCORE_TILE_CUH_
 
-#include "cuda/common/rank.cuh"
+#include "common/mass.h"
+#include "cuda/common/mix.cuh"
+#include "cuda/common/reduce.cuh"
 #include "cuda/score/plan.cuh"
 
 namespace eft {

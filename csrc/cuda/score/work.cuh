@@ -3,7 +3,9 @@
 #ifndef EFT_CUDA_SCORE_WORK_CUH_
 #define EFT_CUDA_SCORE_WORK_CUH_
 
-#include "cuda/score/list.cuh"
+#include "cuda/common/mixer.cuh"
+#include "cuda/score/plan.cuh"
+#include "cuda/score/sums.cuh"
 
 namespace eft {
 namespace {
@@ -32,6 +34,31 @@ struct alignas(16) ScoreWork {
 };
 
 static_assert(sizeof(ScoreWork) <= 48 * 1024, "more has to be asked for");
+
+// Thread 0 of each block.
+__device__ __forceinline__ void set_up_row(const ScorePlan& plan, int slot, int64_t row,
+                                           ScoreWork& w) {
+  const Plan& mixture = plan.mixture;
+  w.row = row;
+  w.stride = kScoreWarps * int(gridDim.x);
+  w.target = plan.targets[row];
+  w.status = 0;
+  if (w.target == plan.ignore_index) {
+    w.status = 2;
+    return;
+  }
+  RowOptions& o = w.options;
+  o = options_of(mixture, row);
+  if (mixture.step.conservative && o.conservative_top_p != kWhole) {
+    const Nucleus& nucleus = mixture.workspace.nuclei[slot];
+    o.valid &= nucleus.valid[0] && nucleus.valid[1] && nucleus.valid[2];
+  }
+  if (!o.valid || w.target < 0 || w.target >= mixture.step.vocab_size) {
+    w.status = 1;
+    return;
+  }
+  set_mixer(mixture, o, row, 0, w.mixer);
+}
 
 // The last ticket of a row's blocks: true for all threads of the block that finishes the row.
 __device__ __forceinline__ bool takes_last_ticket(uint32_t* ticket, uint32_t& is_last) {

@@ -3,6 +3,9 @@
 #ifndef EFT_CUDA_SCORE_WRITE_CUH_
 #define EFT_CUDA_SCORE_WRITE_CUH_
 
+#include "cuda/score/list.cuh"
+#include "cuda/score/sums.cuh"
+#include "cuda/score/tile.cuh"
 #include "cuda/score/work.cuh"
 
 namespace eft {

@@ -5,11 +5,9 @@
 
 #include "cuda/common/chip.h"
 #include "cuda/step/layout.h"
-#include "cuda/step/resident.cuh"
-#include "cuda/step/stream.cuh"
+#include "cuda/step/row_work.cuh"
 
 namespace eft {
-namespace {
 
 struct Choice {
   int fast;  // bf16 models that the kernel is made for; 0: any dtypes, bias, bitmask
@@ -18,6 +16,8 @@ struct Choice {
   int blocks;   // of a row
   int64_t shared_bytes;
 };
+
+namespace {
 
 inline int fast_models(const eft_step& step, Stage stage) {
   for (int k = 0; k < step.num_models; ++k) {

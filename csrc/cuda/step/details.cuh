@@ -3,7 +3,9 @@
 #ifndef EFT_CUDA_STEP_DETAILS_CUH_
 #define EFT_CUDA_STEP_DETAILS_CUH_
 
-#include "cuda/step/draw.cuh"
+#include "common/log2.h"
+#include "cuda/common/mix.cuh"
+#include "cuda/step/row_work.cuh"
 
 namespace eft {
 namespace {

@@ -2,7 +2,8 @@
 #ifndef EFT_CUDA_STEP_DRAW_CUH_
 #define EFT_CUDA_STEP_DRAW_CUH_
 
-#include "cuda/step/row_top.cuh"
+#include "common/log2.h"
+#include "cuda/step/row_work.cuh"
 
 namespace eft {
 namespace {

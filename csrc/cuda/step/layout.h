@@ -3,6 +3,7 @@
 #define EFT_CUDA_STEP_LAYOUT_H_
 
 #include "cuda/common/plan.cuh"
+#include "cuda/common/workspace_allocator.h"
 
 namespace eft {
 namespace {
@@ -19,23 +20,6 @@ inline bool wants_stats(const eft_details& d) {
 }
 
 static_assert(kMaxLaunchRows * 3 * sizeof(uint32_t) == EFT_CUDA_TICKET_BYTES, "as eft.h says");
-
-// Hands out 16-byte aligned places one after another.
-class Places {
- public:
-  explicit Places(void* base) : base_(static_cast<char*>(base)) {}
-  template <class T>
-  T* next(int64_t count) {
-    T* place = reinterpret_cast<T*>(base_ ? base_ + used_ : nullptr);
-    used_ += (uint64_t(count) * sizeof(T) + 15) / 16 * 16;
-    return place;
-  }
-  uint64_t used() const { return used_; }
-
- private:
-  char* base_;
-  uint64_t used_ = 0;
-};
 
 // The tickets come first and take the same room in every layout: they are what has to be zero
 // between launches of different shapes.

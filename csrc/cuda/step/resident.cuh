@@ -3,17 +3,12 @@
 #ifndef EFT_CUDA_STEP_RESIDENT_CUH_
 #define EFT_CUDA_STEP_RESIDENT_CUH_
 
+#include "cuda/common/tile.cuh"
 #include "cuda/step/finish.cuh"
+#include "cuda/step/source.cuh"
 
 namespace eft {
 namespace {
-
-constexpr int kResidentThreads = 512;
-
-// Shared memory of a block: RowWork, group maxima [tiles, 32], z [tiles, 1024].
-constexpr int64_t resident_bytes(int tiles_of_block) {
-  return int64_t(sizeof(RowWork)) + int64_t(tiles_of_block) * (kGroups + kTile) * 4;
-}
 
 // Grid: cluster size * rows.
 template <int kFast>

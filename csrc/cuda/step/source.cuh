@@ -3,7 +3,8 @@
 #ifndef EFT_CUDA_STEP_SOURCE_CUH_
 #define EFT_CUDA_STEP_SOURCE_CUH_
 
-#include "cuda/step/team.cuh"
+#include "cuda/common/mix.cuh"
+#include "cuda/step/row_work.cuh"
 
 namespace eft {
 namespace {

@@ -3,10 +3,12 @@
 #include <cuda_runtime.h>
 
 #include "common/error.h"
-#include "cuda/common/kernels.h"
+#include "cuda/common/launch.h"
 #include "cuda/common/load_kernels.h"
 #include "cuda/common/tickets.h"
 #include "cuda/step/choose.h"
+#include "cuda/step/kernels.h"
+#include "cuda/step/layout.h"
 
 namespace eft {
 namespace {
@@ -28,40 +30,18 @@ cudaError_t current_chip(Chip& chip) {
 }
 
 cudaError_t launch(Plan& plan, const Choice& choice, int64_t rows, cudaStream_t stream) {
-  cudaLaunchConfig_t config{};
-  cudaLaunchAttribute cluster{};
-  config.stream = stream;
-  config.dynamicSmemBytes = size_t(choice.shared_bytes);
-  const void* entry;
-  if (choice.cluster) {
-    entry = resident_entry(choice.fast);
-    config.gridDim = dim3(unsigned(rows * choice.cluster));
-    config.blockDim = dim3(kResidentThreads);
-    cluster.id = cudaLaunchAttributeClusterDimension;
-    cluster.val.clusterDim.x = unsigned(choice.cluster);
-    cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
-    config.attrs = &cluster;
-    config.numAttrs = 1;
-  } else {
-    if (plan.stage != kMixOnly) {
-      const cudaError_t error = tickets_of_capture(stream, plan.workspace.tickets);
-      if (error) return error;
-    }
-    entry = stream_entry(choice.fast, choice.conservative);
-    config.gridDim = dim3(unsigned(choice.blocks), unsigned(rows));
-    config.blockDim = dim3(kStreamThreads);
+  if (choice.cluster) return launch_resident(&plan, choice, rows, stream);
+  if (plan.stage != kMixOnly) {
+    const cudaError_t error = tickets_of_capture(stream, plan.workspace.tickets);
+    if (error) return error;
   }
-  void* arguments[] = {&plan};
-  return cudaLaunchKernelExC(&config, entry, arguments);
+  return launch_stream(&plan, choice, rows, stream);
 }
 
 int run(const eft_step* step, float* z, int64_t z_row_stride, void* stream, void* workspace,
         uint64_t workspace_bytes) {
   const uint64_t wanted = eft_cuda_workspace_bytes(step);
-  if (!workspace || workspace_bytes < wanted || reinterpret_cast<uintptr_t>(workspace) % 16) {
-    return fail(EFT_BAD_ARGUMENT, "workspace: expected %llu bytes, 16-byte aligned, got %llu at %p",
-                (unsigned long long)wanted, (unsigned long long)workspace_bytes, workspace);
-  }
+  if (const int error = check_workspace(workspace, workspace_bytes, wanted)) return error;
   Chip chip;
   cudaError_t error = current_chip(chip);
   const Stage last = z ? kMixOnly : kSampleRows;
@@ -77,9 +57,7 @@ int run(const eft_step* step, float* z, int64_t z_row_stride, void* stream, void
       if (error) break;
     }
   }
-  if (error == cudaSuccess) return EFT_OK;
-  cudaGetLastError();  // a failed launch must not be found by the next caller of the runtime
-  return fail(EFT_DEVICE_ERROR, "cuda: %s", cudaGetErrorString(error));
+  return status_of(error);
 }
 
 int check(const eft_step* step) {

@@ -3,12 +3,12 @@
 #ifndef EFT_CUDA_STEP_STREAM_CUH_
 #define EFT_CUDA_STEP_STREAM_CUH_
 
+#include "cuda/common/tile.cuh"
 #include "cuda/step/finish.cuh"
+#include "cuda/step/source.cuh"
 
 namespace eft {
 namespace {
-
-constexpr int kStreamThreads = 256;
 
 // Thread 0 of each block. A row whose nuclei could not be had is as invalid as its options.
 __device__ __forceinline__ void set_up_row(const Plan& plan, int64_t row, int model, RowWork& w) {

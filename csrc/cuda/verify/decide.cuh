@@ -3,6 +3,9 @@
 #ifndef EFT_CUDA_VERIFY_DECIDE_CUH_
 #define EFT_CUDA_VERIFY_DECIDE_CUH_
 
+#include "common/philox.h"
+#include "cuda/step/draw.cuh"
+#include "cuda/step/stream.cuh"
 #include "cuda/verify/residual.cuh"
 
 namespace eft {

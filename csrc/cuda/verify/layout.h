@@ -2,9 +2,8 @@
 #ifndef EFT_CUDA_VERIFY_LAYOUT_H_
 #define EFT_CUDA_VERIFY_LAYOUT_H_
 
-#include "cuda/step/choose.h"
-#include "cuda/verify/decide.cuh"
-#include "cuda/verify/slot.cuh"
+#include "cuda/step/layout.h"
+#include "cuda/verify/plan.cuh"
 
 namespace eft {
 namespace {

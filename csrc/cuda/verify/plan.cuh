@@ -4,7 +4,9 @@
 #define EFT_CUDA_VERIFY_PLAN_CUH_
 
 #include "common/verify.h"
-#include "cuda/step/stream.cuh"
+#include "cuda/common/mixer.cuh"
+#include "cuda/common/plan.cuh"
+#include "cuda/common/rank.cuh"
 
 namespace eft {
 namespace {

@@ -2,6 +2,9 @@
 #ifndef EFT_CUDA_VERIFY_RESIDUAL_CUH_
 #define EFT_CUDA_VERIFY_RESIDUAL_CUH_
 
+#include "cuda/common/mix.cuh"
+#include "cuda/common/reduce.cuh"
+#include "cuda/step/row_work.cuh"
 #include "cuda/verify/plan.cuh"
 
 namespace eft {

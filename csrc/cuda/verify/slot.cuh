@@ -3,6 +3,7 @@
 #ifndef EFT_CUDA_VERIFY_SLOT_CUH_
 #define EFT_CUDA_VERIFY_SLOT_CUH_
 
+#include "cuda/step/stream.cuh"
 #include "cuda/verify/plan.cuh"
 
 namespace eft {

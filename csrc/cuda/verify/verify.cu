@@ -3,10 +3,15 @@
 #include <cuda_runtime.h>
 
 #include "common/error.h"
-#include "cuda/common/kernels.h"
+#include "cuda/common/launch.h"
 #include "cuda/common/load_kernels.h"
 #include "cuda/common/tickets.h"
+#include "cuda/step/choose.h"
+#include "cuda/step/kernels.h"
+#include "cuda/verify/decide.cuh"
+#include "cuda/verify/kernels.h"
 #include "cuda/verify/layout.h"
+#include "cuda/verify/slot.cuh"
 
 namespace eft {
 
@@ -29,13 +34,6 @@ cudaError_t current_chip(Chip& chip) {
   });
 }
 
-cudaError_t launch(const void* entry, const void* plan, int blocks, int64_t rows, size_t shared,
-                   cudaStream_t stream) {
-  void* arguments[] = {const_cast<void*>(plan)};
-  return cudaLaunchKernel(entry, dim3(unsigned(blocks), unsigned(rows)), dim3(kStreamThreads),
-                          arguments, shared, stream);
-}
-
 // The rows of one plan.
 cudaError_t verify_rows(const eft_verify& v, const VerifyPlan& plan, const Chip& chip,
                         cudaStream_t stream) {
@@ -45,15 +43,14 @@ cudaError_t verify_rows(const eft_verify& v, const VerifyPlan& plan, const Chip&
   for (int i = 0; !error && v.step.conservative && i <= v.num_drafts; ++i) {
     const Plan nuclei = nuclei_plan(v, plan, i);
     const Choice choice = choose(nuclei.step, kOwnNuclei, chip, rows);
-    error = launch(stream_entry(choice.fast, false), &nuclei, choice.blocks, 3 * rows,
-                   size_t(choice.shared_bytes), stream);
+    error = launch_stream(&nuclei, choice, 3 * rows, stream);
   }
   if (error) return error;
   error = launch(verify_stream_entry(v.step.conservative), &plan, stream_blocks(slots, tiles, chip),
-                 slots, sizeof(SlotWork), stream);
+                 slots, kStreamThreads, sizeof(SlotWork), stream);
   if (error) return error;
   return launch(verify_decide_entry(), &plan, stream_blocks(rows, tiles, chip), rows,
-                sizeof(DecideWork), stream);
+                kStreamThreads, sizeof(DecideWork), stream);
 }
 
 int check(const eft_verify* v) {
@@ -83,10 +80,7 @@ extern "C" int eft_verify_cuda(const eft_verify* verify, void* stream, void* wor
   if (const int error = check(verify)) return error;
   VerifySpace space;
   const uint64_t wanted = lay_out(*verify, workspace, space);
-  if (!workspace || workspace_bytes < wanted || reinterpret_cast<uintptr_t>(workspace) % 16) {
-    return fail(EFT_BAD_ARGUMENT, "workspace: expected %llu bytes, 16-byte aligned, got %llu at %p",
-                (unsigned long long)wanted, (unsigned long long)workspace_bytes, workspace);
-  }
+  if (const int error = check_workspace(workspace, workspace_bytes, wanted)) return error;
   const cudaStream_t s = static_cast<cudaStream_t>(stream);
   Chip chip;
   cudaError_t error = current_chip(chip);
@@ -94,7 +88,5 @@ extern "C" int eft_verify_cuda(const eft_verify* verify, void* stream, void* wor
   for (int64_t first = 0; !error && first < verify->step.num_rows; first += rows_at_once(*verify)) {
     error = verify_rows(*verify, make_plan(*verify, first, space), chip, s);
   }
-  if (error == cudaSuccess) return EFT_OK;
-  cudaGetLastError();  // a failed launch must not be found by the next caller of the runtime
-  return fail(EFT_DEVICE_ERROR, "cuda: %s", cudaGetErrorString(error));
+  return status_of(error);
 }

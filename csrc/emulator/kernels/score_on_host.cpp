@@ -6,9 +6,9 @@
 #include <random>
 #include <vector>
 
-#include "cuda/common/kernels.h"
-#include "cuda/score/compare.cuh"
-#include "cuda/step/choose.h"
+#include "cuda/score/kernels.h"
+#include "cuda/score/work.cuh"
+#include "cuda/step/kernels.h"
 #include "emulator/race_detector.h"
 #include "emulator/runtime/runtime.h"
 

@@ -3,8 +3,7 @@
 #include <string.h>
 
 #include "common/error.h"
-#include "cuda/common/kernels.h"
-#include "cuda/step/choose.h"
+#include "cuda/step/kernels.h"
 #include "emulator/kernels/scratch_memory.h"
 #include "emulator/runtime/runtime.h"
 

@@ -1,17 +1,6 @@
 // The streaming kernels, on the runtime of runtime/.
-#include "cuda/common/kernels.h"
-#include "cuda/step/stream.cuh"
-#include "emulator/runtime/runtime.h"
-
-#ifndef EFT_FEW_KERNELS
 #include "cuda/step/stream.cu"
-#else  // those for three bf16 models and for any
-const void* eft::stream_entry(int fast, bool conservative) {
-  if (conservative) return reinterpret_cast<const void*>(stream_kernel<0, true>);
-  return fast == 3 ? reinterpret_cast<const void*>(stream_kernel<3, false>)
-                   : reinterpret_cast<const void*>(stream_kernel<0, false>);
-}
-#endif
+#include "emulator/runtime/runtime.h"
 
 namespace eft {
 namespace {

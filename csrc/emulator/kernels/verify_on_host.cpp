@@ -1,8 +1,11 @@
 #include <string.h>
 
 #include "common/error.h"
-#include "cuda/common/kernels.h"
+#include "cuda/step/kernels.h"
+#include "cuda/verify/decide.cuh"
+#include "cuda/verify/kernels.h"
 #include "cuda/verify/layout.h"
+#include "cuda/verify/slot.cuh"
 #include "emulator/kernels/scratch_memory.h"
 #include "emulator/kernels/step_on_host.h"
 #include "emulator/runtime/runtime.h"

@@ -1,13 +1,25 @@
 // A pass over the row's tokens that may matter, by the whole team: into the leader's list, into
 // bins of weight, or into the survivors' masses. One piece of code for all three, since the reading
 // of tokens is most of it.
-#ifndef EFT_CUDA_STEP_VISIT_CUH_
-#define EFT_CUDA_STEP_VISIT_CUH_
+#ifndef EFT_CUDA_STEP_PASSES_CUH_
+#define EFT_CUDA_STEP_PASSES_CUH_
 
-#include "cuda/step/select.cuh"
+#include "cuda/step/rank_query.cuh"
 
 namespace eft {
 namespace {
+
+// Leader's block: sum of W_T >> (A - a_T).
+template <class Team>
+__device__ __forceinline__ uint64_t total_mass(const Team& team, int num_tiles, float c, float a) {
+  RowWork& w = *team.own;
+  uint64_t own = 0, total;
+  for (int i = thread_index(); i < num_tiles; i += Team::kThreads) {
+    own += w.tile_mass[i] >> tile_shift(a, floorf(w.tile_max[i] * c));
+  }
+  scan_before<Team::kThreads>(own, w.partial, total);
+  return total;
+}
 
 // Appends one group's tokens to the leader's list; past its end they are only counted.
 template <class Team>
@@ -176,4 +188,4 @@ __device__ __forceinline__ void visit(const Team& team, const Source& source) {
 
 }  // namespace
 }  // namespace eft
-#endif  // EFT_CUDA_STEP_VISIT_CUH_
+#endif  // EFT_CUDA_STEP_PASSES_CUH_

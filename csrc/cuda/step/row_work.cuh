@@ -1,7 +1,10 @@
-// The types of a row's search: what is looked for, what survives, what the next pass is to do.
-#ifndef EFT_CUDA_STEP_STATE_CUH_
-#define EFT_CUDA_STEP_STATE_CUH_
+// What a row's finish works on: the query, pass and filter state that its passes hand on, and the
+// shared memory of the threads that finish a row, one block or a cluster of them. The first block
+// leads: what concerns the whole row lies in its memory.
+#ifndef EFT_CUDA_STEP_ROW_WORK_CUH_
+#define EFT_CUDA_STEP_ROW_WORK_CUH_
 
+#include "cuda/common/mixer.cuh"
 #include "cuda/common/rank.cuh"
 
 namespace eft {
@@ -89,6 +92,82 @@ struct Search {
   Visit visit;
 };
 
+constexpr int kBins = 1024;
+constexpr int kList = 2048;       // candidates that a row's list holds
+constexpr int kFew = 256;         // ranked against each other directly
+constexpr int kVisited = 4096;    // groups visited at a time
+constexpr int kMaxThreads = 512;  // of a block
+
+constexpr int kStreamThreads = 256;
+constexpr int kResidentThreads = 512;
+
+// Weights by bins, 64 bits in two halves: shared memory adds 32 bits at a time.
+struct Bins {
+  uint32_t low[kBins], high[kBins], count[kBins];
+};
+
+struct alignas(16) RowWork {
+  RowOptions options;
+  Mixer mixer;
+  Search search;
+  RowTop top;
+  // Of this row; here rather than in registers, which are short while tokens are at hand.
+  int64_t row;
+  int model;                      // kOwnNuclei
+  const float* group_maxima;      // streaming: in the workspace, [num_tiles, 32]
+  const float* stats;             // streaming: [num_tiles, kMaxStats]
+  uint64_t tile_mass[kMaxTiles];  // of the leader: W_T, then the survivors'
+  uint64_t list[kList];           // of the leader: candidates' keys
+  union {
+    Bins bins;
+    uint64_t place_mass[kTile];  // of the drawn tile
+  };
+  uint64_t few[kFew], few_mass[kFew];
+  uint64_t partial[kMaxThreads / 32];
+  float tile_max[kMaxTiles];  // of the leader, z
+  union {
+    uint16_t visited[kVisited];
+    float tile_z[kTile];  // of the drawn tile
+  };
+  uint32_t num_visited;
+  // Of the leader: what the team has found.
+  uint32_t list_count, few_count, num_kept, first;
+  int32_t bin;  // that holds the place looked for, -1 if none does
+  uint32_t bin_count;
+  uint64_t bin_above;  // weight before it
+  uint64_t found;      // a key
+  uint32_t is_found;
+  uint32_t is_last;  // the block that finishes the row
+  uint64_t total, rest;
+  int32_t tile, token;
+  double log_sums[EFT_MAX_MODELS + 1];  // relative to the maxima, at temperature 1
+  double maxima[EFT_MAX_MODELS + 1];
+  double entropy;
+};
+
+template <int kThreadsOfBlock, bool kCluster>
+struct Team {
+  static constexpr int kThreads = kThreadsOfBlock;
+  static constexpr bool kClusters = kCluster;
+  RowWork* own;
+  RowWork* lead;
+  uint32_t rank, size;
+
+  __device__ bool leads() const { return !kCluster || rank == 0; }
+  __device__ void sync() const {
+    if (kCluster) {
+      cluster_sync();
+    } else {
+      __syncthreads();
+    }
+  }
+};
+
+// Shared memory of a block: RowWork, group maxima [tiles, 32], z [tiles, 1024].
+constexpr int64_t resident_bytes(int tiles_of_block) {
+  return int64_t(sizeof(RowWork)) + int64_t(tiles_of_block) * (kGroups + kTile) * 4;
+}
+
 }  // namespace
 }  // namespace eft
-#endif  // EFT_CUDA_STEP_STATE_CUH_
+#endif  // EFT_CUDA_STEP_ROW_WORK_CUH_

@@ -8,10 +8,11 @@
 //              +------------|---- deeper ---------+
 //                           +-> in row <----------+  rows whose candidates do not fit:
 //                                 +-> binned -> placed -> (again, or) in list -> selected -> next
-#ifndef EFT_CUDA_STEP_SEARCH_CUH_
-#define EFT_CUDA_STEP_SEARCH_CUH_
+#ifndef EFT_CUDA_STEP_FILTERS_CUH_
+#define EFT_CUDA_STEP_FILTERS_CUH_
 
-#include "cuda/step/details.cuh"
+#include "cuda/common/plan.cuh"
+#include "cuda/step/rank_query.cuh"
 
 namespace eft {
 namespace {
@@ -199,4 +200,4 @@ __device__ __forceinline__ void think(const Plan& plan, RowWork& w) {
 
 }  // namespace
 }  // namespace eft
-#endif  // EFT_CUDA_STEP_SEARCH_CUH_
+#endif  // EFT_CUDA_STEP_FILTERS_CUH_

@@ -1,10 +1,10 @@
 // The token at which a running weight, the mass at the row's reference or plain counts, reaches a
 // target in the order of the rank. Weights are summed into bins of the rank, exactly; the bin that
 // holds the place is looked at again, until few tokens are left and these are ranked directly.
-#ifndef EFT_CUDA_STEP_SELECT_CUH_
-#define EFT_CUDA_STEP_SELECT_CUH_
+#ifndef EFT_CUDA_STEP_RANK_QUERY_CUH_
+#define EFT_CUDA_STEP_RANK_QUERY_CUH_
 
-#include "cuda/step/source.cuh"
+#include "cuda/step/row_work.cuh"
 
 namespace eft {
 namespace {
@@ -171,4 +171,4 @@ __device__ __forceinline__ float bound_of_bin(float top, int bin) {
 
 }  // namespace
 }  // namespace eft
-#endif  // EFT_CUDA_STEP_SELECT_CUH_
+#endif  // EFT_CUDA_STEP_RANK_QUERY_CUH_

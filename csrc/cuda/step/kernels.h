@@ -1,0 +1,23 @@
+// The step's compiled kernels, and their launches.
+#ifndef EFT_CUDA_STEP_KERNELS_H_
+#define EFT_CUDA_STEP_KERNELS_H_
+
+#include <cuda_runtime.h>
+
+#include "cuda/step/choose.h"
+
+namespace eft {
+
+// Entry points as cudaLaunchKernelExC takes them. `fast`: how many bf16 models, 0 for any dtypes.
+const void* stream_entry(int fast, bool conservative);
+const void* resident_entry(int fast);
+
+// `plan` is a Plan, a type that every file has its own of. `rows`: of the grid, three for each row
+// of a kOwnNuclei launch.
+cudaError_t launch_stream(const void* plan, const Choice& choice, int64_t rows,
+                          cudaStream_t stream);
+cudaError_t launch_resident(const void* plan, const Choice& choice, int64_t rows,
+                            cudaStream_t stream);
+
+}  // namespace eft
+#endif  // EFT_CUDA_STEP_KERNELS_H_
