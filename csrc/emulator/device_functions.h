@@ -66,11 +66,11 @@ inline float half_to_float(uint16_t bits) { return to_float(Fp16{bits}); }
 
 inline uint32_t thread_index() { return threadIdx.x; }
 template <class T>
-T* anew(T* p) {
+T* opaque_ptr(T* p) {
   return p;
 }
 template <class T>
-T* anew_anywhere(T* p) {
+T* opaque_generic_ptr(T* p) {
   return p;
 }
 

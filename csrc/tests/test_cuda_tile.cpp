@@ -17,8 +17,8 @@ using eft::TileSummary;
 __global__ void summarise_tile(const float* z, float c, TileSummary* out) {
   eft::Mixer m{};
   m.models[0] = {reinterpret_cast<const char*>(z), 1.0f, -0x1.fffffep127f, EFT_FP32};
-  m.count = 1;
-  m.n = eft::kTile;
+  m.num_terms = 1;
+  m.vocab_size = eft::kTile;
   m.c = c;
   float own[kGroup];
   bool bad = false;

@@ -74,13 +74,13 @@ __device__ __forceinline__ float half_to_float(uint16_t bits) {
 // The same address in this block's shared memory, or anywhere, of which the compiler knows nothing:
 // what is worked out from it stays inside of the loop that asks, instead of in registers around it.
 template <class T>
-__device__ __forceinline__ T* anew(T* p) {
+__device__ __forceinline__ T* opaque_ptr(T* p) {
   uint32_t offset = uint32_t(__cvta_generic_to_shared(p));
   asm volatile("" : "+r"(offset));
   return static_cast<T*>(__cvta_shared_to_generic(offset));
 }
 template <class T>
-__device__ __forceinline__ T* anew_anywhere(T* p) {
+__device__ __forceinline__ T* opaque_generic_ptr(T* p) {
   asm volatile("" : "+l"(p));
   return p;
 }

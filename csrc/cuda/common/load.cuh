@@ -35,19 +35,19 @@ __device__ __forceinline__ void widen(const Piece& piece, int dtype, float* v) {
   }
 }
 
-// w[i] = w[i + kBy] where `moves`, for all but the last kBy of kCount.
+// w[i] = w[i + kBy] where `shifts`, for all but the last kBy of kCount.
 template <int kBy, int kCount>
-__device__ __forceinline__ void move_down(bool moves, uint32_t* w) {
+__device__ __forceinline__ void shift_words(bool shifts, uint32_t* w) {
 #pragma unroll
-  for (int i = 0; i < kCount - kBy; ++i) w[i] = moves ? w[i + kBy] : w[i];
+  for (int i = 0; i < kCount - kBy; ++i) w[i] = shifts ? w[i + kBy] : w[i];
 }
 
 // 4 * kWords bytes from byte `skip` < 16 on. Whole words first, by halving, so that no index is
 // dynamic.
 template <int kWords>
-__device__ __forceinline__ void shift_out(uint32_t* w, uint32_t skip, uint32_t* out) {
-  move_down<2, kWords + 4>(skip & 8, w);
-  move_down<1, kWords + 2>(skip & 4, w);
+__device__ __forceinline__ void realign(uint32_t* w, uint32_t skip, uint32_t* out) {
+  shift_words<2, kWords + 4>(skip & 8, w);
+  shift_words<1, kWords + 2>(skip & 4, w);
   const uint32_t bits = skip % 4 * 8;
 #pragma unroll
   for (int i = 0; i < kWords; ++i) {
@@ -56,11 +56,11 @@ __device__ __forceinline__ void shift_out(uint32_t* w, uint32_t skip, uint32_t* 
 }
 
 template <int kWords>
-__device__ __forceinline__ void load_whole(const char* place, uint32_t skip, uint32_t* out) {
+__device__ __forceinline__ void load_inside(const char* from, uint32_t skip, uint32_t* out) {
   if (skip == 0) {
 #pragma unroll
     for (int i = 0; i < kWords; i += 4) {
-      const Bits128 b = load_once(place + 4 * i);
+      const Bits128 b = load_once(from + 4 * i);
 #pragma unroll
       for (int j = 0; j < 4; ++j) out[i + j] = b.x[j];
     }
@@ -69,11 +69,11 @@ __device__ __forceinline__ void load_whole(const char* place, uint32_t skip, uin
   uint32_t w[kWords + 4];
 #pragma unroll
   for (int i = 0; i < kWords + 4; i += 4) {
-    const Bits128 b = load_cached(place - skip + 4 * i);
+    const Bits128 b = load_cached(from - skip + 4 * i);
 #pragma unroll
     for (int j = 0; j < 4; ++j) w[i + j] = b.x[j];
   }
-  shift_out<kWords>(w, skip, out);
+  realign<kWords>(w, skip, out);
 }
 
 // Tokens id..id + 7 of a row of n; past its end -inf. kDtype's element size decides the width.
@@ -82,14 +82,14 @@ __device__ __forceinline__ void load_tokens(const char* row, int id, int n, Bits
                                             uint32_t* out) {
   constexpr int kSize = sizeof(Bits);
   constexpr int kWords = kPiece * kSize / 4;
-  const char* place = row + int64_t(id) * kSize;
-  const uint32_t skip = uint32_t(reinterpret_cast<uintptr_t>(place) & 15);
+  const char* from = row + int64_t(id) * kSize;
+  const uint32_t skip = uint32_t(reinterpret_cast<uintptr_t>(from) & 15);
   // Whole 16-byte words are read where they lie in the row from end to end.
   const bool inside = skip == 0
                           ? id + kPiece <= n
                           : int64_t(id) * kSize >= skip &&
                                 int64_t(id) * kSize - skip + 4 * kWords + 16 <= int64_t(n) * kSize;
-  if (inside) return load_whole<kWords>(place, skip, out);
+  if (inside) return load_inside<kWords>(from, skip, out);
   // From the last token on, each pushed in at the front: rare, so short rather than fast.
   const Bits* x = reinterpret_cast<const Bits*>(row);
 #pragma unroll

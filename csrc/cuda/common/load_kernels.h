@@ -17,12 +17,12 @@ namespace {
 constexpr int kMaxDevices = 64;
 
 // While one of these lives its thread may call anything, in the middle of a capture too.
-class Relaxed {
+class RelaxedCapture {
  public:
-  Relaxed() { cudaThreadExchangeStreamCaptureMode(&mode_); }
-  ~Relaxed() { cudaThreadExchangeStreamCaptureMode(&mode_); }
-  Relaxed(const Relaxed&) = delete;
-  Relaxed& operator=(const Relaxed&) = delete;
+  RelaxedCapture() { cudaThreadExchangeStreamCaptureMode(&mode_); }
+  ~RelaxedCapture() { cudaThreadExchangeStreamCaptureMode(&mode_); }
+  RelaxedCapture(const RelaxedCapture&) = delete;
+  RelaxedCapture& operator=(const RelaxedCapture&) = delete;
 
  private:
   cudaStreamCaptureMode mode_ = cudaStreamCaptureModeRelaxed;
@@ -76,7 +76,7 @@ class Devices {
   static cudaError_t prepare(int id, Device& device, Load load) {
     const std::lock_guard<std::mutex> lock(device.mutex);
     if (device.ready.load(std::memory_order_relaxed)) return cudaSuccess;
-    const Relaxed relaxed;
+    const RelaxedCapture relaxed;
     Chip chip{};
     cudaError_t error = ask_chip(id, chip);
     if (!error) error = load(chip);

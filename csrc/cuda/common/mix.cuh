@@ -19,12 +19,12 @@ __device__ __forceinline__ bool mix_pieces(const Mixer& m, int id, int stride, f
 #pragma unroll
   for (int i = 0; i < kPieces * kPiece; ++i) z[i] = -0.0f;  // adds nothing, not even a sign
 #pragma unroll 1
-  for (int k = 0; k < m.count; ++k) {
+  for (int k = 0; k < m.num_terms; ++k) {
     const Model model = m.models[k];
     Piece pieces[kPieces];
 #pragma unroll
     for (int j = 0; j < kPieces; ++j) {
-      pieces[j] = load_piece(model.x, model.dtype, id + j * stride, m.n);
+      pieces[j] = load_piece(model.logits, model.dtype, id + j * stride, m.vocab_size);
     }
 #pragma unroll
     for (int j = 0; j < kPieces; ++j) {
@@ -33,14 +33,14 @@ __device__ __forceinline__ bool mix_pieces(const Mixer& m, int id, int stride, f
 #pragma unroll
       for (int i = 0; i < kPiece; ++i) {
         const int at = j * kPiece + i;
-        z[at] = fmaf(model.w, v[i], z[at]);
+        z[at] = fmaf(model.weight, v[i], z[at]);
         excluded |= uint32_t(v[i] <= model.lowest) << at;
         if (kConservative && m.conservative) {
           // Inside the nucleus all models and delta; outside the tuned model alone.
           if (k == m.defining) {
-            const float own = v[i] * float(kLog2E);
-            const bool in = own > m.nucleus_t ||
-                            (own == m.nucleus_t && uint32_t(id + j * stride + i) <= m.nucleus_id);
+            const float own_t = v[i] * float(kLog2E);
+            const bool in = own_t > m.nucleus_t ||
+                            (own_t == m.nucleus_t && uint32_t(id + j * stride + i) <= m.nucleus_id);
             inside |= uint32_t(in) << at;
           }
           if (k == 1) tuned[at] = v[i];
@@ -59,7 +59,7 @@ __device__ __forceinline__ bool mix_pieces(const Mixer& m, int id, int stride, f
 #pragma unroll
     for (int j = 0; j < kPieces; ++j) {
       const int first = id + j * stride;
-      if (first >= m.n) continue;
+      if (first >= m.vocab_size) continue;
       const uint32_t word = uint32_t(__ldg(m.token_bitmask + first / 32));
       excluded |= (~(word >> first % 32) & 0xffu) << j * kPiece;
     }
@@ -81,7 +81,7 @@ __device__ __forceinline__ bool mix_bf16(const Mixer& m, const Bits128* raw, flo
   const float c = m.c;
 #pragma unroll
   for (int k = 0; k < K; ++k) {
-    const float w = m.models[k].w;
+    const float w = m.models[k].weight;
     float v[kPiece];
     widen_bf16(raw[k].x, v);
 #pragma unroll
@@ -103,23 +103,23 @@ __device__ __forceinline__ bool mix_bf16(const Mixer& m, const Bits128* raw, flo
 
 // Pieces of a lane's 32 tokens of K bf16 models, all loads first.
 template <int K, int kPieces>
-__device__ __forceinline__ void load_fast(const Mixer& m, int id, Bits128 (*raw)[K]) {
+__device__ __forceinline__ void load_bf16(const Mixer& m, int id, Bits128 (*raw)[K]) {
 #pragma unroll
   for (int j = 0; j < kPieces; ++j) {
 #pragma unroll
     for (int k = 0; k < K; ++k) {
-      raw[j][k] = load_once(m.models[k].x + 2 * int64_t(id + j * (kTile / 4)));
+      raw[j][k] = load_once(m.models[k].logits + 2 * int64_t(id + j * (kTile / 4)));
     }
   }
 }
 
 // By one lane alone; in two halves, since its caller has little room.
 template <int K>
-__device__ __forceinline__ void mix_fast_group(const Mixer& m, int tile, int lane, float* z) {
+__device__ __forceinline__ void mix_bf16_group(const Mixer& m, int tile, int lane, float* z) {
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     Bits128 raw[2][K];
-    load_fast<K, 2>(m, piece_id(tile, 2 * half, lane), raw);
+    load_bf16<K, 2>(m, piece_id(tile, 2 * half, lane), raw);
 #pragma unroll
     for (int j = 0; j < 2; ++j) mix_bf16<K, true>(m, raw[j], z + (2 * half + j) * kPiece);
   }
@@ -127,9 +127,9 @@ __device__ __forceinline__ void mix_fast_group(const Mixer& m, int tile, int lan
 
 // A warp's whole tile of K bf16 models, 32 tokens a lane.
 template <int K>
-__device__ __forceinline__ bool mix_fast_tile(const Mixer& m, int tile, int lane, float* z) {
+__device__ __forceinline__ bool mix_bf16_tile(const Mixer& m, int tile, int lane, float* z) {
   Bits128 raw[4][K];
-  load_fast<K, 4>(m, piece_id(tile, 0, lane), raw);
+  load_bf16<K, 4>(m, piece_id(tile, 0, lane), raw);
   float largest = 0.0f;
 #pragma unroll
   for (int j = 0; j < 4; ++j) {
@@ -153,11 +153,13 @@ __device__ __forceinline__ bool mix_fast_tile(const Mixer& m, int tile, int lane
   return bad;
 }
 
-// A warp's tile. kFast is the number of bf16 models that the kernel was made for; 0: any models.
-template <int kFast, bool kConservative>
+// A warp's tile. kNumBf16Models is the number of bf16 models that the kernel was made for; 0: any
+// models.
+template <int kNumBf16Models, bool kConservative>
 __device__ __forceinline__ bool mix_tile(const Mixer& m, int tile, int lane, float* z) {
-  if constexpr (kFast > 0) {
-    if (m.fast && (tile + 1) * kTile <= m.n) return mix_fast_tile<kFast>(m, tile, lane, z);
+  if constexpr (kNumBf16Models > 0) {
+    if (m.all_bf16 && (tile + 1) * kTile <= m.vocab_size)
+      return mix_bf16_tile<kNumBf16Models>(m, tile, lane, z);
   }
   return mix_pieces<4, kConservative>(m, piece_id(tile, 0, lane), kTile / 4, z);
 }

@@ -8,8 +8,8 @@ namespace eft {
 namespace {
 
 struct Model {
-  const char* x;  // its row
-  float w;
+  const char* logits;  // its row
+  float weight;
   float lowest;  // excludes, as -inf does
   int dtype;
 };
@@ -19,11 +19,11 @@ struct Model {
 struct Mixer {
   Model models[EFT_MAX_MODELS + 1];
   const int32_t* token_bitmask;  // the row's, or null
-  int count;                     // models and bias
-  int n;                         // vocab_size
+  int num_terms;                 // models and bias
+  int vocab_size;                // vocab_size
   float c;                       // t = z * c
   float square_limit;            // a sum of squares up to this means that no token needs a test
-  bool fast;                     // bf16 on 16-byte boundaries, and nothing but models
+  bool all_bf16;                 // bf16 on 16-byte boundaries, and nothing but models
   bool conservative, drop;
   int defining;
   float delta, nucleus_t;
@@ -35,31 +35,32 @@ struct Mixer {
 __device__ __forceinline__ void set_models(const Plan& plan, const RowOptions& o, int64_t row,
                                            int model, Mixer& m) {
   const eft_step& s = plan.step;
-  const bool own = plan.stage == kOwnNuclei;
-  m.n = int(s.vocab_size);
+  const bool is_nuclei = plan.stage == kModelNuclei;
+  m.vocab_size = int(s.vocab_size);
   m.c = plan.stage == kMixOnly ? 1.0f : o.scale;
   float sum = 1.0f;
-  const int num_models = own ? 1 : s.num_models;
+  const int num_models = is_nuclei ? 1 : s.num_models;
 #pragma unroll 1
   for (int k = 0; k < num_models; ++k) {
-    const eft_logits& logits = s.logits[own ? model : k];
+    const eft_logits& logits = s.logits[is_nuclei ? model : k];
     const int64_t size = logits.dtype == EFT_FP32 ? 4 : 2;
-    const char* x = static_cast<const char*>(logits.data) + row * logits.row_stride * size;
-    m.models[k] = {x, o.weights[k], lowest_of(logits.dtype), logits.dtype};
+    const char* row_logits = static_cast<const char*>(logits.data) + row * logits.row_stride * size;
+    m.models[k] = {row_logits, o.weights[k], lowest_of(logits.dtype), logits.dtype};
     sum += fabsf(o.weights[k]);
   }
-  m.count = num_models;
+  m.num_terms = num_models;
   m.token_bitmask = nullptr;
-  if (!own && s.bias) {
+  if (!is_nuclei && s.bias) {
     const float* bias = s.bias + row * s.bias_row_stride;
     m.models[num_models] = {reinterpret_cast<const char*>(bias), 1.0f, NAN, EFT_FP32};
-    m.count = num_models + 1;
+    m.num_terms = num_models + 1;
   }
-  if (!own && s.token_bitmask) m.token_bitmask = s.token_bitmask + row * s.token_bitmask_row_stride;
+  if (!is_nuclei && s.token_bitmask)
+    m.token_bitmask = s.token_bitmask + row * s.token_bitmask_row_stride;
   // Magnitudes up to 2^126 / sum / c cannot overflow z or t; squares are held to 2^100, so a limit
   // of 2^60 or more will do.
   m.square_limit = 0x1p126f / sum / (m.c > 1.0f ? m.c : 1.0f) > 0x1p60f ? 0x1p100f : -1.0f;
-  m.conservative = !own && s.conservative && o.conservative_top_p != kWhole;
+  m.conservative = !is_nuclei && s.conservative && o.conservative_top_p != kWhole;
 }
 
 __device__ __forceinline__ void set_nucleus(const eft_step& s, const RowOptions& o,
@@ -73,20 +74,21 @@ __device__ __forceinline__ void set_nucleus(const eft_step& s, const RowOptions&
 }
 
 // A bias is fp32.
-__device__ __forceinline__ bool is_fast(const Mixer& m) {
-  bool fast = !m.token_bitmask && !m.conservative;
+__device__ __forceinline__ bool is_all_bf16(const Mixer& m) {
+  bool all_bf16 = !m.token_bitmask && !m.conservative;
 #pragma unroll 1
-  for (int k = 0; k < m.count; ++k) {
-    fast &= m.models[k].dtype == EFT_BF16 && (reinterpret_cast<uintptr_t>(m.models[k].x) & 15) == 0;
+  for (int k = 0; k < m.num_terms; ++k) {
+    all_bf16 &= m.models[k].dtype == EFT_BF16 &&
+                (reinterpret_cast<uintptr_t>(m.models[k].logits) & 15) == 0;
   }
-  return fast;
+  return all_bf16;
 }
 
 __device__ __forceinline__ void set_mixer(const Plan& plan, const RowOptions& o, int64_t row,
                                           int model, Mixer& m) {
   set_models(plan, o, row, model, m);
   if (m.conservative) set_nucleus(plan.step, o, plan.workspace.nuclei[row - plan.first_row], m);
-  m.fast = is_fast(m);
+  m.all_bf16 = is_all_bf16(m);
 }
 
 }  // namespace

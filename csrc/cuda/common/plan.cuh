@@ -16,9 +16,9 @@ constexpr int kMaxLaunchRows = 1024;  // more rows are several launches
 constexpr int kMaxStats = 2 * (EFT_MAX_MODELS + 1);
 
 enum Stage : int32_t {
-  kSampleRows = 0,  // mix, filter, draw
-  kOwnNuclei = 1,   // conservative re-weighting, first: each model alone; a "row" is (row, model)
-  kMixOnly = 2,     // write z and nothing else
+  kSampleRows = 0,   // mix, filter, draw
+  kModelNuclei = 1,  // conservative re-weighting, first: each model alone; a "row" is (row, model)
+  kMixOnly = 2,      // write z and nothing else
 };
 
 // What conservative re-weighting knows of a row after its first launch.
@@ -51,7 +51,7 @@ struct Plan {
   int32_t uniform;
   int32_t stage;
   int32_t wants_stats;
-  const int64_t* targets;  // kOwnNuclei of scoring: rows whose target is ignored are not read
+  const int64_t* targets;  // kModelNuclei of scoring: rows whose target is ignored are not read
   int64_t ignore_index;
 };
 
@@ -70,8 +70,8 @@ __device__ __forceinline__ void read_draw(const Plan& plan, int64_t row, RowOpti
   o.valid &= position >= 0;
 }
 
-// A model's own distribution, for kOwnNuclei.
-__device__ __forceinline__ RowOptions own_options(RowOptions o) {
+// A model's own distribution, for kModelNuclei.
+__device__ __forceinline__ RowOptions nucleus_options(RowOptions o) {
   o.weights[0] = 1.0f;
   o.scale = float(kLog2E);
   o.greedy = false;

@@ -10,17 +10,17 @@ namespace {
 constexpr uint32_t kLastId = 0xffffffffu;
 constexpr float kLowestT = -0x1.fffffep127f;
 
-// A token is kept iff t > limit.t, or t == limit.t and its id <= limit.id; -inf is never kept.
-struct Limit {
+// A token is kept iff t > cutoff.t, or t == cutoff.t and its id <= cutoff.id; -inf is never kept.
+struct Cutoff {
   float t;
   uint32_t id;
 };
 
-__device__ __forceinline__ bool keeps(const Limit& limit, float t, uint32_t id) {
-  return t > limit.t || (t == limit.t && id <= limit.id);
+__device__ __forceinline__ bool keeps(const Cutoff& cutoff, float t, uint32_t id) {
+  return t > cutoff.t || (t == cutoff.t && id <= cutoff.id);
 }
 
-__device__ __forceinline__ Limit stricter(const Limit& a, const Limit& b) {
+__device__ __forceinline__ Cutoff stricter(const Cutoff& a, const Cutoff& b) {
   if (a.t != b.t) return a.t > b.t ? a : b;
   return a.id < b.id ? a : b;
 }

@@ -56,7 +56,7 @@ cudaError_t zeros(void** memory, size_t bytes) {
 }
 
 cudaError_t make_pages(Pool& pool) {
-  const Relaxed relaxed;
+  const RelaxedCapture relaxed;
   void* memory = nullptr;
   if (const cudaError_t error = zeros(&memory, kSlab * EFT_CUDA_TICKET_BYTES)) return error;
   const std::lock_guard<std::mutex> lock(pool.mutex);

@@ -11,12 +11,12 @@ namespace eft {
 namespace {
 
 // References whose distance to t can be had without error: all but rows of astronomical logits.
-__device__ __forceinline__ bool is_near(float a) { return fabsf(a) < 0x1p20f; }
+__device__ __forceinline__ bool has_exact_distance(float a) { return fabsf(a) < 0x1p20f; }
 
 // Sum of token_mass(t, a) over a warp's 1024 tokens, in 15 operations each. floor and truncation
 // are additions that round down at a chosen bit: x + 1.5 * 2^(23 + e) leaves floor(x / 2^e) in the
 // low bits. The conversion instructions, which do the same, come four times as slowly or worse.
-__device__ __forceinline__ uint64_t near_mass(const float* z, float c, float a) {
+__device__ __forceinline__ uint64_t mass_by_rounding(const float* z, float c, float a) {
   const float low = a - 100.0f;         // 2^-60: no mass; also where t = -inf
   const float magic = 12582935.0f - a;  // 1.5 * 2^23 + 23 - a
   constexpr float kMagic3 = 0x1.8p26f;  // ends at 2^3
@@ -43,7 +43,8 @@ __device__ __forceinline__ uint64_t near_mass(const float* z, float c, float a) 
 
 // Rows of astronomical logits: from memory again, piece by piece.
 template <bool kConservative>
-__device__ __forceinline__ uint64_t far_mass(const Mixer& m, int tile, int lane, float a) {
+__device__ __forceinline__ uint64_t mass_by_definition(const Mixer& m, int tile, int lane,
+                                                       float a) {
   uint64_t sum = 0;
 #pragma unroll 1
   for (int j = 0; j < 4; ++j) {
@@ -76,7 +77,8 @@ __device__ __forceinline__ TileSummary summarise(const Mixer& m, int tile, int l
   }
   const float a = floorf(s.max * m.c);
   if (!masses || !(a > -INFINITY)) return s;
-  s.mass = is_near(a) ? near_mass(z, m.c, a) : far_mass<kConservative>(m, tile, lane, a);
+  s.mass = has_exact_distance(a) ? mass_by_rounding(z, m.c, a)
+                                 : mass_by_definition<kConservative>(m, tile, lane, a);
   return s;
 }
 

@@ -7,15 +7,15 @@
 namespace eft {
 namespace {
 
-// Hands out 16-byte aligned places one after another.
-class Places {
+// Hands out 16-byte aligned allocator one after another.
+class WorkspaceAllocator {
  public:
-  explicit Places(void* base) : base_(static_cast<char*>(base)) {}
+  explicit WorkspaceAllocator(void* base) : base_(static_cast<char*>(base)) {}
   template <class T>
-  T* next(int64_t count) {
-    T* place = reinterpret_cast<T*>(base_ ? base_ + used_ : nullptr);
+  T* allocate(int64_t count) {
+    T* array = reinterpret_cast<T*>(base_ ? base_ + used_ : nullptr);
     used_ += (uint64_t(count) * sizeof(T) + 15) / 16 * 16;
-    return place;
+    return array;
   }
   uint64_t used() const { return used_; }
 

@@ -84,7 +84,8 @@ extern "C" int eft_while_supported(void) {
 
 extern "C" void eft_while_close(eft_while* loop) {
   if (!loop) return;
-  const eft::Relaxed relaxed;  // a garbage collector may come here in the middle of a capture
+  const eft::RelaxedCapture
+      relaxed;  // a garbage collector may come here in the middle of a capture
   if (loop->ended) {
     cudaEventSynchronize(loop->ended);
     cudaEventDestroy(loop->ended);
@@ -101,7 +102,7 @@ namespace eft {
 namespace {
 
 int build(const eft_tail& tail, cudaGraph_t step, eft_while* loop) {
-  const Relaxed relaxed;  // another thread may capture meanwhile
+  const RelaxedCapture relaxed;  // another thread may capture meanwhile
   cudaError_t error;
 #define EFT_TRY(call) \
   if ((error = call) != cudaSuccess) return failed(#call, error)
@@ -155,7 +156,7 @@ extern "C" int eft_while_build(const eft_tail* tail, void* body, eft_while** loo
 
 extern "C" int eft_while_launch(eft_while* loop, int64_t max_steps, void* stream) {
   const cudaStream_t s = static_cast<cudaStream_t>(stream);
-  const eft::Relaxed relaxed;
+  const eft::RelaxedCapture relaxed;
   *loop->left_host = max_steps;
   cudaError_t error =
       cudaMemcpyAsync(loop->left, loop->left_host, sizeof(int64_t), cudaMemcpyHostToDevice, s);
@@ -165,7 +166,7 @@ extern "C" int eft_while_launch(eft_while* loop, int64_t max_steps, void* stream
 }
 
 extern "C" int eft_while_poll(eft_while* loop) {
-  const eft::Relaxed relaxed;
+  const eft::RelaxedCapture relaxed;
   const cudaError_t error = cudaEventQuery(loop->ended);
   if (error == cudaErrorNotReady) return 1;
   return error == cudaSuccess ? 0 : -eft::failed("loop", error);

@@ -13,7 +13,7 @@ namespace {
 __device__ __forceinline__ void load_both(const ScorePlan& plan, const Mixer& m, int id, float* p,
                                           float* q) {
   mix_pieces<2, true>(m, id, kTile / 4, p);
-  load_own<2>(m.models[plan.compared], m.n, id, q);
+  load_model<2>(m.models[plan.compared], m.vocab_size, id, q);
 }
 
 // p - q of one token whose logits are zp and zq.
@@ -55,7 +55,7 @@ __device__ __forceinline__ void list_changes(const ScorePlan& plan, ScoreWork& w
   const float sign = which ? -1.0f : 1.0f;
   int64_t* ids = (which ? plan.stats.down_ids : plan.stats.up_ids) + w.row * count;
   float* ratios = (which ? plan.stats.down_log_ratios : plan.stats.up_log_ratios) + w.row * count;
-  const Walk walk = {w.lists.bounds[which], plan.mixture.num_tiles};
+  const TileWalk walk = {w.lists.bounds[which], plan.mixture.num_tiles};
   walk.start(0.0f, [&](int tile) {
     return load_written(which ? &changes[tile].down : &changes[tile].up);
   });
@@ -91,7 +91,7 @@ __device__ __forceinline__ void list_changes(const ScorePlan& plan, ScoreWork& w
     const int id = int(ids[i]), place = id % kPiece;
     float zp[kPiece], zq[kPiece], p = 0.0f, q = 0.0f;
     mix_pieces<1, true>(w.mixer, id - place, 0, zp);
-    load_own<1>(w.mixer.models[plan.compared], w.mixer.n, id - place, zq);
+    load_model<1>(w.mixer.models[plan.compared], w.mixer.vocab_size, id - place, zq);
 #pragma unroll
     for (int j = 0; j < kPiece; ++j) p = j == place ? zp[j] : p, q = j == place ? zq[j] : q;
     const double log_p = (double(p) - double(w.pair.max_p)) - w.pair.rest_p;

@@ -11,10 +11,10 @@ namespace {
 
 constexpr uint64_t kNoKey = ~uint64_t(0);
 
-// Places in the row's order, lowest first: larger values, then lower ids. `bounds` in shared memory
-// hold for each tile a key that none of its tokens left is below; lane l looks after tiles l,
-// l + 32, ...
-struct Walk {
+// WorkspaceAllocator in the row's order, lowest first: larger values, then lower ids. `bounds` in
+// shared memory hold for each tile a key that none of its tokens left is below; lane l looks after
+// tiles l, l + 32, ...
+struct TileWalk {
   uint64_t* bounds;
   int num_tiles;
 

@@ -47,22 +47,22 @@ struct ScorePlan {
   ScoreSpace space;
 };
 
-// The tickets in front, as in every layout; conservative re-weighting's first launch has its own.
-inline uint64_t lay_out(const eft_score& score, void* base, Workspace& mixture, ScoreSpace& own) {
+// The tickets in front, as in every layout; conservative re-weighting's first launch has its space.
+inline uint64_t lay_out(const eft_score& score, void* base, Workspace& mixture, ScoreSpace& space) {
   const eft_step& step = score.mixture;
   const int64_t rows = rows_at_once(step), tiles = rows * num_tiles_of(step);
   const bool compared = compares(score.stats);
-  Places places(base);
+  WorkspaceAllocator allocator(base);
   mixture = Workspace{};
   if (step.conservative) {
-    places.next<char>(int64_t(lay_out(step, base, mixture)));
+    allocator.allocate<char>(int64_t(lay_out(step, base, mixture)));
   } else {
-    mixture.tickets = places.next<uint32_t>(kMaxLaunchRows * 3);
+    mixture.tickets = allocator.allocate<uint32_t>(kMaxLaunchRows * 3);
   }
-  own.shares = places.next<TileShare>(tiles * (step.num_models + 1));
-  own.changes = places.next<TileChange>(compared ? tiles : 0);
-  own.pairs = places.next<Pair>(compared ? rows : 0);
-  return places.used();
+  space.shares = allocator.allocate<TileShare>(tiles * (step.num_models + 1));
+  space.changes = allocator.allocate<TileChange>(compared ? tiles : 0);
+  space.pairs = allocator.allocate<Pair>(compared ? rows : 0);
+  return allocator.used();
 }
 
 // For rows [first_row, ...) of a checked score.
@@ -80,7 +80,7 @@ inline ScorePlan make_plan(const eft_score& score, int64_t first_row, void* work
 
 // The launch before, where conservative re-weighting wants it: a "row" for each (row, model).
 inline Plan make_nuclei_plan(const eft_score& score, int64_t first_row, void* workspace) {
-  Plan plan = make_plan(score.mixture, kOwnNuclei, first_row, workspace);
+  Plan plan = make_plan(score.mixture, kModelNuclei, first_row, workspace);
   plan.targets = score.targets;
   plan.ignore_index = score.ignore_index;
   return plan;

@@ -12,8 +12,9 @@ namespace eft {
 namespace {
 
 // 32 tokens of a bf16 model whose row lies on a 16-byte boundary.
-__device__ __forceinline__ void load_raw(const Model& model, int tile, int lane, Bits128* raw) {
-  const char* place = model.x + 2 * int64_t(piece_id(tile, 0, lane));
+__device__ __forceinline__ void load_bf16_group(const Model& model, int tile, int lane,
+                                                Bits128* raw) {
+  const char* place = model.logits + 2 * int64_t(piece_id(tile, 0, lane));
 #pragma unroll
   for (int j = 0; j < 4; ++j) raw[j] = load_once(place + 2 * j * (kTile / 4));
 }
@@ -32,13 +33,13 @@ __device__ __forceinline__ bool is_ordinary(const Bits128* raw, float limit) {
 }
 
 // What the bitmask leaves of a lane's tokens: those excluded are set in the result.
-__device__ __forceinline__ uint32_t forbidden(const Mixer& m, int tile) {
+__device__ __forceinline__ uint32_t excluded_by_bitmask(const Mixer& m, int tile) {
   const int lane = int(thread_index() % 32);
   uint32_t out = 0;
 #pragma unroll
   for (int j = 0; j < 4; ++j) {
     const int first = piece_id(tile, j, lane);
-    if (first >= m.n) continue;
+    if (first >= m.vocab_size) continue;
     const uint32_t word = uint32_t(__ldg(m.token_bitmask + first / 32));
     out |= (~(word >> first % 32) & 0xffu) << j * kPiece;
   }
@@ -63,44 +64,44 @@ __device__ __forceinline__ void read_tile(const ScorePlan& plan, ScoreWork& w, i
   const Mixer& m = w.mixer;
   const int num_models = plan.mixture.step.num_models;
   const WarpTile stage = {w.tiles[thread_index() / 32]};
-  const bool fast = m.fast && (tile + 1) * kTile <= m.n;
-  bool tested = !fast, bad = false;
+  const bool all_bf16 = m.all_bf16 && (tile + 1) * kTile <= m.vocab_size;
+  bool tested = !all_bf16, bad = false;
   uint32_t excluded = 0;
   float z[kGroup];
   Bits128 raw[4];
 #pragma unroll
   for (int i = 0; i < kGroup; ++i) z[i] = -0.0f;  // adds nothing, not even a sign
-  if (fast) load_raw(m.models[0], tile, lane, raw);
+  if (all_bf16) load_bf16_group(m.models[0], tile, lane, raw);
   if (m.conservative) bad = stage.mixture(m, tile, lane, z);
 #pragma unroll 1
-  for (int k = 0; k <= m.count; ++k) {
+  for (int k = 0; k <= m.num_terms; ++k) {
     float v[kGroup];
-    if (k < m.count) {
+    if (k < m.num_terms) {
       const Model& model = m.models[k];
-      if (fast) {
+      if (all_bf16) {
         tested |= !is_ordinary(raw, m.square_limit);
 #pragma unroll
         for (int j = 0; j < 4; ++j) widen_bf16(raw[j].x, v + j * kPiece);
-        if (k + 1 < m.count) load_raw(m.models[k + 1], tile, lane, raw);
+        if (k + 1 < m.num_terms) load_bf16_group(m.models[k + 1], tile, lane, raw);
       } else {
 #pragma unroll
         for (int j = 0; j < 4; ++j) raw[j] = {};  // or it would hold registers here too
-        stage.model(model, m.n, tile, lane, v);
+        stage.model(model, m.vocab_size, tile, lane, v);
       }
       if (!m.conservative) {
 #pragma unroll
-        for (int i = 0; i < kGroup; ++i) z[i] = fmaf(model.w, v[i], z[i]);
+        for (int i = 0; i < kGroup; ++i) z[i] = fmaf(model.weight, v[i], z[i]);
       }
       if (tested) {
 #pragma unroll
         for (int i = 0; i < kGroup; ++i) {
           excluded |= uint32_t(v[i] <= model.lowest) << i;
-          v[i] = own_logit(v[i], model.lowest);
+          v[i] = model_logit(v[i], model.lowest);
         }
       }
       if (k >= num_models) continue;  // the bias
     } else {
-      if (m.token_bitmask) excluded |= forbidden(m, tile);
+      if (m.token_bitmask) excluded |= excluded_by_bitmask(m, tile);
       if (tested && !m.conservative) bad = exclude(excluded, z);
 #pragma unroll
       for (int i = 0; i < kGroup; ++i) v[i] = z[i];
@@ -108,13 +109,13 @@ __device__ __forceinline__ void read_tile(const ScorePlan& plan, ScoreWork& w, i
     const int d = k < num_models ? k : num_models;
     const float top = largest_of(v);
     TileShare share = empty_share(top);
-    if (k == m.count && __any_sync(0xffffffffu, bad)) {
+    if (k == m.num_terms && __any_sync(0xffffffffu, bad)) {
       share.max = NAN;
     } else if (top > -INFINITY) {
       share = share_of(v, top);
     }
     if (plan.stats.rank) {
-      share.before = count_before(v, tile, lane, w.at_target[d], int(w.target));
+      share.before = count_before(v, tile, lane, w.target_logits[d], int(w.target));
     }
     if (lane == 0) shares[int64_t(d) * plan.mixture.num_tiles] = share;
   }
@@ -126,7 +127,7 @@ __device__ __forceinline__ float logit_of_target(const ScorePlan& plan, const Sc
   const int target = int(w.target), place = target % kPiece;
   float v[kPiece], found = 0.0f;
   if (d < plan.mixture.step.num_models) {
-    load_own<1>(m.models[d], m.n, target - place, v);
+    load_model<1>(m.models[d], m.vocab_size, target - place, v);
   } else {
     mix_pieces<1, true>(m, target - place, 0, v);
   }
@@ -140,13 +141,13 @@ __device__ __forceinline__ bool read_row(const ScorePlan& plan, int slot, ScoreW
   const int num_models = plan.mixture.step.num_models, num_tiles = plan.mixture.num_tiles;
   const int warp = int(threadIdx.x / 32), lane = int(threadIdx.x % 32);
   if (int(threadIdx.x) <= num_models) {
-    w.at_target[threadIdx.x] = logit_of_target(plan, w, int(threadIdx.x));
+    w.target_logits[threadIdx.x] = logit_of_target(plan, w, int(threadIdx.x));
   }
   __syncthreads();
   TileShare* shares = plan.space.shares + int64_t(slot) * (num_models + 1) * num_tiles;
   for (int tile = warp * int(gridDim.x) + int(blockIdx.x); tile < num_tiles;
-       tile += anew(&w)->stride) {
-    read_tile(plan, *anew(&w), tile, int(thread_index() % 32), shares + tile);
+       tile += opaque_ptr(&w)->stride) {
+    read_tile(plan, *opaque_ptr(&w), tile, int(thread_index() % 32), shares + tile);
   }
   if (!takes_last_ticket(plan.mixture.workspace.tickets + slot, w.is_last)) return false;
   if (warp <= num_models) {

@@ -31,7 +31,7 @@ cudaError_t launch_nuclei(const eft_score& score, const Chip& chip, int64_t firs
                           void* workspace, uint32_t* tickets, cudaStream_t stream) {
   Plan plan = make_nuclei_plan(score, first, workspace);
   plan.workspace.tickets = tickets;
-  return launch_stream(&plan, choose(score.mixture, kOwnNuclei, chip, rows), 3 * rows, stream);
+  return launch_stream(&plan, choose(score.mixture, kModelNuclei, chip, rows), 3 * rows, stream);
 }
 
 cudaError_t launch_rows(const eft_score& score, const Chip& chip, int64_t first, int64_t rows,
@@ -68,8 +68,8 @@ int run(const eft_score& score, void* stream, void* workspace) {
 
 extern "C" uint64_t eft_score_cuda_workspace_bytes(const eft_score* score) {
   eft::Workspace mixture;
-  eft::ScoreSpace own;
-  return eft::lay_out(*score, nullptr, mixture, own);
+  eft::ScoreSpace space;
+  return eft::lay_out(*score, nullptr, mixture, space);
 }
 
 extern "C" int eft_score_cuda(const eft_score* given, void* stream, void* workspace,

@@ -97,7 +97,7 @@ __device__ __forceinline__ uint32_t count_before(const float* x, int tile, int l
 
 // A model's own logit: -inf where the model itself excludes. In a row whose mixture is valid, a
 // token with NaN or +inf is excluded by something else: it is left out here too.
-__device__ __forceinline__ float own_logit(float x, float lowest) {
+__device__ __forceinline__ float model_logit(float x, float lowest) {
   return x <= lowest || !(x < INFINITY) ? -INFINITY : x;
 }
 
@@ -107,17 +107,17 @@ __device__ __forceinline__ void load_pieces(const Model& model, int n, int id, f
   Piece pieces[kPieces];
 #pragma unroll
   for (int j = 0; j < kPieces; ++j) {
-    pieces[j] = load_piece(model.x, model.dtype, id + j * (kTile / 4), n);
+    pieces[j] = load_piece(model.logits, model.dtype, id + j * (kTile / 4), n);
   }
 #pragma unroll
   for (int j = 0; j < kPieces; ++j) widen(pieces[j], model.dtype, v + j * kPiece);
 }
 
 template <int kPieces>
-__device__ __forceinline__ void load_own(const Model& model, int n, int id, float* v) {
+__device__ __forceinline__ void load_model(const Model& model, int n, int id, float* v) {
   load_pieces<kPieces>(model, n, id, v);
 #pragma unroll
-  for (int i = 0; i < kPieces * kPiece; ++i) v[i] = own_logit(v[i], model.lowest);
+  for (int i = 0; i < kPieces * kPiece; ++i) v[i] = model_logit(v[i], model.lowest);
 }
 
 // A tile by way of the warp's shared memory, a half at a time: what one piece of any dtype, any

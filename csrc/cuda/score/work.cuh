@@ -21,13 +21,13 @@ struct alignas(16) ScoreWork {
   union {
     float tiles[kScoreWarps][kTile];  // of each warp, while the row is read
     struct {                          // of each distribution's warp, while the row is finished
-      float own[kMaxDistributions][kTile];
+      float tiles[kMaxDistributions][kTile];
       uint64_t bounds[kMaxDistributions][kMaxTiles];
     } lists;
   };
   Pair pair;
   int64_t row, target;
-  float at_target[kMaxDistributions];
+  float target_logits[kMaxDistributions];
   int32_t stride;  // from one tile of a warp to its next
   int32_t status;
   uint32_t is_last;

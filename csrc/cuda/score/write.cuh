@@ -14,15 +14,15 @@ namespace {
 // The tile of distribution d, from memory.
 __device__ __forceinline__ void load_tile(const ScorePlan& plan, ScoreWork& w, int d, int tile,
                                           int lane, float* x) {
-  const WarpTile stage = {w.lists.own[d]};
+  const WarpTile stage = {w.lists.tiles[d]};
   const Mixer& m = w.mixer;
   if (d == plan.mixture.step.num_models) {
     stage.mixture(m, tile, lane, x);
     return;
   }
-  stage.model(m.models[d], m.n, tile, lane, x);
+  stage.model(m.models[d], m.vocab_size, tile, lane, x);
 #pragma unroll
-  for (int i = 0; i < kGroup; ++i) x[i] = own_logit(x[i], m.models[d].lowest);
+  for (int i = 0; i < kGroup; ++i) x[i] = model_logit(x[i], m.models[d].lowest);
 }
 
 // log sum exp(x - max) over all but the first largest, `id`, whose tile is `x`. Where that one is
@@ -56,21 +56,21 @@ __device__ __forceinline__ void write_sums(const eft_score_stats& stats, const R
   put(stats.rank, at, s.before);
 }
 
-// The warp together. Addresses are worked out anew in each round (`anew`), since nothing is short
-// but registers.
+// The warp together. Addresses are worked out opaque_ptr in each round (`opaque_ptr`), since
+// nothing is short but registers.
 __device__ __forceinline__ void write_distribution(const ScorePlan& plan, int slot, int d,
                                                    ScoreWork& work) {
   const eft_score_stats& stats = plan.stats;
   const int lane = int(threadIdx.x % 32), num_tiles = plan.mixture.num_tiles;
   const int count = plan.mixture.step.num_models + 1;
   const TileShare* shares = plan.space.shares + (int64_t(slot) * count + d) * num_tiles;
-  Walk{work.lists.bounds[d], num_tiles}.start(
+  TileWalk{work.lists.bounds[d], num_tiles}.start(
       -INFINITY, [&](int tile) { return load_written(&shares[tile].max); });
   int listed = 0;
 #pragma unroll 1
   for (int round = 0; round == 0 || round < stats.num_top; ++round) {
-    ScoreWork& w = *anew(&work);
-    const Walk walk = {w.lists.bounds[d], num_tiles};
+    ScoreWork& w = *opaque_ptr(&work);
+    const TileWalk walk = {w.lists.bounds[d], num_tiles};
     const uint64_t bound = walk.lowest();
     if (bound == kNoKey) break;
     const int tile = int(key_id(bound) / kTile);
@@ -88,7 +88,7 @@ __device__ __forceinline__ void write_distribution(const ScorePlan& plan, int sl
       __syncwarp();  // all lanes have read their sums
       if (lane == 0) {
         w.sums[d].others = s.others;
-        write_sums(stats, s, others, w.at_target[d], int(key_id(two.first)), at);
+        write_sums(stats, s, others, w.target_logits[d], int(key_id(two.first)), at);
       }
     }
     if (stats.num_top == 0) break;

@@ -1,4 +1,4 @@
-// Which kernel a step gets, and its grid: the one place where shapes and chips are weighed. Every
+// Which kernel a step gets, and its grid: the one place where shapes and chips are slot_mass. Every
 // number here is an estimate, since nothing of it has been measured on a device yet.
 #ifndef EFT_CUDA_STEP_CHOOSE_H_
 #define EFT_CUDA_STEP_CHOOSE_H_
@@ -10,7 +10,7 @@
 namespace eft {
 
 struct Choice {
-  int fast;  // bf16 models that the kernel is made for; 0: any dtypes, bias, bitmask
+  int num_bf16_models;  // bf16 models that the kernel is made for; 0: any dtypes, bias, bitmask
   bool conservative;
   int cluster;  // blocks of a row's cluster; 0: streaming
   int blocks;   // of a row
@@ -19,11 +19,11 @@ struct Choice {
 
 namespace {
 
-inline int fast_models(const eft_step& step, Stage stage) {
+inline int num_bf16_models_of(const eft_step& step, Stage stage) {
   for (int k = 0; k < step.num_models; ++k) {
     if (step.logits[k].dtype != EFT_BF16) return 0;
   }
-  if (stage == kOwnNuclei) return 1;
+  if (stage == kModelNuclei) return 1;
   return step.bias || step.token_bitmask || step.conservative ? 0 : step.num_models;
 }
 
@@ -65,15 +65,15 @@ inline int stream_blocks(int64_t rows, int tiles, const Chip& chip) {
 
 inline Choice choose(const eft_step& step, Stage stage, const Chip& chip, int64_t rows) {
   Choice c{};
-  c.fast = fast_models(step, stage);
-  c.conservative = step.conservative && stage != kOwnNuclei;
+  c.num_bf16_models = num_bf16_models_of(step, stage);
+  c.conservative = step.conservative && stage != kModelNuclei;
   c.cluster = resident_cluster(step, stage, chip, rows);
   const int tiles = num_tiles_of(step);
   if (c.cluster) {
     c.blocks = c.cluster;
     c.shared_bytes = resident_bytes((tiles + c.cluster - 1) / c.cluster);
   } else {
-    c.blocks = stream_blocks(stage == kOwnNuclei ? 3 * rows : rows, tiles, chip);
+    c.blocks = stream_blocks(stage == kModelNuclei ? 3 * rows : rows, tiles, chip);
     c.shared_bytes = int64_t(sizeof(RowWork));
   }
   return c;

@@ -19,8 +19,8 @@ __device__ __forceinline__ float exp_nonpositive(float x) {
   return tiny ? 0.0f : p * __uint_as_float(uint32_t(int32_t(n) + 127) << 23);
 }
 
-// A warp's tile: of the mixture sum and weighted sum of exp(z - max), of each model its own max and
-// sum. The models' logits are read again, from the cache that holds them now.
+// A warp's tile: of the mixture sum and weighted sum of exp(z - max), of each model its
+// sum_of_model max and sum. The models' logits are read again, from the cache that holds them now.
 __device__ __forceinline__ void tile_stats(const Mixer& m, const eft_step& step, int tile, int lane,
                                            const float* z, float max_z, float* stats) {
   float sum = 0.0f, weighted = 0.0f;
@@ -38,11 +38,12 @@ __device__ __forceinline__ void tile_stats(const Mixer& m, const eft_step& step,
 #pragma unroll 1
   for (int k = 0; k < step.num_models; ++k) {
     const Model model = m.models[k];
-    float largest = -INFINITY, own = 0.0f;
+    float largest = -INFINITY, sum_of_model = 0.0f;
 #pragma unroll 1
     for (int j = 0; j < 4; ++j) {
       float v[kPiece], x = largest;
-      widen(load_piece(model.x, model.dtype, piece_id(tile, j, lane), m.n), model.dtype, v);
+      widen(load_piece(model.logits, model.dtype, piece_id(tile, j, lane), m.vocab_size),
+            model.dtype, v);
 #pragma unroll
       for (int i = 0; i < kPiece; ++i) {
         // In a valid row something else excludes a token where one model has NaN or +inf.
@@ -50,14 +51,14 @@ __device__ __forceinline__ void tile_stats(const Mixer& m, const eft_step& step,
         x = fmaxf(x, v[i]);
       }
       if (!(x > -INFINITY)) continue;
-      own *= exp_nonpositive(largest - x);
+      sum_of_model *= exp_nonpositive(largest - x);
 #pragma unroll
-      for (int i = 0; i < kPiece; ++i) own += exp_nonpositive(v[i] - x);
+      for (int i = 0; i < kPiece; ++i) sum_of_model += exp_nonpositive(v[i] - x);
       largest = x;
     }
     const float max = warp_max(largest);
-    own = warp_add(max > -INFINITY ? own * exp_nonpositive(largest - max) : 0.0f);
-    if (lane == 0) stats[2 + 2 * k] = max, stats[3 + 2 * k] = own;
+    sum_of_model = warp_add(max > -INFINITY ? sum_of_model * exp_nonpositive(largest - max) : 0.0f);
+    if (lane == 0) stats[2 + 2 * k] = max, stats[3 + 2 * k] = sum_of_model;
   }
 }
 
@@ -104,9 +105,9 @@ __device__ __forceinline__ void normalise(const Team& team, const Plan& plan, co
       const float below = tile_max - max;
       if (!(below > -60.0f)) continue;
       const double scale = double(exp_nonpositive(below));
-      const double own = double(load_written(share + (s ? 1 : 0)));
-      sum += scale * own;
-      if (!s) weighted += scale * (double(load_written(share + 1)) + double(below) * own);
+      const double sum_of_model = double(load_written(share + (s ? 1 : 0)));
+      sum += scale * sum_of_model;
+      if (!s) weighted += scale * (double(load_written(share + 1)) + double(below) * sum_of_model);
     }
     sum = warp_add(sum);
     weighted = warp_add(weighted);
@@ -118,19 +119,19 @@ __device__ __forceinline__ void normalise(const Team& team, const Plan& plan, co
   __syncthreads();
 }
 
-// The list's keys, which are `before` places down the rank, in order.
+// The list's keys, which are `before` allocator down the rank, in order.
 template <class Team>
 __device__ __forceinline__ void write_ranked(const Team& team, const eft_details& d, int64_t row,
                                              int before) {
   const RowWork& w = *team.own;
-  const int count = int(w.list_count);
+  const int count = int(w.num_candidates);
   for (int i = thread_index(); i < count; i += Team::kThreads) {
-    const uint64_t key = w.list[i];
-    int place = before;
-    for (int j = 0; j < count; ++j) place += w.list[j] < key;
-    if (place >= d.num_top) continue;
-    d.top_ids[row * d.num_top + place] = int64_t(key_id(key));
-    d.top_logprobs[row * d.num_top + place] =
+    const uint64_t key = w.candidates[i];
+    int rank = before;
+    for (int j = 0; j < count; ++j) rank += w.candidates[j] < key;
+    if (rank >= d.num_top) continue;
+    d.top_ids[row * d.num_top + rank] = int64_t(key_id(key));
+    d.top_logprobs[row * d.num_top + rank] =
         float((double(key_t(key)) - w.maxima[0]) - w.log_sums[0]);
   }
 }
@@ -151,8 +152,9 @@ __device__ __forceinline__ void write_temperature_one(const Team& team, const Pl
     if (d.entropy) d.entropy[row] = float(w.entropy);
   } else if (k < step.num_models && d.model_logprobs) {
     const Model model = w.mixer.models[k];
-    const uint16_t* half = reinterpret_cast<const uint16_t*>(model.x) + token;
-    const float x = model.dtype == EFT_FP32 ? __ldg(reinterpret_cast<const float*>(model.x) + token)
+    const uint16_t* half = reinterpret_cast<const uint16_t*>(model.logits) + token;
+    const float x = model.dtype == EFT_FP32
+                        ? __ldg(reinterpret_cast<const float*>(model.logits) + token)
                     : model.dtype == EFT_FP16 ? half_to_float(__ldg(half))
                                               : bf16_low(__ldg(half));
     d.model_logprobs[row * step.num_models + k] =

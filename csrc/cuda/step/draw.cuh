@@ -8,21 +8,21 @@
 namespace eft {
 namespace {
 
-// The tile of the draw and the rest within it into w.tile and w.rest; the survivors' mass S, which
-// w.tile_mass holds by tiles, into w.total.
+// The tile of the draw and the rest within it into w.tile and w.draw_offset; the survivors' mass S,
+// which w.tile_mass holds by tiles, into w.total.
 template <class Team>
 __device__ __forceinline__ void draw_tile(const Team& team, int num_tiles, float c, float a,
                                           uint64_t bits) {
   constexpr int kEach = (kMaxTiles + Team::kThreads - 1) / Team::kThreads;
   RowWork& w = *team.own;
   const int first = int(thread_index()) * kEach, end = smaller(first + kEach, num_tiles);
-  uint64_t own = 0, total;
+  uint64_t mass = 0, total;
   for (int i = first; i < end; ++i) {
-    own += w.tile_mass[i] >> tile_shift(a, floorf(w.tile_max[i] * c));
+    mass += w.tile_mass[i] >> tile_shift(a, floorf(w.tile_max[i] * c));
   }
-  const uint64_t before = scan_before<Team::kThreads>(own, w.partial, total);
+  const uint64_t before = scan_before<Team::kThreads>(mass, w.warp_partial, total);
   uint64_t rest = mul_high(bits, total);
-  if (rest >= before && rest < before + own) {
+  if (rest >= before && rest < before + mass) {
     rest -= before;
     int tile = first, shift = 0;
     for (;; ++tile) {
@@ -31,7 +31,7 @@ __device__ __forceinline__ void draw_tile(const Team& team, int num_tiles, float
       if (rest < share) break;
       rest -= share;
     }
-    w.rest = shift ? (rest << shift) | (bits * total) >> (64 - shift) : rest;
+    w.draw_offset = shift ? (rest << shift) | (bits * total) >> (64 - shift) : rest;
     w.tile = tile;
     w.total = total;
   }
@@ -42,13 +42,13 @@ __device__ __forceinline__ void draw_tile(const Team& team, int num_tiles, float
 template <class Team>
 __device__ __forceinline__ void first_tile_of(const Team& team, int num_tiles, float max_z) {
   RowWork& w = *team.own;
-  if (thread_index() == 0) w.first = kLastId;
+  if (thread_index() == 0) w.first_max = kLastId;
   __syncthreads();
   for (int i = thread_index(); i < num_tiles; i += Team::kThreads) {
-    if (w.tile_max[i] == max_z) atomicMin(&w.first, uint32_t(i));
+    if (w.tile_max[i] == max_z) atomicMin(&w.first_max, uint32_t(i));
   }
   __syncthreads();
-  if (thread_index() == 0) w.tile = int(w.first), w.first = kLastId;
+  if (thread_index() == 0) w.tile = int(w.first_max), w.first_max = kLastId;
   __syncthreads();
 }
 
@@ -70,55 +70,55 @@ template <class Team>
 __device__ __forceinline__ int first_in_tile(const Team& team, float max_z) {
   RowWork& w = *team.own;
   for (int i = thread_index(); i < kTile; i += Team::kThreads) {
-    if (w.tile_z[i] == max_z) atomicMin(&w.first, uint32_t(i));
+    if (w.tile_z[i] == max_z) atomicMin(&w.first_max, uint32_t(i));
   }
   __syncthreads();
-  return w.tile * kTile + int(w.first);
+  return w.tile * kTile + int(w.first_max);
 }
 
-// The first token of tile w.tile whose running w.place_mass exceeds w.rest.
+// The first token of tile w.tile whose running w.token_masses exceeds w.draw_offset.
 template <class Team>
-__device__ __forceinline__ int pick_place(const Team& team) {
+__device__ __forceinline__ int pick_token(const Team& team) {
   constexpr int kEach = kTile / Team::kThreads;
   RowWork& w = *team.own;
   const int first = int(thread_index()) * kEach;
-  uint64_t own = 0, total;
+  uint64_t mass = 0, total;
 #pragma unroll
-  for (int i = 0; i < kEach; ++i) own += w.place_mass[first + i];
-  const uint64_t before = scan_before<Team::kThreads>(own, w.partial, total);
-  if (w.rest >= before && w.rest < before + own) {
-    uint64_t rest = w.rest - before;
+  for (int i = 0; i < kEach; ++i) mass += w.token_masses[first + i];
+  const uint64_t before = scan_before<Team::kThreads>(mass, w.warp_partial, total);
+  if (w.draw_offset >= before && w.draw_offset < before + mass) {
+    uint64_t rest = w.draw_offset - before;
     int i = first;
-    while (rest >= w.place_mass[i]) rest -= w.place_mass[i++];
+    while (rest >= w.token_masses[i]) rest -= w.token_masses[i++];
     w.token = w.tile * kTile + i;
   }
   __syncthreads();
   return w.token;
 }
 
-// The token at w.rest of tile w.tile, which is loaded or whose survivors are listed.
+// The token at w.draw_offset of tile w.tile, which is loaded or whose survivors are listed.
 template <class Team>
 __device__ __forceinline__ int draw_in_tile(const Team& team, const Survivors& s, float c) {
   RowWork& w = *team.own;
   const int tile = w.tile;
   const float a = floorf(w.tile_max[tile] * c);
-  if (s.listed) {
-    for (int i = thread_index(); i < kTile; i += Team::kThreads) w.place_mass[i] = 0;
+  if (s.in_candidates) {
+    for (int i = thread_index(); i < kTile; i += Team::kThreads) w.token_masses[i] = 0;
     __syncthreads();
-    const uint64_t last = rank_key(s.limit.t, s.limit.id);
-    for (int i = thread_index(); i < int(w.list_count); i += Team::kThreads) {
-      const uint64_t key = w.list[i];
+    const uint64_t last = rank_key(s.cutoff.t, s.cutoff.id);
+    for (int i = thread_index(); i < int(w.num_candidates); i += Team::kThreads) {
+      const uint64_t key = w.candidates[i];
       const int id = int(key_id(key));
-      if (key <= last && id / kTile == tile) w.place_mass[id % kTile] = token_mass(key_t(key), a);
+      if (key <= last && id / kTile == tile) w.token_masses[id % kTile] = token_mass(key_t(key), a);
     }
   } else {
     for (int i = thread_index(); i < kTile; i += Team::kThreads) {
       const float t = w.tile_z[i] * c;
-      w.place_mass[i] = keeps(s.limit, t, uint32_t(tile * kTile + i)) ? token_mass(t, a) : 0;
+      w.token_masses[i] = keeps(s.cutoff, t, uint32_t(tile * kTile + i)) ? token_mass(t, a) : 0;
     }
   }
   __syncthreads();
-  return pick_place(team);
+  return pick_token(team);
 }
 
 // Under the filtered distribution; the token's tile is loaded. The mass is within 1.5e-7 of 2^t: a
@@ -126,7 +126,7 @@ __device__ __forceinline__ int draw_in_tile(const Team& team, const Survivors& s
 __device__ __forceinline__ float drawn_logprob(const RowWork& w, int token) {
   const double log2_mass = log2_exact_bits(double(w.total)) - 40.0;
   const double t = double(w.tile_z[token % kTile] * w.options.scale);
-  return fminf(0.0f, float(kLn2 * ((t - double(w.top.reference)) - log2_mass)));
+  return fminf(0.0f, float(kLn2 * ((t - double(w.max.reference)) - log2_mass)));
 }
 
 }  // namespace

@@ -17,183 +17,190 @@
 namespace eft {
 namespace {
 
-constexpr int kAll = 1 << 30;
+constexpr int kAllGroups = 1 << 30;
 
-__device__ __forceinline__ void start_search(RowWork& w, const RowTop& top, bool complete) {
-  Search& s = w.search;
-  w.top = top;
-  s.goal = kStart;
-  s.state = kNext;
+__device__ __forceinline__ void start_filters(RowWork& w, const RowMax& max,
+                                              bool candidates_are_row) {
+  FilterState& s = w.filter;
+  w.max = max;
+  s.phase = kStart;
+  s.state = kNextPhase;
   s.survivors = {{kLowestT, kLastId}, false};
-  s.complete = complete;
-  s.ranged = false;
-  s.depth = 6.0f;
-  s.done = 0;
-  s.first = 0;
-  s.visit.pass = kNoPass;
-  s.visit.c = w.options.scale;
+  s.candidates_are_row = candidates_are_row;
+  s.candidates_are_range = false;
+  s.top_p_depth = 6.0f;
+  s.num_written = 0;
+  s.next_key = 0;
+  s.pass.kind = kNoPass;
+  s.pass.c = w.options.scale;
 }
 
-__device__ __forceinline__ void then(Search& s, Pass pass, State state) {
-  s.visit.pass = pass;
-  s.state = state;
+__device__ __forceinline__ void schedule(FilterState& s, PassKind kind, State after) {
+  s.pass.kind = kind;
+  s.state = after;
 }
-__device__ __forceinline__ void gather(Search& s, uint64_t low, uint64_t high, int most,
-                                       State state) {
-  s.visit.low = low;
-  s.visit.high = high;
-  s.visit.most = most;
-  then(s, kGather, state);
+__device__ __forceinline__ void gather(FilterState& s, uint64_t low, uint64_t high, int max_groups,
+                                       State after) {
+  s.pass.low = low;
+  s.pass.high = high;
+  s.pass.max_groups = max_groups;
+  schedule(s, kGather, after);
 }
-__device__ __forceinline__ void gather_from(Search& s, float at_least, State state) {
+__device__ __forceinline__ void gather_above(FilterState& s, float at_least, State after) {
   // Each group visited holds at least one token that is wanted.
-  gather(s, 0, rank_key(fmaxf(at_least, kLowestT), kLastId), kList, state);
+  gather(s, 0, rank_key(fmaxf(at_least, kLowestT), kLastId), kMaxCandidates, after);
 }
-__device__ __forceinline__ void hunt(Search& s, Pass pass, State state) {
-  s.visit.hunt = s.hunt;
-  then(s, pass, state);
+__device__ __forceinline__ void schedule_query(FilterState& s, PassKind kind, State after) {
+  s.pass.query = s.query;
+  schedule(s, kind, after);
 }
-__device__ __forceinline__ void weigh(Search& s, State state) {
-  s.visit.limit = s.survivors.limit;
-  then(s, s.survivors.listed ? kWeighList : kWeigh, state);
+__device__ __forceinline__ void schedule_weigh(FilterState& s, State after) {
+  s.pass.cutoff = s.survivors.cutoff;
+  schedule(s, s.survivors.in_candidates ? kWeighCandidates : kWeighTokens, after);
 }
 
 // A guess at a bound, and a gather above it.
-__device__ __forceinline__ void estimate(const RowTop& top, Search& s) {
-  if (s.complete) return gather(s, 0, rank_key(kLowestT, kLastId), kAll, kGathered);
-  if (s.goal == kTopP) {
-    const float at_least = top.t - s.depth;
-    s.depth += 6.0f;
-    return gather_from(s, at_least, kGathered);
+__device__ __forceinline__ void guess_bound(const RowMax& max, FilterState& s) {
+  if (s.candidates_are_row)
+    return gather(s, 0, rank_key(kLowestT, kLastId), kAllGroups, kAfterGather);
+  if (s.phase == kTopP) {
+    const float at_least = max.t - s.top_p_depth;
+    s.top_p_depth += 6.0f;
+    return gather_above(s, at_least, kAfterGather);
   }
-  s.state = kInRow;
-  if (s.hunt.left <= (s.goal == kTopIds ? kList / 4 : kList)) hunt(s, kBound, kBounded);
+  s.state = kBinRow;
+  if (s.query.target <= (s.phase == kTopIds ? kMaxCandidates / 4 : kMaxCandidates))
+    schedule_query(s, kBinGroups, kAfterBinGroups);
 }
 
-__device__ __forceinline__ void after_bound(int bin, Search& s) {
-  s.state = kInRow;  // fewer groups than tokens asked for
-  if (bin >= 0) gather_from(s, bound_of_bin(s.hunt.top, bin), kGathered);
+__device__ __forceinline__ void after_find_bound(int bin, FilterState& s) {
+  s.state = kBinRow;  // fewer groups than tokens asked for
+  if (bin >= 0) gather_above(s, bound_of_bin(s.query.max_t, bin), kAfterGather);
 }
 
-__device__ __forceinline__ void after_gather(bool fits, Search& s) {
-  if (s.goal == kTopIds) {
-    s.state = fits ? kBatch : kInRow;
-  } else if (s.goal == kMinP || s.state == kListTopK) {
-    s.survivors.listed = fits;
-    s.state = kNext;
+__device__ __forceinline__ void after_gather(bool fits, FilterState& s) {
+  if (s.phase == kTopIds) {
+    s.state = fits ? kAfterGatherTopIds : kBinRow;
+  } else if (s.phase == kMinP || s.state == kAfterGatherTopK) {
+    s.survivors.in_candidates = fits;
+    s.state = kNextPhase;
   } else {
-    s.survivors.listed = fits && s.complete;
-    s.state = fits ? kInList : kInRow;
+    s.survivors.in_candidates = fits && s.candidates_are_row;
+    s.state = fits ? kQuery : kBinRow;
   }
 }
 
-__device__ __forceinline__ void after_select(bool found, uint64_t key, Search& s) {
+__device__ __forceinline__ void after_query(bool found, uint64_t key, FilterState& s) {
   if (!found) {
     // All survive, if all that survived so far was there to be looked at.
-    const bool all = s.goal != kTopP || s.survivors.listed || s.complete;
-    s.state = all ? kNext : s.depth <= 12.0f ? kEstimate : kInRow;
-  } else if (s.goal == kTopIds) {
-    gather(s, s.first, key, kAll, kBatch);  // what is to be written in order
-  } else if (s.goal == kTopK) {
-    s.survivors.limit = {key_t(key), kLastId};  // ties stay
-    s.survivors.listed = !s.ranged;
-    s.state = kNext;
-    if (s.ranged) gather_from(s, key_t(key), kListTopK);
+    const bool all = s.phase != kTopP || s.survivors.in_candidates || s.candidates_are_row;
+    s.state = all ? kNextPhase : s.top_p_depth <= 12.0f ? kGuessBound : kBinRow;
+  } else if (s.phase == kTopIds) {
+    gather(s, s.next_key, key, kAllGroups, kAfterGatherTopIds);  // what is to be written in order
+  } else if (s.phase == kTopK) {
+    s.survivors.cutoff = {key_t(key), kLastId};  // ties stay
+    s.survivors.in_candidates = !s.candidates_are_range;
+    s.state = kNextPhase;
+    if (s.candidates_are_range) gather_above(s, key_t(key), kAfterGatherTopK);
   } else {
-    s.survivors.limit = {key_t(key), key_id(key)};
-    s.survivors.listed = !s.ranged;
-    s.state = kNext;
+    s.survivors.cutoff = {key_t(key), key_id(key)};
+    s.survivors.in_candidates = !s.candidates_are_range;
+    s.state = kNextPhase;
   }
 }
 
-__device__ __forceinline__ void after_bins(const RowWork& w, Search& s) {
+__device__ __forceinline__ void after_find_bin(const RowWork& w, FilterState& s) {
   if (w.bin < 0) {
-    s.state = kNext;  // all survive
-    if (s.goal == kTopIds) gather(s, s.first, ~uint64_t(0), kAll, kBatch);
+    s.state = kNextPhase;  // all survive
+    if (s.phase == kTopIds) gather(s, s.next_key, ~uint64_t(0), kAllGroups, kAfterGatherTopIds);
     return;
   }
-  s.hunt.left -= w.bin_above;
-  narrow(s.hunt, w.bin);
-  if (s.goal == kTopK && s.hunt.low >> 32 == s.hunt.high >> 32) {
+  s.query.target -= w.weight_above_bin;
+  narrow(s.query, w.bin);
+  if (s.phase == kTopK && s.query.low >> 32 == s.query.high >> 32) {
     // One t is left, and its ties stay: nobody has to part them by their ids.
-    s.survivors.limit = {key_t(s.hunt.high), kLastId};
-    return gather_from(s, s.survivors.limit.t, kListTopK);
+    s.survivors.cutoff = {key_t(s.query.high), kLastId};
+    return gather_above(s, s.survivors.cutoff.t, kAfterGatherTopK);
   }
-  if (w.bin_count > kList) return hunt(s, kBin, kBinned);
-  s.ranged = true;
-  gather(s, s.hunt.low, s.hunt.high, kAll, kInList);
+  if (w.bin_count > kMaxCandidates) return schedule_query(s, kBinTokens, kAfterBinTokens);
+  s.candidates_are_range = true;
+  gather(s, s.query.low, s.query.high, kAllGroups, kQuery);
 }
 
 // kTopIds: a batch of the rank has been written.
-__device__ __forceinline__ void after_write(int count, int num_top, const RowTop& top, Search& s) {
-  s.done += count;
-  s.first = s.visit.high + 1;
-  s.hunt = hunt_for(uint64_t(smaller(num_top - s.done, kList / 2)), false, top.z, 0.0f);
-  s.hunt.low = s.first;
-  s.ranged = false;
-  s.state = kInRow;
-  if (!count || s.done >= num_top || !s.first) then(s, kFill, kNext);
+__device__ __forceinline__ void after_write(int count, int num_top, const RowMax& max,
+                                            FilterState& s) {
+  s.num_written += count;
+  s.next_key = s.pass.high + 1;
+  s.query = make_query(uint64_t(smaller(num_top - s.num_written, kMaxCandidates / 2)), false, max.z,
+                       0.0f);
+  s.query.low = s.next_key;
+  s.candidates_are_range = false;
+  s.state = kBinRow;
+  if (!count || s.num_written >= num_top || !s.next_key) schedule(s, kPadTopIds, kNextPhase);
 }
 
 // Sets up the next goal, if this row has it.
-__device__ __forceinline__ void next_goal(const Plan& plan, const RowWork& w, Search& s) {
+__device__ __forceinline__ void next_phase(const Plan& plan, const RowWork& w, FilterState& s) {
   const RowOptions& o = w.options;
-  const bool own = plan.stage == kOwnNuclei, samples = !own && !o.greedy;
+  const bool is_nuclei = plan.stage == kModelNuclei, samples = !is_nuclei && !o.greedy;
   const bool top_k = o.top_k > 0 && o.top_k < plan.step.vocab_size && !o.greedy;
   const bool top_p = o.top_p < kWhole && !o.greedy;
-  const Limit& limit = s.survivors.limit;
-  s.goal = Goal(s.goal + 1);
-  s.ranged = false;
-  if (s.goal == kTopK && top_k) {
-    s.hunt = hunt_for(uint64_t(o.top_k), false, w.top.t, w.top.reference);
-    s.state = kEstimate;
-  } else if (s.goal == kWeighTopK && top_k && top_p) {
-    weigh(s, kNext);
-  } else if (s.goal == kTopP && top_p) {
-    then(s, kTotal, kTotalled);
-  } else if (s.goal == kMinP && samples && w.top.t + o.min_p_offset > -INFINITY) {
-    s.survivors.limit = stricter(limit, {w.top.t + o.min_p_offset, kLastId});
-    if (!s.survivors.listed) gather_from(s, s.survivors.limit.t, kGathered);
-  } else if (s.goal == kWeighAll && samples) {
-    const bool limited = limit.t > kLowestT || limit.id != kLastId;
-    if (limited || plan.step.details.num_kept) weigh(s, kNext);
-  } else if (s.goal == kDraw && !own) {
-    then(s, kToken, kNext);
-  } else if (s.goal == kTopIds && !own && plan.step.details.num_top) {
-    s.visit.c = 1.0f;
-    const int count = smaller(plan.step.details.num_top, kList / 2);
-    s.hunt = hunt_for(uint64_t(count), false, w.top.z, 0.0f);
-    s.state = kEstimate;
+  const Cutoff& cutoff = s.survivors.cutoff;
+  s.phase = Phase(s.phase + 1);
+  s.candidates_are_range = false;
+  if (s.phase == kTopK && top_k) {
+    s.query = make_query(uint64_t(o.top_k), false, w.max.t, w.max.reference);
+    s.state = kGuessBound;
+  } else if (s.phase == kWeighTopK && top_k && top_p) {
+    schedule_weigh(s, kNextPhase);
+  } else if (s.phase == kTopP && top_p) {
+    schedule(s, kTotalMass, kAfterTotal);
+  } else if (s.phase == kMinP && samples && w.max.t + o.min_p_offset > -INFINITY) {
+    s.survivors.cutoff = stricter(cutoff, {w.max.t + o.min_p_offset, kLastId});
+    if (!s.survivors.in_candidates) gather_above(s, s.survivors.cutoff.t, kAfterGather);
+  } else if (s.phase == kWeighSurvivors && samples) {
+    const bool limited = cutoff.t > kLowestT || cutoff.id != kLastId;
+    if (limited || plan.step.details.num_kept) schedule_weigh(s, kNextPhase);
+  } else if (s.phase == kDraw && !is_nuclei) {
+    schedule(s, kDrawToken, kNextPhase);
+  } else if (s.phase == kTopIds && !is_nuclei && plan.step.details.num_top) {
+    s.pass.c = 1.0f;
+    const int count = smaller(plan.step.details.num_top, kMaxCandidates / 2);
+    s.query = make_query(uint64_t(count), false, w.max.z, 0.0f);
+    s.state = kGuessBound;
   }
 }
 
-__device__ __forceinline__ void begin_top_p(const RowWork& w, Search& s) {
+__device__ __forceinline__ void begin_top_p(const RowWork& w, FilterState& s) {
   // Rank 0 stays even where p is 0, as it does for a target of one unit.
   const uint64_t target = mass_target(w.options.top_p, w.total);
-  s.hunt = hunt_for(target ? target : 1, true, w.top.t, w.top.reference);
-  s.hunt.high = rank_key(s.survivors.limit.t, s.survivors.limit.id);
-  s.state = s.survivors.listed ? kInList : kEstimate;
+  s.query = make_query(target ? target : 1, true, w.max.t, w.max.reference);
+  s.query.high = rank_key(s.survivors.cutoff.t, s.survivors.cutoff.id);
+  s.state = s.survivors.in_candidates ? kQuery : kGuessBound;
 }
 
 // One thread of the leader's block: to the next pass, or to the end of the row.
-__device__ __forceinline__ void think(const Plan& plan, RowWork& w) {
-  Search& s = w.search;
-  s.visit.pass = kNoPass;
-  while (s.visit.pass == kNoPass && s.goal != kDone) {
+__device__ __forceinline__ void next_pass(const Plan& plan, RowWork& w) {
+  FilterState& s = w.filter;
+  s.pass.kind = kNoPass;
+  while (s.pass.kind == kNoPass && s.phase != kDone) {
     switch (s.state) {
-      case kNext: next_goal(plan, w, s); break;
-      case kTotalled: begin_top_p(w, s); break;
-      case kEstimate: estimate(w.top, s); break;
-      case kBounded: hunt(s, kFindBin, kReached); break;
-      case kReached: after_bound(w.bin, s); break;
-      case kInList: hunt(s, kSelect, kSelected); break;
-      case kSelected: after_select(w.is_found, w.found, s); break;
-      case kInRow: hunt(s, kBin, kBinned); break;
-      case kBinned: hunt(s, kFindBin, kPlaced); break;
-      case kPlaced: after_bins(w, s); break;
-      case kBatch: then(s, kWrite, kWritten); break;
-      case kWritten: after_write(int(w.list_count), plan.step.details.num_top, w.top, s); break;
-      default: after_gather(w.list_count <= kList, s); break;
+      case kNextPhase: next_phase(plan, w, s); break;
+      case kAfterTotal: begin_top_p(w, s); break;
+      case kGuessBound: guess_bound(w.max, s); break;
+      case kAfterBinGroups: schedule_query(s, kFindBin, kAfterFindBound); break;
+      case kAfterFindBound: after_find_bound(w.bin, s); break;
+      case kQuery: schedule_query(s, kQueryCandidates, kAfterQuery); break;
+      case kAfterQuery: after_query(w.is_found, w.found_key, s); break;
+      case kBinRow: schedule_query(s, kBinTokens, kAfterBinTokens); break;
+      case kAfterBinTokens: schedule_query(s, kFindBin, kAfterFindBin); break;
+      case kAfterFindBin: after_find_bin(w, s); break;
+      case kAfterGatherTopIds: schedule(s, kWriteTopIds, kAfterWrite); break;
+      case kAfterWrite:
+        after_write(int(w.num_candidates), plan.step.details.num_top, w.max, s);
+        break;
+      default: after_gather(w.num_candidates <= kMaxCandidates, s); break;
     }
   }
 }

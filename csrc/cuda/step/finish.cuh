@@ -12,19 +12,19 @@ namespace {
 
 // The team together. Every block works it out for itself from the leader's tile maxima.
 template <class Team>
-__device__ __forceinline__ RowTop row_top(const Team& team, int num_tiles, float c) {
+__device__ __forceinline__ RowMax find_row_max(const Team& team, int num_tiles, float c) {
   RowWork& w = *team.own;
   uint32_t key = 0;
   for (int i = thread_index(); i < num_tiles; i += Team::kThreads) {
-    const uint32_t other = ordered(team.lead->tile_max[i]);
+    const uint32_t other = ordered(team.leader->tile_max[i]);
     key = other > key ? other : key;
   }
   key = __reduce_max_sync(0xffffffffu, key);
-  if (thread_index() % 32 == 0) w.partial[thread_index() / 32] = key;
+  if (thread_index() % 32 == 0) w.warp_partial[thread_index() / 32] = key;
   __syncthreads();
 #pragma unroll
   for (int i = 0; i < Team::kThreads / 32; ++i) {
-    const uint32_t other = uint32_t(w.partial[i]);
+    const uint32_t other = uint32_t(w.warp_partial[i]);
     key = other > key ? other : key;
   }
   const float z = from_ordered(key), t = z * c;
@@ -38,16 +38,16 @@ __device__ __forceinline__ void write_row(const Team& team, const Source& source
   RowWork& w = *team.own;
   const int64_t row = w.row;
   const RowOptions& o = w.options;
-  const Survivors& s = w.search.survivors;
+  const Survivors& s = w.filter.survivors;
   const eft_details& d = plan.step.details;
   if (o.greedy) {
-    first_tile_of(team, source.num_tiles, w.top.z);
+    first_tile_of(team, source.num_tiles, w.max.z);
   } else {
     const uint64_t bits = random_bits(o.seed, o.position, 0, kSample);
-    draw_tile(team, source.num_tiles, o.scale, w.top.reference, bits);
+    draw_tile(team, source.num_tiles, o.scale, w.max.reference, bits);
   }
-  if (o.greedy || !s.listed || d.logprobs || plan.wants_stats) load_tile(team, source);
-  const int token = o.greedy ? first_in_tile(team, w.top.z) : draw_in_tile(team, s, o.scale);
+  if (o.greedy || !s.in_candidates || d.logprobs || plan.wants_stats) load_tile(team, source);
+  const int token = o.greedy ? first_in_tile(team, w.max.z) : draw_in_tile(team, s, o.scale);
   if (thread_index() == 0) {
     plan.step.tokens[row] = token;
     if (d.status) d.status[row] = 0;
@@ -55,14 +55,15 @@ __device__ __forceinline__ void write_row(const Team& team, const Source& source
     if (d.logprobs) d.logprobs[row] = o.greedy ? 0.0f : drawn_logprob(w, token);
   }
   if constexpr (Source::kHasStats) {
-    if (plan.wants_stats) write_temperature_one(team, plan, w.stats, row, token, w.top.z);
+    if (plan.wants_stats) write_temperature_one(team, plan, w.stats, row, token, w.max.z);
   }
 }
 
 template <class Team>
 __device__ __forceinline__ void fill_rank(const Team& team, const eft_details& d) {
   const int64_t at = team.own->row * d.num_top;
-  for (int i = team.own->search.done + int(thread_index()); i < d.num_top; i += Team::kThreads) {
+  for (int i = team.own->filter.num_written + int(thread_index()); i < d.num_top;
+       i += Team::kThreads) {
     d.top_ids[at + i] = -1;
     d.top_logprobs[at + i] = -INFINITY;
   }
@@ -70,80 +71,80 @@ __device__ __forceinline__ void fill_rank(const Team& team, const eft_details& d
 
 // The leader's block, until the whole team is wanted or the row is done.
 template <class Team, class Source>
-__device__ __forceinline__ void work_alone(const Team& team, const Source& source,
-                                           const Plan& plan) {
+__device__ __forceinline__ void run_leader_passes(const Team& team, const Source& source,
+                                                  const Plan& plan) {
   for (;;) {
-    RowWork& w = *anew(team.own);
-    if (thread_index() == 0) think(plan, w);
+    RowWork& w = *opaque_ptr(team.own);
+    if (thread_index() == 0) next_pass(plan, w);
     __syncthreads();
-    const Pass pass = w.search.visit.pass;
-    if (pass == kSelect) {
-      select_in_list(team, w.search.visit.hunt);
-    } else if (pass == kFindBin) {
-      find_bin(team, w.search.visit.hunt.left);
-    } else if (pass == kTotal) {
-      const uint64_t total = total_mass(team, source.num_tiles, w.options.scale, w.top.reference);
+    const PassKind kind = w.filter.pass.kind;
+    if (kind == kQueryCandidates) {
+      query_candidates(team, w.filter.pass.query);
+    } else if (kind == kFindBin) {
+      find_bin(team, w.filter.pass.query.target);
+    } else if (kind == kTotalMass) {
+      const uint64_t total = total_mass(team, source.num_tiles, w.options.scale, w.max.reference);
       if (thread_index() == 0) w.total = total;
-    } else if (pass == kWeighList) {
-      weigh_list(team, source.num_tiles);
-    } else if (pass == kToken) {
+    } else if (kind == kWeighCandidates) {
+      weigh_candidates(team, source.num_tiles);
+    } else if (kind == kDrawToken) {
       write_row(team, source, plan);
-    } else if (Source::kHasStats && pass == kWrite) {
-      write_ranked(team, plan.step.details, w.row, w.search.done);
-    } else if (Source::kHasStats && pass == kFill) {
+    } else if (Source::kHasStats && kind == kWriteTopIds) {
+      write_ranked(team, plan.step.details, w.row, w.filter.num_written);
+    } else if (Source::kHasStats && kind == kPadTopIds) {
       fill_rank(team, plan.step.details);
     } else {
-      return clear_for(team, pass, source.num_tiles);
+      return clear_for_pass(team, kind, source.num_tiles);
     }
     __syncthreads();
   }
 }
 
-// kOwnNuclei: the model's normaliser, and the nucleus if it is the defining one.
+// kModelNuclei: the model's normaliser, and the nucleus if it is the defining one.
 template <class Team, class Source>
 __device__ __forceinline__ void write_normaliser(const Team& team, const Source& source,
-                                                 const RowTop& top, Nucleus& out, int model) {
-  if (thread_index() == 0) out.valid[model] = top.valid;
-  if (!top.valid) return;
-  const uint64_t total = total_mass(team, source.num_tiles, team.own->options.scale, top.reference);
+                                                 const RowMax& max, Nucleus& out, int model) {
+  if (thread_index() == 0) out.valid[model] = max.valid;
+  if (!max.valid) return;
+  const uint64_t total = total_mass(team, source.num_tiles, team.own->options.scale, max.reference);
   if (thread_index()) return;
   out.log_normaliser[model] =
-      kLn2 * ((double(top.reference) - 40.0) + log2_exact_bits(double(total)));
+      kLn2 * ((double(max.reference) - 40.0) + log2_exact_bits(double(total)));
 }
 
 // The team together; own->options and the leader's tile_max and tile_mass are in place.
 template <class Team, class Source>
 __device__ __forceinline__ void finish_row(Team team, Source source, const Plan& plan) {
-  const bool own = plan.stage == kOwnNuclei;
+  const bool is_nuclei = plan.stage == kModelNuclei;
   RowWork& w = *team.own;
-  const RowTop found = row_top(team, source.num_tiles, team.own->options.scale);
-  if (own) {
+  const RowMax found = find_row_max(team, source.num_tiles, team.own->options.scale);
+  if (is_nuclei) {
     Nucleus& nucleus = plan.workspace.nuclei[w.row - plan.first_row];
     write_normaliser(team, source, found, nucleus, w.model);
     if (!found.valid || w.model != plan.step.conservative - 1) return;
   } else if (!found.valid) {
-    if (team.leads()) write_invalid(plan.step, w.row);
+    if (team.is_leader()) write_invalid(plan.step, w.row);
     return;
   }
 
-  if (thread_index() == 0) start_search(w, found, plan.step.vocab_size <= kList);
+  if (thread_index() == 0) start_filters(w, found, plan.step.vocab_size <= kMaxCandidates);
   for (;;) {
-    team.own = anew(team.own);
-    team.lead = Team::kClusters ? anew_anywhere(team.lead) : team.own;
-    source.renew();
-    if (team.leads()) work_alone(team, source, plan);
+    team.own = opaque_ptr(team.own);
+    team.leader = Team::kClusters ? opaque_generic_ptr(team.leader) : team.own;
+    source.make_opaque();
+    if (team.is_leader()) run_leader_passes(team, source, plan);
     team.sync();
-    if (!team.leads()) {
-      if (thread_index() == 0) team.own->search.visit = team.lead->search.visit;
+    if (!team.is_leader()) {
+      if (thread_index() == 0) team.own->filter.pass = team.leader->filter.pass;
       __syncthreads();
     }
-    if (team.own->search.visit.pass == kNoPass) break;
-    visit(team, source);
+    if (team.own->filter.pass.kind == kNoPass) break;
+    run_pass(team, source);
   }
-  if (own && thread_index() == 0) {
+  if (is_nuclei && thread_index() == 0) {
     Nucleus& nucleus = plan.workspace.nuclei[w.row - plan.first_row];
-    nucleus.t = w.search.survivors.limit.t;
-    nucleus.id = w.search.survivors.limit.id;
+    nucleus.t = w.filter.survivors.cutoff.t;
+    nucleus.id = w.filter.survivors.cutoff.id;
   }
 }
 

@@ -8,12 +8,12 @@
 
 namespace eft {
 
-// Entry points as cudaLaunchKernelExC takes them. `fast`: how many bf16 models, 0 for any dtypes.
-const void* stream_entry(int fast, bool conservative);
-const void* resident_entry(int fast);
+// Entry points as cudaLaunchKernelExC takes them. `num_bf16_models`: 0 for any dtypes.
+const void* stream_entry(int num_bf16_models, bool conservative);
+const void* resident_entry(int num_bf16_models);
 
 // `plan` is a Plan, a type that every file has its own of. `rows`: of the grid, three for each row
-// of a kOwnNuclei launch.
+// of a kModelNuclei launch.
 cudaError_t launch_stream(const void* plan, const Choice& choice, int64_t rows,
                           cudaStream_t stream);
 cudaError_t launch_resident(const void* plan, const Choice& choice, int64_t rows,

@@ -24,16 +24,16 @@ static_assert(kMaxLaunchRows * 3 * sizeof(uint32_t) == EFT_CUDA_TICKET_BYTES, "a
 // The tickets come first and take the same room in every layout: they are what has to be zero
 // between launches of different shapes.
 inline uint64_t lay_out(const eft_step& step, void* base, Workspace& space) {
-  Places places(base);
+  WorkspaceAllocator allocator(base);
   const int64_t rows = rows_at_once(step);
   const int64_t tiles = rows * (step.conservative ? 3 : 1) * num_tiles_of(step);
-  space.tickets = places.next<uint32_t>(kMaxLaunchRows * 3);
-  space.nuclei = places.next<Nucleus>(step.conservative ? rows : 0);
-  space.tile_mass = places.next<uint64_t>(tiles);
-  space.tile_max = places.next<float>(tiles);
-  space.group_max = places.next<float>(tiles * kGroups);
-  space.stats = places.next<float>(wants_stats(step.details) ? tiles * kMaxStats : 0);
-  return places.used();
+  space.tickets = allocator.allocate<uint32_t>(kMaxLaunchRows * 3);
+  space.nuclei = allocator.allocate<Nucleus>(step.conservative ? rows : 0);
+  space.tile_mass = allocator.allocate<uint64_t>(tiles);
+  space.tile_max = allocator.allocate<float>(tiles);
+  space.group_max = allocator.allocate<float>(tiles * kGroups);
+  space.stats = allocator.allocate<float>(wants_stats(step.details) ? tiles * kMaxStats : 0);
+  return allocator.used();
 }
 
 inline bool is_uniform(const eft_step& s) {

@@ -13,84 +13,84 @@ namespace {
 template <class Team>
 __device__ __forceinline__ uint64_t total_mass(const Team& team, int num_tiles, float c, float a) {
   RowWork& w = *team.own;
-  uint64_t own = 0, total;
+  uint64_t mass = 0, total;
   for (int i = thread_index(); i < num_tiles; i += Team::kThreads) {
-    own += w.tile_mass[i] >> tile_shift(a, floorf(w.tile_max[i] * c));
+    mass += w.tile_mass[i] >> tile_shift(a, floorf(w.tile_max[i] * c));
   }
-  scan_before<Team::kThreads>(own, w.partial, total);
+  scan_before<Team::kThreads>(mass, w.warp_partial, total);
   return total;
 }
 
 // Appends one group's tokens to the leader's list; past its end they are only counted.
 template <class Team>
-__device__ __forceinline__ void append(const Team& team, const Visit& v, int tile, int lane,
-                                       const float* z) {
-  const float c = v.c;
+__device__ __forceinline__ void append_candidates(const Team& team, const Pass& pass, int tile,
+                                                  int lane, const float* z) {
+  const float c = pass.c;
   uint32_t mask = 0;
 #pragma unroll
   for (int i = 0; i < kGroup; ++i) {
     const float t = z[i] * c;
     const uint64_t key = rank_key(t, uint32_t(token_id(tile, lane, i)));
-    mask |= uint32_t(t > -INFINITY && key >= v.low && key <= v.high) << i;
+    mask |= uint32_t(t > -INFINITY && key >= pass.low && key <= pass.high) << i;
   }
   if (!mask) return;
-  uint32_t place = atomicAdd(&team.lead->list_count, uint32_t(__popc(mask)));
+  uint32_t slot = atomicAdd(&team.leader->num_candidates, uint32_t(__popc(mask)));
 #pragma unroll
   for (int i = 0; i < kGroup; ++i) {
     if (!(mask >> i & 1)) continue;
     const uint64_t key = rank_key(z[i] * c, uint32_t(token_id(tile, lane, i)));
-    if (place < kList) team.lead->list[place] = key;
-    ++place;
+    if (slot < kMaxCandidates) team.leader->candidates[slot] = key;
+    ++slot;
   }
 }
 
 template <class Team>
-__device__ __forceinline__ void bin_piece(const Team& team, const Visit& v, int id,
+__device__ __forceinline__ void bin_piece(const Team& team, const Pass& pass, int id,
                                           const float* z) {
 #pragma unroll
   for (int i = 0; i < kPiece; ++i) {
-    const float t = z[i] * v.c;
+    const float t = z[i] * pass.c;
     const uint64_t key = rank_key(t, uint32_t(id + i));
-    if (!(t > -INFINITY) || !in_range(v.hunt, key)) continue;
-    add_to_bin(team.own->bins, bin_of(v.hunt, key), weight_of(v.hunt, key), 1);
+    if (!(t > -INFINITY) || !in_range(pass.query, key)) continue;
+    add_to_bin(team.own->bins, bin_of(pass.query, key), weight_of(pass.query, key), 1);
   }
 }
 
 template <class Team>
-__device__ __forceinline__ void weigh_piece(const Team& team, const Visit& v, int id,
+__device__ __forceinline__ void weigh_piece(const Team& team, const Pass& pass, int id,
                                             const float* z) {
-  RowWork& lead = *team.lead;
+  RowWork& leader = *team.leader;
   const int tile = id / kTile;
-  const float a = floorf(lead.tile_max[tile] * v.c);
+  const float a = floorf(leader.tile_max[tile] * pass.c);
   uint64_t sum = 0;
   uint32_t count = 0;
 #pragma unroll
   for (int i = 0; i < kPiece; ++i) {
-    const float t = z[i] * v.c;
-    const bool kept = keeps(v.limit, t, uint32_t(id + i));
+    const float t = z[i] * pass.c;
+    const bool kept = keeps(pass.cutoff, t, uint32_t(id + i));
     sum += kept ? token_mass(t, a) : 0;
     count += kept;
   }
   if (!count) return;
-  add_mass(lead.tile_mass + tile, sum);
-  atomicAdd(&lead.num_kept, count);
+  add_mass(leader.tile_mass + tile, sum);
+  atomicAdd(&leader.num_kept, count);
 }
 
 // Leader's block.
 template <class Team>
-__device__ __forceinline__ void weigh_list(const Team& team, int num_tiles) {
+__device__ __forceinline__ void weigh_candidates(const Team& team, int num_tiles) {
   RowWork& w = *team.own;
-  const Visit& v = w.search.visit;
+  const Pass& pass = w.filter.pass;
   for (int i = thread_index(); i < num_tiles; i += Team::kThreads) w.tile_mass[i] = 0;
   if (thread_index() == 0) w.num_kept = 0;
   __syncthreads();
-  const uint64_t last = rank_key(v.limit.t, v.limit.id);
+  const uint64_t last = rank_key(pass.cutoff.t, pass.cutoff.id);
   uint32_t count = 0;
-  for (int i = thread_index(); i < int(w.list_count); i += Team::kThreads) {
-    const uint64_t key = w.list[i];
+  for (int i = thread_index(); i < int(w.num_candidates); i += Team::kThreads) {
+    const uint64_t key = w.candidates[i];
     if (key > last) continue;
     const int tile = int(key_id(key) / kTile);
-    add_mass(w.tile_mass + tile, token_mass(key_t(key), floorf(w.tile_max[tile] * v.c)));
+    add_mass(w.tile_mass + tile, token_mass(key_t(key), floorf(w.tile_max[tile] * pass.c)));
     ++count;
   }
   if (count) atomicAdd(&w.num_kept, count);
@@ -98,73 +98,75 @@ __device__ __forceinline__ void weigh_list(const Team& team, int num_tiles) {
 
 // The lowest t that a pass has to look at. A token 41 powers of two below the reference weighs
 // nothing.
-__device__ __forceinline__ float lowest_for(const Visit& v) {
-  if (v.pass == kWeigh) return v.limit.t;
-  if (v.pass == kGather) return lowest_of_key(v.high);
-  const float deepest = v.hunt.by_mass ? v.hunt.top - 42.0f : kLowestT;
-  return fmaxf(deepest, lowest_of_key(v.hunt.high));
+__device__ __forceinline__ float lowest_t_of(const Pass& pass) {
+  if (pass.kind == kWeighTokens) return pass.cutoff.t;
+  if (pass.kind == kGather) return lowest_of_key(pass.high);
+  const float deepest = pass.query.by_mass ? pass.query.max_t - 42.0f : kLowestT;
+  return fmaxf(deepest, lowest_of_key(pass.query.high));
 }
 
 // Leader's block, before the team comes together: what the pass adds to is cleared.
 template <class Team>
-__device__ __forceinline__ void clear_for(const Team& team, Pass pass, int num_tiles) {
+__device__ __forceinline__ void clear_for_pass(const Team& team, PassKind kind, int num_tiles) {
   RowWork& w = *team.own;
-  if (thread_index() == 0 && pass == kGather) w.list_count = 0;
-  if (thread_index() == 0 && pass == kWeigh) w.num_kept = 0;
-  for (int i = thread_index(); pass == kWeigh && i < num_tiles; i += Team::kThreads) {
+  if (thread_index() == 0 && kind == kGather) w.num_candidates = 0;
+  if (thread_index() == 0 && kind == kWeighTokens) w.num_kept = 0;
+  for (int i = thread_index(); kind == kWeighTokens && i < num_tiles; i += Team::kThreads) {
     w.tile_mass[i] = 0;
   }
-  if (pass == kBin || pass == kBound) clear_bins(team);
+  if (kind == kBinTokens || kind == kBinGroups) clear_bins(team);
 }
 
-// kBound: the group maxima into the bins.
+// kBinGroups: the group maxima into the bins.
 template <class Team, class Source>
-__device__ __forceinline__ void bin_groups(const Team& team, const Source& source, const Visit& v) {
+__device__ __forceinline__ void bin_groups(const Team& team, const Source& source,
+                                           const Pass& pass) {
   for (int g = thread_index(); g < source.num_groups(); g += Team::kThreads) {
-    const float t = source.group_max(g) * v.c;
-    if (t > -INFINITY) add_to_bin(team.own->bins, linear_bin(v.hunt.top, t), 1, 1);
+    const float t = source.group_max(g) * pass.c;
+    if (t > -INFINITY) add_to_bin(team.own->bins, linear_bin(pass.query.max_t, t), 1, 1);
   }
 }
 
 template <class Team, class Source>
-__device__ __forceinline__ void visit_tokens(const Team& team, const Source& source,
-                                             const Visit& v) {
+__device__ __forceinline__ void read_tokens(const Team& team, const Source& source,
+                                            const Pass& pass) {
   RowWork& w = *team.own;
-  const float at_least = lowest_for(v);
+  const float at_least = lowest_t_of(pass);
   const int count = source.num_groups();
-  int most = v.pass == kGather ? v.most : count;
-  for (int start = 0; start < count && most >= 0; start += kVisited) {
-    const int end = smaller(count, start + kVisited);
+  int groups_left = pass.kind == kGather ? pass.max_groups : count;
+  for (int start = 0; start < count && groups_left >= 0; start += kMaxGroupsToRead) {
+    const int end = smaller(count, start + kMaxGroupsToRead);
     __syncthreads();
-    if (thread_index() == 0) w.num_visited = 0;
+    if (thread_index() == 0) w.num_groups_to_read = 0;
     __syncthreads();
     for (int g = start + int(thread_index()); g < end; g += Team::kThreads) {
-      if (source.group_max(g) * v.c >= at_least) {
-        w.visited[atomicAdd(&w.num_visited, 1u)] = uint16_t(g);
+      if (source.group_max(g) * pass.c >= at_least) {
+        w.groups_to_read[atomicAdd(&w.num_groups_to_read, 1u)] = uint16_t(g);
       }
     }
     __syncthreads();
-    const int num_visited = int(w.num_visited);
-    most -= num_visited;
-    if (most < 0) {
-      if (thread_index() == 0) atomicAdd(&team.lead->list_count, uint32_t(kList) + 1);
-    } else if (v.pass == kGather) {
-      for (int i = thread_index(); i < num_visited; i += Team::kThreads) {
-        const int group = w.visited[i];
+    const int num_groups_to_read = int(w.num_groups_to_read);
+    groups_left -= num_groups_to_read;
+    if (groups_left < 0) {
+      if (thread_index() == 0)
+        atomicAdd(&team.leader->num_candidates, uint32_t(kMaxCandidates) + 1);
+    } else if (pass.kind == kGather) {
+      for (int i = thread_index(); i < num_groups_to_read; i += Team::kThreads) {
+        const int group = w.groups_to_read[i];
         float z[kGroup];
         source.load_group(group, z);
-        append(team, v, source.tile_of(group), group % kGroups, z);
+        append_candidates(team, pass, source.tile_of(group), group % kGroups, z);
       }
     } else {
-      for (int i = thread_index(); i < num_visited * 4; i += Team::kThreads) {
-        const int group = w.visited[i / 4];
+      for (int i = thread_index(); i < num_groups_to_read * 4; i += Team::kThreads) {
+        const int group = w.groups_to_read[i / 4];
         const int id = piece_id(source.tile_of(group), i % 4, group % kGroups);
         float z[kPiece];
         source.load_piece(group, i % 4, z);
-        if (v.pass == kBin) {
-          bin_piece(team, v, id, z);
+        if (pass.kind == kBinTokens) {
+          bin_piece(team, pass, id, z);
         } else {
-          weigh_piece(team, v, id, z);
+          weigh_piece(team, pass, id, z);
         }
       }
     }
@@ -173,16 +175,16 @@ __device__ __forceinline__ void visit_tokens(const Team& team, const Source& sou
 
 // The team together, the leader's memory cleared.
 template <class Team, class Source>
-__device__ __forceinline__ void visit(const Team& team, const Source& source) {
-  const Visit& v = team.own->search.visit;
-  if (!team.leads() && (v.pass == kBin || v.pass == kBound)) clear_bins(team);
+__device__ __forceinline__ void run_pass(const Team& team, const Source& source) {
+  const Pass& pass = team.own->filter.pass;
+  if (!team.is_leader() && (pass.kind == kBinTokens || pass.kind == kBinGroups)) clear_bins(team);
   __syncthreads();
-  if (v.pass == kBound) {
-    bin_groups(team, source, v);
+  if (pass.kind == kBinGroups) {
+    bin_groups(team, source, pass);
   } else {
-    visit_tokens(team, source, v);
+    read_tokens(team, source, pass);
   }
-  if (v.pass == kBin || v.pass == kBound) merge_bins(team);
+  if (pass.kind == kBinTokens || pass.kind == kBinGroups) merge_bins(team);
   team.sync();
 }
 

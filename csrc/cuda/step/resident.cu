@@ -4,8 +4,8 @@
 
 namespace eft {
 
-const void* resident_entry(int fast) {
-  switch (fast) {
+const void* resident_entry(int num_bf16_models) {
+  switch (num_bf16_models) {
 #ifndef EFT_FEW_KERNELS  // as in stream.cu
     case 1: return reinterpret_cast<const void*>(resident_kernel<1>);
     case 2: return reinterpret_cast<const void*>(resident_kernel<2>);
@@ -30,7 +30,7 @@ cudaError_t launch_resident(const void* plan, const Choice& choice, int64_t rows
   config.attrs = &cluster;
   config.numAttrs = 1;
   void* arguments[] = {const_cast<void*>(plan)};
-  return cudaLaunchKernelExC(&config, resident_entry(choice.fast), arguments);
+  return cudaLaunchKernelExC(&config, resident_entry(choice.num_bf16_models), arguments);
 }
 
 }  // namespace eft

@@ -11,15 +11,15 @@ namespace eft {
 namespace {
 
 // Grid: cluster size * rows.
-template <int kFast>
+template <int kNumBf16Models>
 __device__ __forceinline__ void resident_row(const Plan& plan) {
   RowWork& w = *reinterpret_cast<RowWork*>(dynamic_shared());
   const uint32_t rank = cluster_rank(), size = cluster_size();
   const Team<kResidentThreads, true> team = {&w, map_shared(&w, 0), rank, size};
-  const int num_own = int((uint32_t(plan.num_tiles) + size - 1 - rank) / size);
-  const int most_own = int((uint32_t(plan.num_tiles) + size - 1) / size);
+  const int num_own_tiles = int((uint32_t(plan.num_tiles) + size - 1 - rank) / size);
+  const int max_own_tiles = int((uint32_t(plan.num_tiles) + size - 1) / size);
   float* const group_max = reinterpret_cast<float*>(&w + 1);
-  float* const kept_z = group_max + most_own * kGroups;
+  float* const kept_z = group_max + max_own_tiles * kGroups;
   const int64_t row = plan.first_row + blockIdx.x / size;
   if (threadIdx.x == 0) {
     w.row = row;
@@ -30,20 +30,20 @@ __device__ __forceinline__ void resident_row(const Plan& plan) {
 
   if (w.options.valid) {
     const int lane = threadIdx.x % 32;
-    for (int i = int(threadIdx.x) / 32; i < num_own; i += kResidentThreads / 32) {
+    for (int i = int(threadIdx.x) / 32; i < num_own_tiles; i += kResidentThreads / 32) {
       const int tile = i * int(size) + int(rank);
       float z[kGroup];
-      const bool bad = mix_tile<kFast, false>(w.mixer, tile, lane, z);
+      const bool bad = mix_tile<kNumBf16Models, false>(w.mixer, tile, lane, z);
 #pragma unroll
       for (int j = 0; j < kGroup; j += 4) {
         const Bits128 four = {{__float_as_uint(z[j]), __float_as_uint(z[j + 1]),
                                __float_as_uint(z[j + 2]), __float_as_uint(z[j + 3])}};
-        float* place = kept_z + piece_id(i, j / kPiece, lane) + j % kPiece;
-        *reinterpret_cast<Bits128*>(place) = four;
+        float* to = kept_z + piece_id(i, j / kPiece, lane) + j % kPiece;
+        *reinterpret_cast<Bits128*>(to) = four;
       }
       const TileSummary s = summarise<false>(w.mixer, tile, lane, z, bad, !w.options.greedy);
       group_max[i * kGroups + lane] = s.group_max;
-      if (lane == 0) team.lead->tile_max[tile] = s.max, team.lead->tile_mass[tile] = s.mass;
+      if (lane == 0) team.leader->tile_max[tile] = s.max, team.leader->tile_mass[tile] = s.mass;
     }
     __syncthreads();  // all have read `valid`, which a position may still change
     if (threadIdx.x == 0) read_draw(plan, row, w.options);
@@ -58,11 +58,11 @@ __device__ __forceinline__ void resident_row(const Plan& plan) {
   team.sync();  // nobody leaves while its shared memory may be read
 }
 
-template <int kFast>
+template <int kNumBf16Models>
 __global__ void __launch_bounds__(kResidentThreads, 1)
     resident_kernel(const __grid_constant__ Plan plan) {
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
-  resident_row<kFast>(plan);
+  resident_row<kNumBf16Models>(plan);
 #endif
 }
 

@@ -11,10 +11,10 @@ namespace eft {
 namespace {
 
 // A range of the rank that holds what is looked for, and how it is divided into bins.
-struct Hunt {
+struct RankQuery {
   uint64_t low, high;  // keys, both inside
-  uint64_t left;       // weight to be reached within
-  float top;           // the row's largest t
+  uint64_t target;     // weight to be reached within
+  float max_t;         // the row's largest t
   float reference;     // A
   bool by_mass;
   bool linear;  // bins of 1/16 power of two below the top; else of equal spans of keys
@@ -22,81 +22,83 @@ struct Hunt {
 };
 
 // The largest of a row: z, t = z * c, and A = floor(t).
-struct RowTop {
+struct RowMax {
   float z, t, reference;
   bool valid;  // no NaN, no +inf, something left
 };
 
 // What is done next: first what the leader's block does alone, then what takes the team.
-enum Pass {
-  kNoPass,     // the row is done
-  kSelect,     // the hunt's place in the list
-  kFindBin,    // the hunt's place in the bins
-  kTotal,      // the survivors' mass
-  kWeighList,  // masses of the listed within the limit
-  kToken,      // the draw
-  kWrite,      // the list, in order, from place `done` of the rank on
-  kFill,       // what is left of a rank too short
-  kBound,      // the groups' maxima into the bins
-  kGather,     // keys from `low` to `high` into the leader's list; list_count above kList: too many
-  kBin,        // weights of the hunt's range into the bins
-  kWeigh,      // masses within the limit into the leader's tile_mass, their number into `num_kept`
+enum PassKind {
+  kNoPass,           // the row is done
+  kQueryCandidates,  // the hunt's place in the list
+  kFindBin,          // the hunt's place in the bins
+  kTotalMass,        // the survivors' mass
+  kWeighCandidates,  // masses of the listed within the limit
+  kDrawToken,        // the draw
+  kWriteTopIds,      // the list, in order, from place `done` of the rank on
+  kPadTopIds,        // what is left of a rank too short
+  kBinGroups,        // the groups' maxima into the bins
+  kGather,           // keys from `low` to `high` into the leader's list; num_candidates above
+                     // kMaxCandidates: too many
+  kBinTokens,        // weights of the hunt's range into the bins
+  kWeighTokens,      // masses within the limit into the leader's tile_mass, their number into
+                     // `num_kept`
 };
 
-struct Visit {
-  Pass pass;
+struct Pass {
+  PassKind kind;
   uint64_t low, high;  // kGather
-  int most;            // kGather: groups of a block above which the list is taken for too short
-  Hunt hunt;           // kSelect, kFindBin, kBound, kBin
-  Limit limit;         // kWeighList, kWeigh
+  int max_groups;      // kGather: groups of a block above which the list is taken for too short
+  RankQuery query;     // kQueryCandidates, kFindBin, kBinGroups, kBinTokens
+  Cutoff cutoff;       // kWeighCandidates, kWeighTokens
   float c;             // t = z * c
 };
 
 // A filter keeps a prefix of the rank, so what survives is one limit; `listed` where the leader's
 // list holds all of the survivors (and perhaps more).
 struct Survivors {
-  Limit limit;
-  bool listed;
+  Cutoff cutoff;
+  bool in_candidates;
 };
 
 // In transformers' order, each over the survivors of the one before.
-enum Goal { kStart = 0, kTopK, kWeighTopK, kTopP, kMinP, kWeighAll, kDraw, kTopIds, kDone };
+enum Phase { kStart = 0, kTopK, kWeighTopK, kTopP, kMinP, kWeighSurvivors, kDraw, kTopIds, kDone };
 
 enum State {
-  kNext,      // to the next goal
-  kTotalled,  // top_p: after the survivors have been weighed and summed
-  kEstimate,  // a bound that the place looked for is likely to be above
-  kBounded,   // after the groups' maxima have been put into bins,
-  kReached,   // and the bin been found that enough of them reach
-  kGathered,  // after a gather above that bound
-  kInList,    // the list holds the place, or all there is
-  kSelected,  // after the hunt in it
-  kInRow,     // the list does not
-  kBinned,    // after a pass into bins,
-  kPlaced,    // and the place been found in them
-  kListTopK,  // after a gather of top_k's survivors
-  kBatch,     // after a gather of the next of the rank
-  kWritten,   // after they are written
+  kNextPhase,          // to the next goal
+  kAfterTotal,         // top_p: after the survivors have been slot_mass and summed
+  kGuessBound,         // a bound that the place looked for is likely to be above
+  kAfterBinGroups,     // after the groups' maxima have been put into bins,
+  kAfterFindBound,     // and the bin been found that enough of them reach
+  kAfterGather,        // after a gather above that bound
+  kQuery,              // the list holds the place, or all there is
+  kAfterQuery,         // after the hunt in it
+  kBinRow,             // the list does not
+  kAfterBinTokens,     // after a pass into bins,
+  kAfterFindBin,       // and the place been found in them
+  kAfterGatherTopK,    // after a gather of top_k's survivors
+  kAfterGatherTopIds,  // after a gather of the next of the rank
+  kAfterWrite,         // after they are written
 };
 
-struct Search {
-  Goal goal;
+struct FilterState {
+  Phase phase;
   State state;
   Survivors survivors;
-  bool complete;   // the list holds all of the row
-  bool ranged;     // the list holds just the hunt's range
-  float depth;     // of top_p's next guess, in powers of two below the maximum
-  int done;        // kTopIds: so many are written
-  uint64_t first;  // kTopIds: the rest of the rank from this key on
-  Hunt hunt;
-  Visit visit;
+  bool candidates_are_row;    // the list holds all of the row
+  bool candidates_are_range;  // the list holds just the hunt's range
+  float top_p_depth;          // of top_p's next guess, in powers of two below the maximum
+  int num_written;            // kTopIds: so many are written
+  uint64_t next_key;          // kTopIds: the rest of the rank from this key on
+  RankQuery query;
+  Pass pass;
 };
 
 constexpr int kBins = 1024;
-constexpr int kList = 2048;       // candidates that a row's list holds
-constexpr int kFew = 256;         // ranked against each other directly
-constexpr int kVisited = 4096;    // groups visited at a time
-constexpr int kMaxThreads = 512;  // of a block
+constexpr int kMaxCandidates = 2048;    // candidates that a row's list holds
+constexpr int kMaxFinalists = 256;      // ranked against each other directly
+constexpr int kMaxGroupsToRead = 4096;  // groups visited at a time
+constexpr int kMaxThreads = 512;        // of a block
 
 constexpr int kStreamThreads = 256;
 constexpr int kResidentThreads = 512;
@@ -109,36 +111,36 @@ struct Bins {
 struct alignas(16) RowWork {
   RowOptions options;
   Mixer mixer;
-  Search search;
-  RowTop top;
+  FilterState filter;
+  RowMax max;
   // Of this row; here rather than in registers, which are short while tokens are at hand.
   int64_t row;
-  int model;                      // kOwnNuclei
-  const float* group_maxima;      // streaming: in the workspace, [num_tiles, 32]
-  const float* stats;             // streaming: [num_tiles, kMaxStats]
-  uint64_t tile_mass[kMaxTiles];  // of the leader: W_T, then the survivors'
-  uint64_t list[kList];           // of the leader: candidates' keys
+  int model;                            // kModelNuclei
+  const float* group_maxima;            // streaming: in the workspace, [num_tiles, 32]
+  const float* stats;                   // streaming: [num_tiles, kMaxStats]
+  uint64_t tile_mass[kMaxTiles];        // of the leader: W_T, then the survivors'
+  uint64_t candidates[kMaxCandidates];  // of the leader: candidates' keys
   union {
     Bins bins;
-    uint64_t place_mass[kTile];  // of the drawn tile
+    uint64_t token_masses[kTile];  // of the drawn tile
   };
-  uint64_t few[kFew], few_mass[kFew];
-  uint64_t partial[kMaxThreads / 32];
+  uint64_t finalists[kMaxFinalists], finalist_mass[kMaxFinalists];
+  uint64_t warp_partial[kMaxThreads / 32];
   float tile_max[kMaxTiles];  // of the leader, z
   union {
-    uint16_t visited[kVisited];
+    uint16_t groups_to_read[kMaxGroupsToRead];
     float tile_z[kTile];  // of the drawn tile
   };
-  uint32_t num_visited;
+  uint32_t num_groups_to_read;
   // Of the leader: what the team has found.
-  uint32_t list_count, few_count, num_kept, first;
+  uint32_t num_candidates, num_finalists, num_kept, first_max;
   int32_t bin;  // that holds the place looked for, -1 if none does
   uint32_t bin_count;
-  uint64_t bin_above;  // weight before it
-  uint64_t found;      // a key
+  uint64_t weight_above_bin;  // weight before it
+  uint64_t found_key;         // a key
   uint32_t is_found;
   uint32_t is_last;  // the block that finishes the row
-  uint64_t total, rest;
+  uint64_t total, draw_offset;
   int32_t tile, token;
   double log_sums[EFT_MAX_MODELS + 1];  // relative to the maxima, at temperature 1
   double maxima[EFT_MAX_MODELS + 1];
@@ -150,10 +152,10 @@ struct Team {
   static constexpr int kThreads = kThreadsOfBlock;
   static constexpr bool kClusters = kCluster;
   RowWork* own;
-  RowWork* lead;
+  RowWork* leader;
   uint32_t rank, size;
 
-  __device__ bool leads() const { return !kCluster || rank == 0; }
+  __device__ bool is_leader() const { return !kCluster || rank == 0; }
   __device__ void sync() const {
     if (kCluster) {
       cluster_sync();

@@ -10,22 +10,22 @@ namespace eft {
 namespace {
 
 // One block owns all groups. Read again are those whose maxima say that they hold something.
-template <int kFast, bool kConservative>
+template <int kNumBf16Models, bool kConservative>
 struct StreamSource {
   static constexpr bool kHasStats = true;
   RowWork* w;
   int num_tiles;
 
-  __device__ void renew() { w = anew(w); }
+  __device__ void make_opaque() { w = opaque_ptr(w); }
 
   __device__ int num_groups() const { return num_tiles * kGroups; }
   __device__ int tile_of(int group) const { return group / kGroups; }
   __device__ float group_max(int group) const { return load_written(w->group_maxima + group); }
   __device__ void load_group(int group, float* z) const {
     const int tile = group / kGroups, lane = group % kGroups;
-    if constexpr (kFast > 0) {
-      if (w->mixer.fast && (tile + 1) * kTile <= w->mixer.n) {
-        return mix_fast_group<kFast>(w->mixer, tile, lane, z);
+    if constexpr (kNumBf16Models > 0) {
+      if (w->mixer.all_bf16 && (tile + 1) * kTile <= w->mixer.vocab_size) {
+        return mix_bf16_group<kNumBf16Models>(w->mixer, tile, lane, z);
       }
     }
     const int id = piece_id(tile, 0, lane);
@@ -48,9 +48,9 @@ struct ResidentSource {
   int num_tiles;                            // of the row
   uint32_t rank, size;
 
-  __device__ void renew() {
-    z = anew(z);
-    group_maxima = anew(group_maxima);
+  __device__ void make_opaque() {
+    z = opaque_ptr(z);
+    group_maxima = opaque_ptr(group_maxima);
   }
   __device__ int num_groups() const {
     return int((uint32_t(num_tiles) + size - 1 - rank) / size) * kGroups;

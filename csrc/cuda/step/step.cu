@@ -17,12 +17,12 @@ cudaError_t current_chip(Chip& chip) {
   static Devices devices;
   return devices.current(chip, [](const Chip& asked) {
     cudaError_t error = load_kernels({stream_entry(0, true)});
-    for (int fast = 0; !error && fast <= EFT_MAX_MODELS; ++fast) {
-      error = load_kernels({stream_entry(fast, false), resident_entry(fast)});
+    for (int count = 0; !error && count <= EFT_MAX_MODELS; ++count) {
+      error = load_kernels({stream_entry(count, false), resident_entry(count)});
     }
     // 48 KB are there for the asking; the resident kernels want most of what there is.
-    for (int fast = 0; !error && asked.major >= 9 && fast <= EFT_MAX_MODELS; ++fast) {
-      error = cudaFuncSetAttribute(resident_entry(fast),
+    for (int count = 0; !error && asked.major >= 9 && count <= EFT_MAX_MODELS; ++count) {
+      error = cudaFuncSetAttribute(resident_entry(count),
                                    cudaFuncAttributeMaxDynamicSharedMemorySize, asked.shared_bytes);
     }
     return error;
@@ -48,10 +48,10 @@ int run(const eft_step* step, float* z, int64_t z_row_stride, void* stream, void
   for (int64_t first = 0; !error && first < step->num_rows; first += kMaxLaunchRows) {
     const int64_t left = step->num_rows - first;
     const int64_t rows = left < kMaxLaunchRows ? left : kMaxLaunchRows;
-    for (const Stage stage : {kOwnNuclei, last}) {
-      if (stage == kOwnNuclei && !step->conservative) continue;
+    for (const Stage stage : {kModelNuclei, last}) {
+      if (stage == kModelNuclei && !step->conservative) continue;
       Plan plan = make_plan(*step, stage, first, workspace, z, z_row_stride);
-      const int64_t grid_rows = stage == kOwnNuclei ? 3 * rows : rows;
+      const int64_t grid_rows = stage == kModelNuclei ? 3 * rows : rows;
       error = launch(plan, choose(*step, stage, chip, rows), grid_rows,
                      static_cast<cudaStream_t>(stream));
       if (error) break;

@@ -5,9 +5,9 @@
 
 namespace eft {
 
-const void* stream_entry(int fast, bool conservative) {
+const void* stream_entry(int num_bf16_models, bool conservative) {
   if (conservative) return reinterpret_cast<const void*>(stream_kernel<0, true>);
-  switch (fast) {
+  switch (num_bf16_models) {
 #ifndef EFT_FEW_KERNELS  // the sanitized tests compile those for three bf16 models and for any
     case 1: return reinterpret_cast<const void*>(stream_kernel<1, false>);
     case 2: return reinterpret_cast<const void*>(stream_kernel<2, false>);
@@ -20,8 +20,8 @@ const void* stream_entry(int fast, bool conservative) {
 
 cudaError_t launch_stream(const void* plan, const Choice& choice, int64_t rows,
                           cudaStream_t stream) {
-  return launch(stream_entry(choice.fast, choice.conservative), plan, choice.blocks, rows,
-                kStreamThreads, choice.shared_bytes, stream);
+  return launch(stream_entry(choice.num_bf16_models, choice.conservative), plan, choice.blocks,
+                rows, kStreamThreads, choice.shared_bytes, stream);
 }
 
 }  // namespace eft

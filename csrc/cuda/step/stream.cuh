@@ -14,8 +14,8 @@ namespace {
 __device__ __forceinline__ void set_up_row(const Plan& plan, int64_t row, int model, RowWork& w) {
   RowOptions& o = w.options;
   o = options_of(plan, row);
-  if (plan.stage == kOwnNuclei) {
-    o = own_options(o);
+  if (plan.stage == kModelNuclei) {
+    o = nucleus_options(o);
   } else if (plan.step.conservative && o.conservative_top_p != kWhole) {
     const Nucleus& nucleus = plan.workspace.nuclei[row - plan.first_row];
     o.valid &= nucleus.valid[0] && nucleus.valid[1] && nucleus.valid[2];
@@ -64,19 +64,19 @@ __device__ __forceinline__ void collect_tiles(const Plan& plan, int slot, RowWor
   __syncthreads();
 }
 
-// Grid: (blocks a row, rows); kOwnNuclei: (blocks a row, 3 * rows). kFast: bf16 models that the
-// kernel was made for, or 0.
-template <int kFast, bool kConservative>
+// Grid: (blocks a row, rows); kModelNuclei: (blocks a row, 3 * rows). kNumBf16Models: bf16 models
+// that the kernel was made for, or 0.
+template <int kNumBf16Models, bool kConservative>
 __device__ __forceinline__ void stream_row(const Plan& plan) {
   RowWork& w = *reinterpret_cast<RowWork*>(dynamic_shared());
-  const bool own = plan.stage == kOwnNuclei, mix_only = plan.stage == kMixOnly;
+  const bool is_nuclei = plan.stage == kModelNuclei, mix_only = plan.stage == kMixOnly;
   const int slot = int(blockIdx.y);
-  const int model = own ? slot % 3 : 0;
-  const int64_t row = plan.first_row + (own ? slot / 3 : slot);
-  if (own && plan.targets && plan.targets[row] == plan.ignore_index) return;
+  const int model = is_nuclei ? slot % 3 : 0;
+  const int64_t row = plan.first_row + (is_nuclei ? slot / 3 : slot);
+  if (is_nuclei && plan.targets && plan.targets[row] == plan.ignore_index) return;
   if (threadIdx.x == 0) set_up_row(plan, row, model, w);
   __syncthreads();
-  if (own && w.options.top_p == kWhole) return;  // switched off in this row
+  if (is_nuclei && w.options.top_p == kWhole) return;  // switched off in this row
 
   const bool valid = w.options.valid;
   const bool masses = !w.options.greedy;
@@ -86,7 +86,7 @@ __device__ __forceinline__ void stream_row(const Plan& plan) {
   for (int tile = int(threadIdx.x / 32 * gridDim.x + blockIdx.x);
        tile < plan.num_tiles && (valid || mix_only); tile += int(kStreamThreads / 32 * gridDim.x)) {
     float z[kGroup];
-    const bool bad = valid && mix_tile<kFast, kConservative>(w.mixer, tile, lane, z);
+    const bool bad = valid && mix_tile<kNumBf16Models, kConservative>(w.mixer, tile, lane, z);
     if (mix_only) {
       write_mixture(plan, row, tile, lane, z, valid);
       continue;
@@ -102,7 +102,7 @@ __device__ __forceinline__ void stream_row(const Plan& plan) {
   if (mix_only || !takes_last_ticket(plan, slot, row, w)) return;
 
   if (!w.options.valid) {
-    if (!own) return write_invalid(plan.step, row);
+    if (!is_nuclei) return write_invalid(plan.step, row);
     if (threadIdx.x == 0) space.nuclei[row - plan.first_row].valid[model] = 0;
     return;
   }
@@ -113,15 +113,15 @@ __device__ __forceinline__ void stream_row(const Plan& plan) {
   }
   collect_tiles(plan, slot, w);
   const Team<kStreamThreads, false> team = {&w, &w, 0, 1};
-  const StreamSource<kFast, kConservative> source = {&w, plan.num_tiles};
+  const StreamSource<kNumBf16Models, kConservative> source = {&w, plan.num_tiles};
   finish_row(team, source, plan);
 }
 
 // Two blocks a multiprocessor; conservative mixtures hold a second logit of each token instead.
-template <int kFast, bool kConservative>
+template <int kNumBf16Models, bool kConservative>
 __global__ void __launch_bounds__(kStreamThreads, kConservative ? 1 : 2)
     stream_kernel(const __grid_constant__ Plan plan) {
-  stream_row<kFast, kConservative>(plan);
+  stream_row<kNumBf16Models, kConservative>(plan);
 }
 
 }  // namespace

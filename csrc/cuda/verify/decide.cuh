@@ -12,44 +12,45 @@ namespace eft {
 namespace {
 
 // Of one position, whatever the others say.
-__device__ __forceinline__ Verdict judge(const VerifyPlan& v, const DecideWork& w, int64_t row,
-                                         int position, int length, int64_t& known) {
-  const int in_launch = int(row - v.mixture.first_row);
-  const int slot = slot_of(v, in_launch, position, false);
+__device__ __forceinline__ Verdict verdict_at(const VerifyPlan& v, const DecideWork& w, int64_t row,
+                                              int position, int length, int64_t& greedy_token) {
+  const int row_of_launch = int(row - v.mixture.first_row);
+  const int slot = slot_of(v, row_of_launch, position, false);
   const int64_t draft = position < length ? v.drafts[row * v.num_drafts + position] : 0;
-  if (draft < 0 || draft >= v.mixture.step.vocab_size) return kNotValid;
+  if (draft < 0 || draft >= v.mixture.step.vocab_size) return kInvalid;
   const int64_t* tokens = v.mixture.step.tokens;
-  known = tokens[slot];
-  if (known < 0) return kNotValid;
-  if (w.options.greedy) return position < length && known == draft ? kAccepted : kIsKnown;
-  if (position == length) return kDrawsMixture;
-  const Weighed p = v.weighed[slot];
+  greedy_token = tokens[slot];
+  if (greedy_token < 0) return kInvalid;
+  if (w.options.greedy)
+    return position < length && greedy_token == draft ? kAccepted : kGreedyToken;
+  if (position == length) return kDrawMixture;
+  const SlotMass p = v.slot_mass[slot];
   const uint64_t bits =
       random_bits(w.options.seed, w.options.position + uint64_t(position), 0, kAccept);
-  uint64_t of_draft = 1, mass = 1;
+  uint64_t draft_mass = 1, mass = 1;
   if (!w.draft_options.greedy) {
-    const int drafted = slot_of(v, in_launch, position, true);
-    if (tokens[drafted] < 0) return kNotValid;
-    of_draft = v.weighed[drafted].of_draft;
-    mass = v.weighed[drafted].mass;
+    const int drafted = slot_of(v, row_of_launch, position, true);
+    if (tokens[drafted] < 0) return kInvalid;
+    draft_mass = v.slot_mass[drafted].draft_mass;
+    mass = v.slot_mass[drafted].mass;
   }
-  return accepts(bits, p.of_draft, p.mass, of_draft, mass) ? kAccepted : kDrawsResidual;
+  return accepts(bits, p.draft_mass, p.mass, draft_mass, mass) ? kAccepted : kDrawResidual;
 }
 
 // The first warp: the first position that is not accepted, each lane's own until one is found.
-__device__ __forceinline__ void find_end(const VerifyPlan& v, int64_t row, int length,
-                                         DecideWork& w) {
+__device__ __forceinline__ void find_first_rejected(const VerifyPlan& v, int64_t row, int length,
+                                                    DecideWork& w) {
   for (int first = 0;; first += 32) {
     const int position = first + int(thread_index());
-    int64_t known = -1;
+    int64_t greedy_token = -1;
     const Verdict verdict =
-        position <= length ? judge(v, w, row, position, length, known) : kAccepted;
+        position <= length ? verdict_at(v, w, row, position, length, greedy_token) : kAccepted;
     const uint32_t ends = __ballot_sync(0xffffffffu, verdict != kAccepted);
     if (!ends) continue;  // a row's last position is never accepted
     if (int(thread_index()) == __ffs(int(ends)) - 1) {
       w.position = position;
       w.verdict = verdict;
-      w.known = known;
+      w.greedy_token = greedy_token;
     }
     return;
   }
@@ -57,17 +58,17 @@ __device__ __forceinline__ void find_end(const VerifyPlan& v, int64_t row, int l
 
 // Thread 0: all that the draw at w.position needs.
 __device__ __forceinline__ void set_up_draw(const VerifyPlan& v, int64_t row, DecideWork& w) {
-  const int in_launch = int(row - v.mixture.first_row);
-  w.slot = slot_of(v, in_launch, w.position, false);
-  w.p = v.weighed[w.slot];
+  const int row_of_launch = int(row - v.mixture.first_row);
+  w.slot = slot_of(v, row_of_launch, w.position, false);
+  w.p = v.slot_mass[w.slot];
   mixer_at(v, w.options, row, w.position, false, w.mixer);
-  w.certain_of = -1;
-  if (w.verdict != kDrawsResidual) return;
+  w.certain_token = -1;
+  if (w.verdict != kDrawResidual) return;
   if (w.draft_options.greedy) {
-    w.certain_of = v.drafts[row * v.num_drafts + w.position];
+    w.certain_token = v.drafts[row * v.num_drafts + w.position];
     return;
   }
-  w.q = v.weighed[slot_of(v, in_launch, w.position, true)];
+  w.q = v.slot_mass[slot_of(v, row_of_launch, w.position, true)];
   w.ratio = double(w.p.mass) / double(w.q.mass);
   mixer_at(v, w.draft_options, row, w.position, true, w.draft_mixer);
 }
@@ -88,7 +89,7 @@ __device__ __forceinline__ void write_verified(const VerifyPlan& v, int64_t row,
 __device__ __forceinline__ int64_t draw_token(const VerifyPlan& v, DecideWork& w) {
   const Team<kStreamThreads, false> team = {&w, &w, 0, 1};
   const Plan& plan = v.mixture;
-  const bool residual = w.verdict == kDrawsResidual;
+  const bool residual = w.verdict == kDrawResidual;
   const uint64_t bits = random_bits(w.options.seed, w.options.position + uint64_t(w.position), 0,
                                     residual ? kResidual : kSample);
   if (residual) {
@@ -101,9 +102,9 @@ __device__ __forceinline__ int64_t draw_token(const VerifyPlan& v, DecideWork& w
     __syncthreads();
     draw_tile(team, plan.num_tiles, 1.0f, 0.0f, bits);
     if (w.total) {
-      if (thread_index() < 32) residual_tile(plan, w, w.tile, int(thread_index()), w.place_mass);
+      if (thread_index() < 32) residual_tile(plan, w, w.tile, int(thread_index()), w.token_masses);
       __syncthreads();
-      return pick_place(team);
+      return pick_token(team);
     }
   }
   const int64_t first = int64_t(w.slot) * plan.num_tiles;
@@ -115,7 +116,7 @@ __device__ __forceinline__ int64_t draw_token(const VerifyPlan& v, DecideWork& w
   draw_tile(team, plan.num_tiles, w.options.scale, w.p.reference, bits);
   const StreamSource<0, true> source = {&w, plan.num_tiles};
   load_tile(team, source);
-  return draw_in_tile(team, {w.p.limit, false}, w.options.scale);
+  return draw_in_tile(team, {w.p.cutoff, false}, w.options.scale);
 }
 
 // Grid: (blocks a row, rows).
@@ -134,16 +135,16 @@ __device__ __forceinline__ void decide_row(const VerifyPlan& v) {
     if (blockIdx.x == 0) write_verified(v, row, 0, -1);
     return;
   }
-  if (threadIdx.x < 32) find_end(v, row, int(length), w);
+  if (threadIdx.x < 32) find_first_rejected(v, row, int(length), w);
   __syncthreads();
   const Verdict verdict = w.verdict;
-  if (verdict != kDrawsResidual && blockIdx.x) return;
-  if (verdict == kNotValid || verdict == kIsKnown) {
-    return write_verified(v, row, w.position, verdict == kIsKnown ? w.known : -1);
+  if (verdict != kDrawResidual && blockIdx.x) return;
+  if (verdict == kInvalid || verdict == kGreedyToken) {
+    return write_verified(v, row, w.position, verdict == kGreedyToken ? w.greedy_token : -1);
   }
   if (threadIdx.x == 0) set_up_draw(v, row, w);
   __syncthreads();
-  if (verdict == kDrawsResidual) {
+  if (verdict == kDrawResidual) {
     const int lane = threadIdx.x % 32;
     for (int tile = int(threadIdx.x / 32 * gridDim.x + blockIdx.x); tile < plan.num_tiles;
          tile += int(kStreamThreads / 32 * gridDim.x)) {

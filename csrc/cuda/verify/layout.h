@@ -25,25 +25,26 @@ inline int64_t rows_at_once(const eft_verify& v) {
 struct VerifySpace {
   Workspace tiles;  // a "row" is a slot; nuclei are [num_drafts + 1, rows]
   int64_t* tokens;  // [slots]
-  Weighed* weighed;
+  SlotMass* slot_mass;
   uint64_t* residual;
 };
 
 // The tickets come first, as in a step's workspace: the two may share one.
 inline uint64_t lay_out(const eft_verify& v, void* base, VerifySpace& space) {
-  Places places(base);
+  WorkspaceAllocator allocator(base);
   const int64_t rows = rows_at_once(v), num_tiles = num_tiles_of(v.step);
   const int64_t slots = rows * room_of_row(v), tiles = slots * num_tiles;
   space.tiles = {};
-  space.tiles.tickets = places.next<uint32_t>(kMaxSlots);
-  space.tiles.nuclei = places.next<Nucleus>(v.step.conservative ? rows * (v.num_drafts + 1) : 0);
-  space.tiles.tile_mass = places.next<uint64_t>(tiles);
-  space.tiles.tile_max = places.next<float>(tiles);
-  space.tiles.group_max = places.next<float>(tiles * kGroups);
-  space.tokens = places.next<int64_t>(slots);
-  space.weighed = places.next<Weighed>(slots);
-  space.residual = places.next<uint64_t>(rows * num_tiles);
-  return places.used();
+  space.tiles.tickets = allocator.allocate<uint32_t>(kMaxSlots);
+  space.tiles.nuclei =
+      allocator.allocate<Nucleus>(v.step.conservative ? rows * (v.num_drafts + 1) : 0);
+  space.tiles.tile_mass = allocator.allocate<uint64_t>(tiles);
+  space.tiles.tile_max = allocator.allocate<float>(tiles);
+  space.tiles.group_max = allocator.allocate<float>(tiles * kGroups);
+  space.tokens = allocator.allocate<int64_t>(slots);
+  space.slot_mass = allocator.allocate<SlotMass>(slots);
+  space.residual = allocator.allocate<uint64_t>(rows * num_tiles);
+  return allocator.used();
 }
 
 inline VerifyPlan make_plan(const eft_verify& v, int64_t first_row, const VerifySpace& space) {
@@ -64,7 +65,7 @@ inline VerifyPlan make_plan(const eft_verify& v, int64_t first_row, const Verify
   plan.num_drafts = v.num_drafts;
   const int64_t left = v.step.num_rows - first_row, most = rows_at_once(v);
   plan.num_rows = int32_t(left < most ? left : most);
-  plan.weighed = space.weighed;
+  plan.slot_mass = space.slot_mass;
   plan.residual = space.residual;
   plan.tokens = v.tokens;
   plan.num_accepted = v.num_accepted;
@@ -77,7 +78,7 @@ inline VerifyPlan make_plan(const eft_verify& v, int64_t first_row, const Verify
 inline Plan nuclei_plan(const eft_verify& v, const VerifyPlan& whole, int position) {
   eft_step step = step_at(v, position);
   step.details = {};
-  Plan plan = make_plan(step, kOwnNuclei, whole.mixture.first_row, nullptr);
+  Plan plan = make_plan(step, kModelNuclei, whole.mixture.first_row, nullptr);
   plan.workspace = whole.mixture.workspace;
   plan.workspace.nuclei += int64_t(position) * whole.num_rows;
   return plan;

@@ -1,5 +1,5 @@
 // Speculative verification on CUDA (docs/numerics.md, section 8), in two launches: every position's
-// distributions are streamed and weighed, all at once; then each row decides.
+// distributions are streamed and slot_mass, all at once; then each row decides.
 #ifndef EFT_CUDA_VERIFY_PLAN_CUH_
 #define EFT_CUDA_VERIFY_PLAN_CUH_
 
@@ -12,11 +12,11 @@ namespace eft {
 namespace {
 
 // What is left of a distribution that samples, once its slot has been streamed and filtered.
-struct Weighed {
-  uint64_t mass;      // S, of the survivors
-  uint64_t of_draft;  // the mass of the proposal, at the reference
-  float reference;    // A
-  Limit limit;
+struct SlotMass {
+  uint64_t mass;        // S, of the survivors
+  uint64_t draft_mass;  // the mass of the proposal, at the reference
+  float reference;      // A
+  Cutoff cutoff;
 };
 
 // A row has 2k + 1 slots: the mixture at positions 0 to k, then the draft model at 0 to k - 1.
@@ -29,10 +29,10 @@ struct VerifyPlan {
   const int64_t* drafts;
   eft_integer lengths;
   int32_t num_drafts;
-  int32_t num_rows;    // of this launch
-  Weighed* weighed;    // [slots]
-  uint64_t* residual;  // [rows, num_tiles], the sums of rho
-  int64_t* tokens;     // the results
+  int32_t num_rows;     // of this launch
+  SlotMass* slot_mass;  // [slots]
+  uint64_t* residual;   // [rows, num_tiles], the sums of rho
+  int64_t* tokens;      // the results
   int64_t* num_accepted;
   int32_t* status;
 };
@@ -57,11 +57,11 @@ __device__ __forceinline__ void mixer_at(const VerifyPlan& v, const RowOptions& 
 #pragma unroll 1
   for (int k = 0; k < plan.step.num_models; ++k) {
     const int64_t stride = drafted ? v.draft_position_stride : v.logits_position_stride[k];
-    m.models[k].x += position * stride * (m.models[k].dtype == EFT_FP32 ? 4 : 2);
+    m.models[k].logits += position * stride * (m.models[k].dtype == EFT_FP32 ? 4 : 2);
   }
   if (m.token_bitmask) m.token_bitmask += position * v.token_bitmask_position_stride;
   if (m.conservative) set_nucleus(plan.step, o, nucleus_at(v, row, position), m);
-  m.fast = is_fast(m);
+  m.all_bf16 = is_all_bf16(m);
 }
 
 }  // namespace

@@ -12,39 +12,39 @@ namespace {
 
 enum Verdict : int32_t {
   kAccepted,
-  kNotValid,
-  kIsKnown,  // the greedy mixture's token
-  kDrawsMixture,
-  kDrawsResidual,
+  kInvalid,
+  kGreedyToken,  // the greedy mixture's token
+  kDrawMixture,
+  kDrawResidual,
 };
 
 // RowWork's options and mixer are the mixture's.
 struct DecideWork : RowWork {
   RowOptions draft_options;
   Mixer draft_mixer;
-  Weighed p, q;
-  double ratio;        // S_p / S_q
-  int64_t certain_of;  // the token that q is certain of, whose weight is 0; -1
-  int slot;            // the mixture's at the position
+  SlotMass p, q;
+  double ratio;           // S_p / S_q
+  int64_t certain_token;  // the token that q is certain of, whose weight is 0; -1
+  int slot;               // the mixture's at the position
   int position;
   Verdict verdict;
-  int64_t known;
+  int64_t greedy_token;
 };
 
 template <int K>
-__device__ __forceinline__ void mix_fast_piece(const Mixer& m, int id, float* z) {
+__device__ __forceinline__ void mix_bf16_piece(const Mixer& m, int id, float* z) {
   Bits128 raw[1][K];
-  load_fast<K, 1>(m, id, raw);
+  load_bf16<K, 1>(m, id, raw);
   mix_bf16<K, true>(m, raw[0], z);
 }
 
 // 8 tokens; of bf16 models with all loads at once.
 __device__ __forceinline__ void mix_piece(const Mixer& m, int id, float* z) {
-  if (m.fast && id + kPiece <= m.n) {
-    if (m.count == 1) return mix_fast_piece<1>(m, id, z);
-    if (m.count == 2) return mix_fast_piece<2>(m, id, z);
-    if (m.count == 3) return mix_fast_piece<3>(m, id, z);
-    return mix_fast_piece<4>(m, id, z);
+  if (m.all_bf16 && id + kPiece <= m.vocab_size) {
+    if (m.num_terms == 1) return mix_bf16_piece<1>(m, id, z);
+    if (m.num_terms == 2) return mix_bf16_piece<2>(m, id, z);
+    if (m.num_terms == 3) return mix_bf16_piece<3>(m, id, z);
+    return mix_bf16_piece<4>(m, id, z);
   }
   mix_pieces<1, true>(m, id, 0, z);
 }
@@ -54,14 +54,14 @@ __device__ __forceinline__ bool may_have_residual(const Plan& plan, const Decide
                                                   int lane) {
   const int64_t at = int64_t(w.slot) * plan.num_tiles + tile;
   const float t = plan.workspace.group_max[at * kGroups + lane] * w.mixer.c;
-  return t >= fmaxf(w.p.reference - 42.0f, w.p.limit.t);
+  return t >= fmaxf(w.p.reference - 42.0f, w.p.cutoff.t);
 }
 
-// A warp's tile: the sum of rho; the weights into `places`, [kTile], unless null.
+// A warp's tile: the sum of rho; the weights into `allocator`, [kTile], unless null.
 __device__ __forceinline__ uint64_t residual_tile(const Plan& plan, const DecideWork& w, int tile,
-                                                  int lane, uint64_t* places) {
+                                                  int lane, uint64_t* allocator) {
   const bool any = may_have_residual(plan, w, tile, lane);
-  const int sides = w.certain_of < 0 ? 2 : 1;
+  const int sides = w.certain_token < 0 ? 2 : 1;
   uint64_t sum = 0;
 #pragma unroll 1
   for (int j = 0; j < kGroup / kPiece; ++j) {
@@ -72,13 +72,13 @@ __device__ __forceinline__ uint64_t residual_tile(const Plan& plan, const Decide
 #pragma unroll 1
     for (int side = 0; side < sides && any; ++side) {
       const Mixer& m = side ? w.draft_mixer : w.mixer;
-      const Weighed& of = side ? w.q : w.p;
+      const SlotMass& of = side ? w.q : w.p;
       float z[kPiece];
       mix_piece(m, id, z);
 #pragma unroll
       for (int i = 0; i < kPiece; ++i) {
         const float t = z[i] * m.c;
-        const bool kept = keeps(of.limit, t, uint32_t(id + i)) && id + i != w.certain_of;
+        const bool kept = keeps(of.cutoff, t, uint32_t(id + i)) && id + i != w.certain_token;
         const double mass = kept ? double(token_mass(t, of.reference)) : 0.0;
         rho[i] = side ? residual_weight(rho[i], mass, w.ratio) : mass;
       }
@@ -87,7 +87,7 @@ __device__ __forceinline__ uint64_t residual_tile(const Plan& plan, const Decide
     for (int i = 0; i < kPiece; ++i) {
       const uint64_t weight = uint64_t(rho[i]);
       sum += weight;
-      if (places) places[(id + i) % kTile] = weight;
+      if (allocator) allocator[(id + i) % kTile] = weight;
     }
   }
   return warp_add(sum);

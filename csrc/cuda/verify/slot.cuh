@@ -12,8 +12,8 @@ namespace {
 struct SlotWork : RowWork {
   int64_t draft;  // the proposal at this position
   int position;
-  uint32_t wanted;
-  Weighed* weighed;
+  uint32_t is_needed;
+  SlotMass* slot_mass;
   uint64_t* survivors;  // in the workspace: tile_mass of this slot
 };
 
@@ -25,18 +25,18 @@ struct SlotSource : StreamSource<0, kConservative> {
 // A bf16 tile by the number of its models: one kernel for all, since its finish is most of it.
 template <bool kConservative>
 __device__ __forceinline__ bool mix_slot_tile(const Mixer& m, int tile, int lane, float* z) {
-  if (m.fast && (tile + 1) * kTile <= m.n) {
-    if (m.count == 1) return mix_fast_tile<1>(m, tile, lane, z);
+  if (m.all_bf16 && (tile + 1) * kTile <= m.vocab_size) {
+    if (m.num_terms == 1) return mix_bf16_tile<1>(m, tile, lane, z);
     if constexpr (!kConservative) {
-      if (m.count == 2) return mix_fast_tile<2>(m, tile, lane, z);
-      if (m.count == 3) return mix_fast_tile<3>(m, tile, lane, z);
-      return mix_fast_tile<4>(m, tile, lane, z);
+      if (m.num_terms == 2) return mix_bf16_tile<2>(m, tile, lane, z);
+      if (m.num_terms == 3) return mix_bf16_tile<3>(m, tile, lane, z);
+      return mix_bf16_tile<4>(m, tile, lane, z);
     }
   }
   return mix_pieces<4, kConservative>(m, piece_id(tile, 0, lane), kTile / 4, z);
 }
 
-// Thread 0. `wanted`: a draft model that is certain, or stands beside a greedy mixture, is not
+// Thread 0. `is_needed`: a draft model that is certain, or stands beside a greedy mixture, is not
 // read; nor is anything behind a row's last proposal, or of a row or position that is invalid
 // without it.
 __device__ __forceinline__ void set_up_slot(const VerifyPlan& v, int slot, SlotWork& w) {
@@ -48,7 +48,7 @@ __device__ __forceinline__ void set_up_slot(const VerifyPlan& v, int slot, SlotW
   const int64_t length = option_at(v.lengths, row);
   RowOptions& o = w.options;
   o = options_of(plan, row);
-  w.wanted = 0;
+  w.is_needed = 0;
   w.row = slot;  // of the tokens that finish_row writes
   w.position = position;
   w.draft = 0;
@@ -56,8 +56,8 @@ __device__ __forceinline__ void set_up_slot(const VerifyPlan& v, int slot, SlotW
   if (position < length) w.draft = v.drafts[row * v.num_drafts + position];
   if (w.draft < 0 || w.draft >= plan.step.vocab_size) return;
   if (drafted && (o.greedy || option_at(v.mixture.step.temperature, row) < kGreedyBelow)) return;
-  w.wanted = 1;
-  w.weighed = v.weighed + slot;
+  w.is_needed = 1;
+  w.slot_mass = v.slot_mass + slot;
   w.survivors = plan.workspace.tile_mass + int64_t(slot) * plan.num_tiles;
   if (plan.step.conservative && o.conservative_top_p != kWhole) {
     const Nucleus& nucleus = nucleus_at(v, row, position);
@@ -75,23 +75,23 @@ __device__ __forceinline__ void write_row(const Team& team, const SlotSource<kCo
   const int num_tiles = source.num_tiles;
   uint64_t total = 0;
   if (o.greedy) {
-    first_tile_of(team, num_tiles, w.top.z);
+    first_tile_of(team, num_tiles, w.max.z);
   } else {
     if (thread_index() == 0) w.tile = int(w.draft / kTile);
-    total = total_mass(team, num_tiles, o.scale, w.top.reference);
+    total = total_mass(team, num_tiles, o.scale, w.max.reference);
     for (int i = thread_index(); i < num_tiles; i += Team::kThreads) {
       w.survivors[i] = w.tile_mass[i];
     }
   }
   load_tile(team, source);
-  const int first = o.greedy ? first_in_tile(team, w.top.z) : 0;
+  const int first = o.greedy ? first_in_tile(team, w.max.z) : 0;
   if (thread_index()) return;
   plan.step.tokens[w.row] = first;
   if (o.greedy) return;
-  const Limit limit = w.search.survivors.limit;
+  const Cutoff cutoff = w.filter.survivors.cutoff;
   const float t = w.tile_z[w.draft % kTile] * o.scale;
-  const bool kept = keeps(limit, t, uint32_t(w.draft));
-  *w.weighed = {total, kept ? token_mass(t, w.top.reference) : 0, w.top.reference, limit};
+  const bool kept = keeps(cutoff, t, uint32_t(w.draft));
+  *w.slot_mass = {total, kept ? token_mass(t, w.max.reference) : 0, w.max.reference, cutoff};
 }
 
 // Grid: (blocks a slot, slots).
@@ -102,7 +102,7 @@ __device__ __forceinline__ void stream_slot(const VerifyPlan& v) {
   const int slot = int(blockIdx.y);
   if (threadIdx.x == 0) set_up_slot(v, slot, w);
   __syncthreads();
-  if (!w.wanted) return;
+  if (!w.is_needed) return;
 
   const bool masses = !w.options.greedy;
   const int lane = threadIdx.x % 32;

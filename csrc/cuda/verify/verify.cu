@@ -42,7 +42,7 @@ cudaError_t verify_rows(const eft_verify& v, const VerifyPlan& plan, const Chip&
   cudaError_t error = cudaSuccess;
   for (int i = 0; !error && v.step.conservative && i <= v.num_drafts; ++i) {
     const Plan nuclei = nuclei_plan(v, plan, i);
-    const Choice choice = choose(nuclei.step, kOwnNuclei, chip, rows);
+    const Choice choice = choose(nuclei.step, kModelNuclei, chip, rows);
     error = launch_stream(&nuclei, choice, 3 * rows, stream);
   }
   if (error) return error;
@@ -79,8 +79,8 @@ extern "C" int eft_verify_cuda(const eft_verify* verify, void* stream, void* wor
   using namespace eft;
   if (const int error = check(verify)) return error;
   VerifySpace space;
-  const uint64_t wanted = lay_out(*verify, workspace, space);
-  if (const int error = check_workspace(workspace, workspace_bytes, wanted)) return error;
+  const uint64_t is_needed = lay_out(*verify, workspace, space);
+  if (const int error = check_workspace(workspace, workspace_bytes, is_needed)) return error;
   const cudaStream_t s = static_cast<cudaStream_t>(stream);
   Chip chip;
   cudaError_t error = current_chip(chip);

@@ -88,7 +88,7 @@ void launch_rows(const eft_score& score, const eft_host_launch& how, int64_t fir
   if (score.mixture.conservative) {
     eft::Plan plan = eft::make_nuclei_plan(score, first, scratch.whole());
     if (how.seed % 2) plan.uniform = 0;  // then the kernel resolves the options of each row
-    const eft::Choice choice = eft::choose(score.mixture, eft::kOwnNuclei, kChip, rows);
+    const eft::Choice choice = eft::choose(score.mixture, eft::kModelNuclei, kChip, rows);
     simt::launch(launch_of(own ? how.blocks : choice.blocks, 3 * rows, eft::kStreamThreads,
                            sizeof(eft::RowWork), how.seed),
                  simt::kernel_at<eft::Plan>(eft::stream_entry(0, false)), plan);

@@ -53,11 +53,11 @@ bool choose(const eft_step& step, eft::Stage stage, const eft_host_launch& how, 
             eft::Choice& choice) {
   choice = eft::choose(step, stage, kChip, rows);
   if (how.kernel == EFT_HOST_CHOSEN) return true;
-  if (!how.fast) choice.fast = 0;
+  if (!how.fast) choice.num_bf16_models = 0;
   choice.blocks = how.blocks;
   choice.cluster = 0;
   choice.shared_bytes = sizeof(eft::RowWork);
-  if (how.kernel == EFT_HOST_STREAMING || stage == eft::kOwnNuclei) return true;
+  if (how.kernel == EFT_HOST_STREAMING || stage == eft::kModelNuclei) return true;
   choice.cluster = how.blocks;
   choice.shared_bytes =
       eft::resident_bytes((eft::num_tiles_of(step) + how.blocks - 1) / how.blocks);
@@ -77,8 +77,9 @@ void launch(const Plan& plan, const eft::Choice& choice, int64_t rows, uint64_t 
     l.grid = {unsigned(choice.blocks), unsigned(rows), 1};
     l.threads = eft::kStreamThreads;
   }
-  const void* entry = choice.cluster ? eft::resident_entry(choice.fast)
-                                     : eft::stream_entry(choice.fast, choice.conservative);
+  const void* entry = choice.cluster
+                          ? eft::resident_entry(choice.num_bf16_models)
+                          : eft::stream_entry(choice.num_bf16_models, choice.conservative);
   simt::launch(l, simt::kernel_at<Plan>(entry), plan);
 }
 
@@ -90,8 +91,8 @@ int run(const eft_step& step, const eft_host_launch& how, float* z, int64_t z_ro
   for (int64_t first = 0; first < step.num_rows; first += eft::kMaxLaunchRows) {
     const int64_t left = step.num_rows - first;
     const int64_t rows = left < eft::kMaxLaunchRows ? left : eft::kMaxLaunchRows;
-    for (const eft::Stage stage : {eft::kOwnNuclei, last}) {
-      if (stage == eft::kOwnNuclei && !step.conservative) continue;
+    for (const eft::Stage stage : {eft::kModelNuclei, last}) {
+      if (stage == eft::kModelNuclei && !step.conservative) continue;
       eft::Choice choice;
       if (!choose(step, stage, how, rows, choice))
         return eft::fail(EFT_UNSUPPORTED, "resident: not this step");
@@ -99,7 +100,7 @@ int run(const eft_step& step, const eft_host_launch& how, float* z, int64_t z_ro
       scratch.lend_to(plan);
       if (how.seed % 2) plan.uniform = 0;  // then the kernel resolves the options of each row
       try {
-        launch(plan, choice, stage == eft::kOwnNuclei ? 3 * rows : rows, how.seed);
+        launch(plan, choice, stage == eft::kModelNuclei ? 3 * rows : rows, how.seed);
       } catch (const simt::Error& error) {
         return eft::fail(EFT_DEVICE_ERROR, "%s", error.what());
       }

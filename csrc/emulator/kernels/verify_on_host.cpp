@@ -33,7 +33,7 @@ class Scratch : ScratchMemory {
       t.tile_max = make<float>(tiles, "tile_max", true);
       t.group_max = make<float>(tiles * eft::kGroups, "group_max", true);
       space.tokens = make<int64_t>(slots, "tokens", true);
-      space.weighed = make<eft::Weighed>(slots, "weighed", true);
+      space.slot_mass = make<eft::SlotMass>(slots, "slot_mass", true);
       space.residual = make<uint64_t>(rows * num_tiles, "residual", true);
     }
     memset(space.tiles.tickets, 0, eft::kMaxSlots * sizeof(uint32_t));
