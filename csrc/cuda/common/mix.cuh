@@ -3,6 +3,7 @@
 #ifndef EFT_CUDA_COMMON_MIX_CUH_
 #define EFT_CUDA_COMMON_MIX_CUH_
 
+#include "cuda/common/bitmask.cuh"
 #include "cuda/common/load.cuh"
 #include "cuda/common/mixer.cuh"
 
@@ -58,10 +59,7 @@ __device__ __forceinline__ bool mix_pieces(const Mixer& m, int id, int stride, f
   if (m.token_bitmask) {
 #pragma unroll
     for (int j = 0; j < kPieces; ++j) {
-      const int first = id + j * stride;
-      if (first >= m.vocab_size) continue;
-      const uint32_t word = uint32_t(__ldg(m.token_bitmask + first / 32));
-      excluded |= (~(word >> first % 32) & 0xffu) << j * kPiece;
+      excluded |= excluded_by_bitmask(m, id + j * stride) << j * kPiece;
     }
   }
   bool bad = false;

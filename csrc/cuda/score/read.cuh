@@ -3,6 +3,7 @@
 #ifndef EFT_CUDA_SCORE_READ_CUH_
 #define EFT_CUDA_SCORE_READ_CUH_
 
+#include "cuda/common/bitmask.cuh"
 #include "cuda/score/sums.cuh"
 #include "cuda/score/tile.cuh"
 #include "cuda/score/work.cuh"
@@ -32,18 +33,15 @@ __device__ __forceinline__ bool is_ordinary(const Bits128* raw, float limit) {
   return __all_sync(0xffffffffu, largest <= limit);
 }
 
-// What the bitmask leaves of a lane's tokens: those excluded are set in the result.
-__device__ __forceinline__ uint32_t excluded_by_bitmask(const Mixer& m, int tile) {
+// Bit i is set where the bitmask excludes token i of the lane's 32.
+__device__ __forceinline__ uint32_t excluded_in_group(const Mixer& m, int tile) {
   const int lane = int(thread_index() % 32);
-  uint32_t out = 0;
+  uint32_t excluded = 0;
 #pragma unroll
   for (int j = 0; j < 4; ++j) {
-    const int first = piece_id(tile, j, lane);
-    if (first >= m.vocab_size) continue;
-    const uint32_t word = uint32_t(__ldg(m.token_bitmask + first / 32));
-    out |= (~(word >> first % 32) & 0xffu) << j * kPiece;
+    excluded |= excluded_by_bitmask(m, piece_id(tile, j, lane)) << j * kPiece;
   }
-  return out;
+  return excluded;
 }
 
 // Excluded tokens become -inf; true if another one has NaN or +inf.
@@ -101,7 +99,7 @@ __device__ __forceinline__ void read_tile(const ScorePlan& plan, ScoreWork& w, i
       }
       if (k >= num_models) continue;  // the bias
     } else {
-      if (m.token_bitmask) excluded |= excluded_by_bitmask(m, tile);
+      if (m.token_bitmask) excluded |= excluded_in_group(m, tile);
       if (tested && !m.conservative) bad = exclude(excluded, z);
 #pragma unroll
       for (int i = 0; i < kGroup; ++i) v[i] = z[i];

@@ -3,10 +3,16 @@
 #define EFT_CUDA_STEP_DRAW_CUH_
 
 #include "common/log2.h"
+#include "common/philox.h"
 #include "cuda/step/row_work.cuh"
 
 namespace eft {
 namespace {
+
+// The random bits of a row's draw: they depend on its seed and position alone.
+__device__ __forceinline__ uint64_t bits_of_draw(const RowOptions& o) {
+  return random_bits(o.seed, o.position, 0, kSample);
+}
 
 // The tile of the draw and the rest within it into w.tile and w.draw_offset; the survivors' mass S,
 // which w.tile_mass holds by tiles, into w.total.

@@ -59,6 +59,11 @@ __device__ __forceinline__ void schedule_weigh(FilterState& s, State after) {
   schedule(s, s.survivors.in_candidates ? kWeighCandidates : kWeighTokens, after);
 }
 
+// Where top_k's ties are decided: all tokens of the k-th largest t survive, whatever their ids.
+__device__ __forceinline__ Cutoff cutoff_with_ties(uint64_t kth_key) {
+  return {key_t(kth_key), kLastId};
+}
+
 // A guess at a bound, and a gather above it.
 __device__ __forceinline__ void guess_bound(const RowMax& max, FilterState& s) {
   if (s.candidates_are_row)
@@ -98,7 +103,7 @@ __device__ __forceinline__ void after_query(bool found, uint64_t key, FilterStat
   } else if (s.phase == kTopIds) {
     gather(s, s.next_key, key, kAllGroups, kAfterGatherTopIds);  // what is to be written in order
   } else if (s.phase == kTopK) {
-    s.survivors.cutoff = {key_t(key), kLastId};  // ties stay
+    s.survivors.cutoff = cutoff_with_ties(key);
     s.survivors.in_candidates = !s.candidates_are_range;
     s.state = kNextPhase;
     if (s.candidates_are_range) gather_above(s, key_t(key), kAfterGatherTopK);
@@ -119,7 +124,7 @@ __device__ __forceinline__ void after_find_bin(const RowWork& w, FilterState& s)
   narrow(s.query, w.bin);
   if (s.phase == kTopK && s.query.low >> 32 == s.query.high >> 32) {
     // One t is left, and its ties stay: nobody has to part them by their ids.
-    s.survivors.cutoff = {key_t(s.query.high), kLastId};
+    s.survivors.cutoff = cutoff_with_ties(s.query.high);
     return gather_above(s, s.survivors.cutoff.t, kAfterGatherTopK);
   }
   if (w.bin_count > kMaxCandidates) return schedule_query(s, kBinTokens, kAfterBinTokens);

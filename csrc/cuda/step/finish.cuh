@@ -43,8 +43,7 @@ __device__ __forceinline__ void write_row(const Team& team, const Source& source
   if (o.greedy) {
     first_tile_of(team, source.num_tiles, w.max.z);
   } else {
-    const uint64_t bits = random_bits(o.seed, o.position, 0, kSample);
-    draw_tile(team, source.num_tiles, o.scale, w.max.reference, bits);
+    draw_tile(team, source.num_tiles, o.scale, w.max.reference, bits_of_draw(o));
   }
   if (o.greedy || !s.in_candidates || d.logprobs || plan.wants_stats) load_tile(team, source);
   const int token = o.greedy ? first_in_tile(team, w.max.z) : draw_in_tile(team, s, o.scale);
