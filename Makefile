@@ -37,11 +37,12 @@ test-all: test  ## the rest too: sanitizers, races, real vocabularies, fuzz, bro
 	$(BIN)/ctest --test-dir build/ctest --output-on-failure -j 2
 	$(BIN)/python -m pytest $(WORKERS) -m slow
 
-check: $(MADE:=/dev-installed)  ## formatters, linters and types
+check: $(MADE:=/dev-installed)  ## formatters, linters, types, and arrows between modules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run --Werror $(CPP)
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 bench: $(MADE:=/tests-installed)  ## the step beside transformers' chain on this machine's CPU
 	$(BIN)/python benchmarks/bench_step.py
