@@ -7,11 +7,10 @@
 namespace eft {
 namespace {
 
-// Bit i is set where the row's bitmask excludes token `id` + i, for the 8 tokens of a piece.
-__device__ __forceinline__ uint32_t excluded_by_bitmask(const Mixer& m, int id) {
-  if (id >= m.vocab_size) return 0;
-  const uint32_t word = uint32_t(__ldg(m.token_bitmask + id / 32));
-  return ~(word >> id % 32) & 0xffu;
+// Bit i is set where token `id` + i may be drawn, for the 8 tokens of a piece inside the
+// vocabulary.
+__device__ __forceinline__ uint32_t load_bitmask(const Mixer& m, int id) {
+  return uint32_t(__ldg(m.token_bitmask + id / 32)) >> id % 32;
 }
 
 }  // namespace

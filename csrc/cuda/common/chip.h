@@ -1,4 +1,4 @@
-// What the launch code asks of a device.
+// The properties of a device that the launch code asks for.
 #ifndef EFT_CUDA_COMMON_CHIP_H_
 #define EFT_CUDA_COMMON_CHIP_H_
 

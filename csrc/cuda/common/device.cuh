@@ -1,4 +1,4 @@
-// What the kernels ask of the chip beyond plain CUDA C++, in one place. With EFT_HOST_DEVICE the
+// The instructions that plain CUDA C++ has no word for, in one place. With EFT_HOST_DEVICE the
 // same names come from csrc/emulator, which runs the kernels' own source on a CPU.
 #ifndef EFT_CUDA_COMMON_DEVICE_CUH_
 #define EFT_CUDA_COMMON_DEVICE_CUH_
@@ -71,8 +71,9 @@ __device__ __forceinline__ float half_to_float(uint16_t bits) {
   return x;
 }
 
-// The same address in this block's shared memory, or anywhere, of which the compiler knows nothing:
-// what is worked out from it stays inside of the loop that asks, instead of in registers around it.
+// The same pointer, of which the compiler knows nothing: addresses computed from it stay inside the
+// loop that asks, not in registers around it (26 of them in the loop of finish_row). opaque_ptr is
+// for this block's shared memory, opaque_generic_ptr for any.
 template <class T>
 __device__ __forceinline__ T* opaque_ptr(T* p) {
   uint32_t offset = uint32_t(__cvta_generic_to_shared(p));
@@ -85,7 +86,7 @@ __device__ __forceinline__ T* opaque_generic_ptr(T* p) {
   return p;
 }
 
-// threadIdx.x, asked for each time it is wanted, for the same reason.
+// threadIdx.x, read again each time, for the same reason.
 __device__ __forceinline__ uint32_t thread_index() {
   uint32_t index;
   asm volatile("mov.u32 %0, %%tid.x;" : "=r"(index));
@@ -123,17 +124,17 @@ __device__ __forceinline__ void cluster_sync() {
 #endif
 }
 
-// Where the same place of another block's shared memory is; loads, stores and atomics take it.
+// The same address in the shared memory of another block of the cluster.
 template <class T>
-__device__ __forceinline__ T* map_shared(T* place, uint32_t rank) {
+__device__ __forceinline__ T* map_shared(T* here, uint32_t rank) {
 #if __CUDA_ARCH__ >= 900
   uint64_t there;
   asm volatile("mapa.u64 %0, %1, %2;"
                : "=l"(there)
-               : "l"(reinterpret_cast<uint64_t>(place)), "r"(rank));
+               : "l"(reinterpret_cast<uint64_t>(here)), "r"(rank));
   return reinterpret_cast<T*>(there);
 #else
-  return place;
+  return here;
 #endif
 }
 

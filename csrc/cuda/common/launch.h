@@ -1,5 +1,5 @@
-// What every entry point does around its launches: the workspace checked, a kernel launched, CUDA's
-// error handed on.
+// Shared by the entry points: checks the workspace, launches a kernel, turns a CUDA error into
+// eft's.
 #ifndef EFT_CUDA_COMMON_LAUNCH_H_
 #define EFT_CUDA_COMMON_LAUNCH_H_
 

@@ -1,4 +1,4 @@
-// Eight consecutive tokens of one model, from any alignment, and never a byte outside of the row.
+// Loads 8 consecutive tokens of one model, at any alignment, and never a byte outside of the row.
 #ifndef EFT_CUDA_COMMON_LOAD_CUH_
 #define EFT_CUDA_COMMON_LOAD_CUH_
 
@@ -76,7 +76,7 @@ __device__ __forceinline__ void load_inside(const char* from, uint32_t skip, uin
   realign<kWords>(w, skip, out);
 }
 
-// Tokens id..id + 7 of a row of n; past its end -inf. kDtype's element size decides the width.
+// Tokens id..id + 7 of a row of n; past its end -inf. `Bits` is as wide as the dtype.
 template <class Bits>
 __device__ __forceinline__ void load_tokens(const char* row, int id, int n, Bits past,
                                             uint32_t* out) {
@@ -84,13 +84,13 @@ __device__ __forceinline__ void load_tokens(const char* row, int id, int n, Bits
   constexpr int kWords = kPiece * kSize / 4;
   const char* from = row + int64_t(id) * kSize;
   const uint32_t skip = uint32_t(reinterpret_cast<uintptr_t>(from) & 15);
-  // Whole 16-byte words are read where they lie in the row from end to end.
+  // 16-byte words are read where all of them lie inside the row.
   const bool inside = skip == 0
                           ? id + kPiece <= n
                           : int64_t(id) * kSize >= skip &&
                                 int64_t(id) * kSize - skip + 4 * kWords + 16 <= int64_t(n) * kSize;
   if (inside) return load_inside<kWords>(from, skip, out);
-  // From the last token on, each pushed in at the front: rare, so short rather than fast.
+  // Token by token, from the last on, each pushed in at the front: rare, so short, not fast.
   const Bits* x = reinterpret_cast<const Bits*>(row);
 #pragma unroll
   for (int i = 0; i < kWords; ++i) out[i] = 0;

@@ -1,5 +1,5 @@
-// Kernels loaded before their first launch. That may be captured, and a thread that captures may
-// not do what loading takes, unless it says that it may.
+// Loads kernels before their first launch, which may be captured: a thread that captures must not
+// load, unless its capture mode is relaxed.
 #ifndef EFT_CUDA_COMMON_LOAD_KERNELS_H_
 #define EFT_CUDA_COMMON_LOAD_KERNELS_H_
 
@@ -16,7 +16,7 @@ namespace {
 
 constexpr int kMaxDevices = 64;
 
-// While one of these lives its thread may call anything, in the middle of a capture too.
+// While one of these lives its thread may call anything, also in the middle of a capture.
 class RelaxedCapture {
  public:
   RelaxedCapture() { cudaThreadExchangeStreamCaptureMode(&mode_); }
@@ -38,7 +38,7 @@ inline cudaError_t ask_chip(int device, Chip& chip) {
                                 device);
 }
 
-// On the current device.
+// Loads them on the current device.
 inline cudaError_t load_kernels(std::initializer_list<const void*> entries) {
   for (const void* entry : entries) {
     cudaFuncAttributes unused;
@@ -47,11 +47,11 @@ inline cudaError_t load_kernels(std::initializer_list<const void*> entries) {
   return cudaSuccess;
 }
 
-// The devices that a file's kernels have been loaded on. A failure is not kept: what was transient
-// then is tried again by the next call.
+// The devices that a file's kernels are loaded on. A failure is not kept: the next call tries
+// again.
 class Devices {
  public:
-  // The current device's chip, once `load(chip)` has succeeded there.
+  // The current device's chip; the first time, after `load(chip)` has succeeded there.
   template <class Load>
   cudaError_t current(Chip& chip, Load load) {
     int id = 0;

@@ -1,5 +1,5 @@
-// z of a row's tokens: the weighted sum of the models, bias and bitmask, excluded tokens as -inf.
-// The same arithmetic as csrc/cpu/mix.h, operation by operation.
+// z of a row's tokens (docs/numerics.md §1): the weighted sum of models and bias, -inf where a
+// model or the bitmask excludes. The same arithmetic as csrc/cpu/mix.h, operation by operation.
 #ifndef EFT_CUDA_COMMON_MIX_CUH_
 #define EFT_CUDA_COMMON_MIX_CUH_
 
@@ -59,7 +59,9 @@ __device__ __forceinline__ bool mix_pieces(const Mixer& m, int id, int stride, f
   if (m.token_bitmask) {
 #pragma unroll
     for (int j = 0; j < kPieces; ++j) {
-      excluded |= excluded_by_bitmask(m, id + j * stride) << j * kPiece;
+      const int first = id + j * stride;
+      if (first >= m.vocab_size) continue;
+      excluded |= (~load_bitmask(m, first) & 0xffu) << j * kPiece;
     }
   }
   bool bad = false;
@@ -72,7 +74,7 @@ __device__ __forceinline__ bool mix_pieces(const Mixer& m, int id, int stride, f
   return bad;
 }
 
-// 8 tokens of K bf16 models; where they are not tested none is excluded.
+// 8 tokens of K bf16 models. Without kTested none of them is excluded or overflows.
 template <int K, bool kTested>
 __device__ __forceinline__ bool mix_bf16(const Mixer& m, const Bits128* raw, float* z) {
   uint32_t excluded = 0;
@@ -99,7 +101,7 @@ __device__ __forceinline__ bool mix_bf16(const Mixer& m, const Bits128* raw, flo
   return bad;
 }
 
-// Pieces of a lane's 32 tokens of K bf16 models, all loads first.
+// Pieces of a lane's 32 tokens of K bf16 models, all loads before any use.
 template <int K, int kPieces>
 __device__ __forceinline__ void load_bf16(const Mixer& m, int id, Bits128 (*raw)[K]) {
 #pragma unroll
@@ -111,7 +113,7 @@ __device__ __forceinline__ void load_bf16(const Mixer& m, int id, Bits128 (*raw)
   }
 }
 
-// By one lane alone; in two halves, since its caller has little room.
+// A group of 32 tokens by one thread, in two halves, since its caller has few registers left.
 template <int K>
 __device__ __forceinline__ void mix_bf16_group(const Mixer& m, int tile, int lane, float* z) {
 #pragma unroll
@@ -151,8 +153,7 @@ __device__ __forceinline__ bool mix_bf16_tile(const Mixer& m, int tile, int lane
   return bad;
 }
 
-// A warp's tile. kNumBf16Models is the number of bf16 models that the kernel was made for; 0: any
-// models.
+// A warp's tile. kNumBf16Models as for the kernel; 0: any models.
 template <int kNumBf16Models, bool kConservative>
 __device__ __forceinline__ bool mix_tile(const Mixer& m, int tile, int lane, float* z) {
   if constexpr (kNumBf16Models > 0) {

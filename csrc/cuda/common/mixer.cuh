@@ -1,4 +1,4 @@
-// The mixture of one row, set up by one thread for the tiles' arithmetic (mix.cuh).
+// Mixer: the models, bias and bitmask of one row, set up by one thread for mix.cuh.
 #ifndef EFT_CUDA_COMMON_MIXER_CUH_
 #define EFT_CUDA_COMMON_MIXER_CUH_
 
@@ -8,30 +8,29 @@ namespace eft {
 namespace {
 
 struct Model {
-  const char* logits;  // its row
+  const char* logits;  // of the row
   float weight;
-  float lowest;  // excludes, as -inf does
+  float lowest;  // the lowest finite value excludes a token, as -inf does
   int dtype;
 };
 
-// One row's mixture, in shared memory. A bias is one more model, of weight 1, that excludes
-// nothing: fma(1, b, z) is z + b.
+// In shared memory. A bias is one more term, of weight 1, that excludes nothing: fma(1, b, z) is
+// z + b.
 struct Mixer {
   Model models[EFT_MAX_MODELS + 1];
   const int32_t* token_bitmask;  // the row's, or null
   int num_terms;                 // models and bias
-  int vocab_size;                // vocab_size
-  float c;                       // t = z * c
-  float square_limit;            // a sum of squares up to this means that no token needs a test
-  bool all_bf16;                 // bf16 on 16-byte boundaries, and nothing but models
+  int vocab_size;
+  float c;             // t = z * c
+  float square_limit;  // a sum of squares up to this means that no token needs a test
+  bool all_bf16;       // bf16 on 16-byte boundaries, and nothing but models
   bool conservative, drop;
   int defining;
   float delta, nucleus_t;
   uint32_t nucleus_id;
 };
 
-// The models, bias and bitmask of a row. `m` lies in shared memory: the number of models is not
-// known to the compiler.
+// `m` lies in shared memory, since the compiler does not know the number of models.
 __device__ __forceinline__ void set_models(const Plan& plan, const RowOptions& o, int64_t row,
                                            int model, Mixer& m) {
   const eft_step& s = plan.step;
@@ -57,8 +56,8 @@ __device__ __forceinline__ void set_models(const Plan& plan, const RowOptions& o
   }
   if (!is_nuclei && s.token_bitmask)
     m.token_bitmask = s.token_bitmask + row * s.token_bitmask_row_stride;
-  // Magnitudes up to 2^126 / sum / c cannot overflow z or t; squares are held to 2^100, so a limit
-  // of 2^60 or more will do.
+  // Magnitudes up to 2^126 / sum / c cannot overflow z or t. A sum of squares up to 2^100 bounds
+  // them by 2^50, so 2^60 is enough.
   m.square_limit = 0x1p126f / sum / (m.c > 1.0f ? m.c : 1.0f) > 0x1p60f ? 0x1p100f : -1.0f;
   m.conservative = !is_nuclei && s.conservative && o.conservative_top_p != kWhole;
 }
@@ -73,7 +72,7 @@ __device__ __forceinline__ void set_nucleus(const eft_step& s, const RowOptions&
   m.drop = s.conservative_drop != 0;
 }
 
-// A bias is fp32.
+// False with a bias, which is fp32.
 __device__ __forceinline__ bool is_all_bf16(const Mixer& m) {
   bool all_bf16 = !m.token_bitmask && !m.conservative;
 #pragma unroll 1

@@ -1,4 +1,4 @@
-// What a launch is told: one struct, the kernels' only parameter.
+// Plan: what a launch is told, the kernels' only parameter.
 #ifndef EFT_CUDA_COMMON_PLAN_CUH_
 #define EFT_CUDA_COMMON_PLAN_CUH_
 
@@ -16,26 +16,27 @@ constexpr int kMaxLaunchRows = 1024;  // more rows are several launches
 constexpr int kMaxStats = 2 * (EFT_MAX_MODELS + 1);
 
 enum Stage : int32_t {
-  kSampleRows = 0,   // mix, filter, draw
-  kModelNuclei = 1,  // conservative re-weighting, first: each model alone; a "row" is (row, model)
-  kMixOnly = 2,      // write z and nothing else
+  kSampleRows = 0,  // mix, filter, draw
+  kModelNuclei =
+      1,         // conservative re-weighting (docs/numerics.md §7), first: a "row" is (row, model)
+  kMixOnly = 2,  // write z and nothing else
 };
 
-// What conservative re-weighting knows of a row after its first launch.
+// Conservative re-weighting: a row's normalisers and nucleus, after the first launch.
 struct Nucleus {
   double log_normaliser[3];
-  float t;  // the defining model's limit: kept are t above it, or equal to it up to this id
+  float t;  // the defining model's cutoff: its nucleus is t above it, or equal to it up to this id
   uint32_t id;
   uint32_t valid[3];
 };
 
-// What the blocks of a row leave for the last of them. Tickets lie in front and are zero between
-// launches; all else is written before it is read.
+// What a row's blocks leave for the one that takes the last ticket. Tickets lie in front and are
+// zero between launches; all else is written before it is read.
 struct Workspace {
   uint32_t* tickets;    // [kMaxLaunchRows * 3]
   Nucleus* nuclei;      // [rows]
   uint64_t* tile_mass;  // [rows, num_tiles], W_T
-  float* tile_max;      // [rows, num_tiles], largest z; NaN where the tile spoils its row
+  float* tile_max;      // [rows, num_tiles], largest z; NaN where the tile makes its row invalid
   float* group_max;     // [rows, num_tiles, 32], largest z of each group
   float* stats;         // [rows, num_tiles, kMaxStats], for the details
 };
@@ -55,13 +56,13 @@ struct Plan {
   int64_t ignore_index;
 };
 
-// The options of one row, without what only its draw needs where the host has resolved the rest:
-// reading those would delay the first loads of the logits.
+// The options of one row. Where the host has resolved them the seed and the position are not read
+// yet: that would delay the first loads of the logits.
 __device__ __forceinline__ RowOptions options_of(const Plan& plan, int64_t row) {
   return plan.uniform ? plan.options : row_options(plan.step, row);
 }
 
-// The seed and the position, read at the end, which is also when a graph's replay reads them.
+// The seed and the position, read at the end of a launch, and so by each replay of a graph.
 __device__ __forceinline__ void read_draw(const Plan& plan, int64_t row, RowOptions& o) {
   const int64_t position = option_at(plan.step.position, row);
   const uint64_t seed = uint64_t(option_at(plan.step.seed, row));
@@ -70,7 +71,7 @@ __device__ __forceinline__ void read_draw(const Plan& plan, int64_t row, RowOpti
   o.valid &= position >= 0;
 }
 
-// A model's own distribution, for kModelNuclei.
+// kModelNuclei: the options of one model's own distribution.
 __device__ __forceinline__ RowOptions nucleus_options(RowOptions o) {
   o.weights[0] = 1.0f;
   o.scale = float(kLog2E);

@@ -39,7 +39,7 @@ __device__ __forceinline__ T warp_add(T x) {
   return x;
 }
 
-// 64-bit additions, any order, as two of 32 bits: the low half says whether it carries.
+// A 64-bit addition, in any order, as two of 32 bits: the low half says whether it carries.
 __device__ __forceinline__ void add_halves(uint32_t* low, uint32_t* high, uint64_t x) {
   const uint32_t x_low = uint32_t(x);
   const uint32_t carry = x_low && atomicAdd(low, x_low) > ~x_low;
@@ -51,7 +51,7 @@ __device__ __forceinline__ void add_mass(uint64_t* sum, uint64_t x) {
   add_halves(halves, halves + 1, x);
 }
 
-// Sum of x over the threads before this one; `total` over all. The block together.
+// The whole block: the sum of x over the threads before this one; `total` over all.
 template <int kThreads>
 __device__ __forceinline__ uint64_t scan_before(uint64_t x, uint64_t* partial, uint64_t& total) {
   const int lane = thread_index() % 32, warp = thread_index() / 32;

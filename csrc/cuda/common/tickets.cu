@@ -8,7 +8,7 @@
 namespace eft {
 namespace {
 
-constexpr int kSlab = 16;  // pages that are made at once
+constexpr int kSlab = 16;  // pages that are allocated together
 
 struct Pool;
 struct Page {
@@ -16,7 +16,7 @@ struct Page {
   void* tickets;
 };
 
-// The pages of one device. No call to CUDA is made under the mutex: CUDA gives pages back.
+// The pages of one device. No call to CUDA is made under the mutex, since CUDA calls give_back.
 struct Pool {
   std::mutex mutex;
   std::vector<Page*> free;

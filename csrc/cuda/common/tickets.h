@@ -1,4 +1,4 @@
-// Tickets of launches that are captured.
+// The tickets of captured launches.
 #ifndef EFT_CUDA_COMMON_TICKETS_H_
 #define EFT_CUDA_COMMON_TICKETS_H_
 
@@ -7,10 +7,10 @@
 
 namespace eft {
 
-// A workspace of a graph may be somebody else's memory between two replays, and tickets have to be
-// zero when a launch begins. So the graph that `stream` is being captured into gets a page of
-// EFT_CUDA_TICKET_BYTES that nobody else writes, zeroed before; it is free again when the graph and
-// all that was made from it are gone. Leaves `tickets` as they are where nothing is captured.
+// Tickets have to be zero when a launch begins, but between two replays a graph's workspace may be
+// somebody else's memory. So the graph that `stream` is captured into gets a zeroed page of
+// EFT_CUDA_TICKET_BYTES to itself; it is free again when the graph and all that was made from it
+// are gone. Leaves `tickets` as they are where nothing is captured.
 cudaError_t tickets_of_capture(cudaStream_t stream, uint32_t*& tickets);
 
 }  // namespace eft

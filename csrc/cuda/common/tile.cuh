@@ -10,12 +10,12 @@
 namespace eft {
 namespace {
 
-// References whose distance to t can be had without error: all but rows of astronomical logits.
+// References whose distance to t is exact in fp32: all but those of rows with astronomical logits.
 __device__ __forceinline__ bool has_exact_distance(float a) { return fabsf(a) < 0x1p20f; }
 
-// Sum of token_mass(t, a) over a warp's 1024 tokens, in 15 operations each. floor and truncation
-// are additions that round down at a chosen bit: x + 1.5 * 2^(23 + e) leaves floor(x / 2^e) in the
-// low bits. The conversion instructions, which do the same, come four times as slowly or worse.
+// Sum of token_mass(t, a) over a warp's 1024 tokens, in 15 operations each. Floor and
+// truncation are additions that round down at a chosen bit: x + 1.5 * 2^(23 + e) leaves
+// floor(x / 2^e) in the low bits. Conversion instructions have a quarter of that rate or less.
 __device__ __forceinline__ uint64_t mass_by_rounding(const float* z, float c, float a) {
   const float low = a - 100.0f;         // 2^-60: no mass; also where t = -inf
   const float magic = 12582935.0f - a;  // 1.5 * 2^23 + 23 - a
@@ -27,7 +27,7 @@ __device__ __forceinline__ uint64_t mass_by_rounding(const float* z, float c, fl
     const float t = fmaxf(z[i] * c, low);
     const float s = add_down(t, magic);  // floor(t) + magic
     const float p = exp2_fraction(t - (s - magic));
-    // P * 2^(23 - d): the low bits of s are 23 - d, and go where the exponent is.
+    // P * 2^(23 - d): the low bits of s are 23 - d, and are added to the exponent.
     const float w = __uint_as_float(__float_as_uint(p) + (__float_as_uint(s) << 23));
     const float h = add_down(w, kMagic3);
     const float r = add_down(w, kMagic3 + kMagic17 - h);  // (w - 8 floor(w / 8)) + magic
@@ -41,7 +41,7 @@ __device__ __forceinline__ uint64_t mass_by_rounding(const float* z, float c, fl
   return (uint64_t(all_high) << 20) + all_rest;
 }
 
-// Rows of astronomical logits: from memory again, piece by piece.
+// The same sum by token_mass, for rows of astronomical logits: from memory again, piece by piece.
 template <bool kConservative>
 __device__ __forceinline__ uint64_t mass_by_definition(const Mixer& m, int tile, int lane,
                                                        float a) {
@@ -58,7 +58,7 @@ __device__ __forceinline__ uint64_t mass_by_definition(const Mixer& m, int tile,
 
 struct TileSummary {
   float group_max;  // of this lane's tokens, z
-  float max;        // of the tile; NaN where it spoils its row
+  float max;        // of the tile; NaN where it makes its row invalid
   uint64_t mass;    // W_T; 0 where not asked for
 };
 

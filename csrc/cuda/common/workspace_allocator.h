@@ -1,4 +1,4 @@
-// A workspace, cut into arrays.
+// Cuts a workspace into arrays; with a null base it only counts the bytes.
 #ifndef EFT_CUDA_COMMON_WORKSPACE_ALLOCATOR_H_
 #define EFT_CUDA_COMMON_WORKSPACE_ALLOCATOR_H_
 
@@ -7,7 +7,7 @@
 namespace eft {
 namespace {
 
-// Hands out 16-byte aligned allocator one after another.
+// Arrays one after another, each aligned to 16 bytes.
 class WorkspaceAllocator {
  public:
   explicit WorkspaceAllocator(void* base) : base_(static_cast<char*>(base)) {}

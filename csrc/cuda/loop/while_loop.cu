@@ -17,11 +17,11 @@ namespace {
 constexpr int kThreads = 256;
 
 int failed(const char* what, cudaError_t error) {
-  cudaGetLastError();  // it must not be found by somebody's next call
+  cudaGetLastError();  // or the next caller of the runtime would find it
   return fail(EFT_DEVICE_ERROR, "cuda: %s: %s", what, cudaGetErrorString(error));
 }
 
-// One block: rows are few, and the tick is read by all before it is advanced by one.
+// One block: rows are few, and all threads read the tick before thread 0 advances it.
 __global__ void __launch_bounds__(kThreads) tail_kernel(const __grid_constant__ eft_tail tail) {
   const int64_t slot = tail.tick[0] % tail.ring_slots;
   __syncthreads();
@@ -30,8 +30,7 @@ __global__ void __launch_bounds__(kThreads) tail_kernel(const __grid_constant__ 
 }
 
 #if EFT_HAS_WHILE
-// Behind the captured step, whose last kernel was its tail. `left` counts down the steps of a
-// launch.
+// Runs after the captured step, whose last kernel is its tail. `left` counts down a launch's steps.
 __global__ void __launch_bounds__(kThreads)
     again_kernel(const int64_t* alive, int64_t num_rows, int64_t* left,
                  cudaGraphConditionalHandle handle) {
@@ -94,7 +93,7 @@ extern "C" void eft_while_close(eft_while* loop) {
   if (loop->graph) cudaGraphDestroy(loop->graph);
   if (loop->left) cudaFree(loop->left);
   if (loop->left_host) cudaFreeHost(loop->left_host);
-  cudaGetLastError();  // of a launch that has failed: its own call has said so
+  cudaGetLastError();  // of a failed launch, which its own call has reported
   delete loop;
 }
 

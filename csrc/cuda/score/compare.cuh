@@ -1,4 +1,4 @@
-// The second read, for what compares the mixture with one model: their normalisers are known now.
+// The second read compares the mixture with one model, now that their normalisers are known.
 #ifndef EFT_CUDA_SCORE_COMPARE_CUH_
 #define EFT_CUDA_SCORE_COMPARE_CUH_
 
@@ -88,18 +88,18 @@ __device__ __forceinline__ void list_changes(const ScorePlan& plan, ScoreWork& w
       ratios[i] = 0.0f;
       continue;
     }
-    const int id = int(ids[i]), place = id % kPiece;
+    const int id = int(ids[i]), in_piece = id % kPiece;
     float zp[kPiece], zq[kPiece], p = 0.0f, q = 0.0f;
-    mix_pieces<1, true>(w.mixer, id - place, 0, zp);
-    load_model<1>(w.mixer.models[plan.compared], w.mixer.vocab_size, id - place, zq);
+    mix_pieces<1, true>(w.mixer, id - in_piece, 0, zp);
+    load_model<1>(w.mixer.models[plan.compared], w.mixer.vocab_size, id - in_piece, zq);
 #pragma unroll
-    for (int j = 0; j < kPiece; ++j) p = j == place ? zp[j] : p, q = j == place ? zq[j] : q;
+    for (int j = 0; j < kPiece; ++j) p = j == in_piece ? zp[j] : p, q = j == in_piece ? zq[j] : q;
     const double log_p = (double(p) - double(w.pair.max_p)) - w.pair.rest_p;
     ratios[i] = float(log_p - ((double(q) - double(w.pair.max_q)) - w.pair.rest_q));
   }
 }
 
-// One warp; distances of the whole row.
+// One warp: the distances of the whole row.
 __device__ __forceinline__ void write_distances(const ScorePlan& plan, const ScoreWork& w,
                                                 const TileChange* changes) {
   const int lane = int(threadIdx.x % 32);

@@ -1,5 +1,5 @@
-// The first of a row in some order, one after the other, by one warp: the tile that holds the next
-// is read again. Nothing is kept but a bound for each tile, so lists may be of any length.
+// The first tokens of a row in some order, by one warp. The tile that holds the next one is read
+// again; only a bound is kept for each tile, so lists may be of any length.
 #ifndef EFT_CUDA_SCORE_LIST_CUH_
 #define EFT_CUDA_SCORE_LIST_CUH_
 
@@ -11,9 +11,8 @@ namespace {
 
 constexpr uint64_t kNoKey = ~uint64_t(0);
 
-// WorkspaceAllocator in the row's order, lowest first: larger values, then lower ids. `bounds` in
-// shared memory hold for each tile a key that none of its tokens left is below; lane l looks after
-// tiles l, l + 32, ...
+// Walks down a row's rank: larger values first, then lower ids. `bounds`, in shared memory, hold
+// for each tile a key that none of its tokens left is below. Lane l keeps tiles l, l + 32, ...
 struct TileWalk {
   uint64_t* bounds;
   int num_tiles;
@@ -43,7 +42,7 @@ struct TileWalk {
   __device__ static uint64_t smaller_key(uint64_t a, uint64_t b) { return a < b ? a : b; }
 };
 
-// The two lowest keys from a bound on among the tokens that a warp shows it.
+// The two lowest keys, from `bound` on, of the tokens that a warp adds.
 struct TwoLowest {
   uint64_t bound, first = kNoKey, second = kNoKey;
 

@@ -1,4 +1,4 @@
-// What a launch of scoring is told, and what its blocks leave for each other.
+// ScorePlan: what a launch of scoring (docs/numerics.md §9) is told, and what its blocks leave.
 #ifndef EFT_CUDA_SCORE_PLAN_CUH_
 #define EFT_CUDA_SCORE_PLAN_CUH_
 
@@ -11,7 +11,7 @@ namespace {
 // One tile of one distribution. With e = exp(x - max): tokens at the maximum are counted and not
 // summed, so that what is left beside a probability near 1 keeps all its digits.
 struct TileShare {
-  float max;                       // the mixture's is NaN where the tile spoils its row
+  float max;                       // the mixture's is NaN where the tile makes its row invalid
   float lower, weighted, squares;  // sum e, e (x - max), e^2 of the tokens below the maximum
   uint32_t maxima;                 // tokens at it
   uint32_t before;                 // tokens that rank before the target
@@ -23,12 +23,12 @@ struct TileChange {
   float up, down;              // the largest p - q and q - p
 };
 
-// p the mixture, q the compared model, as exp(x - max) * scale: all that the second read knows.
+// p, the mixture, and q, the compared model, as exp(x - max) * scale: the second read's input.
 struct Pair {
   double rest_p, rest_q;  // lse - max
   double log_scales;      // log scale_p - log scale_q
   float max_p, max_q, scale_p, scale_q;
-  int64_t valid;  // else nothing but this is written
+  int64_t valid;  // if not, nothing but this is written
 };
 
 struct ScoreSpace {

@@ -1,5 +1,5 @@
-// The first read: every tile's shares of the K + 1 distributions, one after the other while their
-// sum grows into the mixture. Whoever takes a row's last ticket finishes the row.
+// The first read: a tile's share of each model, one after the other while z accumulates, then of
+// the mixture. The block that takes a row's last ticket finishes the row.
 #ifndef EFT_CUDA_SCORE_READ_CUH_
 #define EFT_CUDA_SCORE_READ_CUH_
 
@@ -15,9 +15,9 @@ namespace {
 // 32 tokens of a bf16 model whose row lies on a 16-byte boundary.
 __device__ __forceinline__ void load_bf16_group(const Model& model, int tile, int lane,
                                                 Bits128* raw) {
-  const char* place = model.logits + 2 * int64_t(piece_id(tile, 0, lane));
+  const char* first = model.logits + 2 * int64_t(piece_id(tile, 0, lane));
 #pragma unroll
-  for (int j = 0; j < 4; ++j) raw[j] = load_once(place + 2 * j * (kTile / 4));
+  for (int j = 0; j < 4; ++j) raw[j] = load_once(first + 2 * j * (kTile / 4));
 }
 
 // Whether none of a warp's 1024 logits needs a test (`Mixer::square_limit`).
@@ -39,7 +39,9 @@ __device__ __forceinline__ uint32_t excluded_in_group(const Mixer& m, int tile) 
   uint32_t excluded = 0;
 #pragma unroll
   for (int j = 0; j < 4; ++j) {
-    excluded |= excluded_by_bitmask(m, piece_id(tile, j, lane)) << j * kPiece;
+    const int first = piece_id(tile, j, lane);
+    if (first >= m.vocab_size) continue;
+    excluded |= (~load_bitmask(m, first) & 0xffu) << j * kPiece;
   }
   return excluded;
 }
@@ -122,15 +124,15 @@ __device__ __forceinline__ void read_tile(const ScorePlan& plan, ScoreWork& w, i
 // Thread d: the target's logit in distribution d.
 __device__ __forceinline__ float logit_of_target(const ScorePlan& plan, const ScoreWork& w, int d) {
   const Mixer& m = w.mixer;
-  const int target = int(w.target), place = target % kPiece;
+  const int target = int(w.target), in_piece = target % kPiece;
   float v[kPiece], found = 0.0f;
   if (d < plan.mixture.step.num_models) {
-    load_model<1>(m.models[d], m.vocab_size, target - place, v);
+    load_model<1>(m.models[d], m.vocab_size, target - in_piece, v);
   } else {
-    mix_pieces<1, true>(m, target - place, 0, v);
+    mix_pieces<1, true>(m, target - in_piece, 0, v);
   }
 #pragma unroll
-  for (int i = 0; i < kPiece; ++i) found = i == place ? v[i] : found;
+  for (int i = 0; i < kPiece; ++i) found = i == in_piece ? v[i] : found;
   return found;
 }
 

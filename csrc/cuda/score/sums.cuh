@@ -1,5 +1,5 @@
-// A row's sums, put together from its tiles' shares by one warp, in double and always in the same
-// order: no grid and no order of blocks changes a bit.
+// A row's sums: one warp adds its tiles' shares, in double and always in the same order, so that no
+// grid and no order of blocks changes a bit.
 #ifndef EFT_CUDA_SCORE_SUMS_CUH_
 #define EFT_CUDA_SCORE_SUMS_CUH_
 
@@ -9,7 +9,7 @@
 namespace eft {
 namespace {
 
-// Below this the sum of the others may have lost tokens to underflow.
+// Below this the sum of all but the largest token may have lost tokens to underflow.
 constexpr double kAlmostCertain = 1e-25;
 
 // Everything relative to the largest logit and without that one token, so that 1 - p is a sum and
@@ -34,7 +34,7 @@ __device__ __forceinline__ T load_share(const T* from) {
   return out;
 }
 
-// The warp together. `tile`'s share is taken from `instead` (-1: none is replaced).
+// The whole warp. `tile`'s share is taken from `instead` (-1: none is replaced).
 __device__ __forceinline__ RowSums add_shares(const TileShare* shares, int num_tiles, int tile,
                                               const TileShare& instead) {
   const int lane = int(threadIdx.x % 32);

@@ -1,6 +1,5 @@
-// A tile of one distribution in the registers of one warp, 32 tokens a lane: its logits and the
-// sums that every statistic is made of. The arithmetic of csrc/cpu/score_tile.h, exponentials bit
-// for bit.
+// A tile of one distribution in the registers of one warp, 32 tokens a lane: its logits, and the
+// sums behind every statistic. The arithmetic of csrc/cpu/score_tile.h, exponentials bit for bit.
 #ifndef EFT_CUDA_SCORE_TILE_CUH_
 #define EFT_CUDA_SCORE_TILE_CUH_
 
@@ -95,8 +94,8 @@ __device__ __forceinline__ uint32_t count_before(const float* x, int tile, int l
   return __reduce_add_sync(0xffffffffu, count);
 }
 
-// A model's own logit: -inf where the model itself excludes. In a row whose mixture is valid, a
-// token with NaN or +inf is excluded by something else: it is left out here too.
+// A model's own logit: -inf where the model excludes. In a row whose mixture is valid, another
+// model or the bitmask excludes a token with NaN or +inf: it is left out here too.
 __device__ __forceinline__ float model_logit(float x, float lowest) {
   return x <= lowest || !(x < INFINITY) ? -INFINITY : x;
 }
@@ -120,19 +119,18 @@ __device__ __forceinline__ void load_model(const Model& model, int n, int id, fl
   for (int i = 0; i < kPieces * kPiece; ++i) v[i] = model_logit(v[i], model.lowest);
 }
 
-// A tile by way of the warp's shared memory, a half at a time: what one piece of any dtype, any
-// alignment and any mixture takes of registers is not taken 32 tokens at once. Each lane finds its
-// own tokens again, in banks of its own.
+// A tile by way of the warp's shared memory, a half at a time. Pieces of any dtype, alignment and
+// mixture take too many registers for 32 tokens at once. Each lane has banks of its own.
 struct WarpTile {
-  float* place;  // [32, 32]
+  float* memory;  // [32, 32]
 
   __device__ void put(int half, int lane, const float* v) const {
 #pragma unroll
-    for (int i = 0; i < kHalf; ++i) place[(half * kHalf + i) * 32 + lane] = v[i];
+    for (int i = 0; i < kHalf; ++i) memory[(half * kHalf + i) * 32 + lane] = v[i];
   }
   __device__ void get(int lane, float* x) const {
 #pragma unroll
-    for (int i = 0; i < kGroup; ++i) x[i] = place[i * 32 + lane];
+    for (int i = 0; i < kGroup; ++i) x[i] = memory[i * 32 + lane];
   }
 
   // A model's logits as they are.

@@ -1,5 +1,5 @@
-// The shared memory of a scoring block, the ticket that tells which block finishes a row, and rows
-// without statistics.
+// The shared memory of a scoring block, its set-up, the ticket that says which block finishes a
+// row, and rows without statistics.
 #ifndef EFT_CUDA_SCORE_WORK_CUH_
 #define EFT_CUDA_SCORE_WORK_CUH_
 
@@ -60,7 +60,7 @@ __device__ __forceinline__ void set_up_row(const ScorePlan& plan, int slot, int6
   set_mixer(mixture, o, row, 0, w.mixer);
 }
 
-// The last ticket of a row's blocks: true for all threads of the block that finishes the row.
+// True for all threads of the block that takes the row's last ticket, and so finishes the row.
 __device__ __forceinline__ bool takes_last_ticket(uint32_t* ticket, uint32_t& is_last) {
   __syncthreads();
   if (threadIdx.x == 0) {
@@ -85,7 +85,7 @@ __device__ __forceinline__ void fill(T* array, int64_t row, int64_t count, T val
   }
 }
 
-// NaN where the row is invalid, 0 where it is ignored. The whole block.
+// The whole block: NaN where the row is invalid, 0 where it is ignored.
 __device__ __forceinline__ void write_blank(const ScorePlan& plan, const ScoreWork& w) {
   const eft_score_stats& s = plan.stats;
   const float blank = w.status == 1 ? NAN : 0.0f;

@@ -1,5 +1,5 @@
-// A row's statistics from its sums, a warp for each distribution: the tile that holds the largest
-// token is read again, as are those of the listed ones.
+// A row's statistics from its sums, a warp for each distribution. The tiles of the largest token
+// and of the listed ones are read again.
 #ifndef EFT_CUDA_SCORE_WRITE_CUH_
 #define EFT_CUDA_SCORE_WRITE_CUH_
 
@@ -56,7 +56,7 @@ __device__ __forceinline__ void write_sums(const eft_score_stats& stats, const R
   put(stats.rank, at, s.before);
 }
 
-// The warp together. Addresses are worked out opaque_ptr in each round (`opaque_ptr`), since
+// The whole warp. `opaque_ptr`: addresses are computed again in each round, since
 // nothing is short but registers.
 __device__ __forceinline__ void write_distribution(const ScorePlan& plan, int slot, int d,
                                                    ScoreWork& work) {

@@ -1,5 +1,5 @@
-// Which kernel a step gets, and its grid: the one place where shapes and chips are slot_mass. Every
-// number here is an estimate, since nothing of it has been measured on a device yet.
+// Chooses a step's kernel and its grid, by its shape and the chip. Every number here is an
+// estimate: nothing has been measured on a device yet.
 #ifndef EFT_CUDA_STEP_CHOOSE_H_
 #define EFT_CUDA_STEP_CHOOSE_H_
 
@@ -9,8 +9,9 @@
 
 namespace eft {
 
+// The kernel and the grid of a launch.
 struct Choice {
-  int num_bf16_models;  // bf16 models that the kernel is made for; 0: any dtypes, bias, bitmask
+  int num_bf16_models;  // that the kernel is compiled for; 0: any dtypes, bias, bitmask
   bool conservative;
   int cluster;  // blocks of a row's cluster; 0: streaming
   int blocks;   // of a row
@@ -28,7 +29,8 @@ inline int num_bf16_models_of(const eft_step& step, Stage stage) {
 }
 
 // The largest cluster with which all rows are resident at once; 0 if none. Estimated: an eighth of
-// the multiprocessors is left alone, since clusters have to fit into the chip's groups of them.
+// the multiprocessors stays unused, since a cluster has to fit into one of the chip's groups of
+// them.
 inline int resident_cluster(const eft_step& step, Stage stage, const Chip& chip, int64_t rows) {
   if (chip.major < 9 || stage != kSampleRows || step.conservative || wants_stats(step.details)) {
     return 0;
@@ -37,7 +39,7 @@ inline int resident_cluster(const eft_step& step, Stage stage, const Chip& chip,
   for (int cluster = 8; cluster >= 2; cluster /= 2) {
     if (rows * cluster > chip.num_sms - chip.num_sms / 8) continue;
     if (cluster > 2 && (cluster / 2) * 16 >= tiles)
-      continue;  // half of it has a warp for each tile
+      continue;  // half of it already has a warp for each tile
     const int own = (tiles + cluster - 1) / cluster;
     return resident_bytes(own) <= chip.shared_bytes ? cluster : 0;
   }
@@ -57,7 +59,7 @@ inline int stream_blocks(int64_t rows, int tiles, const Chip& chip) {
     const int64_t cost = waves * (2 * rounds + 1);
     if (cost < best_cost) best = blocks, best_cost = cost;
   }
-  // Multiprocessors that would have nothing to do take tiles from the others.
+  // Multiprocessors without a block would idle: spread the tiles over them.
   const int64_t spread = chip.num_sms / rows;
   if (spread > best) best = int(spread < tiles ? spread : tiles);
   return best;

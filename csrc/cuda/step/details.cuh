@@ -1,5 +1,10 @@
-// What `return_details` adds. At temperature 1: log-probabilities, entropy and the first of the
-// rank. A tile's share of the sums is taken while the tile is at hand.
+// What `return_details` adds, at temperature 1 (docs/numerics.md §10): log-probabilities, entropy
+// and the first of the rank. Each tile's share of the sums is taken while the tile is in registers.
+//
+// tile_stats             a warp's tile         → stats[tile]
+// write_temperature_one  stats, token          → raw_logprobs, entropy, model_logprobs
+// write_ranked (kWriteTopIds)  candidates      → top_ids, top_logprobs
+// pad_top_ids (kPadTopIds)     num_written     → -1 and -inf behind them
 #ifndef EFT_CUDA_STEP_DETAILS_CUH_
 #define EFT_CUDA_STEP_DETAILS_CUH_
 
@@ -19,8 +24,8 @@ __device__ __forceinline__ float exp_nonpositive(float x) {
   return tiny ? 0.0f : p * __uint_as_float(uint32_t(int32_t(n) + 127) << 23);
 }
 
-// A warp's tile: of the mixture sum and weighted sum of exp(z - max), of each model its
-// sum_of_model max and sum. The models' logits are read again, from the cache that holds them now.
+// A warp's tile: the mixture's sum and weighted sum of exp(z - max), each model's max and sum. The
+// models' logits are read again, from the cache that holds them now.
 __device__ __forceinline__ void tile_stats(const Mixer& m, const eft_step& step, int tile, int lane,
                                            const float* z, float max_z, float* stats) {
   float sum = 0.0f, weighted = 0.0f;
@@ -46,7 +51,7 @@ __device__ __forceinline__ void tile_stats(const Mixer& m, const eft_step& step,
             model.dtype, v);
 #pragma unroll
       for (int i = 0; i < kPiece; ++i) {
-        // In a valid row something else excludes a token where one model has NaN or +inf.
+        // In a valid row a token with NaN or +inf is excluded, by another model or the bitmask.
         v[i] = v[i] <= model.lowest || !(v[i] < INFINITY) ? -INFINITY : v[i];
         x = fmaxf(x, v[i]);
       }
@@ -81,8 +86,8 @@ __device__ __forceinline__ void write_invalid(const eft_step& step, int64_t row)
   }
 }
 
-// Normalisers of the mixture (0) and the models (1 + k): one warp each puts the tiles' shares
-// together, into w.maxima and w.log_sums.
+// Normalisers of the mixture (0) and the models (1 + k), into w.maxima and w.log_sums. One warp
+// each adds the tiles' shares.
 template <class Team>
 __device__ __forceinline__ void normalise(const Team& team, const Plan& plan, const float* stats,
                                           float max_z) {
@@ -105,9 +110,9 @@ __device__ __forceinline__ void normalise(const Team& team, const Plan& plan, co
       const float below = tile_max - max;
       if (!(below > -60.0f)) continue;
       const double scale = double(exp_nonpositive(below));
-      const double sum_of_model = double(load_written(share + (s ? 1 : 0)));
-      sum += scale * sum_of_model;
-      if (!s) weighted += scale * (double(load_written(share + 1)) + double(below) * sum_of_model);
+      const double tile_sum = double(load_written(share + (s ? 1 : 0)));
+      sum += scale * tile_sum;
+      if (!s) weighted += scale * (double(load_written(share + 1)) + double(below) * tile_sum);
     }
     sum = warp_add(sum);
     weighted = warp_add(weighted);
@@ -119,7 +124,7 @@ __device__ __forceinline__ void normalise(const Team& team, const Plan& plan, co
   __syncthreads();
 }
 
-// The list's keys, which are `before` allocator down the rank, in order.
+// kWriteTopIds: the candidates in order of the rank, in which `before` tokens come first.
 template <class Team>
 __device__ __forceinline__ void write_ranked(const Team& team, const eft_details& d, int64_t row,
                                              int before) {
@@ -136,7 +141,18 @@ __device__ __forceinline__ void write_ranked(const Team& team, const eft_details
   }
 }
 
-// The leader's block, or the only one: what a row's token is at temperature 1. Its tile is loaded.
+// kPadTopIds.
+template <class Team>
+__device__ __forceinline__ void pad_top_ids(const Team& team, const eft_details& d) {
+  const int64_t at = team.own->row * d.num_top;
+  for (int i = team.own->filter.num_written + int(thread_index()); i < d.num_top;
+       i += Team::kThreads) {
+    d.top_ids[at + i] = -1;
+    d.top_logprobs[at + i] = -INFINITY;
+  }
+}
+
+// The row's token at temperature 1, by the leader's block. The token's tile is loaded.
 template <class Team>
 __device__ __forceinline__ void write_temperature_one(const Team& team, const Plan& plan,
                                                       const float* stats, int64_t row, int token,

@@ -1,4 +1,9 @@
-// From 64 random bits to a token, and the first of the largest. By the leader's block alone.
+// From 64 random bits to a token (docs/numerics.md §5), by the leader's block. tile_mass gives the
+// tile, and the masses of that tile's survivors the token. Greedy rows: the first of the largest z.
+//
+// draw_tile     tile_mass, tile_max, bits       → tile, draw_offset, total
+// draw_in_tile  tile, draw_offset, survivors    → the token
+// first_tile_of, first_in_tile  tile_max, max z → the first token with the largest z
 #ifndef EFT_CUDA_STEP_DRAW_CUH_
 #define EFT_CUDA_STEP_DRAW_CUH_
 
@@ -9,13 +14,13 @@
 namespace eft {
 namespace {
 
-// The random bits of a row's draw: they depend on its seed and position alone.
+// The random bits of a row's draw: Philox, by the row's seed and position alone.
 __device__ __forceinline__ uint64_t bits_of_draw(const RowOptions& o) {
   return random_bits(o.seed, o.position, 0, kSample);
 }
 
-// The tile of the draw and the rest within it into w.tile and w.draw_offset; the survivors' mass S,
-// which w.tile_mass holds by tiles, into w.total.
+// The tile that holds the draw into w.tile, what is left of the draw within it into w.draw_offset.
+// w.tile_mass holds the survivors' mass by tiles; their sum S goes into w.total.
 template <class Team>
 __device__ __forceinline__ void draw_tile(const Team& team, int num_tiles, float c, float a,
                                           uint64_t bits) {
@@ -58,6 +63,7 @@ __device__ __forceinline__ void first_tile_of(const Team& team, int num_tiles, f
   __syncthreads();
 }
 
+// z of tile w.tile into w.tile_z.
 template <class Team, class Source>
 __device__ __forceinline__ void load_tile(const Team& team, const Source& source) {
   RowWork& w = *team.own;
@@ -71,7 +77,7 @@ __device__ __forceinline__ void load_tile(const Team& team, const Source& source
   __syncthreads();
 }
 
-// Of the loaded tile w.tile.
+// The first token with the largest z in tile w.tile, which is loaded.
 template <class Team>
 __device__ __forceinline__ int first_in_tile(const Team& team, float max_z) {
   RowWork& w = *team.own;
@@ -102,7 +108,7 @@ __device__ __forceinline__ int pick_token(const Team& team) {
   return w.token;
 }
 
-// The token at w.draw_offset of tile w.tile, which is loaded or whose survivors are listed.
+// The token at w.draw_offset of tile w.tile: it is loaded, or its survivors are candidates.
 template <class Team>
 __device__ __forceinline__ int draw_in_tile(const Team& team, const Survivors& s, float c) {
   RowWork& w = *team.own;
@@ -127,8 +133,8 @@ __device__ __forceinline__ int draw_in_tile(const Team& team, const Survivors& s
   return pick_token(team);
 }
 
-// Under the filtered distribution; the token's tile is loaded. The mass is within 1.5e-7 of 2^t: a
-// token that is alone must not come out above 0.
+// The token's log-probability under the filtered distribution; its tile is loaded. Never above 0,
+// though the mass is only within 1.5e-7 of 2^t.
 __device__ __forceinline__ float drawn_logprob(const RowWork& w, int token) {
   const double log2_mass = log2_exact_bits(double(w.total)) - 40.0;
   const double t = double(w.tile_z[token % kTile] * w.options.scale);

@@ -1,13 +1,18 @@
-// The filters of a row, and the first of its rank, as a machine that one thread thinks through,
-// from pass to pass; what the passes do is in passes.h. (A loop around one copy of each pass,
-// instead of calls to them, keeps the code, which is most of a kernel's, from being compiled a
-// dozen times, and the thoughts out of the registers.)
+// The filters of a row (docs/numerics.md §4), and the first of its rank, as a state machine. Thread
+// 0 of the leader's block runs it: next_pass goes on until a pass is scheduled, or the row is done.
+// Between passes everything lies in FilterState. One loop around one copy of each pass keeps the
+// passes, most of a kernel's code, from being inlined a dozen times: that took six minutes to
+// compile, and spilled.
 //
-//   next -> estimate -> gathered -> in list -> selected -> next     the usual row
-//              ^            |                     |
-//              +------------|---- deeper ---------+
-//                           +-> in row <----------+  rows whose candidates do not fit:
-//                                 +-> binned -> placed -> (again, or) in list -> selected -> next
+// A new filter is a Phase in its place of transformers' order, a branch of next_phase that sets up
+// its query or cutoff, and a branch of after_query if its cutoff has a rule of its own, as top_k
+// has for ties (cutoff_with_ties).
+//
+//   next phase → guess bound → gather → query candidates → next phase     the usual row
+//                   ↑             |            |
+//                   +-------------|--- deeper -+
+//                                 +→ bin row ←-+    rows whose candidates do not fit:
+//                                      +→ find bin → (bin row again, or) gather → query candidates
 #ifndef EFT_CUDA_STEP_FILTERS_CUH_
 #define EFT_CUDA_STEP_FILTERS_CUH_
 
@@ -47,7 +52,7 @@ __device__ __forceinline__ void gather(FilterState& s, uint64_t low, uint64_t hi
   schedule(s, kGather, after);
 }
 __device__ __forceinline__ void gather_above(FilterState& s, float at_least, State after) {
-  // Each group visited holds at least one token that is wanted.
+  // Each group that is read holds a token above the bound: more groups do not fit.
   gather(s, 0, rank_key(fmaxf(at_least, kLowestT), kLastId), kMaxCandidates, after);
 }
 __device__ __forceinline__ void schedule_query(FilterState& s, PassKind kind, State after) {
@@ -64,7 +69,7 @@ __device__ __forceinline__ Cutoff cutoff_with_ties(uint64_t kth_key) {
   return {key_t(kth_key), kLastId};
 }
 
-// A guess at a bound, and a gather above it.
+// kTopP: 6, then 12 powers of two below the maximum. Else: the bound that enough groups reach.
 __device__ __forceinline__ void guess_bound(const RowMax& max, FilterState& s) {
   if (s.candidates_are_row)
     return gather(s, 0, rank_key(kLowestT, kLastId), kAllGroups, kAfterGather);
@@ -79,7 +84,7 @@ __device__ __forceinline__ void guess_bound(const RowMax& max, FilterState& s) {
 }
 
 __device__ __forceinline__ void after_find_bound(int bin, FilterState& s) {
-  s.state = kBinRow;  // fewer groups than tokens asked for
+  s.state = kBinRow;  // where fewer groups hold something than tokens are asked for
   if (bin >= 0) gather_above(s, bound_of_bin(s.query.max_t, bin), kAfterGather);
 }
 
@@ -97,11 +102,11 @@ __device__ __forceinline__ void after_gather(bool fits, FilterState& s) {
 
 __device__ __forceinline__ void after_query(bool found, uint64_t key, FilterState& s) {
   if (!found) {
-    // All survive, if all that survived so far was there to be looked at.
+    // All survive, if all survivors so far were candidates.
     const bool all = s.phase != kTopP || s.survivors.in_candidates || s.candidates_are_row;
     s.state = all ? kNextPhase : s.top_p_depth <= 12.0f ? kGuessBound : kBinRow;
   } else if (s.phase == kTopIds) {
-    gather(s, s.next_key, key, kAllGroups, kAfterGatherTopIds);  // what is to be written in order
+    gather(s, s.next_key, key, kAllGroups, kAfterGatherTopIds);
   } else if (s.phase == kTopK) {
     s.survivors.cutoff = cutoff_with_ties(key);
     s.survivors.in_candidates = !s.candidates_are_range;
@@ -123,7 +128,7 @@ __device__ __forceinline__ void after_find_bin(const RowWork& w, FilterState& s)
   s.query.target -= w.weight_above_bin;
   narrow(s.query, w.bin);
   if (s.phase == kTopK && s.query.low >> 32 == s.query.high >> 32) {
-    // One t is left, and its ties stay: nobody has to part them by their ids.
+    // One t is left, and all its ties survive: their ids do not matter.
     s.survivors.cutoff = cutoff_with_ties(s.query.high);
     return gather_above(s, s.survivors.cutoff.t, kAfterGatherTopK);
   }
@@ -132,7 +137,7 @@ __device__ __forceinline__ void after_find_bin(const RowWork& w, FilterState& s)
   gather(s, s.query.low, s.query.high, kAllGroups, kQuery);
 }
 
-// kTopIds: a batch of the rank has been written.
+// kTopIds: a batch is written; the next one, of at most 1024, or the padding.
 __device__ __forceinline__ void after_write(int count, int num_top, const RowMax& max,
                                             FilterState& s) {
   s.num_written += count;
@@ -145,7 +150,7 @@ __device__ __forceinline__ void after_write(int count, int num_top, const RowMax
   if (!count || s.num_written >= num_top || !s.next_key) schedule(s, kPadTopIds, kNextPhase);
 }
 
-// Sets up the next goal, if this row has it.
+// Sets up the next phase, if this row has it.
 __device__ __forceinline__ void next_phase(const Plan& plan, const RowWork& w, FilterState& s) {
   const RowOptions& o = w.options;
   const bool is_nuclei = plan.stage == kModelNuclei, samples = !is_nuclei && !o.greedy;
@@ -178,14 +183,14 @@ __device__ __forceinline__ void next_phase(const Plan& plan, const RowWork& w, F
 }
 
 __device__ __forceinline__ void begin_top_p(const RowWork& w, FilterState& s) {
-  // Rank 0 stays even where p is 0, as it does for a target of one unit.
+  // Rank 0 survives even where p is 0, as it does for a target of one unit of mass.
   const uint64_t target = mass_target(w.options.top_p, w.total);
   s.query = make_query(target ? target : 1, true, w.max.t, w.max.reference);
   s.query.high = rank_key(s.survivors.cutoff.t, s.survivors.cutoff.id);
   s.state = s.survivors.in_candidates ? kQuery : kGuessBound;
 }
 
-// One thread of the leader's block: to the next pass, or to the end of the row.
+// Thread 0 of the leader's block: schedules the next pass, or kNoPass at the end of the row.
 __device__ __forceinline__ void next_pass(const Plan& plan, RowWork& w) {
   FilterState& s = w.filter;
   s.pass.kind = kNoPass;

@@ -1,4 +1,5 @@
-// What is left of a row once all of its tiles are final: filters, draw, results.
+// The finish of a row, once all of its tiles are summarised: filters, draw, results. The leader's
+// block runs the state machine (filters.cuh) and its own passes; the whole team runs the others.
 #ifndef EFT_CUDA_STEP_FINISH_CUH_
 #define EFT_CUDA_STEP_FINISH_CUH_
 
@@ -10,7 +11,7 @@
 namespace eft {
 namespace {
 
-// The team together. Every block works it out for itself from the leader's tile maxima.
+// The row's largest z. Every block of the team works it out from the leader's tile maxima.
 template <class Team>
 __device__ __forceinline__ RowMax find_row_max(const Team& team, int num_tiles, float c) {
   RowWork& w = *team.own;
@@ -31,7 +32,7 @@ __device__ __forceinline__ RowMax find_row_max(const Team& team, int num_tiles, 
   return {z, t, floorf(t), t < INFINITY && t > -INFINITY};
 }
 
-// The leader's block: a token and what goes with it.
+// kDrawToken: the token and its details.
 template <class Team, class Source>
 __device__ __forceinline__ void write_row(const Team& team, const Source& source,
                                           const Plan& plan) {
@@ -58,17 +59,7 @@ __device__ __forceinline__ void write_row(const Team& team, const Source& source
   }
 }
 
-template <class Team>
-__device__ __forceinline__ void fill_rank(const Team& team, const eft_details& d) {
-  const int64_t at = team.own->row * d.num_top;
-  for (int i = team.own->filter.num_written + int(thread_index()); i < d.num_top;
-       i += Team::kThreads) {
-    d.top_ids[at + i] = -1;
-    d.top_logprobs[at + i] = -INFINITY;
-  }
-}
-
-// The leader's block, until the whole team is wanted or the row is done.
+// The leader's block, until a pass takes the whole team or the row is done.
 template <class Team, class Source>
 __device__ __forceinline__ void run_leader_passes(const Team& team, const Source& source,
                                                   const Plan& plan) {
@@ -91,7 +82,7 @@ __device__ __forceinline__ void run_leader_passes(const Team& team, const Source
     } else if (Source::kHasStats && kind == kWriteTopIds) {
       write_ranked(team, plan.step.details, w.row, w.filter.num_written);
     } else if (Source::kHasStats && kind == kPadTopIds) {
-      fill_rank(team, plan.step.details);
+      pad_top_ids(team, plan.step.details);
     } else {
       return clear_for_pass(team, kind, source.num_tiles);
     }
@@ -111,7 +102,7 @@ __device__ __forceinline__ void write_normaliser(const Team& team, const Source&
       kLn2 * ((double(max.reference) - 40.0) + log2_exact_bits(double(total)));
 }
 
-// The team together; own->options and the leader's tile_max and tile_mass are in place.
+// The whole team; `own->options` and the leader's tile_max and tile_mass are set.
 template <class Team, class Source>
 __device__ __forceinline__ void finish_row(Team team, Source source, const Plan& plan) {
   const bool is_nuclei = plan.stage == kModelNuclei;

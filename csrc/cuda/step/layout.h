@@ -10,7 +10,7 @@ namespace {
 
 inline int num_tiles_of(const eft_step& step) { return int((step.vocab_size + kTile - 1) / kTile); }
 
-// Rows of one launch, with which all but the tickets grows.
+// Rows of one launch. All of the workspace but the tickets grows with them.
 inline int64_t rows_at_once(const eft_step& step) {
   return step.num_rows < kMaxLaunchRows ? step.num_rows : kMaxLaunchRows;
 }
@@ -21,8 +21,8 @@ inline bool wants_stats(const eft_details& d) {
 
 static_assert(kMaxLaunchRows * 3 * sizeof(uint32_t) == EFT_CUDA_TICKET_BYTES, "as eft.h says");
 
-// The tickets come first and take the same room in every layout: they are what has to be zero
-// between launches of different shapes.
+// The tickets come first and take the same room in every layout: they have to be zero between
+// launches of different shapes.
 inline uint64_t lay_out(const eft_step& step, void* base, Workspace& space) {
   WorkspaceAllocator allocator(base);
   const int64_t rows = rows_at_once(step);

@@ -1,6 +1,13 @@
-// A pass over the row's tokens that may matter, by the whole team: into the leader's list, into
-// bins of weight, or into the survivors' masses. One piece of code for all three, since the reading
-// of tokens is most of it.
+// The passes over a row's tokens, by the whole team, and over its candidates or tiles, by the
+// leader's block. Only groups whose largest z reaches the pass's bound are read. The three passes
+// over tokens share one loop, since reading tokens is most of their code.
+//
+// kBinGroups        group maxima, max_t           → bins
+// kGather           keys low to high              → candidates, num_candidates
+// kBinTokens        tokens in the query's range   → bins
+// kWeighTokens      tokens within the cutoff      → tile_mass, num_kept
+// kWeighCandidates  candidates within the cutoff  → tile_mass, num_kept
+// kTotalMass        tile_mass                     → the survivors' mass
 #ifndef EFT_CUDA_STEP_PASSES_CUH_
 #define EFT_CUDA_STEP_PASSES_CUH_
 
@@ -9,7 +16,7 @@
 namespace eft {
 namespace {
 
-// Leader's block: sum of W_T >> (A - a_T).
+// kTotalMass: sum of W_T >> (A - a_T).
 template <class Team>
 __device__ __forceinline__ uint64_t total_mass(const Team& team, int num_tiles, float c, float a) {
   RowWork& w = *team.own;
@@ -21,7 +28,7 @@ __device__ __forceinline__ uint64_t total_mass(const Team& team, int num_tiles, 
   return total;
 }
 
-// Appends one group's tokens to the leader's list; past its end they are only counted.
+// kGather: one group's tokens. Past kMaxCandidates they are only counted.
 template <class Team>
 __device__ __forceinline__ void append_candidates(const Team& team, const Pass& pass, int tile,
                                                   int lane, const float* z) {
@@ -44,6 +51,7 @@ __device__ __forceinline__ void append_candidates(const Team& team, const Pass& 
   }
 }
 
+// kBinTokens: 8 tokens.
 template <class Team>
 __device__ __forceinline__ void bin_piece(const Team& team, const Pass& pass, int id,
                                           const float* z) {
@@ -56,6 +64,7 @@ __device__ __forceinline__ void bin_piece(const Team& team, const Pass& pass, in
   }
 }
 
+// kWeighTokens: 8 tokens.
 template <class Team>
 __device__ __forceinline__ void weigh_piece(const Team& team, const Pass& pass, int id,
                                             const float* z) {
@@ -76,7 +85,7 @@ __device__ __forceinline__ void weigh_piece(const Team& team, const Pass& pass, 
   atomicAdd(&leader.num_kept, count);
 }
 
-// Leader's block.
+// kWeighCandidates.
 template <class Team>
 __device__ __forceinline__ void weigh_candidates(const Team& team, int num_tiles) {
   RowWork& w = *team.own;
@@ -96,8 +105,7 @@ __device__ __forceinline__ void weigh_candidates(const Team& team, int num_tiles
   if (count) atomicAdd(&w.num_kept, count);
 }
 
-// The lowest t that a pass has to look at. A token 41 powers of two below the reference weighs
-// nothing.
+// The lowest t that a pass reads. A token 41 powers of two below the reference has no mass.
 __device__ __forceinline__ float lowest_t_of(const Pass& pass) {
   if (pass.kind == kWeighTokens) return pass.cutoff.t;
   if (pass.kind == kGather) return lowest_of_key(pass.high);
@@ -105,7 +113,7 @@ __device__ __forceinline__ float lowest_t_of(const Pass& pass) {
   return fmaxf(deepest, lowest_of_key(pass.query.high));
 }
 
-// Leader's block, before the team comes together: what the pass adds to is cleared.
+// The leader's block clears what the team's pass adds to.
 template <class Team>
 __device__ __forceinline__ void clear_for_pass(const Team& team, PassKind kind, int num_tiles) {
   RowWork& w = *team.own;
@@ -117,7 +125,7 @@ __device__ __forceinline__ void clear_for_pass(const Team& team, PassKind kind, 
   if (kind == kBinTokens || kind == kBinGroups) clear_bins(team);
 }
 
-// kBinGroups: the group maxima into the bins.
+// kBinGroups.
 template <class Team, class Source>
 __device__ __forceinline__ void bin_groups(const Team& team, const Source& source,
                                            const Pass& pass) {
@@ -127,6 +135,7 @@ __device__ __forceinline__ void bin_groups(const Team& team, const Source& sourc
   }
 }
 
+// kGather, kBinTokens or kWeighTokens: lists the groups that reach the bound, then reads them.
 template <class Team, class Source>
 __device__ __forceinline__ void read_tokens(const Team& team, const Source& source,
                                             const Pass& pass) {
@@ -173,7 +182,7 @@ __device__ __forceinline__ void read_tokens(const Team& team, const Source& sour
   }
 }
 
-// The team together, the leader's memory cleared.
+// The team's pass, after clear_for_pass.
 template <class Team, class Source>
 __device__ __forceinline__ void run_pass(const Team& team, const Source& source) {
   const Pass& pass = team.own->filter.pass;

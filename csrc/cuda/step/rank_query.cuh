@@ -1,6 +1,10 @@
-// The token at which a running weight, the mass at the row's reference or plain counts, reaches a
-// target in the order of the rank. Weights are summed into bins of the rank, exactly; the bin that
-// holds the place is looked at again, until few tokens are left and these are ranked directly.
+// RankQuery: the token at which a running weight reaches a target, in the order of the rank. This
+// is top_k (every token weighs 1), top_p (its mass at the row's reference) and the list of top ids.
+// Weights are summed exactly into 1024 bins of the rank; the bin with the answer is divided again,
+// until at most 256 finalists are left, which are ranked against each other.
+//
+// kFindBin          bins, target                  → bin, bin_count, weight_above_bin
+// kQueryCandidates  candidates, query             → found_key, is_found
 #ifndef EFT_CUDA_STEP_RANK_QUERY_CUH_
 #define EFT_CUDA_STEP_RANK_QUERY_CUH_
 
@@ -54,7 +58,7 @@ __device__ __forceinline__ void narrow(RankQuery& q, int bin) {
   if (q.linear) {
     const uint64_t first = first_key_from(q.max_t, bin);
     const uint64_t next =
-        bin + 1 < kBins ? first_key_from(q.max_t, bin + 1) : 0;  // 0 - 1: the last
+        bin + 1 < kBins ? first_key_from(q.max_t, bin + 1) : 0;  // 0 - 1 is the last key
     q.low = first > q.low ? first : q.low;
     q.high = smaller(q.high, next - 1);
     q.linear = false;
@@ -79,8 +83,7 @@ __device__ __forceinline__ void add_to_bin(Bins& bins, int bin, uint64_t weight,
   add_halves(bins.low + bin, bins.high + bin, weight);
 }
 
-// Leader's block: the first bin at which the running weight reaches q.target, into w.bin and the
-// fields after it.
+// kFindBin, by the leader's block: the first bin at which the running weight reaches the target.
 template <class Team>
 __device__ __forceinline__ void find_bin(const Team& team, uint64_t target) {
   constexpr int kEach = kBins / Team::kThreads;
@@ -108,8 +111,8 @@ __device__ __forceinline__ void find_bin(const Team& team, uint64_t target) {
   __syncthreads();
 }
 
-// Leader's block. The key at which the list's weight reaches q.target into w.found_key; w.is_found
-// is 0 if it does not. The list holds all of the row's tokens in the range.
+// kQueryCandidates, by the leader's block; is_found is 0 where the target is not reached. The
+// candidates hold all of the row's tokens in the query's range.
 template <class Team>
 __device__ __forceinline__ void query_candidates(const Team& team, RankQuery q) {
   RowWork& w = *team.own;
@@ -136,10 +139,10 @@ __device__ __forceinline__ void query_candidates(const Team& team, RankQuery q) 
         w.finalist_mass[slot] = weight_of(q, key);
       }
       __syncthreads();
-      const int count_of_finalists = int(w.num_finalists);
-      for (int i = thread_index(); i < count_of_finalists; i += Team::kThreads) {
+      const int num_finalists = int(w.num_finalists);
+      for (int i = thread_index(); i < num_finalists; i += Team::kThreads) {
         uint64_t above = 0;
-        for (int j = 0; j < count_of_finalists; ++j)
+        for (int j = 0; j < num_finalists; ++j)
           above += w.finalists[j] < w.finalists[i] ? w.finalist_mass[j] : 0;
         if (above < q.target && above + w.finalist_mass[i] >= q.target) {
           w.found_key = w.finalists[i];
@@ -153,7 +156,7 @@ __device__ __forceinline__ void query_candidates(const Team& team, RankQuery q) 
   }
 }
 
-// Adds this block's bins to the leader's, which stood cleared at the team's last barrier.
+// Adds this block's bins to the leader's, which were cleared before the team's last barrier.
 template <class Team>
 __device__ __forceinline__ void merge_bins(const Team& team) {
   __syncthreads();
@@ -166,8 +169,8 @@ __device__ __forceinline__ void merge_bins(const Team& team) {
   }
 }
 
-// A bound that as many group maxima reach as its bin and those before it hold: k groups whose
-// maxima reach it hold k such tokens, so the k-th largest token is no lower.
+// The lower end of a bin of group maxima. k groups whose maxima reach it hold k such tokens, so the
+// k-th largest token is no lower.
 __device__ __forceinline__ float bound_of_bin(float max_t, int bin) {
   return bin == kBins - 1 ? kLowestT : fmaxf(max_t - float(bin + 1) / kBinsPerOctave, kLowestT);
 }

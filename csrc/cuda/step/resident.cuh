@@ -1,5 +1,5 @@
-// Resident: a cluster of blocks a row. z stays in the cluster's shared memory, so that nothing is
-// read twice and nothing but the results is written.
+// Resident: a cluster of blocks a row, from sm_90 on. z stays in the cluster's shared memory:
+// nothing is read twice, and nothing but results is written.
 #ifndef EFT_CUDA_STEP_RESIDENT_CUH_
 #define EFT_CUDA_STEP_RESIDENT_CUH_
 
@@ -26,7 +26,7 @@ __device__ __forceinline__ void resident_row(const Plan& plan) {
     w.options = options_of(plan, row);
     if (w.options.valid) set_mixer(plan, w.options, row, 0, w.mixer);
   }
-  team.sync();  // from here on the others' shared memory may be used
+  team.sync();  // every block of the cluster runs: their shared memory may be used
 
   if (w.options.valid) {
     const int lane = threadIdx.x % 32;
@@ -45,7 +45,7 @@ __device__ __forceinline__ void resident_row(const Plan& plan) {
       group_max[i * kGroups + lane] = s.group_max;
       if (lane == 0) team.leader->tile_max[tile] = s.max, team.leader->tile_mass[tile] = s.mass;
     }
-    __syncthreads();  // all have read `valid`, which a position may still change
+    __syncthreads();  // all have read `valid`, which read_draw may change
     if (threadIdx.x == 0) read_draw(plan, row, w.options);
   }
   team.sync();
@@ -55,7 +55,7 @@ __device__ __forceinline__ void resident_row(const Plan& plan) {
   }
   const ResidentSource source = {kept_z, group_max, plan.num_tiles, rank, size};
   finish_row(team, source, plan);
-  team.sync();  // nobody leaves while its shared memory may be read
+  team.sync();  // no block leaves while others may read its shared memory
 }
 
 template <int kNumBf16Models>

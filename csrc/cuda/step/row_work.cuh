@@ -1,6 +1,7 @@
-// What a row's finish works on: the query, pass and filter state that its passes hand on, and the
-// shared memory of the threads that finish a row, one block or a cluster of them. The first block
-// leads: what concerns the whole row lies in its memory.
+// What the finish of a row works on, in shared memory: the state of its filters (filters.cuh), the
+// query and the pass they ask for next (rank_query.cuh, passes.cuh), and what the passes leave.
+// A team finishes a row: one block (streaming) or a cluster of blocks (resident). The first block
+// leads; what concerns the whole row lies in its memory.
 #ifndef EFT_CUDA_STEP_ROW_WORK_CUH_
 #define EFT_CUDA_STEP_ROW_WORK_CUH_
 
@@ -10,14 +11,14 @@
 namespace eft {
 namespace {
 
-// A range of the rank that holds what is looked for, and how it is divided into bins.
+// The token at which a running weight reaches `target`, in the order of the rank (rank_query.cuh).
 struct RankQuery {
-  uint64_t low, high;  // keys, both inside
-  uint64_t target;     // weight to be reached within
+  uint64_t low, high;  // the range of keys that holds it, both inside
+  uint64_t target;     // weight to be reached within the range
   float max_t;         // the row's largest t
   float reference;     // A
-  bool by_mass;
-  bool linear;  // bins of 1/16 power of two below the top; else of equal spans of keys
+  bool by_mass;        // weights are masses at the reference; else every token weighs 1
+  bool linear;         // bins of 1/16 power of two below max_t; else of 2^shift keys each
   int shift;
 };
 
@@ -27,77 +28,74 @@ struct RowMax {
   bool valid;  // no NaN, no +inf, something left
 };
 
-// What is done next: first what the leader's block does alone, then what takes the team.
+// The next pass. Down to kPadTopIds the leader's block runs it alone; from kBinGroups on, the team.
 enum PassKind {
   kNoPass,           // the row is done
-  kQueryCandidates,  // the hunt's place in the list
-  kFindBin,          // the hunt's place in the bins
-  kTotalMass,        // the survivors' mass
-  kWeighCandidates,  // masses of the listed within the limit
-  kDrawToken,        // the draw
-  kWriteTopIds,      // the list, in order, from place `done` of the rank on
-  kPadTopIds,        // what is left of a rank too short
-  kBinGroups,        // the groups' maxima into the bins
-  kGather,           // keys from `low` to `high` into the leader's list; num_candidates above
-                     // kMaxCandidates: too many
-  kBinTokens,        // weights of the hunt's range into the bins
-  kWeighTokens,      // masses within the limit into the leader's tile_mass, their number into
-                     // `num_kept`
+  kQueryCandidates,  // the query, among the candidates → found_key, is_found
+  kFindBin,          // the query's bin → bin, bin_count, weight_above_bin
+  kTotalMass,        // the survivors' mass → total
+  kWeighCandidates,  // candidates within the cutoff → tile_mass, num_kept
+  kDrawToken,        // the draw → the row's results
+  kWriteTopIds,      // the candidates, ranked → top_ids from `num_written` on
+  kPadTopIds,        // fewer tokens than num_top → -1
+  kBinGroups,        // the groups' maxima → bins
+  kGather,           // keys from `low` to `high` → candidates; num_candidates says if they fit
+  kBinTokens,        // weights of the query's range → bins
+  kWeighTokens,      // tokens within the cutoff → tile_mass, num_kept
 };
 
 struct Pass {
   PassKind kind;
   uint64_t low, high;  // kGather
-  int max_groups;      // kGather: groups of a block above which the list is taken for too short
+  int max_groups;      // kGather: with more groups in a block the candidates would not fit
   RankQuery query;     // kQueryCandidates, kFindBin, kBinGroups, kBinTokens
   Cutoff cutoff;       // kWeighCandidates, kWeighTokens
   float c;             // t = z * c
 };
 
-// A filter keeps a prefix of the rank, so what survives is one limit; `listed` where the leader's
-// list holds all of the survivors (and perhaps more).
+// A filter keeps a prefix of the rank, so one cutoff says what survives.
 struct Survivors {
   Cutoff cutoff;
-  bool in_candidates;
+  bool in_candidates;  // the candidates hold all survivors, and perhaps more
 };
 
-// In transformers' order, each over the survivors of the one before.
+// In transformers' order, each filter over the survivors of the one before.
 enum Phase { kStart = 0, kTopK, kWeighTopK, kTopP, kMinP, kWeighSurvivors, kDraw, kTopIds, kDone };
 
 enum State {
-  kNextPhase,          // to the next goal
-  kAfterTotal,         // top_p: after the survivors have been slot_mass and summed
-  kGuessBound,         // a bound that the place looked for is likely to be above
-  kAfterBinGroups,     // after the groups' maxima have been put into bins,
-  kAfterFindBound,     // and the bin been found that enough of them reach
-  kAfterGather,        // after a gather above that bound
-  kQuery,              // the list holds the place, or all there is
-  kAfterQuery,         // after the hunt in it
-  kBinRow,             // the list does not
-  kAfterBinTokens,     // after a pass into bins,
-  kAfterFindBin,       // and the place been found in them
-  kAfterGatherTopK,    // after a gather of top_k's survivors
-  kAfterGatherTopIds,  // after a gather of the next of the rank
-  kAfterWrite,         // after they are written
+  kNextPhase,          // set up the next phase
+  kAfterTotal,         // kTopP: the survivors are weighed and summed
+  kGuessBound,         // gather above a bound that the answer is likely to reach
+  kAfterBinGroups,     // the groups' maxima are in bins
+  kAfterFindBound,     // the bin is known that enough of them reach
+  kAfterGather,        // the tokens above the bound are candidates, if they fit
+  kQuery,              // the candidates hold the answer, or all of the row
+  kAfterQuery,         // the candidates are queried
+  kBinRow,             // the candidates do not hold it: the whole row goes into bins
+  kAfterBinTokens,     // the row is in bins
+  kAfterFindBin,       // the bin with the answer is known
+  kAfterGatherTopK,    // kTopK: the survivors are candidates, if they fit
+  kAfterGatherTopIds,  // kTopIds: the next of the rank are candidates
+  kAfterWrite,         // kTopIds: they are written
 };
 
 struct FilterState {
   Phase phase;
   State state;
   Survivors survivors;
-  bool candidates_are_row;    // the list holds all of the row
-  bool candidates_are_range;  // the list holds just the hunt's range
-  float top_p_depth;          // of top_p's next guess, in powers of two below the maximum
-  int num_written;            // kTopIds: so many are written
-  uint64_t next_key;          // kTopIds: the rest of the rank from this key on
+  bool candidates_are_row;    // the candidates are all of the row
+  bool candidates_are_range;  // the candidates are the query's range and no more
+  float top_p_depth;          // kTopP: the next bound, in powers of two below max_t
+  int num_written;            // kTopIds
+  uint64_t next_key;          // kTopIds: the first key that is not written
   RankQuery query;
   Pass pass;
 };
 
 constexpr int kBins = 1024;
-constexpr int kMaxCandidates = 2048;    // candidates that a row's list holds
+constexpr int kMaxCandidates = 2048;
 constexpr int kMaxFinalists = 256;      // ranked against each other directly
-constexpr int kMaxGroupsToRead = 4096;  // groups visited at a time
+constexpr int kMaxGroupsToRead = 4096;  // at a time
 constexpr int kMaxThreads = 512;        // of a block
 
 constexpr int kStreamThreads = 256;
@@ -113,13 +111,13 @@ struct alignas(16) RowWork {
   Mixer mixer;
   FilterState filter;
   RowMax max;
-  // Of this row; here rather than in registers, which are short while tokens are at hand.
+  // Here rather than in registers, which are short while tokens are at hand.
   int64_t row;
   int model;                            // kModelNuclei
   const float* group_maxima;            // streaming: in the workspace, [num_tiles, 32]
   const float* stats;                   // streaming: [num_tiles, kMaxStats]
   uint64_t tile_mass[kMaxTiles];        // of the leader: W_T, then the survivors'
-  uint64_t candidates[kMaxCandidates];  // of the leader: candidates' keys
+  uint64_t candidates[kMaxCandidates];  // of the leader: keys
   union {
     Bins bins;
     uint64_t token_masses[kTile];  // of the drawn tile
@@ -132,21 +130,23 @@ struct alignas(16) RowWork {
     float tile_z[kTile];  // of the drawn tile
   };
   uint32_t num_groups_to_read;
-  // Of the leader: what the team has found.
+  // Of the leader: the results of passes.
   uint32_t num_candidates, num_finalists, num_kept, first_max;
-  int32_t bin;  // that holds the place looked for, -1 if none does
+  int32_t bin;  // with the answer, -1 if none has it
   uint32_t bin_count;
-  uint64_t weight_above_bin;  // weight before it
-  uint64_t found_key;         // a key
+  uint64_t weight_above_bin;  // of the bins before it
+  uint64_t found_key;
   uint32_t is_found;
-  uint32_t is_last;  // the block that finishes the row
-  uint64_t total, draw_offset;
+  uint32_t is_last;      // the block that finishes the row
+  uint64_t total;        // S, the survivors' mass
+  uint64_t draw_offset;  // of the draw within the masses of `tile`
   int32_t tile, token;
   double log_sums[EFT_MAX_MODELS + 1];  // relative to the maxima, at temperature 1
   double maxima[EFT_MAX_MODELS + 1];
   double entropy;
 };
 
+// The threads that finish a row. `own` is the block's shared memory, `leader` the first block's.
 template <int kThreadsOfBlock, bool kCluster>
 struct Team {
   static constexpr int kThreads = kThreadsOfBlock;
@@ -165,7 +165,7 @@ struct Team {
   }
 };
 
-// Shared memory of a block: RowWork, group maxima [tiles, 32], z [tiles, 1024].
+// Shared memory of a resident block: RowWork, group maxima [tiles, 32], z [tiles, 1024].
 constexpr int64_t resident_bytes(int tiles_of_block) {
   return int64_t(sizeof(RowWork)) + int64_t(tiles_of_block) * (kGroups + kTile) * 4;
 }

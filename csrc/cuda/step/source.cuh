@@ -1,5 +1,5 @@
-// Where the finishing team finds a row's tokens again: in memory, group by group (streaming), or in
-// the shared memory of its cluster (resident).
+// Where the team reads a row's tokens again: in global memory (streaming), or in the shared memory
+// of its cluster (resident). A group is the 32 tokens of one lane.
 #ifndef EFT_CUDA_STEP_SOURCE_CUH_
 #define EFT_CUDA_STEP_SOURCE_CUH_
 
@@ -9,7 +9,7 @@
 namespace eft {
 namespace {
 
-// One block owns all groups. Read again are those whose maxima say that they hold something.
+// The one block of the team owns all groups; they are mixed again from the logits.
 template <int kNumBf16Models, bool kConservative>
 struct StreamSource {
   static constexpr bool kHasStats = true;
@@ -42,7 +42,7 @@ struct StreamSource {
 
 // Block r of a cluster of `size` owns tiles r, r + size, ...
 struct ResidentSource {
-  static constexpr bool kHasStats = false;  // where they are wanted, rows are streamed
+  static constexpr bool kHasStats = false;  // rows that want them are streamed
   float* z;                                 // shared: [own tiles, 1024]
   const float* group_maxima;                // shared: [own tiles, 32]
   int num_tiles;                            // of the row
@@ -64,7 +64,7 @@ struct ResidentSource {
   __device__ void load_piece(int group, int j, float* out) const {
     copy_piece(z + piece_id(group / kGroups, j, group % kGroups), out);
   }
-  // By any block.
+  // From whichever block owns the tile.
   __device__ void load_anywhere(int id, float* out) const {
     const int tile = id / kTile;
     copy_piece(map_shared(z + tile / int(size) * kTile + id % kTile, uint32_t(tile) % size), out);

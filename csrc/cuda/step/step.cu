@@ -20,7 +20,7 @@ cudaError_t current_chip(Chip& chip) {
     for (int count = 0; !error && count <= EFT_MAX_MODELS; ++count) {
       error = load_kernels({stream_entry(count, false), resident_entry(count)});
     }
-    // 48 KB are there for the asking; the resident kernels want most of what there is.
+    // Every block may have 48 KB; resident kernels want most of what the chip has.
     for (int count = 0; !error && asked.major >= 9 && count <= EFT_MAX_MODELS; ++count) {
       error = cudaFuncSetAttribute(resident_entry(count),
                                    cudaFuncAttributeMaxDynamicSharedMemorySize, asked.shared_bytes);

@@ -1,5 +1,5 @@
-// Streaming: several blocks a row, a warp a tile, every input read once. Whoever finishes a row's
-// last tile takes its last ticket and finishes the row; nobody waits for anybody.
+// Streaming: several blocks a row, a warp a tile, every input read once. The block that takes a
+// row's last ticket finishes the row; no block waits for another.
 #ifndef EFT_CUDA_STEP_STREAM_CUH_
 #define EFT_CUDA_STEP_STREAM_CUH_
 
@@ -10,7 +10,7 @@
 namespace eft {
 namespace {
 
-// Thread 0 of each block. A row whose nuclei could not be had is as invalid as its options.
+// Thread 0 of each block. A row without valid nuclei is invalid.
 __device__ __forceinline__ void set_up_row(const Plan& plan, int64_t row, int model, RowWork& w) {
   RowOptions& o = w.options;
   o = options_of(plan, row);
@@ -34,7 +34,7 @@ __device__ __forceinline__ void write_mixture(const Plan& plan, int64_t row, int
   }
 }
 
-// The last ticket of a row's blocks: true for all threads of the block that finishes the row.
+// True for all threads of the block that takes the row's last ticket, and so finishes the row.
 __device__ __forceinline__ bool takes_last_ticket(const Plan& plan, int slot, int64_t row,
                                                   RowWork& w) {
   __syncthreads();
@@ -52,7 +52,7 @@ __device__ __forceinline__ bool takes_last_ticket(const Plan& plan, int slot, in
   return w.is_last;
 }
 
-// The tiles that the row's blocks have written, for the block that finishes it.
+// Loads the tile summaries of the row, for the block that finishes it.
 __device__ __forceinline__ void collect_tiles(const Plan& plan, int slot, RowWork& w) {
   const Workspace& space = plan.workspace;
   const int64_t first = int64_t(slot) * plan.num_tiles;
@@ -64,8 +64,8 @@ __device__ __forceinline__ void collect_tiles(const Plan& plan, int slot, RowWor
   __syncthreads();
 }
 
-// Grid: (blocks a row, rows); kModelNuclei: (blocks a row, 3 * rows). kNumBf16Models: bf16 models
-// that the kernel was made for, or 0.
+// Grid: (blocks a row, rows); kModelNuclei: (blocks a row, 3 * rows). kNumBf16Models is the number
+// of bf16 models that the kernel is compiled for; 0 takes any dtypes, bias and bitmask.
 template <int kNumBf16Models, bool kConservative>
 __device__ __forceinline__ void stream_row(const Plan& plan) {
   RowWork& w = *reinterpret_cast<RowWork*>(dynamic_shared());
@@ -117,7 +117,7 @@ __device__ __forceinline__ void stream_row(const Plan& plan) {
   finish_row(team, source, plan);
 }
 
-// Two blocks a multiprocessor; conservative mixtures hold a second logit of each token instead.
+// Two blocks a multiprocessor; one for conservative mixtures, which hold a second logit a token.
 template <int kNumBf16Models, bool kConservative>
 __global__ void __launch_bounds__(kStreamThreads, kConservative ? 1 : 2)
     stream_kernel(const __grid_constant__ Plan plan) {

@@ -1,5 +1,5 @@
-// The second launch of a verification: each row finds the first position that does not stand, and
-// the token there. A residual is summed by all of the row's blocks, and drawn by the last of them.
+// The second launch of a verification: each row finds its first rejected position and the token
+// there. All of the row's blocks sum a residual, and the one with the last ticket draws from it.
 #ifndef EFT_CUDA_VERIFY_DECIDE_CUH_
 #define EFT_CUDA_VERIFY_DECIDE_CUH_
 
@@ -11,7 +11,7 @@
 namespace eft {
 namespace {
 
-// Of one position, whatever the others say.
+// The verdict of one position, whatever the others are.
 __device__ __forceinline__ Verdict verdict_at(const VerifyPlan& v, const DecideWork& w, int64_t row,
                                               int position, int length, int64_t& greedy_token) {
   const int row_of_launch = int(row - v.mixture.first_row);
@@ -37,7 +37,7 @@ __device__ __forceinline__ Verdict verdict_at(const VerifyPlan& v, const DecideW
   return accepts(bits, p.draft_mass, p.mass, draft_mass, mass) ? kAccepted : kDrawResidual;
 }
 
-// The first warp: the first position that is not accepted, each lane's own until one is found.
+// The first warp, 32 positions at a time: the first that is not accepted.
 __device__ __forceinline__ void find_first_rejected(const VerifyPlan& v, int64_t row, int length,
                                                     DecideWork& w) {
   for (int first = 0;; first += 32) {
@@ -56,7 +56,7 @@ __device__ __forceinline__ void find_first_rejected(const VerifyPlan& v, int64_t
   }
 }
 
-// Thread 0: all that the draw at w.position needs.
+// Thread 0 sets up the draw at w.position.
 __device__ __forceinline__ void set_up_draw(const VerifyPlan& v, int64_t row, DecideWork& w) {
   const int row_of_launch = int(row - v.mixture.first_row);
   w.slot = slot_of(v, row_of_launch, w.position, false);
@@ -73,7 +73,7 @@ __device__ __forceinline__ void set_up_draw(const VerifyPlan& v, int64_t row, De
   mixer_at(v, w.draft_options, row, w.position, true, w.draft_mixer);
 }
 
-// The block together. `accepted` proposals, then this token, or -1 where the row is invalid.
+// The whole block. `accepted` drafts, then this token, or -1 where the row is invalid.
 __device__ __forceinline__ void write_verified(const VerifyPlan& v, int64_t row, int accepted,
                                                int64_t token) {
   int64_t* tokens = v.tokens + row * (int64_t(v.num_drafts) + 1);
@@ -85,7 +85,7 @@ __device__ __forceinline__ void write_verified(const VerifyPlan& v, int64_t row,
   v.status[row] = token < 0;
 }
 
-// One block: the token at w.position.
+// One block draws the token at w.position.
 __device__ __forceinline__ int64_t draw_token(const VerifyPlan& v, DecideWork& w) {
   const Team<kStreamThreads, false> team = {&w, &w, 0, 1};
   const Plan& plan = v.mixture;

@@ -1,4 +1,4 @@
-// The verification's compiled kernels.
+// The compiled kernels of verification.
 #ifndef EFT_CUDA_VERIFY_KERNELS_H_
 #define EFT_CUDA_VERIFY_KERNELS_H_
 

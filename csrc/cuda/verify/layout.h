@@ -1,4 +1,4 @@
-// The host's half of a verification: its workspace and its launches.
+// The host's half of a verification: its workspace and its plans.
 #ifndef EFT_CUDA_VERIFY_LAYOUT_H_
 #define EFT_CUDA_VERIFY_LAYOUT_H_
 
@@ -11,12 +11,12 @@ namespace {
 constexpr int kMaxSlots = kMaxLaunchRows * 3;  // as many as there are tickets
 constexpr int kMaxDrafts = (kMaxSlots - 1) / 2;
 
-// Of the workspace: three at least, since a row's nuclei are streamed in its slots too.
+// Slots of a row in the workspace: three at least, since its nuclei are streamed in them too.
 inline int64_t room_of_row(const eft_verify& v) {
   return v.num_drafts ? 2 * int64_t(v.num_drafts) + 1 : 3;
 }
 
-// Rows of one launch, with which all but the tickets grows.
+// Rows of one launch. All of the workspace but the tickets grows with them.
 inline int64_t rows_at_once(const eft_verify& v) {
   const int64_t most = kMaxSlots / room_of_row(v);
   return v.step.num_rows < most ? v.step.num_rows : most;
@@ -73,8 +73,8 @@ inline VerifyPlan make_plan(const eft_verify& v, int64_t first_row, const Verify
   return plan;
 }
 
-// The nuclei of all rows at one position, by the step's own first launch: three slots of each row
-// hold them.
+// The step's own first launch, for the nuclei of all rows at one position, in three slots of each
+// row.
 inline Plan nuclei_plan(const eft_verify& v, const VerifyPlan& whole, int position) {
   eft_step step = step_at(v, position);
   step.details = {};

@@ -1,5 +1,5 @@
-// Speculative verification on CUDA (docs/numerics.md, section 8), in two launches: every position's
-// distributions are streamed and slot_mass, all at once; then each row decides.
+// Speculative verification on CUDA (docs/numerics.md §8), in two launches: the distributions of all
+// positions are streamed and weighed at once (slot.cuh), then each row decides (decide.cuh).
 #ifndef EFT_CUDA_VERIFY_PLAN_CUH_
 #define EFT_CUDA_VERIFY_PLAN_CUH_
 
@@ -11,10 +11,10 @@
 namespace eft {
 namespace {
 
-// What is left of a distribution that samples, once its slot has been streamed and filtered.
+// Masses of a slot's distribution, filtered; not of greedy ones.
 struct SlotMass {
   uint64_t mass;        // S, of the survivors
-  uint64_t draft_mass;  // the mass of the proposal, at the reference
+  uint64_t draft_mass;  // of the drafted token, at the reference
   float reference;      // A
   Cutoff cutoff;
 };

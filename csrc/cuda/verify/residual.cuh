@@ -1,4 +1,4 @@
-// The residual max(0, p - q) of a decided position, tile by tile.
+// The residual max(0, p - q) at the first rejected position, tile by tile.
 #ifndef EFT_CUDA_VERIFY_RESIDUAL_CUH_
 #define EFT_CUDA_VERIFY_RESIDUAL_CUH_
 
@@ -13,7 +13,7 @@ namespace {
 enum Verdict : int32_t {
   kAccepted,
   kInvalid,
-  kGreedyToken,  // the greedy mixture's token
+  kGreedyToken,  // the mixture is greedy: its token
   kDrawMixture,
   kDrawResidual,
 };
@@ -24,7 +24,7 @@ struct DecideWork : RowWork {
   Mixer draft_mixer;
   SlotMass p, q;
   double ratio;           // S_p / S_q
-  int64_t certain_token;  // the token that q is certain of, whose weight is 0; -1
+  int64_t certain_token;  // q is greedy: its token, whose weight is 0; else -1
   int slot;               // the mixture's at the position
   int position;
   Verdict verdict;
@@ -49,7 +49,7 @@ __device__ __forceinline__ void mix_piece(const Mixer& m, int id, float* z) {
   mix_pieces<1, true>(m, id, 0, z);
 }
 
-// Where p has no mass there is no residual, and nothing is read: a group's largest z says so.
+// False where a group's largest z leaves it no mass under p: there is no residual, nothing is read.
 __device__ __forceinline__ bool may_have_residual(const Plan& plan, const DecideWork& w, int tile,
                                                   int lane) {
   const int64_t at = int64_t(w.slot) * plan.num_tiles + tile;
@@ -57,9 +57,9 @@ __device__ __forceinline__ bool may_have_residual(const Plan& plan, const Decide
   return t >= fmaxf(w.p.reference - 42.0f, w.p.cutoff.t);
 }
 
-// A warp's tile: the sum of rho; the weights into `allocator`, [kTile], unless null.
+// A warp's tile: the sum of rho; the weights into `weights`, [kTile], unless null.
 __device__ __forceinline__ uint64_t residual_tile(const Plan& plan, const DecideWork& w, int tile,
-                                                  int lane, uint64_t* allocator) {
+                                                  int lane, uint64_t* weights) {
   const bool any = may_have_residual(plan, w, tile, lane);
   const int sides = w.certain_token < 0 ? 2 : 1;
   uint64_t sum = 0;
@@ -87,7 +87,7 @@ __device__ __forceinline__ uint64_t residual_tile(const Plan& plan, const Decide
     for (int i = 0; i < kPiece; ++i) {
       const uint64_t weight = uint64_t(rho[i]);
       sum += weight;
-      if (allocator) allocator[(id + i) % kTile] = weight;
+      if (weights) weights[(id + i) % kTile] = weight;
     }
   }
   return warp_add(sum);

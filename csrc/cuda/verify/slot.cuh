@@ -1,5 +1,5 @@
 // The first launch of a verification: a slot is streamed as a row of a step is, and its last block
-// filters it. What is left is not a draw, but what a draw or an acceptance will need.
+// filters it. Instead of a draw it leaves the masses that a draw or an acceptance will need.
 #ifndef EFT_CUDA_VERIFY_SLOT_CUH_
 #define EFT_CUDA_VERIFY_SLOT_CUH_
 
@@ -10,7 +10,7 @@ namespace eft {
 namespace {
 
 struct SlotWork : RowWork {
-  int64_t draft;  // the proposal at this position
+  int64_t draft;  // the drafted token at this position
   int position;
   uint32_t is_needed;
   SlotMass* slot_mass;
@@ -22,7 +22,7 @@ struct SlotSource : StreamSource<0, kConservative> {
   static constexpr bool kHasStats = false;
 };
 
-// A bf16 tile by the number of its models: one kernel for all, since its finish is most of it.
+// One kernel for any number of bf16 models, since the finish is most of its code.
 template <bool kConservative>
 __device__ __forceinline__ bool mix_slot_tile(const Mixer& m, int tile, int lane, float* z) {
   if (m.all_bf16 && (tile + 1) * kTile <= m.vocab_size) {
@@ -36,9 +36,8 @@ __device__ __forceinline__ bool mix_slot_tile(const Mixer& m, int tile, int lane
   return mix_pieces<4, kConservative>(m, piece_id(tile, 0, lane), kTile / 4, z);
 }
 
-// Thread 0. `is_needed`: a draft model that is certain, or stands beside a greedy mixture, is not
-// read; nor is anything behind a row's last proposal, or of a row or position that is invalid
-// without it.
+// Thread 0. Not needed, and so not read: a greedy draft model, or one beside a greedy mixture; what
+// lies behind a row's last draft; a row or position that is invalid anyway.
 __device__ __forceinline__ void set_up_slot(const VerifyPlan& v, int slot, SlotWork& w) {
   const int in_row = slot % slots_of_row(v);
   const bool drafted = in_row > v.num_drafts;
@@ -49,7 +48,7 @@ __device__ __forceinline__ void set_up_slot(const VerifyPlan& v, int slot, SlotW
   RowOptions& o = w.options;
   o = options_of(plan, row);
   w.is_needed = 0;
-  w.row = slot;  // of the tokens that finish_row writes
+  w.row = slot;  // finish_row writes tokens[slot]
   w.position = position;
   w.draft = 0;
   if (!o.valid || length > v.num_drafts || position + drafted > length) return;
@@ -66,7 +65,7 @@ __device__ __forceinline__ void set_up_slot(const VerifyPlan& v, int slot, SlotW
   if (o.valid) mixer_at(v, o, row, position, drafted, w.mixer);
 }
 
-// In place of the step's results: finish_row finds this overload by the source.
+// kDrawToken for a slot: finish_row finds this overload by the source.
 template <class Team, bool kConservative>
 __device__ __forceinline__ void write_row(const Team& team, const SlotSource<kConservative>& source,
                                           const Plan& plan) {
@@ -127,7 +126,7 @@ __device__ __forceinline__ void stream_slot(const VerifyPlan& v) {
   finish_row(team, source, plan);
 }
 
-// As stream_kernel.
+// Blocks as for stream_kernel.
 template <bool kConservative>
 __global__ void __launch_bounds__(kStreamThreads, kConservative ? 1 : 2)
     verify_stream_kernel(const __grid_constant__ VerifyPlan v) {

@@ -79,8 +79,8 @@ extern "C" int eft_verify_cuda(const eft_verify* verify, void* stream, void* wor
   using namespace eft;
   if (const int error = check(verify)) return error;
   VerifySpace space;
-  const uint64_t is_needed = lay_out(*verify, workspace, space);
-  if (const int error = check_workspace(workspace, workspace_bytes, is_needed)) return error;
+  const uint64_t wanted = lay_out(*verify, workspace, space);
+  if (const int error = check_workspace(workspace, workspace_bytes, wanted)) return error;
   const cudaStream_t s = static_cast<cudaStream_t>(stream);
   Chip chip;
   cudaError_t error = current_chip(chip);
