@@ -1,17 +1,17 @@
-// Conservative re-weighting: up-scaling inside the defining model's nucleus, the tuned model alone
-// outside.
+// Conservative re-weighting (docs/numerics.md §7): up-scaling inside the defining model's nucleus,
+// the tuned model alone outside.
 #ifndef EFT_CPU_CONSERVATIVE_H_
 #define EFT_CPU_CONSERVATIVE_H_
 
-#include "cpu/draw.h"
+#include "cpu/filters.h"
 #include "cpu/float_mode.h"
-#include "cpu/one_model.h"
 #include "cpu/parallel.h"
+#include "cpu/single_model.h"
 
 namespace eft {
 namespace {
 
-// ln sum exp of the row whose t were scaled by log2(e), from its integer mass.
+// ln sum exp(x) from the integer mass of a row with t = x log2(e).
 inline double log_normaliser(const Row& row) {
   return kLn2 * ((double(row.reference) - 40.0) + log2_exact_bits(double(total_mass(row))));
 }
@@ -23,34 +23,34 @@ struct ConservativeMixture {
   int64_t row;
   float* staging;           // [6][1024]
   const float* defining_t;  // [vocab_size], the defining model's own t
-  Limit nucleus;
+  Cutoff nucleus;
   float delta;
   int threads;
 
   TileKind operator()(int64_t first, int n, float c, float* t, float* group_max) const {
     TileKind kind{};
-    if (n == kTile && !has_extras(step) && one_dtype(step)) {
+    if (n == kTile && !has_bias_or_bitmask(step) && one_dtype(step)) {
       switch (step.logits[0].dtype) {
         case EFT_BF16: kind = mix_ordinary<Bf16>(first, c, t, group_max); break;
         case EFT_FP16: kind = mix_ordinary<Fp16>(first, c, t, group_max); break;
         default: kind = mix_ordinary<float>(first, c, t, group_max);
       }
     }
-    if (kind.summed) return kind;
+    if (kind.has_maxima) return kind;
     float* const x[3] = {staging, staging + kTile, staging + 2 * kTile};
-    for (int k = 0; k < 3; ++k) stage(step.logits[k], row, first, n, x[k]);
-    const Extras extras = stage_extras(step, row, first, n, staging);
-    mix_inside_and_outside(x, extras, defining_t + first, nucleus.ids_within(first, n), n, t);
+    for (int k = 0; k < 3; ++k) load_as_fp32(step.logits[k], row, first, n, x[k]);
+    const BiasAndMask expanded = expand_bias_and_bitmask(step, row, first, n, staging);
+    mix_inside_and_outside(x, expanded, defining_t + first, nucleus.last_kept_tie(first, n), n, t);
     return scale_tile(n, c, t);
   }
 
  private:
-  // A whole tile of logits so ordinary that nothing is excluded by them and nothing overflows, as
-  // mix_clean has it; not `summed` where the tile is of another kind.
+  // A whole tile whose logits exclude nothing and overflow nowhere, as `mix_clean` takes it.
+  // Returns `has_maxima` false, and t undefined, for any other tile.
   template <class T>
   TileKind mix_ordinary(int64_t first, float c, float* t, float* group_max) const {
     TileKind kind{};
-#ifdef EFT_LANES
+#ifdef EFT_SIMD
     const float limit = 0.5f * ordinary_limit(options.weights, 3, c);
     if (!(fabsf(delta) <= limit)) return kind;
     const T* x[3];
@@ -61,8 +61,8 @@ struct ConservativeMixture {
       w[k] = splat(options.weights[k]);
     }
     const float* const own = defining_t + first;
-    const int last = nucleus.ids_within(first, kTile);
-    const bool parted = last >= 0 && last < kTile - 1;  // the limit's own tile
+    const int last = nucleus.last_kept_tie(first, kTile);
+    const bool parted = last >= 0 && last < kTile - 1;  // the cutoff's own tile
     const Lanes cut = splat(last == kTile - 1 || last == kTile ? next_below(nucleus.t) : nucleus.t);
     const Lanes shift = splat(delta), scale = splat(c), excluded = splat(-INFINITY);
     const bool drop = step.conservative_drop != 0;
@@ -85,10 +85,10 @@ struct ConservativeMixture {
       highest = larger(highest, most);
     }
     kind.top = largest(highest);
-    kind.finite = kind.summed = true;
+    kind.finite = kind.has_maxima = true;
     kind.clean = !drop;
     const auto ordinary = magnitude_limit(T{}, limit);
-    for (const Loader<T>& x : logits) kind.summed &= x.within(ordinary);
+    for (const Loader<T>& x : logits) kind.has_maxima &= x.within(ordinary);
 #else
     (void)first, (void)c, (void)t, (void)group_max;
 #endif
@@ -96,10 +96,10 @@ struct ConservativeMixture {
   }
 
   // Locals and masks for the same reasons as in mix_tested.
-  void mix_inside_and_outside(float* const* x, const Extras& extras, const float* own, int last_id,
-                              int n, float* t) const {
+  void mix_inside_and_outside(float* const* x, const BiasAndMask& expanded, const float* own,
+                              int last_id, int n, float* t) const {
     const float *large = x[0], *tuned = x[1], *base = x[2];
-    const float *bias = extras.bias, *forbidden = extras.forbidden;
+    const float *bias = expanded.bias, *forbidden = expanded.forbidden;
     const float w0 = options.weights[0], w1 = options.weights[1], w2 = options.weights[2];
     const float low0 = lowest_of(step.logits[0].dtype), low1 = lowest_of(step.logits[1].dtype);
     const float low2 = lowest_of(step.logits[2].dtype), shift = delta, cut = nucleus.t;
@@ -121,7 +121,7 @@ struct ConservativeMixture {
   }
 };
 
-// ---- rows that several threads may share: sums of integers do not depend on who adds what ----
+// ---- one row shared among threads: sums of integers do not depend on who adds what ----
 
 constexpr int kParts = 16;
 
@@ -129,7 +129,7 @@ inline void fill_row(const ConservativeMixture& mixture, float c, bool masses, R
   pad(row);
   const int64_t tiles = num_tiles(row);
   const int64_t parts = mixture.threads == 1 ? 1 : std::min<int64_t>(kParts, tiles);
-  Seen seen[kParts];
+  RowSummary summary[kParts];
   for_each_part(parts, mixture.threads, [&](int64_t part) {
     const FloatMode mode;
     alignas(64) float staging[6 * kTile];
@@ -138,31 +138,31 @@ inline void fill_row(const ConservativeMixture& mixture, float c, bool masses, R
     for (int64_t tile = tiles * part / parts; tile < tiles * (part + 1) / parts; ++tile) {
       const int64_t first = tile * kTile;
       fill_tile(own, c, masses, tile, row.t + first, row.group_max + first / kLanes, row,
-                seen[part]);
+                summary[part]);
     }
   });
-  for (int64_t part = 1; part < parts; ++part) seen[0].add(seen[part]);
-  conclude(seen[0], row);
+  for (int64_t part = 1; part < parts; ++part) summary[0].add(summary[part]);
+  finish_row(summary[0], row);
 }
 
-// The same of a model of which only the masses by tile are asked for; t passes through L1.
-inline void fill_tiles(const OneModel& model, float c, bool masses, Row& row) {
+// The same for a model of which only the masses by tile are needed; t stays in L1.
+inline void fill_tiles(const SingleModel& model, float c, bool masses, Row& row) {
   alignas(64) float t[kTile];
   alignas(64) float group_max[kTile / kLanes];
   std::fill(t, t + kTile, -INFINITY);
-  Seen seen;
+  RowSummary summary;
   for (int64_t tile = 0; tile < num_tiles(row); ++tile) {
     const int n = tile_length(row.n, tile * kTile);
     std::fill(t + n, t + padded(n), -INFINITY);
-    fill_tile(model, c, masses, tile, t, group_max, row, seen);
+    fill_tile(model, c, masses, tile, t, group_max, row, summary);
   }
-  conclude(seen, row);
+  finish_row(summary, row);
 }
 
-// Finds S and delta; `work` is the defining model's row, whose t the mixture keeps. False where a
-// model's row has NaN, +inf or nothing left. The defining model with its nucleus is about as much
-// work as the other two.
-inline bool prepare(ConservativeMixture& mixture, Row& work, Scratch& scratch) {
+// Finds S and delta. `work` is the defining model's row, whose t the mixture keeps. False where a
+// model's row has NaN, +inf or nothing left. The defining model with its nucleus takes about as
+// long as the other two together.
+inline bool prepare_conservative(ConservativeMixture& mixture, Row& work, Scratch& scratch) {
   const eft_step& step = mixture.step;
   const float c = float(kLog2E);
   const int defining = step.conservative - 1;
@@ -176,8 +176,8 @@ inline bool prepare(ConservativeMixture& mixture, Row& work, Scratch& scratch) {
     const FloatMode mode;
     for (int64_t i = share; i < 3; i += shares) {
       const int k = int(defining + i) % 3;
-      const OneModel model{step.logits[k], mixture.row};
-      const bool normalised = k != 1;  // nobody asks for the tuned model's
+      const SingleModel model{step.logits[k], mixture.row};
+      const bool normalised = k != 1;  // the tuned model's is not needed
       if (i > 0) {
         fill_tiles(model, c, normalised, *rows[k]);
       } else {
@@ -186,9 +186,9 @@ inline bool prepare(ConservativeMixture& mixture, Row& work, Scratch& scratch) {
       if (!rows[k]->valid) continue;
       if (normalised) normaliser[k] = log_normaliser(*rows[k]);
       if (i > 0) continue;
-      Survivors s{Limit{}, scratch.picked()};
+      Survivors s{Cutoff{}, scratch.token_list()};
       keep_top_p(work, mixture.options.conservative_top_p, scratch.above(), s, false);
-      mixture.nucleus = s.limit;
+      mixture.nucleus = s.cutoff;
     }
   });
   for (const Row* row : rows) {

@@ -1,5 +1,5 @@
-// What `return_details` adds: log-probabilities, entropy and the first of the rank, at
-// temperature 1.
+// The fields of eft_details (docs/numerics.md §10): log-probabilities, entropy and the first of the
+// rank, at temperature 1.
 #ifndef EFT_CPU_DETAILS_H_
 #define EFT_CPU_DETAILS_H_
 
@@ -8,7 +8,7 @@
 namespace eft {
 namespace {
 
-// exp(x) for x <= 0 by the mass polynomial; relative error below 3e-7 where it matters (x > -60).
+// exp(x) for x <= 0 by the mass polynomial; relative error below 3e-7 for x > -60.
 inline float exp_nonpositive(float x) {
   const float t = x * float(kLog2E);
   const float n = floorf(t);
@@ -17,8 +17,8 @@ inline float exp_nonpositive(float x) {
   return tiny ? 0.0f : p * bit_cast<float>(uint32_t(int32_t(n) + 127) << 23);
 }
 
-// Of a row of unscaled logits: its normaliser, kept in two parts because logits may be far larger
-// than their differences, and its entropy. All in nats.
+// Normaliser and entropy, in nats, of a row of unscaled logits. The normaliser is kept in two parts
+// because logits may be far larger than their differences.
 struct Normaliser {
   double max;
   double log_relative;  // log sum exp(z - max)
@@ -50,9 +50,9 @@ inline Normaliser normalise(const Row& z) {
 
 inline void write_top(Row& z, const Normaliser& norm, int num_top, Scratch& scratch, int64_t* ids,
                       float* logprobs) {
-  Survivors s{Limit{}, scratch.picked()};
+  Survivors s{Cutoff{}, scratch.token_list()};
   keep_top_k(z, num_top, scratch.maxima(), nullptr, s);
-  if (!s.listed) pick_between(z, -INFINITY, INFINITY, s.tokens);
+  if (!s.listed) list_between(z, -INFINITY, INFINITY, s.tokens);
   const int count = int(std::min<int64_t>(num_top, s.tokens.count));
   uint32_t* id = s.tokens.id;
   std::partial_sort(id, id + count, id + s.tokens.count, [&](uint32_t a, uint32_t b) {
@@ -67,7 +67,7 @@ inline void write_top(Row& z, const Normaliser& norm, int num_top, Scratch& scra
 inline int64_t count_kept(const Row& row, const Survivors& s) {
   if (s.listed) return s.tokens.count;
   int64_t count = 0;
-  for (int64_t i = 0; i < row.n; ++i) count += keeps(s.limit, row.t[i], uint32_t(i));
+  for (int64_t i = 0; i < row.n; ++i) count += keeps(s.cutoff, row.t[i], uint32_t(i));
   return count;
 }
 
@@ -86,7 +86,7 @@ inline void invalid_details(const eft_step& step, int64_t row) {
   }
 }
 
-// Everything at temperature 1. `mixture` is any mixer; `work` is overwritten.
+// Writes all fields that are at temperature 1; `work` is overwritten.
 template <class Mixer>
 void temperature_one_details(const eft_step& step, int64_t row, const Mixer& mixture, int64_t token,
                              Row& work, Scratch& scratch) {
@@ -100,7 +100,7 @@ void temperature_one_details(const eft_step& step, int64_t row, const Mixer& mix
     write_top(work, norm, d.num_top, scratch, d.top_ids + at, d.top_logprobs + at);
   }
   for (int k = 0; d.model_logprobs && k < step.num_models; ++k) {
-    fill_row(OneModelFinite{step.logits[k], row}, 1.0f, false, work);
+    fill_row(SingleModelFinite{step.logits[k], row}, 1.0f, false, work);
     d.model_logprobs[row * step.num_models + k] = normalise(work).logprob(work.t[token]);
   }
 }

@@ -1,19 +1,19 @@
-// Sums of integer masses over the tokens of a tile: of all of them, of those within a limit, of
-// those above several cuts. Each stands twice, as a plain loop and on lanes.h.
+// Sums of integer masses (docs/numerics.md §3) over the tokens of a tile: of all, of those within a
+// cutoff, of those above a cut. Each is written twice, as a scalar loop and with simd.h.
 #ifndef EFT_CPU_MASSES_H_
 #define EFT_CPU_MASSES_H_
 
 #include "common/mass.h"
-#include "cpu/lanes.h"
 #include "cpu/scratch.h"
+#include "cpu/simd.h"
 
 namespace eft {
 namespace {
 
-// For references where a - 100 is exact: all but rows of astronomical logits.
-inline bool is_near(float a) { return fabsf(a) < 0x1p20f; }
+// True where a - 100 is exact: all but rows whose |t| reaches 2^20.
+inline bool is_exact_reference(float a) { return fabsf(a) < 0x1p20f; }
 
-// ---- plain --------------------------------------------------------------------------------------
+// ---- scalar -------------------------------------------------------------------------------------
 
 // A token's mass before it is truncated, in units of 2^17: P(f) 2^(23-d), exact in fp32.
 inline __attribute__((always_inline)) float share_of(float t, float a) {
@@ -25,7 +25,7 @@ inline __attribute__((always_inline)) float share_of(float t, float a) {
   return exp2_fraction(f) * bit_cast<float>((127 + 23 - int32_t(d)) << 23);
 }
 
-// token_mass in two parts, mass = high * 2^17 + low, so that 32-bit lanes hold the sums of 256
+// `token_mass` in two parts, mass = high * 2^17 + low, so that 32-bit lanes hold the sums of 256
 // tokens (256 * (2^24 - 1) < 2^32) and nothing has to be widened on the way.
 struct SplitMass {
   int32_t high, low;
@@ -33,8 +33,8 @@ struct SplitMass {
       : high(int32_t(share)), low(int32_t((share - float(high)) * 0x1p17f)) {}
 };
 
-// Over the tokens where `keep(i)` is 1 and not 0 (a condition would be a branch, and the loop no
-// longer vectorised).
+// The mass of the tokens where `keep(i)` is 1. It returns 1 or 0 because a condition would become a
+// branch, which the compiler does not vectorise.
 template <class Keep>
 inline uint64_t mass_where(const float* t, int n, float a, const Keep& keep) {
   uint64_t sum = 0;
@@ -53,17 +53,17 @@ inline uint64_t mass_where(const float* t, int n, float a, const Keep& keep) {
   return sum;
 }
 
-// ---- lanes --------------------------------------------------------------------------------------
+// ---- SIMD ---------------------------------------------------------------------------------------
 
-#ifdef EFT_LANES
-// P(f) of exp2_fraction, times 2^(n - unit): a token's share of the reference. Clean tokens are
-// finite. Always in line: called, the constants would be loaded for each step again.
+#ifdef EFT_SIMD
+// P(f) of `exp2_fraction`, times 2^(n - unit): a token's share of the reference. `kClean`: all
+// tokens are finite. Always inlined, or each call would load the constants again.
 template <bool kClean>
 inline __attribute__((always_inline)) void shares(const float* t, float a, Lanes* w) {
   const Lanes lowest = splat(a - 100.0f), unit = splat(a - LaneMasses::kUnit);
-  Lanes x[kSideBySide], n[kSideBySide], p[kSideBySide];
+  Lanes x[kInterleaved], n[kInterleaved], p[kInterleaved];
   const auto each = [](const auto& operation) {
-    for (int u = 0; u < kSideBySide; ++u) operation(u);
+    for (int u = 0; u < kInterleaved; ++u) operation(u);
   };
   each([&](int u) { x[u] = load(t + 16 * u); });
   if (!kClean) each([&](int u) { x[u] = larger(x[u], lowest); });
@@ -77,27 +77,27 @@ inline __attribute__((always_inline)) void shares(const float* t, float a, Lanes
   each([&](int u) { w[u] = times_power(p[u], sub(n[u], unit)); });
 }
 
-constexpr int kStep = 16 * kSideBySide;
+constexpr int kTokensPerStep = 16 * kInterleaved;
 
-// `use(i, w)` for each sixteen tokens from i on. Reads whole steps: what follows the n tokens is
-// -inf.
+// Calls `use(i, w)` for the sixteen tokens from each i on. Reads whole steps: after the n tokens
+// follows -inf.
 template <bool kClean, class Use>
 inline __attribute__((always_inline)) void for_each_share(const float* t, int n, float a,
                                                           const Use& use) {
-  Lanes w[kSideBySide];
-  for (int i = 0; i < n; i += kStep) {
+  Lanes w[kInterleaved];
+  for (int i = 0; i < n; i += kTokensPerStep) {
     shares<kClean>(t + i, a, w);
-    for (int u = 0; u < kSideBySide; ++u) use(i + 16 * u, w[u]);
+    for (int u = 0; u < kInterleaved; ++u) use(i + 16 * u, w[u]);
   }
 }
 #endif
 
 // ---- the sums -----------------------------------------------------------------------------------
 
-// Of a tile's n tokens, padded with -inf to whole chunks. `clean`: all are finite.
+// The mass of a tile's n tokens, padded with -inf to whole chunks. `clean`: all are finite.
 inline uint64_t mass_of(const float* t, int n, float a, bool clean) {
-#ifdef EFT_LANES
-  if (is_near(a)) {
+#ifdef EFT_SIMD
+  if (is_exact_reference(a)) {
     LaneSum sum;
     const auto add = [&](int, Lanes w) { sum.add(LaneMasses(w)); };
     clean ? for_each_share<true>(t, n, a, add) : for_each_share<false>(t, n, a, add);
@@ -108,17 +108,18 @@ inline uint64_t mass_of(const float* t, int n, float a, bool clean) {
   return mass_where(t, n, a, [](int) { return 1; });
 }
 
-// Of those with t > cut, or t = cut and i <= last. `padded`: what follows the n tokens is -inf.
+// The mass of those with t > cut, or t = cut and i <= last. `kPadded`: after the n tokens follows
+// -inf.
 template <bool kPadded = true>
 inline uint64_t mass_within(const float* t, int n, float a, float cut, int last) {
-#ifdef EFT_LANES
-  if (is_near(a)) {
+#ifdef EFT_SIMD
+  if (is_exact_reference(a)) {
     LaneSum sum;
-    const Lanes limit = splat(cut);
+    const Lanes threshold = splat(cut);
     for_each_share<false>(t, n, a, [&](int i, Lanes w) {
       const Lanes x = load(t + i);
-      const LaneMask tied = and_(equal(x, limit), first_lanes(last + 1 - i));
-      const LaneMask inside = or_(above(x, limit), tied);
+      const LaneMask tied = and_(equal(x, threshold), first_lanes(last + 1 - i));
+      const LaneMask inside = or_(above(x, threshold), tied);
       sum.add(LaneMasses(w), kPadded ? inside : and_(inside, first_lanes(n - i)));
     });
     return sum.total();
@@ -128,30 +129,30 @@ inline uint64_t mass_within(const float* t, int n, float a, float cut, int last)
                     [=](int i) { return int(t[i] > cut) | (int(t[i] == cut) & int(i <= last)); });
 }
 
-// Of those with t > cut, of tokens that are padded with -inf to whole chunks.
+// The mass of those with t > cut; padded with -inf to whole chunks.
 inline uint64_t mass_above(const float* t, int n, float a, float cut) {
-#ifdef EFT_LANES
-  if (is_near(a)) {
+#ifdef EFT_SIMD
+  if (is_exact_reference(a)) {
     LaneSum sum;
-    const Lanes limit = splat(cut);
-    for_each_share<true>(  // what -inf comes to is masked out
-        t, n, a, [&](int i, Lanes w) { sum.add(LaneMasses(w), above(load(t + i), limit)); });
+    const Lanes threshold = splat(cut);
+    for_each_share<true>(  // the mask drops what -inf becomes
+        t, n, a, [&](int i, Lanes w) { sum.add(LaneMasses(w), above(load(t + i), threshold)); });
     return sum.total();
   }
 #endif
   return mass_where(t, n, a, [=](int i) { return int(t[i] > cut); });
 }
 
-// What of the mass of those with t > cut at the tile's reference is lost at one `shift` above it,
-// where each token loses as many low bits. In units of the tile's.
+// The part of the mass of those with t > cut that is lost at a reference `shift` above the tile's,
+// where each token loses that many low bits. In units of the tile's reference.
 inline uint64_t mass_lost_above(const float* t, int n, float a, int shift, float cut) {
-#ifdef EFT_LANES
-  if (is_near(a)) {
+#ifdef EFT_SIMD
+  if (is_exact_reference(a)) {
     LaneSum lost;
-    const Lanes limit = splat(cut);
+    const Lanes threshold = splat(cut);
     const LowBits low(shift);
-    for_each_share<true>(t, n, a, [&](int i, Lanes w) {  // what -inf comes to is masked out
-      lost.add(LaneMasses(LaneMasses(w), low), above(load(t + i), limit));
+    for_each_share<true>(t, n, a, [&](int i, Lanes w) {  // the mask drops what -inf becomes
+      lost.add(LaneMasses(LaneMasses(w), low), above(load(t + i), threshold));
     });
     return lost.total();
   }

@@ -1,37 +1,38 @@
-// One tile of a row: z = w_1 x_1 + w_2 x_2 + ... (+ bias), scaled to t, excluded tokens as -inf.
-// The inputs come from memory once; what else is asked of a tile is asked while it is in L1.
+// One tile of a row's mixture (docs/numerics.md §1, §2): z = w_1 x_1 + w_2 x_2 + ... (+ bias),
+// scaled to t, excluded tokens as -inf. The inputs are read from memory once; all later work on the
+// tile is done while it is in L1.
 #ifndef EFT_CPU_MIX_H_
 #define EFT_CPU_MIX_H_
 
 #include <algorithm>
 
 #include "common/row_options.h"
+#include "cpu/bias_and_bitmask.h"
+#include "cpu/load_logits.h"
 #include "cpu/row.h"
-#include "cpu/stage.h"
 
 namespace eft {
 namespace {
 
-// What a tile is made of. What is below `limit` is read only where a tile has extras: bias and
-// bitmask as they came (null where there is none) by mix_clean, spelled out by mix_tested.
+// The inputs of a tile. The fields below `limit` are read only where there is a bias or bitmask: as
+// the caller gave them (null where there is none) by `mix_clean`, expanded by `mix_tested`.
 template <class T>
 struct TileInputs {
   const T* x[EFT_MAX_MODELS];
   float weights[EFT_MAX_MODELS];
   float lowest[EFT_MAX_MODELS];
-  decltype(magnitude(T{})) ordinary;  // magnitudes up to this need no tests
+  decltype(magnitude(T{})) ordinary;  // magnitudes up to this need no test
   float limit;                        // the same as a number
-  const float* own_bias;              // [n]
+  const float* raw_bias;              // [n]
   const int32_t* token_bitmask;       // [n / 32]
   const float* bias;                  // [n], -0 adds nothing
   const float* forbidden;             // [n], below 0 where `token_bitmask` excludes
 };
 
-// t of a tile. False if one is NaN or +inf. Exclusion is tested on x, so an excluded token never
-// spoils a row, whatever the other models say of it. The inputs are copied to locals, which no
-// store to t can alias, and masks stand where conditions would be branches: without either the loop
-// is scalar.
-template <int K, class T, bool kExtras>
+// Writes t of a tile, testing each token. False if one is NaN or +inf. Exclusion is tested on x, so
+// an excluded token never makes its row invalid. The inputs are copied to locals, which no store to
+// t can alias, and masks replace branches: without either the loop is not vectorised.
+template <int K, class T, bool kBiasOrMask>
 inline bool mix_tested(const TileInputs<T>& in, int n, float c, float* t) {
   const T* x[K];
   float w[K], lowest[K];
@@ -49,7 +50,7 @@ inline bool mix_tested(const TileInputs<T>& in, int n, float c, float* t) {
       excluded |= uint32_t(v <= lowest[k]);
       z = fmaf(w[k], v, z);
     }
-    if (kExtras) {
+    if (kBiasOrMask) {
       z += bias[i];
       excluded |= uint32_t(forbidden[i] < 0.0f);
     }
@@ -62,17 +63,17 @@ inline bool mix_tested(const TileInputs<T>& in, int n, float c, float* t) {
   return bad == 0;
 }
 
-// A whole tile so ordinary that no logit can exclude its token and no z or t can overflow: half of
-// the work, and the maxima on the way. False, and t undefined, where the tile is not of that kind.
-template <int K, class T, bool kExtras>
+// Writes t and the maxima of a whole tile in which no logit can exclude its token and no z or t can
+// overflow: half of the work of `mix_tested`. False, and t undefined, for any other tile.
+template <int K, class T, bool kBiasOrMask>
 inline bool mix_clean(const TileInputs<T>& in, float c, float* t, float* group_max, float* top) {
-#ifdef EFT_LANES
+#ifdef EFT_SIMD
   const T* x[K];
   Lanes w[K];
   Loader<T> logits[K];
   for (int k = 0; k < K; ++k) x[k] = in.x[k], w[k] = splat(in.weights[k]);
   const Lanes scale = splat(c), excluded = splat(-INFINITY);
-  const float* const bias = in.own_bias;
+  const float* const bias = in.raw_bias;
   const int32_t* const token_bitmask = in.token_bitmask;
   Loader<float> biases;
   Lanes highest = splat(-INFINITY);
@@ -81,9 +82,9 @@ inline bool mix_clean(const TileInputs<T>& in, float c, float* t, float* group_m
     for (int i = chunk; i < chunk + kChunk; i += 16) {
       Lanes z = mul(w[0], logits[0](x[0] + i));
       for (int k = 1; k < K; ++k) z = multiply_add(w[k], logits[k](x[k] + i), z);
-      if (kExtras && bias) z = add(z, biases(bias + i));
+      if (kBiasOrMask && bias) z = add(z, biases(bias + i));
       z = mul(z, scale);
-      if (kExtras && token_bitmask) {
+      if (kBiasOrMask && token_bitmask) {
         z = choose(marked_lanes(uint32_t(token_bitmask[i / 32]) >> i % 32), z, excluded);
       }
       most = larger(most, z);
@@ -96,9 +97,9 @@ inline bool mix_clean(const TileInputs<T>& in, float c, float* t, float* group_m
   for (int k = 0; k < K; ++k) {
     if (!logits[k].within(in.ordinary)) return false;
   }
-  return !kExtras || biases.within(magnitude_limit(0.0f, in.limit));
+  return !kBiasOrMask || biases.within(magnitude_limit(0.0f, in.limit));
 #else
-  if (kExtras) return false;
+  if (kBiasOrMask) return false;
   const T* x[K];
   float w[K];
   decltype(magnitude(T{})) most = 0;
@@ -123,37 +124,37 @@ inline bool mix_clean(const TileInputs<T>& in, float c, float* t, float* group_m
 #endif
 }
 
-// `stage_extras()` spells bias and bitmask out.
-template <int K, class T, bool kExtras, class Stage>
+// `expand` expands bias and bitmask for `mix_tested`.
+template <int K, class T, bool kBiasOrMask, class Expand>
 TileKind mix_tile(TileInputs<T>& in, int n, float c, float* t, float* group_max,
-                  const Stage& stage_extras) {
+                  const Expand& expand) {
   TileKind kind{};
-  if (n == kTile && mix_clean<K, T, kExtras>(in, c, t, group_max, &kind.top)) {
-    kind.finite = kind.summed = true;
-    kind.clean = !kExtras || !in.token_bitmask;
+  if (n == kTile && mix_clean<K, T, kBiasOrMask>(in, c, t, group_max, &kind.top)) {
+    kind.finite = kind.has_maxima = true;
+    kind.clean = !kBiasOrMask || !in.token_bitmask;
     return kind;
   }
-  if (kExtras) stage_extras();
-  kind.finite = mix_tested<K, T, kExtras>(in, n, c, t);
+  if (kBiasOrMask) expand();
+  kind.finite = mix_tested<K, T, kBiasOrMask>(in, n, c, t);
   return kind;
 }
 
-// Logits up to this magnitude cannot overflow z or t: half of the largest fp32 over sum |w|, over
-// c.
+// Logits up to this magnitude cannot overflow z or t: half of the largest fp32, over 1 + sum |w|,
+// over c where that is above 1.
 inline float ordinary_limit(const float* weights, int num_models, float c) {
   float sum = 1.0f;
   for (int k = 0; k < num_models; ++k) sum += fabsf(weights[k]);
   return 0x1p126f / sum / (c > 1.0f ? c : 1.0f);
 }
 
-template <class T, bool kExtras, class Stage>
+template <class T, bool kBiasOrMask, class Expand>
 TileKind mix_models(TileInputs<T>& in, int num_models, int n, float c, float* t, float* group_max,
-                    const Stage& stage) {
+                    const Expand& expand) {
   switch (num_models) {
-    case 1: return mix_tile<1, T, kExtras>(in, n, c, t, group_max, stage);
-    case 2: return mix_tile<2, T, kExtras>(in, n, c, t, group_max, stage);
-    case 3: return mix_tile<3, T, kExtras>(in, n, c, t, group_max, stage);
-    default: return mix_tile<4, T, kExtras>(in, n, c, t, group_max, stage);
+    case 1: return mix_tile<1, T, kBiasOrMask>(in, n, c, t, group_max, expand);
+    case 2: return mix_tile<2, T, kBiasOrMask>(in, n, c, t, group_max, expand);
+    case 3: return mix_tile<3, T, kBiasOrMask>(in, n, c, t, group_max, expand);
+    default: return mix_tile<4, T, kBiasOrMask>(in, n, c, t, group_max, expand);
   }
 }
 
@@ -181,7 +182,7 @@ struct Mixture {
     }
     TileInputs<float> in;
     for (int k = 0; k < step.num_models; ++k) {
-      stage(step.logits[k], row, first, n, staging + k * kTile);
+      load_as_fp32(step.logits[k], row, first, n, staging + k * kTile);
       in.x[k] = staging + k * kTile;
     }
     return mix(in, first, n, c, t, group_max);
@@ -202,25 +203,25 @@ struct Mixture {
       in.lowest[k] = lowest_of(step.logits[k].dtype);
     }
     float limit = ordinary_limit(in.weights, step.num_models, c);
-    // In a tile staged as fp32 the lowest value of fp16 is a number like any other: it must be
+    // In a tile staged as fp32 an fp16 model's lowest value is an ordinary number, so it has to be
     // tested.
     for (int k = 0; k < step.num_models; ++k) {
       if (in.lowest[k] > Lowest<T>::value) limit = std::min(limit, -0.5f * in.lowest[k]);
     }
     in.ordinary = magnitude_limit(T{}, limit);
     in.limit = limit;
-    in.own_bias = step.bias ? step.bias + row * step.bias_row_stride + first : nullptr;
+    in.raw_bias = step.bias ? step.bias + row * step.bias_row_stride + first : nullptr;
     in.token_bitmask = step.token_bitmask
                            ? step.token_bitmask + row * step.token_bitmask_row_stride + first / 32
                            : nullptr;
-    const auto spell_out = [&] {
-      const Extras extras = stage_extras(step, row, first, n, staging);
-      in.bias = extras.bias;
-      in.forbidden = extras.forbidden;
+    const auto expand = [&] {
+      const BiasAndMask expanded = expand_bias_and_bitmask(step, row, first, n, staging);
+      in.bias = expanded.bias;
+      in.forbidden = expanded.forbidden;
     };
-    return has_extras(step)
-               ? mix_models<T, true>(in, step.num_models, n, c, t, group_max, spell_out)
-               : mix_models<T, false>(in, step.num_models, n, c, t, group_max, spell_out);
+    return has_bias_or_bitmask(step)
+               ? mix_models<T, true>(in, step.num_models, n, c, t, group_max, expand)
+               : mix_models<T, false>(in, step.num_models, n, c, t, group_max, expand);
   }
 };
 

@@ -1,3 +1,4 @@
+// Finds the process's OpenMP pool and shares rows among its threads.
 #include "cpu/parallel.h"
 
 #include <dlfcn.h>
@@ -8,8 +9,8 @@
 namespace eft {
 namespace {
 
-// torch brings its own OpenMP runtime. A second one of ours would fight it for the cores (on two
-// cores: spikes of 8 ms in a 1 ms call), so the one that is loaded is looked up instead of linked.
+// torch brings its own OpenMP runtime. A second one would compete with it for the cores (on two
+// cores: spikes of 8 ms in a 1 ms call), so the loaded one is looked up instead of linked.
 struct Pool {
   using Parallel = void (*)(void (*)(void*), void*, unsigned, unsigned);
   using MaxThreads = int (*)();

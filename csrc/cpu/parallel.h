@@ -12,7 +12,7 @@ namespace eft {
 void for_each_row(int64_t num_rows, int max_threads, void (*task)(void* context, int64_t row),
                   void* context);
 
-// The same for a callable work(part) of whatever type.
+// The same for any callable work(part).
 template <class Work>
 void for_each_part(int64_t num_parts, int max_threads, const Work& work) {
   const auto call = [](void* context, int64_t part) { (*static_cast<const Work*>(context))(part); };

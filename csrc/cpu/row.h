@@ -15,7 +15,7 @@ inline int tile_length(int64_t n, int64_t first) {
 }
 inline int64_t num_tiles(const Row& row) { return (row.n + kTile - 1) / kTile; }
 
-// The largest of a tile, and the maxima of its groups on the way. t is padded to whole chunks.
+// Writes the maxima of a tile's groups and returns the tile's. t is padded to whole chunks.
 inline float tile_maxima(const float* t, int n, float* group_max) {
   const int chunks = (n + kChunk - 1) / kChunk;
   for (int chunk = 0; chunk < chunks; ++chunk) {
@@ -31,70 +31,70 @@ inline float tile_maxima(const float* t, int n, float* group_max) {
 #pragma omp simd reduction(max : top)
   for (int g = 0; g < chunks * kLanes; ++g) top = group_max[g] > top ? group_max[g] : top;
   if (top > -0x1.fffffep127f) return top;
-  // Clang starts a max reduction at the lowest finite value, so an empty tile must be looked at
-  // again.
+  // Clang starts a max reduction at the lowest finite value, so an empty tile is reduced again.
   top = -INFINITY;
   for (int g = 0; g < chunks * kLanes; ++g) top = std::max(top, group_max[g]);
   return top;
 }
 
-// What a mixer says of the tile it has written.
+// What a mixture reports of the tile that it has written.
 struct TileKind {
-  bool finite;  // no NaN, no +inf
-  bool clean;   // no -inf either
-  bool summed;  // a whole tile; `group_max` and `top` are written too
+  bool finite;      // no NaN, no +inf
+  bool clean;       // no -inf either
+  bool has_maxima;  // `group_max` and `top` are written too
   float top;
 };
 
-// Of some of a row's tiles.
-struct Seen {
+// The summary of some or all of a row's tiles.
+struct RowSummary {
   float max_t = -INFINITY, reference = -INFINITY;
   bool finite = true;
 
-  void add(const Seen& other) {
+  void add(const RowSummary& other) {
     max_t = std::max(max_t, other.max_t);
     reference = std::max(reference, other.reference);
     finite &= other.finite;
   }
 };
 
-// `mixer(first, count, c, t, group_max)` writes a tile's scaled logits. The mass is formed only
-// where asked for, and not where the tile is already known to be shifted out (a_T < A - 51).
+// Fills one tile. `mixer(first, count, c, t, group_max)` writes its scaled logits. The mass is
+// formed only where `masses` asks for it and the tile is not known to be shifted out (a_T < A -
+// 51).
 template <class Mixer>
 inline void fill_tile(const Mixer& mixer, float c, bool masses, int64_t tile, float* t,
-                      float* group_max, Row& row, Seen& seen) {
+                      float* group_max, Row& row, RowSummary& summary) {
   const int64_t first = tile * kTile;
   const int n = tile_length(row.n, first);
   const TileKind kind = mixer(first, n, c, t, group_max);
-  const float top = kind.summed ? kind.top : tile_maxima(t, n, group_max);
+  const float top = kind.has_maxima ? kind.top : tile_maxima(t, n, group_max);
   const float a = floorf(top);
   row.tile_max[tile] = top;
   row.tile_reference[tile] = a;
-  seen.finite &= kind.finite;
-  seen.max_t = top > seen.max_t ? top : seen.max_t;
-  seen.reference = a > seen.reference ? a : seen.reference;
+  summary.finite &= kind.finite;
+  summary.max_t = top > summary.max_t ? top : summary.max_t;
+  summary.reference = a > summary.reference ? a : summary.reference;
   // A NaN may hide the largest t, and masses are not defined above the reference.
-  const bool counts = masses && kind.finite && a > -INFINITY && a >= seen.reference - 51.0f;
+  const bool counts = masses && kind.finite && a > -INFINITY && a >= summary.reference - 51.0f;
   row.tile_mass[tile] = counts ? mass_of(t, n, a, kind.clean) : 0;
 }
 
 inline void pad(Row& row) { std::fill(row.t + row.n, row.t + padded(row.n), -INFINITY); }
 
-inline void conclude(const Seen& seen, Row& row) {
-  row.max_t = seen.max_t;
-  row.reference = seen.reference;
-  row.valid = seen.finite && seen.max_t > -INFINITY;
+inline void finish_row(const RowSummary& summary, Row& row) {
+  row.max_t = summary.max_t;
+  row.reference = summary.reference;
+  row.valid = summary.finite && summary.max_t > -INFINITY;
 }
 
 template <class Mixer>
 void fill_row(const Mixer& mixer, float c, bool masses, Row& row) {
   pad(row);
-  Seen seen;
+  RowSummary summary;
   for (int64_t tile = 0; tile < num_tiles(row); ++tile) {
     const int64_t first = tile * kTile;
-    fill_tile(mixer, c, masses, tile, row.t + first, row.group_max + first / kLanes, row, seen);
+    fill_tile(mixer, c, masses, tile, row.t + first, row.group_max + first / kLanes, row, summary);
   }
-  conclude(seen, row);
+  finish_row(summary, row);
 }
 
 // The tiles' masses at the row's reference.

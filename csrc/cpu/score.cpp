@@ -1,4 +1,5 @@
-// The CPU's entry point of scoring: check, choose the instruction set, share the rows.
+// The CPU's entry point of scoring (docs/numerics.md §9): checks, chooses the instruction set,
+// shares the rows among threads.
 #include "common/score.h"
 
 #include <atomic>
@@ -24,22 +25,22 @@ scoring::ScoreRow kernel(int isa) {
 }
 
 // Below this many logits a model a row's work is over before another thread has woken up.
-constexpr int64_t kWorthSharing = 1 << 14;
+constexpr int64_t kMinLogitsToShare = 1 << 14;
 
-struct Job {
+struct ScoreJob {
   const eft_score& score;
   scoring::ScoreRow score_row;
   int64_t scratch_size;
   std::atomic<bool> out_of_memory{false};
 
-  Job(const eft_score& score, scoring::ScoreRow score_row)
+  ScoreJob(const eft_score& score, scoring::ScoreRow score_row)
       : score(score),
         score_row(score_row),
         scratch_size(score.mixture.conservative ? score.mixture.vocab_size : 1) {}
 
   static void run(void* context, int64_t row) {
     static thread_local Scratch scratch;
-    Job& job = *static_cast<Job*>(context);
+    ScoreJob& job = *static_cast<ScoreJob*>(context);
     if (!scratch.reserve(job.scratch_size)) {
       job.out_of_memory = true;
       return;
@@ -61,9 +62,10 @@ extern "C" int eft_score_cpu(const eft_score* given, int isa, int max_threads) {
     return fail(EFT_UNSUPPORTED, "isa: expected 0 to %d on this processor, got %d",
                 eft_cpu_best_isa(), isa);
   }
-  Job job(score, chosen);
+  ScoreJob job(score, chosen);
   const int64_t logits = score.mixture.num_rows * score.mixture.vocab_size;
-  for_each_row(score.mixture.num_rows, logits < kWorthSharing ? 1 : max_threads, Job::run, &job);
+  for_each_row(score.mixture.num_rows, logits < kMinLogitsToShare ? 1 : max_threads, ScoreJob::run,
+               &job);
   if (job.out_of_memory) {
     return fail(EFT_NO_MEMORY, "scratch: %llu bytes a thread could not be allocated",
                 (unsigned long long)Scratch::bytes(job.scratch_size));

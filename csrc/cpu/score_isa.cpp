@@ -1,9 +1,10 @@
-// One row's scoring on the CPU; compiled three times with different instruction sets, EFT_ISA names
-// the copy. Unlike the step's tokens its sums are floating-point: the copies agree to rounding.
+// One row's scoring on the CPU. Compiled three times with different instruction sets; EFT_ISA names
+// the copy. Its sums are floating-point, but kept in the same sixteen groups by all copies, so they
+// give the same bits (csrc/tests/test_score.cpp).
 #include "cpu/score_isa.h"
 
+#include "cpu/mixture_dispatch.h"
 #include "cpu/score_write.h"
-#include "cpu/with_mixture.h"
 
 namespace eft {
 namespace {
@@ -15,7 +16,7 @@ void score_row(const eft_score& score, int64_t row, Scratch& scratch) {
   alignas(64) float tiles[kMaxDistributions][kTile];
   const RowOptions o = row_options(score.mixture, row);
   bool valid = false;
-  with_mixture(score.mixture, row, o, scratch, [&](const auto& mixture) {
+  dispatch_mixture(score.mixture, row, o, scratch, [&](const auto& mixture) {
     ScoredRow<std::decay_t<decltype(mixture)>> scored{score, row, mixture, tiles};
     valid = scored.read(target);
     if (valid) write_row(scored);

@@ -1,12 +1,13 @@
-// One row's statistics: read tile by tile, all K + 1 distributions of a tile while it is in L1;
-// what compares two distributions needs their normalisers first and reads again, from L2.
+// One row's statistics (docs/numerics.md §9). The row is read tile by tile, all K + 1 distributions
+// of a tile while it is in L1. What compares two distributions needs their normalisers first, and
+// reads the row again, from L2.
 #ifndef EFT_CPU_SCORE_ROW_H_
 #define EFT_CPU_SCORE_ROW_H_
 
 #include "common/score.h"
 #include "cpu/conservative.h"
-#include "cpu/score_best.h"
 #include "cpu/score_sums.h"
+#include "cpu/score_top_n.h"
 
 namespace eft {
 namespace {
@@ -19,7 +20,7 @@ struct ScoredRow {
   float (*tiles)[kTile];  // [K + 1][1024], the distributions' logits of the tile at hand
   Sums sums[kMaxDistributions] = {};
   float at_target[kMaxDistributions] = {};
-  std::vector<Best> tops = {};  // K + 1 where top_ids are asked for
+  std::vector<TopN> tops = {};  // K + 1 where top_ids are asked for
   double tv = 0, kl = 0;
 
   const eft_step& step() const { return score.mixture; }
@@ -27,7 +28,7 @@ struct ScoredRow {
   int64_t vocab_size() const { return step().vocab_size; }
   int length(int64_t first) const { return tile_length(vocab_size(), first); }
 
-  // A tile of one distribution, padded with -inf. False where the mixture has NaN or +inf.
+  // Fills a tile of one distribution, padded with -inf. False where the mixture has NaN or +inf.
   bool fill(int distribution, int64_t first, int n) {
     float* x = tiles[distribution];
     if (distribution < models()) {
@@ -39,7 +40,7 @@ struct ScoredRow {
     return mixture(first, n, 1.0f, x, group_max).finite;  // scaled by 1, t is z
   }
 
-  // The one read. False for an invalid row.
+  // The first read. False for an invalid row.
   bool read(int64_t target) {
     const int64_t own = target / kTile * kTile;
     for (int d = 0; d <= models(); ++d) {
@@ -72,8 +73,8 @@ struct ScoredRow {
     return first + (std::find(tiles[d], tiles[d] + n, max) - tiles[d]);
   }
 
-  // log sum exp(x - max) over all but the first largest. Where that one is almost certain, the rest
-  // of its tile may be lost to underflow: then it is read once more, relative to its own maximum.
+  // log sum exp(x - max) over all but the first largest. Where that token is almost certain, the
+  // others may be lost to underflow: then the row is read once more without it.
   double log_others(int d, int64_t largest) {
     if (sums[d].others > kAlmostCertain) return ::log(sums[d].others);
     Sums rest;
@@ -88,13 +89,15 @@ struct ScoredRow {
     return log;
   }
 
-  // The second read: total variation and KL, and where the mass went. KL as the sum of p log(p/q) -
-  // p + q: each term is non-negative, and a relative error of a normaliser cancels to first order.
-  void compare(Best& up, Best& down) {
+  // The second read: total variation, KL, and the tokens that gain and lose most. KL is summed as
+  // p log(p/q) - p + q: each term is non-negative, and errors of the normalisers cancel to first
+  // order.
+  void compare(TopN& up, TopN& down) {
     const int p = models(), q = score.compared;
     const float scale_p = float(sums[p].max_prob()), scale_q = float(sums[q].max_prob());
     const double log_scales = ::log(double(scale_p)) - ::log(double(scale_q));
-    const Pair pair = {float(sums[p].max), float(sums[q].max), scale_p, scale_q, float(log_scales)};
+    const ComparedPair pair = {float(sums[p].max), float(sums[q].max), scale_p, scale_q,
+                               float(log_scales)};
     alignas(64) float change[2][kTile];
     for (int64_t first = 0; first < vocab_size(); first += kTile) {
       const int n = length(first), padded = padded_tile(n);

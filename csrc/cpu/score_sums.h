@@ -1,5 +1,5 @@
-// What is known of one distribution while its row is read: everything relative to the largest logit
-// so far, in double, without that one token. So 1 - p is a sum and never a difference.
+// Running sums of one distribution while its row is read: in double, relative to the largest logit
+// so far, and without that one token. So 1 - p is a sum and never a difference.
 #ifndef EFT_CPU_SCORE_SUMS_H_
 #define EFT_CPU_SCORE_SUMS_H_
 
@@ -46,7 +46,7 @@ struct Sums {
   double sum_squares() const { return (1 + squares) / ((1 + others) * (1 + others)); }
 
  private:
-  // Another token has become the largest, by -d.
+  // Moves the sums to a new largest token, -d above the old one.
   void rebase(double d) {
     if (max == -INFINITY) return;
     const double e = ::exp(d);

@@ -1,6 +1,6 @@
-// One tile of one distribution: its own logits spelled out, its maximum, and the sums that every
-// statistic is made of. A token at the tile's maximum is counted and not summed, so that what is
-// left beside a probability near 1 keeps all its digits.
+// One tile of one distribution: its own logits as fp32, its maximum, and the sums that every
+// statistic is made of. Tokens at the tile's maximum are counted and not summed, so that the rest
+// beside a probability near 1 keeps all its digits.
 #ifndef EFT_CPU_SCORE_TILE_H_
 #define EFT_CPU_SCORE_TILE_H_
 
@@ -23,8 +23,8 @@ inline __attribute__((always_inline)) float clamped(float d) {
   return d > kUnderflow ? d : kUnderflow;
 }
 
-// exp(x) for a clamped x <= 0, relative error below 2e-7; 0 at kUnderflow. log2(e) in two parts, or
-// the product's rounding alone would cost 1e-6 at x = -20.
+// exp(x) for a clamped x <= 0, relative error below 2e-7; 0 at kUnderflow. log2(e) is in two parts
+// because the product's rounding alone would cost 1e-6 at x = -20.
 inline __attribute__((always_inline)) float exp_clamped(float x) {
   const uint32_t live = 0u - uint32_t(x > kUnderflow);
   const float n = floorf(x * 0x1.715476p0f);
@@ -42,8 +42,8 @@ void own_logits(const T* x, int n, float lowest, float* out) {
   }
 }
 
-// One model's tile as fp32, -inf where the model itself excludes. In a row whose mixture is valid,
-// a token with NaN or +inf is excluded by something else: it is left out here too.
+// One model's tile as fp32, -inf where the model itself excludes a token, and where it has NaN or
+// +inf: in a row whose mixture is valid something else excludes those.
 inline void own_tile(const eft_logits& logits, int64_t row, int64_t first, int n, float* out) {
   const float lowest = lowest_of(logits.dtype);
   if (logits.dtype == EFT_BF16) {
@@ -51,7 +51,7 @@ inline void own_tile(const eft_logits& logits, int64_t row, int64_t first, int n
   } else if (logits.dtype == EFT_FP32) {
     own_logits(logits_at<float>(logits, row, first), n, lowest, out);
   } else {
-    stage(logits, row, first, n, out);
+    load_as_fp32(logits, row, first, n, out);
     own_logits(out, n, lowest, out);
   }
   std::fill(out + n, out + padded_tile(n), -INFINITY);
@@ -79,13 +79,13 @@ double add_lanes(const T* lanes) {
   return sum;
 }
 
-// With e = exp(x - top), over the tokens below `top`; and how many are at it.
+// Sums with e = exp(x - top) over the tokens below `top`, and the number of tokens at it.
 struct TileSums {
   double lower, weighted, squares;  // sum e, e (x - top), e^2
   int maxima;
 };
 
-// Never inlined: among the callers' loops GCC gives up on vectorising this one.
+// Never inlined: within the callers' loops GCC does not vectorise this one.
 __attribute__((noinline)) TileSums sum_tile(const float* x, int n, float top) {
   float lower[kLanes] = {}, weighted[kLanes] = {}, squares[kLanes] = {};
   int32_t maxima[kLanes] = {};
@@ -104,8 +104,8 @@ __attribute__((noinline)) TileSums sum_tile(const float* x, int n, float top) {
   return {add_lanes(lower), add_lanes(weighted), add_lanes(squares), int(add_lanes(maxima))};
 }
 
-// Tokens of a tile that rank before one with logit `target`, of which `ties` are at most as far as
-// it stands: those above it, and its equals among the first `ties`.
+// The number of a tile's tokens that rank before one with logit `target`: those above it, and its
+// equals among the first `ties` tokens.
 inline int64_t count_before(const float* x, int n, float target, int ties) {
   int32_t count = 0;
 #pragma omp simd reduction(+ : count)
@@ -116,7 +116,7 @@ inline int64_t count_before(const float* x, int n, float target, int ties) {
 }
 
 // Two distributions as p = exp(x - max) * scale.
-struct Pair {
+struct ComparedPair {
   float max_p, max_q, scale_p, scale_q;
   float log_scales;  // log scale_p - log scale_q
 };
@@ -127,8 +127,9 @@ struct TileDistance {
 
 // Also writes p - q and q - p.
 __attribute__((noinline)) TileDistance compare_tile(const float* p, const float* q, int n,
-                                                    const Pair& pair, float* gain, float* loss) {
-  const Pair of = pair;
+                                                    const ComparedPair& pair, float* gain,
+                                                    float* loss) {
+  const ComparedPair of = pair;
   float absolute[kLanes] = {}, divergence[kLanes] = {};
   for (int start = 0; start < n; start += kLanes) {
 #pragma omp simd

@@ -1,4 +1,4 @@
-// A row's statistics into the caller's arrays.
+// Writes a row's statistics into the caller's arrays.
 #ifndef EFT_CPU_SCORE_WRITE_H_
 #define EFT_CPU_SCORE_WRITE_H_
 
@@ -12,7 +12,8 @@ void put(T* array, int64_t at, Value value) {
   if (array) array[at] = T(value);
 }
 
-// A row without statistics: NaN where it is invalid, 0 where it is ignored.
+// Writes a row without statistics: NaN where it is invalid, 0 where it is ignored (docs/numerics.md
+// §10).
 inline void write_blank(const eft_score& score, int64_t row, int status) {
   const eft_score_stats& s = score.stats;
   const float blank = status == 1 ? NAN : 0.0f;
@@ -40,7 +41,7 @@ inline void write_blank(const eft_score& score, int64_t row, int status) {
   put(s.status, row, status);
 }
 
-inline void write_changed(const Best& best, int n, int64_t row, int64_t* ids, float* log_ratios) {
+inline void write_changed(const TopN& best, int n, int64_t row, int64_t* ids, float* log_ratios) {
   for (int i = 0; i < n; ++i) {
     const bool there = i < best.count();
     put(ids, row * n + i, there ? best[i].id : -1);
@@ -64,7 +65,7 @@ void write_distribution(ScoredRow<Mixer>& scored, int d) {
   put(s.argmax, at, largest);
   put(s.rank, at, sums.before);
   for (int i = 0; i < s.num_top; ++i) {
-    const Best& best = scored.tops[d];
+    const TopN& best = scored.tops[d];
     const bool there = i < best.count();
     put(s.top_ids, at * s.num_top + i, there ? best[i].id : -1);
     put(s.top_logprobs, at * s.num_top + i, there ? sums.logprob(best[i].value) : -INFINITY);
@@ -77,7 +78,7 @@ void write_row(ScoredRow<Mixer>& scored) {
   for (int d = 0; d <= scored.models(); ++d) write_distribution(scored, d);
   put(s.status, scored.row, 0);
   if (!compares(s)) return;
-  Best up(s.num_changed, 0.0f), down(s.num_changed, 0.0f);
+  TopN up(s.num_changed, 0.0f), down(s.num_changed, 0.0f);
   scored.compare(up, down);
   put(s.tv, scored.row, scored.tv);
   put(s.kl, scored.row, scored.kl);

@@ -1,3 +1,4 @@
+// Allocation of a thread's scratch memory.
 #include "cpu/scratch.h"
 
 #include <type_traits>
@@ -14,7 +15,7 @@ int64_t tiles(int64_t n) { return (n + kTile - 1) / kTile; }
 
 uint64_t Scratch::bytes(int64_t n) {
   const uint64_t per_row = 4 * padded(n) + 4 * groups(n);
-  return 2 * per_row + 3 * (4 + 4 + 8) * tiles(n) + 12 * (n + kPickedPadding) + (4 + 8) * tiles(n) +
+  return 2 * per_row + 3 * (4 + 4 + 8) * tiles(n) + 12 * (n + kListPadding) + (4 + 8) * tiles(n) +
          4 * 6 * kTile;
 }
 
@@ -40,14 +41,14 @@ bool Scratch::reserve(int64_t n) {
   allocate(maxima_, tiles(n));
   allocate(staging_, 6 * kTile);
   allocate(above_, tiles(n));
-  allocate(picked_t_, n + kPickedPadding);
-  allocate(picked_share_, n + kPickedPadding);
-  allocate(picked_id_, n + kPickedPadding);
+  allocate(list_t_, n + kListPadding);
+  allocate(list_share_, n + kListPadding);
+  allocate(list_id_, n + kListPadding);
   if (ok) capacity_ = n;
   return ok;
 }
 
-Picked Scratch::picked() { return {picked_t_.get(), picked_share_.get(), picked_id_.get(), 0, 0}; }
+TokenList Scratch::token_list() { return {list_t_.get(), list_share_.get(), list_id_.get(), 0, 0}; }
 
 Row Scratch::row(int which, int64_t n) {
   Row row{};

@@ -1,4 +1,4 @@
-// What one thread needs to work on one row; kept per thread and grown, so the steady state
+// Memory for one thread's work on one row. It is kept per thread and grows, so the steady state
 // allocates nothing.
 #ifndef EFT_CPU_SCRATCH_H_
 #define EFT_CPU_SCRATCH_H_
@@ -11,13 +11,13 @@
 namespace eft {
 
 // Maxima are kept for groups of 16 tokens: lane l of a chunk holds tokens l, l + 16, ... of its
-// 256. So a chunk's maxima are sixteen vertical ones, without a reduction across lanes.
+// 256. So a chunk's maxima are sixteen lane-wise ones, without a reduction across lanes.
 constexpr int kLanes = 16;
 constexpr int kChunk = 256;
 
 constexpr int64_t padded(int64_t n) { return (n + kChunk - 1) / kChunk * kChunk; }
 
-constexpr int kPickedPadding = 128;  // whole steps of a list may be read and written
+constexpr int kListPadding = 128;  // whole steps of a list may be read and written
 
 // One row of scaled logits and its summary by groups of 16 and tiles of 1024 tokens.
 struct Row {
@@ -32,8 +32,8 @@ struct Row {
   bool valid;       // no NaN, no +inf, something left
 };
 
-// Some of a row's tokens side by side, by ascending id: what a filter looks for its limit among.
-struct Picked {
+// Some of a row's tokens by ascending id, among which a filter looks for its cutoff.
+struct TokenList {
   float* t;      // [n + padding]
   float* share;  // [n + padding], of the mass at `reference`, where weighed
   uint32_t* id;  // [n + padding]
@@ -43,13 +43,12 @@ struct Picked {
 
 class Scratch {
  public:
-  // Bytes for rows of n tokens. Row 0 is the step's own, row 1 where asked for a second one (the
-  // defining model of conservative re-weighting, or the unscaled mixture of the details), row 2 has
-  // tiles alone.
+  // Bytes for rows of n tokens. Row 0 is the mixture's. Row 1 is a second one (the defining model
+  // of conservative re-weighting, or a verification's draft model). Row 2 has tiles alone.
   static uint64_t bytes(int64_t n);
   bool reserve(int64_t n);  // false when out of memory
   Row row(int which, int64_t n);
-  Picked picked();
+  TokenList token_list();
   float* maxima() { return maxima_.get(); }    // [ceil(n / 1024)], for selecting among them
   uint64_t* above() { return above_.get(); }   // [ceil(n / 1024)], tile masses above a cut
   float* staging() { return staging_.get(); }  // [6][1024] fp32, staged inputs, bias and mask
@@ -57,7 +56,7 @@ class Scratch {
   int threads = 1;  // that may share this row's work; 0: the pool's own number
 
  private:
-  // On cache lines: a 64-byte access that straddles two of them counts twice.
+  // Aligned to cache lines: a 64-byte access that straddles two of them counts twice.
   struct Free {
     void operator()(void* p) const { ::free(p); }
   };
@@ -65,11 +64,11 @@ class Scratch {
   using Array = std::unique_ptr<T[], Free>;
 
   int64_t capacity_ = 0;
-  Array<float> t_[2], group_max_[2], tile_max_[3], tile_reference_[3], maxima_, staging_, picked_t_,
-      picked_share_;
+  Array<float> t_[2], group_max_[2], tile_max_[3], tile_reference_[3], maxima_, staging_, list_t_,
+      list_share_;
   Array<uint64_t> tile_mass_[3];
   Array<uint64_t> above_;
-  Array<uint32_t> picked_id_;
+  Array<uint32_t> list_id_;
 };
 
 }  // namespace eft

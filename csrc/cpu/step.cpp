@@ -1,4 +1,5 @@
-// The CPU's entry points: check, choose the instruction set, share the rows.
+// The CPU's entry points of the step: check, choose the instruction set, share the rows among
+// threads.
 #ifdef EFT_X86
 #include <cpuid.h>
 #endif
@@ -21,7 +22,7 @@ bool has_f16c() {
 }
 #endif
 
-struct Job {
+struct StepJob {
   const eft_step& step;
   const StepIsa& isa;
   float* z;
@@ -29,12 +30,12 @@ struct Job {
   int row_threads = 1;  // for the work of one row
   std::atomic<bool> out_of_memory{false};
 
-  Job(const eft_step& step, const StepIsa& isa, float* z, int64_t z_row_stride)
+  StepJob(const eft_step& step, const StepIsa& isa, float* z, int64_t z_row_stride)
       : step(step), isa(isa), z(z), z_row_stride(z_row_stride) {}
 
   static void run(void* context, int64_t row) {
     static thread_local Scratch scratch;
-    Job& job = *static_cast<Job*>(context);
+    StepJob& job = *static_cast<StepJob*>(context);
     if (!scratch.reserve(job.step.vocab_size)) {
       job.out_of_memory = true;
       return;
@@ -53,11 +54,11 @@ int run(const eft_step* step, int isa, int max_threads, float* z, int64_t z_row_
   if (const int error = check_step(step)) return error;
   const StepIsa* chosen = kernels(isa);
   if (!chosen) return EFT_UNSUPPORTED;
-  Job job(*step, *chosen, z, z_row_stride);
-  const bool small = step->num_rows * step->vocab_size * step->num_models < kWorthSharing;
+  StepJob job(*step, *chosen, z, z_row_stride);
+  const bool small = step->num_rows * step->vocab_size * step->num_models < kMinLogitsToShare;
   // A single conservative row is the work of four: its models, then parts of its mixture.
   if (step->num_rows == 1 && !small) job.row_threads = max_threads;
-  for_each_row(step->num_rows, small ? 1 : max_threads, Job::run, &job);
+  for_each_row(step->num_rows, small ? 1 : max_threads, StepJob::run, &job);
   if (job.out_of_memory) {
     return fail(EFT_NO_MEMORY, "scratch: %llu bytes a thread could not be allocated",
                 (unsigned long long)Scratch::bytes(step->vocab_size));

@@ -1,11 +1,13 @@
 // One row of the step on the CPU. Compiled three times with different instruction sets; EFT_ISA
-// names the copy. The hot loops stand on lanes.h, the others are plain and left to the compiler's
-// vectoriser; no operation may be fused or reordered
-// (-ffp-contract=off, no -ffast-math), so all copies draw the same tokens.
+// names the copy. The hot loops use simd.h, the others are left to the compiler's vectoriser. No
+// operation may be fused or reordered (-ffp-contract=off, no -ffast-math), so all copies draw the
+// same tokens.
 #include "cpu/step_isa.h"
 
 #include "cpu/details.h"
-#include "cpu/filter.h"
+#include "cpu/draw.h"
+#include "cpu/filters.h"
+#include "cpu/mixture_dispatch.h"
 #include "cpu/verify.h"
 
 namespace eft {
@@ -27,32 +29,32 @@ void sample_row(const eft_step& step, int64_t row, const RowOptions& o, const Mi
   }
   int64_t token;
   float logprob = 0.0f;
-  int64_t kept = 1;
+  int64_t num_kept = 1;
   if (o.greedy) {
     token = first_max(work);
   } else {
     const Survivors s = filter(o, work, scratch);
     if (!unfiltered(o)) survivor_masses(s, work);
     const uint64_t mass = total_mass(work);
-    token = draw(work, s.limit, mass, random_bits(o.seed, o.position, 0, kSample));
+    token = draw(work, s.cutoff, mass, random_bits(o.seed, o.position, 0, kSample));
     if (d.logprobs) {
       const double log2_mass = ::log2(double(mass)) - 40.0;
       // The mass is within 1.5e-7 of 2^t: a token that is alone must not come out above 0.
       logprob =
           std::min(0.0f, float(kLn2 * ((double(work.t[token]) - work.reference) - log2_mass)));
     }
-    if (d.num_kept) kept = count_kept(work, s);
+    if (d.num_kept) num_kept = count_kept(work, s);
   }
   step.tokens[row] = token;
   if (d.logprobs) d.logprobs[row] = logprob;
-  if (d.num_kept) d.num_kept[row] = int32_t(kept);
+  if (d.num_kept) d.num_kept[row] = int32_t(num_kept);
   if (d.status) d.status[row] = 0;
   if (wants_temperature_one(d)) temperature_one_details(step, row, mixture, token, work, scratch);
 }
 
 void step_row(const eft_step& step, int64_t row, Scratch& scratch) {
   const RowOptions o = row_options(step, row);
-  const bool ok = with_mixture(step, row, o, scratch, [&](const auto& mixture) {
+  const bool ok = dispatch_mixture(step, row, o, scratch, [&](const auto& mixture) {
     sample_row(step, row, o, mixture, scratch);
   });
   if (ok) return;
@@ -62,7 +64,7 @@ void step_row(const eft_step& step, int64_t row, Scratch& scratch) {
 
 void combine_row(const eft_step& step, int64_t row, Scratch& scratch, float* z) {
   const RowOptions o = row_options(step, row);
-  const bool ok = with_mixture(step, row, o, scratch, [&](const auto& mixture) {
+  const bool ok = dispatch_mixture(step, row, o, scratch, [&](const auto& mixture) {
     float group_max[kTile / kLanes];
     for (int64_t first = 0; first < step.vocab_size; first += kTile) {
       // Scaled by 1, t is z.

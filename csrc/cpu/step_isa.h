@@ -19,7 +19,7 @@ extern const StepIsa kPortable, kAvx2, kAvx512;
 const StepIsa* kernels(int isa);
 
 // Below this many logits a row's work is over before another thread has woken up (about 10 us).
-constexpr int64_t kWorthSharing = 1 << 16;
+constexpr int64_t kMinLogitsToShare = 1 << 16;
 
 }  // namespace eft
 #endif  // EFT_CPU_STEP_ISA_H_

@@ -1,3 +1,4 @@
+// The CPU's entry point of a decoding step's tail.
 #include "common/tail.h"
 
 extern "C" int eft_tail_cpu(const eft_tail* tail) {

@@ -1,4 +1,5 @@
-// Speculative verification on the CPU: check, choose the instruction set, share the rows.
+// The CPU's entry point of speculative verification (docs/numerics.md §8): checks, chooses the
+// instruction set, shares the rows among threads.
 #include <atomic>
 
 #include "common/error.h"
@@ -9,16 +10,16 @@
 namespace eft {
 namespace {
 
-struct Job {
+struct VerifyJob {
   const eft_verify& verify;
   const StepIsa& isa;
   std::atomic<bool> out_of_memory{false};
 
-  Job(const eft_verify& verify, const StepIsa& isa) : verify(verify), isa(isa) {}
+  VerifyJob(const eft_verify& verify, const StepIsa& isa) : verify(verify), isa(isa) {}
 
   static void run(void* context, int64_t row) {
     static thread_local Scratch scratch;
-    Job& job = *static_cast<Job*>(context);
+    VerifyJob& job = *static_cast<VerifyJob*>(context);
     if (!scratch.reserve(job.verify.step.vocab_size)) {
       job.out_of_memory = true;
       return;
@@ -36,10 +37,10 @@ extern "C" int eft_verify_cpu(const eft_verify* verify, int isa, int max_threads
   if (const int error = check_verify(verify)) return error;
   const StepIsa* chosen = kernels(isa);
   if (!chosen) return EFT_UNSUPPORTED;
-  Job job(*verify, *chosen);
+  VerifyJob job(*verify, *chosen);
   const eft_step& s = verify->step;
   const int64_t logits = s.num_rows * s.vocab_size * s.num_models * (verify->num_drafts + 1);
-  for_each_row(s.num_rows, logits < kWorthSharing ? 1 : max_threads, Job::run, &job);
+  for_each_row(s.num_rows, logits < kMinLogitsToShare ? 1 : max_threads, VerifyJob::run, &job);
   if (job.out_of_memory) {
     return fail(EFT_NO_MEMORY, "scratch: %llu bytes a thread could not be allocated",
                 (unsigned long long)eft_cpu_scratch_bytes(s.vocab_size));

@@ -1,43 +1,47 @@
-// Speculative verification of one row: which drafts stand, and the token that follows them.
+// Speculative verification of one row (docs/numerics.md §8): which drafts are accepted, and the
+// token that follows them.
 #ifndef EFT_CPU_VERIFY_H_
 #define EFT_CPU_VERIFY_H_
 
 #include "common/verify.h"
-#include "cpu/filter.h"
+#include "cpu/draw.h"
+#include "cpu/filters.h"
+#include "cpu/mixture_dispatch.h"
 
 namespace eft {
 namespace {
 
 // A distribution in integers: the survivors' masses at the row's reference over their sum.
-struct Weighed {
+struct MassDistribution {
   Row row;
-  Limit limit;
+  Cutoff cutoff;
   uint64_t mass;
 
   uint64_t of(int64_t token) const {
     const float t = row.t[token];
-    return keeps(limit, t, uint32_t(token)) ? token_mass(t, row.reference) : 0;
+    return keeps(cutoff, t, uint32_t(token)) ? token_mass(t, row.reference) : 0;
   }
 };
 
-// Keeps nothing: the part of q that is left where it is certain of a token of p.
-constexpr Limit kNothing = {INFINITY, 0};
+// Keeps no token: q with the certain draft taken out.
+constexpr Cutoff kKeepNothing = {INFINITY, 0};
 
 // False where the row is invalid.
 template <class Mixer>
-bool weigh(const Mixer& mixture, const RowOptions& o, Row row, Scratch& scratch, Weighed& out) {
+bool fill_distribution(const Mixer& mixture, const RowOptions& o, Row row, Scratch& scratch,
+                       MassDistribution& out) {
   fill_row(mixture, o.scale, true, row);
   if (!row.valid) return false;
   const Survivors s = filter(o, row, scratch);
   if (!unfiltered(o)) survivor_masses(s, row);
-  out = {row, s.limit, total_mass(row)};
+  out = {row, s.cutoff, total_mass(row)};
   return true;
 }
 
-// The masses of n tokens from id `first` on at the row's reference, whole numbers.
-inline void whole_masses(const Weighed& x, int64_t first, int n, double* w) {
-  const float *t = x.row.t + first, a = x.row.reference, cut = x.limit.t;
-  const int last = x.limit.ids_within(first, n);
+// The masses of n tokens from id `first` on at the row's reference, integers in doubles.
+inline void whole_masses(const MassDistribution& x, int64_t first, int n, double* w) {
+  const float *t = x.row.t + first, a = x.row.reference, cut = x.cutoff.t;
+  const int last = x.cutoff.last_kept_tie(first, n);
 #pragma omp simd
   for (int i = 0; i < n; ++i) {
     const SplitMass m(share_of(t[i], a));
@@ -48,10 +52,10 @@ inline void whole_masses(const Weighed& x, int64_t first, int n, double* w) {
 
 // max(0, p - q) in units of p's masses.
 struct Residual {
-  const Weighed &p, &q;
+  const MassDistribution &p, &q;
   double ratio;
 
-  // Weights of n <= kChunk tokens; their sum, which is exact in any order.
+  // Writes the weights of n <= kChunk tokens and returns their sum, which is exact in any order.
   double weights(int64_t first, int n, double* rho) const {
     double other[kChunk];
     whole_masses(p, first, n, rho);
@@ -136,28 +140,28 @@ struct Position {
       const int64_t top = first_max(work);
       return top == draft ? accepted() : last(top);
     }
-    Weighed mixed;
-    if (!weigh(mixture, p, work, scratch, mixed)) return Verdict::kInvalid;
-    if (draft < 0) return last(draw(mixed.row, mixed.limit, mixed.mass, bits(kSample)));
+    MassDistribution mixed;
+    if (!fill_distribution(mixture, p, work, scratch, mixed)) return Verdict::kInvalid;
+    if (draft < 0) return last(draw(mixed.row, mixed.cutoff, mixed.mass, bits(kSample)));
     return q.greedy ? against_certainty(mixed) : against_draft(mixed);
   }
 
-  Verdict against_certainty(const Weighed& mixed) const {
+  Verdict against_certainty(const MassDistribution& mixed) const {
     if (accepts(bits(kAccept), mixed.of(draft), mixed.mass, 1, 1)) return accepted();
     float& own = mixed.row.t[draft];
     const float kept = own;
     own = -INFINITY;
-    const Weighed nothing{mixed.row, kNothing, 1};
+    const MassDistribution nothing{mixed.row, kKeepNothing, 1};
     const int64_t other = draw_residual({mixed, nothing, 1.0}, bits(kResidual));
     own = kept;
     return last(other >= 0 ? other : from_mixture(mixed));
   }
 
-  Verdict against_draft(const Weighed& mixed) const {
+  Verdict against_draft(const MassDistribution& mixed) const {
     const eft_step alone = draft_at(verify, step, index);
-    Weighed drafted;
-    if (!weigh(Mixture{alone, q, row, scratch.staging()}, q, scratch.row(1, step.vocab_size),
-               scratch, drafted)) {
+    MassDistribution drafted;
+    if (!fill_distribution(Mixture{alone, q, row, scratch.staging()}, q,
+                           scratch.row(1, step.vocab_size), scratch, drafted)) {
       return Verdict::kInvalid;
     }
     if (accepts(bits(kAccept), mixed.of(draft), mixed.mass, drafted.of(draft), drafted.mass)) {
@@ -168,9 +172,9 @@ struct Position {
     return last(other >= 0 ? other : from_mixture(mixed));
   }
 
-  // The residual has less than a unit anywhere.
-  int64_t from_mixture(const Weighed& mixed) const {
-    return draw(mixed.row, mixed.limit, mixed.mass, bits(kResidual));
+  // For a residual that is less than a unit everywhere.
+  int64_t from_mixture(const MassDistribution& mixed) const {
+    return draw(mixed.row, mixed.cutoff, mixed.mass, bits(kResidual));
   }
 };
 
@@ -188,8 +192,8 @@ void verify_row(const eft_verify& v, int64_t row, Scratch& scratch) {
     if (i < length && (draft < 0 || draft >= v.step.vocab_size)) return;
     Verdict verdict = Verdict::kInvalid;
     const Position position{v, p, q, row, i, draft, step_at(v, i), scratch, tokens + i};
-    with_mixture(position.step, row, p, scratch,
-                 [&](const auto& mixture) { verdict = position.decide(mixture); });
+    dispatch_mixture(position.step, row, p, scratch,
+                     [&](const auto& mixture) { verdict = position.decide(mixture); });
     if (verdict == Verdict::kInvalid) return;
     if (verdict == Verdict::kLast) break;
     ++v.num_accepted[row];

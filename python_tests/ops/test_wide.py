@@ -1,4 +1,4 @@
-"""Limits among tens of thousands of candidates, where the CPU step samples first (csrc/cpu/bracket.h)."""
+"""Cutoffs among tens of thousands of candidates, where the CPU step samples first (csrc/cpu/cutoff_estimate.h)."""
 
 import pytest
 import torch

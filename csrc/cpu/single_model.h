@@ -1,13 +1,13 @@
-// One tile of a model alone.
-#ifndef EFT_CPU_ONE_MODEL_H_
-#define EFT_CPU_ONE_MODEL_H_
+// One tile of a single model's own distribution.
+#ifndef EFT_CPU_SINGLE_MODEL_H_
+#define EFT_CPU_SINGLE_MODEL_H_
 
 #include "cpu/mix.h"
 
 namespace eft {
 namespace {
 
-// t = z * c in place, for mixers that write z themselves.
+// t = z * c in place, for a mixture that has written z.
 inline TileKind scale_tile(int n, float c, float* t) {
   TileInputs<float> in{};
   in.x[0] = t;
@@ -16,8 +16,8 @@ inline TileKind scale_tile(int n, float c, float* t) {
   return {mix_tested<1, float, false>(in, n, c, t), false, false, 0.0f};
 }
 
-// One model alone, as it stands.
-struct OneModel {
+// A model with its own exclusions; NaN and +inf make the row invalid.
+struct SingleModel {
   const eft_logits& logits;
   int64_t row;
 
@@ -39,14 +39,14 @@ struct OneModel {
   }
 };
 
-// The same without NaN and +inf: in a row that is valid as a mixture, a token where one model has
-// those is excluded by something else, and left out of that model's own distribution too.
-struct OneModelFinite {
+// The same with NaN and +inf excluded: in a row whose mixture is valid something else excludes such
+// a token, and the model's own distribution leaves it out too (docs/numerics.md §9).
+struct SingleModelFinite {
   const eft_logits& logits;
   int64_t row;
 
   TileKind operator()(int64_t first, int n, float c, float* t, float*) const {
-    stage(logits, row, first, n, t);
+    load_as_fp32(logits, row, first, n, t);
     const float lowest = lowest_of(logits.dtype);
 #pragma omp simd
     for (int i = 0; i < n; ++i) {
@@ -59,4 +59,4 @@ struct OneModelFinite {
 
 }  // namespace
 }  // namespace eft
-#endif  // EFT_CPU_ONE_MODEL_H_
+#endif  // EFT_CPU_SINGLE_MODEL_H_

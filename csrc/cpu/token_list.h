@@ -1,6 +1,6 @@
-// Lists of a row's tokens, and what of them lies above a cut.
-#ifndef EFT_CPU_PICKED_H_
-#define EFT_CPU_PICKED_H_
+// Lists of a row's tokens (TokenList of scratch.h), and how much of a list lies above a cut.
+#ifndef EFT_CPU_TOKEN_LIST_H_
+#define EFT_CPU_TOKEN_LIST_H_
 
 #include <algorithm>
 
@@ -9,19 +9,19 @@
 namespace eft {
 namespace {
 
-// Ends the list, in a way that whole steps of it can be read.
-inline void end_list(Picked& list, int64_t count) {
+// Ends the list with padding, so that whole steps of it can be read.
+inline void end_list(TokenList& list, int64_t count) {
   list.count = count;
-  std::fill(list.t + count, list.t + count + kPickedPadding, -INFINITY);
+  std::fill(list.t + count, list.t + count + kListPadding, -INFINITY);
 }
 
 // Gives each token its share of the mass at `reference`.
-inline void weigh(Picked& list, float reference) {
+inline void weigh(TokenList& list, float reference) {
   list.reference = reference;
   const float* t = list.t;
   float* share = list.share;
-#ifdef EFT_LANES
-  if (is_near(reference)) {
+#ifdef EFT_SIMD
+  if (is_exact_reference(reference)) {
     for_each_share<false>(t, int(list.count), reference,
                           [&](int i, Lanes w) { store(share + i, w); });
     return;
@@ -37,11 +37,11 @@ inline void weigh(Picked& list, float reference) {
 }
 
 // Adds the listed tokens' masses to their tiles', at the tiles' references.
-inline void add_by_tile(const Picked& list, Row& row) {
+inline void add_by_tile(const TokenList& list, Row& row) {
   const uint32_t* const end = list.id + list.count;
   for (const uint32_t* id = list.id; id < end;) {
     const int64_t tile = *id / kTile;
-    const uint32_t* next = id + 1;  // few are listed in most tiles
+    const uint32_t* next = id + 1;  // most tiles have few listed tokens
     while (next < end && *next / kTile == tile) ++next;
     const float* t = list.t + (id - list.id);
     const int n = int(next - id);
@@ -57,7 +57,7 @@ inline void add_by_tile(const Picked& list, Row& row) {
   }
 }
 
-// Groups whose largest token is at least this.
+// The number of groups whose largest token is at least this.
 inline int64_t num_groups_from(const Row& row, float at_least) {
   int32_t count = 0;
   const int32_t groups = int32_t(padded(row.n) / kLanes);
@@ -67,7 +67,7 @@ inline int64_t num_groups_from(const Row& row, float at_least) {
 }
 
 inline __attribute__((always_inline)) bool any_above(const float* group_max, float low) {
-#ifdef EFT_LANES
+#ifdef EFT_SIMD
   return count(above(load(group_max), splat(low))) != 0;
 #else
   int any = 0;
@@ -77,11 +77,11 @@ inline __attribute__((always_inline)) bool any_above(const float* group_max, flo
 #endif
 }
 
-// Appends a chunk's tokens with low < t <= high; how many.
+// Appends a chunk's tokens with low < t <= high and returns their number.
 inline int append_between(const float* t, uint32_t first, float low, float high, float* to_t,
                           uint32_t* to_id) {
   int count = 0;
-#ifdef EFT_LANES_AVX512
+#ifdef EFT_SIMD_AVX512
   const __m512 from = _mm512_set1_ps(low), to = _mm512_set1_ps(high);
   __m512i ids =
       _mm512_add_epi32(_mm512_set1_epi32(int(first)),
@@ -105,8 +105,8 @@ inline int append_between(const float* t, uint32_t first, float low, float high,
   return count;
 }
 
-// All tokens with low < t <= high, by ascending id.
-inline void pick_between(const Row& row, float low, float high, Picked& out) {
+// Lists all tokens with low < t <= high, by ascending id.
+inline void list_between(const Row& row, float low, float high, TokenList& out) {
   int64_t count = 0;
   for (int64_t tile = 0; tile < num_tiles(row); ++tile) {
     if (!(row.tile_max[tile] > low)) continue;
@@ -120,9 +120,9 @@ inline void pick_between(const Row& row, float low, float high, Picked& out) {
   end_list(out, count);
 }
 
-// ---- what lies above a cut ----
+// ---- above a cut ----
 
-struct Above {
+struct AboveCut {
   uint64_t tokens, measure;
 };
 
@@ -138,24 +138,24 @@ inline uint64_t count_above(const float* t, int64_t n, float cut) {
   return total;
 }
 
-inline Above counted_above(const Picked& list, float cut) {
+inline AboveCut count_listed_above(const TokenList& list, float cut) {
   const uint64_t count = count_above(list.t, list.count, cut);
   return {count, count};
 }
 
-// Of a list that was weighed: its mass.
-inline Above measure_above(const Picked& list, float cut) {
-  Above total{};
+// The measure is mass, of a list that was weighed.
+inline AboveCut weigh_listed_above(const TokenList& list, float cut) {
+  AboveCut total{};
   for (int64_t first = 0; first < list.count; first += kTile) {
     const float* t = list.t + first;
     const float* share = list.share + first;
     const int n = tile_length(list.count, first);
-#ifdef EFT_LANES
+#ifdef EFT_SIMD
     LaneSum sum;
     int tokens = 0;
-    const Lanes limit = splat(cut);
+    const Lanes threshold = splat(cut);
     for (int i = 0; i < n; i += 16) {
-      const LaneMask over = above(load(t + i), limit);
+      const LaneMask over = above(load(t + i), threshold);
       sum.add(LaneMasses(load(share + i)), over);
       tokens += count(over);
     }
@@ -182,4 +182,4 @@ inline Above measure_above(const Picked& list, float cut) {
 
 }  // namespace
 }  // namespace eft
-#endif  // EFT_CPU_PICKED_H_
+#endif  // EFT_CPU_TOKEN_LIST_H_

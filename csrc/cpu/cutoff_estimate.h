@@ -1,32 +1,32 @@
-// About where a measure of a row (its tokens counted, or weighed) reaches a goal, from a sample.
-#ifndef EFT_CPU_BRACKET_H_
-#define EFT_CPU_BRACKET_H_
+// An estimate of a filter's cutoff from a sample of the row: about where the tokens above it,
+// counted (top_k) or weighed by mass (top_p), reach a goal.
+#ifndef EFT_CPU_CUTOFF_ESTIMATE_H_
+#define EFT_CPU_CUTOFF_ESTIMATE_H_
 
 #include <math.h>
 
-#include "cpu/select.h"
+#include "cpu/survivors.h"
 
 namespace eft {
 namespace {
 
 constexpr int kSampled = 1024;
-// A list is worth its while up to so many tokens, and group by group in so many groups.
-constexpr int64_t kMostListed = 1 << 12;
-constexpr int64_t kFewGroups = 512;
-constexpr int64_t kVeryFew = 192;  // so few that listing them costs less than a sample
+// Longest list of tokens that is worth making, and the most groups (of 16 tokens) to make one from.
+constexpr int64_t kMaxListed = 1 << 12;
+constexpr int64_t kMaxListedGroups = 512;
+constexpr int64_t kMaxListedGroupsWide = 192;  // listing these costs less than a sample
 
+// Long enough to be sampled.
 inline bool is_wide(const Row& row) { return row.n >= 8 * kSampled; }
 
-// What is known of the tokens that a cut parts.
 struct Estimate {
-  float low,
-      high;           // the goal is reached between them, with three standard errors to spare
-  int64_t num_above;  // tokens above `low`, about
+  float low, high;    // the goal is reached between them, within three standard errors
+  int64_t num_above;  // estimated number of tokens above `low`
 };
 
 class Sample {
  public:
-  // Weighed by their share of the mass at the row's reference, or all alike.
+  // Tokens weigh their share of the mass at the row's reference, or 1 each.
   Sample(const Row& row, bool by_mass) : by_mass_(by_mass), scale_(float(row.n) / kSampled) {
     const int64_t stride = row.n / kSampled;
     for (int i = 0; i < kSampled; ++i) {
@@ -42,8 +42,9 @@ class Sample {
     }
   }
 
-  // Where `goal` of `total` lies above. Estimated from what lies below: no weight there is larger
-  // than the limit's own, while a sample may miss the one token that has most of the mass.
+  // The place above which `goal` of `total` lies. Estimated from what lies below it: no weight
+  // there is larger than the cutoff's own, while a sample may miss the one token that has most of
+  // the mass.
   Estimate place(float goal, float total) const {
     const float below = total - goal;
     const float error = 3.0f * error_at(ends(below).high);
@@ -58,14 +59,14 @@ class Sample {
   }
 
   float below(float cut) const {
-#ifdef EFT_LANES
-    constexpr int kSums = 4;  // side by side: one alone is a chain of waiting
+#ifdef EFT_SIMD
+    constexpr int kSums = 4;  // interleaved: a single sum waits for each addition
     Lanes sums[kSums] = {splat(0), splat(0), splat(0), splat(0)};
-    const Lanes limit = splat(cut);
+    const Lanes threshold = splat(cut);
     for (int i = 0; i < kSampled; i += 16 * kSums) {
       for (int u = 0; u < kSums; ++u) {
         const int at = i + 16 * u;
-        const LaneMask under = and_not(first_lanes(16), above(load(t_ + at), limit));
+        const LaneMask under = and_not(first_lanes(16), above(load(t_ + at), threshold));
         sums[u] = add_where(sums[u], load(weight_ + at), under);
       }
     }
@@ -81,8 +82,8 @@ class Sample {
 #endif
   }
 
-  // Two cuts between which the measure below them passes the goal, within a part in 4096 of each
-  // other: nearer ones would cost more than the tokens between them.
+  // Two cuts, within 1/4096 of each other, between which the measure below them passes the goal.
+  // Finding nearer ones would cost more than the tokens between them.
   struct Ends {
     float low, high;
   };
@@ -95,8 +96,8 @@ class Sample {
     return {from_order(int32_t(low)), from_order(int32_t(high))};
   }
 
-  // Standard error of what is below the cut, or above where that is known better: tokens are
-  // counted.
+  // Standard error of the measure below the cut; when tokens are counted, of the one above where
+  // that is smaller.
   float error_at(float cut) const {
     float above = 0, below = 0;
 #pragma omp simd reduction(+ : above, below)
@@ -123,4 +124,4 @@ class Sample {
 
 }  // namespace
 }  // namespace eft
-#endif  // EFT_CPU_BRACKET_H_
+#endif  // EFT_CPU_CUTOFF_ESTIMATE_H_

@@ -1,15 +1,15 @@
-// A row of which too many tokens are candidates, parted by two cuts in one pass: what lies above
-// both is measured, what lies between is listed.
-#ifndef EFT_CPU_WIDE_H_
-#define EFT_CPU_WIDE_H_
+// Splits a row that has too many candidates to list, by two cuts in one pass: the tokens above both
+// are measured, those between are listed.
+#ifndef EFT_CPU_SPLIT_ROW_H_
+#define EFT_CPU_SPLIT_ROW_H_
 
-#include "cpu/bracket.h"
+#include "cpu/cutoff_estimate.h"
 
 namespace eft {
 namespace {
 
 // Appends a tile's tokens with low < t <= high.
-inline void append_plain(const float* t, int n, float low, float high, Picked& list) {
+inline void append_scalar(const float* t, int n, float low, float high, TokenList& list) {
   int64_t count = list.count;
   for (int i = 0; i < n; ++i) {
     list.t[count] = t[i];
@@ -18,24 +18,24 @@ inline void append_plain(const float* t, int n, float low, float high, Picked& l
   list.count = count;
 }
 
-// What of a tile lies above a cut.
-struct TileAbove {
-  uint64_t tokens, mass;  // at the tile's reference
-  uint64_t lost;          // of it at the row's, which is `shift` above, as mass_lost_above has it
+// How much of a tile lies above a cut.
+struct TileAboveCut {
+  uint64_t tokens, mass;  // mass at the tile's reference
+  uint64_t lost;          // the part of it that is lost at the row's (`mass_lost_above`)
 };
 
-// What lies between is appended. `kLost`: asks for what is lost.
+// Measures the tokens above `high` and appends those between. `kLost`: also forms `lost`.
 template <bool kLost>
-inline TileAbove split_tile_by_mass(const float* t, int n, float a, int shift, float low,
-                                    float high, Picked& list) {
-#ifdef EFT_LANES
-  if (is_near(a)) {
+inline TileAboveCut split_tile_by_mass(const float* t, int n, float a, int shift, float low,
+                                       float high, TokenList& list) {
+#ifdef EFT_SIMD
+  if (is_exact_reference(a)) {
     LaneSum sum, lost;
     int tokens = 0;
     const Lanes from = splat(low), to = splat(high);
     const LowBits low_bits(shift);
     float* out = list.t + list.count;
-    for_each_share<true>(t, n, a, [&](int i, Lanes w) {  // what -inf comes to is masked out
+    for_each_share<true>(t, n, a, [&](int i, Lanes w) {  // the mask drops what -inf becomes
       const LaneMasses masses(w);
       const Lanes x = load(t + i);
       const LaneMask over = above(x, to);
@@ -48,14 +48,14 @@ inline TileAbove split_tile_by_mass(const float* t, int n, float a, int shift, f
     return {uint64_t(tokens), sum.total(), lost.total()};
   }
 #endif
-  append_plain(t, n, low, high, list);
+  append_scalar(t, n, low, high, list);
   return {count_above(t, n, high), mass_above(t, n, a, high),
           kLost ? mass_lost_above(t, n, a, shift, high) : 0};
 }
 
-// How many of a tile are above `high`; what lies between is appended.
-inline uint64_t split_tile_by_count(const float* t, int n, float low, float high, Picked& list) {
-#ifdef EFT_LANES
+// Counts a tile's tokens above `high` and appends those between.
+inline uint64_t split_tile_by_count(const float* t, int n, float low, float high, TokenList& list) {
+#ifdef EFT_SIMD
   int tokens = 0;
   const Lanes from = splat(low), to = splat(high);
   float* out = list.t + list.count;
@@ -68,25 +68,25 @@ inline uint64_t split_tile_by_count(const float* t, int n, float low, float high
   list.count = out - list.t;
   return uint64_t(tokens);
 #else
-  append_plain(t, n, low, high, list);
+  append_scalar(t, n, low, high, list);
   return count_above(t, n, high);
 #endif
 }
 
-// Both passes list without ids. The ids' place holds where each tile's tokens begin instead.
+// Both passes list tokens without ids: `list.id` holds where each tile's tokens begin instead.
 
-// What of a row lies above a cut. Its mass at the row's reference is less than `mass` by less than
-// `slack`; 0 means exactly `mass`.
-struct RowAbove {
+// How much of a row lies above a cut. The mass at the row's reference is below `mass` by less than
+// `slack`; a slack of 0 means exactly `mass`.
+struct RowAboveCut {
   uint64_t tokens, mass, slack;
 };
 
-// And the masses by tile at the tiles' own references (`above`).
+// Also writes the masses by tile, at the tiles' own references (`above`).
 template <bool kExact>
-inline RowAbove split_by_mass(const Row& row, float low, float high, uint64_t* above,
-                              Picked& list) {
+inline RowAboveCut split_by_mass(const Row& row, float low, float high, uint64_t* above,
+                                 TokenList& list) {
   list.count = 0;
-  RowAbove all{};
+  RowAboveCut all{};
   for (int64_t tile = 0; tile < num_tiles(row); ++tile) {
     list.id[tile] = uint32_t(list.count);
     above[tile] = 0;
@@ -94,8 +94,8 @@ inline RowAbove split_by_mass(const Row& row, float low, float high, uint64_t* a
     if (!(row.tile_max[tile] > low && a >= row.reference - 51.0f)) continue;
     const int64_t first = tile * kTile;
     const int shift = tile_shift(row.reference, a);
-    const TileAbove over = split_tile_by_mass<kExact>(row.t + first, tile_length(row.n, first), a,
-                                                      shift, low, high, list);
+    const TileAboveCut over = split_tile_by_mass<kExact>(row.t + first, tile_length(row.n, first),
+                                                         a, shift, low, high, list);
     above[tile] = over.mass;
     all.tokens += over.tokens;
     all.mass += (over.mass - over.lost) >> shift;
@@ -105,7 +105,7 @@ inline RowAbove split_by_mass(const Row& row, float low, float high, uint64_t* a
   return all;
 }
 
-inline uint64_t split_by_count(const Row& row, float low, float high, Picked& list) {
+inline uint64_t split_by_count(const Row& row, float low, float high, TokenList& list) {
   list.count = 0;
   uint64_t before = 0;
   for (int64_t tile = 0; tile < num_tiles(row); ++tile) {
@@ -118,18 +118,18 @@ inline uint64_t split_by_count(const Row& row, float low, float high, Picked& li
   return before;
 }
 
-// Of n tokens of a weighed list, the mass at a reference `shift` below the list's of those with
-// t > cut, or t = cut and i <= last. Shares scale exactly.
+// The mass, at a reference `shift` below the list's, of those of n tokens of a weighed list with
+// t > cut, or t = cut and i <= last. Scaling a share by a power of two is exact.
 inline uint64_t listed_mass(const float* t, const float* share, int n, int shift, float cut,
                             int last) {
   const float scale = bit_cast<float>((127 + shift) << 23);
-#ifdef EFT_LANES
+#ifdef EFT_SIMD
   LaneSum sum;
-  const Lanes limit = splat(cut), nearer = splat(scale);
+  const Lanes threshold = splat(cut), nearer = splat(scale);
   for (int i = 0; i < n; i += 16) {
     const Lanes x = load(t + i);
-    const LaneMask tied = and_(equal(x, limit), first_lanes(last + 1 - i));
-    const LaneMask inside = and_(or_(above(x, limit), tied), first_lanes(n - i));
+    const LaneMask tied = and_(equal(x, threshold), first_lanes(last + 1 - i));
+    const LaneMask inside = and_(or_(above(x, threshold), tied), first_lanes(n - i));
     sum.add(LaneMasses(mul(load(share + i), nearer)), inside);
   }
   return sum.total();
@@ -144,9 +144,9 @@ inline uint64_t listed_mass(const float* t, const float* share, int n, int shift
 #endif
 }
 
-// The survivors' masses by tile: those above the cuts, and of a weighed list by tiles those above
-// `cut` or, at the cut, up to `place`.
-inline void add_between(const Picked& list, float cut, int64_t place, const uint64_t* above,
+// Writes the survivors' masses by tile: those above both cuts, and those listed above `cut` or, at
+// the cut, up to `place`.
+inline void add_between(const TokenList& list, float cut, int64_t place, const uint64_t* above,
                         Row& row) {
   const int64_t last_tile = num_tiles(row) - 1;
   for (int64_t tile = 0; tile <= last_tile; ++tile) {
@@ -161,16 +161,16 @@ inline void add_between(const Picked& list, float cut, int64_t place, const uint
   }
 }
 
-// Keeps what is within a limit that was found in a weighed list by tiles, whose last token within
-// it is at `place`.
-inline void keep_between(Row& row, const Limit& limit, int64_t place, const uint64_t* above,
+// Applies a cutoff that was found in a weighed list by tiles, whose last kept token is at `place`.
+inline void keep_between(Row& row, const Cutoff& cutoff, int64_t place, const uint64_t* above,
                          Survivors& s) {
-  s.shrink(limit);
-  if (s.limit.t != limit.t || s.limit.id != limit.id) return;  // a filter before had cut deeper
-  add_between(s.tokens, limit.t, place, above, row);
+  s.apply(cutoff);
+  if (s.cutoff.t != cutoff.t || s.cutoff.id != cutoff.id)
+    return;  // an earlier filter's cutoff is stricter
+  add_between(s.tokens, cutoff.t, place, above, row);
   s.masses_known = true;
 }
 
 }  // namespace
 }  // namespace eft
-#endif  // EFT_CPU_WIDE_H_
+#endif  // EFT_CPU_SPLIT_ROW_H_

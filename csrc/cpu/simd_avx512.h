@@ -1,8 +1,8 @@
-// See lanes.h.
-#ifndef EFT_CPU_LANES_AVX512_H_
-#define EFT_CPU_LANES_AVX512_H_
-#define EFT_LANES 1
-#define EFT_LANES_AVX512 1
+// The AVX-512 form of simd.h.
+#ifndef EFT_CPU_SIMD_AVX512_H_
+#define EFT_CPU_SIMD_AVX512_H_
+#define EFT_SIMD 1
+#define EFT_SIMD_AVX512 1
 
 #include <immintrin.h>
 
@@ -11,7 +11,7 @@
 namespace eft {
 namespace {
 
-constexpr int kSideBySide = 4;  // 3 to 5 take the same time, 8 no longer fit into the registers
+constexpr int kInterleaved = 4;  // chains; 3 to 5 take the same time, 8 spill
 
 using Lanes = __m512;
 using LaneMask = __mmask16;
@@ -48,7 +48,7 @@ inline int count(LaneMask m) { return __builtin_popcount(m); }
 
 // a where marked, b elsewhere
 inline Lanes choose(LaneMask m, Lanes a, Lanes b) { return _mm512_mask_blend_ps(m, b, a); }
-// The marked lanes side by side; how many. Sixteen are written.
+// Writes the marked lanes one after another and returns their number. Sixteen floats are written.
 inline int append(float* to, Lanes x, LaneMask in) {
   // Compressed in a register: the form that writes to memory is microcode on some processors.
   _mm512_storeu_ps(to, _mm512_maskz_compress_ps(in, x));
@@ -58,13 +58,13 @@ inline int append(float* to, Lanes x, LaneMask in) {
 // p * 2^n for integral n, 0 where that underflows.
 inline Lanes times_power(Lanes p, Lanes n) { return _mm512_scalef_ps(p, n); }
 
-// The low bits of a mass, at most 51.
+// A mask of a mass's low bits, at most 51.
 struct LowBits {
   __m512i mask;
   explicit LowBits(int bits) : mask(_mm512_set1_epi64((int64_t(1) << bits) - 1)) {}
 };
 
-// Sixteen masses, trunc(2^40 times a token's share of the reference): w below is share * 2^kUnit.
+// Sixteen masses, trunc(2^40 * a token's share of the reference); w is the share * 2^kUnit.
 struct LaneMasses {
   static constexpr float kUnit = 40;
   __m512i first, second;
@@ -123,4 +123,4 @@ inline bool magnitudes_within(__m256i most, uint16_t limit) {
 
 }  // namespace
 }  // namespace eft
-#endif  // EFT_CPU_LANES_AVX512_H_
+#endif  // EFT_CPU_SIMD_AVX512_H_

@@ -1,7 +1,7 @@
-// See lanes.h.
-#ifndef EFT_CPU_LANES_AVX2_H_
-#define EFT_CPU_LANES_AVX2_H_
-#define EFT_LANES 1
+// The AVX2 form of simd.h.
+#ifndef EFT_CPU_SIMD_AVX2_H_
+#define EFT_CPU_SIMD_AVX2_H_
+#define EFT_SIMD 1
 
 #include <immintrin.h>
 
@@ -10,7 +10,7 @@
 namespace eft {
 namespace {
 
-constexpr int kSideBySide = 2;  // four registers of the sixteen
+constexpr int kInterleaved = 2;  // chains; two are four of the sixteen registers
 
 struct Lanes {
   __m256 a, b;
@@ -113,13 +113,14 @@ inline int append(float* to, __m256 x, __m256 in) {
   _mm256_storeu_ps(to, _mm256_permutevar8x32_ps(x, order));  // of an index three bits count
   return __builtin_popcount(marks);
 }
-// The marked lanes side by side; how many. Up to sixteen are written.
+// Writes the marked lanes one after another and returns their number. Up to sixteen floats are
+// written.
 inline int append(float* to, Lanes x, LaneMask in) {
   const int first = append(to, x.a, in.a);
   return first + append(to + first, x.b, in.b);
 }
 
-// p * 2^n for integral n <= 23; below 2^-100 it is no mass, and no matter which.
+// p * 2^n for integral n <= 23. Where n < -100 the result is wrong but below any mass.
 inline __m256 times_power(__m256 p, __m256 n) {
   const __m256i exponent = _mm256_cvttps_epi32(_mm256_max_ps(n, _mm256_set1_ps(-100.0f)));
   const __m256i biased = _mm256_add_epi32(exponent, _mm256_set1_epi32(127));
@@ -129,7 +130,7 @@ inline Lanes times_power(Lanes p, Lanes n) {
   return {times_power(p.a, n.a), times_power(p.b, n.b)};
 }
 
-// The low bits of a mass, at most 51, by part.
+// A mask of a mass's low bits, at most 51, in the two parts of LaneMasses.
 struct LowBits {
   __m256i high, low;
   explicit LowBits(int bits)
@@ -139,9 +140,9 @@ struct LowBits {
         low(_mm256_set1_epi32((1 << (bits < 17 ? bits : 17)) - 1)) {}
 };
 
-// Sixteen masses in two parts, mass = high * 2^17 + low, so that nothing has to be widened: 32-bit
-// lanes hold the sums of 128 tokens, a tile's share. w is a token's share of the reference *
-// 2^kUnit.
+// Sixteen masses in two parts, mass = high * 2^17 + low, so that nothing has to be widened: each of
+// the eight 32-bit lanes holds the sums of its 128 tokens of a tile. w is a token's share of the
+// reference * 2^kUnit.
 struct LaneMasses {
   static constexpr float kUnit = 23;
   __m256i high[2], low[2];
@@ -243,4 +244,4 @@ inline bool magnitudes_within(__m256i most, uint16_t limit) {
 
 }  // namespace
 }  // namespace eft
-#endif  // EFT_CPU_LANES_AVX2_H_
+#endif  // EFT_CPU_SIMD_AVX2_H_

@@ -1,6 +1,6 @@
-// The n largest of a row that is offered tile by tile; equal ones in the order of their ids.
-#ifndef EFT_CPU_SCORE_BEST_H_
-#define EFT_CPU_SCORE_BEST_H_
+// The n largest values of a row that is offered tile by tile; equal ones in the order of their ids.
+#ifndef EFT_CPU_SCORE_TOP_N_H_
+#define EFT_CPU_SCORE_TOP_N_H_
 
 #include <vector>
 
@@ -9,22 +9,22 @@
 namespace eft {
 namespace {
 
-class Best {
+class TopN {
  public:
   struct Entry {
     float value;
-    float other;  // what the caller keeps beside it
+    float other;  // kept for the caller
     int64_t id;
   };
 
   // Only values above `floor` count.
-  Best(int n, float floor) : n_(n), threshold_(floor) { entries_.reserve(size_t(n) + 1); }
+  TopN(int n, float floor) : n_(n), threshold_(floor) { entries_.reserve(size_t(n) + 1); }
 
-  // Whether a tile with this maximum can hold one.
+  // True where a tile with this maximum can hold one.
   bool wants(float tile_max) const { return n_ > 0 && tile_max > threshold_; }
 
-  // `values` is padded with -inf to whole strides of 64: most of them hold nothing and are passed
-  // over by one vector comparison.
+  // `values` is padded with -inf to whole strides of 64. Most strides hold nothing and are skipped
+  // by one vector comparison.
   template <class Other>
   void offer(const float* values, int n, int64_t first, const Other& other) {
     for (int start = 0; start < n; start += kStride) {
@@ -57,4 +57,4 @@ class Best {
 
 }  // namespace
 }  // namespace eft
-#endif  // EFT_CPU_SCORE_BEST_H_
+#endif  // EFT_CPU_SCORE_TOP_N_H_

@@ -1,13 +1,14 @@
-// The place where a measure of a row or a list, its tokens counted or weighed, reaches a goal.
-#ifndef EFT_CPU_CLOSE_H_
-#define EFT_CPU_CLOSE_H_
+// The exact t at which a measure of a row or list (its tokens counted, or weighed by mass) reaches
+// a goal: a bracket around it is narrowed until it is closed.
+#ifndef EFT_CPU_CUTOFF_SEARCH_H_
+#define EFT_CPU_CUTOFF_SEARCH_H_
 
-#include "cpu/picked.h"
+#include "cpu/token_list.h"
 
 namespace eft {
 namespace {
 
-// The order of floats as that of integers; -0 and +0 are neighbours.
+// Floats as integers of the same order; -0 and +0 are neighbours.
 inline int32_t order_of(float t) {
   const int32_t bits = bit_cast<int32_t>(t);
   return bits ^ (bits >> 31 & 0x7fffffff);
@@ -15,12 +16,12 @@ inline int32_t order_of(float t) {
 inline float from_order(int32_t order) {
   return bit_cast<float>(order ^ (order >> 31 & 0x7fffffff));
 }
-// Below both zeros, for one of them.
+// The next smaller float; below both zeros for either of them.
 inline float next_below(float t) { return from_order((t == 0.0f ? -1 : order_of(t)) - 1); }
 
-constexpr float kBeyond = 0x1p-5f;  // of the bracket
+constexpr float kOvershoot = 0x1p-5f;  // of the secant, as a share of the bracket
 
-// measure(t > low) = at_low >= goal > above = measure(t > high).
+// Invariant: measure(t > low) = at_low >= goal > above = measure(t > high).
 struct Bracket {
   float low, high;
   uint64_t at_low, above;
@@ -30,11 +31,11 @@ struct Bracket {
     const int64_t below = order_of(low), over = order_of(high);
     return from_order(int32_t(below + (over - below) / 2));
   }
-  // A little beyond where a straight line between the ends reaches the goal, seen from the nearer
-  // end: so the goal comes to lie between the two, and the other end is what moves.
+  // Where a straight line between the ends reaches the goal, and a little further from the nearer
+  // end: so both ends move, and not only the nearer one again and again.
   float secant(uint64_t goal) const {
     const float share = float(at_low - goal) / float(at_low - above);
-    const float aim = share < 0.5f ? share + kBeyond : share - kBeyond;
+    const float aim = share < 0.5f ? share + kOvershoot : share - kOvershoot;
     const float cut = low + (high - low) * aim;
     return cut > low && cut < high ? cut : middle();
   }
@@ -44,11 +45,11 @@ struct Bracket {
   }
 };
 
-// Moves the ends to the outermost listed tokens between them: where values tie by the hundred, as
-// they do far below the maximum of bf16 logits, this is what closes the bracket.
-inline void tighten(const Picked& list, Bracket& b) {
+// Moves the ends to the outermost listed tokens between them. This closes the bracket where values
+// tie by the hundred, as they do far below the maximum of bf16 logits.
+inline void tighten(const TokenList& list, Bracket& b) {
   float top = -INFINITY, bottom = INFINITY;
-#ifdef EFT_LANES
+#ifdef EFT_SIMD
   Lanes tops = splat(top), bottoms = splat(bottom);
   const Lanes low = splat(b.low), high = splat(b.high);
   for (int64_t i = 0; i < list.count; i += 16) {  // what follows the list is -inf
@@ -71,25 +72,25 @@ inline void tighten(const Picked& list, Bracket& b) {
   b.low = next_below(bottom);
 }
 
-constexpr int kRanked = 64;  // so many tokens are sorted rather than measured again
+constexpr int kMaxSorted = 64;  // this many tokens are sorted instead of measured again
 
 // Closes a bracket: `high` becomes the largest t at which the goal is reached. The list holds the
-// tokens between its ends, weighed if the measure is mass. `guess` may lie anywhere. Of the result
-// only `high` and `above` count.
+// tokens between the ends, weighed if the measure is mass. `guess` may lie anywhere. Only `high`
+// and `above` of the result are meaningful.
 template <bool kByMass>
-inline Bracket close(Bracket b, const Picked& list, uint64_t goal, float guess) {
+inline Bracket close_bracket(Bracket b, const TokenList& list, uint64_t goal, float guess) {
   const uint64_t outside = b.above;
   uint64_t from_low = uint64_t(list.count), from_high = 0;  // tokens of the list above the ends
-  for (int round = 0; from_low - from_high > kRanked && !b.closed(); ++round) {
+  for (int round = 0; from_low - from_high > kMaxSorted && !b.closed(); ++round) {
     const bool guessed = round == 0 && guess > b.low && guess < b.high;
     const float cut = guessed ? guess : round % 3 == 2 ? b.middle() : b.secant(goal);
-    const Above over = kByMass ? measure_above(list, cut) : counted_above(list, cut);
+    const AboveCut over = kByMass ? weigh_listed_above(list, cut) : count_listed_above(list, cut);
     b.narrow(cut, outside + over.measure, goal);
     (b.low == cut ? from_low : from_high) = over.tokens;
     if (round % 3 == 2) tighten(list, b);
   }
   if (b.closed()) return b;
-  float ranked[kRanked + 1];
+  float ranked[kMaxSorted + 1];
   int count = 0;
   for (int64_t i = 0; i < list.count; ++i) {
     ranked[count] = list.t[i];
@@ -108,4 +109,4 @@ inline Bracket close(Bracket b, const Picked& list, uint64_t goal, float guess) 
 
 }  // namespace
 }  // namespace eft
-#endif  // EFT_CPU_CLOSE_H_
+#endif  // EFT_CPU_CUTOFF_SEARCH_H_
