@@ -1,4 +1,5 @@
-// bf16 and fp16 to fp32, exactly, in integer operations that every vectoriser understands.
+// Logits' dtypes: bf16 and fp16 widened to fp32 exactly, in operations that compilers vectorise,
+// and the values that mean "excluded" (docs/numerics.md §1).
 #ifndef EFT_COMMON_DTYPE_H_
 #define EFT_COMMON_DTYPE_H_
 
@@ -28,7 +29,7 @@ EFT_HD float to_float(Fp16 x) {
 
 EFT_HD float to_float(float x) { return x; }
 
-// The lowest finite value of a dtype: such a logit means "excluded", as -inf does.
+// The lowest finite value of a dtype, which excludes a token as -inf does.
 template <class T>
 struct Lowest;
 template <>

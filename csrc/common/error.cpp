@@ -1,3 +1,4 @@
+// Error messages, and the checks of a step and a verification (docs/numerics.md §12).
 #include "common/error.h"
 
 #include <stdarg.h>
@@ -27,7 +28,8 @@ int check_step(const eft_step* step) {
   if (step->num_rows < 1)
     return fail(EFT_BAD_ARGUMENT, "num_rows: expected at least 1, got %lld",
                 (long long)step->num_rows);
-  // Ids are 32 bits wide in the rank's keys, and a row's mass must stay below 2^60.
+  // Ids are 32 bits wide in the rank's keys. Masses are exact for 2^22 tokens (docs/numerics.md
+  // §3).
   if (step->vocab_size < 1 || step->vocab_size > (int64_t(1) << 28)) {
     return fail(EFT_BAD_ARGUMENT, "vocab_size: expected 1 to 2^28, got %lld",
                 (long long)step->vocab_size);

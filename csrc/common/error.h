@@ -1,4 +1,4 @@
-// The sentence behind an error code, kept per thread.
+// Error codes and their messages, kept per thread; and what every backend checks of a call.
 #ifndef EFT_COMMON_ERROR_H_
 #define EFT_COMMON_ERROR_H_
 
@@ -9,7 +9,7 @@ namespace eft {
 // Stores the message (printf-style) for eft_last_error and returns `code`.
 __attribute__((format(printf, 2, 3))) int fail(int code, const char* format, ...);
 
-// What every backend asks of a step before it reads a byte; EFT_OK or a failure naming the field.
+// Check a call before a byte of it is read. Return EFT_OK, or a failure that names the field.
 int check_step(const eft_step* step);
 int check_verify(const eft_verify* verify);
 

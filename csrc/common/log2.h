@@ -1,5 +1,4 @@
-// One log2 for every backend: double precision, no fused operations, hence the same bits
-// everywhere.
+// log2 with the same bits on every backend (docs/numerics.md §6): double precision, nothing fused.
 #ifndef EFT_COMMON_LOG2_H_
 #define EFT_COMMON_LOG2_H_
 

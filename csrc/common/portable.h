@@ -1,4 +1,4 @@
-// Marks what compiles for the host and for CUDA devices alike.
+// EFT_HD marks functions that compile for the host and for CUDA devices; and two that both need.
 #ifndef EFT_COMMON_PORTABLE_H_
 #define EFT_COMMON_PORTABLE_H_
 

@@ -1,4 +1,4 @@
-// What every backend asks of a call to score, before it starts.
+// The check of a call to score, for every backend.
 #ifndef EFT_COMMON_SCORE_H_
 #define EFT_COMMON_SCORE_H_
 
@@ -9,9 +9,11 @@ namespace {
 
 constexpr int kMaxDistributions = EFT_MAX_MODELS + 1;
 
+// True where a statistic needs the second read.
 inline bool compares(const eft_score_stats& s) { return s.tv || s.kl || s.num_changed; }
 
-// A copy without what only drawing needs, which may hold anything.
+// Copies the call to `score`, with the fields that only drawing reads set to defaults, and checks
+// it.
 inline int check_score(const eft_score* given, eft_score& score) {
   if (!given) return fail(EFT_BAD_ARGUMENT, "score: null");
   if (!given->targets) return fail(EFT_BAD_ARGUMENT, "targets: null");

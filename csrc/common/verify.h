@@ -1,5 +1,4 @@
-// The decisions of speculative verification (docs/numerics.md, section 8), for the host and
-// devices.
+// The decisions of speculative verification (docs/numerics.md §8), for the host and devices.
 #ifndef EFT_COMMON_VERIFY_H_
 #define EFT_COMMON_VERIFY_H_
 
@@ -36,8 +35,7 @@ EFT_HD eft_step step_at(const eft_verify& verify, int64_t i) {
   return step;
 }
 
-// The draft model alone at position i; bias and `token_bitmask` are those of the mixture's step
-// there.
+// The draft model alone at position i, with the bias and `token_bitmask` of the mixture there.
 EFT_HD eft_step draft_at(const eft_verify& verify, const eft_step& mixture, int64_t i) {
   eft_step step = mixture;
   step.num_models = 1;

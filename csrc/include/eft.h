@@ -1,8 +1,8 @@
 // The C interface of libeft: addresses, strides and a stream. No torch, no Python, no C++ types.
 //
 // One call describes one step of emulated fine-tuning: K logits tensors [num_rows, vocab_size] are
-// mixed, filtered and sampled. What is computed is defined in docs/numerics.md, bit for bit on
-// every backend.
+// mixed, filtered and sampled. docs/numerics.md defines what is computed, bit for bit on every
+// backend.
 #ifndef EFT_H_
 #define EFT_H_
 
@@ -15,7 +15,7 @@ extern "C" {
 #define EFT_API __attribute__((visibility("default")))
 #define EFT_MAX_MODELS 4
 
-// Returned by every entry point; the sentence that goes with it is eft_last_error().
+// Returned by every entry point; eft_last_error() has the message (docs/numerics.md §12).
 enum {
   EFT_OK = 0,
   EFT_BAD_ARGUMENT = 1,
@@ -49,7 +49,7 @@ typedef struct {
   int64_t value;
 } eft_integer;
 
-// Per-row results beside the token; a null address is not written.
+// Per-row results beside the token (docs/numerics.md §10); a null address is not written.
 typedef struct {
   float* logprobs;        // [num_rows]
   float* raw_logprobs;    // [num_rows]
@@ -74,25 +74,27 @@ typedef struct {
   eft_real top_p;        // 1 off
   eft_real min_p;        // 0 off
 
-  // Conservative re-weighting of three models with weights (scale, 1, -scale).
-  int32_t conservative;       // 0 off, else 1 + the index of the model whose nucleus is S
+  // Conservative re-weighting (docs/numerics.md §7) of three models with weights (scale, 1,
+  // -scale).
+  int32_t conservative;       // 0 off, else 1 + the index of the defining model
   int32_t conservative_drop;  // tokens outside S: 0 keeps z = tuned, 1 excludes
   eft_real conservative_top_p;
 
   const float* bias;  // fp32 [vocab_size] (bias_row_stride 0) or [num_rows, vocab_size], or null
   int64_t bias_row_stride;
-  const int32_t* token_bitmask;  // bitmask [num_rows, ceil(vocab_size / 32)], or null
+  const int32_t* token_bitmask;  // [num_rows, ceil(vocab_size / 32)], or null
   int64_t token_bitmask_row_stride;
 
-  eft_integer seed;      // `value`: row b uses the (b+1)-th SplitMix64 output; `rows`: as it stands
+  eft_integer seed;      // `value`: one for the batch; `rows`: each row's own (§5)
   eft_integer position;  // tokens this row has generated so far
 
   int64_t* tokens;  // [num_rows]
   eft_details details;
 } eft_step;
 
-// Teacher-forced statistics of K models and of their mixture, the (K+1)-th distribution; all in
-// nats and at temperature 1. A null address is not written (and what only it needs not computed).
+// Teacher-forced statistics of K models and of their mixture, the (K+1)-th distribution
+// (docs/numerics.md §9), in nats and at temperature 1. A null address is not written, and what only
+// it needs is not computed.
 typedef struct {
   double* lse;          // [num_rows, K+1], log sum exp of the logits
   float* logprobs;      // [num_rows, K+1], of the target; -inf where it is excluded
@@ -128,7 +130,8 @@ typedef struct {
   eft_score_stats stats;
 } eft_score;
 
-// Speculative verification: which of a row's drafted tokens stand, and the token that follows them.
+// Speculative verification (docs/numerics.md §8): which of a row's drafted tokens are accepted, and
+// the token that follows them.
 typedef struct {
   // The mixture at position 0; position i lies i strides further. tokens and details are not used.
   // `seed` and `position` are those of the first draft.
@@ -156,8 +159,8 @@ typedef struct {
 EFT_API const char* eft_version(void);
 EFT_API const char* eft_last_error(void);  // of the calling thread
 
-// CPU. `isa` is one of EFT_ISA_*; rows are shared among at most `max_threads` threads of the OpenMP
-// pool that the process already runs (0: as many as it would use), small work stays on the calling
+// CPU. `isa` is one of EFT_ISA_*. Rows are shared among at most `max_threads` threads of the OpenMP
+// pool that the process already runs (0: as many as it would use); small work stays on the calling
 // thread.
 EFT_API int eft_step_cpu(const eft_step* step, int isa, int max_threads);
 EFT_API int eft_verify_cpu(const eft_verify* verify, int isa, int max_threads);
@@ -171,12 +174,12 @@ EFT_API uint64_t eft_cpu_scratch_bytes(int64_t vocab_size);
 
 // CUDA, on the caller's stream; compiled in when nvcc was found.
 EFT_API int eft_cuda_built(void);
-EFT_API const char* eft_cuda_architectures(void);  // "80-real 90-real 100" or ""
+EFT_API const char* eft_cuda_architectures(void);  // "80 90 100 and PTX", or "" without CUDA
 EFT_API int eft_cuda_device_count(void);           // 0 without a driver
-// What a step of this shape and these options wants as workspace: memory of the device, 16-byte
+// The bytes of workspace that a step of this shape and these options needs: device memory, 16-byte
 // aligned, whose first EFT_CUDA_TICKET_BYTES are zero before its first use. Each step leaves them
-// zero, so that all steps of one stream may share a workspace. A step that is captured does not use
-// those: its graph has some of its own.
+// zero, so all steps of one stream may share a workspace. A captured step does not use those bytes:
+// its graph has its own.
 #define EFT_CUDA_TICKET_BYTES 12288
 EFT_API uint64_t eft_cuda_workspace_bytes(const eft_step* step);
 EFT_API int eft_step_cuda(const eft_step* step, void* stream, void* workspace,

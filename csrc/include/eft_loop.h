@@ -1,5 +1,5 @@
-// The decoding loop's part of the C interface: what happens between the draw of one token and the
-// next forward pass, and a loop that needs no host.
+// The decoding loop's part of the C interface: the tail, which runs between the draw of a token and
+// the next forward pass, and a loop that runs on the device alone.
 #ifndef EFT_LOOP_H_
 #define EFT_LOOP_H_
 
@@ -9,7 +9,7 @@
 extern "C" {
 #endif
 
-enum { EFT_TAIL_NOTHING = -2 };  // in the ring: this row had ended before
+enum { EFT_TAIL_NOTHING = -2 };  // in the ring: the row had ended before
 
 // State of a batch of rows, all int64 and on one device; arrays without a remark are [num_rows].
 typedef struct {
@@ -23,14 +23,14 @@ typedef struct {
   int64_t ring_slots;
   int64_t ring_stride;
   int64_t* tick;        // [1], steps of the batch
-  const int64_t* ends;  // [num_ends], tokens that end a row
+  const int64_t* ends;  // [num_ends], EOS tokens
   int64_t num_ends;
   int64_t* lengths[EFT_MAX_MODELS];  // tokens that each row holds in each model's cache
-  int32_t num_lengths;               // of those to advance; 0 where nothing was fed
+  int32_t num_lengths;               // models whose lengths advance; 0 where nothing was fed
 } eft_tail;
 
 // Writes the drawn tokens to the ring, advances the rows that are alive, and ends those that drew
-// an end, used up their budget or are invalid.
+// an EOS token, used up their budget or are invalid.
 EFT_API int eft_tail_cpu(const eft_tail* tail);
 EFT_API int eft_tail_cuda(const eft_tail* tail, void* stream);
 

@@ -1,4 +1,4 @@
-// The module's parts: each puts its functions and classes into `m`.
+// The parts of the module; each adds its functions and classes to `m`.
 #ifndef EFT_PYTHON_BIND_H_
 #define EFT_PYTHON_BIND_H_
 

@@ -1,4 +1,4 @@
-// What Python gives, as the types of the C interface: addresses and numbers, no tensors.
+// Turns Python's arguments into the types of the C interface: addresses and numbers, no tensors.
 #ifndef EFT_PYTHON_CONVERT_H_
 #define EFT_PYTHON_CONVERT_H_
 
@@ -36,12 +36,12 @@ inline eft_logits logits_of(const Logits& l) {
   return {at<const void>(std::get<0>(l)), std::get<1>(l), std::get<2>(l)};
 }
 
-// What is combined and how, without anything drawn: a step's first fields.
+// A step's first fields: what is mixed and how, without sampling options.
 eft_step mixture(int64_t num_rows, int64_t vocab_size, const std::vector<Logits>& logits,
                  const std::vector<Real>& weights, const Strided& bias,
                  const Strided& token_bitmask, const Conservative& conservative);
 
-// Calls into the library while other threads of Python go on; its error code as an exception.
+// Calls the library without the GIL; a failure becomes an exception.
 template <class Call>
 void run_checked(const Call& call) {
   int code;

@@ -1,4 +1,4 @@
-// The decoding loop for Python: State's addresses once, then one call a step.
+// The decoding loop for Python: takes the addresses of a State once, then one call a step.
 #include <pybind11/stl.h>
 
 #include <array>
@@ -14,7 +14,7 @@ namespace {
 
 int64_t* at(uintptr_t address) { return reinterpret_cast<int64_t*>(address); }
 
-// `tail` of one State; rows in use may change from call to call, addresses may not.
+// The tail of one State. The number of rows may change from call to call, addresses may not.
 struct Tail {
   eft_tail tail{};
   bool cuda;

@@ -1,5 +1,5 @@
-// Addresses into calls, error codes into exceptions: all that Python sees of libeft. No tensor
-// types here.
+// The Python module of libeft: addresses become calls, error codes become exceptions. No tensor
+// types.
 #include "eft.h"
 #include "python/bind.h"
 

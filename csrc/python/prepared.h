@@ -1,3 +1,4 @@
+// A step that Python prepares once and runs many times.
 #ifndef EFT_PYTHON_PREPARED_H_
 #define EFT_PYTHON_PREPARED_H_
 
@@ -5,8 +6,8 @@
 
 namespace eft {
 
-// A step whose addresses may be replaced: what stays the same from token to token is converted
-// once.
+// A step whose addresses may be replaced, so that the rest is converted once for all tokens of a
+// loop.
 struct Prepared {
   eft_step step;
 
@@ -14,7 +15,7 @@ struct Prepared {
   // The next token of a loop: other logits, another seed and position (both for all rows).
   void run_next(int isa, Address tokens, int64_t seed, int64_t position,
                 const pybind11::args& logits) const;
-  // The same with the seeds and positions that it was prepared with, which stay where they are.
+  // Other logits, with the seeds and positions that it was prepared with.
   void run_logits(int isa, Address tokens, const pybind11::args& logits) const;
 
   void run_cuda(Address stream, Address tokens, Address workspace, uint64_t bytes) const;

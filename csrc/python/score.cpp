@@ -1,4 +1,4 @@
-// Scores for Python.
+// Scoring for Python.
 #include "python/bind.h"
 #include "python/convert.h"
 
@@ -7,7 +7,7 @@ namespace py = pybind11;
 namespace eft {
 namespace {
 
-// A call to score, which runs where its tensors are.
+// A call to score, on the CPU or on CUDA.
 struct Scoring {
   eft_score score;
 

@@ -1,4 +1,4 @@
-// Steps and combined logits for Python.
+// The step and `combine` for Python.
 #include "python/bind.h"
 #include "python/prepared.h"
 
@@ -105,11 +105,11 @@ Prepared prepare(int64_t num_rows, int64_t vocab_size, const std::vector<Logits>
   s.min_p = real(min_p);
   s.seed = integer(seed);
   s.position = integer(position);
-  const auto& [logprobs, raw, model, entropy, kept, top_ids, top_logprobs, status, num_top] =
+  const auto& [logprobs, raw, model, entropy, num_kept, top_ids, top_logprobs, status, num_top] =
       details;
-  s.details = {at<float>(logprobs),     at<float>(raw),      at<float>(model),
-               at<float>(entropy),      at<int32_t>(kept),   at<int64_t>(top_ids),
-               at<float>(top_logprobs), at<int32_t>(status), num_top};
+  s.details = {at<float>(logprobs),     at<float>(raw),        at<float>(model),
+               at<float>(entropy),      at<int32_t>(num_kept), at<int64_t>(top_ids),
+               at<float>(top_logprobs), at<int32_t>(status),   num_top};
   return {s};
 }
 

@@ -9,7 +9,8 @@ namespace py = pybind11;
 namespace eft {
 namespace {
 
-// Of a step that `prepare` made, which is position 0, with the strides to the others.
+// A verification: a step that `prepare` made for position 0, and the strides to the other
+// positions.
 struct Verification {
   eft_verify verify;
 

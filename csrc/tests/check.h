@@ -1,4 +1,4 @@
-// The least a test needs: a condition, the line it stands on, and a count at the end.
+// CHECK for the C++ tests: prints a condition that is false, with its line, and counts it.
 #ifndef EFT_TESTS_CHECK_H_
 #define EFT_TESTS_CHECK_H_
 

@@ -1,11 +1,11 @@
-// libFuzzer over the C interface: any step that a caller can describe with buffers that are as long
-// as it says. Build with clang and -DEFT_TESTS=ON -DEFT_FUZZ=ON, then
+// libFuzzer over the C interface: any step whose buffers are as long as it says. Build with clang
+// and -DEFT_TESTS=ON -DEFT_FUZZ=ON, then
 //
 //   build/ctest/csrc/tests/fuzz_step -max_total_time=600 corpus/
 //
-// The sanitizers find what is read or written outside a buffer, and undefined behaviour; the
-// harness that a token is within the vocabulary, that statuses and tokens agree, and that every
-// instruction set draws the same.
+// The sanitizers find accesses outside a buffer, and undefined behaviour. The harness checks that
+// tokens are within the vocabulary, that statuses and tokens agree, and that every instruction set
+// draws the same.
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,7 +33,8 @@ class Input {
   }
   int below(int n) { return take<uint16_t>() % n; }
 
-  // A heap buffer of exactly `bytes`: the rest of the input over and over, from a place of its own.
+  // A heap buffer of exactly `bytes`: the rest of the input, repeated, from a place that the input
+  // says.
   std::unique_ptr<uint8_t[]> fill(size_t bytes) {
     std::unique_ptr<uint8_t[]> out(new uint8_t[bytes]);
     const size_t start = take<uint8_t>();
@@ -124,12 +125,13 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   std::vector<int64_t> tokens(n), top_ids(listed), first_tokens, first_ids;
   std::vector<float> logprobs(n), raw(n), model(n * size_t(step.num_models)), entropy(n);
   std::vector<float> top_logprobs(listed);
-  std::vector<int32_t> kept(n), status(n), first_kept;
+  std::vector<int32_t> num_kept(n), status(n), first_num_kept;
   step.tokens = tokens.data();
-  step.details = {logprobs.data(), raw.data(),          model.data(),  entropy.data(), kept.data(),
-                  top_ids.data(),  top_logprobs.data(), status.data(), num_top};
+  step.details = {logprobs.data(),     raw.data(),      model.data(),
+                  entropy.data(),      num_kept.data(), top_ids.data(),
+                  top_logprobs.data(), status.data(),   num_top};
   if (in.below(3) == 0) step.details = {};  // tokens alone
-  // One field in a while is nonsense: an error, and nothing is read.
+  // Sometimes a field is nonsense: then the call fails and reads nothing.
   switch (in.below(40)) {
     case 0: step.num_rows = -in.below(3); break;
     case 1: step.vocab_size = in.below(2) ? 0 : INT64_MAX; break;
@@ -149,15 +151,16 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       expect(tokens[row] >= -1 && tokens[row] < vocab);
       if (!step.details.status) continue;
       expect(status[row] == (tokens[row] < 0));
-      expect(status[row] ? kept[row] == 0 : kept[row] >= 1 && kept[row] <= vocab);
+      expect(status[row] ? num_kept[row] == 0 : num_kept[row] >= 1 && num_kept[row] <= vocab);
       expect(status[row] || logprobs[row] <= 0.0f);
       for (int i = 0; i < step.details.num_top; ++i) {
         const int64_t id = top_ids[row * size_t(num_top) + size_t(i)];
         expect(id >= -1 && id < vocab);
       }
     }
-    if (isa == EFT_ISA_PORTABLE) first_tokens = tokens, first_kept = kept, first_ids = top_ids;
-    expect(tokens == first_tokens && kept == first_kept && top_ids == first_ids);
+    if (isa == EFT_ISA_PORTABLE)
+      first_tokens = tokens, first_num_kept = num_kept, first_ids = top_ids;
+    expect(tokens == first_tokens && num_kept == first_num_kept && top_ids == first_ids);
   }
   std::vector<float> z(n * size_t(vocab));
   expect(eft_combine_cpu(&step, z.data(), vocab, EFT_ISA_AUTO) == EFT_OK);

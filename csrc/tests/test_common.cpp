@@ -1,4 +1,5 @@
-// What all backends share: random numbers, masses, fixed point, number formats.
+// csrc/common: random bits, masses, fixed point, logarithms, number formats (docs/numerics.md
+// §3–§6).
 #include "common/dtype.h"
 #include "common/mass.h"
 #include "common/philox.h"

@@ -1,5 +1,5 @@
-// Scoring through the C interface: exact buffers with guard bands, every field alone and all of
-// them, the same bits from every instruction set, every error code.
+// Scoring through the C interface: exact buffers with guard bands, each field alone and all
+// together, the same bits from every instruction set, every error code.
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,7 +12,7 @@
 
 namespace {
 
-// Bytes between bands of a pattern, and a field's results within.
+// A field's results between bands of a pattern.
 class Field {
  public:
   explicit Field(size_t bytes) : bytes_(bytes + 2 * kBand, kPattern) {}
@@ -75,7 +75,7 @@ struct Problem {
     use((1 << kFields) - 1);
   }
 
-  // Asks for the fields of `mask`, in the struct's order.
+  // Requests the fields of `mask`, in the struct's order.
   void use(int mask) {
     int i = 0;
     const auto next = [&](auto*& pointer) {

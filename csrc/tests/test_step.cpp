@@ -1,5 +1,5 @@
-// The C interface as another language would use it: exact buffers on the heap, so that a read or
-// write past an end is a sanitizer report, and every error code.
+// The step through the C interface, as another language would call it: exact buffers on the heap,
+// so that a read or write past an end is a sanitizer report, and every error code.
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,8 +12,8 @@
 
 namespace {
 
-// A buffer with bands of a pattern before and after it: `intact` says that nothing wrote into them,
-// which also the build without sanitizers can tell.
+// A buffer with bands of a pattern before and after it. `intact` is true if nothing was written
+// into them, also in a build without sanitizers.
 template <class T>
 class Guarded {
  public:
@@ -26,7 +26,7 @@ class Guarded {
     }
     return true;
   }
-  // Whether every element was written: no result is the pattern.
+  // True if every element was written: no result is the pattern.
   bool written() {
     for (size_t i = 0; i < n_ * sizeof(T); i += sizeof(T)) {
       size_t same = 0;
@@ -47,7 +47,7 @@ struct Problem {
   std::vector<std::vector<float>> x;
   std::vector<int64_t> tokens;
   std::vector<float> logprobs, raw, model, entropy, top_logprobs;
-  std::vector<int32_t> kept, status;
+  std::vector<int32_t> num_kept, status;
   std::vector<int64_t> top_ids;
   eft_step step{};
 
@@ -66,14 +66,14 @@ struct Problem {
     step.temperature.value = step.top_p.value = step.conservative_top_p.value = 1.0f;
     step.seed.value = 7;
     tokens.resize(rows);
-    logprobs.resize(rows), raw.resize(rows), entropy.resize(rows), kept.resize(rows),
+    logprobs.resize(rows), raw.resize(rows), entropy.resize(rows), num_kept.resize(rows),
         status.resize(rows);
     model.resize(size_t(rows) * models);
     top_ids.resize(size_t(rows) * num_top), top_logprobs.resize(size_t(rows) * num_top);
     step.tokens = tokens.data();
-    step.details = {logprobs.data(),     raw.data(),    model.data(),
-                    entropy.data(),      kept.data(),   top_ids.data(),
-                    top_logprobs.data(), status.data(), num_top};
+    step.details = {logprobs.data(),     raw.data(),      model.data(),
+                    entropy.data(),      num_kept.data(), top_ids.data(),
+                    top_logprobs.data(), status.data(),   num_top};
   }
 };
 
@@ -91,7 +91,7 @@ void every_option_stays_in_its_buffers() {
         CHECK(eft_step_cpu(&p.step, EFT_ISA_AUTO, 0) == EFT_OK);
         for (int row = 0; row < 3; ++row) {
           CHECK(p.tokens[row] >= 0 && p.tokens[row] < vocab && p.status[row] == 0);
-          CHECK(p.kept[row] >= 1 && p.kept[row] <= vocab && p.logprobs[row] <= 1e-6f);
+          CHECK(p.num_kept[row] >= 1 && p.num_kept[row] <= vocab && p.logprobs[row] <= 1e-6f);
         }
       }
     }
@@ -115,14 +115,14 @@ void nothing_is_written_outside_the_results() {
       Guarded<int64_t> tokens(kRows), top_ids(listed);
       Guarded<float> logprobs(kRows), raw(kRows), model(3 * kRows), entropy(kRows);
       Guarded<float> top_logprobs(listed), z(size_t(kRows) * vocab);
-      Guarded<int32_t> kept(kRows), status(kRows);
+      Guarded<int32_t> num_kept(kRows), status(kRows);
       p.step.tokens = tokens.data();
-      p.step.details = {logprobs.data(),     raw.data(),    model.data(),
-                        entropy.data(),      kept.data(),   top_ids.data(),
-                        top_logprobs.data(), status.data(), top};
+      p.step.details = {logprobs.data(),     raw.data(),      model.data(),
+                        entropy.data(),      num_kept.data(), top_ids.data(),
+                        top_logprobs.data(), status.data(),   top};
       const auto intact = [&] {
         return tokens.intact() && top_ids.intact() && logprobs.intact() && raw.intact() &&
-               model.intact() && entropy.intact() && top_logprobs.intact() && kept.intact() &&
+               model.intact() && entropy.intact() && top_logprobs.intact() && num_kept.intact() &&
                status.intact() && z.intact();
       };
       for (int isa = EFT_ISA_PORTABLE; isa <= eft_cpu_best_isa(); ++isa) {
@@ -130,7 +130,7 @@ void nothing_is_written_outside_the_results() {
           p.step.top_p.value = top_p;
           CHECK(eft_step_cpu(&p.step, isa, 1) == EFT_OK);
           CHECK(intact());
-          CHECK(tokens.written() && top_ids.written() && kept.written() && status.written() &&
+          CHECK(tokens.written() && top_ids.written() && num_kept.written() && status.written() &&
                 logprobs.written() && raw.written() && model.written() && entropy.written() &&
                 top_logprobs.written());
           CHECK(status[0] == (vocab > 1) && status[1] == 0 && status[2] == 0);
@@ -151,17 +151,17 @@ void instruction_sets_agree() {
       p.step.top_p.value = 0.9f;
       CHECK(eft_step_cpu(&p.step, EFT_ISA_PORTABLE, 1) == EFT_OK);
       const std::vector<int64_t> tokens = p.tokens, top_ids = p.top_ids;
-      const std::vector<int32_t> kept = p.kept;
+      const std::vector<int32_t> num_kept = p.num_kept;
       for (int isa = EFT_ISA_AVX2; isa <= eft_cpu_best_isa(); ++isa) {
         CHECK(eft_step_cpu(&p.step, isa, 1) == EFT_OK);
-        CHECK(p.tokens == tokens && p.kept == kept && p.top_ids == top_ids);
+        CHECK(p.tokens == tokens && p.num_kept == num_kept && p.top_ids == top_ids);
       }
     }
   }
 }
 
-// Rows whose limits a sample is asked for: of noise, and of few values just below a power of two,
-// beyond which the upper end of the estimate lies.
+// Rows whose cutoffs are estimated from a sample: noise, and two values just below a power of two,
+// above which the upper end of the estimate lies.
 void instruction_sets_agree_on_wide_rows() {
   constexpr int kVocab = 20'000;
   Problem p(2, kVocab, 1, 0, 5);
@@ -176,11 +176,11 @@ void instruction_sets_agree_on_wide_rows() {
       p.step.top_p.value = top_p;
       CHECK(eft_step_cpu(&p.step, EFT_ISA_PORTABLE, 1) == EFT_OK);
       const std::vector<int64_t> tokens = p.tokens;
-      const std::vector<int32_t> kept = p.kept;
+      const std::vector<int32_t> num_kept = p.num_kept;
       CHECK(tokens[0] >= 0 && tokens[1] >= 0);
       for (int isa = EFT_ISA_AVX2; isa <= eft_cpu_best_isa(); ++isa) {
         CHECK(eft_step_cpu(&p.step, isa, 1) == EFT_OK);
-        CHECK(p.tokens == tokens && p.kept == kept);
+        CHECK(p.tokens == tokens && p.num_kept == num_kept);
       }
     }
   }

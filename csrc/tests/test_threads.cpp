@@ -1,9 +1,8 @@
 // The step from several threads at once, each sharing its rows with a pool; for ThreadSanitizer.
 //
-// libgomp itself is not instrumented: the sanitizer does not see its barriers and would report
-// every result as a race. The step looks up GOMP_parallel at run time, so this test brings its own,
-// made of std::thread, which the sanitizer understands: what is tested is how the step shares its
-// rows.
+// libgomp is not instrumented: the sanitizer does not see its barriers and would report every
+// result as a race. The step looks up GOMP_parallel at run time, so this test defines one on
+// std::thread, which the sanitizer understands. The test is of how the step shares its rows.
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
@@ -39,9 +38,10 @@ constexpr int kLong = 22000;  // times three models: enough for a conservative r
 struct Call {
   std::vector<int64_t> tokens = std::vector<int64_t>(kRows);
   std::vector<float> logprobs = std::vector<float>(kRows);
-  std::vector<int32_t> kept = std::vector<int32_t>(kRows);
+  std::vector<int32_t> num_kept = std::vector<int32_t>(kRows);
 
-  // Tokens of the shared logits under the seed; the error's sentence is this thread's own.
+  // Draws from the shared logits under the seed; then checks that the error message is this
+  // thread's own.
   void run(const std::vector<float>& logits, int64_t seed, int max_threads) {
     eft_step step{};
     step.num_rows = kRows;
@@ -56,7 +56,7 @@ struct Call {
     step.seed.value = seed;
     step.tokens = tokens.data();
     step.details.logprobs = logprobs.data();
-    step.details.num_kept = kept.data();
+    step.details.num_kept = num_kept.data();
     CHECK(eft_step_cpu(&step, EFT_ISA_AUTO, max_threads) == EFT_OK);
     step.num_rows = -seed;
     CHECK(eft_step_cpu(&step, EFT_ISA_AUTO, max_threads) == EFT_BAD_ARGUMENT);
@@ -82,7 +82,7 @@ struct Call {
     step.seed.value = seed;
     step.tokens = tokens.data();
     step.details.logprobs = logprobs.data();
-    step.details.num_kept = kept.data();
+    step.details.num_kept = num_kept.data();
     CHECK(eft_step_cpu(&step, EFT_ISA_AUTO, max_threads) == EFT_OK);
     CHECK(tokens[0] >= 0);
   }
@@ -108,7 +108,7 @@ int main() {
     }
     for (std::thread& t : callers) t.join();
     for (int i = 0; i < kCallers; ++i) {
-      CHECK(together[i].tokens == alone[i].tokens && together[i].kept == alone[i].kept &&
+      CHECK(together[i].tokens == alone[i].tokens && together[i].num_kept == alone[i].num_kept &&
             together[i].logprobs == alone[i].logprobs);
     }
   }
@@ -122,7 +122,7 @@ int main() {
     for (std::thread& t : callers) t.join();
     for (int i = 0; i < kCallers; ++i) {
       CHECK(together[i].tokens[0] == alone[i].tokens[0] &&
-            together[i].kept[0] == alone[i].kept[0] &&
+            together[i].num_kept[0] == alone[i].num_kept[0] &&
             together[i].logprobs[0] == alone[i].logprobs[0]);
     }
   }

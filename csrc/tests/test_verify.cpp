@@ -1,5 +1,5 @@
-// Verification through the C interface: nothing is read or written outside the buffers, instruction
-// sets agree, and errors name the field.
+// Verification through the C interface: no access outside the buffers, the same tokens from every
+// instruction set, errors that name the field.
 #include <math.h>
 #include <stdlib.h>
 
