@@ -79,7 +79,7 @@ class ScoreCall(Structure):
 class How(Structure):
     """`eft_host_launch` of csrc/emulator/kernels/step_on_host.h."""
 
-    _fields_ = [("seed", c_uint64), ("kernel", c_int32), ("blocks", c_int32), ("fast", c_int32)]
+    _fields_ = [("seed", c_uint64), ("kernel", c_int32), ("blocks", c_int32), ("bf16_kernel", c_int32)]
 
 
 class Verify(Structure):

@@ -51,7 +51,7 @@ class Launch:
     seed: int = 0
     kernel: str = "chosen"
     blocks: int = 3
-    fast: bool = True
+    bf16_kernel: bool = True
 
 
 class HostCuda:
@@ -141,7 +141,7 @@ class HostCuda:
         self._check(self._library.eft_score_host(byref(call), byref(how)))
 
     def _how(self, kernel: str) -> How:
-        return How(self.launch.seed, KERNELS.index(kernel), max(1, self.launch.blocks), self.launch.fast)
+        return How(self.launch.seed, KERNELS.index(kernel), max(1, self.launch.blocks), self.launch.bf16_kernel)
 
     def _mixture(
         self, rows: int, vocab: int, logits: Any, weights: Any, bias: Any, token_bitmask: Any, conservative: Any

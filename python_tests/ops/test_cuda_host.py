@@ -35,8 +35,8 @@ def host() -> HostCuda:
 def launches(start: int = 0) -> Iterator[Launch]:
     """Both kernels, every number of blocks, both instantiations, another order of threads each time."""
     choices = [("streaming", n) for n in (1, 2, 3, 7)] + [("resident", n) for n in (1, 2, 4, 8, 16)] + [("chosen", 0)]
-    for seed, ((kernel, blocks), fast) in enumerate(itertools.cycle(itertools.product(choices, (True, False)))):
-        yield Launch(start + seed, kernel, blocks, fast)
+    for seed, ((kernel, blocks), bf16) in enumerate(itertools.cycle(itertools.product(choices, (True, False)))):
+        yield Launch(start + seed, kernel, blocks, bf16)
 
 
 def assert_same(got: StepDetails, want: StepDetails, what: str) -> None:

@@ -1,4 +1,5 @@
-// The tail's and the loop's launch code and kernels as they are, on the runtime of runtime/.
+// The tail's and the loop's launch code, unchanged; their kernels are registered with the fake
+// runtime.
 #include "cuda/loop/while_loop.cu"
 #include "emulator/runtime/runtime.h"
 

@@ -1,4 +1,4 @@
-// The resident kernels, on the runtime of runtime/.
+// Registers the resident kernels with the fake runtime.
 #include "cuda/step/resident.cu"
 #include "emulator/runtime/runtime.h"
 

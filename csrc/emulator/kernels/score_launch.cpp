@@ -1,4 +1,4 @@
-// Scoring's launch code and kernels as they are, on the runtime of runtime/.
+// Scoring's launch code, unchanged; its kernels are registered with the fake runtime.
 #include "cuda/score/score.cu"
 #include "emulator/runtime/runtime.h"
 

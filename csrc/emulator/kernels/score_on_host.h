@@ -9,7 +9,7 @@
 extern "C" {
 #endif
 
-// As eft_score_cuda. `how->kernel` EFT_HOST_CHOSEN: blocks a row as the library would launch them.
+// Runs eft_score_cuda's kernels. `how->kernel` EFT_HOST_CHOSEN: with the library's blocks a row.
 EFT_API int eft_score_host(const eft_score* score, const eft_host_launch* how);
 
 #ifdef __cplusplus

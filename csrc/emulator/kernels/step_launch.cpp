@@ -1,4 +1,4 @@
-// The step's launch code as it is, on the runtime of runtime/; its kernels are in stream_launch.cpp
+// The step's launch code, unchanged; its kernels are registered in stream_launch.cpp
 // and resident_launch.cpp.
 #include "cuda/common/tickets.cu"
 #include "cuda/step/step.cu"

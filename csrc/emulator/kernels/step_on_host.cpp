@@ -53,7 +53,7 @@ bool choose(const eft_step& step, eft::Stage stage, const eft_host_launch& how, 
             eft::Choice& choice) {
   choice = eft::choose(step, stage, kChip, rows);
   if (how.kernel == EFT_HOST_CHOSEN) return true;
-  if (!how.fast) choice.num_bf16_models = 0;
+  if (!how.bf16_kernel) choice.num_bf16_models = 0;
   choice.blocks = how.blocks;
   choice.cluster = 0;
   choice.shared_bytes = sizeof(eft::RowWork);

@@ -12,21 +12,22 @@ extern "C" {
 enum { EFT_HOST_STREAMING = 0, EFT_HOST_RESIDENT = 1, EFT_HOST_CHOSEN = 2 };
 
 typedef struct {
-  uint64_t seed;   // of the order of threads and blocks, and of what lies in scratch memory
-  int32_t kernel;  // EFT_HOST_*; CHOSEN: what the library would launch on an H200
-  int32_t blocks;  // a row, or of its cluster (then 1, 2, 4, 8 or 16)
-  int32_t fast;    // the instantiation for bf16 models, where all are
+  uint64_t seed;        // of the order of threads and blocks, and of scratch memory's bytes
+  int32_t kernel;       // EFT_HOST_*; CHOSEN: what the library would launch on an H200
+  int32_t blocks;       // a row, or of its cluster (then 1, 2, 4, 8 or 16)
+  int32_t bf16_kernel;  // 1: the kernel for bf16 models, where all are bf16
 } eft_host_launch;
 
-// As eft_step_cuda. EFT_DEVICE_ERROR where the emulator found a fault, EFT_UNSUPPORTED for
-// what the resident kernel leaves to the streaming one.
+// Runs eft_step_cuda's kernels. EFT_DEVICE_ERROR where the emulator found a fault, EFT_UNSUPPORTED
+// for what the resident kernel leaves to the streaming one.
 EFT_API int eft_step_host(const eft_step* step, const eft_host_launch* how);
-// As eft_combine_cpu; streaming.
+// Computes what eft_combine_cpu does, with the streaming kernel.
 EFT_API int eft_combine_host(const eft_step* step, float* z, int64_t z_row_stride,
                              const eft_host_launch* how);
-// As eft_verify_cuda; `kernel` is STREAMING (then all launches have `blocks` a row) or CHOSEN.
+// Runs eft_verify_cuda's kernels; `kernel` is STREAMING (then all launches have `blocks` a row) or
+// CHOSEN.
 EFT_API int eft_verify_host(const eft_verify* verify, const eft_host_launch* how);
-// Bytes that the last call read by the kernels' 16-byte loads.
+// Returns the bytes that the last call read by 16-byte loads.
 EFT_API uint64_t eft_host_bytes_loaded(void);
 EFT_API int eft_host_detects_races(void);
 

@@ -1,4 +1,4 @@
-// The streaming kernels, on the runtime of runtime/.
+// Registers the streaming kernels with the fake runtime.
 #include "cuda/step/stream.cu"
 #include "emulator/runtime/runtime.h"
 

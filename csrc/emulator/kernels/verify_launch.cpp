@@ -1,4 +1,4 @@
-// The verification's launch code and kernels as they are, on the runtime of runtime/.
+// The verification's launch code, unchanged; its kernels are registered with the fake runtime.
 #include "cuda/verify/verify.cu"
 #include "emulator/runtime/runtime.h"
 
