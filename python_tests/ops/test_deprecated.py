@@ -11,7 +11,7 @@ ONLY_7 = torch.tensor([[1 << 7, 0]], dtype=torch.int32)
 
 def verified(**mask):
     together = [x[:, None].expand(1, 2, 40) for x in LOGITS]
-    return fused_verify(together, torch.tensor([[7]]), None, weights=[1.0, 1.0, -1.0], temperature=0, **mask).tokens
+    return fused_verify(torch.tensor([[7]]), None, together, [1.0, 1.0, -1.0], temperature=0, **mask).tokens
 
 
 CALLS = {
