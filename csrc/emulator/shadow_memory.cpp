@@ -86,7 +86,7 @@ bool happens_before(const Access& before, const Thread& now) {
   return covers(block.history.acquired, before) || (own.acquired && covers(*own.acquired, before));
 }
 
-// Returns "kernel.h:12" if addr2line and debug information exist, else an address.
+// Returns "stream.cuh:12" if addr2line and debug information exist, else an address.
 std::string source_of(const void* pc) {
   Dl_info info{};
   if (!dladdr(pc, &info) || !info.dli_fname) return "?";

@@ -162,7 +162,7 @@ def scratch_for(wanted: int, device: torch.device, stream: int, given: Tensor | 
     """A workspace of at least `wanted` bytes: the caller's, else the one cached for this device and stream.
 
     A graph that is being captured gets one of its own, out of its pool; its tickets lie elsewhere
-    (csrc/cuda/tickets.h).
+    (csrc/cuda/common/tickets.h).
     """
     if given is not None:
         if given.device != device or not given.is_contiguous() or given.nbytes < wanted or given.data_ptr() % 16:
