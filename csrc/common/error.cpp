@@ -28,10 +28,9 @@ int check_step(const eft_step* step) {
   if (step->num_rows < 1)
     return fail(EFT_BAD_ARGUMENT, "num_rows: expected at least 1, got %lld",
                 (long long)step->num_rows);
-  // Ids are 32 bits wide in the rank's keys. Masses are exact for 2^22 tokens (docs/numerics.md
-  // §3).
-  if (step->vocab_size < 1 || step->vocab_size > (int64_t(1) << 28)) {
-    return fail(EFT_BAD_ARGUMENT, "vocab_size: expected 1 to 2^28, got %lld",
+  // Beyond 2^22 tokens a row's mass may not fit into 64 bits (docs/numerics.md §3).
+  if (step->vocab_size < 1 || step->vocab_size > (int64_t(1) << 22)) {
+    return fail(EFT_BAD_ARGUMENT, "vocab_size: expected 1 to 2^22, got %lld",
                 (long long)step->vocab_size);
   }
   if (step->num_models < 1 || step->num_models > EFT_MAX_MODELS) {

@@ -18,6 +18,7 @@ from eft_ext.ops.params import Integer, Real
 
 DTYPES = {torch.bfloat16: 0, torch.float16: 1, torch.float32: 2}
 MAX_MODELS = 4
+MAX_VOCAB = 1 << 22  # docs/numerics.md §3
 BEYOND_FLOAT32 = 3.4028235677973366e38  # the least number that rounds to its infinity
 _INTEGER = (int, torch.SymInt)
 _REAL = (float, torch.SymFloat, *_INTEGER)
@@ -76,7 +77,7 @@ def resolve_vocab_size(names: Sequence[str], logits: Sequence[Tensor], vocab_siz
     widths = [x.shape[1] for x in logits]
     width = min(widths)
     if vocab_size is None:
-        return width
+        vocab_size = width
     if not isinstance(vocab_size, int | torch.SymInt) and hasattr(vocab_size, "__index__"):
         vocab_size = vocab_size.__index__()
     if isinstance(vocab_size, bool) or not isinstance(vocab_size, int | torch.SymInt):
@@ -84,6 +85,10 @@ def resolve_vocab_size(names: Sequence[str], logits: Sequence[Tensor], vocab_siz
     if not 1 <= vocab_size <= width:
         raise ValueError(
             f"vocab_size: expected 1 to {width}, the width of {names[widths.index(width)]}, got {vocab_size}"
+        )
+    if vocab_size > MAX_VOCAB:
+        raise ValueError(
+            f"vocab_size: expected at most {MAX_VOCAB} (2^22), so that masses fit into 64 bits, got {vocab_size}"
         )
     return vocab_size
 

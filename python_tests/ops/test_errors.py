@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from eft_ext.ops import combine, fused_mix, fused_step
+from eft_ext.ops import combine, fused_mix, fused_score, fused_step
 
 X = torch.zeros(2, 10)
 LOGITS = (X, X, X)
@@ -151,3 +151,17 @@ def test_mix_and_combine():
         fused_mix([X, X], torch.ones(3))
     with pytest.raises(ValueError, match="conservative_top_p: expected large, tuned and base, got 2 models"):
         combine([X, X], [1.0, 1.0], conservative_top_p=0.9)
+
+
+def test_vocabularies_whose_mass_would_not_fit():
+    """Of 2^24 equal tokens the masses' sum wraps at 64 bits: an error at every entry, not token 0 for ever."""
+    wide = torch.zeros(1, 2**22 + 1, dtype=torch.float16)
+    for call in (
+        lambda: fused_step(wide, wide, wide, seed=0, position=0),
+        lambda: fused_mix([wide], [1.0], seed=0, position=0, backend="reference"),
+        lambda: combine([wide], [1.0]),
+        lambda: fused_score(wide, wide, wide, torch.tensor([1])),
+    ):
+        with pytest.raises(ValueError, match=r"vocab_size: expected at most 4194304 \(2\^22\).*, got 4194305"):
+            call()
+    assert 0 < fused_mix([wide], [1.0], vocab_size=2**22, seed=0, position=0).item() < 2**22
