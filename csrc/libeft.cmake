@@ -16,7 +16,7 @@ endfunction()
 eft_add_isa(kPortable -O2)  # -O3 compiles for longer and takes 1.5 times as long for one row
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
   target_compile_definitions(eft PRIVATE EFT_X86)
-  # What is off takes a quarter of the compiler's time and makes nothing faster.
+  # What is off takes a quarter of the compiler's time and makes nothing faster (docs/notes/test-times.md).
   eft_add_isa(kAvx2 ${EFT_kAvx2} $<$<CXX_COMPILER_ID:GNU>:-fno-split-paths
               -fno-unswitch-loops -fno-peel-loops -fno-ipa-cp-clone>)
   if(EFT_AVX512)

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 EFT_NAMES = ("large", "tuned", "base")
-GREEDY_BELOW = 2.0**-20  # temperatures in [0, 2^-20) are greedy (docs/numerics.md §2)
+# Temperatures that fp32 rounds to less than 2^-20 are greedy (docs/numerics.md §2): from here on it rounds up to 2^-20.
+GREEDY_BELOW = 2.0**-20 * (1 - 2.0**-25)
 Weights = Tensor | Sequence[float | Tensor]
 
 

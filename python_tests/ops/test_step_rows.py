@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 
+from eft_ext.ops import fused_mix
 from eft_ext.ops.backends import native
 from python_tests.helpers.rows import ROWS, STEP_OPTIONS, models
 from python_tests.helpers.slow_params import slowly
@@ -52,3 +53,17 @@ def test_every_instruction_set_draws_the_same(isa):
                 assert_same(got, want, f"{isa} {rows} {options}")
     finally:
         native.force_isa("auto")
+
+
+def test_temperatures_are_greedy_after_rounding():
+    """2^-20·(1 - 2^-26) is 2^-20 in fp32: it draws, as a number and as a tensor, and without a seed too."""
+    flat, heat = [torch.zeros(1, 4096)], 2.0**-20 * (1 - 2.0**-26)
+    for backend in ("cpu", "reference"):
+        torch.manual_seed(0)
+        assert len({fused_mix(flat, [1.0], temperature=heat, backend=backend).item() for _ in range(8)}) > 4
+        seeded = {"seed": 3, "position": 1, "backend": backend}
+        drawn = fused_mix(flat, [1.0], temperature=torch.tensor([heat]), **seeded)
+        assert torch.equal(drawn, fused_mix(flat, [1.0], temperature=heat, **seeded))
+        assert torch.equal(drawn, fused_mix(flat, [1.0], temperature=2.0**-20, **seeded))
+        below = 2.0**-20 * (1 - 2.0**-24)
+        assert fused_mix(flat, [1.0], temperature=below, backend=backend).item() == 0
