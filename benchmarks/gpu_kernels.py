@@ -78,7 +78,8 @@ def shared_bytes() -> dict[str, int]:
     sizes = "".join(f"__device__ unsigned {name}_bytes = sizeof(eft::{own});\n" for name, own in work.items())
     with tempfile.TemporaryDirectory() as made:
         source, ptx = Path(made) / "sizes.cu", Path(made) / "sizes.ptx"
-        source.write_text(f'#include "cuda/verify/layout.h"\n#include "cuda/score/compare.cuh"\n{sizes}')
+        headers = ("score/work.cuh", "step/row_work.cuh", "verify/residual.cuh", "verify/slot.cuh")
+        source.write_text("".join(f'#include "cuda/{name}"\n' for name in headers) + sizes)
         flags = ["-std=c++17", "--diag-suppress=177", f"-I{ROOT / 'csrc'}", f"-I{ROOT / 'csrc' / 'include'}"]
         command = ["nvcc", *flags, "-arch=sm_80", "-ptx", str(source), "-o", str(ptx)]
         subprocess.run(command, check=True, capture_output=True, text=True)

@@ -151,8 +151,8 @@ __device__ __forceinline__ bool read_row(const ScorePlan& plan, int slot, ScoreW
   }
   if (!takes_last_ticket(plan.mixture.workspace.tickets + slot, w.is_last)) return false;
   if (warp <= num_models) {
-    const TileShare* own = shares + int64_t(warp) * num_tiles;
-    const RowSums s = add_shares(own, num_tiles, -1, empty_share(0.0f));
+    const TileShare* of_warp = shares + int64_t(warp) * num_tiles;
+    const RowSums s = add_shares(of_warp, num_tiles, -1, empty_share(0.0f));
     if (lane == 0) {
       w.sums[warp] = s;
       if (warp == num_models && !(fabs(s.max) < INFINITY)) w.status = 1;

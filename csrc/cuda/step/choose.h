@@ -40,8 +40,8 @@ inline int resident_cluster(const eft_step& step, Stage stage, const Chip& chip,
     if (rows * cluster > chip.num_sms - chip.num_sms / 8) continue;
     if (cluster > 2 && (cluster / 2) * 16 >= tiles)
       continue;  // half of it already has a warp for each tile
-    const int own = (tiles + cluster - 1) / cluster;
-    return resident_bytes(own) <= chip.shared_bytes ? cluster : 0;
+    const int of_block = (tiles + cluster - 1) / cluster;
+    return resident_bytes(of_block) <= chip.shared_bytes ? cluster : 0;
   }
   return 0;
 }
