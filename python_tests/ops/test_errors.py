@@ -154,7 +154,7 @@ def test_mix_and_combine():
 
 
 def test_vocabularies_whose_mass_would_not_fit():
-    """Of 2^24 equal tokens the masses' sum wraps at 64 bits: an error at every entry, not token 0 for ever."""
+    """Masses of 2^24 equal tokens wrap at 64 bits: an error at every entry, not token 0 for ever."""
     wide = torch.zeros(1, 2**22 + 1, dtype=torch.float16)
     for call in (
         lambda: fused_step(wide, wide, wide, seed=0, position=0),
