@@ -1,4 +1,4 @@
-"""The C++ step against its plain twin on every kind of row, dtype and set of options, in real vocabularies."""
+"""The C++ step against the reference on every kind of row, dtype and set of options, in real vocabularies."""
 
 import itertools
 

@@ -9,7 +9,7 @@ from eft_ext.ops.reference.verify import Filters, residual, row_distribution
 from python_tests.helpers.drafts import EFT, blocks
 
 
-def weighed(logits, weights, filters):
+def distribution_of(logits, weights, filters):
     mixture = {"weights": weights, "bias": None, "token_bitmask": None, "vocab_size": None, "conservative": None}
     return row_distribution(logits, filters, **mixture)
 
@@ -39,7 +39,7 @@ def test_the_distribution_of_what_is_emitted(name, filters, own):
     """q as drawn, accepted or redrawn, sums to p as drawn: to 3V units of 2^-40 at the very worst."""
     vocab = 2100
     large, tuned, base = (x[:, 0] for x in blocks(name, 3, 1, 1, vocab))
-    p, q = weighed([large, tuned, base], EFT, filters), weighed([tuned], [1.0], own)
+    p, q = distribution_of([large, tuned, base], EFT, filters), distribution_of([tuned], [1.0], own)
     wp, wq = (x.w.numpy().astype(np.longdouble) for x in (p, q))
     proposed, wanted = as_drawn(q), as_drawn(p)
     assert abs(proposed.sum() - 1) < 1e-15
