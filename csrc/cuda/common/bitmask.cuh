@@ -1,4 +1,4 @@
-// Where a bitmask is read: bit i % 32 of word i / 32 says whether token i may be drawn.
+// Reads a row's bitmask: bit i % 32 of word i / 32 is set where token i may be drawn.
 #ifndef EFT_CUDA_COMMON_BITMASK_CUH_
 #define EFT_CUDA_COMMON_BITMASK_CUH_
 

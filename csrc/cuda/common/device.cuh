@@ -41,7 +41,7 @@ __device__ __forceinline__ Bits128 load_cached(const void* p) {
   return v;
 }
 
-// What another block wrote during this launch: from the L2, where all blocks meet.
+// Reads what another block wrote during this launch, from the L2, which all blocks share.
 template <class T>
 __device__ __forceinline__ T load_written(const T* p) {
   return __ldcg(p);

@@ -30,7 +30,7 @@ struct Nucleus {
   uint32_t valid[3];
 };
 
-// What a row's blocks leave for the one that takes the last ticket. Tickets lie in front and are
+// The row's blocks leave this for the one that takes the last ticket. Tickets lie in front and are
 // zero between launches; all else is written before it is read.
 struct Workspace {
   uint32_t* tickets;    // [kMaxLaunchRows * 3]

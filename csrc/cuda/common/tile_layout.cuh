@@ -1,4 +1,4 @@
-// How a tile's 1024 tokens lie in a warp: 32 a lane (a group), in four pieces of 8, so that each
+// A tile's 1024 tokens in a warp: 32 a lane (a group), in four pieces of 8, so that each
 // load of a warp is 512 bytes in a row.
 #ifndef EFT_CUDA_COMMON_TILE_LAYOUT_CUH_
 #define EFT_CUDA_COMMON_TILE_LAYOUT_CUH_

@@ -54,7 +54,7 @@ struct TwoLowest {
     second = key < first ? first : key;
     first = key < first ? key : first;
   }
-  // Of the whole warp, known to all lanes. Keys are unique.
+  // Joins the lanes' keys: all lanes get the warp's. Keys are unique.
   __device__ void join() {
     const uint64_t lowest = warp_min(first);
     second = warp_min(first == lowest ? second : first);

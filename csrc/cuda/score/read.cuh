@@ -20,7 +20,7 @@ __device__ __forceinline__ void load_bf16_group(const Model& model, int tile, in
   for (int j = 0; j < 4; ++j) raw[j] = load_once(first + 2 * j * (kTile / 4));
 }
 
-// Whether none of a warp's 1024 logits needs a test (`Mixer::square_limit`).
+// True if none of a warp's 1024 logits needs a test (`Mixer::square_limit`).
 __device__ __forceinline__ bool is_ordinary(const Bits128* raw, float limit) {
   float largest = 0.0f;
 #pragma unroll

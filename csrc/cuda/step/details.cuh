@@ -1,5 +1,6 @@
-// What `return_details` adds, at temperature 1 (docs/numerics.md §10): log-probabilities, entropy
-// and the first of the rank. Each tile's share of the sums is taken while the tile is in registers.
+// The details that `return_details` adds, at temperature 1 (docs/numerics.md §10):
+// log-probabilities, entropy and the first of the rank. Each tile's share of the sums is taken
+// while the tile is in registers.
 //
 // tile_stats             a warp's tile         → stats[tile]
 // write_temperature_one  stats, token          → raw_logprobs, entropy, model_logprobs

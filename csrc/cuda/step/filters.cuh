@@ -64,7 +64,7 @@ __device__ __forceinline__ void schedule_weigh(FilterState& s, State after) {
   schedule(s, s.survivors.in_candidates ? kWeighCandidates : kWeighTokens, after);
 }
 
-// Where top_k's ties are decided: all tokens of the k-th largest t survive, whatever their ids.
+// Decides top_k's ties: all tokens of the k-th largest t survive, whatever their ids.
 __device__ __forceinline__ Cutoff cutoff_with_ties(uint64_t kth_key) {
   return {key_t(kth_key), kLastId};
 }

@@ -1,5 +1,5 @@
-// What the finish of a row works on, in shared memory: the state of its filters (filters.cuh), the
-// query and the pass they ask for next (rank_query.cuh, passes.cuh), and what the passes leave.
+// RowWork, the shared memory in which a row is finished: the state of its filters (filters.cuh),
+// the query and the pass they ask for next (rank_query.cuh, passes.cuh), and what the passes leave.
 // A team finishes a row: one block (streaming) or a cluster of blocks (resident). The first block
 // leads; what concerns the whole row lies in its memory.
 #ifndef EFT_CUDA_STEP_ROW_WORK_CUH_
@@ -130,7 +130,7 @@ struct alignas(16) RowWork {
     float tile_z[kTile];  // of the drawn tile
   };
   uint32_t num_groups_to_read;
-  // Of the leader: the results of passes.
+  // The results of passes, in the leader's memory.
   uint32_t num_candidates, num_finalists, num_kept, first_max;
   int32_t bin;  // with the answer, -1 if none has it
   uint32_t bin_count;

@@ -1,5 +1,5 @@
-// Where the team reads a row's tokens again: in global memory (streaming), or in the shared memory
-// of its cluster (resident). A group is the 32 tokens of one lane.
+// The source from which a team reads a row's tokens again: global memory (streaming), or the shared
+// memory of its cluster (resident). A group is the 32 tokens of one lane.
 #ifndef EFT_CUDA_STEP_SOURCE_CUH_
 #define EFT_CUDA_STEP_SOURCE_CUH_
 
