@@ -27,16 +27,16 @@ struct ConservativeMixture {
   float delta;
   int threads;
 
-  TileKind operator()(int64_t first, int n, float c, float* t, float* group_max) const {
-    TileKind kind{};
+  TileReport operator()(int64_t first, int n, float c, float* t, float* group_max) const {
+    TileReport report{};
     if (n == kTile && !has_bias_or_bitmask(step) && one_dtype(step)) {
       switch (step.logits[0].dtype) {
-        case EFT_BF16: kind = mix_ordinary<Bf16>(first, c, t, group_max); break;
-        case EFT_FP16: kind = mix_ordinary<Fp16>(first, c, t, group_max); break;
-        default: kind = mix_ordinary<float>(first, c, t, group_max);
+        case EFT_BF16: report = mix_ordinary<Bf16>(first, c, t, group_max); break;
+        case EFT_FP16: report = mix_ordinary<Fp16>(first, c, t, group_max); break;
+        default: report = mix_ordinary<float>(first, c, t, group_max);
       }
     }
-    if (kind.has_maxima) return kind;
+    if (report.has_maxima) return report;
     float* const x[3] = {staging, staging + kTile, staging + 2 * kTile};
     for (int k = 0; k < 3; ++k) load_as_fp32(step.logits[k], row, first, n, x[k]);
     const BiasAndMask expanded = expand_bias_and_bitmask(step, row, first, n, staging);
@@ -48,11 +48,11 @@ struct ConservativeMixture {
   // A whole tile whose logits exclude nothing and overflow nowhere, as `mix_clean` takes it.
   // Returns `has_maxima` false, and t undefined, for any other tile.
   template <class T>
-  TileKind mix_ordinary(int64_t first, float c, float* t, float* group_max) const {
-    TileKind kind{};
+  TileReport mix_ordinary(int64_t first, float c, float* t, float* group_max) const {
+    TileReport report{};
 #ifdef EFT_SIMD
     const float limit = 0.5f * ordinary_limit(options.weights, 3, c);
-    if (!(fabsf(delta) <= limit)) return kind;
+    if (!(fabsf(delta) <= limit)) return report;
     const T* x[3];
     Loader<T> logits[3];
     Lanes w[3];
@@ -77,22 +77,22 @@ struct ConservativeMixture {
         const Lanes mine = load(own + i);
         LaneMask inside = above(mine, cut);
         if (parted) inside = or_(inside, and_(equal(mine, cut), first_lanes(last + 1 - i)));
-        z = mul(choose(inside, add(z, shift), drop ? excluded : tuned), scale);
+        z = mul(blend(inside, add(z, shift), drop ? excluded : tuned), scale);
         most = larger(most, z);
         store(t + i, z);
       }
       store(group_max + chunk / kLanes, most);
       highest = larger(highest, most);
     }
-    kind.top = largest(highest);
-    kind.finite = kind.has_maxima = true;
-    kind.clean = !drop;
+    report.max_t = largest(highest);
+    report.finite = report.has_maxima = true;
+    report.clean = !drop;
     const auto ordinary = magnitude_limit(T{}, limit);
-    for (const Loader<T>& x : logits) kind.has_maxima &= x.within(ordinary);
+    for (const Loader<T>& x : logits) report.has_maxima &= x.within(ordinary);
 #else
     (void)first, (void)c, (void)t, (void)group_max;
 #endif
-    return kind;
+    return report;
   }
 
   // Locals and masks for the same reasons as in mix_tested.

@@ -42,14 +42,14 @@ class Sample {
     }
   }
 
-  // The place above which `goal` of `total` lies. Estimated from what lies below it: no weight
-  // there is larger than the cutoff's own, while a sample may miss the one token that has most of
-  // the mass.
-  Estimate place(float goal, float total) const {
+  // Estimates the cutoff above which `goal` of `total` lies. It is read from what lies below: no
+  // weight there is larger than the cutoff's own, while a sample may miss the one token that has
+  // most of the mass.
+  Estimate estimate_cutoff(float goal, float total) const {
     const float below = total - goal;
-    const float error = 3.0f * error_at(ends(below).high);
-    const float low = ends(below - error).low;
-    return {low, ends(below + error).high, int64_t(float(count_over(low)) * scale_)};
+    const float error = 3.0f * error_at(cut_bounds(below).high);
+    const float low = cut_bounds(below - error).low;
+    return {low, cut_bounds(below + error).high, int64_t(float(count_over(low)) * scale_)};
   }
 
  private:
@@ -84,10 +84,10 @@ class Sample {
 
   // Two cuts, within 1/4096 of each other, between which the measure below them passes the goal.
   // Finding nearer ones would cost more than the tokens between them.
-  struct Ends {
+  struct CutBounds {
     float low, high;
   };
-  Ends ends(float goal) const {
+  CutBounds cut_bounds(float goal) const {
     int64_t low = order_of(-INFINITY), high = order_of(INFINITY);
     while (high - low > 1 << 11) {
       const int64_t middle = (low + high) >> 1;

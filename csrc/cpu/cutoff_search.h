@@ -55,8 +55,8 @@ inline void tighten(const TokenList& list, Bracket& b) {
   for (int64_t i = 0; i < list.count; i += 16) {  // what follows the list is -inf
     const Lanes t = load(list.t + i);
     const LaneMask in = and_not(above(t, low), above(t, high));
-    tops = larger(tops, choose(in, t, splat(-INFINITY)));
-    bottoms = smaller(bottoms, choose(in, t, splat(INFINITY)));
+    tops = larger(tops, blend(in, t, splat(-INFINITY)));
+    bottoms = smaller(bottoms, blend(in, t, splat(INFINITY)));
   }
   top = largest(tops);
   bottom = -largest(sub(splat(-0.0f), bottoms));

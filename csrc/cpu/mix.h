@@ -14,15 +14,16 @@
 namespace eft {
 namespace {
 
-// The inputs of a tile. The fields below `limit` are read only where there is a bias or bitmask: as
-// the caller gave them (null where there is none) by `mix_clean`, expanded by `mix_tested`.
+// The inputs of a tile. The fields below `ordinary_limit` are read only where there is a bias or
+// bitmask: as the caller gave them (null where there is none) by `mix_clean`, expanded by
+// `mix_tested`.
 template <class T>
 struct TileInputs {
   const T* x[EFT_MAX_MODELS];
   float weights[EFT_MAX_MODELS];
   float lowest[EFT_MAX_MODELS];
   decltype(magnitude(T{})) ordinary;  // magnitudes up to this need no test
-  float limit;                        // the same as a number
+  float ordinary_limit;               // the same limit as fp32
   const float* raw_bias;              // [n]
   const int32_t* token_bitmask;       // [n / 32]
   const float* bias;                  // [n], -0 adds nothing
@@ -66,7 +67,7 @@ inline bool mix_tested(const TileInputs<T>& in, int n, float c, float* t) {
 // Writes t and the maxima of a whole tile in which no logit can exclude its token and no z or t can
 // overflow: half of the work of `mix_tested`. False, and t undefined, for any other tile.
 template <int K, class T, bool kBiasOrMask>
-inline bool mix_clean(const TileInputs<T>& in, float c, float* t, float* group_max, float* top) {
+inline bool mix_clean(const TileInputs<T>& in, float c, float* t, float* group_max, float* max_t) {
 #ifdef EFT_SIMD
   const T* x[K];
   Lanes w[K];
@@ -85,7 +86,7 @@ inline bool mix_clean(const TileInputs<T>& in, float c, float* t, float* group_m
       if (kBiasOrMask && bias) z = add(z, biases(bias + i));
       z = mul(z, scale);
       if (kBiasOrMask && token_bitmask) {
-        z = choose(marked_lanes(uint32_t(token_bitmask[i / 32]) >> i % 32), z, excluded);
+        z = blend(marked_lanes(uint32_t(token_bitmask[i / 32]) >> i % 32), z, excluded);
       }
       most = larger(most, z);
       store(t + i, z);
@@ -93,11 +94,11 @@ inline bool mix_clean(const TileInputs<T>& in, float c, float* t, float* group_m
     store(group_max + chunk / kLanes, most);
     highest = larger(highest, most);
   }
-  *top = largest(highest);
+  *max_t = largest(highest);
   for (int k = 0; k < K; ++k) {
     if (!logits[k].within(in.ordinary)) return false;
   }
-  return !kBiasOrMask || biases.within(magnitude_limit(0.0f, in.limit));
+  return !kBiasOrMask || biases.within(magnitude_limit(0.0f, in.ordinary_limit));
 #else
   if (kBiasOrMask) return false;
   const T* x[K];
@@ -119,24 +120,24 @@ inline bool mix_clean(const TileInputs<T>& in, float c, float* t, float* group_m
     for (int k = 1; k < K; ++k) z = fmaf(w[k], to_float(x[k][i]), z);
     t[i] = z * c;
   }
-  *top = tile_maxima(t, kTile, group_max);
+  *max_t = tile_maxima(t, kTile, group_max);
   return true;
 #endif
 }
 
 // `expand` expands bias and bitmask for `mix_tested`.
 template <int K, class T, bool kBiasOrMask, class Expand>
-TileKind mix_tile(TileInputs<T>& in, int n, float c, float* t, float* group_max,
-                  const Expand& expand) {
-  TileKind kind{};
-  if (n == kTile && mix_clean<K, T, kBiasOrMask>(in, c, t, group_max, &kind.top)) {
-    kind.finite = kind.has_maxima = true;
-    kind.clean = !kBiasOrMask || !in.token_bitmask;
-    return kind;
+TileReport mix_tile(TileInputs<T>& in, int n, float c, float* t, float* group_max,
+                    const Expand& expand) {
+  TileReport report{};
+  if (n == kTile && mix_clean<K, T, kBiasOrMask>(in, c, t, group_max, &report.max_t)) {
+    report.finite = report.has_maxima = true;
+    report.clean = !kBiasOrMask || !in.token_bitmask;
+    return report;
   }
   if (kBiasOrMask) expand();
-  kind.finite = mix_tested<K, T, kBiasOrMask>(in, n, c, t);
-  return kind;
+  report.finite = mix_tested<K, T, kBiasOrMask>(in, n, c, t);
+  return report;
 }
 
 // Logits up to this magnitude cannot overflow z or t: half of the largest fp32, over 1 + sum |w|,
@@ -148,8 +149,8 @@ inline float ordinary_limit(const float* weights, int num_models, float c) {
 }
 
 template <class T, bool kBiasOrMask, class Expand>
-TileKind mix_models(TileInputs<T>& in, int num_models, int n, float c, float* t, float* group_max,
-                    const Expand& expand) {
+TileReport mix_models(TileInputs<T>& in, int num_models, int n, float c, float* t, float* group_max,
+                      const Expand& expand) {
   switch (num_models) {
     case 1: return mix_tile<1, T, kBiasOrMask>(in, n, c, t, group_max, expand);
     case 2: return mix_tile<2, T, kBiasOrMask>(in, n, c, t, group_max, expand);
@@ -172,7 +173,7 @@ struct Mixture {
   int64_t row;
   float* staging;  // [6][1024]
 
-  TileKind operator()(int64_t first, int n, float c, float* t, float* group_max) const {
+  TileReport operator()(int64_t first, int n, float c, float* t, float* group_max) const {
     if (one_dtype(step)) {
       switch (step.logits[0].dtype) {
         case EFT_BF16: return mix_direct<Bf16>(first, n, c, t, group_max);
@@ -190,14 +191,15 @@ struct Mixture {
 
  private:
   template <class T>
-  TileKind mix_direct(int64_t first, int n, float c, float* t, float* group_max) const {
+  TileReport mix_direct(int64_t first, int n, float c, float* t, float* group_max) const {
     TileInputs<T> in;
     for (int k = 0; k < step.num_models; ++k) in.x[k] = logits_at<T>(step.logits[k], row, first);
     return mix(in, first, n, c, t, group_max);
   }
 
   template <class T>
-  TileKind mix(TileInputs<T>& in, int64_t first, int n, float c, float* t, float* group_max) const {
+  TileReport mix(TileInputs<T>& in, int64_t first, int n, float c, float* t,
+                 float* group_max) const {
     for (int k = 0; k < step.num_models; ++k) {
       in.weights[k] = options.weights[k];
       in.lowest[k] = lowest_of(step.logits[k].dtype);
@@ -209,7 +211,7 @@ struct Mixture {
       if (in.lowest[k] > Lowest<T>::value) limit = std::min(limit, -0.5f * in.lowest[k]);
     }
     in.ordinary = magnitude_limit(T{}, limit);
-    in.limit = limit;
+    in.ordinary_limit = limit;
     in.raw_bias = step.bias ? step.bias + row * step.bias_row_stride + first : nullptr;
     in.token_bitmask = step.token_bitmask
                            ? step.token_bitmask + row * step.token_bitmask_row_stride + first / 32

@@ -11,7 +11,7 @@ namespace {
 
 // torch brings its own OpenMP runtime. A second one would compete with it for the cores (on two
 // cores: spikes of 8 ms in a 1 ms call), so the loaded one is looked up instead of linked.
-struct Pool {
+struct OpenMpPool {
   using Parallel = void (*)(void (*)(void*), void*, unsigned, unsigned);
   using MaxThreads = int (*)();
   Parallel parallel = reinterpret_cast<Parallel>(dlsym(RTLD_DEFAULT, "GOMP_parallel"));
@@ -40,7 +40,7 @@ void work(void* argument) {
 }  // namespace
 
 void for_each_row(int64_t num_rows, int max_threads, void (*task)(void*, int64_t), void* context) {
-  static const Pool pool;
+  static const OpenMpPool pool;
   Rows rows{task, context, num_rows};
   if (num_rows < 2 || max_threads == 1 || !pool.parallel || !pool.max_threads ||
       forked.load(std::memory_order_relaxed)) {

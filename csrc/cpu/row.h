@@ -27,22 +27,22 @@ inline float tile_maxima(const float* t, int n, float* group_max) {
       group_max[chunk * kLanes + lane] = m;
     }
   }
-  float top = -INFINITY;
-#pragma omp simd reduction(max : top)
-  for (int g = 0; g < chunks * kLanes; ++g) top = group_max[g] > top ? group_max[g] : top;
-  if (top > -0x1.fffffep127f) return top;
+  float max_t = -INFINITY;
+#pragma omp simd reduction(max : max_t)
+  for (int g = 0; g < chunks * kLanes; ++g) max_t = group_max[g] > max_t ? group_max[g] : max_t;
+  if (max_t > -0x1.fffffep127f) return max_t;
   // Clang starts a max reduction at the lowest finite value, so an empty tile is reduced again.
-  top = -INFINITY;
-  for (int g = 0; g < chunks * kLanes; ++g) top = std::max(top, group_max[g]);
-  return top;
+  max_t = -INFINITY;
+  for (int g = 0; g < chunks * kLanes; ++g) max_t = std::max(max_t, group_max[g]);
+  return max_t;
 }
 
 // What a mixture reports of the tile that it has written.
-struct TileKind {
+struct TileReport {
   bool finite;      // no NaN, no +inf
   bool clean;       // no -inf either
-  bool has_maxima;  // `group_max` and `top` are written too
-  float top;
+  bool has_maxima;  // `group_max` and `max_t` are written too
+  float max_t;
 };
 
 // The summary of some or all of a row's tiles.
@@ -65,17 +65,17 @@ inline void fill_tile(const Mixer& mixer, float c, bool masses, int64_t tile, fl
                       float* group_max, Row& row, RowSummary& summary) {
   const int64_t first = tile * kTile;
   const int n = tile_length(row.n, first);
-  const TileKind kind = mixer(first, n, c, t, group_max);
-  const float top = kind.has_maxima ? kind.top : tile_maxima(t, n, group_max);
-  const float a = floorf(top);
-  row.tile_max[tile] = top;
+  const TileReport report = mixer(first, n, c, t, group_max);
+  const float max_t = report.has_maxima ? report.max_t : tile_maxima(t, n, group_max);
+  const float a = floorf(max_t);
+  row.tile_max[tile] = max_t;
   row.tile_reference[tile] = a;
-  summary.finite &= kind.finite;
-  summary.max_t = top > summary.max_t ? top : summary.max_t;
+  summary.finite &= report.finite;
+  summary.max_t = max_t > summary.max_t ? max_t : summary.max_t;
   summary.reference = a > summary.reference ? a : summary.reference;
   // A NaN may hide the largest t, and masses are not defined above the reference.
-  const bool counts = masses && kind.finite && a > -INFINITY && a >= summary.reference - 51.0f;
-  row.tile_mass[tile] = counts ? mass_of(t, n, a, kind.clean) : 0;
+  const bool counts = masses && report.finite && a > -INFINITY && a >= summary.reference - 51.0f;
+  row.tile_mass[tile] = counts ? mass_of(t, n, a, report.clean) : 0;
 }
 
 inline void pad(Row& row) { std::fill(row.t + row.n, row.t + padded(row.n), -INFINITY); }

@@ -50,8 +50,8 @@ struct ScoredRow {
     }
     for (int64_t first = 0; first < vocab_size(); first += kTile) {
       const int n = length(first), padded = padded_tile(n);
-      const int64_t place = target - first;
-      const int ties = place <= 0 ? 0 : place < n ? int(place) : n;
+      const int64_t offset = target - first;
+      const int ties = offset <= 0 ? 0 : offset < n ? int(offset) : n;
       for (int d = 0; d <= models(); ++d) {
         if (!fill(d, first, n)) return false;
         const float top = sums[d].add(tiles[d], padded, first);

@@ -88,7 +88,7 @@ inline int count(LaneMask m) {
 }
 
 // x where marked, y elsewhere
-inline Lanes choose(LaneMask m, Lanes x, Lanes y) {
+inline Lanes blend(LaneMask m, Lanes x, Lanes y) {
   return {_mm256_blendv_ps(y.a, x.a, m.a), _mm256_blendv_ps(y.b, x.b, m.b)};
 }
 

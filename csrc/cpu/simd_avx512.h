@@ -47,7 +47,7 @@ inline LaneMask or_(LaneMask a, LaneMask b) { return LaneMask(a | b); }
 inline int count(LaneMask m) { return __builtin_popcount(m); }
 
 // a where marked, b elsewhere
-inline Lanes choose(LaneMask m, Lanes a, Lanes b) { return _mm512_mask_blend_ps(m, b, a); }
+inline Lanes blend(LaneMask m, Lanes a, Lanes b) { return _mm512_mask_blend_ps(m, b, a); }
 // Writes the marked lanes one after another and returns their number. Sixteen floats are written.
 inline int append(float* to, Lanes x, LaneMask in) {
   // Compressed in a register: the form that writes to memory is microcode on some processors.

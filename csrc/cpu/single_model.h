@@ -8,7 +8,7 @@ namespace eft {
 namespace {
 
 // t = z * c in place, for a mixture that has written z.
-inline TileKind scale_tile(int n, float c, float* t) {
+inline TileReport scale_tile(int n, float c, float* t) {
   TileInputs<float> in{};
   in.x[0] = t;
   in.weights[0] = 1.0f;
@@ -21,7 +21,7 @@ struct SingleModel {
   const eft_logits& logits;
   int64_t row;
 
-  TileKind operator()(int64_t first, int n, float c, float* t, float* group_max) const {
+  TileReport operator()(int64_t first, int n, float c, float* t, float* group_max) const {
     if (logits.dtype == EFT_BF16) return mix<Bf16>(first, n, c, t, group_max);
     if (logits.dtype == EFT_FP16) return mix<Fp16>(first, n, c, t, group_max);
     return mix<float>(first, n, c, t, group_max);
@@ -29,7 +29,7 @@ struct SingleModel {
 
  private:
   template <class T>
-  TileKind mix(int64_t first, int n, float c, float* t, float* group_max) const {
+  TileReport mix(int64_t first, int n, float c, float* t, float* group_max) const {
     TileInputs<T> in{};
     in.x[0] = logits_at<T>(logits, row, first);
     in.weights[0] = 1.0f;
@@ -45,7 +45,7 @@ struct SingleModelFinite {
   const eft_logits& logits;
   int64_t row;
 
-  TileKind operator()(int64_t first, int n, float c, float* t, float*) const {
+  TileReport operator()(int64_t first, int n, float c, float* t, float*) const {
     load_as_fp32(logits, row, first, n, t);
     const float lowest = lowest_of(logits.dtype);
 #pragma omp simd

@@ -145,14 +145,14 @@ inline uint64_t listed_mass(const float* t, const float* share, int n, int shift
 }
 
 // Writes the survivors' masses by tile: those above both cuts, and those listed above `cut` or, at
-// the cut, up to `place`.
-inline void add_between(const TokenList& list, float cut, int64_t place, const uint64_t* above,
+// the cut, up to `list_index`.
+inline void add_between(const TokenList& list, float cut, int64_t list_index, const uint64_t* above,
                         Row& row) {
   const int64_t last_tile = num_tiles(row) - 1;
   for (int64_t tile = 0; tile <= last_tile; ++tile) {
     const int64_t first = list.id[tile];
     const int n = int((tile < last_tile ? int64_t(list.id[tile + 1]) : list.count) - first);
-    const int last = int(std::max<int64_t>(-1, std::min<int64_t>(place - first, n)));
+    const int last = int(std::max<int64_t>(-1, std::min<int64_t>(list_index - first, n)));
     row.tile_mass[tile] = above[tile];
     if (n == 0) continue;
     row.tile_mass[tile] +=
@@ -161,13 +161,14 @@ inline void add_between(const TokenList& list, float cut, int64_t place, const u
   }
 }
 
-// Applies a cutoff that was found in a weighed list by tiles, whose last kept token is at `place`.
-inline void keep_between(Row& row, const Cutoff& cutoff, int64_t place, const uint64_t* above,
+// Applies a cutoff that was found in a weighed list by tiles, whose last kept token is at
+// `list_index`.
+inline void keep_between(Row& row, const Cutoff& cutoff, int64_t list_index, const uint64_t* above,
                          Survivors& s) {
   s.apply(cutoff);
   if (s.cutoff.t != cutoff.t || s.cutoff.id != cutoff.id)
     return;  // an earlier filter's cutoff is stricter
-  add_between(s.tokens, cutoff.t, place, above, row);
+  add_between(s.tokens, cutoff.t, list_index, above, row);
   s.masses_known = true;
 }
 

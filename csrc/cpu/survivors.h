@@ -15,11 +15,11 @@ struct Cutoff {
   float t = -0x1.fffffep127f;
   uint32_t id = kAllTies;
 
-  // The last of n tokens from id `first` on that is kept on a tie, as a place among them; -1 if
-  // none.
+  // The last of n tokens from id `first` on that is kept on a tie, as an offset from `first`; -1
+  // if none.
   int last_kept_tie(int64_t first, int n) const {
-    const int64_t places = int64_t(id) - first;
-    return int(places < -1 ? -1 : places > n ? n : places);
+    const int64_t offset = int64_t(id) - first;
+    return int(offset < -1 ? -1 : offset > n ? n : offset);
   }
 };
 
@@ -72,7 +72,7 @@ inline void drop_outside(const Cutoff& cutoff, TokenList& list) {
   end_list(list, count);
 }
 
-// The place of the nth of n values that equals x; n if there is none.
+// The index of the nth of n values that equals x; n if there is none.
 inline int64_t nth_equal(const float* t, int64_t n, float x, uint64_t nth) {
   for (int64_t first = 0; first < n; first += kChunk) {
     const int length = int(std::min<int64_t>(kChunk, n - first));

@@ -68,7 +68,7 @@ inline void keep_top_k(Row& row, int64_t k, float* maxima, uint64_t* above, Surv
     keep_listed_top_k(row, k, -INFINITY, INFINITY, s);
     return;
   }
-  const Estimate e = Sample(row, false).place(float(k), float(row.n));
+  const Estimate e = Sample(row, false).estimate_cutoff(float(k), float(row.n));
   if (e.num_above <= kMaxListed) {
     list_between(row, e.low, INFINITY, s.tokens);
     if (keep_listed_top_k(row, k, e.low, e.high, s)) return;

@@ -62,21 +62,21 @@ inline uint64_t row_mass_above(const Row& row, float cut, uint64_t* above) {
   return mass_at_reference(row, cut, above);
 }
 
-// A cutoff whose last tie is the nth of the list's tokens at `t`, and the place of that token in
+// A cutoff whose last tie is the nth of the list's tokens at `t`, and that token's index in
 // the list.
 struct ListedCutoff {
   Cutoff cutoff;
-  int64_t place;
+  int64_t list_index;
 };
 inline ListedCutoff cutoff_between(const Row& row, const TokenList& list, float t, uint64_t nth) {
-  const int64_t place = nth_equal(list.t, list.count, t, nth);
+  const int64_t list_index = nth_equal(list.t, list.count, t, nth);
   const uint32_t* const starts = list.id;
-  const int64_t tile = std::upper_bound(starts, starts + num_tiles(row), place) - starts - 1;
+  const int64_t tile = std::upper_bound(starts, starts + num_tiles(row), list_index) - starts - 1;
   uint64_t in_tile = 0;
-  for (int64_t i = starts[tile]; i <= place; ++i) in_tile += list.t[i] == t;
+  for (int64_t i = starts[tile]; i <= list_index; ++i) in_tile += list.t[i] == t;
   const int64_t first = tile * kTile;
   const int64_t id = first + nth_equal(row.t + first, tile_length(row.n, first), t, in_tile);
-  return {{t, uint32_t(id)}, place};
+  return {{t, uint32_t(id)}, list_index};
 }
 
 // Too many tokens to list: those above `e.high` are weighed at the tiles' references, those between
@@ -102,7 +102,7 @@ inline bool keep_wide_nucleus(Row& row, uint64_t target, const Estimate& e, uint
       end.above -= over.slack;
       if (num_ties_kept(row, end, target) == ties) {
         const ListedCutoff found = cutoff_between(row, list, end.high, ties);
-        keep_between(row, found.cutoff, found.place, above, s);
+        keep_between(row, found.cutoff, found.list_index, above, s);
         return true;
       }
     }
@@ -172,7 +172,7 @@ inline void keep_top_p(Row& row, uint64_t p_fix, uint64_t* above, Survivors& s,
     keep_listed_nucleus(row, target, -INFINITY, INFINITY, s);
     return;
   }
-  Estimate e = Sample(row, true).place(float(target) * 0x1p-40f, float(mass) * 0x1p-40f);
+  Estimate e = Sample(row, true).estimate_cutoff(float(target) * 0x1p-40f, float(mass) * 0x1p-40f);
   // A sample misses the mass of a few heavy tokens: where the nucleus is small its estimate is too
   // high, or there is none.
   const float deep = row.max_t - 13.0f;

@@ -107,7 +107,7 @@ inline int64_t draw_residual(const Residual& residual, uint64_t bits) {
   }
 }
 
-enum class Verdict { kAccepted, kLast, kInvalid };
+enum class Verdict { kAccepted, kStop, kInvalid };
 
 // One position of one row. `draft` is -1 behind the last one.
 struct Position {
@@ -122,9 +122,9 @@ struct Position {
     return random_bits(p.seed, p.position + uint64_t(index), 0, purpose);
   }
 
-  Verdict last(int64_t t) const {
+  Verdict stop_with(int64_t t) const {
     *token = t;
-    return Verdict::kLast;
+    return Verdict::kStop;
   }
   Verdict accepted() const {
     *token = draft;
@@ -137,30 +137,30 @@ struct Position {
     if (p.greedy) {
       fill_row(mixture, p.scale, false, work);
       if (!work.valid) return Verdict::kInvalid;
-      const int64_t top = first_max(work);
-      return top == draft ? accepted() : last(top);
+      const int64_t largest = first_max(work);
+      return largest == draft ? accepted() : stop_with(largest);
     }
     MassDistribution mixed;
     if (!fill_distribution(mixture, p, work, scratch, mixed)) return Verdict::kInvalid;
-    if (draft < 0) return last(draw(mixed.row, mixed.cutoff, mixed.mass, bits(kSample)));
+    if (draft < 0) return stop_with(draw(mixed.row, mixed.cutoff, mixed.mass, bits(kSample)));
     return q.greedy ? against_certainty(mixed) : against_draft(mixed);
   }
 
   Verdict against_certainty(const MassDistribution& mixed) const {
     if (accepts(bits(kAccept), mixed.of(draft), mixed.mass, 1, 1)) return accepted();
     float& own = mixed.row.t[draft];
-    const float kept = own;
+    const float saved = own;
     own = -INFINITY;
     const MassDistribution nothing{mixed.row, kKeepNothing, 1};
     const int64_t other = draw_residual({mixed, nothing, 1.0}, bits(kResidual));
-    own = kept;
-    return last(other >= 0 ? other : from_mixture(mixed));
+    own = saved;
+    return stop_with(other >= 0 ? other : from_mixture(mixed));
   }
 
   Verdict against_draft(const MassDistribution& mixed) const {
-    const eft_step alone = draft_at(verify, step, index);
+    const eft_step draft_step = draft_at(verify, step, index);
     MassDistribution drafted;
-    if (!fill_distribution(Mixture{alone, q, row, scratch.staging()}, q,
+    if (!fill_distribution(Mixture{draft_step, q, row, scratch.staging()}, q,
                            scratch.row(1, step.vocab_size), scratch, drafted)) {
       return Verdict::kInvalid;
     }
@@ -169,7 +169,7 @@ struct Position {
     }
     const double ratio = double(mixed.mass) / double(drafted.mass);
     const int64_t other = draw_residual({mixed, drafted, ratio}, bits(kResidual));
-    return last(other >= 0 ? other : from_mixture(mixed));
+    return stop_with(other >= 0 ? other : from_mixture(mixed));
   }
 
   // For a residual that is less than a unit everywhere.
@@ -195,7 +195,7 @@ void verify_row(const eft_verify& v, int64_t row, Scratch& scratch) {
     dispatch_mixture(position.step, row, p, scratch,
                      [&](const auto& mixture) { verdict = position.decide(mixture); });
     if (verdict == Verdict::kInvalid) return;
-    if (verdict == Verdict::kLast) break;
+    if (verdict == Verdict::kStop) break;
     ++v.num_accepted[row];
   }
   v.status[row] = 0;
