@@ -15,18 +15,18 @@ using eft::kGroup;
 using eft::TileSummary;
 
 __global__ void summarise_tile(const float* z, float c, TileSummary* out) {
-  eft::Mixer m{};
-  m.models[0] = {reinterpret_cast<const char*>(z), 1.0f, -0x1.fffffep127f, EFT_FP32};
-  m.num_terms = 1;
-  m.vocab_size = eft::kTile;
-  m.c = c;
+  eft::RowInputs inputs{};
+  inputs.models[0] = {reinterpret_cast<const char*>(z), 1.0f, -0x1.fffffep127f, EFT_FP32};
+  inputs.num_terms = 1;
+  inputs.vocab_size = eft::kTile;
+  inputs.c = c;
   float own[kGroup];
   bool bad = false;
   for (int i = 0; i < kGroup; ++i) {
     own[i] = z[eft::piece_id(0, i / 8, int(threadIdx.x)) + i % 8];
     bad |= !(own[i] * c < INFINITY);
   }
-  out[threadIdx.x] = eft::summarise<false>(m, 0, int(threadIdx.x), own, bad, true);
+  out[threadIdx.x] = eft::summarise<false>(inputs, 0, int(threadIdx.x), own, bad, true);
 }
 
 bool same(float x, float y) { return x == y || (x != x && y != y); }

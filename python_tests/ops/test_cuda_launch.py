@@ -168,5 +168,5 @@ def test_a_graph_has_tickets_of_its_own(device: HostLaunches, batch: int, vocab:
         got, count = device.replay(fused_step, *logits, **call, backend="cuda", device=chip)
         assert torch.equal(got, want)
         allocations += count.allocations
-    assert allocations <= 1, "pages go back"
+    assert allocations <= 1, "sets of tickets go back"
     assert count.launches == 1

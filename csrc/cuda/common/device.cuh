@@ -1,4 +1,4 @@
-// The instructions that plain CUDA C++ has no word for, in one place. With EFT_HOST_DEVICE the
+// The instructions that plain CUDA C++ has no function for, in one place. With EFT_HOST_DEVICE the
 // same names come from csrc/emulator, which runs the kernels' own source on a CPU.
 #ifndef EFT_CUDA_COMMON_DEVICE_CUH_
 #define EFT_CUDA_COMMON_DEVICE_CUH_

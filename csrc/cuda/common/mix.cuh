@@ -5,7 +5,7 @@
 
 #include "cuda/common/bitmask.cuh"
 #include "cuda/common/load.cuh"
-#include "cuda/common/mixer.cuh"
+#include "cuda/common/row_inputs.cuh"
 
 namespace eft {
 namespace {
@@ -13,19 +13,19 @@ namespace {
 // kPieces times 8 tokens, from `id` on and every `stride` further. True if a token that is not
 // excluded has NaN or +inf.
 template <int kPieces, bool kConservative>
-__device__ __forceinline__ bool mix_pieces(const Mixer& m, int id, int stride, float* z) {
+__device__ __forceinline__ bool mix_pieces(const RowInputs& inputs, int id, int stride, float* z) {
   float tuned[kConservative ? kPieces * kPiece : 1];
   uint32_t excluded = 0, inside = 0;  // bit j * 8 + i
-  const float c = m.c;
+  const float c = inputs.c;
 #pragma unroll
   for (int i = 0; i < kPieces * kPiece; ++i) z[i] = -0.0f;  // adds nothing, not even a sign
 #pragma unroll 1
-  for (int k = 0; k < m.num_terms; ++k) {
-    const Model model = m.models[k];
+  for (int k = 0; k < inputs.num_terms; ++k) {
+    const Model model = inputs.models[k];
     Piece pieces[kPieces];
 #pragma unroll
     for (int j = 0; j < kPieces; ++j) {
-      pieces[j] = load_piece(model.logits, model.dtype, id + j * stride, m.vocab_size);
+      pieces[j] = load_piece(model.logits, model.dtype, id + j * stride, inputs.vocab_size);
     }
 #pragma unroll
     for (int j = 0; j < kPieces; ++j) {
@@ -36,32 +36,33 @@ __device__ __forceinline__ bool mix_pieces(const Mixer& m, int id, int stride, f
         const int at = j * kPiece + i;
         z[at] = fmaf(model.weight, v[i], z[at]);
         excluded |= uint32_t(v[i] <= model.lowest) << at;
-        if (kConservative && m.conservative) {
+        if (kConservative && inputs.conservative) {
           // Inside the nucleus all models and delta; outside the tuned model alone.
-          if (k == m.defining) {
+          if (k == inputs.defining) {
             const float own_t = v[i] * float(kLog2E);
-            const bool in = own_t > m.nucleus_t ||
-                            (own_t == m.nucleus_t && uint32_t(id + j * stride + i) <= m.nucleus_id);
+            const bool in =
+                own_t > inputs.nucleus_t ||
+                (own_t == inputs.nucleus_t && uint32_t(id + j * stride + i) <= inputs.nucleus_id);
             inside |= uint32_t(in) << at;
           }
           if (k == 1) tuned[at] = v[i];
         }
       }
     }
-    if (kConservative && m.conservative && k == 2) {
+    if (kConservative && inputs.conservative && k == 2) {
 #pragma unroll
       for (int i = 0; i < kPieces * kPiece; ++i) {
-        z[i] = inside >> i & 1 ? z[i] + m.delta : tuned[i];
+        z[i] = inside >> i & 1 ? z[i] + inputs.delta : tuned[i];
       }
-      if (m.drop) excluded |= ~inside;
+      if (inputs.drop) excluded |= ~inside;
     }
   }
-  if (m.token_bitmask) {
+  if (inputs.token_bitmask) {
 #pragma unroll
     for (int j = 0; j < kPieces; ++j) {
       const int first = id + j * stride;
-      if (first >= m.vocab_size) continue;
-      excluded |= (~load_bitmask(m, first) & 0xffu) << j * kPiece;
+      if (first >= inputs.vocab_size) continue;
+      excluded |= (~load_bitmask(inputs, first) & 0xffu) << j * kPiece;
     }
   }
   bool bad = false;
@@ -76,12 +77,12 @@ __device__ __forceinline__ bool mix_pieces(const Mixer& m, int id, int stride, f
 
 // 8 tokens of K bf16 models. Without kTested none of them is excluded or overflows.
 template <int K, bool kTested>
-__device__ __forceinline__ bool mix_bf16(const Mixer& m, const Bits128* raw, float* z) {
+__device__ __forceinline__ bool mix_bf16(const RowInputs& inputs, const Bits128* raw, float* z) {
   uint32_t excluded = 0;
-  const float c = m.c;
+  const float c = inputs.c;
 #pragma unroll
   for (int k = 0; k < K; ++k) {
-    const float w = m.models[k].weight;
+    const float w = inputs.models[k].weight;
     float v[kPiece];
     widen_bf16(raw[k].x, v);
 #pragma unroll
@@ -103,33 +104,35 @@ __device__ __forceinline__ bool mix_bf16(const Mixer& m, const Bits128* raw, flo
 
 // Pieces of a lane's 32 tokens of K bf16 models, all loads before any use.
 template <int K, int kPieces>
-__device__ __forceinline__ void load_bf16(const Mixer& m, int id, Bits128 (*raw)[K]) {
+__device__ __forceinline__ void load_bf16(const RowInputs& inputs, int id, Bits128 (*raw)[K]) {
 #pragma unroll
   for (int j = 0; j < kPieces; ++j) {
 #pragma unroll
     for (int k = 0; k < K; ++k) {
-      raw[j][k] = load_once(m.models[k].logits + 2 * int64_t(id + j * (kTile / 4)));
+      raw[j][k] = load_once(inputs.models[k].logits + 2 * int64_t(id + j * (kTile / 4)));
     }
   }
 }
 
 // A group of 32 tokens by one thread, in two halves, since its caller has few registers left.
 template <int K>
-__device__ __forceinline__ void mix_bf16_group(const Mixer& m, int tile, int lane, float* z) {
+__device__ __forceinline__ void mix_bf16_group(const RowInputs& inputs, int tile, int lane,
+                                               float* z) {
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     Bits128 raw[2][K];
-    load_bf16<K, 2>(m, piece_id(tile, 2 * half, lane), raw);
+    load_bf16<K, 2>(inputs, piece_id(tile, 2 * half, lane), raw);
 #pragma unroll
-    for (int j = 0; j < 2; ++j) mix_bf16<K, true>(m, raw[j], z + (2 * half + j) * kPiece);
+    for (int j = 0; j < 2; ++j) mix_bf16<K, true>(inputs, raw[j], z + (2 * half + j) * kPiece);
   }
 }
 
 // A warp's whole tile of K bf16 models, 32 tokens a lane.
 template <int K>
-__device__ __forceinline__ bool mix_bf16_tile(const Mixer& m, int tile, int lane, float* z) {
+__device__ __forceinline__ bool mix_bf16_tile(const RowInputs& inputs, int tile, int lane,
+                                              float* z) {
   Bits128 raw[4][K];
-  load_bf16<K, 4>(m, piece_id(tile, 0, lane), raw);
+  load_bf16<K, 4>(inputs, piece_id(tile, 0, lane), raw);
   float largest = 0.0f;
 #pragma unroll
   for (int j = 0; j < 4; ++j) {
@@ -142,25 +145,25 @@ __device__ __forceinline__ bool mix_bf16_tile(const Mixer& m, int tile, int lane
     largest += bf16_low(squares) + bf16_high(squares);  // infinity and NaN stay
   }
   // In an ordinary tile no token can be excluded and no z or t can overflow.
-  if (__all_sync(0xffffffffu, largest <= m.square_limit)) {
+  if (__all_sync(0xffffffffu, largest <= inputs.square_limit)) {
 #pragma unroll
-    for (int j = 0; j < 4; ++j) mix_bf16<K, false>(m, raw[j], z + j * kPiece);
+    for (int j = 0; j < 4; ++j) mix_bf16<K, false>(inputs, raw[j], z + j * kPiece);
     return false;
   }
   bool bad = false;
 #pragma unroll
-  for (int j = 0; j < 4; ++j) bad |= mix_bf16<K, true>(m, raw[j], z + j * kPiece);
+  for (int j = 0; j < 4; ++j) bad |= mix_bf16<K, true>(inputs, raw[j], z + j * kPiece);
   return bad;
 }
 
 // A warp's tile. kNumBf16Models as for the kernel; 0: any models.
 template <int kNumBf16Models, bool kConservative>
-__device__ __forceinline__ bool mix_tile(const Mixer& m, int tile, int lane, float* z) {
+__device__ __forceinline__ bool mix_tile(const RowInputs& inputs, int tile, int lane, float* z) {
   if constexpr (kNumBf16Models > 0) {
-    if (m.all_bf16 && (tile + 1) * kTile <= m.vocab_size)
-      return mix_bf16_tile<kNumBf16Models>(m, tile, lane, z);
+    if (inputs.all_bf16 && (tile + 1) * kTile <= inputs.vocab_size)
+      return mix_bf16_tile<kNumBf16Models>(inputs, tile, lane, z);
   }
-  return mix_pieces<4, kConservative>(m, piece_id(tile, 0, lane), kTile / 4, z);
+  return mix_pieces<4, kConservative>(inputs, piece_id(tile, 0, lane), kTile / 4, z);
 }
 
 }  // namespace

@@ -15,7 +15,7 @@ constexpr int64_t kMaxVocab = int64_t(kMaxTiles) * kTile;
 constexpr int kMaxLaunchRows = 1024;  // more rows are several launches
 constexpr int kMaxStats = 2 * (EFT_MAX_MODELS + 1);
 
-enum Stage : int32_t {
+enum LaunchStage : int32_t {
   kSampleRows = 0,  // mix, filter, draw
   kModelNuclei =
       1,         // conservative re-weighting (docs/numerics.md §7), first: a "row" is (row, model)

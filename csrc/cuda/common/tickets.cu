@@ -8,38 +8,39 @@
 namespace eft {
 namespace {
 
-constexpr int kSlab = 16;  // pages that are allocated together
+constexpr int kSlab = 16;  // sets that are allocated together
 
-struct Pool;
-struct Page {
-  Pool* pool;
+struct TicketPool;
+struct TicketSet {
+  TicketPool* pool;
   void* tickets;
 };
 
-// The pages of one device. No call to CUDA is made under the mutex, since CUDA calls give_back.
-struct Pool {
+// The sets of one device. No call to CUDA is made under the mutex, since CUDA calls give_back.
+struct TicketPool {
   std::mutex mutex;
-  std::vector<Page*> free;
+  std::vector<TicketSet*> free;
   size_t made = 0;
 
-  Page* take() {
+  TicketSet* take() {
     const std::lock_guard<std::mutex> lock(mutex);
     if (free.empty()) return nullptr;
-    Page* page = free.back();
+    TicketSet* set = free.back();
     free.pop_back();
-    return page;
+    return set;
   }
 };
 
-Pool& pool_of(int device) {
-  static Pool* const pools = new Pool[kMaxDevices];  // for ever: graphs may go after all statics
+TicketPool& pool_of(int device) {
+  static TicketPool* const pools =
+      new TicketPool[kMaxDevices];  // for ever: graphs may go after all statics
   return pools[device];
 }
 
 void CUDART_CB give_back(void* held) {
-  Page* page = static_cast<Page*>(held);
-  const std::lock_guard<std::mutex> lock(page->pool->mutex);
-  page->pool->free.push_back(page);  // there is room for every page
+  TicketSet* set = static_cast<TicketSet*>(held);
+  const std::lock_guard<std::mutex> lock(set->pool->mutex);
+  set->pool->free.push_back(set);  // there is room for every set
 }
 
 // On a stream of its own, since the caller's is being captured.
@@ -55,7 +56,7 @@ cudaError_t zeros(void** memory, size_t bytes) {
   return error;
 }
 
-cudaError_t make_pages(Pool& pool) {
+cudaError_t make_ticket_sets(TicketPool& pool) {
   const RelaxedCapture relaxed;
   void* memory = nullptr;
   if (const cudaError_t error = zeros(&memory, kSlab * EFT_CUDA_TICKET_BYTES)) return error;
@@ -63,18 +64,19 @@ cudaError_t make_pages(Pool& pool) {
   pool.made += kSlab;
   pool.free.reserve(pool.made);
   for (int i = 0; i < kSlab; ++i) {
-    pool.free.push_back(new Page{&pool, static_cast<char*>(memory) + i * EFT_CUDA_TICKET_BYTES});
+    pool.free.push_back(
+        new TicketSet{&pool, static_cast<char*>(memory) + i * EFT_CUDA_TICKET_BYTES});
   }
   return cudaSuccess;
 }
 
-cudaError_t take_page(Page*& page) {
+cudaError_t take_ticket_set(TicketSet*& set) {
   int device = 0;
   if (const cudaError_t error = cudaGetDevice(&device)) return error;
   if (device >= kMaxDevices) return cudaErrorInvalidDevice;
-  Pool& pool = pool_of(device);
-  while (!(page = pool.take())) {
-    if (const cudaError_t error = make_pages(pool)) return error;
+  TicketPool& pool = pool_of(device);
+  while (!(set = pool.take())) {
+    if (const cudaError_t error = make_ticket_sets(pool)) return error;
   }
   return cudaSuccess;
 }
@@ -94,20 +96,20 @@ cudaError_t tickets_of_capture(cudaStream_t stream, uint32_t*& tickets) {
   cudaGraph_t graph = nullptr;
   cudaError_t error = capture_of(stream, &status, &graph);
   if (error || status != cudaStreamCaptureStatusActive) return error;
-  Page* page = nullptr;
-  if ((error = take_page(page))) return error;
+  TicketSet* set = nullptr;
+  if ((error = take_ticket_set(set))) return error;
   cudaUserObject_t object;
-  error = cudaUserObjectCreate(&object, page, give_back, 1, cudaUserObjectNoDestructorSync);
+  error = cudaUserObjectCreate(&object, set, give_back, 1, cudaUserObjectNoDestructorSync);
   if (error) {
-    give_back(page);
+    give_back(set);
     return error;
   }
   error = cudaGraphRetainUserObject(graph, object, 1, cudaGraphUserObjectMove);
   if (error) {
-    cudaUserObjectRelease(object, 1);  // which gives the page back
+    cudaUserObjectRelease(object, 1);  // which gives the set back
     return error;
   }
-  tickets = static_cast<uint32_t*>(page->tickets);
+  tickets = static_cast<uint32_t*>(set->tickets);
   return cudaSuccess;
 }
 

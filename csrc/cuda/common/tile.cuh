@@ -43,15 +43,15 @@ __device__ __forceinline__ uint64_t mass_by_rounding(const float* z, float c, fl
 
 // The same sum by token_mass, for rows of astronomical logits: from memory again, piece by piece.
 template <bool kConservative>
-__device__ __forceinline__ uint64_t mass_by_definition(const Mixer& m, int tile, int lane,
+__device__ __forceinline__ uint64_t mass_by_definition(const RowInputs& inputs, int tile, int lane,
                                                        float a) {
   uint64_t sum = 0;
 #pragma unroll 1
   for (int j = 0; j < 4; ++j) {
     float z[kPiece];
-    mix_pieces<1, kConservative>(m, piece_id(tile, j, lane), 0, z);
+    mix_pieces<1, kConservative>(inputs, piece_id(tile, j, lane), 0, z);
 #pragma unroll
-    for (int i = 0; i < kPiece; ++i) sum += token_mass(z[i] * m.c, a);
+    for (int i = 0; i < kPiece; ++i) sum += token_mass(z[i] * inputs.c, a);
   }
   return warp_add(sum);
 }
@@ -63,8 +63,8 @@ struct TileSummary {
 };
 
 template <bool kConservative>
-__device__ __forceinline__ TileSummary summarise(const Mixer& m, int tile, int lane, const float* z,
-                                                 bool bad, bool masses) {
+__device__ __forceinline__ TileSummary summarise(const RowInputs& inputs, int tile, int lane,
+                                                 const float* z, bool bad, bool masses) {
   TileSummary s;
   s.group_max = z[0];
 #pragma unroll
@@ -75,10 +75,10 @@ __device__ __forceinline__ TileSummary summarise(const Mixer& m, int tile, int l
     s.max = NAN;
     return s;
   }
-  const float a = floorf(s.max * m.c);
+  const float a = floorf(s.max * inputs.c);
   if (!masses || !(a > -INFINITY)) return s;
-  s.mass = has_exact_distance(a) ? mass_by_rounding(z, m.c, a)
-                                 : mass_by_definition<kConservative>(m, tile, lane, a);
+  s.mass = has_exact_distance(a) ? mass_by_rounding(z, inputs.c, a)
+                                 : mass_by_definition<kConservative>(inputs, tile, lane, a);
   return s;
 }
 

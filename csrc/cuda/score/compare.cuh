@@ -10,10 +10,10 @@ namespace eft {
 namespace {
 
 // 16 of a lane's tokens of both distributions.
-__device__ __forceinline__ void load_both(const ScorePlan& plan, const Mixer& m, int id, float* p,
-                                          float* q) {
-  mix_pieces<2, true>(m, id, kTile / 4, p);
-  load_model<2>(m.models[plan.compared], m.vocab_size, id, q);
+__device__ __forceinline__ void load_both(const ScorePlan& plan, const RowInputs& inputs, int id,
+                                          float* p, float* q) {
+  mix_pieces<2, true>(inputs, id, kTile / 4, p);
+  load_model<2>(inputs.models[plan.compared], inputs.vocab_size, id, q);
 }
 
 // p - q of one token whose logits are zp and zq.
@@ -32,7 +32,7 @@ __device__ __forceinline__ TileChange compare_tile(const ScorePlan& plan, const 
 #pragma unroll 1
   for (int half = 0; half < 2; ++half) {
     float zp[kHalf], zq[kHalf];
-    load_both(plan, w.mixer, half_id(tile, half, lane), zp, zq);
+    load_both(plan, w.inputs, half_id(tile, half, lane), zp, zq);
 #pragma unroll
     for (int i = 0; i < kHalf; ++i) {
       float p;
@@ -69,7 +69,7 @@ __device__ __forceinline__ void list_changes(const ScorePlan& plan, ScoreWork& w
 #pragma unroll 1
     for (int half = 0; half < 2; ++half) {
       float zp[kHalf], zq[kHalf], p;
-      load_both(plan, w.mixer, half_id(tile, half, lane), zp, zq);
+      load_both(plan, w.inputs, half_id(tile, half, lane), zp, zq);
 #pragma unroll
       for (int i = 0; i < kHalf; ++i) {
         const uint32_t id = uint32_t(token_id(tile, lane, half * kHalf + i));
@@ -90,8 +90,8 @@ __device__ __forceinline__ void list_changes(const ScorePlan& plan, ScoreWork& w
     }
     const int id = int(ids[i]), in_piece = id % kPiece;
     float zp[kPiece], zq[kPiece], p = 0.0f, q = 0.0f;
-    mix_pieces<1, true>(w.mixer, id - in_piece, 0, zp);
-    load_model<1>(w.mixer.models[plan.compared], w.mixer.vocab_size, id - in_piece, zq);
+    mix_pieces<1, true>(w.inputs, id - in_piece, 0, zp);
+    load_model<1>(w.inputs.models[plan.compared], w.inputs.vocab_size, id - in_piece, zq);
 #pragma unroll
     for (int j = 0; j < kPiece; ++j) p = j == in_piece ? zp[j] : p, q = j == in_piece ? zq[j] : q;
     const double log_p = (double(p) - double(w.pair.max_p)) - w.pair.rest_p;
@@ -123,7 +123,7 @@ __device__ __forceinline__ void compare_row(const ScorePlan& plan) {
     w.pair.valid = plan.space.pairs[slot].valid;
     if (w.pair.valid) {
       w.pair = plan.space.pairs[slot];
-      set_up_row(plan, slot, plan.mixture.first_row + slot, w);
+      set_up_score_row(plan, slot, plan.mixture.first_row + slot, w);
     }
   }
   __syncthreads();
@@ -134,7 +134,7 @@ __device__ __forceinline__ void compare_row(const ScorePlan& plan) {
     const TileChange found = compare_tile(plan, w, tile, lane);
     if (lane == 0) changes[tile] = found;
   }
-  if (!takes_last_ticket(plan.mixture.workspace.tickets + slot, w.is_last)) return;
+  if (!takes_last_score_ticket(plan.mixture.workspace.tickets + slot, w.is_last)) return;
   if (warp < 2 && plan.stats.num_changed) list_changes(plan, w, changes, warp);
   if (warp == 2) write_distances(plan, w, changes);
 }

@@ -9,7 +9,7 @@ namespace eft {
 namespace {
 
 // One tile of one distribution. With e = exp(x - max): tokens at the maximum are counted and not
-// summed, so that what is left beside a probability near 1 keeps all its digits.
+// summed, so that 1 - p is computed without cancellation when p is near 1.
 struct TileShare {
   float max;                       // the mixture's is NaN where the tile makes its row invalid
   float lower, weighted, squares;  // sum e, e (x - max), e^2 of the tokens below the maximum

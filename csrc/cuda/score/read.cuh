@@ -20,7 +20,7 @@ __device__ __forceinline__ void load_bf16_group(const Model& model, int tile, in
   for (int j = 0; j < 4; ++j) raw[j] = load_once(first + 2 * j * (kTile / 4));
 }
 
-// True if none of a warp's 1024 logits needs a test (`Mixer::square_limit`).
+// True if none of a warp's 1024 logits needs a test (`RowInputs::square_limit`).
 __device__ __forceinline__ bool is_ordinary(const Bits128* raw, float limit) {
   float largest = 0.0f;
 #pragma unroll
@@ -34,14 +34,14 @@ __device__ __forceinline__ bool is_ordinary(const Bits128* raw, float limit) {
 }
 
 // Bit i is set where the bitmask excludes token i of the lane's 32.
-__device__ __forceinline__ uint32_t excluded_in_group(const Mixer& m, int tile) {
+__device__ __forceinline__ uint32_t excluded_in_group(const RowInputs& inputs, int tile) {
   const int lane = int(thread_index() % 32);
   uint32_t excluded = 0;
 #pragma unroll
   for (int j = 0; j < 4; ++j) {
     const int first = piece_id(tile, j, lane);
-    if (first >= m.vocab_size) continue;
-    excluded |= (~load_bitmask(m, first) & 0xffu) << j * kPiece;
+    if (first >= inputs.vocab_size) continue;
+    excluded |= (~load_bitmask(inputs, first) & 0xffu) << j * kPiece;
   }
   return excluded;
 }
@@ -61,34 +61,34 @@ __device__ __forceinline__ bool exclude(uint32_t excluded, float* z) {
 // A warp's tile, into shares[d * num_tiles].
 __device__ __forceinline__ void read_tile(const ScorePlan& plan, ScoreWork& w, int tile, int lane,
                                           TileShare* shares) {
-  const Mixer& m = w.mixer;
+  const RowInputs& inputs = w.inputs;
   const int num_models = plan.mixture.step.num_models;
   const WarpTile stage = {w.tiles[thread_index() / 32]};
-  const bool all_bf16 = m.all_bf16 && (tile + 1) * kTile <= m.vocab_size;
+  const bool all_bf16 = inputs.all_bf16 && (tile + 1) * kTile <= inputs.vocab_size;
   bool tested = !all_bf16, bad = false;
   uint32_t excluded = 0;
   float z[kGroup];
   Bits128 raw[4];
 #pragma unroll
   for (int i = 0; i < kGroup; ++i) z[i] = -0.0f;  // adds nothing, not even a sign
-  if (all_bf16) load_bf16_group(m.models[0], tile, lane, raw);
-  if (m.conservative) bad = stage.mixture(m, tile, lane, z);
+  if (all_bf16) load_bf16_group(inputs.models[0], tile, lane, raw);
+  if (inputs.conservative) bad = stage.mixture(inputs, tile, lane, z);
 #pragma unroll 1
-  for (int k = 0; k <= m.num_terms; ++k) {
+  for (int k = 0; k <= inputs.num_terms; ++k) {
     float v[kGroup];
-    if (k < m.num_terms) {
-      const Model& model = m.models[k];
+    if (k < inputs.num_terms) {
+      const Model& model = inputs.models[k];
       if (all_bf16) {
-        tested |= !is_ordinary(raw, m.square_limit);
+        tested |= !is_ordinary(raw, inputs.square_limit);
 #pragma unroll
         for (int j = 0; j < 4; ++j) widen_bf16(raw[j].x, v + j * kPiece);
-        if (k + 1 < m.num_terms) load_bf16_group(m.models[k + 1], tile, lane, raw);
+        if (k + 1 < inputs.num_terms) load_bf16_group(inputs.models[k + 1], tile, lane, raw);
       } else {
 #pragma unroll
         for (int j = 0; j < 4; ++j) raw[j] = {};  // or it would hold registers here too
-        stage.model(model, m.vocab_size, tile, lane, v);
+        stage.model(model, inputs.vocab_size, tile, lane, v);
       }
-      if (!m.conservative) {
+      if (!inputs.conservative) {
 #pragma unroll
         for (int i = 0; i < kGroup; ++i) z[i] = fmaf(model.weight, v[i], z[i]);
       }
@@ -101,15 +101,15 @@ __device__ __forceinline__ void read_tile(const ScorePlan& plan, ScoreWork& w, i
       }
       if (k >= num_models) continue;  // the bias
     } else {
-      if (m.token_bitmask) excluded |= excluded_in_group(m, tile);
-      if (tested && !m.conservative) bad = exclude(excluded, z);
+      if (inputs.token_bitmask) excluded |= excluded_in_group(inputs, tile);
+      if (tested && !inputs.conservative) bad = exclude(excluded, z);
 #pragma unroll
       for (int i = 0; i < kGroup; ++i) v[i] = z[i];
     }
     const int d = k < num_models ? k : num_models;
     const float top = largest_of(v);
     TileShare share = empty_share(top);
-    if (k == m.num_terms && __any_sync(0xffffffffu, bad)) {
+    if (k == inputs.num_terms && __any_sync(0xffffffffu, bad)) {
       share.max = NAN;
     } else if (top > -INFINITY) {
       share = share_of(v, top);
@@ -123,13 +123,13 @@ __device__ __forceinline__ void read_tile(const ScorePlan& plan, ScoreWork& w, i
 
 // Thread d: the target's logit in distribution d.
 __device__ __forceinline__ float logit_of_target(const ScorePlan& plan, const ScoreWork& w, int d) {
-  const Mixer& m = w.mixer;
+  const RowInputs& inputs = w.inputs;
   const int target = int(w.target), in_piece = target % kPiece;
   float v[kPiece], found = 0.0f;
   if (d < plan.mixture.step.num_models) {
-    load_model<1>(m.models[d], m.vocab_size, target - in_piece, v);
+    load_model<1>(inputs.models[d], inputs.vocab_size, target - in_piece, v);
   } else {
-    mix_pieces<1, true>(m, target - in_piece, 0, v);
+    mix_pieces<1, true>(inputs, target - in_piece, 0, v);
   }
 #pragma unroll
   for (int i = 0; i < kPiece; ++i) found = i == in_piece ? v[i] : found;
@@ -149,7 +149,7 @@ __device__ __forceinline__ bool read_row(const ScorePlan& plan, int slot, ScoreW
        tile += opaque_ptr(&w)->stride) {
     read_tile(plan, *opaque_ptr(&w), tile, int(thread_index() % 32), shares + tile);
   }
-  if (!takes_last_ticket(plan.mixture.workspace.tickets + slot, w.is_last)) return false;
+  if (!takes_last_score_ticket(plan.mixture.workspace.tickets + slot, w.is_last)) return false;
   if (warp <= num_models) {
     const TileShare* of_warp = shares + int64_t(warp) * num_tiles;
     const RowSums s = add_shares(of_warp, num_tiles, -1, empty_share(0.0f));
@@ -165,7 +165,7 @@ __device__ __forceinline__ bool read_row(const ScorePlan& plan, int slot, ScoreW
 __device__ __forceinline__ void score_row(const ScorePlan& plan) {
   ScoreWork& w = *reinterpret_cast<ScoreWork*>(dynamic_shared());
   const int slot = int(blockIdx.y);
-  if (threadIdx.x == 0) set_up_row(plan, slot, plan.mixture.first_row + slot, w);
+  if (threadIdx.x == 0) set_up_score_row(plan, slot, plan.mixture.first_row + slot, w);
   __syncthreads();
   if (w.status == 0) {
     if (!read_row(plan, slot, w)) return;

@@ -31,7 +31,8 @@ cudaError_t launch_nuclei(const eft_score& score, const Chip& chip, int64_t firs
                           void* workspace, uint32_t* tickets, cudaStream_t stream) {
   Plan plan = make_nuclei_plan(score, first, workspace);
   plan.workspace.tickets = tickets;
-  return launch_stream(&plan, choose(score.mixture, kModelNuclei, chip, rows), 3 * rows, stream);
+  return launch_stream(&plan, choose_launch(score.mixture, kModelNuclei, chip, rows), 3 * rows,
+                       stream);
 }
 
 cudaError_t launch_rows(const eft_score& score, const Chip& chip, int64_t first, int64_t rows,

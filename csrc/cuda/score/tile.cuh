@@ -145,12 +145,12 @@ struct WarpTile {
   }
 
   // The mixture, of whatever kind. True as for mix_pieces.
-  __device__ bool mixture(const Mixer& m, int tile, int lane, float* z) const {
+  __device__ bool mixture(const RowInputs& inputs, int tile, int lane, float* z) const {
     bool bad = false;
 #pragma unroll 1
     for (int half = 0; half < 2; ++half) {
       float v[kHalf];
-      bad |= mix_pieces<2, true>(m, half_id(tile, half, lane), kTile / 4, v);
+      bad |= mix_pieces<2, true>(inputs, half_id(tile, half, lane), kTile / 4, v);
       put(half, lane, v);
     }
     get(lane, z);

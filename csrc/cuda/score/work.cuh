@@ -3,7 +3,7 @@
 #ifndef EFT_CUDA_SCORE_WORK_CUH_
 #define EFT_CUDA_SCORE_WORK_CUH_
 
-#include "cuda/common/mixer.cuh"
+#include "cuda/common/row_inputs.cuh"
 #include "cuda/score/plan.cuh"
 #include "cuda/score/sums.cuh"
 
@@ -16,7 +16,7 @@ static_assert(kMaxDistributions <= kScoreWarps, "a warp finishes a distribution"
 
 struct alignas(16) ScoreWork {
   RowOptions options;
-  Mixer mixer;
+  RowInputs inputs;
   RowSums sums[kMaxDistributions];
   union {
     float tiles[kScoreWarps][kTile];  // of each warp, while the row is read
@@ -36,8 +36,8 @@ struct alignas(16) ScoreWork {
 static_assert(sizeof(ScoreWork) <= 48 * 1024, "more has to be asked for");
 
 // Thread 0 of each block.
-__device__ __forceinline__ void set_up_row(const ScorePlan& plan, int slot, int64_t row,
-                                           ScoreWork& w) {
+__device__ __forceinline__ void set_up_score_row(const ScorePlan& plan, int slot, int64_t row,
+                                                 ScoreWork& w) {
   const Plan& mixture = plan.mixture;
   w.row = row;
   w.stride = kScoreWarps * int(gridDim.x);
@@ -57,11 +57,11 @@ __device__ __forceinline__ void set_up_row(const ScorePlan& plan, int slot, int6
     w.status = 1;
     return;
   }
-  set_mixer(mixture, o, row, 0, w.mixer);
+  set_row_inputs(mixture, o, row, 0, w.inputs);
 }
 
 // True for all threads of the block that takes the row's last ticket, and so finishes the row.
-__device__ __forceinline__ bool takes_last_ticket(uint32_t* ticket, uint32_t& is_last) {
+__device__ __forceinline__ bool takes_last_score_ticket(uint32_t* ticket, uint32_t& is_last) {
   __syncthreads();
   if (threadIdx.x == 0) {
     __threadfence();  // what this block wrote, before its ticket

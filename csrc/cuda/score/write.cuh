@@ -15,14 +15,14 @@ namespace {
 __device__ __forceinline__ void load_tile(const ScorePlan& plan, ScoreWork& w, int d, int tile,
                                           int lane, float* x) {
   const WarpTile stage = {w.lists.tiles[d]};
-  const Mixer& m = w.mixer;
+  const RowInputs& inputs = w.inputs;
   if (d == plan.mixture.step.num_models) {
-    stage.mixture(m, tile, lane, x);
+    stage.mixture(inputs, tile, lane, x);
     return;
   }
-  stage.model(m.models[d], m.vocab_size, tile, lane, x);
+  stage.model(inputs.models[d], inputs.vocab_size, tile, lane, x);
 #pragma unroll
-  for (int i = 0; i < kGroup; ++i) x[i] = model_logit(x[i], m.models[d].lowest);
+  for (int i = 0; i < kGroup; ++i) x[i] = model_logit(x[i], inputs.models[d].lowest);
 }
 
 // log sum exp(x - max) over all but the first largest, `id`, whose tile is `x`. Where that one is

@@ -10,7 +10,7 @@
 namespace eft {
 
 // The kernel and the grid of a launch.
-struct Choice {
+struct LaunchChoice {
   int num_bf16_models;  // that the kernel is compiled for; 0: any dtypes, bias, bitmask
   bool conservative;
   int cluster;  // blocks of a row's cluster; 0: streaming
@@ -20,7 +20,7 @@ struct Choice {
 
 namespace {
 
-inline int num_bf16_models_of(const eft_step& step, Stage stage) {
+inline int num_bf16_models_of(const eft_step& step, LaunchStage stage) {
   for (int k = 0; k < step.num_models; ++k) {
     if (step.logits[k].dtype != EFT_BF16) return 0;
   }
@@ -31,7 +31,8 @@ inline int num_bf16_models_of(const eft_step& step, Stage stage) {
 // The largest cluster with which all rows are resident at once; 0 if none. Estimated: an eighth of
 // the multiprocessors stays unused, since a cluster has to fit into one of the chip's groups of
 // them.
-inline int resident_cluster(const eft_step& step, Stage stage, const Chip& chip, int64_t rows) {
+inline int resident_cluster(const eft_step& step, LaunchStage stage, const Chip& chip,
+                            int64_t rows) {
   if (chip.major < 9 || stage != kSampleRows || step.conservative || wants_stats(step.details)) {
     return 0;
   }
@@ -65,8 +66,9 @@ inline int stream_blocks(int64_t rows, int tiles, const Chip& chip) {
   return best;
 }
 
-inline Choice choose(const eft_step& step, Stage stage, const Chip& chip, int64_t rows) {
-  Choice c{};
+inline LaunchChoice choose_launch(const eft_step& step, LaunchStage stage, const Chip& chip,
+                                  int64_t rows) {
+  LaunchChoice c{};
   c.num_bf16_models = num_bf16_models_of(step, stage);
   c.conservative = step.conservative && stage != kModelNuclei;
   c.cluster = resident_cluster(step, stage, chip, rows);

@@ -27,8 +27,8 @@ __device__ __forceinline__ float exp_nonpositive(float x) {
 
 // A warp's tile: the mixture's sum and weighted sum of exp(z - max), each model's max and sum. The
 // models' logits are read again, from the cache that holds them now.
-__device__ __forceinline__ void tile_stats(const Mixer& m, const eft_step& step, int tile, int lane,
-                                           const float* z, float max_z, float* stats) {
+__device__ __forceinline__ void tile_stats(const RowInputs& inputs, const eft_step& step, int tile,
+                                           int lane, const float* z, float max_z, float* stats) {
   float sum = 0.0f, weighted = 0.0f;
 #pragma unroll
   for (int i = 0; i < kGroup; ++i) {
@@ -43,12 +43,12 @@ __device__ __forceinline__ void tile_stats(const Mixer& m, const eft_step& step,
   if (!step.details.model_logprobs) return;
 #pragma unroll 1
   for (int k = 0; k < step.num_models; ++k) {
-    const Model model = m.models[k];
+    const Model model = inputs.models[k];
     float largest = -INFINITY, sum_of_model = 0.0f;
 #pragma unroll 1
     for (int j = 0; j < 4; ++j) {
       float v[kPiece], x = largest;
-      widen(load_piece(model.logits, model.dtype, piece_id(tile, j, lane), m.vocab_size),
+      widen(load_piece(model.logits, model.dtype, piece_id(tile, j, lane), inputs.vocab_size),
             model.dtype, v);
 #pragma unroll
       for (int i = 0; i < kPiece; ++i) {
@@ -168,7 +168,7 @@ __device__ __forceinline__ void write_temperature_one(const Team& team, const Pl
     if (d.raw_logprobs) d.raw_logprobs[row] = float((z - w.maxima[0]) - w.log_sums[0]);
     if (d.entropy) d.entropy[row] = float(w.entropy);
   } else if (k < step.num_models && d.model_logprobs) {
-    const Model model = w.mixer.models[k];
+    const Model model = w.inputs.models[k];
     const uint16_t* half = reinterpret_cast<const uint16_t*>(model.logits) + token;
     const float x = model.dtype == EFT_FP32
                         ? __ldg(reinterpret_cast<const float*>(model.logits) + token)

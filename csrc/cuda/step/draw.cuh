@@ -19,7 +19,8 @@ __device__ __forceinline__ uint64_t bits_of_draw(const RowOptions& o) {
   return random_bits(o.seed, o.position, 0, kSample);
 }
 
-// The tile that holds the draw into w.tile, what is left of the draw within it into w.draw_offset.
+// The tile that holds the draw into w.tile, the draw's offset within that tile's mass into
+// w.draw_offset.
 // w.tile_mass holds the survivors' mass by tiles; their sum S goes into w.total.
 template <class Team>
 __device__ __forceinline__ void draw_tile(const Team& team, int num_tiles, float c, float a,
@@ -53,13 +54,13 @@ __device__ __forceinline__ void draw_tile(const Team& team, int num_tiles, float
 template <class Team>
 __device__ __forceinline__ void first_tile_of(const Team& team, int num_tiles, float max_z) {
   RowWork& w = *team.own;
-  if (thread_index() == 0) w.first_max = kLastId;
+  if (thread_index() == 0) w.first_max_index = kLastId;
   __syncthreads();
   for (int i = thread_index(); i < num_tiles; i += Team::kThreads) {
-    if (w.tile_max[i] == max_z) atomicMin(&w.first_max, uint32_t(i));
+    if (w.tile_max[i] == max_z) atomicMin(&w.first_max_index, uint32_t(i));
   }
   __syncthreads();
-  if (thread_index() == 0) w.tile = int(w.first_max), w.first_max = kLastId;
+  if (thread_index() == 0) w.tile = int(w.first_max_index), w.first_max_index = kLastId;
   __syncthreads();
 }
 
@@ -82,10 +83,10 @@ template <class Team>
 __device__ __forceinline__ int first_in_tile(const Team& team, float max_z) {
   RowWork& w = *team.own;
   for (int i = thread_index(); i < kTile; i += Team::kThreads) {
-    if (w.tile_z[i] == max_z) atomicMin(&w.first_max, uint32_t(i));
+    if (w.tile_z[i] == max_z) atomicMin(&w.first_max_index, uint32_t(i));
   }
   __syncthreads();
-  return w.tile * kTile + int(w.first_max);
+  return w.tile * kTile + int(w.first_max_index);
 }
 
 // The first token of tile w.tile whose running w.token_masses exceeds w.draw_offset.

@@ -4,9 +4,9 @@
 // passes, most of a kernel's code, from being inlined a dozen times: that took six minutes to
 // compile, and spilled.
 //
-// A new filter is a Phase in its place of transformers' order, a branch of next_phase that sets up
-// its query or cutoff, and a branch of after_query if its cutoff has a rule of its own, as top_k
-// has for ties (cutoff_with_ties).
+// A new filter is a FilterPhase in its place of transformers' order, a branch of next_phase that
+// sets up its query or cutoff, and a branch of after_query if its cutoff has a rule of its own, as
+// top_k has for ties (cutoff_with_ties).
 //
 //   next phase → guess bound → gather → query candidates → next phase     the usual row
 //                   ↑             |            |
@@ -40,26 +40,26 @@ __device__ __forceinline__ void start_filters(RowWork& w, const RowMax& max,
   s.pass.c = w.options.scale;
 }
 
-__device__ __forceinline__ void schedule(FilterState& s, PassKind kind, State after) {
+__device__ __forceinline__ void schedule(FilterState& s, PassKind kind, PhaseState after) {
   s.pass.kind = kind;
   s.state = after;
 }
 __device__ __forceinline__ void gather(FilterState& s, uint64_t low, uint64_t high, int max_groups,
-                                       State after) {
+                                       PhaseState after) {
   s.pass.low = low;
   s.pass.high = high;
   s.pass.max_groups = max_groups;
   schedule(s, kGather, after);
 }
-__device__ __forceinline__ void gather_above(FilterState& s, float at_least, State after) {
+__device__ __forceinline__ void gather_above(FilterState& s, float at_least, PhaseState after) {
   // Each group that is read holds a token above the bound: more groups do not fit.
   gather(s, 0, rank_key(fmaxf(at_least, kLowestT), kLastId), kMaxCandidates, after);
 }
-__device__ __forceinline__ void schedule_query(FilterState& s, PassKind kind, State after) {
+__device__ __forceinline__ void schedule_query(FilterState& s, PassKind kind, PhaseState after) {
   s.pass.query = s.query;
   schedule(s, kind, after);
 }
-__device__ __forceinline__ void schedule_weigh(FilterState& s, State after) {
+__device__ __forceinline__ void schedule_weigh(FilterState& s, PhaseState after) {
   s.pass.cutoff = s.survivors.cutoff;
   schedule(s, s.survivors.in_candidates ? kWeighCandidates : kWeighTokens, after);
 }
@@ -153,11 +153,11 @@ __device__ __forceinline__ void after_write(int count, int num_top, const RowMax
 // Sets up the next phase, if this row has it.
 __device__ __forceinline__ void next_phase(const Plan& plan, const RowWork& w, FilterState& s) {
   const RowOptions& o = w.options;
-  const bool is_nuclei = plan.stage == kModelNuclei, samples = !is_nuclei && !o.greedy;
+  const bool is_nuclei_stage = plan.stage == kModelNuclei, samples = !is_nuclei_stage && !o.greedy;
   const bool top_k = o.top_k > 0 && o.top_k < plan.step.vocab_size && !o.greedy;
   const bool top_p = o.top_p < kWhole && !o.greedy;
   const Cutoff& cutoff = s.survivors.cutoff;
-  s.phase = Phase(s.phase + 1);
+  s.phase = FilterPhase(s.phase + 1);
   s.candidates_are_range = false;
   if (s.phase == kTopK && top_k) {
     s.query = make_query(uint64_t(o.top_k), false, w.max.t, w.max.reference);
@@ -172,9 +172,9 @@ __device__ __forceinline__ void next_phase(const Plan& plan, const RowWork& w, F
   } else if (s.phase == kWeighSurvivors && samples) {
     const bool limited = cutoff.t > kLowestT || cutoff.id != kLastId;
     if (limited || plan.step.details.num_kept) schedule_weigh(s, kNextPhase);
-  } else if (s.phase == kDraw && !is_nuclei) {
+  } else if (s.phase == kDraw && !is_nuclei_stage) {
     schedule(s, kDrawToken, kNextPhase);
-  } else if (s.phase == kTopIds && !is_nuclei && plan.step.details.num_top) {
+  } else if (s.phase == kTopIds && !is_nuclei_stage && plan.step.details.num_top) {
     s.pass.c = 1.0f;
     const int count = smaller(plan.step.details.num_top, kMaxCandidates / 2);
     s.query = make_query(uint64_t(count), false, w.max.z, 0.0f);

@@ -34,8 +34,8 @@ __device__ __forceinline__ RowMax find_row_max(const Team& team, int num_tiles, 
 
 // kDrawToken: the token and its details.
 template <class Team, class Source>
-__device__ __forceinline__ void write_row(const Team& team, const Source& source,
-                                          const Plan& plan) {
+__device__ __forceinline__ void run_draw_pass(const Team& team, const Source& source,
+                                              const Plan& plan) {
   RowWork& w = *team.own;
   const int64_t row = w.row;
   const RowOptions& o = w.options;
@@ -78,7 +78,7 @@ __device__ __forceinline__ void run_leader_passes(const Team& team, const Source
     } else if (kind == kWeighCandidates) {
       weigh_candidates(team, source.num_tiles);
     } else if (kind == kDrawToken) {
-      write_row(team, source, plan);
+      run_draw_pass(team, source, plan);
     } else if (Source::kHasStats && kind == kWriteTopIds) {
       write_ranked(team, plan.step.details, w.row, w.filter.num_written);
     } else if (Source::kHasStats && kind == kPadTopIds) {
@@ -105,10 +105,10 @@ __device__ __forceinline__ void write_normaliser(const Team& team, const Source&
 // The whole team; `own->options` and the leader's tile_max and tile_mass are set.
 template <class Team, class Source>
 __device__ __forceinline__ void finish_row(Team team, Source source, const Plan& plan) {
-  const bool is_nuclei = plan.stage == kModelNuclei;
+  const bool is_nuclei_stage = plan.stage == kModelNuclei;
   RowWork& w = *team.own;
   const RowMax found = find_row_max(team, source.num_tiles, team.own->options.scale);
-  if (is_nuclei) {
+  if (is_nuclei_stage) {
     Nucleus& nucleus = plan.workspace.nuclei[w.row - plan.first_row];
     write_normaliser(team, source, found, nucleus, w.model);
     if (!found.valid || w.model != plan.step.conservative - 1) return;
@@ -131,7 +131,7 @@ __device__ __forceinline__ void finish_row(Team team, Source source, const Plan&
     if (team.own->filter.pass.kind == kNoPass) break;
     run_pass(team, source);
   }
-  if (is_nuclei && thread_index() == 0) {
+  if (is_nuclei_stage && thread_index() == 0) {
     Nucleus& nucleus = plan.workspace.nuclei[w.row - plan.first_row];
     nucleus.t = w.filter.survivors.cutoff.t;
     nucleus.id = w.filter.survivors.cutoff.id;

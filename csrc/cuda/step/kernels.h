@@ -14,9 +14,9 @@ const void* resident_entry(int num_bf16_models);
 
 // `plan` is the address of a Plan, a type without linkage. `rows` are those of the grid: three for
 // each row of a kModelNuclei launch.
-cudaError_t launch_stream(const void* plan, const Choice& choice, int64_t rows,
+cudaError_t launch_stream(const void* plan, const LaunchChoice& choice, int64_t rows,
                           cudaStream_t stream);
-cudaError_t launch_resident(const void* plan, const Choice& choice, int64_t rows,
+cudaError_t launch_resident(const void* plan, const LaunchChoice& choice, int64_t rows,
                             cudaStream_t stream);
 
 }  // namespace eft

@@ -44,7 +44,7 @@ inline bool is_uniform(const eft_step& s) {
 }
 
 // For rows [first_row, ...) of a step; `z` is null but for kMixOnly.
-inline Plan make_plan(const eft_step& step, Stage stage, int64_t first_row, void* workspace,
+inline Plan make_plan(const eft_step& step, LaunchStage stage, int64_t first_row, void* workspace,
                       float* z = nullptr, int64_t z_row_stride = 0) {
   Plan plan{};
   plan.step = step;

@@ -136,15 +136,15 @@ __device__ __forceinline__ void query_candidates(const Team& team, RankQuery q) 
         if (!in_range(q, key) || bin_of(q, key) != bin) continue;
         const uint32_t slot = atomicAdd(&w.num_finalists, 1u);
         w.finalists[slot] = key;
-        w.finalist_mass[slot] = weight_of(q, key);
+        w.finalist_weight[slot] = weight_of(q, key);
       }
       __syncthreads();
       const int num_finalists = int(w.num_finalists);
       for (int i = thread_index(); i < num_finalists; i += Team::kThreads) {
         uint64_t above = 0;
         for (int j = 0; j < num_finalists; ++j)
-          above += w.finalists[j] < w.finalists[i] ? w.finalist_mass[j] : 0;
-        if (above < q.target && above + w.finalist_mass[i] >= q.target) {
+          above += w.finalists[j] < w.finalists[i] ? w.finalist_weight[j] : 0;
+        if (above < q.target && above + w.finalist_weight[i] >= q.target) {
           w.found_key = w.finalists[i];
           w.is_found = 1;
         }

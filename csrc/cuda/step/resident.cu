@@ -6,7 +6,7 @@ namespace eft {
 
 const void* resident_entry(int num_bf16_models) {
   switch (num_bf16_models) {
-#ifndef EFT_FEW_KERNELS  // as in stream.cu
+#ifndef EFT_TEST_KERNELS_ONLY  // as in stream.cu
     case 1: return reinterpret_cast<const void*>(resident_kernel<1>);
     case 2: return reinterpret_cast<const void*>(resident_kernel<2>);
     case 4: return reinterpret_cast<const void*>(resident_kernel<4>);
@@ -16,7 +16,7 @@ const void* resident_entry(int num_bf16_models) {
   }
 }
 
-cudaError_t launch_resident(const void* plan, const Choice& choice, int64_t rows,
+cudaError_t launch_resident(const void* plan, const LaunchChoice& choice, int64_t rows,
                             cudaStream_t stream) {
   cudaLaunchAttribute cluster{};
   cluster.id = cudaLaunchAttributeClusterDimension;

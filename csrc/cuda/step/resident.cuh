@@ -19,12 +19,12 @@ __device__ __forceinline__ void resident_row(const Plan& plan) {
   const int num_own_tiles = int((uint32_t(plan.num_tiles) + size - 1 - rank) / size);
   const int max_own_tiles = int((uint32_t(plan.num_tiles) + size - 1) / size);
   float* const group_max = reinterpret_cast<float*>(&w + 1);
-  float* const kept_z = group_max + max_own_tiles * kGroups;
+  float* const own_z = group_max + max_own_tiles * kGroups;
   const int64_t row = plan.first_row + blockIdx.x / size;
   if (threadIdx.x == 0) {
     w.row = row;
     w.options = options_of(plan, row);
-    if (w.options.valid) set_mixer(plan, w.options, row, 0, w.mixer);
+    if (w.options.valid) set_row_inputs(plan, w.options, row, 0, w.inputs);
   }
   team.sync();  // every block of the cluster runs: their shared memory may be used
 
@@ -33,15 +33,15 @@ __device__ __forceinline__ void resident_row(const Plan& plan) {
     for (int i = int(threadIdx.x) / 32; i < num_own_tiles; i += kResidentThreads / 32) {
       const int tile = i * int(size) + int(rank);
       float z[kGroup];
-      const bool bad = mix_tile<kNumBf16Models, false>(w.mixer, tile, lane, z);
+      const bool bad = mix_tile<kNumBf16Models, false>(w.inputs, tile, lane, z);
 #pragma unroll
       for (int j = 0; j < kGroup; j += 4) {
         const Bits128 four = {{__float_as_uint(z[j]), __float_as_uint(z[j + 1]),
                                __float_as_uint(z[j + 2]), __float_as_uint(z[j + 3])}};
-        float* to = kept_z + piece_id(i, j / kPiece, lane) + j % kPiece;
+        float* to = own_z + piece_id(i, j / kPiece, lane) + j % kPiece;
         *reinterpret_cast<Bits128*>(to) = four;
       }
-      const TileSummary s = summarise<false>(w.mixer, tile, lane, z, bad, !w.options.greedy);
+      const TileSummary s = summarise<false>(w.inputs, tile, lane, z, bad, !w.options.greedy);
       group_max[i * kGroups + lane] = s.group_max;
       if (lane == 0) team.leader->tile_max[tile] = s.max, team.leader->tile_mass[tile] = s.mass;
     }
@@ -53,7 +53,7 @@ __device__ __forceinline__ void resident_row(const Plan& plan) {
     if (rank == 0) write_invalid(plan.step, row);
     return;  // all blocks read the same options
   }
-  const ResidentSource source = {kept_z, group_max, plan.num_tiles, rank, size};
+  const ResidentSource source = {own_z, group_max, plan.num_tiles, rank, size};
   finish_row(team, source, plan);
   team.sync();  // no block leaves while others may read its shared memory
 }

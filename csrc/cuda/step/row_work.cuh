@@ -5,8 +5,8 @@
 #ifndef EFT_CUDA_STEP_ROW_WORK_CUH_
 #define EFT_CUDA_STEP_ROW_WORK_CUH_
 
-#include "cuda/common/mixer.cuh"
 #include "cuda/common/rank.cuh"
+#include "cuda/common/row_inputs.cuh"
 
 namespace eft {
 namespace {
@@ -60,9 +60,20 @@ struct Survivors {
 };
 
 // In transformers' order, each filter over the survivors of the one before.
-enum Phase { kStart = 0, kTopK, kWeighTopK, kTopP, kMinP, kWeighSurvivors, kDraw, kTopIds, kDone };
+enum FilterPhase {
+  kStart = 0,
+  kTopK,
+  kWeighTopK,
+  kTopP,
+  kMinP,
+  kWeighSurvivors,
+  kDraw,
+  kTopIds,
+  kDone,
+};
 
-enum State {
+// What the phase does next.
+enum PhaseState {
   kNextPhase,          // set up the next phase
   kAfterTotal,         // kTopP: the survivors are weighed and summed
   kGuessBound,         // gather above a bound that the answer is likely to reach
@@ -80,8 +91,8 @@ enum State {
 };
 
 struct FilterState {
-  Phase phase;
-  State state;
+  FilterPhase phase;
+  PhaseState state;
   Survivors survivors;
   bool candidates_are_row;    // the candidates are all of the row
   bool candidates_are_range;  // the candidates are the query's range and no more
@@ -108,7 +119,7 @@ struct Bins {
 
 struct alignas(16) RowWork {
   RowOptions options;
-  Mixer mixer;
+  RowInputs inputs;
   FilterState filter;
   RowMax max;
   // Here rather than in registers, which are short while tokens are at hand.
@@ -122,7 +133,7 @@ struct alignas(16) RowWork {
     Bins bins;
     uint64_t token_masses[kTile];  // of the drawn tile
   };
-  uint64_t finalists[kMaxFinalists], finalist_mass[kMaxFinalists];
+  uint64_t finalists[kMaxFinalists], finalist_weight[kMaxFinalists];
   uint64_t warp_partial[kMaxThreads / 32];
   float tile_max[kMaxTiles];  // of the leader, z
   union {
@@ -131,7 +142,7 @@ struct alignas(16) RowWork {
   };
   uint32_t num_groups_to_read;
   // The results of passes, in the leader's memory.
-  uint32_t num_candidates, num_finalists, num_kept, first_max;
+  uint32_t num_candidates, num_finalists, num_kept, first_max_index;
   int32_t bin;  // with the answer, -1 if none has it
   uint32_t bin_count;
   uint64_t weight_above_bin;  // of the bins before it
@@ -164,6 +175,11 @@ struct Team {
     }
   }
 };
+
+// A streaming block, which is the team and its leader.
+__device__ __forceinline__ Team<kStreamThreads, false> one_block_team(RowWork& w) {
+  return {&w, &w, 0, 1};
+}
 
 // Shared memory of a resident block: RowWork, group maxima [tiles, 32], z [tiles, 1024].
 constexpr int64_t resident_bytes(int tiles_of_block) {

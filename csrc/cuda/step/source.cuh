@@ -24,19 +24,19 @@ struct StreamSource {
   __device__ void load_group(int group, float* z) const {
     const int tile = group / kGroups, lane = group % kGroups;
     if constexpr (kNumBf16Models > 0) {
-      if (w->mixer.all_bf16 && (tile + 1) * kTile <= w->mixer.vocab_size) {
-        return mix_bf16_group<kNumBf16Models>(w->mixer, tile, lane, z);
+      if (w->inputs.all_bf16 && (tile + 1) * kTile <= w->inputs.vocab_size) {
+        return mix_bf16_group<kNumBf16Models>(w->inputs, tile, lane, z);
       }
     }
     const int id = piece_id(tile, 0, lane);
-    mix_pieces<2, kConservative>(w->mixer, id, kTile / 4, z);
-    mix_pieces<2, kConservative>(w->mixer, id + kTile / 2, kTile / 4, z + kGroup / 2);
+    mix_pieces<2, kConservative>(w->inputs, id, kTile / 4, z);
+    mix_pieces<2, kConservative>(w->inputs, id + kTile / 2, kTile / 4, z + kGroup / 2);
   }
   __device__ void load_piece(int group, int j, float* z) const {
     load_anywhere(piece_id(group / kGroups, j, group % kGroups), z);
   }
   __device__ void load_anywhere(int id, float* z) const {
-    mix_pieces<1, kConservative>(w->mixer, id, 0, z);
+    mix_pieces<1, kConservative>(w->inputs, id, 0, z);
   }
 };
 

@@ -29,7 +29,7 @@ cudaError_t current_chip(Chip& chip) {
   });
 }
 
-cudaError_t launch(Plan& plan, const Choice& choice, int64_t rows, cudaStream_t stream) {
+cudaError_t launch(Plan& plan, const LaunchChoice& choice, int64_t rows, cudaStream_t stream) {
   if (choice.cluster) return launch_resident(&plan, choice, rows, stream);
   if (plan.stage != kMixOnly) {
     const cudaError_t error = tickets_of_capture(stream, plan.workspace.tickets);
@@ -44,15 +44,15 @@ int run(const eft_step* step, float* z, int64_t z_row_stride, void* stream, void
   if (const int error = check_workspace(workspace, workspace_bytes, wanted)) return error;
   Chip chip;
   cudaError_t error = current_chip(chip);
-  const Stage last = z ? kMixOnly : kSampleRows;
+  const LaunchStage last = z ? kMixOnly : kSampleRows;
   for (int64_t first = 0; !error && first < step->num_rows; first += kMaxLaunchRows) {
     const int64_t left = step->num_rows - first;
     const int64_t rows = left < kMaxLaunchRows ? left : kMaxLaunchRows;
-    for (const Stage stage : {kModelNuclei, last}) {
+    for (const LaunchStage stage : {kModelNuclei, last}) {
       if (stage == kModelNuclei && !step->conservative) continue;
       Plan plan = make_plan(*step, stage, first, workspace, z, z_row_stride);
       const int64_t grid_rows = stage == kModelNuclei ? 3 * rows : rows;
-      error = launch(plan, choose(*step, stage, chip, rows), grid_rows,
+      error = launch(plan, choose_launch(*step, stage, chip, rows), grid_rows,
                      static_cast<cudaStream_t>(stream));
       if (error) break;
     }

@@ -1,5 +1,6 @@
 // Streaming: several blocks a row, a warp a tile, every input read once. The block that takes a
-// row's last ticket finishes the row; no block waits for another.
+// row's last ticket finishes the row and reads again the groups it needs; no block waits for
+// another.
 #ifndef EFT_CUDA_STEP_STREAM_CUH_
 #define EFT_CUDA_STEP_STREAM_CUH_
 
@@ -20,7 +21,7 @@ __device__ __forceinline__ void set_up_row(const Plan& plan, int64_t row, int mo
     const Nucleus& nucleus = plan.workspace.nuclei[row - plan.first_row];
     o.valid &= nucleus.valid[0] && nucleus.valid[1] && nucleus.valid[2];
   }
-  if (o.valid) set_mixer(plan, o, row, model, w.mixer);
+  if (o.valid) set_row_inputs(plan, o, row, model, w.inputs);
 }
 
 // kMixOnly: a tile of z, or NaN in a row that is not valid.
@@ -69,14 +70,14 @@ __device__ __forceinline__ void collect_tiles(const Plan& plan, int slot, RowWor
 template <int kNumBf16Models, bool kConservative>
 __device__ __forceinline__ void stream_row(const Plan& plan) {
   RowWork& w = *reinterpret_cast<RowWork*>(dynamic_shared());
-  const bool is_nuclei = plan.stage == kModelNuclei, mix_only = plan.stage == kMixOnly;
+  const bool is_nuclei_stage = plan.stage == kModelNuclei, mix_only = plan.stage == kMixOnly;
   const int slot = int(blockIdx.y);
-  const int model = is_nuclei ? slot % 3 : 0;
-  const int64_t row = plan.first_row + (is_nuclei ? slot / 3 : slot);
-  if (is_nuclei && plan.targets && plan.targets[row] == plan.ignore_index) return;
+  const int model = is_nuclei_stage ? slot % 3 : 0;
+  const int64_t row = plan.first_row + (is_nuclei_stage ? slot / 3 : slot);
+  if (is_nuclei_stage && plan.targets && plan.targets[row] == plan.ignore_index) return;
   if (threadIdx.x == 0) set_up_row(plan, row, model, w);
   __syncthreads();
-  if (is_nuclei && w.options.top_p == kWhole) return;  // switched off in this row
+  if (is_nuclei_stage && w.options.top_p == kWhole) return;  // switched off in this row
 
   const bool valid = w.options.valid;
   const bool masses = !w.options.greedy;
@@ -86,23 +87,23 @@ __device__ __forceinline__ void stream_row(const Plan& plan) {
   for (int tile = int(threadIdx.x / 32 * gridDim.x + blockIdx.x);
        tile < plan.num_tiles && (valid || mix_only); tile += int(kStreamThreads / 32 * gridDim.x)) {
     float z[kGroup];
-    const bool bad = valid && mix_tile<kNumBf16Models, kConservative>(w.mixer, tile, lane, z);
+    const bool bad = valid && mix_tile<kNumBf16Models, kConservative>(w.inputs, tile, lane, z);
     if (mix_only) {
       write_mixture(plan, row, tile, lane, z, valid);
       continue;
     }
-    const TileSummary s = summarise<kConservative>(w.mixer, tile, lane, z, bad, masses);
+    const TileSummary s = summarise<kConservative>(w.inputs, tile, lane, z, bad, masses);
     const int64_t at = first_tile + tile;
     space.group_max[at * kGroups + lane] = s.group_max;
     if (lane == 0) space.tile_max[at] = s.max, space.tile_mass[at] = s.mass;
     if (plan.wants_stats) {
-      tile_stats(w.mixer, plan.step, tile, lane, z, s.max, space.stats + at * kMaxStats);
+      tile_stats(w.inputs, plan.step, tile, lane, z, s.max, space.stats + at * kMaxStats);
     }
   }
   if (mix_only || !takes_last_ticket(plan, slot, row, w)) return;
 
   if (!w.options.valid) {
-    if (!is_nuclei) return write_invalid(plan.step, row);
+    if (!is_nuclei_stage) return write_invalid(plan.step, row);
     if (threadIdx.x == 0) space.nuclei[row - plan.first_row].valid[model] = 0;
     return;
   }
@@ -112,7 +113,7 @@ __device__ __forceinline__ void stream_row(const Plan& plan) {
     w.stats = space.stats + first_tile * kMaxStats;
   }
   collect_tiles(plan, slot, w);
-  const Team<kStreamThreads, false> team = {&w, &w, 0, 1};
+  const auto team = one_block_team(w);
   const StreamSource<kNumBf16Models, kConservative> source = {&w, plan.num_tiles};
   finish_row(team, source, plan);
 }

@@ -11,9 +11,10 @@
 namespace eft {
 namespace {
 
-// The verdict of one position, whatever the others are.
-__device__ __forceinline__ Verdict verdict_at(const VerifyPlan& v, const DecideWork& w, int64_t row,
-                                              int position, int length, int64_t& greedy_token) {
+// The outcome of one position, whatever the others are.
+__device__ __forceinline__ PositionOutcome outcome_at(const VerifyPlan& v, const DecideWork& w,
+                                                      int64_t row, int position, int length,
+                                                      int64_t& greedy_token) {
   const int row_of_launch = int(row - v.mixture.first_row);
   const int slot = slot_of(v, row_of_launch, position, false);
   const int64_t draft = position < length ? v.drafts[row * v.num_drafts + position] : 0;
@@ -43,13 +44,13 @@ __device__ __forceinline__ void find_first_rejected(const VerifyPlan& v, int64_t
   for (int first = 0;; first += 32) {
     const int position = first + int(thread_index());
     int64_t greedy_token = -1;
-    const Verdict verdict =
-        position <= length ? verdict_at(v, w, row, position, length, greedy_token) : kAccepted;
-    const uint32_t ends = __ballot_sync(0xffffffffu, verdict != kAccepted);
+    const PositionOutcome outcome =
+        position <= length ? outcome_at(v, w, row, position, length, greedy_token) : kAccepted;
+    const uint32_t ends = __ballot_sync(0xffffffffu, outcome != kAccepted);
     if (!ends) continue;  // a row's last position is never accepted
     if (int(thread_index()) == __ffs(int(ends)) - 1) {
       w.position = position;
-      w.verdict = verdict;
+      w.outcome = outcome;
       w.greedy_token = greedy_token;
     }
     return;
@@ -61,16 +62,16 @@ __device__ __forceinline__ void set_up_draw(const VerifyPlan& v, int64_t row, De
   const int row_of_launch = int(row - v.mixture.first_row);
   w.slot = slot_of(v, row_of_launch, w.position, false);
   w.p = v.slot_mass[w.slot];
-  mixer_at(v, w.options, row, w.position, false, w.mixer);
+  inputs_at(v, w.options, row, w.position, false, w.inputs);
   w.certain_token = -1;
-  if (w.verdict != kDrawResidual) return;
+  if (w.outcome != kDrawResidual) return;
   if (w.draft_options.greedy) {
     w.certain_token = v.drafts[row * v.num_drafts + w.position];
     return;
   }
   w.q = v.slot_mass[slot_of(v, row_of_launch, w.position, true)];
   w.ratio = double(w.p.mass) / double(w.q.mass);
-  mixer_at(v, w.draft_options, row, w.position, true, w.draft_mixer);
+  inputs_at(v, w.draft_options, row, w.position, true, w.draft_inputs);
 }
 
 // The whole block. `accepted` drafts, then this token, or -1 where the row is invalid.
@@ -87,9 +88,9 @@ __device__ __forceinline__ void write_verified(const VerifyPlan& v, int64_t row,
 
 // One block draws the token at w.position.
 __device__ __forceinline__ int64_t draw_token(const VerifyPlan& v, DecideWork& w) {
-  const Team<kStreamThreads, false> team = {&w, &w, 0, 1};
+  const auto team = one_block_team(w);
   const Plan& plan = v.mixture;
-  const bool residual = w.verdict == kDrawResidual;
+  const bool residual = w.outcome == kDrawResidual;
   const uint64_t bits = random_bits(w.options.seed, w.options.position + uint64_t(w.position), 0,
                                     residual ? kResidual : kSample);
   if (residual) {
@@ -137,14 +138,14 @@ __device__ __forceinline__ void decide_row(const VerifyPlan& v) {
   }
   if (threadIdx.x < 32) find_first_rejected(v, row, int(length), w);
   __syncthreads();
-  const Verdict verdict = w.verdict;
-  if (verdict != kDrawResidual && blockIdx.x) return;
-  if (verdict == kInvalid || verdict == kGreedyToken) {
-    return write_verified(v, row, w.position, verdict == kGreedyToken ? w.greedy_token : -1);
+  const PositionOutcome outcome = w.outcome;
+  if (outcome != kDrawResidual && blockIdx.x) return;
+  if (outcome == kInvalid || outcome == kGreedyToken) {
+    return write_verified(v, row, w.position, outcome == kGreedyToken ? w.greedy_token : -1);
   }
   if (threadIdx.x == 0) set_up_draw(v, row, w);
   __syncthreads();
-  if (verdict == kDrawResidual) {
+  if (outcome == kDrawResidual) {
     const int lane = threadIdx.x % 32;
     for (int tile = int(threadIdx.x / 32 * gridDim.x + blockIdx.x); tile < plan.num_tiles;
          tile += int(kStreamThreads / 32 * gridDim.x)) {

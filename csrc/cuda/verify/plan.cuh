@@ -4,9 +4,9 @@
 #define EFT_CUDA_VERIFY_PLAN_CUH_
 
 #include "common/verify.h"
-#include "cuda/common/mixer.cuh"
 #include "cuda/common/plan.cuh"
 #include "cuda/common/rank.cuh"
+#include "cuda/common/row_inputs.cuh"
 
 namespace eft {
 namespace {
@@ -50,18 +50,18 @@ __device__ __forceinline__ const Nucleus& nucleus_at(const VerifyPlan& v, int64_
 }
 
 // The mixture, or the draft model, of a row at a position.
-__device__ __forceinline__ void mixer_at(const VerifyPlan& v, const RowOptions& o, int64_t row,
-                                         int position, bool drafted, Mixer& m) {
+__device__ __forceinline__ void inputs_at(const VerifyPlan& v, const RowOptions& o, int64_t row,
+                                          int position, bool drafted, RowInputs& inputs) {
   const Plan& plan = drafted ? v.draft : v.mixture;
-  set_models(plan, o, row, 0, m);
+  set_models(plan, o, row, 0, inputs);
 #pragma unroll 1
   for (int k = 0; k < plan.step.num_models; ++k) {
     const int64_t stride = drafted ? v.draft_position_stride : v.logits_position_stride[k];
-    m.models[k].logits += position * stride * (m.models[k].dtype == EFT_FP32 ? 4 : 2);
+    inputs.models[k].logits += position * stride * (inputs.models[k].dtype == EFT_FP32 ? 4 : 2);
   }
-  if (m.token_bitmask) m.token_bitmask += position * v.token_bitmask_position_stride;
-  if (m.conservative) set_nucleus(plan.step, o, nucleus_at(v, row, position), m);
-  m.all_bf16 = is_all_bf16(m);
+  if (inputs.token_bitmask) inputs.token_bitmask += position * v.token_bitmask_position_stride;
+  if (inputs.conservative) set_nucleus(plan.step, o, nucleus_at(v, row, position), inputs);
+  inputs.all_bf16 = is_all_bf16(inputs);
 }
 
 }  // namespace

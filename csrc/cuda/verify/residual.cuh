@@ -10,7 +10,7 @@
 namespace eft {
 namespace {
 
-enum Verdict : int32_t {
+enum PositionOutcome : int32_t {
   kAccepted,
   kInvalid,
   kGreedyToken,  // the mixture is greedy: its token
@@ -18,42 +18,42 @@ enum Verdict : int32_t {
   kDrawResidual,
 };
 
-// RowWork's options and mixer are the mixture's.
+// RowWork's options and inputs are the mixture's.
 struct DecideWork : RowWork {
   RowOptions draft_options;
-  Mixer draft_mixer;
+  RowInputs draft_inputs;
   SlotMass p, q;
   double ratio;           // S_p / S_q
   int64_t certain_token;  // q is greedy: its token, whose weight is 0; else -1
   int slot;               // the mixture's at the position
   int position;
-  Verdict verdict;
+  PositionOutcome outcome;
   int64_t greedy_token;
 };
 
 template <int K>
-__device__ __forceinline__ void mix_bf16_piece(const Mixer& m, int id, float* z) {
+__device__ __forceinline__ void mix_bf16_piece(const RowInputs& inputs, int id, float* z) {
   Bits128 raw[1][K];
-  load_bf16<K, 1>(m, id, raw);
-  mix_bf16<K, true>(m, raw[0], z);
+  load_bf16<K, 1>(inputs, id, raw);
+  mix_bf16<K, true>(inputs, raw[0], z);
 }
 
 // 8 tokens; of bf16 models with all loads at once.
-__device__ __forceinline__ void mix_piece(const Mixer& m, int id, float* z) {
-  if (m.all_bf16 && id + kPiece <= m.vocab_size) {
-    if (m.num_terms == 1) return mix_bf16_piece<1>(m, id, z);
-    if (m.num_terms == 2) return mix_bf16_piece<2>(m, id, z);
-    if (m.num_terms == 3) return mix_bf16_piece<3>(m, id, z);
-    return mix_bf16_piece<4>(m, id, z);
+__device__ __forceinline__ void mix_piece(const RowInputs& inputs, int id, float* z) {
+  if (inputs.all_bf16 && id + kPiece <= inputs.vocab_size) {
+    if (inputs.num_terms == 1) return mix_bf16_piece<1>(inputs, id, z);
+    if (inputs.num_terms == 2) return mix_bf16_piece<2>(inputs, id, z);
+    if (inputs.num_terms == 3) return mix_bf16_piece<3>(inputs, id, z);
+    return mix_bf16_piece<4>(inputs, id, z);
   }
-  mix_pieces<1, true>(m, id, 0, z);
+  mix_pieces<1, true>(inputs, id, 0, z);
 }
 
 // False where a group's largest z leaves it no mass under p: there is no residual, nothing is read.
 __device__ __forceinline__ bool may_have_residual(const Plan& plan, const DecideWork& w, int tile,
                                                   int lane) {
   const int64_t at = int64_t(w.slot) * plan.num_tiles + tile;
-  const float t = plan.workspace.group_max[at * kGroups + lane] * w.mixer.c;
+  const float t = plan.workspace.group_max[at * kGroups + lane] * w.inputs.c;
   return t >= fmaxf(w.p.reference - 42.0f, w.p.cutoff.t);
 }
 
@@ -71,13 +71,13 @@ __device__ __forceinline__ uint64_t residual_tile(const Plan& plan, const Decide
     for (int i = 0; i < kPiece; ++i) rho[i] = 0.0;
 #pragma unroll 1
     for (int side = 0; side < sides && any; ++side) {
-      const Mixer& m = side ? w.draft_mixer : w.mixer;
+      const RowInputs& inputs = side ? w.draft_inputs : w.inputs;
       const SlotMass& of = side ? w.q : w.p;
       float z[kPiece];
-      mix_piece(m, id, z);
+      mix_piece(inputs, id, z);
 #pragma unroll
       for (int i = 0; i < kPiece; ++i) {
-        const float t = z[i] * m.c;
+        const float t = z[i] * inputs.c;
         const bool kept = keeps(of.cutoff, t, uint32_t(id + i)) && id + i != w.certain_token;
         const double mass = kept ? double(token_mass(t, of.reference)) : 0.0;
         rho[i] = side ? residual_weight(rho[i], mass, w.ratio) : mass;

@@ -24,16 +24,17 @@ struct SlotSource : StreamSource<0, kConservative> {
 
 // One kernel for any number of bf16 models, since the finish is most of its code.
 template <bool kConservative>
-__device__ __forceinline__ bool mix_slot_tile(const Mixer& m, int tile, int lane, float* z) {
-  if (m.all_bf16 && (tile + 1) * kTile <= m.vocab_size) {
-    if (m.num_terms == 1) return mix_bf16_tile<1>(m, tile, lane, z);
+__device__ __forceinline__ bool mix_slot_tile(const RowInputs& inputs, int tile, int lane,
+                                              float* z) {
+  if (inputs.all_bf16 && (tile + 1) * kTile <= inputs.vocab_size) {
+    if (inputs.num_terms == 1) return mix_bf16_tile<1>(inputs, tile, lane, z);
     if constexpr (!kConservative) {
-      if (m.num_terms == 2) return mix_bf16_tile<2>(m, tile, lane, z);
-      if (m.num_terms == 3) return mix_bf16_tile<3>(m, tile, lane, z);
-      return mix_bf16_tile<4>(m, tile, lane, z);
+      if (inputs.num_terms == 2) return mix_bf16_tile<2>(inputs, tile, lane, z);
+      if (inputs.num_terms == 3) return mix_bf16_tile<3>(inputs, tile, lane, z);
+      return mix_bf16_tile<4>(inputs, tile, lane, z);
     }
   }
-  return mix_pieces<4, kConservative>(m, piece_id(tile, 0, lane), kTile / 4, z);
+  return mix_pieces<4, kConservative>(inputs, piece_id(tile, 0, lane), kTile / 4, z);
 }
 
 // Thread 0. Not needed, and so not read: a greedy draft model, or one beside a greedy mixture; what
@@ -62,13 +63,14 @@ __device__ __forceinline__ void set_up_slot(const VerifyPlan& v, int slot, SlotW
     const Nucleus& nucleus = nucleus_at(v, row, position);
     o.valid = nucleus.valid[0] && nucleus.valid[1] && nucleus.valid[2];
   }
-  if (o.valid) mixer_at(v, o, row, position, drafted, w.mixer);
+  if (o.valid) inputs_at(v, o, row, position, drafted, w.inputs);
 }
 
 // kDrawToken for a slot: finish_row finds this overload by the source.
 template <class Team, bool kConservative>
-__device__ __forceinline__ void write_row(const Team& team, const SlotSource<kConservative>& source,
-                                          const Plan& plan) {
+__device__ __forceinline__ void run_draw_pass(const Team& team,
+                                              const SlotSource<kConservative>& source,
+                                              const Plan& plan) {
   SlotWork& w = static_cast<SlotWork&>(*team.own);
   const RowOptions& o = w.options;
   const int num_tiles = source.num_tiles;
@@ -109,8 +111,8 @@ __device__ __forceinline__ void stream_slot(const VerifyPlan& v) {
   for (int tile = int(threadIdx.x / 32 * gridDim.x + blockIdx.x);
        tile < plan.num_tiles && w.options.valid; tile += int(kStreamThreads / 32 * gridDim.x)) {
     float z[kGroup];
-    const bool bad = mix_slot_tile<kConservative>(w.mixer, tile, lane, z);
-    const TileSummary s = summarise<kConservative>(w.mixer, tile, lane, z, bad, masses);
+    const bool bad = mix_slot_tile<kConservative>(w.inputs, tile, lane, z);
+    const TileSummary s = summarise<kConservative>(w.inputs, tile, lane, z, bad, masses);
     const int64_t at = int64_t(slot) * plan.num_tiles + tile;
     space.group_max[at * kGroups + lane] = s.group_max;
     if (lane == 0) space.tile_max[at] = s.max, space.tile_mass[at] = s.mass;
@@ -119,7 +121,7 @@ __device__ __forceinline__ void stream_slot(const VerifyPlan& v) {
   if (!takes_last_ticket(plan, slot, row, w)) return;
   if (!w.options.valid) return write_invalid(plan.step, slot);
   collect_tiles(plan, slot, w);
-  const Team<kStreamThreads, false> team = {&w, &w, 0, 1};
+  const auto team = one_block_team(w);
   SlotSource<kConservative> source;
   source.w = &w;
   source.num_tiles = plan.num_tiles;

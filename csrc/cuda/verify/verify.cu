@@ -42,7 +42,7 @@ cudaError_t verify_rows(const eft_verify& v, const VerifyPlan& plan, const Chip&
   cudaError_t error = cudaSuccess;
   for (int i = 0; !error && v.step.conservative && i <= v.num_drafts; ++i) {
     const Plan nuclei = nuclei_plan(v, plan, i);
-    const Choice choice = choose(nuclei.step, kModelNuclei, chip, rows);
+    const LaunchChoice choice = choose_launch(nuclei.step, kModelNuclei, chip, rows);
     error = launch_stream(&nuclei, choice, 3 * rows, stream);
   }
   if (error) return error;

@@ -19,9 +19,9 @@ constexpr eft::Chip kChip = {132, 9, 227 * 1024};  // an H200, as cudaDeviceGetA
 
 // Scratch memory of exactly the size that was asked for, with garbage in it, watched for races.
 // `apart`: every array of scoring by itself, so that each end is guarded.
-class Scratch {
+class ScoreScratch {
  public:
-  Scratch(const eft_score& score, uint64_t seed) : random_(seed), apart_(seed % 3) {
+  ScoreScratch(const eft_score& score, uint64_t seed) : random_(seed), apart_(seed % 3) {
     const int64_t rows = eft::rows_at_once(score.mixture);
     const int64_t tiles = rows * eft::num_tiles_of(score.mixture);
     eft::Workspace mixture;
@@ -36,12 +36,12 @@ class Scratch {
     own_.changes = make<eft::TileChange>(compared ? tiles : 0, "changes");
     own_.pairs = make<eft::Pair>(compared ? rows : 0, "pairs");
   }
-  ~Scratch() {
+  ~ScoreScratch() {
     simt::unwatch();
     for (void* memory : owned_) free(memory);
   }
-  Scratch(const Scratch&) = delete;
-  Scratch& operator=(const Scratch&) = delete;
+  ScoreScratch(const ScoreScratch&) = delete;
+  ScoreScratch& operator=(const ScoreScratch&) = delete;
 
   void* whole() const { return whole_; }
   const eft::ScoreSpace& own() const { return own_; }
@@ -83,12 +83,13 @@ simt::Launch launch_of(int blocks, int64_t rows, int threads, size_t shared, uin
 }
 
 void launch_rows(const eft_score& score, const eft_host_launch& how, int64_t first, int64_t rows,
-                 const Scratch& scratch) {
+                 const ScoreScratch& scratch) {
   const bool own = how.kernel != EFT_HOST_CHOSEN;
   if (score.mixture.conservative) {
     eft::Plan plan = eft::make_nuclei_plan(score, first, scratch.whole());
     if (how.seed % 2) plan.uniform = 0;  // then the kernel resolves the options of each row
-    const eft::Choice choice = eft::choose(score.mixture, eft::kModelNuclei, kChip, rows);
+    const eft::LaunchChoice choice =
+        eft::choose_launch(score.mixture, eft::kModelNuclei, kChip, rows);
     simt::launch(launch_of(own ? how.blocks : choice.blocks, 3 * rows, eft::kStreamThreads,
                            sizeof(eft::RowWork), how.seed),
                  simt::kernel_at<eft::Plan>(eft::stream_entry(0, false)), plan);
@@ -113,7 +114,7 @@ extern "C" int eft_score_host(const eft_score* given, const eft_host_launch* how
   if (score.mixture.vocab_size > eft::kMaxVocab) {
     return eft::fail(EFT_UNSUPPORTED, "vocab_size: too large");
   }
-  const Scratch scratch(score, how->seed);
+  const ScoreScratch scratch(score, how->seed);
   simt::loaded_bytes = 0;
   const int64_t all = score.mixture.num_rows;
   try {

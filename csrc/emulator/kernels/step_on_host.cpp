@@ -14,9 +14,9 @@ constexpr eft::Chip kChip = {132, 9, 227 * 1024};  // an H200, as cudaDeviceGetA
 constexpr size_t kTickets = eft::kMaxLaunchRows * 3;
 
 // `apart`: every array by itself, so that each end is guarded; else as the library lays them out.
-class Scratch : ScratchMemory {
+class StepScratch : ScratchMemory {
  public:
-  Scratch(const eft_step& step, uint64_t seed) : ScratchMemory(seed) {
+  StepScratch(const eft_step& step, uint64_t seed) : ScratchMemory(seed) {
     const bool apart = seed % 3;
     const int64_t rows = eft::rows_at_once(step);
     const int64_t tiles = rows * (step.conservative ? 3 : 1) * eft::num_tiles_of(step);
@@ -49,9 +49,9 @@ class Scratch : ScratchMemory {
 };
 
 // The library's choice, bent to what the test asks for. False where the resident kernel cannot.
-bool choose(const eft_step& step, eft::Stage stage, const eft_host_launch& how, int64_t rows,
-            eft::Choice& choice) {
-  choice = eft::choose(step, stage, kChip, rows);
+bool choose_launch(const eft_step& step, eft::LaunchStage stage, const eft_host_launch& how,
+                   int64_t rows, eft::LaunchChoice& choice) {
+  choice = eft::choose_launch(step, stage, kChip, rows);
   if (how.kernel == EFT_HOST_CHOSEN) return true;
   if (!how.bf16_kernel) choice.num_bf16_models = 0;
   choice.blocks = how.blocks;
@@ -65,7 +65,7 @@ bool choose(const eft_step& step, eft::Stage stage, const eft_host_launch& how, 
          choice.shared_bytes <= kChip.shared_bytes;
 }
 
-void launch(const Plan& plan, const eft::Choice& choice, int64_t rows, uint64_t seed) {
+void launch(const Plan& plan, const eft::LaunchChoice& choice, int64_t rows, uint64_t seed) {
   simt::Launch l;
   l.seed = seed;
   l.shared_bytes = size_t(choice.shared_bytes);
@@ -85,16 +85,16 @@ void launch(const Plan& plan, const eft::Choice& choice, int64_t rows, uint64_t 
 
 int run(const eft_step& step, const eft_host_launch& how, float* z, int64_t z_row_stride) {
   if (step.vocab_size > eft::kMaxVocab) return eft::fail(EFT_UNSUPPORTED, "vocab_size: too large");
-  const eft::Stage last = z ? eft::kMixOnly : eft::kSampleRows;
-  Scratch scratch(step, how.seed);
+  const eft::LaunchStage last = z ? eft::kMixOnly : eft::kSampleRows;
+  StepScratch scratch(step, how.seed);
   simt::loaded_bytes = 0;
   for (int64_t first = 0; first < step.num_rows; first += eft::kMaxLaunchRows) {
     const int64_t left = step.num_rows - first;
     const int64_t rows = left < eft::kMaxLaunchRows ? left : eft::kMaxLaunchRows;
-    for (const eft::Stage stage : {eft::kModelNuclei, last}) {
+    for (const eft::LaunchStage stage : {eft::kModelNuclei, last}) {
       if (stage == eft::kModelNuclei && !step.conservative) continue;
-      eft::Choice choice;
-      if (!choose(step, stage, how, rows, choice))
+      eft::LaunchChoice choice;
+      if (!choose_launch(step, stage, how, rows, choice))
         return eft::fail(EFT_UNSUPPORTED, "resident: not this step");
       Plan plan = eft::make_plan(step, stage, first, scratch.whole(), z, z_row_stride);
       scratch.lend_to(plan);

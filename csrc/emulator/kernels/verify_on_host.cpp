@@ -16,9 +16,9 @@ using eft::VerifyPlan;
 constexpr eft::Chip kChip = {132, 9, 227 * 1024};  // as in step_on_host.cpp
 
 // `apart`: every array by itself, so that each end is guarded; else as the library lays them out.
-class Scratch : ScratchMemory {
+class VerifyScratch : ScratchMemory {
  public:
-  Scratch(const eft_verify& v, uint64_t seed) : ScratchMemory(seed) {
+  VerifyScratch(const eft_verify& v, uint64_t seed) : ScratchMemory(seed) {
     const bool apart = seed % 3;
     const int64_t rows = eft::rows_at_once(v), num_tiles = eft::num_tiles_of(v.step);
     const int64_t slots = rows * eft::room_of_row(v), tiles = slots * num_tiles;
@@ -82,7 +82,7 @@ extern "C" int eft_verify_host(const eft_verify* v, const eft_host_launch* how) 
   if (v->step.vocab_size > eft::kMaxVocab || v->num_drafts > eft::kMaxDrafts) {
     return eft::fail(EFT_UNSUPPORTED, "verify: too large");
   }
-  Scratch scratch(*v, how->seed);
+  VerifyScratch scratch(*v, how->seed);
   simt::loaded_bytes = 0;
   try {
     for (int64_t first = 0; first < v->step.num_rows; first += eft::rows_at_once(*v)) {
