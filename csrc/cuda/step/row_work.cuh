@@ -72,7 +72,7 @@ enum FilterPhase {
   kDone,
 };
 
-// What the phase does next.
+// The state of the current phase.
 enum PhaseState {
   kNextPhase,          // set up the next phase
   kAfterTotal,         // kTopP: the survivors are weighed and summed
