@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from eft_ext.ops.backends import native_loop
-from eft_ext.ops.tracing import recording
+from eft_ext.ops.tracing import is_tracing
 
 NOTHING = -2  # in the ring: this row had ended before
 INVALID = -1  # from the fused step: no token could be drawn
@@ -94,7 +94,7 @@ class State:
         if fed:
             for x in self._elsewhere:
                 x[: self.rows] += self.alive.to(x.device)
-        if self.prepared_tail is not None and not recording():
+        if self.prepared_tail is not None and not is_tracing():
             native_loop.run_tail(self.prepared_tail, self.device, self.rows, fed)
             return
         lengths = [x[: self.rows] for x in self._lengths] if fed else []
@@ -112,7 +112,7 @@ def tail(
     ends: Tensor,
     lengths: Sequence[Tensor],
 ) -> None:
-    """`State.tail` of its tensors, in place; csrc/common/tail.h is its native twin."""
+    """`State.tail` of its tensors, in place; csrc/common/tail.h is its native version."""
     said = torch.where(alive > 0, drawn, NOTHING)
     ring[:, : said.shape[0]].index_copy_(0, tick % ring.shape[0], said[None])
     for held in (steps, *lengths):

@@ -12,7 +12,7 @@ from torch import Tensor
 from eft_ext.methods.mixing_method import MixingMethod
 from eft_ext.methods.values import linear
 from eft_ext.ops.fork_safety import one_thread_if_forked
-from eft_ext.ops.inputs import real
+from eft_ext.ops.inputs import check_real
 from eft_ext.ops.method import Number
 
 
@@ -52,7 +52,7 @@ class Contrast(MixingMethod):
         expert = logits[0][:, : min(x.shape[1] for x in logits) if vocab_size is None else vocab_size]
         log: float | Tensor
         if isinstance(share, Tensor):
-            rows = real("plausibility", share, len(expert), expert.device).rows
+            rows = check_real("plausibility", share, len(expert), expert.device).rows
             assert rows is not None
             log = torch.where((rows >= 0) & (rows <= 1), rows, math.nan).double().log()[:, None]
         else:

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from eft_ext.ops.inputs import (
     check_bias,
+    check_integer,
     check_logits,
+    check_real,
     check_token_bitmask,
     in_memory,
-    integer,
-    real,
     resolve_vocab_size,
 )
 from eft_ext.ops.method import Method, resolve
@@ -53,7 +53,7 @@ def mix_params(
         if conservative.outside not in ("keep", "drop"):
             raise ValueError(f"conservative_outside: expected 'keep' or 'drop', got {conservative.outside!r}")
         defining, drop = 1 + EFT_NAMES.index(conservative.set), conservative.outside == "drop"
-        nucleus = real("conservative_top_p", conservative.top_p, batch, device, 0, 1)
+        nucleus = check_real("conservative_top_p", conservative.top_p, batch, device, 0, 1)
     return MixParams(tuple(logits), tuple(weights), size, defining, drop, nucleus, bias, token_bitmask)
 
 
@@ -65,18 +65,18 @@ def given_weights(weights: Weights, logits: Sequence[Tensor]) -> list[Real]:
         if weights.dim() not in (1, 2) or weights.shape[-1] != count or weights.numel() not in (count, batch * count):
             raise ValueError(f"weights: expected shape [{count}] or [{batch}, {count}], got {list(weights.shape)}")
         rows = weights.expand(batch, count) if weights.dim() == 1 else weights
-        return [real("weights", rows[:, k], batch, device) for k in range(count)]
+        return [check_real("weights", rows[:, k], batch, device) for k in range(count)]
     if not isinstance(weights, Sequence):
         raise TypeError(f"weights: expected {count} numbers, or a tensor, got {type(weights).__name__}")
     if len(weights) != count:
         raise ValueError(f"weights: expected {count}, one for each model, got {len(weights)}")
-    return [real(f"weights[{k}]", w, batch, device) for k, w in enumerate(weights)]
+    return [check_real(f"weights[{k}]", w, batch, device) for k, w in enumerate(weights)]
 
 
 def beta_weights(beta: float | Tensor, scale: float | Tensor | None, logits: Sequence[Tensor]) -> list[Real]:
     """EFT's (1, beta, -beta), or up-scaling's (scale, 1, -scale)."""
     name, value = ("beta", beta) if scale is None else ("scale", scale)
-    w = real(name, value, logits[0].shape[0], logits[0].device)
+    w = check_real(name, value, logits[0].shape[0], logits[0].device)
     minus = Real(-w.value, w.rows)
     return [Real(1.0), w, minus] if scale is None else [w, Real(1.0), minus]
 
@@ -93,13 +93,13 @@ def sampling_params(
 ) -> SamplingParams:
     """Checks the options and finds every row's seed, drawing one where none was given."""
     batch, device = mix.batch, mix.device
-    of_rows = real("temperature", temperature, batch, device, 0)
+    of_rows = check_real("temperature", temperature, batch, device, 0)
     seeds = seed_and_position(seed, position, generator, of_rows, mix.logits)
     return SamplingParams(
         of_rows,
-        integer("top_k", top_k, batch, device),
-        real("top_p", top_p, batch, device, 0, 1),
-        real("min_p", min_p, batch, device, 0, 1),
+        check_integer("top_k", top_k, batch, device),
+        check_real("top_p", top_p, batch, device, 0, 1),
+        check_real("min_p", min_p, batch, device, 0, 1),
         *seeds,
     )
 

@@ -13,7 +13,7 @@ def note(old: str, new: str, *, depth: int = 1) -> None:
     warnings.warn(message, DeprecationWarning, stacklevel=depth + 2)
 
 
-def bitmask(token_bitmask: Tensor | None, allowed: Tensor | None) -> Tensor | None:
+def renamed_bitmask(token_bitmask: Tensor | None, allowed: Tensor | None) -> Tensor | None:
     """Returns the one that is given; `allowed` is the old name.
 
     Raises:

@@ -111,7 +111,7 @@ def finite(low: float, high: float, got: float = math.nan) -> str:
     return f"a finite number of at least {low:g}" if math.isfinite(low) else "a finite number"
 
 
-def real(
+def check_real(
     name: str,
     option: float | Tensor,
     batch: int,
@@ -133,7 +133,7 @@ def real(
     return Real(float(option))
 
 
-def integer(name: str, option: int | Tensor, batch: int, device: torch.device, low: int | None = 0) -> Integer:
+def check_integer(name: str, option: int | Tensor, batch: int, device: torch.device, low: int | None = 0) -> Integer:
     """An integer option as int64; a scalar must be at least `low` (None: any 64 bits, as for a seed)."""
     if isinstance(option, Tensor):
         if option.dtype not in (torch.int64, torch.int32, torch.int16, torch.uint8, torch.int8):

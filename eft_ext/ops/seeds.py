@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from eft_ext.ops.inputs import integer
+from eft_ext.ops.inputs import check_integer
 from eft_ext.ops.params import GREEDY_BELOW, Integer, Real
-from eft_ext.ops.tracing import is_traced
+from eft_ext.ops.tracing import needs_operator
 
 _LOW, _HIGH = -(2**63), 2**63 - 1
 
@@ -32,9 +32,9 @@ def seed_and_position(
     if generator is not None and not isinstance(generator, torch.Generator):
         raise TypeError(f"generator: expected a torch.Generator, got {type(generator).__name__}")
     batch, device = logits[0].shape[0], logits[0].device
-    at = Integer(0) if position is None else integer("position", position, batch, device)
+    at = Integer(0) if position is None else check_integer("position", position, batch, device)
     if seed is not None:
-        return integer("seed", seed, batch, device, low=None), at
+        return check_integer("seed", seed, batch, device, low=None), at
     if temperature.rows is None and temperature.value < GREEDY_BELOW:
         return Integer(0), at  # greedy draws nothing, so it consumes nothing
     return _drawn(generator, logits), at
@@ -52,7 +52,7 @@ def _drawn(generator: torch.Generator | None, logits: Sequence[Tensor]) -> Integ
         raise ValueError(
             "seed: expected a tensor on the device during graph capture, got None (a replay would repeat it)"
         )
-    if is_traced(logits):
+    if needs_operator(logits):
         # One seed a row: a scalar would have to leave the graph.
         if generator is not None and torch.compiler.is_compiling():
             raise ValueError("generator: expected None under torch.compile, got one (give a seed instead)")

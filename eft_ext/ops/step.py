@@ -10,7 +10,7 @@ from torch import Tensor
 
 from eft_ext.ops.backends import call_cache, native
 from eft_ext.ops.backends.dispatch_step import StepOutputs, dispatch_combine, dispatch_step
-from eft_ext.ops.backends.registry import choose
+from eft_ext.ops.backends.registry import choose_backend
 from eft_ext.ops.check_params import (
     beta_weights,
     check_logits_list,
@@ -20,7 +20,7 @@ from eft_ext.ops.check_params import (
     sampling_params,
     step_params,
 )
-from eft_ext.ops.deprecated import bitmask
+from eft_ext.ops.deprecated import renamed_bitmask
 from eft_ext.ops.inputs import check_logits
 from eft_ext.ops.method import Method, resolve
 from eft_ext.ops.params import EFT_NAMES, ConservativeParams, MixParams, Weights
@@ -100,7 +100,7 @@ def fused_step(
         ValueError, TypeError: an argument that does not fit; the message names it, what was expected, what came.
         RuntimeError: a backend that is not usable here, and what would enable it.
     """
-    token_bitmask = bitmask(token_bitmask, allowed)
+    token_bitmask = renamed_bitmask(token_bitmask, allowed)
     logits: tuple[Tensor, ...] = (large, tuned, base)
     key = None
     if not (return_details or details_out is not None or top_logprobs or workspace is not None):
@@ -121,7 +121,7 @@ def fused_step(
     weights = beta_weights(1.0 if beta is None else beta, scale, logits)
     mix = mix_params(EFT_NAMES, logits, weights, vocab_size, conservative, bias, token_bitmask)
     sampling = sampling_params(mix, temperature, top_k, top_p, min_p, seed, position, generator)
-    if key is not None and choose(backend, mix) is native:
+    if key is not None and choose_backend(backend, mix) is native:
         call_cache.store(key, mix, sampling)
         return call_cache.run_cached(key, mix.logits, sampling.seed.value, sampling.position.value, out)
     return dispatch_step(mix, sampling, backend, StepOutputs(return_details, top_logprobs, out, details_out, workspace))
@@ -160,7 +160,7 @@ def fused_mix(
             models it mixes in which order. One whose parameters are functions of the step needs an integer `position`.
         Everything else, what is returned and raised: as for `fused_step`.
     """
-    token_bitmask = bitmask(token_bitmask, allowed)
+    token_bitmask = renamed_bitmask(token_bitmask, allowed)
     method: Method | None = None
     if isinstance(weights, Method):
         method = resolve(weights, logits, position)
@@ -189,7 +189,7 @@ def fused_mix(
         generator=generator,
         vocab_size=vocab_size,
     )
-    if key is not None and choose(backend, mix) is native:
+    if key is not None and choose_backend(backend, mix) is native:
         call_cache.store(key, mix, sampling)
         return call_cache.run_cached(key, mix.logits, sampling.seed.value, sampling.position.value, out)
     found = dispatch_step(
@@ -229,7 +229,7 @@ def combine(
     with `conservative_top_p` the models are large, tuned, base and the weights (scale, 1, -scale). `position` is for a
     method whose parameters are functions of the step.
     """
-    token_bitmask = bitmask(token_bitmask, allowed)
+    token_bitmask = renamed_bitmask(token_bitmask, allowed)
     logits = check_logits_list(logits)
     conservative = None
     if isinstance(weights, Method):

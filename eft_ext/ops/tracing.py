@@ -7,19 +7,19 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-_PLAIN = frozenset((Tensor, torch.nn.Parameter))
+_UNTRACED_TYPES = frozenset((Tensor, torch.nn.Parameter))
 
 
-def is_traced(tensors: Sequence[Tensor]) -> bool:
+def needs_operator(tensors: Sequence[Tensor]) -> bool:
     """True where the call must appear as an operator: under tracing, dispatch modes, or with tensor subclasses.
 
     The tensors are on one device.
     """
-    return recording() or tensors[0].is_meta or not _PLAIN.issuperset(map(type, tensors))
+    return is_tracing() or tensors[0].is_meta or not _UNTRACED_TYPES.issuperset(map(type, tensors))
 
 
-def recording() -> bool:
-    """True while something looks at the operators that run instead of at their results, as `torch.func` does too."""
+def is_tracing() -> bool:
+    """True while operators are recorded or transformed: by torch.compile, a dispatch mode or `torch.func`."""
     if torch.compiler.is_dynamo_compiling() or torch._C._len_torch_dispatch_stack():
         return True
     if torch._C._functorch.peek_interpreter_stack() is not None:

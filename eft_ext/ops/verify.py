@@ -10,8 +10,8 @@ from torch import Tensor
 
 from eft_ext.ops.backends.dispatch_verify import dispatch_verify
 from eft_ext.ops.check_params import given_weights, mix_params, sampling_params
-from eft_ext.ops.deprecated import bitmask
-from eft_ext.ops.inputs import check_logits, in_memory, integer, real
+from eft_ext.ops.deprecated import renamed_bitmask
+from eft_ext.ops.inputs import check_integer, check_logits, check_real, in_memory
 from eft_ext.ops.method import Method, at_positions, check_count
 from eft_ext.ops.params import GREEDY_BELOW, ConservativeParams, DraftParams, Integer, Weights
 from eft_ext.ops.results import VerifyResult
@@ -87,7 +87,7 @@ def fused_verify(
         ValueError, TypeError: an argument that does not fit; the message names it, what was expected, what came.
         NotImplementedError: on CUDA more than 1535 drafts, or with backend="cuda" a vocabulary above 2^19.
     """
-    token_bitmask = bitmask(token_bitmask, allowed)
+    token_bitmask = renamed_bitmask(token_bitmask, allowed)
     drafts, logits, views, names = _models(drafts, logits)
     if draft_logits is not None:
         draft_logits = _check_draft(draft_logits, drafts, logits[0])
@@ -124,11 +124,11 @@ def fused_verify(
     drafted = DraftParams(
         drafts.contiguous(),
         draft_logits if drafts.shape[1] else None,
-        Integer(drafts.shape[1]) if lengths is None else integer("lengths", lengths, batch, device),
-        draft_option("temperature", draft_temperature, sampling.temperature, real, 0),
-        draft_option("top_k", draft_top_k, sampling.top_k, integer),
-        draft_option("top_p", draft_top_p, sampling.top_p, real, 0, 1),
-        draft_option("min_p", draft_min_p, sampling.min_p, real, 0, 1),
+        Integer(drafts.shape[1]) if lengths is None else check_integer("lengths", lengths, batch, device),
+        draft_option("temperature", draft_temperature, sampling.temperature, check_real, 0),
+        draft_option("top_k", draft_top_k, sampling.top_k, check_integer),
+        draft_option("top_p", draft_top_p, sampling.top_p, check_real, 0, 1),
+        draft_option("min_p", draft_min_p, sampling.min_p, check_real, 0, 1),
     )
     _check_lengths_and_certainty(drafted)
     return dispatch_verify(mix, sampling, drafted, backend, out)

@@ -76,9 +76,9 @@ def test_the_instruction_set_is_read_at_each_call():
 
 def test_kept_calls_are_bounded():
     logits = models("lm", 3, 1, 40)
-    for k in range(call_cache._LIMIT + 50):
+    for k in range(call_cache.MAX_CACHED_CALLS + 50):
         fused_step(*logits, seed=1, position=0, top_k=k)
-    assert len(call_cache._calls) <= call_cache._LIMIT
+    assert len(call_cache._calls) <= call_cache.MAX_CACHED_CALLS
 
 
 def test_a_wrong_out_is_wrong_each_time():

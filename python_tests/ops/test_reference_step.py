@@ -12,7 +12,7 @@ from torch import Tensor
 
 from eft_ext.ops.reference import combine, distribution, random_bits, row_seed, step
 from eft_ext.ops.reference.arithmetic import inverse_temperature, scaled
-from eft_ext.ops.reference.draw import Survivors, draw, survivors
+from eft_ext.ops.reference.draw import SurvivorMasses, draw, survivors
 from eft_ext.ops.reference.mass import Masses, masses
 from eft_ext.ops.reference.options import sampling_options
 from python_tests.helpers.rows import ROWS, STEP_OPTIONS, models
@@ -22,20 +22,20 @@ SAMPLED = {name: o for name, o in STEP_OPTIONS.items() if o.get("temperature", 1
 FILTERS = ("top_k", "top_p", "min_p")
 
 
-def filtered(z: Tensor, **options: float) -> Survivors:
+def filtered(z: Tensor, **options: float) -> SurvivorMasses:
     """Survivors of z's rows, which must be valid."""
     given = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0} | options
     chosen = sampling_options(z, **given)  # type: ignore[arg-type]
     return survivors(scaled(z, inverse_temperature(chosen.temperature)), chosen)
 
 
-def repeated(left: Survivors, times: int) -> Survivors:
+def repeated(left: SurvivorMasses, times: int) -> SurvivorMasses:
     """One row as `times` rows, without copies."""
     mass = Masses(*(part.expand(times, *part.shape[1:]) for part in left.mass))
-    return Survivors(*(part.expand(times, *part.shape[1:]) for part in left[:3]), mass)
+    return SurvivorMasses(*(part.expand(times, *part.shape[1:]) for part in left[:3]), mass)
 
 
-def implied(left: Survivors, vocab: int) -> Tensor:
+def implied(left: SurvivorMasses, vocab: int) -> Tensor:
     """A token's probability: its tile's share of the row, times its share of the tile, float64 [B, V]."""
     share, weight = left.share.double(), left.weight.double()
     tile = share / share.sum(dim=1, keepdim=True)

@@ -61,7 +61,7 @@ def test_cuda_tensors_are_scored_by_the_kernels_that_are_there(monkeypatch):
     mix = SimpleNamespace(device=torch.device("cuda"), vocab_size=native.CUDA_MAX_VOCAB)
 
     def chosen():
-        return registry.choose("auto", mix)
+        return registry.choose_backend("auto", mix)
 
     monkeypatch.setattr(registry, "_cuda_usable", lambda: True)
     monkeypatch.setattr(registry, "_triton_usable", lambda: True)

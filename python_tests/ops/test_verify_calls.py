@@ -36,7 +36,7 @@ def test_cuda_tensors_take_the_kernels_where_they_are_built(monkeypatch):
         monkeypatch.setattr(registry, "_cuda_usable", lambda: cuda)
         monkeypatch.setattr(registry, "_triton_usable", lambda: triton)
         mix = SimpleNamespace(device=torch.device("cuda"), vocab_size=vocab)
-        return registry.choose("auto", mix)
+        return registry.choose_backend("auto", mix)
 
     large, in_triton = native.CUDA_MAX_VOCAB + 1, object()
     monkeypatch.setattr(registry, "_triton_backend", lambda: in_triton)

@@ -156,8 +156,8 @@ def ignore_captures(tracing: Any) -> None:
     """Patches `eft_ext.ops.tracing`: a capture of the stand-in does not count as tracing, as a real one does not."""
     from python_tests.standin import runtime
 
-    recording = tracing.recording
-    tracing.recording = lambda: not runtime.capturing() and recording()
+    is_tracing = tracing.is_tracing
+    tracing.is_tracing = lambda: not runtime.capturing() and is_tracing()
 
 
 def interpret_triton(backend: Any) -> None:

@@ -15,9 +15,9 @@ from torch import Tensor
 from eft_ext.ops.backends import native
 from eft_ext.ops.params import GREEDY_BELOW, MixParams, SamplingParams
 from eft_ext.ops.seeds import random_seed
-from eft_ext.ops.tracing import recording
+from eft_ext.ops.tracing import is_tracing
 
-_LIMIT = 256  # calls; a loop needs one
+MAX_CACHED_CALLS = 256  # calls; a loop needs one
 _SCALARS = frozenset((float, int, str, type(None)))
 _calls: dict[Any, tuple[Any, bool]] = {}
 
@@ -33,7 +33,7 @@ def cache_key(logits: tuple[Tensor, ...], options: tuple[Any, ...], seed: Any, p
     elif type(seed) is not int or type(position) is not int or not (0 <= position < 2**63 and 0 <= seed < 2**63):
         return None
     kinds = tuple(map(type, options))
-    if not _SCALARS.issuperset(kinds) or recording():
+    if not _SCALARS.issuperset(kinds) or is_tracing():
         return None
     like: list[Any] = [kinds, options]
     try:
@@ -55,7 +55,7 @@ def cache_key(logits: tuple[Tensor, ...], options: tuple[Any, ...], seed: Any, p
 
 def store(key: Any, mix: MixParams, sampling: SamplingParams) -> None:
     """Remembers a call that was checked and runs on the native step."""
-    if len(_calls) >= _LIMIT:
+    if len(_calls) >= MAX_CACHED_CALLS:
         _calls.clear()
     _calls[key] = native.prepare(mix, sampling), sampling.temperature.value < GREEDY_BELOW
 

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from torch import Tensor
 
 from eft_ext.ops.backends import torch_ops
-from eft_ext.ops.backends.registry import choose
+from eft_ext.ops.backends.registry import choose_backend
 from eft_ext.ops.params import MixParams, ScoreParams, tensors_of
 from eft_ext.ops.positions import row_chunks
 from eft_ext.ops.results import Score, new_score
-from eft_ext.ops.tracing import is_traced
+from eft_ext.ops.tracing import needs_operator
 
 
 def dispatch_score(
@@ -28,14 +28,14 @@ def dispatch_score(
     def mixtures(copy: bool) -> list[tuple[slice, MixParams]]:
         return [(rows, build(chunk, rows)) for rows, chunk in row_chunks(detached, copy)]
 
-    chunks = mixtures(copy=is_traced(logits))
-    if is_traced([flat, *tensors_of(chunks[0][1])]):
+    chunks = mixtures(copy=needs_operator(logits))
+    if needs_operator([flat, *tensors_of(chunks[0][1])]):
         ((_, whole),) = chunks if len(chunks) == 1 else mixtures(copy=True)
         found = torch_ops.traced_score(whole, flat, wanted, backend)
     else:
         found = new_score((flat.shape[0],), len(logits), wanted.num_top, wanted.num_changed, flat.device)
         for rows, mix in chunks:
-            choose(backend, mix).score(mix, flat[rows], wanted, Score(*(field[rows] for field in found)))
+            choose_backend(backend, mix).score(mix, flat[rows], wanted, Score(*(field[rows] for field in found)))
     if targets.dim() == 1:
         return found
     return Score(*(field.unflatten(0, targets.shape) for field in found))

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from eft_ext.ops.backends import torch_ops
 from eft_ext.ops.backends.allocate import new_details, new_logits, new_tokens
-from eft_ext.ops.backends.registry import choose
+from eft_ext.ops.backends.registry import choose_backend
 from eft_ext.ops.inputs import check_out
 from eft_ext.ops.params import MixParams, SamplingParams, tensors_of
 from eft_ext.ops.results import StepDetails
-from eft_ext.ops.tracing import is_traced
+from eft_ext.ops.tracing import needs_operator
 
 
 class StepOutputs(NamedTuple):
@@ -31,7 +31,7 @@ def dispatch_step(mix: MixParams, sampling: SamplingParams, backend: str, output
     num_top = _num_top(outputs)
     _check_outputs(mix, num_top, outputs)
     details = outputs.return_details or outputs.details_out is not None
-    if is_traced(tensors_of(mix, *sampling)):
+    if needs_operator(tensors_of(mix, *sampling)):
         return _traced(mix, sampling, backend, outputs, num_top if details else None)
 
     out, wanted = outputs.out, outputs.details_out
@@ -40,7 +40,7 @@ def dispatch_step(mix: MixParams, sampling: SamplingParams, backend: str, output
     else:
         tokens = new_tokens(mix) if out is None else out
         wanted = new_details(mix, num_top, tokens) if details else None
-    choose(backend, mix).step(mix, sampling, tokens, wanted, outputs.workspace)
+    choose_backend(backend, mix).step(mix, sampling, tokens, wanted, outputs.workspace)
     if out is not None and tokens is not out:
         out.copy_(tokens)
     return tokens if wanted is None else wanted
@@ -48,10 +48,10 @@ def dispatch_step(mix: MixParams, sampling: SamplingParams, backend: str, output
 
 def dispatch_combine(mix: MixParams, backend: str) -> Tensor:
     """The mixture's logits, fp32 [B, V]."""
-    if is_traced(tensors_of(mix)):
+    if needs_operator(tensors_of(mix)):
         return torch_ops.traced_combine(mix, backend)
     z = new_logits(mix)
-    choose(backend, mix).combine(mix, z)
+    choose_backend(backend, mix).combine(mix, z)
     return z
 
 

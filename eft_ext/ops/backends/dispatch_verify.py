@@ -6,11 +6,11 @@ import torch
 
 from eft_ext.ops.backends import torch_ops
 from eft_ext.ops.backends.allocate import new_verified
-from eft_ext.ops.backends.registry import choose
+from eft_ext.ops.backends.registry import choose_backend
 from eft_ext.ops.inputs import check_out
 from eft_ext.ops.params import DraftParams, MixParams, SamplingParams, tensors_of
 from eft_ext.ops.results import VerifyResult
-from eft_ext.ops.tracing import is_traced
+from eft_ext.ops.tracing import needs_operator
 
 
 def dispatch_verify(
@@ -24,9 +24,9 @@ def dispatch_verify(
         for name, field in zip(VerifyResult._fields, out, strict=True):
             check_out(f"out.{name}", field, *shapes[name], mix.device)
     q = () if drafted.logits is None else (drafted.logits,)
-    if is_traced((*tensors_of(mix, *sampling, *drafted[2:]), drafted.drafts, *q)):
+    if needs_operator((*tensors_of(mix, *sampling, *drafted[2:]), drafted.drafts, *q)):
         found = torch_ops.traced_verify(mix, sampling, drafted, backend)
         return found if out is None else VerifyResult(*(x.copy_(y) for x, y in zip(out, found, strict=True)))
     result = new_verified(drafted) if out is None else out
-    choose(backend, mix).verify(mix, sampling, drafted, result)
+    choose_backend(backend, mix).verify(mix, sampling, drafted, result)
     return result

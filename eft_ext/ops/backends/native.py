@@ -1,4 +1,7 @@
-"""The step of libeft: tensors become addresses here, and nowhere else."""
+"""The backend of libeft: step, `combine`, score and verify, on CPU and CUDA. Tensors become addresses here.
+
+A step that is prepared runs again with other addresses: call_cache.py and prepared_step.py bring those themselves.
+"""
 
 from __future__ import annotations
 

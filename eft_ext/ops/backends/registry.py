@@ -116,7 +116,7 @@ def _warn_slow_cuda(vocab_size: int) -> None:
     )
 
 
-def choose(name: str, mix: MixParams) -> ModuleType:
+def choose_backend(name: str, mix: MixParams) -> ModuleType:
     """The module whose `step`, `combine`, `score` and `verify` serve this call. `name` as in `fused_step(backend=)`."""
     if name not in ("auto", *NAMES):
         raise ValueError(f"backend: expected 'auto' or one of {NAMES}, got {name!r}")

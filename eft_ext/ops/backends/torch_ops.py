@@ -1,6 +1,6 @@
 """The operations as operators of `torch.library`, for tracing: `torch.compile`, `torch.export`, fake tensors.
 
-Eager calls go around them (`tracing.is_traced`): an operator costs four microseconds a call, the binding a half.
+Eager calls go around them (`tracing.needs_operator`): an operator costs four microseconds a call, the binding a half.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from eft_ext.ops.backends.flat_params import (
     unflatten,
     unflatten_draft,
 )
-from eft_ext.ops.backends.registry import choose
+from eft_ext.ops.backends.registry import choose_backend
 from eft_ext.ops.params import DraftParams, MixParams, SamplingParams, ScoreParams
 from eft_ext.ops.results import Score, StepDetails, VerifyResult, new_score
 
@@ -51,21 +51,21 @@ def _split(arguments: Sequence[Any]) -> tuple[MixParams, SamplingParams]:
 def _step(*arguments: Any) -> Tensor:
     mix, sampling = _split(arguments[:-1])
     tokens = new_tokens(mix)
-    choose(arguments[-1], mix).step(mix, sampling, tokens, None)
+    choose_backend(arguments[-1], mix).step(mix, sampling, tokens, None)
     return tokens
 
 
 def _step_details(*arguments: Any) -> tuple[Tensor, ...]:
     mix, sampling = _split(arguments[:-2])
     details = new_details(mix, arguments[-1], new_tokens(mix))
-    choose(arguments[-2], mix).step(mix, sampling, details.tokens, details)
+    choose_backend(arguments[-2], mix).step(mix, sampling, details.tokens, details)
     return tuple(details)
 
 
 def _combine(*arguments: Any) -> Tensor:
     mix, _ = unflatten(arguments[:-1])
     z = new_logits(mix)
-    choose(arguments[-1], mix).combine(mix, z)
+    choose_backend(arguments[-1], mix).combine(mix, z)
     return z
 
 
@@ -73,7 +73,7 @@ def _verify(*arguments: Any) -> tuple[Tensor, ...]:
     drafted = unflatten_draft(arguments[:NUM_DRAFT])
     mix, sampling = _split(arguments[NUM_DRAFT:-1])
     result = new_verified(drafted)
-    choose(arguments[-1], mix).verify(mix, sampling, drafted, result)
+    choose_backend(arguments[-1], mix).verify(mix, sampling, drafted, result)
     return tuple(result)
 
 
@@ -86,7 +86,7 @@ def _unflatten_score(arguments: Sequence[Any]) -> tuple[MixParams, Tensor, Score
 
 def _score(*arguments: Any) -> tuple[Tensor, ...]:
     mix, targets, wanted, out = _unflatten_score(arguments)
-    choose(arguments[-1], mix).score(mix, targets.contiguous(), wanted, out)
+    choose_backend(arguments[-1], mix).score(mix, targets.contiguous(), wanted, out)
     return tuple(out)
 
 

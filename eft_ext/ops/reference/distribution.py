@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from eft_ext.ops.deprecated import bitmask
+from eft_ext.ops.deprecated import renamed_bitmask
 from eft_ext.ops.params import ConservativeParams
 from eft_ext.ops.reference.arithmetic import inverse_temperature, scaled
 from eft_ext.ops.reference.mass import REACHED, ranked
@@ -37,7 +37,7 @@ def distribution(
     excluded, a bad value in an option tensor) is NaN throughout. Arguments and errors are those of `combine`
     and `step`.
     """
-    token_bitmask = bitmask(token_bitmask, allowed)
+    token_bitmask = renamed_bitmask(token_bitmask, allowed)
     mixture = mix(
         logits, weights, bias=bias, token_bitmask=token_bitmask, vocab_size=vocab_size, conservative=conservative
     )

@@ -15,7 +15,7 @@ from eft_ext.ops.reference.options import RowOptions
 from eft_ext.ops.reference.philox import MASK_64, row_seed
 
 
-class Survivors(NamedTuple):
+class SurvivorMasses(NamedTuple):
     """The tokens that the filters keep, and their mass."""
 
     kept: Tensor  # [B, V] bool
@@ -24,7 +24,7 @@ class Survivors(NamedTuple):
     mass: Masses
 
 
-def survivors(t: Tensor, options: RowOptions) -> Survivors:
+def survivors(t: Tensor, options: RowOptions) -> SurvivorMasses:
     """Top-k, top-p and min-p by integer mass. t: fp32 [B, V], finite or -inf; options of the same B rows."""
     mass = masses(t)
     at_tile = mass.at_tile()
@@ -40,7 +40,7 @@ def survivors(t: Tensor, options: RowOptions) -> Survivors:
     kept &= t >= (t.amax(dim=1) + offset.to(t.device, torch.float32))[:, None]
 
     weight = torch.where(tiled(kept, 0), at_tile, 0)
-    return Survivors(kept, weight, mass.shares(weight.sum(dim=2)), mass)
+    return SurvivorMasses(kept, weight, mass.shares(weight.sum(dim=2)), mass)
 
 
 def row_keys(seed: int | Tensor | None, batch: int) -> list[int]:
@@ -52,7 +52,7 @@ def row_keys(seed: int | Tensor | None, batch: int) -> list[int]:
     return [row_seed(int(seed or 0), b) for b in range(batch)]
 
 
-def draw(survivors: Survivors, bits: list[int]) -> Tensor:
+def draw(survivors: SurvivorMasses, bits: list[int]) -> Tensor:
     """The token that each row's 64 random bits point at, int64 [B]."""
     distance = survivors.mass.row_n[:, None] - survivors.mass.tile_n
     return torch.tensor(

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from eft_ext.ops.deprecated import bitmask
+from eft_ext.ops.deprecated import renamed_bitmask
 from eft_ext.ops.params import ConservativeParams
 from eft_ext.ops.reference.arithmetic import fma32
 from eft_ext.ops.reference.conservative import reweighted
@@ -50,7 +50,7 @@ def combine(
     Raises:
         ValueError: shapes that do not agree, a wrong number of models, a bad number among the options.
     """
-    token_bitmask = bitmask(token_bitmask, allowed)
+    token_bitmask = renamed_bitmask(token_bitmask, allowed)
     return mix(
         logits, weights, bias=bias, token_bitmask=token_bitmask, vocab_size=vocab_size, conservative=conservative
     ).z

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from eft_ext.ops.deprecated import bitmask
+from eft_ext.ops.deprecated import renamed_bitmask
 from eft_ext.ops.params import ConservativeParams
 from eft_ext.ops.reference.mixture import mix
 from eft_ext.ops.results import Score, dtype_of
@@ -42,7 +42,7 @@ def score(
     Returns:
         `Score` with B for its leading shape.
     """
-    token_bitmask = bitmask(token_bitmask, allowed)
+    token_bitmask = renamed_bitmask(token_bitmask, allowed)
     mixture = mix(
         logits, weights, bias=bias, token_bitmask=token_bitmask, vocab_size=vocab_size, conservative=conservative
     )

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from eft_ext.ops.deprecated import bitmask
+from eft_ext.ops.deprecated import renamed_bitmask
 from eft_ext.ops.params import ConservativeParams
 from eft_ext.ops.reference.arithmetic import LN_2
 from eft_ext.ops.reference.distribution import greedy_tokens, scaled_rows
@@ -57,7 +57,7 @@ def step(
         ValueError: bad shapes, a bad number among the options, a row to sample without a seed, a seed without
             position.
     """
-    token_bitmask = bitmask(token_bitmask, allowed)
+    token_bitmask = renamed_bitmask(token_bitmask, allowed)
     mixture = mix(
         logits, weights, bias=bias, token_bitmask=token_bitmask, vocab_size=vocab_size, conservative=conservative
     )
@@ -65,8 +65,10 @@ def step(
     if seed is not None and position is None:
         raise ValueError("position: expected one beside a seed, which would repeat one draw at every step")
     if position is not None:
-        places, places_good = per_row("position", position, mixture.z, torch.int64, not_negative, "an integer >= 0")
-        options = options._replace(good=options.good & places_good)
+        positions, positions_good = per_row(
+            "position", position, mixture.z, torch.int64, not_negative, "an integer >= 0"
+        )
+        options = options._replace(good=options.good & positions_good)
     t, valid = scaled_rows(mixture, options)
 
     tokens = greedy_tokens(mixture.z)
@@ -77,7 +79,7 @@ def step(
     if len(rows):
         left = survivors(t[rows], RowOptions(*(option[rows] for option in options)))
         keys = row_keys(seed, t.shape[0])
-        bits = [random_bits(keys[b], int(places[b])) for b in rows.tolist()]
+        bits = [random_bits(keys[b], int(positions[b])) for b in rows.tolist()]
         tokens[rows] = draw(left, bits)
         kept[rows] = left.kept
     return _details(mixture, t, tokens, kept, valid, top_logprobs)
@@ -102,9 +104,9 @@ def _details(
     first = ranked(mixture.z + 0.0)[:, :count]
     first_logprobs = raw.gather(1, first)
     first = torch.where(mixture.z.gather(1, first) > -math.inf, first, -1)
-    absent = (0, top_logprobs - count)
-    first = torch.nn.functional.pad(first, absent, value=-1)
-    first_logprobs = torch.nn.functional.pad(first_logprobs, absent, value=-math.inf)
+    padding = (0, top_logprobs - count)
+    first = torch.nn.functional.pad(first, padding, value=-1)
+    first_logprobs = torch.nn.functional.pad(first_logprobs, padding, value=-math.inf)
 
     def blank(field: Tensor) -> Tensor:
         mask = valid if field.ndim == 1 else valid[:, None]

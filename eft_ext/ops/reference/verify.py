@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from eft_ext.ops.deprecated import bitmask
+from eft_ext.ops.deprecated import renamed_bitmask
 from eft_ext.ops.params import ConservativeParams
 from eft_ext.ops.reference.distribution import greedy_tokens, scaled_rows
-from eft_ext.ops.reference.draw import Survivors, draw, row_keys, survivors
+from eft_ext.ops.reference.draw import SurvivorMasses, draw, row_keys, survivors
 from eft_ext.ops.reference.mixture import mix
 from eft_ext.ops.reference.options import GREEDY_BELOW, sampling_options
 from eft_ext.ops.reference.philox import ACCEPT, RESIDUAL, SAMPLE, random_bits
@@ -33,7 +33,7 @@ class RowDistribution(NamedTuple):
 
     w: Tensor  # [V] int64 at the row's reference, 0 where filtered
     total: int  # S
-    survivors: Survivors | None
+    survivors: SurvivorMasses | None
     greedy: int | None  # the token, if there is nothing to draw
 
 
@@ -59,7 +59,7 @@ def verify(
     Raises:
         ValueError: bad shapes or a bad number among the options.
     """
-    token_bitmask = bitmask(token_bitmask, allowed)
+    token_bitmask = renamed_bitmask(token_bitmask, allowed)
     batch, k = drafts.shape
     widths = [x.shape[2] for x in (*logits, *([] if draft_logits is None else [draft_logits]))]
     size = min(widths) if vocab_size is None else vocab_size
@@ -98,8 +98,8 @@ def verify(
             q: RowDistribution | None = None
             if not float(of_q.temperature) < GREEDY_BELOW:
                 assert draft_logits is not None
-                alone = {**rows, "weights": [1.0], "conservative": None}
-                q = row_distribution([draft_logits[b : b + 1, i]], of_q, token_bitmask=mask, **alone)
+                draft_rows = {**rows, "weights": [1.0], "conservative": None}
+                q = row_distribution([draft_logits[b : b + 1, i]], of_q, token_bitmask=mask, **draft_rows)
                 if q is None:
                     status[b] = 1
                     break

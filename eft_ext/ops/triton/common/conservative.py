@@ -11,7 +11,7 @@ import triton.language as tl
 from eft_ext.ops.triton.common.arithmetic import INFINITY, LN_2, LOG2_E, TILE, log2, mass_target, token_mass
 from eft_ext.ops.triton.common.draw import total_mass
 from eft_ext.ops.triton.common.mix import row_of, row_t
-from eft_ext.ops.triton.common.options import fixed_top_p, real
+from eft_ext.ops.triton.common.options import fixed_top_p, load_real
 from eft_ext.ops.triton.common.search import load_lists, search, survivors
 
 
@@ -49,7 +49,7 @@ def find_nucleus(
     p_fix = fixed_top_p(mix.conservative_top_p, row_of(mix, row))
     plain = p_fix >> 32 != 0
     defined = plain | ((lowest > -INFINITY) & (highest < INFINITY))
-    delta = (real(mix.weights[0], row_of(mix, row)).to(tl.float64) * (base[3] - large[3])).to(tl.float32)
+    delta = (load_real(mix.weights[0], row_of(mix, row)).to(tl.float64) * (base[3] - large[3])).to(tl.float32)
     delta = tl.where(plain, -0.0, delta)
     cutoff = tl.full((), -INFINITY, tl.float32)
     last = tl.where(plain, 0x7FFFFFFF, tl.full((), -1, tl.int32))  # of tokens at -inf: all, or none

@@ -7,7 +7,7 @@ from eft_ext.ops.triton.common.arithmetic import INFINITY, TILE, mass_target, to
 from eft_ext.ops.triton.common.conservative import find_nucleus
 from eft_ext.ops.triton.common.draw import total_mass
 from eft_ext.ops.triton.common.mix import REWEIGHTED, load_models
-from eft_ext.ops.triton.common.options import fixed_top_p, min_p_offset, real
+from eft_ext.ops.triton.common.options import fixed_top_p, load_real, min_p_offset
 from eft_ext.ops.triton.common.search import ALL_TIES, load_lists, search, survivors
 from eft_ext.ops.triton.common.tile_summary import store_tile
 
@@ -42,7 +42,7 @@ def apply_filters(
     cutoff, ties = tl.full((), -INFINITY, tl.float32), tl.full((), ALL_TIES, tl.int32)
     kept_ties = tl.zeros([P], tl.int32)
     p_fix = fixed_top_p(sampling.top_p, row)
-    at_least = largest + min_p_offset(real(sampling.min_p, row))
+    at_least = largest + min_p_offset(load_real(sampling.min_p, row))
     # One loop, so that the search is compiled once: top_k, then top_p and min_p.
     for stage in range(0 if TOP_K else 1, 2):
         by_mass = stage == 1

@@ -6,7 +6,7 @@ import triton
 import triton.language as tl
 
 from eft_ext.ops.triton.common.arithmetic import INFINITY, LOG2_E
-from eft_ext.ops.triton.common.options import real
+from eft_ext.ops.triton.common.options import load_real
 
 # Where a kernel takes its logits from: model k alone (0 to 3), the mixture, or 10 + k: the mixture re-weighted
 # inside the nucleus of model k.
@@ -120,10 +120,10 @@ def _extras(mix, row, ids, z, excluded):
 @triton.jit
 def _mixture(mix, row, raw, ids):
     excluded = _is_lowest(raw[0])
-    z = _widened(raw[0]) * real(mix.weights[0], row_of(mix, row))
+    z = _widened(raw[0]) * load_real(mix.weights[0], row_of(mix, row))
     for k in tl.static_range(1, len(mix.logits)):
         excluded |= _is_lowest(raw[k])
-        z = tl.fma(_widened(raw[k]), real(mix.weights[k], row_of(mix, row)), z)
+        z = tl.fma(_widened(raw[k]), load_real(mix.weights[k], row_of(mix, row)), z)
     return _extras(mix, row, ids, z, excluded)
 
 
@@ -133,9 +133,9 @@ def _reweighted(mix, row, raw, ids, nucleus, DEFINING: tl.constexpr):
     x, excluded = model_logits(mix, raw, ids, DEFINING)
     t = scaled(x, excluded, tl.cast(LOG2_E, tl.float32))
     inside = (t > nucleus[0]) | ((t == nucleus[0]) & (ids <= nucleus[1]))
-    mixed = _widened(raw[0]) * real(mix.weights[0], row_of(mix, row))
+    mixed = _widened(raw[0]) * load_real(mix.weights[0], row_of(mix, row))
     for k in tl.static_range(1, 3):
-        mixed = tl.fma(_widened(raw[k]), real(mix.weights[k], row_of(mix, row)), mixed)
+        mixed = tl.fma(_widened(raw[k]), load_real(mix.weights[k], row_of(mix, row)), mixed)
     z = tl.where(inside, mixed + nucleus[2], _widened(raw[1]))
     excluded = _is_lowest(raw[0]) | _is_lowest(raw[1]) | _is_lowest(raw[2]) | ((mix.drop != 0) & ~inside)
     return _extras(mix, row, ids, z, excluded)

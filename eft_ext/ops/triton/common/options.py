@@ -28,7 +28,7 @@ class Options(NamedTuple):
 
 
 @triton.jit
-def real(option, row):
+def load_real(option, row):
     value = tl.cast(option.value, tl.float32)
     if option.rows is None:
         return value
@@ -37,7 +37,7 @@ def real(option, row):
 
 
 @triton.jit
-def integer(value, rows, row):
+def load_integer(value, rows, row):
     if rows is None:
         return tl.cast(value, tl.int64)
     else:
@@ -72,22 +72,22 @@ def _is_fraction(p):
 @triton.jit
 def mixture_is_valid(mix, row):
     """True where the row's weights are finite and its conservative nucleus is a probability."""
-    valid = _is_fraction(real(mix.conservative_top_p, row))
+    valid = _is_fraction(load_real(mix.conservative_top_p, row))
     for k in tl.static_range(len(mix.logits)):
-        valid &= tl.abs(real(mix.weights[k], row)) <= LARGEST
+        valid &= tl.abs(load_real(mix.weights[k], row)) <= LARGEST
     return valid
 
 
 @triton.jit
 def options_are_valid(sampling, top_k, position, row):
-    temperature = real(sampling.temperature, row)
+    temperature = load_real(sampling.temperature, row)
     valid = (temperature >= 0.0) & (temperature <= LARGEST)
-    valid &= _is_fraction(real(sampling.top_p, row)) & _is_fraction(real(sampling.min_p, row))
+    valid &= _is_fraction(load_real(sampling.top_p, row)) & _is_fraction(load_real(sampling.min_p, row))
     return valid & (top_k >= 0) & (position >= 0)
 
 
 @triton.jit
 def fixed_top_p(option, row):
     """A probability in fixed point, uint64; 2^32 is off."""
-    p = real(option, row)
+    p = load_real(option, row)
     return fixed_point(tl.where(_is_fraction(p), p, 1.0))

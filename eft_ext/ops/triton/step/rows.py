@@ -8,11 +8,11 @@ from eft_ext.ops.triton.common.draw import draw
 from eft_ext.ops.triton.common.filters import apply_filters, reweight_row
 from eft_ext.ops.triton.common.mix import MIXTURE, REWEIGHTED
 from eft_ext.ops.triton.common.options import (
-    integer,
     is_greedy,
+    load_integer,
+    load_real,
     mixture_is_valid,
     options_are_valid,
-    real,
     scale_of,
 )
 from eft_ext.ops.triton.common.philox import SAMPLE, random_bits, row_seed
@@ -55,7 +55,7 @@ def _sample(
         number = tl.load(work.mixture.num_tokens + at, mask=tiles < num_tiles, other=0)
     cutoff = tl.full((), -INFINITY, tl.float32)
     kept_ties = tl.zeros([P], tl.int32)
-    greedy = is_greedy(real(sampling.temperature, row))
+    greedy = is_greedy(load_real(sampling.temperature, row))
     if LISTS:  # noqa: SIM102 (the outer one is the compiler's)
         if ~greedy:
             cutoff, mass, kept_ties, number = apply_filters(
@@ -103,13 +103,13 @@ def rows_kernel(
     """
     SOURCE: tl.constexpr = MIXTURE if DEFINING < 0 else REWEIGHTED + DEFINING
     row = tl.program_id(0).to(tl.int64)
-    top_k = integer(top_k, sampling.top_k_rows, row)
-    position = integer(position, sampling.position_rows, row)
-    seed = integer(seed, sampling.seed_rows, row).to(tl.uint64)
+    top_k = load_integer(top_k, sampling.top_k_rows, row)
+    position = load_integer(position, sampling.position_rows, row)
+    seed = load_integer(seed, sampling.seed_rows, row).to(tl.uint64)
     if sampling.seed_rows is None:
         seed = row_seed(seed, row)
     valid = mixture_is_valid(mix, row) & options_are_valid(sampling, top_k, position, row)
-    c = scale_of(real(sampling.temperature, row))
+    c = scale_of(load_real(sampling.temperature, row))
 
     if DEFINING >= 0:
         defined, nucleus = reweight_row(

@@ -5,7 +5,7 @@ import triton.language as tl
 
 from eft_ext.ops.triton.common.arithmetic import TILE
 from eft_ext.ops.triton.common.mix import load_models
-from eft_ext.ops.triton.common.options import real, scale_of
+from eft_ext.ops.triton.common.options import load_real, scale_of
 from eft_ext.ops.triton.common.tile_summary import store_summaries
 
 
@@ -27,7 +27,7 @@ def slices_kernel(
     program = tl.program_id(0)
     row = (program // num_slices).to(tl.int64)
     first = (program % num_slices) * TILES
-    c = scale_of(real(sampling.temperature, row))
+    c = scale_of(load_real(sampling.temperature, row))
     for tile in range(first, tl.minimum(first + TILES, num_tiles)):
         ids = tile * TILE + tl.arange(0, TILE)
         raw = load_models(mix, row, ids)

@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 
 from eft_ext.ops.triton.common.mix import Mix
-from eft_ext.ops.triton.common.options import Options, integer, is_greedy, real
+from eft_ext.ops.triton.common.options import Options, is_greedy, load_integer, load_real
 from eft_ext.ops.triton.common.philox import ACCEPT, random_bits, row_seed
 
 
@@ -51,16 +51,16 @@ def accepts(bits, wp, sp, wq, sq):
 
 @triton.jit
 def is_certain_draft(q, row):
-    return is_greedy(real(q.sampling.temperature, row))
+    return is_greedy(load_real(q.sampling.temperature, row))
 
 
 @triton.jit
 def seed_and_position(p, seed, position, row):
     """A row's, uint64."""
-    seed = integer(seed, p.sampling.seed_rows, row).to(tl.uint64)
+    seed = load_integer(seed, p.sampling.seed_rows, row).to(tl.uint64)
     if p.sampling.seed_rows is None:
         seed = row_seed(seed, row)
-    return seed, integer(position, p.sampling.position_rows, row).to(tl.uint64)
+    return seed, load_integer(position, p.sampling.position_rows, row).to(tl.uint64)
 
 
 @triton.jit
@@ -85,7 +85,7 @@ def decide(
     draft = tl.load(drafts + row * num_drafts + i, mask=proposed, other=0)
     sound = tl.load(p.summary.valid + line, mask=i <= length, other=0) != 0
     sound &= (draft >= 0) & (draft < p.mix.vocab_size)
-    greedy = is_greedy(real(p.sampling.temperature, row))
+    greedy = is_greedy(load_real(p.sampling.temperature, row))
     stands = tl.load(p.summary.token + line, mask=proposed, other=-1).to(tl.int64) == draft
     if not GREEDY:
         wp = tl.load(p.summary.mass + line, mask=proposed, other=0).to(tl.uint64)

@@ -7,7 +7,14 @@ from eft_ext.ops.triton.common.arithmetic import INFINITY, TILE, tile_shift
 from eft_ext.ops.triton.common.draw import draw, kept_mass, total_mass
 from eft_ext.ops.triton.common.filters import apply_filters, reweight_row
 from eft_ext.ops.triton.common.mix import MIXTURE, REWEIGHTED, load_models, row_t
-from eft_ext.ops.triton.common.options import integer, is_greedy, mixture_is_valid, options_are_valid, real, scale_of
+from eft_ext.ops.triton.common.options import (
+    is_greedy,
+    load_integer,
+    load_real,
+    mixture_is_valid,
+    options_are_valid,
+    scale_of,
+)
 from eft_ext.ops.triton.common.philox import RESIDUAL, SAMPLE, random_bits
 from eft_ext.ops.triton.common.tile_summary import store_summaries, store_tile
 from eft_ext.ops.triton.verify.accept import is_certain_draft, seed_and_position
@@ -39,12 +46,12 @@ def verify_slices_kernel(
     line = program // num_slices
     row, i = (line // (num_drafts + 1)).to(tl.int64), line % (num_drafts + 1)
     line = line.to(tl.int64)
-    length = integer(length, lengths, row)
+    length = load_integer(length, lengths, row)
     first = (program % num_slices) * TILES
     end = tl.where(i <= length, tl.minimum(first + TILES, num_tiles), first)
-    temperature = real(p.sampling.temperature, row)
+    temperature = load_real(p.sampling.temperature, row)
     c = scale_of(temperature)
-    draft_c = scale_of(real(q.sampling.temperature, row))
+    draft_c = scale_of(load_real(q.sampling.temperature, row))
     drawn = (i < length) & (i < num_drafts) & ~is_greedy(temperature) & ~is_certain_draft(q, row)
     for tile in range(first, end):
         ids = tile * TILE + tl.arange(0, TILE)
@@ -93,7 +100,7 @@ def _write_masses(
     """Writes a line's summary; with DRAWS its token too. row: of the batch. What only the draw asks for is looked up
     behind the filters, which take all registers there are."""
     SOURCE: tl.constexpr = MIXTURE if DEFINING < 0 else REWEIGHTED + DEFINING
-    temperature = real(side.sampling.temperature, row)
+    temperature = load_real(side.sampling.temperature, row)
     greedy, c = is_greedy(temperature), scale_of(temperature)
     valid = True
     if DEFINING >= 0:
@@ -182,10 +189,10 @@ def masses_kernel(
     positions = tl.where(of_p, num_drafts + 1, num_drafts)
     row, i = (line // positions).to(tl.int64), line % positions
     line = line.to(tl.int64)
-    length = integer(length, lengths, row)
-    top_k = integer(top_k, p.sampling.top_k_rows, row)
-    draft_top_k = integer(draft_top_k, q.sampling.top_k_rows, row)
-    at = integer(position, p.sampling.position_rows, row)
+    length = load_integer(length, lengths, row)
+    top_k = load_integer(top_k, p.sampling.top_k_rows, row)
+    draft_top_k = load_integer(draft_top_k, q.sampling.top_k_rows, row)
+    at = load_integer(position, p.sampling.position_rows, row)
     valid = _row_is_valid(p, q, top_k, draft_top_k, at, length, num_drafts, row)
     if of_p:
         if i == 0:
@@ -197,7 +204,7 @@ def masses_kernel(
                 DEFINING, LISTS, GREEDY, TOP_K, TOP_P, True, P, SLOTS, GROUP,
             )  # fmt: skip
     elif DRAFTED:
-        drawn = ~is_greedy(real(p.sampling.temperature, row)) & ~is_certain_draft(q, row)
+        drawn = ~is_greedy(load_real(p.sampling.temperature, row)) & ~is_certain_draft(q, row)
         if valid & (i < length) & drawn:
             _write_masses(
                 q, drafts, draft_top_k, seed, position, SAMPLE, row, i, line, num_drafts, num_tiles,

@@ -6,7 +6,7 @@ import triton.language as tl
 from eft_ext.ops.triton.common.arithmetic import TILE
 from eft_ext.ops.triton.common.draw import kept_mass
 from eft_ext.ops.triton.common.mix import MIXTURE, REWEIGHTED, row_t
-from eft_ext.ops.triton.common.options import integer, real, scale_of
+from eft_ext.ops.triton.common.options import load_integer, load_real, scale_of
 from eft_ext.ops.triton.common.philox import RESIDUAL, random_bits
 from eft_ext.ops.triton.verify.accept import decide, is_certain_draft, seed_and_position
 
@@ -15,7 +15,7 @@ from eft_ext.ops.triton.verify.accept import decide, is_certain_draft, seed_and_
 def _masses(side, row, line, ids, tile, num_tiles, DEFINING: tl.constexpr, LISTS: tl.constexpr):
     """The survivors' masses of one tile at the line's reference, 0 of other tokens."""
     SOURCE: tl.constexpr = MIXTURE if DEFINING < 0 else REWEIGHTED + DEFINING
-    c = scale_of(real(side.sampling.temperature, row))
+    c = scale_of(load_real(side.sampling.temperature, row))
     if DEFINING >= 0:
         summary = side.summary
         nucleus = (
@@ -87,7 +87,7 @@ def residual_kernel(
     program = tl.program_id(0)
     row = (program // num_slices).to(tl.int64)
     first = (program % num_slices) * TILES
-    length = integer(length, lengths, row)
+    length = load_integer(length, lengths, row)
     seed, position = seed_and_position(p, seed, position, row)
     if tl.load(row_valid + row) != 0:
         i, _, redrawn = decide(p, q, drafts, row, length, num_drafts, seed, position, False, DRAFTED, KP)
@@ -129,7 +129,7 @@ def verdict_kernel(
 ):
     """Program `row` writes its results."""
     row = tl.program_id(0).to(tl.int64)
-    length = integer(length, lengths, row)
+    length = load_integer(length, lengths, row)
     seed, position = seed_and_position(p, seed, position, row)
     first, sound, token = tl.zeros((), tl.int32), tl.full((), 0, tl.int1), tl.full((), -1, tl.int32)
     if tl.load(row_valid + row) != 0:
