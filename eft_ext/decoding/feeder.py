@@ -99,7 +99,7 @@ class Feeder:
 
     @torch.inference_mode()
     def prefill(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Starts anew with prompts [rows, length], padded where `mask` (same shape) is 0.
+        """Starts from scratch with prompts [rows, length], padded where `mask` (same shape) is 0.
 
         Returns the logits after each prompt, [rows, vocab].
         """

@@ -36,7 +36,7 @@ class Storage:
         self._arguments: tuple[Any, tuple[Any, ...]] = ((), ())
 
     def start(self, stock: Any, lengths: Tensor, capacity: int) -> None:
-        """All rows anew, with prompts that transformers has read; made larger where they would not fit.
+        """All rows from scratch, with prompts that transformers has read; made larger where they would not fit.
 
         Args:
             stock: transformers' cache of them.
@@ -97,7 +97,7 @@ class Storage:
         return min(self._columns[0].shape[0], round_up(longest))
 
     def inputs(self, longest: int) -> tuple[Any, ...]:
-        """The inputs of `Forward` beside tokens and lengths: made anew where rows, sizes or the bound have changed."""
+        """The inputs of `Forward` beside tokens and lengths: made again where rows, sizes or the bound have changed."""
         rows, bound = self.rows, self.bound(longest)
         if self._arguments[0] != (rows, bound, self._placed):
             stored = [x[:rows] for layer in self._layers for x in (layer.keys, layer.values)]

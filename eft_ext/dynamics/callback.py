@@ -145,7 +145,7 @@ class DynamicsCallback(TrainerCallback):
         self._lr, self._last = 0.0, step
         if self._trainer is not None:
             wanted = control.should_log  # the trainer's own log of this step, which ours would count for
-            # Not the log of TRL's trainers, which would begin their averages anew.
+            # Not the log of TRL's trainers, which would restart their averages.
             Trainer.log(self._trainer, {f"dynamics/{name}": x for name, x in self.tracker.scalars.items()})
             control.should_log = wanted
 

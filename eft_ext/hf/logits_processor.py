@@ -32,7 +32,7 @@ class EFTLogitsProcessor(LogitsProcessor):
     It runs the other models with caches of its own. A call whose ids continue those of the call before reads
     the new ones only; anything else (a new prompt, a rollback, reordered rows) is read from its start, which
     is right but slower. Rows that have ended are still computed, since the loop is not ours. Beam search
-    works on log-probabilities and needs `renormalize_logits=True` beside this; it is read anew at every step.
+    works on log-probabilities and needs `renormalize_logits=True` beside this; it is read again at every step.
 
     Args:
         tuned, base: the small models; `tuned` may be a peft.PeftModel over `base`, or {name: model} for interpolation.

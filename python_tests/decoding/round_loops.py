@@ -1,4 +1,4 @@
-"""The engine's rounds and their plain twin, the loop with Python between rounds."""
+"""The engine's rounds and their reference, the loop with Python between rounds."""
 
 import torch
 from test_speculate import collect
@@ -27,7 +27,7 @@ def trio_of(model_of, family="llama"):
 
 
 def eager(trio, batch, budgets, k, options=SAMPLED, method=MILD, ends=(), draft=1):
-    """The plain twin: `speculate`, one round after another."""
+    """The reference: `speculate`, one round after another."""
     mixture, rows = Mixture(method).per_row(len(budgets), 1), len(budgets)
     own = dict(options)
     if mixture.conservative is not None:

@@ -146,7 +146,7 @@ def test_nothing_changes_where_training_fails(said: Main) -> None:
 
 @pytest.mark.slow
 def test_models_are_replaced_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing changes where training ends after two models; where it comes to its end, five are written anew."""
+    """Nothing changes where training ends after two models; where it comes to its end, five are written again."""
     from eft_ext.demo import train
 
     console = Console(file=io.StringIO())

@@ -1,4 +1,4 @@
-"""The table of families in docs/decoding.md: `python -m python_tests.families.table` writes it anew.
+"""The table of families in docs/decoding.md: `python -m python_tests.families.table` rewrites it.
 
 Every row is found out: small models are built, a generation is planned, and some twenty tokens are read.
 """

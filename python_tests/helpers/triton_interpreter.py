@@ -72,7 +72,7 @@ def _prepare() -> None:
 
 
 def _patching_once(patch: Callable[..., Any]) -> Callable[..., Any]:
-    """Calls of device functions; every one patches the language anew, which is two thirds of the time. What the kernel
+    """Calls of device functions; every one patches the language again, which is two thirds of the time. What the kernel
     itself has patched need not be; what Triton's own functions patch is never restored, so once is enough."""
     patched = set()
 
@@ -87,7 +87,7 @@ def _patching_once(patch: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _remember_types(interpreter: Any) -> None:
-    """Every operation makes the types of its results anew, most of the time that is left: one is made once for all."""
+    """Every operation makes the types of its results again, most of the time that is left: one is made once for all."""
     core, semantic = interpreter.tl.core, type(interpreter.interpreter_semantic)
     make_block, make_tensor = core.block_type.__init__, core.tensor.__init__
     broadcast, promote = semantic.broadcast_impl_value, semantic.computation_type_impl

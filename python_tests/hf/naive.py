@@ -8,7 +8,7 @@ VOCAB = 264
 
 @torch.no_grad()
 def naive(models, z_of, prompts, new=NEW, vocab=VOCAB):
-    """One row, everything read anew at each token; `z_of(step, logits)` mixes float64 logits [vocab]."""
+    """One row, everything read from scratch at each token; `z_of(step, logits)` mixes float64 logits [vocab]."""
     sequences, out = [list(p) for p in prompts], []
     for step in range(new):
         z = z_of(

@@ -112,7 +112,7 @@ def test_types_that_switch_off(kind, build):
 
 @pytest.mark.parametrize("name", CHANGED)
 def test_a_base_that_the_adapter_changed(name, build, tmp_path, naive, tokenizer):
-    """Refused where it is given; loaded anew where we load."""
+    """Refused where it is given; loaded from scratch where we load."""
     options, said = CHANGED[name]
     base = build("gpt2" if name == "biases" else "llama", 4, 16, 264)
     large = build("llama", 0, 32, 272)

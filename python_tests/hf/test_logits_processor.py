@@ -24,7 +24,7 @@ def step(processor, llamas, ids):
 
 
 def test_caches_continue_and_start_over(processor, llamas, shapes_read):
-    """One more token, several more, a rollback, another batch: read anew only where it must be."""
+    """One more token, several more, a rollback, another batch: read from scratch only where it must be."""
     a = torch.tensor([[5, 6, 7], [8, 9, 10]])
     longer = torch.cat([a, torch.tensor([[11], [12]])], 1)
     several = torch.cat([longer, torch.tensor([[13, 14], [15, 16]])], 1)

@@ -115,7 +115,7 @@ def test_the_draft_models_logits_may_be_the_mixtures() -> None:
 
 @pytest.mark.parametrize(("batch", "vocab"), [(1, 128256), (16, 32000)])
 def test_a_replayed_graph_decides_afresh(batch: int, vocab: int) -> None:
-    """Lengths, options, seeds and the position lie on the device: a replay reads them, and the logits, anew."""
+    """Lengths, options, seeds and the position lie on the device: a replay reads them, and the logits, again."""
     k = 3
     drafts, _, logits, weights = nearly_right(vocab, batch, k)
     there, proposed = [x.cuda() for x in logits], drafts.cuda()

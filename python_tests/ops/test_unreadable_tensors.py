@@ -38,7 +38,7 @@ def test_a_prepared_step_looks_at_each_tensor() -> None:
         for x in (logits[0], logits[0], negated(logits[0]), logits[0]):
             step([x, *logits[1:]])
             assert torch.equal(out, (x + logits[1] - logits[2]).argmax(dim=1))
-    # A position that a mark negates is read anew at each call.
+    # A position that a mark negates is read again at each call.
     marked = negated(positions)
     step = PreparedStep(UpScale(), seed=seeds, position=marked, out=out)
     for at in range(3):
