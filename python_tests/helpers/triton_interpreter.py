@@ -145,33 +145,33 @@ def _exact_fma(handle: Any) -> Callable[..., Any]:
 # ---- what the child is asked for -----------------------------------------------------------------
 
 
-def made_up(problem: Any, blocks: tuple[int, ...] | None = None) -> Any:
-    """A problem's details on the Triton step; `blocks` overrides how the work is cut."""
-    from eft_ext.ops.triton.common.blocks import Blocks
+def made_up(problem: Any, sizes: tuple[int, ...] | None = None) -> Any:
+    """A problem's details on the Triton step; `sizes` overrides how the work is cut."""
+    from eft_ext.ops.triton.common.launch_sizes import LaunchSizes
     from eft_ext.ops.triton.step import launch as step_launch
 
-    table = step_launch.blocks_for
-    if blocks is not None:
-        step_launch.blocks_for = lambda vocab_size, batch: Blocks(*blocks)
+    table = step_launch.sizes_for
+    if sizes is not None:
+        step_launch.sizes_for = lambda vocab_size, batch: LaunchSizes(*sizes)
     try:
         return problem.run("triton")
     finally:
-        step_launch.blocks_for = table
+        step_launch.sizes_for = table
 
 
-def verified(call: dict[str, Any], blocks: tuple[int, ...] | None = None) -> Any:
-    """`fused_verify` on Triton; `blocks` overrides how the work is cut."""
+def verified(call: dict[str, Any], sizes: tuple[int, ...] | None = None) -> Any:
+    """`fused_verify` on Triton; `sizes` overrides how the work is cut."""
     from eft_ext.ops import fused_verify
-    from eft_ext.ops.triton.common.blocks import Blocks
+    from eft_ext.ops.triton.common.launch_sizes import LaunchSizes
     from eft_ext.ops.triton.verify import launch as verify_launch
 
-    table = verify_launch.blocks_for
-    if blocks is not None:
-        verify_launch.blocks_for = lambda vocab_size, batch: Blocks(*blocks)
+    table = verify_launch.sizes_for
+    if sizes is not None:
+        verify_launch.sizes_for = lambda vocab_size, batch: LaunchSizes(*sizes)
     try:
         return fused_verify(**call, backend="triton")
     finally:
-        verify_launch.blocks_for = table
+        verify_launch.sizes_for = table
 
 
 def accepted(numbers: torch.Tensor) -> torch.Tensor:

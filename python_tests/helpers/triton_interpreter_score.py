@@ -14,20 +14,20 @@ def exponentials(x: torch.Tensor) -> Any:
 
 
 def scored(
-    logits: Any, weights: Any, targets: torch.Tensor, options: dict[str, Any], blocks: tuple[int, ...] | None = None
+    logits: Any, weights: Any, targets: torch.Tensor, options: dict[str, Any], sizes: tuple[int, ...] | None = None
 ) -> Any:
-    """`fused_score_mix` on Triton; `blocks` overrides how the work is cut."""
+    """`fused_score_mix` on Triton; `sizes` overrides how the work is cut."""
     from eft_ext.ops import fused_score_mix
-    from eft_ext.ops.triton.common.blocks import Blocks
+    from eft_ext.ops.triton.common.launch_sizes import LaunchSizes
     from eft_ext.ops.triton.score import launch as score_launch
 
-    table = score_launch.blocks_for
-    if blocks is not None:
-        score_launch.blocks_for = lambda vocab_size, batch: Blocks(*blocks)
+    table = score_launch.sizes_for
+    if sizes is not None:
+        score_launch.sizes_for = lambda vocab_size, batch: LaunchSizes(*sizes)
     try:
         return fused_score_mix(logits, weights, targets, backend="triton", **options)
     finally:
-        score_launch.blocks_for = table
+        score_launch.sizes_for = table
 
 
 def scored_by_pieces(logits: Any, weights: Any, targets: torch.Tensor, rows: int) -> Any:

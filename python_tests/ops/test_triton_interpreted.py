@@ -48,8 +48,8 @@ def assert_same(got, want, context):
         assert close.all(), f"{context}: {name} {x[~close].tolist()} is not {y[~close].tolist()}"
 
 
-def same(interpreter, problem: Problem, blocks=None) -> None:
-    assert_same(interpreter.call(child.made_up, problem, blocks), problem.run("cpu"), problem)
+def same(interpreter, problem: Problem, sizes=None) -> None:
+    assert_same(interpreter.call(child.made_up, problem, sizes), problem.run("cpu"), problem)
 
 
 def problem(rows="lm", vocab=2500, dtype=torch.float32, batch=1, count=3, **options) -> Problem:
@@ -88,8 +88,8 @@ def test_every_set_of_options(interpreter):
 def test_no_cut_of_the_work_changes_a_token(interpreter, rows):
     given_ = problem(rows, 2500, torch.bfloat16, top_k=2000, top_p=0.97, min_p=1e-4, top_logprobs=3)
     # tiles, slots, group, warps: candidate lists too short to be of use, tiles read again one by one and in fours.
-    for blocks in ((1, 4, 1, 4, 4), (3, 16, 4, 4, 4)):
-        same(interpreter, given_, blocks)
+    for sizes in ((1, 4, 1, 4, 4), (3, 16, 4, 4, 4)):
+        same(interpreter, given_, sizes)
 
 
 @pytest.mark.slow

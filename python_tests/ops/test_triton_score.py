@@ -27,9 +27,9 @@ INTEGERS = ("argmax", "rank", "top_ids", "status")
 KINDS = slowly_but(("lm", "nan"), ROWS)
 
 
-def scored(interpreter, logits, weights, targets, blocks=None, **options) -> Score:
+def scored(interpreter, logits, weights, targets, sizes=None, **options) -> Score:
     """Triton's statistics, whose integers are the CPU's."""
-    got = interpreter.call(child.scored, logits, weights, targets, options, blocks)
+    got = interpreter.call(child.scored, logits, weights, targets, options, sizes)
     want = fused_score_mix(logits, weights, targets, backend="cpu", **options)
     for name in INTEGERS:
         assert torch.equal(getattr(got, name), getattr(want, name)), name

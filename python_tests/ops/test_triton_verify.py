@@ -24,10 +24,10 @@ SECONDS = float(os.environ.get("EFT_FUZZ_SECONDS", "0"))
 KINDS = slowly_but(("lm", "nan"), ROWS)
 
 
-def same(interpreter, call: dict[str, Any], blocks=None) -> VerifyResult:
+def same(interpreter, call: dict[str, Any], sizes=None) -> VerifyResult:
     """The CPU's result, to which Triton's is compared."""
     want = fused_verify(**call, backend="cpu")
-    got = interpreter.call(child.verified, call, blocks)
+    got = interpreter.call(child.verified, call, sizes)
     for name, x, y in zip(want._fields, got, want, strict=True):
         assert torch.equal(x, y), f"{name} {x.tolist()} is not {y.tolist()} of {describe(call)}"
     return want

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from eft_ext.ops.params import GREEDY_BELOW, DraftParams, MixParams, Real, SamplingParams
-from eft_ext.ops.triton.common.mix import Mix
-from eft_ext.ops.triton.common.options import RealOption
+from eft_ext.ops.triton.common.mix import KernelMix
+from eft_ext.ops.triton.common.options import KernelReal
 
 
 def compile_options() -> dict[str, Any]:
@@ -19,21 +19,21 @@ def compile_options() -> dict[str, Any]:
     return options if torch.version.hip else options | {"enable_reflect_ftz": False}
 
 
-def real_option(option: Real) -> RealOption:
+def kernel_real(option: Real) -> KernelReal:
     rows = option.rows
-    return RealOption(option.value, rows, 0 if rows is None else rows.stride(0))
+    return KernelReal(option.value, rows, 0 if rows is None else rows.stride(0))
 
 
-def kernel_mix(mix: MixParams) -> Mix:
+def kernel_mix(mix: MixParams) -> KernelMix:
     def stride(x: Tensor | None) -> int:
         return 0 if x is None or x.dim() == 1 else x.stride(0)
 
-    return Mix(
+    return KernelMix(
         logits=mix.logits,
         strides=tuple(x.stride(0) for x in mix.logits),
-        weights=tuple(real_option(w) for w in mix.weights),
+        weights=tuple(kernel_real(w) for w in mix.weights),
         vocab_size=mix.vocab_size,
-        conservative_top_p=real_option(mix.conservative_top_p if mix.conservative else Real(1.0)),
+        conservative_top_p=kernel_real(mix.conservative_top_p if mix.conservative else Real(1.0)),
         drop=int(mix.drop_outside),
         bias=mix.bias,
         bias_stride=stride(mix.bias),

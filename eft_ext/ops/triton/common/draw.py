@@ -32,13 +32,13 @@ def draw(
     kept_ties,
     top,
     mix,
-    row,
+    flat_row,
     c,
     nucleus,
     SOURCE: tl.constexpr,
     P: tl.constexpr,
 ):
-    """The token id (int32), its t, and the survivors' mass S. mass, kept_ties, top: [P], as of `survivors`."""
+    """The token id (int32), its t, and the survivors' mass S. mass, kept_ties, top: [P], as of `survivor_masses`."""
     tiles = tl.arange(0, P)
     shift = tile_shift(tl.floor(largest), tl.floor(top))
     share = mass >> shift
@@ -53,7 +53,7 @@ def draw(
     rest = (rest << d) | ((low >> 1) >> (63 - d))
 
     ids = tile * TILE + tl.arange(0, TILE)
-    t = row_t(mix, row, ids, c, nucleus, SOURCE)
+    t = row_t(mix, flat_row, ids, c, nucleus, SOURCE)
     reference = tl.floor(tl.max(tl.where(chosen, top, float("-inf"))))
     ties = tl.sum(tl.where(chosen, kept_ties, 0))
     running = tl.cumsum(kept_mass(t, cutoff, ties, reference), axis=0)

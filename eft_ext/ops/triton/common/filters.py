@@ -1,15 +1,12 @@
-"""The row's tiles in one program: the re-weighted mixture's summaries, and the filters' cutoff."""
+"""top_k, top_p and min_p of a row, all its tiles in one program."""
 
 import triton
 import triton.language as tl
 
-from eft_ext.ops.triton.common.arithmetic import INFINITY, TILE, mass_target, token_mass
-from eft_ext.ops.triton.common.conservative import find_nucleus
+from eft_ext.ops.triton.common.arithmetic import INFINITY, mass_target, token_mass
 from eft_ext.ops.triton.common.draw import total_mass
-from eft_ext.ops.triton.common.mix import REWEIGHTED, load_models
 from eft_ext.ops.triton.common.options import fixed_top_p, load_real, min_p_offset
-from eft_ext.ops.triton.common.search import ALL_TIES, load_lists, search, survivors
-from eft_ext.ops.triton.common.tile_summary import store_tile
+from eft_ext.ops.triton.common.search import ALL_TIES, load_lists, search, survivor_masses
 
 
 @triton.jit
@@ -22,7 +19,7 @@ def apply_filters(
     sampling,
     top_k,
     row,
-    line,
+    flat_row,
     c,
     nucleus,
     work,
@@ -35,9 +32,9 @@ def apply_filters(
     GROUP: tl.constexpr,
 ):
     """top_k, top_p and min_p, each a cutoff in the rank: the survivors are the tokens with t > cutoff and the first
-    `ties` of those at it. mass, number: [P], of all tokens, of the survivors on return. row: of the batch; line: of the
-    mixture and the workspace (mix.py)."""
-    tokens, group_listed_above = load_lists(work.mixture, line, num_tiles, P, SLOTS, GROUP)
+    `ties` of those at it. mass, number: [P], of all tokens, of the survivors on return. row: of the batch; flat_row: of
+    the mixture and the workspace (mix.py)."""
+    tokens, group_listed_above = load_lists(work.mixture, flat_row, num_tiles, P, SLOTS, GROUP)
     reference = tl.floor(largest)
     cutoff, ties = tl.full((), -INFINITY, tl.float32), tl.full((), ALL_TIES, tl.int32)
     kept_ties = tl.zeros([P], tl.int32)
@@ -52,7 +49,7 @@ def apply_filters(
             mass_wanted = tl.maximum(mass_target(p_fix, total_mass(mass, reference, top)), 1)
             target = tl.where(by_mass, mass_wanted, top_k.to(tl.uint64))
             found, above = search(
-                target, by_mass, largest, tokens, group_listed_above, mix, line, c, nucleus, SOURCE, P, GROUP
+                target, by_mass, largest, tokens, group_listed_above, mix, flat_row, c, nucleus, SOURCE, P, GROUP
             )
             if (found >= cutoff) & (found > -INFINITY):
                 w = tl.maximum(token_mass(found, reference), 1)
@@ -62,17 +59,17 @@ def apply_filters(
             cutoff = at_least
             ties = tl.full((), ALL_TIES, tl.int32)
         if cutoff > -INFINITY:
-            mass, kept_ties, number = survivors(
+            mass, kept_ties, number = survivor_masses(
                 cutoff,
                 ties,
                 top,
                 tokens,
                 group_listed_above,
                 work.mixture,
-                line,
+                flat_row,
                 num_tiles,
                 mix,
-                line,
+                flat_row,
                 c,
                 nucleus,
                 SOURCE,
@@ -80,30 +77,3 @@ def apply_filters(
                 GROUP,
             )
     return cutoff, mass, kept_ties, number
-
-
-@triton.jit
-def reweight_row(
-    mix,
-    row,
-    c,
-    work,
-    num_tiles,
-    DEFINING: tl.constexpr,
-    LISTS: tl.constexpr,
-    GREEDY: tl.constexpr,
-    DETAILS: tl.constexpr,
-    P: tl.constexpr,
-    SLOTS: tl.constexpr,
-    GROUP: tl.constexpr,
-):
-    """Conservative re-weighting: reads the row a second time and stores the mixture's tiles. Returns if the row is
-    defined, and its nucleus (conservative.py)."""
-    defined, nucleus = find_nucleus(mix, row, work, num_tiles, DEFINING, P, SLOTS, GROUP)
-    for tile in range(0, num_tiles):
-        ids = tile * TILE + tl.arange(0, TILE)
-        raw = load_models(mix, row, ids)
-        at = row * num_tiles + tile
-        store_tile(mix, row, raw, ids, at, c, nucleus, work, SLOTS, REWEIGHTED + DEFINING, LISTS, GREEDY, DETAILS)
-    tl.debug_barrier()  # what the program's other threads have kept is read below
-    return defined, nucleus

@@ -14,18 +14,18 @@ MIXTURE = tl.constexpr(-1)
 REWEIGHTED = tl.constexpr(10)
 
 
-class Mix(NamedTuple):
+class KernelMix(NamedTuple):
     """K models' logits and how they are combined, as the kernels take them.
 
-    Where rows have positions, everything that takes a mixture's `row` is given a line, row * positions + position;
-    `row_of` has the row of the batch, which weights and bias belong to.
+    Where rows have positions, a `flat_row` is row * positions + position; elsewhere it is the row. `row_of` has the row
+    of the batch, which weights and bias belong to.
     """
 
     logits: tuple[Any, ...]  # K of [B, V_k], or [B, positions, V_k]
     strides: tuple[int, ...]  # of the rows, in elements
-    weights: tuple[Any, ...]  # K of RealOption
+    weights: tuple[Any, ...]  # K of KernelReal
     vocab_size: int
-    conservative_top_p: Any  # RealOption
+    conservative_top_p: Any  # KernelReal
     drop: int  # 1 excludes the tokens outside of S
     bias: Any
     bias_stride: int
@@ -37,17 +37,17 @@ class Mix(NamedTuple):
 
 
 @triton.jit
-def row_of(mix, row):
+def row_of(mix, flat_row):
     """The row of the batch, int64."""
     if mix.positions is None:
-        return row
+        return flat_row
     else:
-        return (row.to(tl.int32) // mix.positions).to(tl.int64)
+        return (flat_row.to(tl.int32) // mix.positions).to(tl.int64)
 
 
 @triton.jit
-def _position_of(mix, row):
-    return (row.to(tl.int32) % mix.positions).to(tl.int64)
+def _position_of(mix, flat_row):
+    return (flat_row.to(tl.int32) % mix.positions).to(tl.int64)
 
 
 @triton.jit
@@ -71,20 +71,20 @@ def _is_lowest(x):
 
 
 @triton.jit
-def load_model(mix, row, ids, k: tl.constexpr):
+def load_model(mix, flat_row, ids, k: tl.constexpr):
     """Model k's logits of the tokens `ids`, as they are stored; 0 behind the vocabulary."""
-    at = mix.logits[k] + row_of(mix, row) * mix.strides[k] + ids
+    at = mix.logits[k] + row_of(mix, flat_row) * mix.strides[k] + ids
     if mix.positions is not None:
-        at += _position_of(mix, row) * mix.position_strides[k]
+        at += _position_of(mix, flat_row) * mix.position_strides[k]
     return tl.load(at, mask=ids < mix.vocab_size, other=0.0)
 
 
 @triton.jit
-def load_models(mix, row, ids):
+def load_models(mix, flat_row, ids):
     """All K models'."""
     raw = ()
     for k in tl.static_range(len(mix.logits)):
-        raw = raw + (load_model(mix, row, ids, k),)  # type: ignore[assignment] # noqa: RUF005
+        raw = raw + (load_model(mix, flat_row, ids, k),)  # type: ignore[assignment] # noqa: RUF005
     return raw
 
 
@@ -103,51 +103,51 @@ def finite_model_logits(mix, x, ids):
 
 
 @triton.jit
-def _extras(mix, row, ids, z, excluded):
+def _apply_bias_and_bitmask(mix, flat_row, ids, z, excluded):
     """Adds the bias, excludes what `token_bitmask` forbids and what lies behind the vocabulary."""
     inside = ids < mix.vocab_size
     if mix.bias is not None:
-        z = z + tl.load(mix.bias + row_of(mix, row) * mix.bias_stride + ids, mask=inside, other=0.0)
+        z = z + tl.load(mix.bias + row_of(mix, flat_row) * mix.bias_stride + ids, mask=inside, other=0.0)
     if mix.token_bitmask is not None:
-        at = mix.token_bitmask + row_of(mix, row) * mix.token_bitmask_stride + ids // 32
+        at = mix.token_bitmask + row_of(mix, flat_row) * mix.token_bitmask_stride + ids // 32
         if mix.positions is not None:
-            at += _position_of(mix, row) * mix.token_bitmask_position_stride
+            at += _position_of(mix, flat_row) * mix.token_bitmask_position_stride
         word = tl.load(at, mask=inside, other=0)
         excluded |= ((word >> (ids % 32)) & 1) == 0
     return z, excluded | ~inside
 
 
 @triton.jit
-def _mixture(mix, row, raw, ids):
+def _mixture(mix, flat_row, raw, ids):
     excluded = _is_lowest(raw[0])
-    z = _widened(raw[0]) * load_real(mix.weights[0], row_of(mix, row))
+    z = _widened(raw[0]) * load_real(mix.weights[0], row_of(mix, flat_row))
     for k in tl.static_range(1, len(mix.logits)):
         excluded |= _is_lowest(raw[k])
-        z = tl.fma(_widened(raw[k]), load_real(mix.weights[k], row_of(mix, row)), z)
-    return _extras(mix, row, ids, z, excluded)
+        z = tl.fma(_widened(raw[k]), load_real(mix.weights[k], row_of(mix, flat_row)), z)
+    return _apply_bias_and_bitmask(mix, flat_row, ids, z, excluded)
 
 
 @triton.jit
-def _reweighted(mix, row, raw, ids, nucleus, DEFINING: tl.constexpr):
+def _reweighted(mix, flat_row, raw, ids, nucleus, DEFINING: tl.constexpr):
     """Inside S: scale*large + tuned - scale*base + delta; outside: tuned, or excluded. nucleus: see conservative.py."""
     x, excluded = model_logits(mix, raw, ids, DEFINING)
     t = scaled(x, excluded, tl.cast(LOG2_E, tl.float32))
     inside = (t > nucleus[0]) | ((t == nucleus[0]) & (ids <= nucleus[1]))
-    mixed = _widened(raw[0]) * load_real(mix.weights[0], row_of(mix, row))
+    mixed = _widened(raw[0]) * load_real(mix.weights[0], row_of(mix, flat_row))
     for k in tl.static_range(1, 3):
-        mixed = tl.fma(_widened(raw[k]), load_real(mix.weights[k], row_of(mix, row)), mixed)
+        mixed = tl.fma(_widened(raw[k]), load_real(mix.weights[k], row_of(mix, flat_row)), mixed)
     z = tl.where(inside, mixed + nucleus[2], _widened(raw[1]))
     excluded = _is_lowest(raw[0]) | _is_lowest(raw[1]) | _is_lowest(raw[2]) | ((mix.drop != 0) & ~inside)
-    return _extras(mix, row, ids, z, excluded)
+    return _apply_bias_and_bitmask(mix, flat_row, ids, z, excluded)
 
 
 @triton.jit
-def logits_of(mix, row, raw, ids, nucleus, SOURCE: tl.constexpr):
+def logits_of(mix, flat_row, raw, ids, nucleus, SOURCE: tl.constexpr):
     """z of the tokens `ids`, fp32, and which of them are excluded. raw: as of `load_models`."""
     if SOURCE == MIXTURE:
-        return _mixture(mix, row, raw, ids)
+        return _mixture(mix, flat_row, raw, ids)
     elif SOURCE >= REWEIGHTED:
-        return _reweighted(mix, row, raw, ids, nucleus, SOURCE - REWEIGHTED)
+        return _reweighted(mix, flat_row, raw, ids, nucleus, SOURCE - REWEIGHTED)
     else:
         return model_logits(mix, raw, ids, SOURCE)
 
@@ -160,7 +160,7 @@ def scaled(z, excluded, c):
 
 
 @triton.jit
-def row_t(mix, row, ids, c, nucleus, SOURCE: tl.constexpr):
+def row_t(mix, flat_row, ids, c, nucleus, SOURCE: tl.constexpr):
     """t of the tokens `ids`, read again: the same operations, hence the same bits."""
-    z, excluded = logits_of(mix, row, load_models(mix, row, ids), ids, nucleus, SOURCE)
+    z, excluded = logits_of(mix, flat_row, load_models(mix, flat_row, ids), ids, nucleus, SOURCE)
     return scaled(z, excluded, c)

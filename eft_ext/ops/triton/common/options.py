@@ -8,8 +8,8 @@ import triton.language as tl
 from eft_ext.ops.triton.common.arithmetic import LARGEST, LOG2_E, fixed_point, log2
 
 
-class RealOption(NamedTuple):
-    """`value` for every row, or value * rows[row * stride]."""
+class KernelReal(NamedTuple):
+    """`Real` as the kernels take it: `value` for every row, or value * rows[row * stride]."""
 
     value: Any
     rows: Any
@@ -19,9 +19,9 @@ class RealOption(NamedTuple):
 class Options(NamedTuple):
     """The options of a draw; integers that are no tensors are kernel arguments of their own."""
 
-    temperature: RealOption
-    top_p: RealOption
-    min_p: RealOption
+    temperature: KernelReal
+    top_p: KernelReal
+    min_p: KernelReal
     top_k_rows: Any  # int64 [B] or None
     seed_rows: Any
     position_rows: Any

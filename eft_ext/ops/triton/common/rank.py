@@ -1,5 +1,5 @@
-"""The first of a row in some order, one after the other: the part (a tile, or less) whose best token is the largest
-gives it up and is read for its next one. Nothing is kept but two numbers for each part: lists may be of any length."""
+"""The first of a row in some order, one after the other: the part (a tile, or less) with the largest token yields it;
+that part is read again for its next largest. Two numbers are kept for each part, so lists may be of any length."""
 
 import triton
 import triton.language as tl

@@ -1,10 +1,10 @@
 """The search for a filter's cutoff: among the listed tokens, and in tiles with an incomplete list, read again.
 
 A row's tokens stand in `tokens` [P, SLOTS], -inf in free places, P the number of tiles rounded up to a power of two.
-All tokens of a tile with t > listed_above are there.
-`group_listed_above` is `listed_above`'s maximum over groups of GROUP tiles: a group is read
-again, whole, where something below its certificate is asked for. In a language model's row that is none; in a
-flat row it is every group. Either way all sums are exact, so there is nothing to fall back to.
+All tokens of a tile with t > listed_above are there. `group_listed_above` is `listed_above`'s maximum over groups of
+GROUP tiles: a group is read again, whole, where something below its `group_listed_above` is asked for. In a language
+model's row that is none; in a flat row it is every group. Either way all sums are exact, so there is nothing to fall
+back to.
 """
 
 import triton
@@ -17,11 +17,11 @@ ALL_TIES = tl.constexpr(0x7FFFFFFF)
 
 
 @triton.jit
-def load_lists(lists, row, num_tiles, P: tl.constexpr, SLOTS: tl.constexpr, GROUP: tl.constexpr):
+def load_lists(lists, flat_row, num_tiles, P: tl.constexpr, SLOTS: tl.constexpr, GROUP: tl.constexpr):
     """tokens [P, SLOTS], group_listed_above [P]."""
     tiles = tl.arange(0, P)
     live = tiles < num_tiles
-    at = row * num_tiles + tiles
+    at = flat_row * num_tiles + tiles
     listed_above = tl.load(lists.listed_above + at, mask=live, other=-INFINITY)
     count = tl.load(lists.num_listed + at, mask=live, other=0)
     slots = tl.arange(0, SLOTS)[None, :]
@@ -62,7 +62,7 @@ def _probe(
     weights,
     group_listed_above,
     mix,
-    row,
+    flat_row,
     c,
     nucleus,
     SOURCE: tl.constexpr,
@@ -75,7 +75,7 @@ def _probe(
     tile = _next(reread, 0, P)
     while tile < P:
         start = tile // GROUP * GROUP
-        t = row_t(mix, row, start * TILE + tl.arange(0, GROUP * TILE), c, nucleus, SOURCE)
+        t = row_t(mix, flat_row, start * TILE + tl.arange(0, GROUP * TILE), c, nucleus, SOURCE)
         more, low, high = _split(t, _weight(t, reference, by_mass), cut)
         total += more
         least, most = tl.minimum(least, low), tl.maximum(most, high)
@@ -91,7 +91,7 @@ def search(
     tokens,
     group_listed_above,
     mix,
-    row,
+    flat_row,
     c,
     nucleus,
     SOURCE: tl.constexpr,
@@ -112,8 +112,9 @@ def search(
         known = low > -INFINITY
         cut = tl.where(known, between(low, high), floor)
         total, least, most = _probe(
-            cut, floor, by_mass, reference, tokens, weights, group_listed_above, mix, row, c, nucleus, SOURCE, P, GROUP
-        )
+            cut, floor, by_mass, reference, tokens, weights, group_listed_above, mix, flat_row, c, nucleus,
+            SOURCE, P, GROUP,
+        )  # fmt: skip
         if total >= target:
             low = least
         else:
@@ -127,7 +128,7 @@ def search(
 
 
 @triton.jit
-def survivors(
+def survivor_masses(
     cutoff,
     ties,
     top,
@@ -137,7 +138,7 @@ def survivors(
     summary_row,
     num_tiles,
     mix,
-    row,
+    flat_row,
     c,
     nucleus,
     SOURCE: tl.constexpr,
@@ -160,7 +161,7 @@ def survivors(
     while tile < P:
         group = tile // GROUP
         within = group * GROUP + tl.arange(0, GROUP)
-        t = row_t(mix, row, within[:, None] * TILE + tl.arange(0, TILE)[None, :], c, nucleus, SOURCE)
+        t = row_t(mix, flat_row, within[:, None] * TILE + tl.arange(0, TILE)[None, :], c, nucleus, SOURCE)
         largest = tl.load(summary.top + summary_row * num_tiles + within, mask=within < num_tiles, other=-INFINITY)
         w = tl.where(t > cutoff, token_mass(t, tl.floor(largest)[:, None]), 0)
         here = (tl.arange(0, G) == group)[:, None]

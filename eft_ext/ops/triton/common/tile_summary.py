@@ -87,7 +87,7 @@ def store_num_tokens(t, at, summary):
 @triton.jit
 def store_tile(
     mix,
-    row,
+    flat_row,
     raw,
     ids,
     at,
@@ -101,7 +101,7 @@ def store_tile(
     DETAILS: tl.constexpr,
 ):
     """Writes the summary of one tile of the mixture; raw: its models' logits, as of `load_models`."""
-    z, excluded = logits_of(mix, row, raw, ids, nucleus, SOURCE)
+    z, excluded = logits_of(mix, flat_row, raw, ids, nucleus, SOURCE)
     t = scaled(z, excluded, c)
     top = store_mass(t, at, work.mixture, not GREEDY)
     if LISTS:
@@ -114,7 +114,7 @@ def store_tile(
 @triton.jit
 def store_summaries(
     mix,
-    row,
+    flat_row,
     raw,
     ids,
     tile,
@@ -132,11 +132,11 @@ def store_summaries(
     DEFINING < 0: of the mixture. Otherwise (conservative re-weighting): of each of the three models, and model
     DEFINING's largest tokens; the mixture follows in the rows' launch, once S is known.
     """
-    at = row * num_tiles + tile
+    at = flat_row * num_tiles + tile
     if DEFINING < 0:
-        store_tile(mix, row, raw, ids, at, c, (0.0, 0, 0.0), work, SLOTS, MIXTURE, LISTS, GREEDY, DETAILS)
+        store_tile(mix, flat_row, raw, ids, at, c, (0.0, 0, 0.0), work, SLOTS, MIXTURE, LISTS, GREEDY, DETAILS)
     for k in tl.static_range(len(mix.logits)):
-        at_model = (row * len(mix.logits) + k) * num_tiles + tile
+        at_model = (flat_row * len(mix.logits) + k) * num_tiles + tile
         if DEFINING >= 0:
             unit = tl.cast(LOG2_E, tl.float32)
             x, excluded = model_logits(mix, raw, ids, k)

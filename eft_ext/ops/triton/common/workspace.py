@@ -21,23 +21,25 @@ class TileSummary(NamedTuple):
     tokens: Any  # fp32 [tile, SLOTS], their t
 
 
-class Sums(NamedTuple):
-    """A tile at temperature 1."""
+class TileSums(NamedTuple):
+    """Sums of tiles at temperature 1."""
 
     top: Any  # fp32, the largest logit
     total: Any  # fp32, sum of e = exp(logit - largest)
     weighted: Any  # fp32, sum of e (logit - largest)
 
 
-class Work(NamedTuple):
+class StepWorkspace(NamedTuple):
+    """Summaries of one distribution's tiles, between the launches; verification has one for p and one for q."""
+
     mixture: TileSummary
     models: TileSummary  # conservative re-weighting: each model alone
     defining: TileSummary  # and the defining model's largest tokens
-    sums: Sums
-    model_sums: Sums
+    sums: TileSums
+    model_sums: TileSums
 
 
-class Layout(NamedTuple):
+class StepLayout(NamedTuple):
     """The fields that a call keeps in its workspace, and their size."""
 
     tiles: int  # of the whole batch
@@ -52,31 +54,31 @@ class Layout(NamedTuple):
         f32, i32, i64 = torch.float32, torch.int32, torch.int64
         n, of_models = self.tiles, self.tiles * self.models
         lists = [("listed_above", f32, n), ("num_listed", i32, n), ("tokens", f32, n * self.slots)]
-        kept = [("mixture", "top", f32, n), ("mixture", "mass", i64, n)]
+        fields = [("mixture", "top", f32, n), ("mixture", "mass", i64, n)]
         if self.lists:
-            kept += [("mixture", *field) for field in lists]
+            fields += [("mixture", *field) for field in lists]
         if self.conservative:
-            kept += [("models", "top", f32, of_models), ("models", "mass", i64, of_models)]
-            kept += [("defining", *field) for field in lists]
+            fields += [("models", "top", f32, of_models), ("models", "mass", i64, of_models)]
+            fields += [("defining", *field) for field in lists]
         if self.details:
-            kept.append(("mixture", "num_tokens", i32, n))
-            for name in Sums._fields:
-                kept += [("sums", name, f32, n), ("model_sums", name, f32, of_models)]
-        return kept
+            fields.append(("mixture", "num_tokens", i32, n))
+            for name in TileSums._fields:
+                fields += [("sums", name, f32, n), ("model_sums", name, f32, of_models)]
+        return fields
 
     def size(self) -> int:
         """Bytes."""
         return size_of(self.fields())
 
-    def place(self, buffer: Tensor) -> Work:
+    def place(self, buffer: Tensor) -> StepWorkspace:
         """The fields inside of a uint8 buffer."""
         parts = place_fields(self.fields(), buffer)
-        kinds: tuple[Any, ...] = (TileSummary, TileSummary, TileSummary, Sums, Sums)
+        kinds: tuple[Any, ...] = (TileSummary, TileSummary, TileSummary, TileSums, TileSums)
         made = [
             kind(**{field: parts.get(part, {}).get(field) for field in kind._fields})
-            for part, kind in zip(Work._fields, kinds, strict=True)
+            for part, kind in zip(StepWorkspace._fields, kinds, strict=True)
         ]
-        return Work(*made)
+        return StepWorkspace(*made)
 
 
 Field = tuple[str, str, torch.dtype, int]  # part, field, dtype, elements
@@ -104,11 +106,11 @@ def _padded(size: int) -> int:
 
 _buffers: dict[Any, Tensor] = {}
 _placed: dict[Any, Any] = {}
-_LIMIT = 64  # placements kept; a loop needs one
+MAX_PLACED_LAYOUTS = 64  # placements kept; a loop needs one
 
 
 def workspace(layout: Any, device: torch.device, given: Tensor | None) -> Any:
-    """Returns what `layout` places (a `Layout`: `Work`), in `given` or the buffer of the device's current stream.
+    """Returns what `layout` places (`StepWorkspace`, say), in `given` or the buffer of the device's current stream.
 
     A call under graph capture gets a buffer of its own, from the graph's memory.
     """
@@ -124,7 +126,7 @@ def workspace(layout: Any, device: torch.device, given: Tensor | None) -> Any:
     if found is not None:
         return found
     buffer = _buffers.get(where)
-    if buffer is None or buffer.numel() < layout.size() or len(_placed) >= _LIMIT:
+    if buffer is None or buffer.numel() < layout.size() or len(_placed) >= MAX_PLACED_LAYOUTS:
         for key in [key for key in _placed if key[0] == where]:
             del _placed[key]
         if buffer is None or buffer.numel() < layout.size():

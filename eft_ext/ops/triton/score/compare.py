@@ -86,11 +86,11 @@ def score_compare_kernel(
             gain, prob = _gain(p, q, pair)
             ratio = ((p - pair.top_p) - (q - pair.top_q)) + log_scales  # NaN where both are excluded
             divergence = tl.where(prob > 0.0, prob * ratio, 0.0) - gain
-            kept = with_word(tl.zeros([PARTS, 32], tl.float32), 0, tl.sum(tl.abs(gain), axis=1))
-            kept = with_word(kept, 1, tl.sum(divergence, axis=1))
-            kept = with_word(kept, 2, tl.max(gain, axis=1))
-            kept = with_word(kept, 3, tl.max(-gain, axis=1))
-            store_words(work.changes + row * num_tiles * (PARTS * CHANGE), parts, kept, CHANGE)
+            words = with_word(tl.zeros([PARTS, 32], tl.float32), 0, tl.sum(tl.abs(gain), axis=1))
+            words = with_word(words, 1, tl.sum(divergence, axis=1))
+            words = with_word(words, 2, tl.max(gain, axis=1))
+            words = with_word(words, 3, tl.max(-gain, axis=1))
+            store_words(work.changes + row * num_tiles * (PARTS * CHANGE), parts, words, CHANGE)
 
 
 @triton.jit

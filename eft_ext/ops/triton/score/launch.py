@@ -8,8 +8,8 @@ from torch import Tensor
 from eft_ext.ops.params import MixParams, ScoreParams
 from eft_ext.ops.results import Score
 from eft_ext.ops.triton.common.arguments import compile_options, kernel_mix, on_device
-from eft_ext.ops.triton.common.blocks import TILE, blocks_for, num_tiles
-from eft_ext.ops.triton.common.workspace import Layout, workspace
+from eft_ext.ops.triton.common.launch_sizes import TILE, num_tiles, sizes_for
+from eft_ext.ops.triton.common.workspace import StepLayout, workspace
 from eft_ext.ops.triton.score.compare import score_changes_kernel, score_compare_kernel
 from eft_ext.ops.triton.score.nuclei import score_masses_kernel, score_nuclei_kernel
 from eft_ext.ops.triton.score.read import score_read_kernel
@@ -38,9 +38,9 @@ def score(mix: MixParams, targets: Tensor, wanted: ScoreParams, out: Score) -> N
 def _score(mix: MixParams, targets: Tensor, wanted: ScoreParams, out: Score) -> None:
     ignore_index, compared, num_top, num_changed = wanted
     batch, tiles, defining = mix.batch, num_tiles(mix.vocab_size), mix.conservative - 1
-    cut = blocks_for(mix.vocab_size, batch).for_more()
+    cut = sizes_for(mix.vocab_size, batch).for_more()
     slices, p, parts = -(-tiles // cut.tiles), triton.next_power_of_2(tiles), tiles * (TILE // PART)
-    nuclei = Layout(batch * tiles, cut.slots, len(mix.logits), False, True, False) if defining >= 0 else None
+    nuclei = StepLayout(batch * tiles, cut.slots, len(mix.logits), False, True, False) if defining >= 0 else None
     inputs, stats = kernel_mix(mix), Stats(**out._asdict())
     grid, per_slice = (batch * slices,), {"TILES": cut.tiles, "DEFINING": defining}
     per_row = {"P": triton.next_power_of_2(parts), "DEFINING": defining}

@@ -24,21 +24,21 @@ def tokens_of(parts):
 
 
 @triton.jit
-def words():
+def word_index():
     """Lane i of a part's warp writes its word i."""
     return tl.arange(0, 32)[None, :]
 
 
 @triton.jit
-def with_word(kept, i: tl.constexpr, value):
-    """kept: [PARTS, 32], value: [PARTS]. Values stay in their warp and go out together: stored one by one, Triton
+def with_word(words, i: tl.constexpr, value):
+    """words: [PARTS, 32], value: [PARTS]. Values stay in their warp and go out together: stored one by one, Triton
     would send each through shared memory."""
-    return tl.where(words() == i, value[:, None], kept)
+    return tl.where(word_index() == i, value[:, None], words)
 
 
 @triton.jit
-def store_words(place, parts, kept, NUMBER: tl.constexpr):
-    tl.store(place + parts[:, None] * NUMBER + words(), kept, mask=words() < NUMBER)
+def store_words(place, parts, words, NUMBER: tl.constexpr):
+    tl.store(place + parts[:, None] * NUMBER + word_index(), words, mask=word_index() < NUMBER)
 
 
 @triton.jit

@@ -20,17 +20,17 @@ from eft_ext.ops.triton.score.sums import next_up, share_of
 
 
 @triton.jit
-def _with_share(kept, d: tl.constexpr, v, at_target, parts, target):
+def _with_share(words, d: tl.constexpr, v, at_target, parts, target):
     """Distribution d's words among all (workspace.py)."""
     top = tl.max(v, axis=1)
     lower, weighted, squares, at_top = share_of(v, top)
     least = tl.where(parts < target // PART, at_target, next_up(at_target))
     counts = tl.sum(tl.where(at_top, 1, 0) + tl.where(v >= least[:, None], 65536, 0), axis=1)
-    kept = with_word(kept, SHARE * d, top)
-    kept = with_word(kept, SHARE * d + 1, lower)
-    kept = with_word(kept, SHARE * d + 2, weighted)
-    kept = with_word(kept, SHARE * d + 3, squares)
-    return with_word(kept, SHARE * d + 4, counts.to(tl.float32, bitcast=True))
+    words = with_word(words, SHARE * d, top)
+    words = with_word(words, SHARE * d + 1, lower)
+    words = with_word(words, SHARE * d + 2, weighted)
+    words = with_word(words, SHARE * d + 3, squares)
+    return with_word(words, SHARE * d + 4, counts.to(tl.float32, bitcast=True))
 
 
 @triton.jit(do_not_specialize=["ignore_index"])
@@ -54,10 +54,10 @@ def score_read_kernel(
             parts = parts_of(tile)
             ids = tokens_of(parts)
             raw = load_models(mix, row, ids)
-            kept = tl.zeros([PARTS, 32], tl.float32)
+            words = tl.zeros([PARTS, 32], tl.float32)
             for k in tl.static_range(K):
                 of_model = finite_model_logits(mix, own[k], target)
-                kept = _with_share(kept, k, finite_model_logits(mix, raw[k], ids), of_model, parts, target)
+                words = _with_share(words, k, finite_model_logits(mix, raw[k], ids), of_model, parts, target)
             z = mixture_logits(mix, row, raw, ids, nucleus, SOURCE)
-            kept = _with_share(kept, K, z, of_mixture, parts, target)
-            store_words(shares, parts, kept, (K + 1) * SHARE)
+            words = _with_share(words, K, z, of_mixture, parts, target)
+            store_words(shares, parts, words, (K + 1) * SHARE)

@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from eft_ext.ops.triton.common.workspace import Field, Layout, Work, place_fields, size_of
+from eft_ext.ops.triton.common.workspace import Field, StepLayout, StepWorkspace, place_fields, size_of
 
 PART = 256
 
 # What a part leaves of each distribution, words of 32 bits, with e = exp(logit - top). Tokens at the part's maximum are
-# counted and not summed, so that what is left beside a probability near 1 keeps all its digits.
+# counted and not summed, so 1 - p is computed without cancellation when p is near 1.
 SHARE = (
     "top",  # the largest logit; the mixture's is +inf where the part spoils its row
     "lower",  # sum of e over the tokens below the maximum, and so the next two
@@ -46,11 +46,13 @@ class DistributionSummary(NamedTuple):
     nucleus_delta: Any
 
 
-class ScoreWork(NamedTuple):
+class ScoreWorkspace(NamedTuple):
+    """Sums and summaries of rows between the launches of scoring."""
+
     shares: Any  # fp32 [rows, parts, D, 5]
     summaries: DistributionSummary
     changes: Any  # fp32 [rows, parts, 4]
-    nuclei: Work | None  # conservative re-weighting: each model's mass, and the defining model's largest tokens
+    nuclei: StepWorkspace | None  # conservative re-weighting: models' masses, the defining model's largest tokens
 
 
 class ScoreLayout(NamedTuple):
@@ -59,27 +61,29 @@ class ScoreLayout(NamedTuple):
     rows: int
     models: int
     parts: int  # of a row
-    nuclei: Layout | None
+    nuclei: StepLayout | None
 
     def fields(self) -> list[Field]:
         f32, f64, i32 = torch.float32, torch.float64, torch.int32
         n, parts = self.rows * (self.models + 1), self.rows * self.parts
-        kept: list[Field] = [("parts", "shares", f32, n * self.parts * len(SHARE))]
-        kept.append(("parts", "changes", f32, parts * len(CHANGE)))
-        kept += [("summaries", "top", f32, n), ("summaries", "rest", f64, n), ("summaries", "scale", f32, n)]
-        kept.append(("summaries", "valid", i32, self.rows))
+        fields: list[Field] = [("parts", "shares", f32, n * self.parts * len(SHARE))]
+        fields.append(("parts", "changes", f32, parts * len(CHANGE)))
+        fields += [("summaries", "top", f32, n), ("summaries", "rest", f64, n), ("summaries", "scale", f32, n)]
+        fields.append(("summaries", "valid", i32, self.rows))
         if self.nuclei is not None:
-            kept += [("summaries", "defined", i32, self.rows), ("summaries", "nucleus_cutoff", f32, self.rows)]
-            kept += [("summaries", "nucleus_last", i32, self.rows), ("summaries", "nucleus_delta", f32, self.rows)]
-        return kept
+            fields += [("summaries", "defined", i32, self.rows), ("summaries", "nucleus_cutoff", f32, self.rows)]
+            fields += [("summaries", "nucleus_last", i32, self.rows), ("summaries", "nucleus_delta", f32, self.rows)]
+        return fields
 
     def size(self) -> int:
         """Bytes."""
         return size_of(self.fields()) + (self.nuclei.size() if self.nuclei else 0)
 
-    def place(self, buffer: Tensor) -> ScoreWork:
+    def place(self, buffer: Tensor) -> ScoreWorkspace:
         """The fields inside of a uint8 buffer."""
         parts, end = place_fields(self.fields(), buffer), size_of(self.fields())
         summaries = {name: parts["summaries"].get(name) for name in DistributionSummary._fields}
         nuclei = self.nuclei.place(buffer[end:]) if self.nuclei else None
-        return ScoreWork(parts["parts"]["shares"], DistributionSummary(**summaries), parts["parts"]["changes"], nuclei)
+        return ScoreWorkspace(
+            parts["parts"]["shares"], DistributionSummary(**summaries), parts["parts"]["changes"], nuclei
+        )

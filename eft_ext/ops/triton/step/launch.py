@@ -7,10 +7,10 @@ from torch import Tensor
 
 from eft_ext.ops.params import MixParams, SamplingParams
 from eft_ext.ops.results import StepDetails
-from eft_ext.ops.triton.common.arguments import compile_options, filters_of, kernel_mix, on_device, real_option
-from eft_ext.ops.triton.common.blocks import Blocks, blocks_for, num_tiles
-from eft_ext.ops.triton.common.options import Options, RealOption
-from eft_ext.ops.triton.common.workspace import Layout, workspace
+from eft_ext.ops.triton.common.arguments import compile_options, filters_of, kernel_mix, kernel_real, on_device
+from eft_ext.ops.triton.common.launch_sizes import LaunchSizes, num_tiles, sizes_for
+from eft_ext.ops.triton.common.options import KernelReal, Options
+from eft_ext.ops.triton.common.workspace import StepLayout, workspace
 from eft_ext.ops.triton.step.combine import combine_kernel
 from eft_ext.ops.triton.step.details import Details
 from eft_ext.ops.triton.step.rows import rows_kernel
@@ -23,13 +23,13 @@ def step(
     tokens: Tensor,
     details: StepDetails | None,
     scratch: Tensor | None = None,
-    blocks: Blocks | None = None,
+    sizes: LaunchSizes | None = None,
 ) -> None:
     """Writes tokens, and details where given, on the current stream of the logits' device.
 
-    `scratch` as `workspace` of `fused_step`. `blocks` overrides the table, for tests and measurements.
+    `scratch` as `workspace` of `fused_step`. `sizes` overrides the table, for tests and measurements.
     """
-    cut = blocks or blocks_for(mix.vocab_size, mix.batch)
+    cut = sizes or sizes_for(mix.vocab_size, mix.batch)
     tiles = num_tiles(mix.vocab_size)
     greedy, top_k, top_p, lists = filters_of(sampling, mix.vocab_size)
     defining = mix.conservative - 1
@@ -37,12 +37,12 @@ def step(
         cut = cut.for_more()
     elif top_k:
         cut = cut._replace(group=1)  # a second target costs the registers of a second tile (sm_80)
-    layout = Layout(mix.batch * tiles, cut.slots, len(mix.logits), lists, defining >= 0, details is not None)
+    layout = StepLayout(mix.batch * tiles, cut.slots, len(mix.logits), lists, defining >= 0, details is not None)
     inputs = kernel_mix(mix)
     options = Options(
-        real_option(sampling.temperature),
-        real_option(sampling.top_p),
-        real_option(sampling.min_p),
+        kernel_real(sampling.temperature),
+        kernel_real(sampling.top_p),
+        kernel_real(sampling.min_p),
         sampling.top_k.rows,
         sampling.seed.rows,
         sampling.position.rows,
@@ -89,18 +89,18 @@ def step(
         )
 
 
-def combine(mix: MixParams, z: Tensor, blocks: Blocks | None = None) -> None:
+def combine(mix: MixParams, z: Tensor, sizes: LaunchSizes | None = None) -> None:
     """Writes the mixture's logits, fp32 [B, V], on the current stream of their device."""
-    cut = blocks or blocks_for(mix.vocab_size, mix.batch)
+    cut = sizes or sizes_for(mix.vocab_size, mix.batch)
     tiles = num_tiles(mix.vocab_size)
     slices, defining, p = -(-tiles // cut.tiles), mix.conservative - 1, triton.next_power_of_2(tiles)
     inputs = kernel_mix(mix)
     with on_device(mix.device):
         work = None
         if defining >= 0:
-            layout = Layout(mix.batch * tiles, cut.slots, len(mix.logits), False, True, False)
+            layout = StepLayout(mix.batch * tiles, cut.slots, len(mix.logits), False, True, False)
             work = workspace(layout, mix.device, None)
-            one = RealOption(1.0, None, 0)
+            one = KernelReal(1.0, None, 0)
             slices_kernel[(mix.batch * slices,)](
                 inputs,
                 Options(one, one, one, None, None, None),

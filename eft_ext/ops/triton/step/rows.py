@@ -4,8 +4,9 @@ import triton
 import triton.language as tl
 
 from eft_ext.ops.triton.common.arithmetic import INFINITY, LN_2, log2
+from eft_ext.ops.triton.common.conservative import reweight_row
 from eft_ext.ops.triton.common.draw import draw
-from eft_ext.ops.triton.common.filters import apply_filters, reweight_row
+from eft_ext.ops.triton.common.filters import apply_filters
 from eft_ext.ops.triton.common.mix import MIXTURE, REWEIGHTED
 from eft_ext.ops.triton.common.options import (
     is_greedy,

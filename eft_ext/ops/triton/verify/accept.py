@@ -1,6 +1,6 @@
-"""The decision on a row's drafts (docs/numerics.md §8), from the summaries of each line of p and q.
+"""The decision on a row's drafts (docs/numerics.md §8), from the summaries of each flat row of p and q.
 
-A line is (row, position): row * (num_drafts + 1) + i of p, row * num_drafts + i of q.
+`flat_row` is (row, position): row * (num_drafts + 1) + i of p, row * num_drafts + i of q.
 """
 
 from typing import Any, NamedTuple
@@ -8,31 +8,31 @@ from typing import Any, NamedTuple
 import triton
 import triton.language as tl
 
-from eft_ext.ops.triton.common.mix import Mix
+from eft_ext.ops.triton.common.mix import KernelMix
 from eft_ext.ops.triton.common.options import Options, is_greedy, load_integer, load_real
 from eft_ext.ops.triton.common.philox import ACCEPT, random_bits, row_seed
 
 
 class PositionSummary(NamedTuple):
-    """The summary of a line: its distribution in integers and, of p, the token that follows there."""
+    """The summary of a flat row: its distribution in integers and, of p, the token that follows there."""
 
     valid: Any  # int32
     cutoff: Any  # fp32, t
     reference: Any  # fp32, A
     total: Any  # int64, S, the survivors' mass
     mass: Any  # int64, the draft's
-    ties: Any  # int32 [line, tile], survivors at the cutoff; None without filters
-    share: Any  # int64 [line, tile], of S
+    ties: Any  # int32 [flat_row, tile], survivors at the cutoff; None without filters
+    share: Any  # int64 [flat_row, tile], of S
     token: Any  # int32, the ordinary draw: with bits of purpose 0 behind the last draft, else of purpose 2
     nucleus_cutoff: Any  # fp32, int32, fp32: the nucleus of conservative.py
     nucleus_last: Any
     nucleus_delta: Any
 
 
-class Side(NamedTuple):
+class Distribution(NamedTuple):
     """p or q. Where no model draws (greedy p, certain drafts) q has nothing but its options."""
 
-    mix: Mix | None
+    mix: KernelMix | None
     sampling: Options
     work: Any
     summary: PositionSummary | None
@@ -77,28 +77,28 @@ def decide(
     DRAFTED: tl.constexpr,
     KP: tl.constexpr,
 ):
-    """The number of drafts that stand (int32), if the position behind them is sound, and if its token comes from the
+    """The number of accepted drafts (int32), if the position behind them is valid, and if its token comes from the
     residual. 0 <= length <= num_drafts < KP; seed, position: uint64 scalars."""
     i = tl.arange(0, KP)
     proposed = i < length
-    line = row * (num_drafts + 1) + i
+    flat_row = row * (num_drafts + 1) + i
     draft = tl.load(drafts + row * num_drafts + i, mask=proposed, other=0)
-    sound = tl.load(p.summary.valid + line, mask=i <= length, other=0) != 0
-    sound &= (draft >= 0) & (draft < p.mix.vocab_size)
+    is_valid = tl.load(p.summary.valid + flat_row, mask=i <= length, other=0) != 0
+    is_valid &= (draft >= 0) & (draft < p.mix.vocab_size)
     greedy = is_greedy(load_real(p.sampling.temperature, row))
-    stands = tl.load(p.summary.token + line, mask=proposed, other=-1).to(tl.int64) == draft
+    is_accepted = tl.load(p.summary.token + flat_row, mask=proposed, other=-1).to(tl.int64) == draft
     if not GREEDY:
-        wp = tl.load(p.summary.mass + line, mask=proposed, other=0).to(tl.uint64)
-        sp = tl.load(p.summary.total + line, mask=proposed, other=0).to(tl.uint64)
+        wp = tl.load(p.summary.mass + flat_row, mask=proposed, other=0).to(tl.uint64)
+        sp = tl.load(p.summary.total + flat_row, mask=proposed, other=0).to(tl.uint64)
         wq, sq = tl.full([KP], 1, tl.uint64), tl.full([KP], 1, tl.uint64)
         if DRAFTED:
             drawn = i < tl.where(is_certain_draft(q, row) | greedy, 0, length)
-            line_q = row * num_drafts + i
-            wq = tl.load(q.summary.mass + line_q, mask=drawn, other=1).to(tl.uint64)
-            sq = tl.load(q.summary.total + line_q, mask=drawn, other=1).to(tl.uint64)
-            sound &= tl.load(q.summary.valid + line_q, mask=drawn, other=1) != 0
+            flat_row_q = row * num_drafts + i
+            wq = tl.load(q.summary.mass + flat_row_q, mask=drawn, other=1).to(tl.uint64)
+            sq = tl.load(q.summary.total + flat_row_q, mask=drawn, other=1).to(tl.uint64)
+            is_valid &= tl.load(q.summary.valid + flat_row_q, mask=drawn, other=1) != 0
         bits = random_bits(seed, position + i.to(tl.uint64), ACCEPT)
-        stands = tl.where(greedy, stands, accepts(bits, wp, sp, wq, sq))
-    first = tl.min(tl.where(proposed & sound & stands, KP, i))
-    is_sound = tl.max(tl.where(i == first, sound.to(tl.int32), 0)) != 0
-    return first, is_sound, is_sound & (first < length) & ~greedy
+        is_accepted = tl.where(greedy, is_accepted, accepts(bits, wp, sp, wq, sq))
+    first = tl.min(tl.where(proposed & is_valid & is_accepted, KP, i))
+    first_is_valid = tl.max(tl.where(i == first, is_valid.to(tl.int32), 0)) != 0
+    return first, first_is_valid, first_is_valid & (first < length) & ~greedy

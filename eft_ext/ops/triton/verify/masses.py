@@ -4,8 +4,9 @@ import triton
 import triton.language as tl
 
 from eft_ext.ops.triton.common.arithmetic import INFINITY, TILE, tile_shift
+from eft_ext.ops.triton.common.conservative import reweight_row
 from eft_ext.ops.triton.common.draw import draw, kept_mass, total_mass
-from eft_ext.ops.triton.common.filters import apply_filters, reweight_row
+from eft_ext.ops.triton.common.filters import apply_filters
 from eft_ext.ops.triton.common.mix import MIXTURE, REWEIGHTED, load_models, row_t
 from eft_ext.ops.triton.common.options import (
     is_greedy,
@@ -43,9 +44,9 @@ def verify_slices_kernel(
     SHARED: the model of the mixture whose logits q's are, or -1. The other constants are those of `slices_kernel`.
     """
     program = tl.program_id(0)
-    line = program // num_slices
-    row, i = (line // (num_drafts + 1)).to(tl.int64), line % (num_drafts + 1)
-    line = line.to(tl.int64)
+    flat_row = program // num_slices
+    row, i = (flat_row // (num_drafts + 1)).to(tl.int64), flat_row % (num_drafts + 1)
+    flat_row = flat_row.to(tl.int64)
     length = load_integer(length, lengths, row)
     first = (program % num_slices) * TILES
     end = tl.where(i <= length, tl.minimum(first + TILES, num_tiles), first)
@@ -55,15 +56,15 @@ def verify_slices_kernel(
     drawn = (i < length) & (i < num_drafts) & ~is_greedy(temperature) & ~is_certain_draft(q, row)
     for tile in range(first, end):
         ids = tile * TILE + tl.arange(0, TILE)
-        raw = load_models(p.mix, line, ids)
-        store_summaries(p.mix, line, raw, ids, tile, c, p.work, num_tiles, SLOTS, DEFINING, LISTS, GREEDY, False)
+        raw = load_models(p.mix, flat_row, ids)
+        store_summaries(p.mix, flat_row, raw, ids, tile, c, p.work, num_tiles, SLOTS, DEFINING, LISTS, GREEDY, False)
         if DRAFTED:  # noqa: SIM102 (the outer one is the compiler's)
             if drawn:
-                line_q = row * num_drafts + i
-                own = (raw[SHARED],) if SHARED >= 0 else load_models(q.mix, line_q, ids)
-                at, none = line_q * num_tiles + tile, (0.0, 0, 0.0)
+                flat_row_q = row * num_drafts + i
+                own = (raw[SHARED],) if SHARED >= 0 else load_models(q.mix, flat_row_q, ids)
+                at, none = flat_row_q * num_tiles + tile, (0.0, 0, 0.0)
                 store_tile(
-                    q.mix, line_q, own, ids, at, draft_c, none, q.work, SLOTS, MIXTURE, DRAFT_LISTS, False, False
+                    q.mix, flat_row_q, own, ids, at, draft_c, none, q.work, SLOTS, MIXTURE, DRAFT_LISTS, False, False
                 )
 
 
@@ -76,7 +77,7 @@ def _row_is_valid(p, q, top_k, draft_top_k, position, length, num_drafts, row):
 
 @triton.jit
 def _write_masses(
-    side,
+    dist,
     drafts,
     top_k,
     seed,
@@ -84,7 +85,7 @@ def _write_masses(
     purpose,
     row,
     i,
-    line,
+    flat_row,
     num_drafts,
     num_tiles,
     DEFINING: tl.constexpr,
@@ -97,63 +98,65 @@ def _write_masses(
     SLOTS: tl.constexpr,
     GROUP: tl.constexpr,
 ):
-    """Writes a line's summary; with DRAWS its token too. row: of the batch. What only the draw asks for is looked up
-    behind the filters, which take all registers there are."""
+    """Writes a flat row's summary; with DRAWS its token too. row: of the batch. What only the draw asks for is looked
+    up behind the filters, which take all registers there are."""
     SOURCE: tl.constexpr = MIXTURE if DEFINING < 0 else REWEIGHTED + DEFINING
-    temperature = load_real(side.sampling.temperature, row)
+    temperature = load_real(dist.sampling.temperature, row)
     greedy, c = is_greedy(temperature), scale_of(temperature)
     valid = True
     if DEFINING >= 0:
         valid, nucleus = reweight_row(
-            side.mix, line, c, side.work, num_tiles, DEFINING, LISTS, GREEDY, False, P, SLOTS, GROUP
+            dist.mix, flat_row, c, dist.work, num_tiles, DEFINING, LISTS, GREEDY, False, P, SLOTS, GROUP
         )  # fmt: skip
-        tl.store(side.summary.nucleus_cutoff + line, nucleus[0])
-        tl.store(side.summary.nucleus_last + line, nucleus[1])
-        tl.store(side.summary.nucleus_delta + line, nucleus[2])
+        tl.store(dist.summary.nucleus_cutoff + flat_row, nucleus[0])
+        tl.store(dist.summary.nucleus_last + flat_row, nucleus[1])
+        tl.store(dist.summary.nucleus_delta + flat_row, nucleus[2])
     else:
         nucleus = (0.0, 0, 0.0)
     tiles = tl.arange(0, P)
     live = tiles < num_tiles
-    top = tl.load(side.work.mixture.top + line * num_tiles + tiles, mask=live, other=-INFINITY)
+    top = tl.load(dist.work.mixture.top + flat_row * num_tiles + tiles, mask=live, other=-INFINITY)
     largest = tl.max(top)
     valid = valid & (largest > -INFINITY) & (largest < INFINITY)
-    tl.store(side.summary.valid + line, valid.to(tl.int32))
+    tl.store(dist.summary.valid + flat_row, valid.to(tl.int32))
     if valid:
         mass = tl.zeros([P], tl.uint64)
         if not GREEDY:
-            mass = tl.load(side.work.mixture.mass + line * num_tiles + tiles, mask=live, other=0).to(tl.uint64)
+            mass = tl.load(dist.work.mixture.mass + flat_row * num_tiles + tiles, mask=live, other=0).to(tl.uint64)
         cutoff, kept_ties = tl.full((), -INFINITY, tl.float32), tl.zeros([P], tl.int32)
         number = tl.zeros([P], tl.int32)
         if LISTS:  # noqa: SIM102
             if ~greedy:
                 cutoff, mass, kept_ties, number = apply_filters(
-                    mass, number, largest, top, side.mix, side.sampling, top_k, row, line, c, nucleus, side.work,
+                    mass, number, largest, top, dist.mix, dist.sampling, top_k, row, flat_row, c, nucleus, dist.work,
                     num_tiles, SOURCE, TOP_K, TOP_P, P, SLOTS, GROUP,
                 )  # fmt: skip
         reference = tl.floor(largest)
         if DRAWS:
-            key, at = seed_and_position(side, seed, position, row)
+            key, at = seed_and_position(dist, seed, position, row)
             bits = random_bits(key, at + i.to(tl.uint64), purpose)
-            token = draw(bits, greedy, largest, cutoff, mass, kept_ties, top, side.mix, line, c, nucleus, SOURCE, P)[0]
-            tl.store(side.summary.token + line, token)
+            token = draw(
+                bits, greedy, largest, cutoff, mass, kept_ties, top, dist.mix, flat_row, c, nucleus, SOURCE, P
+            )[0]
+            tl.store(dist.summary.token + flat_row, token)
         if not GREEDY:
             draft = tl.load(drafts + row * num_drafts + i, mask=i < num_drafts, other=0)
-            draft = tl.minimum(tl.maximum(draft, 0), side.mix.vocab_size - 1).to(tl.int32)
+            draft = tl.minimum(tl.maximum(draft, 0), dist.mix.vocab_size - 1).to(tl.int32)
             ids = draft // TILE * TILE + tl.arange(0, TILE)
             ties = tl.sum(tl.where(tiles == draft // TILE, kept_ties, 0))
-            w = kept_mass(row_t(side.mix, line, ids, c, nucleus, SOURCE), cutoff, ties, reference)
-            tl.store(side.summary.mass + line, tl.sum(tl.where(ids == draft, w, 0)).to(tl.int64))
-            tl.store(side.summary.cutoff + line, cutoff)
-            tl.store(side.summary.reference + line, reference)
-            tl.store(side.summary.total + line, total_mass(mass, reference, top).to(tl.int64))
+            w = kept_mass(row_t(dist.mix, flat_row, ids, c, nucleus, SOURCE), cutoff, ties, reference)
+            tl.store(dist.summary.mass + flat_row, tl.sum(tl.where(ids == draft, w, 0)).to(tl.int64))
+            tl.store(dist.summary.cutoff + flat_row, cutoff)
+            tl.store(dist.summary.reference + flat_row, reference)
+            tl.store(dist.summary.total + flat_row, total_mass(mass, reference, top).to(tl.int64))
             if LISTS:
-                tl.store(side.summary.ties + line * num_tiles + tiles, kept_ties, mask=live)
+                tl.store(dist.summary.ties + flat_row * num_tiles + tiles, kept_ties, mask=live)
             if DRAWS:
                 share = mass >> tile_shift(reference, tl.floor(top))
-                tl.store(side.summary.share + line * num_tiles + tiles, share.to(tl.int64), mask=live)
+                tl.store(dist.summary.share + flat_row * num_tiles + tiles, share.to(tl.int64), mask=live)
 
 
-@triton.jit(do_not_specialize=["top_k", "draft_top_k", "length", "seed", "position", "num_drafts", "lines"])
+@triton.jit(do_not_specialize=["top_k", "draft_top_k", "length", "seed", "position", "num_drafts", "num_flat_rows"])
 def masses_kernel(
     p,
     q,
@@ -166,7 +169,7 @@ def masses_kernel(
     seed: tl.int64,
     position: tl.int64,
     num_drafts: tl.int32,
-    lines: tl.int32,
+    num_flat_rows: tl.int32,
     num_tiles,
     DEFINING: tl.constexpr,
     LISTS: tl.constexpr,
@@ -181,14 +184,14 @@ def masses_kernel(
     SLOTS: tl.constexpr,
     GROUP: tl.constexpr,
 ):
-    """Programs 0 to lines - 1 take the lines of p, the others those of q. The first of a row writes if the row's
-    options are valid."""
+    """Programs 0 to num_flat_rows - 1 take the flat rows of p, the others those of q. The first of a row writes if the
+    row's options are valid."""
     program = tl.program_id(0)
-    of_p = program < lines
-    line = tl.where(of_p, program, program - lines)
+    of_p = program < num_flat_rows
+    flat_row = tl.where(of_p, program, program - num_flat_rows)
     positions = tl.where(of_p, num_drafts + 1, num_drafts)
-    row, i = (line // positions).to(tl.int64), line % positions
-    line = line.to(tl.int64)
+    row, i = (flat_row // positions).to(tl.int64), flat_row % positions
+    flat_row = flat_row.to(tl.int64)
     length = load_integer(length, lengths, row)
     top_k = load_integer(top_k, p.sampling.top_k_rows, row)
     draft_top_k = load_integer(draft_top_k, q.sampling.top_k_rows, row)
@@ -200,13 +203,13 @@ def masses_kernel(
         if valid & (i <= length):
             purpose = tl.where(i < length, RESIDUAL, SAMPLE)
             _write_masses(
-                p, drafts, top_k, seed, position, purpose, row, i, line, num_drafts, num_tiles,
+                p, drafts, top_k, seed, position, purpose, row, i, flat_row, num_drafts, num_tiles,
                 DEFINING, LISTS, GREEDY, TOP_K, TOP_P, True, P, SLOTS, GROUP,
             )  # fmt: skip
     elif DRAFTED:
         drawn = ~is_greedy(load_real(p.sampling.temperature, row)) & ~is_certain_draft(q, row)
         if valid & (i < length) & drawn:
             _write_masses(
-                q, drafts, draft_top_k, seed, position, SAMPLE, row, i, line, num_drafts, num_tiles,
+                q, drafts, draft_top_k, seed, position, SAMPLE, row, i, flat_row, num_drafts, num_tiles,
                 -1, DRAFT_LISTS, False, DRAFT_TOP_K, DRAFT_TOP_P, False, P, SLOTS, GROUP,
             )  # fmt: skip

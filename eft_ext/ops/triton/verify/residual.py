@@ -12,24 +12,24 @@ from eft_ext.ops.triton.verify.accept import decide, is_certain_draft, seed_and_
 
 
 @triton.jit
-def _masses(side, row, line, ids, tile, num_tiles, DEFINING: tl.constexpr, LISTS: tl.constexpr):
-    """The survivors' masses of one tile at the line's reference, 0 of other tokens."""
+def _masses(dist, row, flat_row, ids, tile, num_tiles, DEFINING: tl.constexpr, LISTS: tl.constexpr):
+    """The survivors' masses of one tile at the flat row's reference, 0 of other tokens."""
     SOURCE: tl.constexpr = MIXTURE if DEFINING < 0 else REWEIGHTED + DEFINING
-    c = scale_of(load_real(side.sampling.temperature, row))
+    c = scale_of(load_real(dist.sampling.temperature, row))
     if DEFINING >= 0:
-        summary = side.summary
+        summary = dist.summary
         nucleus = (
-            tl.load(summary.nucleus_cutoff + line),
-            tl.load(summary.nucleus_last + line),
-            tl.load(summary.nucleus_delta + line),
+            tl.load(summary.nucleus_cutoff + flat_row),
+            tl.load(summary.nucleus_last + flat_row),
+            tl.load(summary.nucleus_delta + flat_row),
         )
     else:
         nucleus = (0.0, 0, 0.0)
     ties = 0
     if LISTS:
-        ties = tl.load(side.summary.ties + line * num_tiles + tile)
-    t = row_t(side.mix, line, ids, c, nucleus, SOURCE)
-    return kept_mass(t, tl.load(side.summary.cutoff + line), ties, tl.load(side.summary.reference + line))
+        ties = tl.load(dist.summary.ties + flat_row * num_tiles + tile)
+    t = row_t(dist.mix, flat_row, ids, c, nucleus, SOURCE)
+    return kept_mass(t, tl.load(dist.summary.cutoff + flat_row), ties, tl.load(dist.summary.reference + flat_row))
 
 
 @triton.jit
@@ -48,15 +48,16 @@ def _residual(
     DRAFT_LISTS: tl.constexpr,
 ):
     """rho of one tile's tokens, int64 [1024]; one rounding for each operation in fp64, nothing fused."""
-    line = row * (num_drafts + 1) + i
+    flat_row = row * (num_drafts + 1) + i
     ids = tile * TILE + tl.arange(0, TILE)
-    w = _masses(p, row, line, ids, tile, num_tiles, DEFINING, LISTS).to(tl.int64)
+    w = _masses(p, row, flat_row, ids, tile, num_tiles, DEFINING, LISTS).to(tl.int64)
     rho = tl.where(ids == tl.load(drafts + row * num_drafts + i), 0, w)
     if DRAFTED:  # noqa: SIM102
         if ~is_certain_draft(q, row):
-            line_q = row * num_drafts + i
-            of_q = _masses(q, row, line_q, ids, tile, num_tiles, -1, DRAFT_LISTS)
-            ratio = tl.load(p.summary.total + line).to(tl.float64) / tl.load(q.summary.total + line_q).to(tl.float64)
+            flat_row_q = row * num_drafts + i
+            of_q = _masses(q, row, flat_row_q, ids, tile, num_tiles, -1, DRAFT_LISTS)
+            total_p, total_q = tl.load(p.summary.total + flat_row), tl.load(q.summary.total + flat_row_q)
+            ratio = total_p.to(tl.float64) / total_q.to(tl.float64)
             rest = w.to(tl.float64) - of_q.to(tl.int64).to(tl.float64) * ratio
             rho = tl.where(rest > 0.0, rest, 0.0).to(tl.int64)
     return rho
@@ -131,10 +132,10 @@ def verdict_kernel(
     row = tl.program_id(0).to(tl.int64)
     length = load_integer(length, lengths, row)
     seed, position = seed_and_position(p, seed, position, row)
-    first, sound, token = tl.zeros((), tl.int32), tl.full((), 0, tl.int1), tl.full((), -1, tl.int32)
+    first, is_valid, token = tl.zeros((), tl.int32), tl.full((), 0, tl.int1), tl.full((), -1, tl.int32)
     if tl.load(row_valid + row) != 0:
-        first, sound, redrawn = decide(p, q, drafts, row, length, num_drafts, seed, position, GREEDY, DRAFTED, KP)
-        if sound:
+        first, is_valid, redrawn = decide(p, q, drafts, row, length, num_drafts, seed, position, GREEDY, DRAFTED, KP)
+        if is_valid:
             token = tl.load(p.summary.token + row * (num_drafts + 1) + first)
         if not GREEDY:  # noqa: SIM102
             if redrawn:
@@ -157,4 +158,4 @@ def verdict_kernel(
     found = tl.where(i == first, token.to(tl.int64), draft)
     tl.store(tokens + row * (num_drafts + 1) + i, found, mask=i <= num_drafts)
     tl.store(num_accepted + row, first.to(tl.int64))
-    tl.store(status + row, tl.where(sound, 0, 1))
+    tl.store(status + row, tl.where(is_valid, 0, 1))

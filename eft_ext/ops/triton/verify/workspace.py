@@ -7,13 +7,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from eft_ext.ops.triton.common.workspace import Field, Layout, Work, place_fields, size_of
+from eft_ext.ops.triton.common.workspace import Field, StepLayout, StepWorkspace, place_fields, size_of
 from eft_ext.ops.triton.verify.accept import PositionSummary
 
 
-class VerifyWork(NamedTuple):
-    p: Work
-    q: Work | None
+class VerifyWorkspace(NamedTuple):
+    """Summaries of p and q between the launches of a verification."""
+
+    p: StepWorkspace
+    q: StepWorkspace | None
     p_summary: PositionSummary
     q_summary: PositionSummary | None
     row_valid: Tensor  # int32 [B]
@@ -26,39 +28,43 @@ class VerifyLayout(NamedTuple):
     rows: int
     num_drafts: int
     tiles: int  # of a row
-    p: Layout
-    q: Layout | None
+    p: StepLayout
+    q: StepLayout | None
 
     def summaries(self) -> list[Field]:
         f32, i32, i64 = torch.float32, torch.int32, torch.int64
-        kept: list[Field] = [("row", "valid", i32, self.rows)]
-        kept.append(("row", "sums", i64, self.rows * self.tiles))
+        fields: list[Field] = [("row", "valid", i32, self.rows)]
+        fields.append(("row", "sums", i64, self.rows * self.tiles))
         for part, layout, positions in (("p", self.p, self.num_drafts + 1), ("q", self.q, self.num_drafts)):
             n = self.rows * positions
             if layout is None:
                 continue
-            kept += [(part, name, i64, n) for name in ("total", "mass")]
-            kept += [(part, name, f32, n) for name in ("cutoff", "reference")]
-            kept.append((part, "valid", i32, n))
+            fields += [(part, name, i64, n) for name in ("total", "mass")]
+            fields += [(part, name, f32, n) for name in ("cutoff", "reference")]
+            fields.append((part, "valid", i32, n))
             if layout.lists:
-                kept.append((part, "ties", i32, n * self.tiles))
+                fields.append((part, "ties", i32, n * self.tiles))
             if part == "p":
-                kept += [("p", "token", i32, n), ("p", "share", i64, n * self.tiles)]
+                fields += [("p", "token", i32, n), ("p", "share", i64, n * self.tiles)]
             if layout.conservative:
-                kept += [("p", "nucleus_cutoff", f32, n), ("p", "nucleus_last", i32, n), ("p", "nucleus_delta", f32, n)]
-        return kept
+                fields += [
+                    ("p", "nucleus_cutoff", f32, n),
+                    ("p", "nucleus_last", i32, n),
+                    ("p", "nucleus_delta", f32, n),
+                ]
+        return fields
 
     def size(self) -> int:
         """Bytes."""
         return self.p.size() + (self.q.size() if self.q else 0) + size_of(self.summaries())
 
-    def place(self, buffer: Tensor) -> VerifyWork:
+    def place(self, buffer: Tensor) -> VerifyWorkspace:
         """The fields inside of a uint8 buffer."""
         middle = self.p.size()
         end = middle + (self.q.size() if self.q else 0)
         fields = place_fields(self.summaries(), buffer[end:])
         q = self.q.place(buffer[middle:end]) if self.q else None
-        return VerifyWork(
+        return VerifyWorkspace(
             self.p.place(buffer[:middle]),
             q,
             _summary(fields["p"]),
