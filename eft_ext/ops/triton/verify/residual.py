@@ -56,8 +56,8 @@ def _residual(
         if ~is_certain_draft(q, row):
             flat_row_q = row * num_drafts + i
             of_q = _masses(q, row, flat_row_q, ids, tile, num_tiles, -1, DRAFT_LISTS)
-            total_p, total_q = tl.load(p.summary.total + flat_row), tl.load(q.summary.total + flat_row_q)
-            ratio = total_p.to(tl.float64) / total_q.to(tl.float64)
+            total_p = tl.load(p.summary.total + flat_row).to(tl.float64)
+            ratio = total_p / tl.load(q.summary.total + flat_row_q).to(tl.float64)
             rest = w.to(tl.float64) - of_q.to(tl.int64).to(tl.float64) * ratio
             rho = tl.where(rest > 0.0, rest, 0.0).to(tl.int64)
     return rho
