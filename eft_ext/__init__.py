@@ -19,7 +19,6 @@ from eft_ext.ops import (
     Score,
     StepDetails,
     VerifyResult,
-    backends,
     combine,
     fused_mix,
     fused_score,
@@ -28,6 +27,7 @@ from eft_ext.ops import (
     fused_verify,
     reference,
 )
+from eft_ext.ops.backends.registry import backends
 
 if TYPE_CHECKING:
     from eft_ext.hf import EFTLogitsProcessor, EmulatedModel, custom_generate

@@ -2,7 +2,7 @@
 
 from eft_ext.ops import reference
 from eft_ext.ops.backends.native import force_isa
-from eft_ext.ops.backends.registry import Backend, backends
+from eft_ext.ops.backends.registry import Backend
 from eft_ext.ops.results import Score, StepDetails, VerifyResult
 from eft_ext.ops.score import fused_score, fused_score_mix
 from eft_ext.ops.step import combine, fused_mix, fused_step
@@ -13,7 +13,6 @@ __all__ = [
     "Score",
     "StepDetails",
     "VerifyResult",
-    "backends",
     "combine",
     "force_isa",
     "fused_mix",

@@ -16,7 +16,8 @@ import torch
 from hypothesis import given, settings
 from torch import Tensor
 
-from eft_ext.ops import StepDetails, backends, combine, fused_mix, fused_step
+from eft_ext import backends
+from eft_ext.ops import StepDetails, combine, fused_mix, fused_step
 from python_tests.helpers.on_device import DERANDOMIZED, DTYPES, VOCABS, WEIGHTS, on_device
 from python_tests.helpers.rows import ROWS, STEP_OPTIONS, models
 from python_tests.helpers.step_problems import Problem, large_problems, problems

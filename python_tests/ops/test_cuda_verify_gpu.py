@@ -14,7 +14,8 @@ import torch
 from hypothesis import given, settings
 from torch import Tensor
 
-from eft_ext.ops import VerifyResult, backends, fused_mix, fused_verify
+from eft_ext import backends
+from eft_ext.ops import VerifyResult, fused_mix, fused_verify
 from python_tests.helpers.drafts import EFT, blocks, propose
 from python_tests.helpers.on_device import DERANDOMIZED, DTYPES, WEIGHTS, moved
 from python_tests.helpers.rows import ROWS, STEP_OPTIONS

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from eft_ext.ops import backends
+from eft_ext import backends
 from eft_ext.ops.backends import native
 from python_tests.golden.make import PATH, call, checksum, logits_of
 

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from eft_ext.ops import VerifyResult, backends, fused_mix, fused_step, fused_verify
+from eft_ext import backends
+from eft_ext.ops import VerifyResult, fused_mix, fused_step, fused_verify
 from python_tests.helpers.rows import ROWS, STEP_OPTIONS, models
 from python_tests.ops.test_triton_verify import made, made_up
 

@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from eft_ext import Score, fused_score, fused_score_mix
-from eft_ext.ops import backends
+from eft_ext import Score, backends, fused_score, fused_score_mix
 from python_tests.helpers.rows import ROWS, models
 from python_tests.ops.test_score import WEIGHTS, assert_agrees, assert_changes, some_targets
 

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from eft_ext.ops import VerifyResult, backends, force_isa, fused_mix, fused_verify
+from eft_ext import backends
+from eft_ext.ops import VerifyResult, force_isa, fused_mix, fused_verify
 from python_tests.helpers.drafts import EFT, blocks, propose, same
 from python_tests.helpers.rows import ROWS, STEP_OPTIONS
 from python_tests.helpers.slow_params import slowly
