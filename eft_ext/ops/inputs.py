@@ -72,6 +72,14 @@ def check_logits(names: Sequence[str], logits: Sequence[Tensor]) -> tuple[Tensor
     return tuple(found)
 
 
+def check_mass_fits(vocab_size: int) -> None:
+    """Refuses vocabularies whose sum of masses may not fit into 64 bits (docs/numerics.md §3)."""
+    if vocab_size > MAX_VOCAB:
+        raise ValueError(
+            f"vocab_size: expected at most {MAX_VOCAB} (2^22), so that masses fit into 64 bits, got {vocab_size}"
+        )
+
+
 def resolve_vocab_size(names: Sequence[str], logits: Sequence[Tensor], vocab_size: int | None) -> int:
     """The columns that count: `vocab_size`, or what the narrowest model has."""
     widths = [x.shape[1] for x in logits]
@@ -86,10 +94,7 @@ def resolve_vocab_size(names: Sequence[str], logits: Sequence[Tensor], vocab_siz
         raise ValueError(
             f"vocab_size: expected 1 to {width}, the width of {names[widths.index(width)]}, got {vocab_size}"
         )
-    if vocab_size > MAX_VOCAB:
-        raise ValueError(
-            f"vocab_size: expected at most {MAX_VOCAB} (2^22), so that masses fit into 64 bits, got {vocab_size}"
-        )
+    check_mass_fits(vocab_size)
     return vocab_size
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from eft_ext.ops import combine, fused_mix, fused_score, fused_step
+from eft_ext.ops import combine, fused_mix, fused_score, fused_step, reference
 
 X = torch.zeros(2, 10)
 LOGITS = (X, X, X)
@@ -161,6 +161,8 @@ def test_vocabularies_whose_mass_would_not_fit():
         lambda: fused_mix([wide], [1.0], seed=0, position=0, backend="reference"),
         lambda: combine([wide], [1.0]),
         lambda: fused_score(wide, wide, wide, torch.tensor([1])),
+        lambda: reference.step([wide], [1.0], seed=0, position=0),
+        lambda: reference.combine([wide], [1.0]),
     ):
         with pytest.raises(ValueError, match=r"vocab_size: expected at most 4194304 \(2\^22\).*, got 4194305"):
             call()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from eft_ext.ops.deprecated import renamed_bitmask
+from eft_ext.ops.inputs import check_mass_fits
 from eft_ext.ops.params import ConservativeParams
 from eft_ext.ops.reference.arithmetic import fma32
 from eft_ext.ops.reference.conservative import reweighted
@@ -102,6 +103,7 @@ def _columns(logits: Sequence[Tensor], vocab_size: int | None) -> list[Tensor]:
         raise ValueError("logits: expected a batch of at least one row, got none")
     if not 0 < size <= width:
         raise ValueError(f"vocab_size: expected 1 to {width}, got {size}")
+    check_mass_fits(size)
     return [x[:, :size] for x in logits]
 
 
