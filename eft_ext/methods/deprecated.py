@@ -19,7 +19,10 @@ class OldName:
 
     def __get__(self, instance: Any, owner: type) -> Any:
         note(self.old, self.new)
-        return getattr(owner if instance is None else instance, self.new)
+        if instance is None:
+            return getattr(owner, self.new)
+        overriding = vars(instance).get(_running(self.new))
+        return getattr(instance if overriding is None else super(overriding, instance), self.new)
 
     def __set__(self, instance: Any, value: Any) -> None:
         note(self.old, self.new)
@@ -33,5 +36,25 @@ def take_old_names(method: type, names: dict[str, OldName]) -> None:
         if not isinstance(value, OldName):
             note(old, name.new, depth=3)  # the class statement, behind __init_subclass__ and ABCMeta
             if name.new not in vars(method):
-                setattr(method, name.new, value)
+                setattr(method, name.new, _property(method, name.new, value) if isinstance(value, property) else value)
             setattr(method, old, name)
+
+
+def _running(new: str) -> str:
+    """The key of the class whose property of the old name is being read, in an instance's attributes."""
+    return f"_{new}_by"
+
+
+def _property(method: type, new: str, old: property) -> property:
+    """The property under its new name; `super()` in it reads the old name of the classes behind `method`."""
+
+    def read(instance: Any) -> Any:
+        attributes, key = vars(instance), _running(new)
+        outer = attributes.get(key)
+        attributes[key] = method
+        try:
+            return old.__get__(instance)
+        finally:
+            attributes[key] = outer
+
+    return property(read)

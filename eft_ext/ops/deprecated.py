@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import warnings
 
+import torch
 from torch import Tensor
 
 
 def note(old: str, new: str, *, depth: int = 1) -> None:
-    """Warns whoever called the public function, `depth` calls above this one, that `old` is now `new`."""
+    """Warns whoever called the public function, `depth` calls above this one, that `old` is now `new`.
+
+    Not while torch.compile traces, which takes no warning.
+    """
+    if torch.compiler.is_compiling():
+        return
     message = f"{old}: now {new}; the old name works until version 0.2"
     warnings.warn(message, DeprecationWarning, stacklevel=depth + 2)
 

@@ -87,3 +87,26 @@ def test_instance():
         method.alone = ("model",)
     assert method.last_token_only == ("model",)
     assert said[0].filename == __file__
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_super_reads_what_stands_behind():
+    """An override of an old name may build on the one before it, through two classes."""
+
+    class Once(m.UpScale):
+        seen = 0
+
+        @property
+        def varies(self):
+            self.seen += 1
+            return super().varies or self.seen > 2
+
+    class Twice(Once):
+        @property
+        def varies(self):
+            return not super().varies
+
+    assert [Once().is_scheduled, Twice().is_scheduled] == [False, True]
+    method = Once()
+    assert [method.varies for _ in range(3)] == [False, False, True]
+    assert Once(lambda step: 1.0).is_scheduled

@@ -45,3 +45,15 @@ def test_kept_is_num_kept():
     with pytest.warns(DeprecationWarning, match="kept: now num_kept") as said:
         assert details.kept is details.num_kept
     assert said[0].filename == __file__
+
+
+def test_old_names_in_compiled_code():
+    """torch.compile takes them too, without the warning that it could not trace."""
+
+    @torch.compile(fullgraph=True, backend="eager")
+    def step(mask):
+        details = fused_step(*LOGITS, temperature=0, allowed=mask, return_details=True)
+        return details.tokens, details.kept
+
+    tokens, kept = step(ONLY_7)
+    assert (tokens.item(), kept.item()) == (7, 1)
