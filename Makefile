@@ -51,7 +51,7 @@ bench: $(MADE:=/tests-installed)  ## the step beside transformers' chain on this
 WORKERS = -n $$(($$(nproc) + 1)) --maxprocesses 16 --dist worksteal
 # What this processor has; the other instruction sets could not be tested here.
 PROCESSOR := $(shell grep -qs avx512vl /proc/cpuinfo || echo -DEFT_AVX512=OFF)
-CPP_TESTS = export PATH="$(abspath $(BIN)):$$PATH"; cmake -G Ninja -S . -B build/ctest \
+CPP_TESTS = export PATH="$(abspath $(BIN)):$$PATH"; unset MAKEFLAGS; cmake -G Ninja -S . -B build/ctest \
 	-DEFT_PYTHON=OFF -DEFT_TESTS=ON -DEFT_CUDA=OFF -DEFT_SANITIZE=$(1) $(PROCESSOR) \
 	-DEFT_LIBRARY=$(if $(MADE),$(CURDIR)/eft_ext/libeft.so) > /dev/null && cmake --build build/ctest
 cpp-tests: $(MADE:=/cpu-core)  ## builds the C++ tests, in build/ctest
