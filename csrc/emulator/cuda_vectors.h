@@ -26,6 +26,7 @@ EFT_HOST_VECTORS(unsigned long long, ulonglong)
 #define EFT_HOST_LOAD(name)    \
   template <class T>           \
   inline T name(const T* at) { \
+    simt::count_load();        \
     return *at;                \
   }
 #define EFT_HOST_STORE(name)                             \

@@ -9,13 +9,22 @@
 namespace eft {
 namespace {
 
+struct OneRoundTrip {
+  OneRoundTrip() { simt::begin_one_round_trip(); }
+  ~OneRoundTrip() { simt::end_one_round_trip(); }
+  OneRoundTrip(const OneRoundTrip&) = delete;
+  OneRoundTrip& operator=(const OneRoundTrip&) = delete;
+};
+
 inline Bits128 load_once(const void* p) {
+  simt::count_load();
   simt::loaded_bytes += sizeof(Bits128);
   return *static_cast<const Bits128*>(p);
 }
 inline Bits128 load_cached(const void* p) { return load_once(p); }
 template <class T>
 T load_written(const T* p) {
+  simt::count_load();
   return *p;
 }
 

@@ -33,6 +33,9 @@ struct Thread {
   std::array<uint64_t, 32> received{};  // the values of all lanes
   bool arrived = false;                 // at the cluster's barrier, and has not waited yet
   uint64_t arrived_phase = 0;
+  uint64_t round_trips = 0;      // since the block's last barrier
+  unsigned one_round_trips = 0;  // scopes that it is in
+  bool trip_counted = false;     // of the outermost scope
   ThreadHistory history;
 };
 
@@ -43,6 +46,8 @@ struct Block {
   char* shared = nullptr;      // exactly shared_bytes: AddressSanitizer sees the first byte past it
   unsigned alive = 0, waiting = 0;
   int votes = 0, last_votes = 0;
+  Counts counts;
+  bool has_ticket = false;
   BlockHistory history;
 };
 
@@ -63,6 +68,7 @@ struct Emulator {
   Thread* running = nullptr;
   std::string error;
   uint64_t switches = 0;
+  Counts longest;  // of the blocks that have ended
 };
 
 extern Emulator emulator;
@@ -83,6 +89,12 @@ inline void yield() {
 }
 
 std::string describe(const Site& site);
+
+// What counts.cpp is told: an atomic, a barrier of all threads, the end of a block and of a launch.
+void count_atomic(const void* at);
+void end_section(Block& block);
+void count_block(Block& block);
+void count_launch();
 
 }  // namespace simt
 #endif  // EFT_EMULATOR_EMULATOR_STATE_H_

@@ -33,6 +33,8 @@ Votes block_barrier(const Site& site, bool vote) {
     block.votes = 0;
     block.waiting = 0;
     races_block_barrier(block);
+    end_section(block);
+    ++block.counts.finish.block_barriers;
     for (Thread& other : block.threads) make_runnable(other);
     suspend();
   }
@@ -125,6 +127,7 @@ uint64_t atomic(const Site& site, void* at, size_t bytes, Op op, uint64_t value,
   if (reinterpret_cast<uintptr_t>(at) % bytes) fail(site, "the address is not aligned");
   yield();
   races_atomic(*emulator.running, site, at, bytes);
+  count_atomic(at);
   uint64_t found = 0;
   memcpy(&found, at, bytes);
   const uint64_t next = apply(op, bytes, found, value, compare);
@@ -150,6 +153,8 @@ void cluster_arrive(const Site& site) {
   ++cluster.phase;
   races_cluster_barrier(cluster);
   for (Block& block : cluster.blocks) {
+    end_section(block);
+    ++block.counts.finish.cluster_barriers;
     for (Thread& other : block.threads) {
       if (other.wait == Wait::kCluster) make_runnable(other);
     }

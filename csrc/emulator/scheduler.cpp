@@ -32,6 +32,7 @@ void end_thread() {
   --block.cluster->alive;
   if (--block.alive == 0) {
     races_end_block(block);
+    count_block(block);
     ASAN_POISON_MEMORY_REGION(block.shared, emulator.launch->shared_bytes);
   }
 }
@@ -177,6 +178,7 @@ void run(const Launch& launch, const std::function<void()>& body) {
   emulator.random.seed(launch.seed);
   emulator.order = launch.seed % 4;
   emulator.switches = 0;
+  emulator.longest = {};
   blockDim = launch.threads;
   gridDim = launch.grid;
   races_begin_launch();
@@ -194,6 +196,7 @@ void run(const Launch& launch, const std::function<void()>& body) {
   std::string error;
   error.swap(emulator.error);
   if (!error.empty()) throw Error(error);
+  count_launch();
 }
 
 void fail(const std::string& message) { throw Error(message); }

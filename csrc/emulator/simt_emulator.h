@@ -66,6 +66,23 @@ uint64_t atomic(const Site& site, void* at, size_t bytes, Op op, uint64_t value,
 // Bytes read by the 16-byte loads of device_functions.h; its readers reset it.
 extern uint64_t loaded_bytes;
 
+// The steps of one block that wait for the one before. A round trip is a load that counts itself
+// (count_load) or an atomic on global memory; between two barriers the most of any thread count.
+struct Path {
+  uint64_t block_barriers = 0, cluster_barriers = 0, round_trips = 0;
+};
+// The longest path of each launch, summed over launches. `finish` begins with the block's first
+// atomic on global memory, its row's ticket; without one it has all.
+struct Counts {
+  Path read, finish;
+};
+extern Counts counts;  // its readers reset it
+
+void count_load();
+// The loads of a thread from one call to the other wait for memory once.
+void begin_one_round_trip();
+void end_one_round_trip();
+
 void fence(bool whole_device);
 
 void* shared_memory();

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from ctypes import POINTER, byref, c_char_p, c_int64, c_uint64, c_void_p
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -54,6 +54,17 @@ class Launch:
     bf16_kernel: bool = True
 
 
+class Counts(NamedTuple):
+    """Steps along a launch's longest path: from the row's ticket on, or all where there is none, and before it."""
+
+    block_barriers: int
+    cluster_barriers: int
+    round_trips: int  # to global memory, each after the one before
+    read_block_barriers: int
+    read_cluster_barriers: int
+    read_round_trips: int
+
+
 class HostCuda:
     """The library, with what `eft_ext._native` offers to `eft_ext.ops.backends.native`."""
 
@@ -76,6 +87,13 @@ class HostCuda:
     def bytes_loaded(self) -> int:
         """By the last step's 16-byte loads."""
         return self._library.eft_host_bytes_loaded()
+
+    @property
+    def counts(self) -> Counts:
+        """The sum over the last step's launches."""
+        counts = (c_uint64 * len(Counts._fields))()
+        self._library.eft_host_counts(counts)
+        return Counts(*counts)
 
     @contextmanager
     def installed(self) -> Iterator[HostCuda]:

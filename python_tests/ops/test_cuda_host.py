@@ -150,6 +150,22 @@ def test_the_usual_row_is_read_once(host: HostCuda, count: int, options: dict[st
         )
 
 
+def test_counts_are_of_the_last_call_and_of_all_its_launches(host: HostCuda) -> None:
+    logits = models("lm", 3, 1, 1100, torch.bfloat16)
+    for kernel, options, before_ticket in (
+        ("streaming", {"conservative_top_p": 0.9}, 2 * 2),  # the models' nuclei first
+        ("streaming", {}, 2),
+        ("resident", {}, 0),  # no ticket
+    ):
+        host.launch = Launch(1, kernel, 2)
+        with host.installed():
+            fused_step(*logits, seed=1, position=1, backend="cpu", **options)
+        assert host.counts.read_block_barriers == before_ticket
+        assert (host.counts.cluster_barriers > 0) == (kernel == "resident")
+        assert host.counts.block_barriers > 0
+        assert host.counts.round_trips > 0
+
+
 @pytest.mark.slow
 def test_shared_and_global_memory_without_races() -> None:
     """Every access of the kernels passes a detector that knows barriers, fences and tickets."""

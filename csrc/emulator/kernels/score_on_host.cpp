@@ -116,6 +116,7 @@ extern "C" int eft_score_host(const eft_score* given, const eft_host_launch* how
   }
   const ScoreScratch scratch(score, how->seed);
   simt::loaded_bytes = 0;
+  simt::counts = {};
   const int64_t all = score.mixture.num_rows;
   try {
     for (int64_t first = 0; first < all; first += eft::kMaxLaunchRows) {

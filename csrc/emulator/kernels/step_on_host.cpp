@@ -88,6 +88,7 @@ int run(const eft_step& step, const eft_host_launch& how, float* z, int64_t z_ro
   const eft::LaunchStage last = z ? eft::kMixOnly : eft::kSampleRows;
   StepScratch scratch(step, how.seed);
   simt::loaded_bytes = 0;
+  simt::counts = {};
   for (int64_t first = 0; first < step.num_rows; first += eft::kMaxLaunchRows) {
     const int64_t left = step.num_rows - first;
     const int64_t rows = left < eft::kMaxLaunchRows ? left : eft::kMaxLaunchRows;
@@ -125,4 +126,11 @@ extern "C" int eft_combine_host(const eft_step* step, float* z, int64_t z_row_st
 }
 
 extern "C" uint64_t eft_host_bytes_loaded(void) { return simt::loaded_bytes; }
+extern "C" void eft_host_counts(uint64_t counts[6]) {
+  for (const simt::Path& path : {simt::counts.finish, simt::counts.read}) {
+    *counts++ = path.block_barriers;
+    *counts++ = path.cluster_barriers;
+    *counts++ = path.round_trips;
+  }
+}
 extern "C" int eft_host_detects_races(void) { return simt::detects_races(); }

@@ -29,6 +29,9 @@ EFT_API int eft_combine_host(const eft_step* step, float* z, int64_t z_row_strid
 EFT_API int eft_verify_host(const eft_verify* verify, const eft_host_launch* how);
 // Returns the bytes that the last call read by 16-byte loads.
 EFT_API uint64_t eft_host_bytes_loaded(void);
+// Writes the last call's block barriers, cluster barriers and round trips to global memory along
+// the longest path (simt::Counts): three from the row's ticket on, then three before it.
+EFT_API void eft_host_counts(uint64_t counts[6]);
 EFT_API int eft_host_detects_races(void);
 
 #ifdef __cplusplus

@@ -84,6 +84,7 @@ extern "C" int eft_verify_host(const eft_verify* v, const eft_host_launch* how) 
   }
   VerifyScratch scratch(*v, how->seed);
   simt::loaded_bytes = 0;
+  simt::counts = {};
   try {
     for (int64_t first = 0; first < v->step.num_rows; first += eft::rows_at_once(*v)) {
       verify_rows(*v, eft::make_plan(*v, first, scratch.space), *how);
