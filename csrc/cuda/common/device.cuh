@@ -23,6 +23,12 @@ struct alignas(16) Bits128 {
 namespace eft {
 namespace {
 
+// The loads in the scope of one do not wait for one another. The emulator counts them as one round
+// trip to memory; on a device it is nothing.
+struct OneRoundTrip {
+  __device__ __forceinline__ OneRoundTrip() {}
+};
+
 // 16 aligned bytes of read-only memory that nobody reads twice: past the L1.
 __device__ __forceinline__ Bits128 load_once(const void* p) {
   Bits128 v;

@@ -57,6 +57,7 @@ __device__ __forceinline__ void realign(uint32_t* w, uint32_t skip, uint32_t* ou
 
 template <int kWords>
 __device__ __forceinline__ void load_inside(const char* from, uint32_t skip, uint32_t* out) {
+  [[maybe_unused]] const OneRoundTrip together;
   if (skip == 0) {
 #pragma unroll
     for (int i = 0; i < kWords; i += 4) {
@@ -94,6 +95,7 @@ __device__ __forceinline__ void load_tokens(const char* row, int id, int n, Bits
   const Bits* x = reinterpret_cast<const Bits*>(row);
 #pragma unroll
   for (int i = 0; i < kWords; ++i) out[i] = 0;
+  [[maybe_unused]] const OneRoundTrip together;
 #pragma unroll 1
   for (int i = kPiece - 1; i >= 0; --i) {
     const uint32_t bits = id + i < n ? uint32_t(__ldg(x + id + i)) : uint32_t(past);

@@ -23,9 +23,12 @@ __device__ __forceinline__ bool mix_pieces(const RowInputs& inputs, int id, int 
   for (int k = 0; k < inputs.num_terms; ++k) {
     const Model model = inputs.models[k];
     Piece pieces[kPieces];
+    {
+      [[maybe_unused]] const OneRoundTrip together;
 #pragma unroll
-    for (int j = 0; j < kPieces; ++j) {
-      pieces[j] = load_piece(model.logits, model.dtype, id + j * stride, inputs.vocab_size);
+      for (int j = 0; j < kPieces; ++j) {
+        pieces[j] = load_piece(model.logits, model.dtype, id + j * stride, inputs.vocab_size);
+      }
     }
 #pragma unroll
     for (int j = 0; j < kPieces; ++j) {
@@ -105,6 +108,7 @@ __device__ __forceinline__ bool mix_bf16(const RowInputs& inputs, const Bits128*
 // Pieces of a lane's 32 tokens of K bf16 models, all loads before any use.
 template <int K, int kPieces>
 __device__ __forceinline__ void load_bf16(const RowInputs& inputs, int id, Bits128 (*raw)[K]) {
+  [[maybe_unused]] const OneRoundTrip together;
 #pragma unroll
   for (int j = 0; j < kPieces; ++j) {
 #pragma unroll

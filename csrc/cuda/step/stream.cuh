@@ -59,6 +59,7 @@ __device__ __forceinline__ void collect_tiles(const Plan& plan, int slot, RowWor
   const int64_t first = int64_t(slot) * plan.num_tiles;
   if (threadIdx.x == 0) w.group_maxima = space.group_max + first * kGroups;
   for (int i = threadIdx.x; i < plan.num_tiles; i += kStreamThreads) {
+    [[maybe_unused]] const OneRoundTrip together;
     w.tile_max[i] = load_written(space.tile_max + first + i);
     w.tile_mass[i] = load_written(space.tile_mass + first + i);
   }
