@@ -1,4 +1,4 @@
-"""Do the CUDA kernels spill, and how many registers, bytes and loads does each have in libeft's machine code?
+"""Do the CUDA kernels spill, and how many registers, bytes, fences and loads does each have in libeft's machine code?
 
     python benchmarks/gpu_kernels.py                                   # sm_90
     python benchmarks/gpu_kernels.py --arch 80 90 100 --page           # writes docs/cuda-kernels.md
@@ -32,12 +32,15 @@ class Kernel:
 
     name: str
     arch: int
+    code_bytes: int
     registers: int
     stack_bytes: int
-    input_loads: int  # 16 bytes each, past the L1
-    other_loads: int  # of global memory
     local_accesses: int  # spills, and arrays with an index that is not known
-    tile_loads: int  # of 16 bytes a lane, in the block that reads a whole tile
+    fences: tuple[int, int, int]  # sass.fences
+    input_loads: int  # 16 bytes each, past the L1
+    tile_loads: int  # of them, in the block that reads a whole tile
+    other_loads: int  # of global memory
+    in_flight: tuple[int, int]  # sass.in_flight
 
 
 def readable(mangled: str) -> str:
@@ -54,7 +57,7 @@ def readable(mangled: str) -> str:
 
 def built_for() -> list[int]:
     """Returns the architectures in libeft; none where it has no CUDA kernels or is not there."""
-    if not LIBRARY.exists() or not sass.disassembler():
+    if not LIBRARY.exists() or not sass.tool("cuobjdump"):
         return []
     try:
         listed = sass.cuobjdump("-lelf", LIBRARY)
@@ -99,20 +102,20 @@ def kernels(arch: int) -> list[Kernel]:
         registers, stack = resources[mangled]
         inputs, others = sass.global_loads(code)
         tile = max((read.loads for read in sass.tile_reads(code)), default=0)
-        found.append(Kernel(name, arch, registers, stack, inputs, others, sass.local_accesses(code), tile))
+        found.append(Kernel(name, arch, len(code) * sass.BYTES, registers, stack, sass.local_accesses(code),
+                            sass.fences(code), inputs, tile, others, sass.in_flight(code)))  # fmt: skip
     return sorted(found, key=lambda k: k.name)
 
 
 def table(found: list[Kernel], shared: dict[str, int]) -> str:
     """Returns a Markdown table, a line for each kernel; `shared` as `shared_bytes` gives it."""
-    head = ["kernel", "sm", "registers", "shared memory", "stack", "local accesses", "16-byte input loads",
-            "of a tile's block", "other global loads"]  # fmt: skip
+    head = ["kernel", "sm", "code", "registers", "shared memory", "stack, local", "fences", "loads", "in flight"]
     lines = [head, ["---"] * len(head)]
     for k in found:
         block = str(shared.get(k.name.split("<")[0], 0)) + f" + {TILE_SHARED} a tile" * k.name.startswith("resident")
-        row = [f"`{k.name}`", k.arch, k.registers, block, k.stack_bytes, k.local_accesses, k.input_loads,
-               k.tile_loads, k.other_loads]  # fmt: skip
-        lines.append(list(map(str, row)))
+        row = [f"`{k.name}`", k.arch, k.code_bytes, k.registers, block, (k.stack_bytes, k.local_accesses), k.fences,
+               (k.input_loads, k.tile_loads, k.other_loads), k.in_flight]  # fmt: skip
+        lines.append([str(cell).strip("()") for cell in row])
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
@@ -127,11 +130,17 @@ Written by `python benchmarks/gpu_kernels.py --arch 80 90 100 --page`, with nvcc
 library that was built; `--check` says whether it still holds, and `python_tests/ops/test_cuda_kernels.py` holds the
 limits. `stream_kernel<K, conservative>` and `resident_kernel<K>` are made for K bf16 models; K = 0 takes any dtypes,
 bias and bitmask. `verify_*` are the verification's (`<conservative>`), `score_kernel` and `compare_kernel` scoring's,
-for any number of models; `again_kernel` and `tail_kernel` keep the WHILE loop's books. Registers a thread, shared
-memory a block, stack in bytes a thread. "Local accesses" are `LDL` and `STL`: a spill would be among them. Loads are
-instructions. "Of a tile's block" are those of 16 bytes a lane in the straight-line code that reads a whole tile: 4 K,
-which is 1024 tokens of K models by 32 lanes, and each word they load is tested once. The others read misaligned rows,
-other dtypes, and the groups of a row's candidates again.
+for any number of models; `again_kernel` and `tail_kernel` keep the WHILE loop's books.
+
+- Code: bytes of machine code. Registers a thread; shared memory a block.
+- Stack, local: bytes of stack a thread; `LDL` and `STL`, among which a spill would be.
+- Fences: `MEMBAR.SC`; other `MEMBAR`; `CCTL.IVALL`, which empties the L1.
+- Loads: instructions that load 16 bytes of inputs; of them, those of a tile's block; all other loads of global memory.
+  A tile's block is the straight-line code that reads a whole tile: 4 K loads, which is 1024 tokens of K models by 32
+  lanes, and each word they load is tested once. The others read misaligned rows, other dtypes, and the groups of a
+  row's candidates again.
+- In flight: the most loads of 16 bytes in a row before the first of them is needed, outside of a tile's block: of
+  inputs; of what the launch wrote, as a row's group maxima.
 
 {table}"""
 

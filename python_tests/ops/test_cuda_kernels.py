@@ -67,10 +67,13 @@ def test_the_report_is_understood() -> None:
     assert gpu_kernels.readable(plain) == "verify_decide_kernel"
     assert gpu_kernels.readable("_ZN3eft12_GLOBAL__N__112score_kernelENS0_9ScorePlanE") == "score_kernel"
     assert found == {stream: (128, 96), resident: (64, 0)}
-    kernel = gpu_kernels.Kernel(gpu_kernels.readable(resident), 90, *found[resident], input_loads=1, other_loads=2,
-                                local_accesses=3, tile_loads=4)  # fmt: skip
+    registers, stack = found[resident]
+    kernel = gpu_kernels.Kernel(
+        gpu_kernels.readable(resident), 90, 320, registers, stack, local_accesses=1, fences=(2, 3, 4), input_loads=9,
+        tile_loads=5, other_loads=6, in_flight=(7, 8),
+    )  # fmt: skip
     last = gpu_kernels.table([kernel], {"resident_kernel": 7}).splitlines()[-1]
-    assert last == "| `resident_kernel<0>` | 90 | 64 | 7 + 4224 a tile | 0 | 3 | 1 | 4 | 2 |"
+    assert last == "| `resident_kernel<0>` | 90 | 320 | 64 | 7 + 4224 a tile | 0, 1 | 2, 3, 4 | 9, 5, 6 | 7, 8 |"
 
 
 def test_machine_code_is_understood() -> None:
@@ -86,6 +89,28 @@ def test_machine_code_is_understood() -> None:
     assert sass.tile_reads(code) == [sass.TileRead(1, 1, loaded, ("R12", "R13"))]
     assert sass.local_accesses(code) == 1
     assert sass.global_loads(code) == (2, 1)
+
+
+def test_fences_and_loads_in_flight_are_counted() -> None:
+    def code(*lines: str) -> list[sass.Instruction]:
+        text = "".join(f"        /*{16 * i:04x}*/   {line} ;\n" for i, line in enumerate(lines))
+        return sass.parse(f"\tFunction : a_kernel\n{text}")["a_kernel"]
+
+    def written(register: int, address: int) -> str:
+        return f"LDG.E.128.STRONG.GPU R{register}, desc[UR6][R{address}.64]"
+
+    use = "FMNMX R3, R3, R10, !PT"
+    fenced = code("MEMBAR.SC.GPU", "ERRBAR", "CCTL.IVALL", "MEMBAR.ALL.GPU", "CCTL.E.PF2 [R2]", "MEMBAR.ALL.CTA")
+    assert sass.fences(fenced) == (1, 2, 1)
+    assert sass.in_flight(code(written(8, 2), use, written(8, 2), use)) == (0, 1)
+    batch = [written(8, 2), "LDG.E R20, desc[UR6][R2.64]", "@P0 BRA 0x0", "BRA.DIV ~URZ, 0x0"]
+    batch += [written(12, 2), written(16, 4), use]
+    assert sass.in_flight(code(*batch, written(8, 2))) == (0, 3)
+    assert sass.in_flight(code(*batch), counted={0x00, 0x40}) == (0, 2)
+    assert sass.in_flight(code(written(8, 2), "EXIT", written(12, 2))) == (0, 1)  # nothing goes on past an EXIT
+    assert sass.in_flight(code(written(8, 2), written(12, 8))) == (0, 1)  # the first is the address of the second
+    ((_, tile),) = sass.parse(MACHINE_CODE).items()
+    assert sass.in_flight(tile) == (1, 0)  # the load after the tile's block
 
 
 @pytest.fixture
