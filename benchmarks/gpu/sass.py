@@ -1,6 +1,6 @@
 """Machine code of a CUDA kernel: its basic blocks, fences, and loads of global memory.
 
-It needs cuobjdump: on PATH (the CUDA toolkit's), or the one in Triton's package.
+It needs cuobjdump, and nvdisasm for source_lines.py: on PATH (the CUDA toolkit's), or those in Triton's package.
 """
 
 from __future__ import annotations
