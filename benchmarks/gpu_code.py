@@ -3,10 +3,14 @@
     python benchmarks/gpu_code.py step/stream                                        # by all headers of csrc/cuda
     python benchmarks/gpu_code.py step/stream --through details.cuh finish.cuh:88-93 # by those alone
     python benchmarks/gpu_code.py verify/verify --kernel 'verify_stream_kernel<false>'
+    python -m python_tests.helpers.host_coverage stream '{"top_p": 0.9}' > ran.json  # which lines does a row run?
+    python benchmarks/gpu_code.py step/stream --kernel 'stream_kernel<3, false>' --ran ran.json
 
 Compiles csrc/cuda/<source>.cu as the build does, with line numbers (gpu/source_lines.py), which change no instruction.
-Code counts for a file if it comes from there, or was inlined into it at any depth: rows overlap, but for the last. It
-needs nvcc, cmake and a disassembler; no GPU. The baseline is the same command on another checkout. No time is measured.
+Code counts for a file if it comes from there, or was inlined into it at any depth: rows overlap, but for the last.
+Code ran if its line did on the emulator, and the line of every call that was inlined: an estimate, since a line can be
+in several blocks. Fences and loads in flight are those of docs/cuda-kernels.md. Needs nvcc, cmake and a disassembler,
+no GPU. The baseline is the same command on another checkout. No time is measured.
 """
 
 from __future__ import annotations
@@ -21,7 +25,7 @@ from pathlib import Path
 
 from common.checkout import ROOT
 from gpu import sass
-from gpu.source_lines import Attributed, Stack, attributed
+from gpu.source_lines import Attributed, Line, Stack, attributed, parse_coverage, ran
 from gpu_kernels import readable
 
 
@@ -55,18 +59,19 @@ def headers(code: list[Attributed]) -> list[Part]:
     return [Part(name) for name in sorted({line.file for a in code for line in a.stack if line.file[:5] == "cuda/"})]
 
 
-def table(name: str, code: list[Attributed], parts: list[Part]) -> str:
+def table(name: str, code: list[Attributed], parts: list[Part], coverage: dict[Line, bool]) -> str:
     """Returns a Markdown table of one kernel, a line for each part."""
     rows = [("all", code)]
     rows += sorted(((str(p), [a for a in code if p.holds(a.stack)]) for p in parts), key=lambda row: -len(row[1]))
     rows.append(("none of these", [a for a in code if not any(p.holds(a.stack) for p in parts)]))
-    lines = [f"| `{name}` | bytes | % | fences | in flight |", "| --- | --- | --- | --- | --- |"]
+    lines = [f"| `{name}` | bytes | % | ran | fences | in flight |", "| --- | --- | --- | --- | --- | --- |"]
     everything = [a.instruction for a in code]
     for title, own in rows:
         instructions = [a.instruction for a in own]
         in_flight = sass.in_flight(everything, {i.address for i in instructions})
+        run = sum(ran(a.stack, coverage) for a in own) * sass.BYTES if coverage else "-"
         share = f"{100 * len(own) / len(code):.1f}"
-        cells = [title, len(own) * sass.BYTES, share, sass.fences(instructions), in_flight]
+        cells = [title, len(own) * sass.BYTES, share, run, sass.fences(instructions), in_flight]
         lines.append("| " + " | ".join(str(cell).strip("()") for cell in cells) + " |")
     return "\n".join(lines) + "\n"
 
@@ -77,20 +82,19 @@ def main() -> int:
     parser.add_argument("--arch", type=int, default=90)
     parser.add_argument("--kernel", nargs="+", help="its name as it is printed; otherwise all of the source")
     parser.add_argument("--through", nargs="+", type=part, metavar="FILE[:FIRST[-LAST]]")
+    parser.add_argument("--ran", type=Path, metavar="FILE", help="gcov's JSON of the kernel on the emulator")
     args = parser.parse_args()
-    for needed in ("nvcc", "cmake"):
-        if not shutil.which(needed):
-            print(f"gpu_code: not run, it needs {needed} on PATH", file=sys.stderr)
-            return 2
-    if not sass.tool("nvdisasm"):
-        print("gpu_code: not run, it needs nvdisasm on PATH or Triton's package", file=sys.stderr)
+    found_tools = {"nvcc": shutil.which("nvcc"), "cmake": shutil.which("cmake"), "nvdisasm": sass.tool("nvdisasm")}
+    if missing := [tool for tool, path in found_tools.items() if not path]:
+        print(f"gpu_code: not run, it needs {', '.join(missing)} on PATH", file=sys.stderr)
         return 2
     with tempfile.TemporaryDirectory() as made:
         found = attributed(ROOT / "csrc" / "cuda" / f"{args.source}.cu", args.arch, Path(made))
+    coverage = parse_coverage(args.ran.read_text()) if args.ran else {}
     for mangled, code in found.items():
         name = readable(mangled)
         if not args.kernel or name in args.kernel:
-            print(table(name, code, args.through or headers(code)))
+            print(table(name, code, args.through or headers(code), coverage))
     return 0
 
 

@@ -75,3 +75,20 @@ def parse(text: str) -> dict[str, dict[int, Stack]]:
             own[int(match[1], 16)] = tuple(stack)
             starts = True
     return found
+
+
+def parse_coverage(text: str) -> dict[Line, bool]:
+    """Parses gcov's JSON: each line of csrc that has a counter -> whether it ran."""
+    found: dict[Line, bool] = {}
+    for file in json.loads(text)["files"]:
+        _, in_csrc, name = file["file"].rpartition("/csrc/")
+        for line in file["lines"] if in_csrc else ():
+            at = Line(name, line["line_number"])
+            found[at] = found.get(at, False) or line["count"] > 0  # a line for each instantiation
+    return found
+
+
+def ran(stack: Stack, coverage: dict[Line, bool]) -> bool:
+    """True if all lines of a stack ran. Lines without a counter, as those of CUDA's headers, say nothing."""
+    counted = [coverage[line] for line in stack if line in coverage]
+    return bool(counted) and all(counted)

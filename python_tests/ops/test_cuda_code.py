@@ -40,6 +40,12 @@ _ZN3eft8b_kernelEv:
 	//## File "/usr/cuda/include/atomics.hpp", line 9
         /*0000*/                   EXIT ;
 """
+COVERAGE = """{"files": [
+  {"file": "/a/csrc/cuda/step/stream.cuh", "lines": [{"line_number": 124, "count": 0}, {"line_number": 124, "count": 2},
+                                                     {"line_number": 118, "count": 1}]},
+  {"file": "/a/csrc/cuda/step/finish.cuh", "lines": [{"line_number": 102, "count": 1}]},
+  {"file": "/a/csrc/cuda/step/details.cuh", "lines": [{"line_number": 7, "count": 0}]},
+  {"file": "/usr/include/c++/12/tuple", "lines": [{"line_number": 29, "count": 0}]}]}"""
 
 
 def code_of_a_kernel() -> list[source_lines.Attributed]:
@@ -64,15 +70,17 @@ def test_inlined_calls_are_understood() -> None:
 
 def test_code_is_counted_for_files_and_lines() -> None:
     parts = [gpu_code.part(text) for text in ("details.cuh", "finish.cuh:100-102", "finish.cuh:103", "inish.cuh")]
-    lines = gpu_code.table("a_kernel", code_of_a_kernel(), parts).splitlines()[2:]
-    assert lines == [
-        "| all | 80 | 100.0 | 1, 0, 0 | 0, 0 |",
-        "| finish.cuh:100-102 | 32 | 40.0 | 1, 0, 0 | 0, 0 |",
-        "| details.cuh | 16 | 20.0 | 0, 0, 0 | 0, 0 |",
-        "| finish.cuh:103 | 0 | 0.0 | 0, 0, 0 | 0, 0 |",
-        "| inish.cuh | 0 | 0.0 | 0, 0, 0 | 0, 0 |",
-        "| none of these | 32 | 40.0 | 0, 0, 0 | 0, 0 |",
+    lines = gpu_code.table("a_kernel", code_of_a_kernel(), parts, source_lines.parse_coverage(COVERAGE)).splitlines()
+    assert lines[2:] == [
+        "| all | 80 | 100.0 | 48 | 1, 0, 0 | 0, 0 |",
+        "| finish.cuh:100-102 | 32 | 40.0 | 32 | 1, 0, 0 | 0, 0 |",
+        "| details.cuh | 16 | 20.0 | 0 | 0, 0, 0 | 0, 0 |",
+        "| finish.cuh:103 | 0 | 0.0 | 0 | 0, 0, 0 | 0, 0 |",
+        "| inish.cuh | 0 | 0.0 | 0 | 0, 0, 0 | 0, 0 |",
+        "| none of these | 32 | 40.0 | 16 | 0, 0, 0 | 0, 0 |",
     ]
+    (last,) = gpu_code.table("a_kernel", code_of_a_kernel(), [], {}).splitlines()[3:]
+    assert last == "| none of these | 80 | 100.0 | - | 1, 0, 0 | 0, 0 |"
     names = [str(part) for part in gpu_code.headers(code_of_a_kernel())]
     assert names == ["cuda/step/details.cuh", "cuda/step/finish.cuh", "cuda/step/stream.cuh"]
 
