@@ -28,6 +28,13 @@ T load_written(const T* p) {
   return *p;
 }
 
+inline uint32_t take_ticket(uint32_t* counter, EFT_HOST_SITE) {
+  simt::fence(true);
+  const uint32_t found = atomicAdd(counter, 1u, file, line);
+  simt::fence(true);
+  return found;
+}
+
 inline char* dynamic_shared() { return static_cast<char*>(simt::shared_memory()); }
 
 // a + b rounded down. TwoSum gives the exact error of the sum rounded to nearest.
@@ -78,13 +85,11 @@ template <class T>
 T* opaque_ptr(T* p) {
   return p;
 }
-template <class T>
-T* opaque_generic_ptr(T* p) {
-  return p;
-}
 
 inline uint32_t cluster_rank() { return simt::cluster_rank(); }
 inline uint32_t cluster_size() { return simt::cluster_size(); }
+inline void cluster_arrive_unordered(EFT_HOST_SITE) { simt::cluster_arrive_here(file, line); }
+inline void cluster_wait(EFT_HOST_SITE) { simt::cluster_wait_here(file, line); }
 inline void cluster_sync(EFT_HOST_SITE) { simt::cluster_sync(file, line); }
 template <class T>
 T* map_shared(T* place, uint32_t rank, EFT_HOST_SITE) {

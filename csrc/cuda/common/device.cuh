@@ -23,12 +23,6 @@ struct alignas(16) Bits128 {
 namespace eft {
 namespace {
 
-// The loads in the scope of one do not wait for one another. The emulator counts them as one round
-// trip to memory; on a device it is nothing.
-struct OneRoundTrip {
-  __device__ __forceinline__ OneRoundTrip() {}
-};
-
 // 16 aligned bytes of read-only memory that nobody reads twice: past the L1.
 __device__ __forceinline__ Bits128 load_once(const void* p) {
   Bits128 v;
@@ -52,6 +46,28 @@ template <class T>
 __device__ __forceinline__ T load_written(const T* p) {
   return __ldcg(p);
 }
+
+__device__ __forceinline__ Bits128 load_written(const Bits128* p) {
+  const uint4 v = __ldcg(reinterpret_cast<const uint4*>(p));
+  return {{v.x, v.y, v.z, v.w}};
+}
+
+// Adds 1 and returns what was there. Whoever adds later sees what this thread wrote before, or a
+// barrier told it of.
+__device__ __forceinline__ uint32_t take_ticket(uint32_t* counter) {
+  uint32_t found;
+  asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], 1;"
+               : "=r"(found)
+               : "l"(counter)
+               : "memory");
+  return found;
+}
+
+// The loads made while it lives do not wait for one another, which the emulator counts as one round
+// trip to memory.
+struct OneRoundTrip {
+  __device__ __forceinline__ OneRoundTrip() {}
+};
 
 // The block's dynamic shared memory, aligned to 16 bytes.
 __device__ __forceinline__ char* dynamic_shared() {
@@ -77,19 +93,13 @@ __device__ __forceinline__ float half_to_float(uint16_t bits) {
   return x;
 }
 
-// The same pointer, of which the compiler knows nothing: addresses computed from it stay inside the
-// loop that asks, not in registers around it (26 of them in the loop of finish_row). opaque_ptr is
-// for this block's shared memory, opaque_generic_ptr for any.
+// The same pointer into the block's shared memory, of which the compiler knows nothing: addresses
+// computed from it stay inside the loop that asks, not in registers around it.
 template <class T>
 __device__ __forceinline__ T* opaque_ptr(T* p) {
   uint32_t offset = uint32_t(__cvta_generic_to_shared(p));
   asm volatile("" : "+r"(offset));
   return static_cast<T*>(__cvta_shared_to_generic(offset));
-}
-template <class T>
-__device__ __forceinline__ T* opaque_generic_ptr(T* p) {
-  asm volatile("" : "+l"(p));
-  return p;
 }
 
 // threadIdx.x, read again each time, for the same reason.
@@ -118,6 +128,18 @@ __device__ __forceinline__ uint32_t cluster_size() {
   return size;
 #else
   return 1;
+#endif
+}
+
+// Together, a barrier of the cluster that orders no memory: every block runs.
+__device__ __forceinline__ void cluster_arrive_unordered() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("barrier.cluster.arrive.relaxed;");
+#endif
+}
+__device__ __forceinline__ void cluster_wait() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("barrier.cluster.wait;" ::: "memory");
 #endif
 }
 

@@ -57,7 +57,6 @@ __device__ __forceinline__ void realign(uint32_t* w, uint32_t skip, uint32_t* ou
 
 template <int kWords>
 __device__ __forceinline__ void load_inside(const char* from, uint32_t skip, uint32_t* out) {
-  [[maybe_unused]] const OneRoundTrip together;
   if (skip == 0) {
 #pragma unroll
     for (int i = 0; i < kWords; i += 4) {
@@ -67,6 +66,7 @@ __device__ __forceinline__ void load_inside(const char* from, uint32_t skip, uin
     }
     return;
   }
+  [[maybe_unused]] const OneRoundTrip together;
   uint32_t w[kWords + 4];
 #pragma unroll
   for (int i = 0; i < kWords + 4; i += 4) {
@@ -77,28 +77,17 @@ __device__ __forceinline__ void load_inside(const char* from, uint32_t skip, uin
   realign<kWords>(w, skip, out);
 }
 
-// Tokens id..id + 7 of a row of n; past its end -inf. `Bits` is as wide as the dtype.
+// Tokens id..id + 7 of a row of n; past its end -inf. Token by token, from the last on, each pushed
+// in at the front: rare, so short, not fast. `Bits` is as wide as the dtype.
 template <class Bits>
-__device__ __forceinline__ void load_tokens(const char* row, int id, int n, Bits past,
-                                            uint32_t* out) {
-  constexpr int kSize = sizeof(Bits);
-  constexpr int kWords = kPiece * kSize / 4;
-  const char* from = row + int64_t(id) * kSize;
-  const uint32_t skip = uint32_t(reinterpret_cast<uintptr_t>(from) & 15);
-  // 16-byte words are read where all of them lie inside the row.
-  const bool inside = skip == 0
-                          ? id + kPiece <= n
-                          : int64_t(id) * kSize >= skip &&
-                                int64_t(id) * kSize - skip + 4 * kWords + 16 <= int64_t(n) * kSize;
-  if (inside) return load_inside<kWords>(from, skip, out);
-  // Token by token, from the last on, each pushed in at the front: rare, so short, not fast.
-  const Bits* x = reinterpret_cast<const Bits*>(row);
+__device__ __forceinline__ void load_end(const Bits* row, int id, int n, Bits past, uint32_t* out) {
+  constexpr int kSize = sizeof(Bits), kWords = kPiece * kSize / 4;
+  [[maybe_unused]] const OneRoundTrip together;
 #pragma unroll
   for (int i = 0; i < kWords; ++i) out[i] = 0;
-  [[maybe_unused]] const OneRoundTrip together;
 #pragma unroll 1
   for (int i = kPiece - 1; i >= 0; --i) {
-    const uint32_t bits = id + i < n ? uint32_t(__ldg(x + id + i)) : uint32_t(past);
+    const uint32_t bits = id + i < n ? uint32_t(__ldg(row + id + i)) : uint32_t(past);
 #pragma unroll
     for (int j = kWords - 1; j >= 0; --j) {
       const uint32_t before = j ? out[j - 1] : 0;
@@ -106,6 +95,22 @@ __device__ __forceinline__ void load_tokens(const char* row, int id, int n, Bits
     }
     out[0] |= bits;
   }
+}
+
+// The same at any alignment, by 16-byte words where all of them lie inside the row.
+template <class Bits>
+__device__ __forceinline__ void load_tokens(const char* row, int id, int n, Bits past,
+                                            uint32_t* out) {
+  constexpr int kSize = sizeof(Bits);
+  constexpr int kWords = kPiece * kSize / 4;
+  const char* from = row + int64_t(id) * kSize;
+  const uint32_t skip = uint32_t(reinterpret_cast<uintptr_t>(from) & 15);
+  const bool inside = skip == 0
+                          ? id + kPiece <= n
+                          : int64_t(id) * kSize >= skip &&
+                                int64_t(id) * kSize - skip + 4 * kWords + 16 <= int64_t(n) * kSize;
+  if (inside) return load_inside<kWords>(from, skip, out);
+  load_end(reinterpret_cast<const Bits*>(row), id, n, past, out);
 }
 
 __device__ __forceinline__ Piece load_piece(const char* row, int dtype, int id, int n) {

@@ -62,13 +62,30 @@ __device__ __forceinline__ RowOptions options_of(const Plan& plan, int64_t row) 
   return plan.uniform ? plan.options : row_options(plan.step, row);
 }
 
-// The seed and the position, read at the end of a launch, and so by each replay of a graph.
-__device__ __forceinline__ void read_draw(const Plan& plan, int64_t row, RowOptions& o) {
-  const int64_t position = option_at(plan.step.position, row);
-  const uint64_t seed = uint64_t(option_at(plan.step.seed, row));
+// A row's seed and position, as they lie in memory.
+struct RowDraw {
+  int64_t seed, position;
+};
+
+// Reads them at the end of a launch, and so in each replay of a graph.
+__device__ __forceinline__ RowDraw load_draw(const Plan& plan, int64_t row) {
+  return {option_at(plan.step.seed, row), option_at(plan.step.position, row)};
+}
+
+__device__ __forceinline__ void set_draw(const Plan& plan, int64_t row, const RowDraw& draw,
+                                         RowOptions& o) {
+  const uint64_t seed = uint64_t(draw.seed);
   o.seed = plan.step.seed.rows ? seed : row_seed(seed, uint64_t(row));
-  o.position = uint64_t(position);
-  o.valid &= position >= 0;
+  o.position = uint64_t(draw.position);
+  o.valid &= draw.position >= 0;
+}
+
+// One thread of a block, after a barrier: true in the last of gridDim.x blocks, which then sees
+// what all of them have written.
+__device__ __forceinline__ bool is_last_ticket(uint32_t* tickets_of_row) {
+  if (take_ticket(tickets_of_row) != gridDim.x - 1) return false;
+  *tickets_of_row = 0;  // for the next launch, or the graph's next replay
+  return true;
 }
 
 // kModelNuclei: the options of one model's own distribution.

@@ -51,17 +51,22 @@ __device__ __forceinline__ void add_mass(uint64_t* sum, uint64_t x) {
   add_halves(halves, halves + 1, x);
 }
 
-// The whole block: the sum of x over the threads before this one; `total` over all.
+// The sum of x over this lane and those before it.
+__device__ __forceinline__ uint64_t warp_scan(uint64_t x) {
+#pragma unroll
+  for (int by = 1; by < 32; by *= 2) {
+    const uint64_t other = __shfl_up_sync(0xffffffffu, x, by);
+    if (int(thread_index() % 32) >= by) x += other;
+  }
+  return x;
+}
+
+// The whole block: the sum of x over the threads before this one; `total` over all. A barrier lies
+// between two scans.
 template <int kThreads>
 __device__ __forceinline__ uint64_t scan_before(uint64_t x, uint64_t* partial, uint64_t& total) {
   const int lane = thread_index() % 32, warp = thread_index() / 32;
-  uint64_t sum = x;
-#pragma unroll
-  for (int by = 1; by < 32; by *= 2) {
-    const uint64_t other = __shfl_up_sync(0xffffffffu, sum, by);
-    if (lane >= by) sum += other;
-  }
-  __syncthreads();  // an earlier scan may still be read
+  const uint64_t sum = warp_scan(x);
   if (lane == 31) partial[warp] = sum;
   __syncthreads();
   uint64_t before = sum - x;

@@ -26,6 +26,7 @@ template <class T>
 __device__ __forceinline__ T load_share(const T* from) {
   static_assert(sizeof(T) % 4 == 0, "words");
   T out;
+  [[maybe_unused]] const OneRoundTrip together;
 #pragma unroll
   for (int i = 0; i < int(sizeof(T) / 4); ++i) {
     reinterpret_cast<uint32_t*>(&out)[i] =

@@ -63,12 +63,7 @@ __device__ __forceinline__ void set_up_score_row(const ScorePlan& plan, int slot
 // True for all threads of the block that takes the row's last ticket, and so finishes the row.
 __device__ __forceinline__ bool takes_last_score_ticket(uint32_t* ticket, uint32_t& is_last) {
   __syncthreads();
-  if (threadIdx.x == 0) {
-    __threadfence();  // what this block wrote, before its ticket
-    is_last = atomicAdd(ticket, 1u) == gridDim.x - 1;
-    if (is_last) *ticket = 0;  // for the next launch, or the graph's next replay
-    __threadfence();
-  }
+  if (threadIdx.x == 0) is_last = is_last_ticket(ticket);
   __syncthreads();
   return is_last;
 }

@@ -20,9 +20,15 @@ struct LaunchChoice {
 
 namespace {
 
+// Every row lies on a 16-byte boundary.
+inline bool is_aligned(const eft_logits& logits, int64_t num_rows) {
+  const bool rows = num_rows == 1 || logits.row_stride % 8 == 0;
+  return rows && reinterpret_cast<uintptr_t>(logits.data) % 16 == 0;
+}
+
 inline int num_bf16_models_of(const eft_step& step, LaunchStage stage) {
   for (int k = 0; k < step.num_models; ++k) {
-    if (step.logits[k].dtype != EFT_BF16) return 0;
+    if (step.logits[k].dtype != EFT_BF16 || !is_aligned(step.logits[k], step.num_rows)) return 0;
   }
   if (stage == kModelNuclei) return 1;
   return step.bias || step.token_bitmask || step.conservative ? 0 : step.num_models;

@@ -1,11 +1,9 @@
 // The details that `return_details` adds, at temperature 1 (docs/numerics.md §10):
-// log-probabilities, entropy and the first of the rank. Each tile's share of the sums is taken
-// while the tile is in registers.
+// log-probabilities and entropy. Each tile's share of the sums is taken while the tile is in
+// registers. The first of the rank are a launch of their own (top_ids.cuh).
 //
 // tile_stats             a warp's tile         → stats[tile]
 // write_temperature_one  stats, token          → raw_logprobs, entropy, model_logprobs
-// write_ranked (kWriteTopIds)  candidates      → top_ids, top_logprobs
-// pad_top_ids (kPadTopIds)     num_written     → -1 and -inf behind them
 #ifndef EFT_CUDA_STEP_DETAILS_CUH_
 #define EFT_CUDA_STEP_DETAILS_CUH_
 
@@ -125,48 +123,32 @@ __device__ __forceinline__ void normalise(const Team& team, const Plan& plan, co
   __syncthreads();
 }
 
-// kWriteTopIds: the candidates in order of the rank, in which `before` tokens come first.
-template <class Team>
-__device__ __forceinline__ void write_ranked(const Team& team, const eft_details& d, int64_t row,
-                                             int before) {
-  const RowWork& w = *team.own;
-  const int count = int(w.num_candidates);
-  for (int i = thread_index(); i < count; i += Team::kThreads) {
-    const uint64_t key = w.candidates[i];
-    int rank = before;
-    for (int j = 0; j < count; ++j) rank += w.candidates[j] < key;
-    if (rank >= d.num_top) continue;
-    d.top_ids[row * d.num_top + rank] = int64_t(key_id(key));
-    d.top_logprobs[row * d.num_top + rank] =
-        float((double(key_t(key)) - w.maxima[0]) - w.log_sums[0]);
-  }
+// z of one token of the row.
+template <class Source>
+__device__ __forceinline__ float z_of_token(const Source& source, int token) {
+  float z[kPiece], found = 0.0f;
+  typename Source::Raw raw;
+  source.load_raw(token - token % kPiece, raw);
+  source.mix_raw(token - token % kPiece, raw, z);
+#pragma unroll
+  for (int i = 0; i < kPiece; ++i) found = i == token % kPiece ? z[i] : found;
+  return found;
 }
 
-// kPadTopIds.
-template <class Team>
-__device__ __forceinline__ void pad_top_ids(const Team& team, const eft_details& d) {
-  const int64_t at = team.own->row * d.num_top;
-  for (int i = team.own->filter.num_written + int(thread_index()); i < d.num_top;
-       i += Team::kThreads) {
-    d.top_ids[at + i] = -1;
-    d.top_logprobs[at + i] = -INFINITY;
-  }
-}
-
-// The row's token at temperature 1, by the leader's block. The token's tile is loaded.
-template <class Team>
-__device__ __forceinline__ void write_temperature_one(const Team& team, const Plan& plan,
-                                                      const float* stats, int64_t row, int token,
-                                                      float max_z) {
+// The row's token, w.token, at temperature 1. The whole block.
+template <class Team, class Source>
+__device__ __forceinline__ void write_temperature_one(const Team& team, const Source& source,
+                                                      const Plan& plan, float max_z) {
   const eft_step& step = plan.step;
   const eft_details& d = step.details;
   const RowWork& w = *team.own;
-  normalise(team, plan, stats, max_z);
+  const int token = w.token;
+  normalise(team, plan, source.stats(), max_z);
   const int k = int(thread_index()) - 1;
   if (thread_index() == 0) {
-    const double z = double(w.tile_z[token % kTile]);
-    if (d.raw_logprobs) d.raw_logprobs[row] = float((z - w.maxima[0]) - w.log_sums[0]);
-    if (d.entropy) d.entropy[row] = float(w.entropy);
+    const double z = double(z_of_token(source, token));
+    if (d.raw_logprobs) d.raw_logprobs[w.row] = float((z - w.maxima[0]) - w.log_sums[0]);
+    if (d.entropy) d.entropy[w.row] = float(w.entropy);
   } else if (k < step.num_models && d.model_logprobs) {
     const Model model = w.inputs.models[k];
     const uint16_t* half = reinterpret_cast<const uint16_t*>(model.logits) + token;
@@ -174,10 +156,9 @@ __device__ __forceinline__ void write_temperature_one(const Team& team, const Pl
                         ? __ldg(reinterpret_cast<const float*>(model.logits) + token)
                     : model.dtype == EFT_FP16 ? half_to_float(__ldg(half))
                                               : bf16_low(__ldg(half));
-    d.model_logprobs[row * step.num_models + k] =
+    d.model_logprobs[w.row * step.num_models + k] =
         float((double(x) - w.maxima[1 + k]) - w.log_sums[1 + k]);
   }
-  __syncthreads();  // tile_z is used for other things afterwards
 }
 
 }  // namespace

@@ -1,15 +1,12 @@
-// From 64 random bits to a token (docs/numerics.md §5), by the leader's block. tile_mass gives the
-// tile, and the masses of that tile's survivors the token. Greedy rows: the first of the largest z.
-//
-// draw_tile     tile_mass, tile_max, bits       → tile, draw_offset, total
-// draw_in_tile  tile, draw_offset, survivors    → the token
-// first_tile_of, first_in_tile  tile_max, max z → the first token with the largest z
+// From 64 random bits to a token (docs/numerics.md §5), by the leader's block. The tiles' masses
+// give the tile (tile_sums.cuh), and the masses of that tile's survivors the token. Greedy rows:
+// the first of the largest z.
 #ifndef EFT_CUDA_STEP_DRAW_CUH_
 #define EFT_CUDA_STEP_DRAW_CUH_
 
 #include "common/log2.h"
 #include "common/philox.h"
-#include "cuda/step/row_work.cuh"
+#include "cuda/step/tile_sums.cuh"
 
 namespace eft {
 namespace {
@@ -19,127 +16,93 @@ __device__ __forceinline__ uint64_t bits_of_draw(const RowOptions& o) {
   return random_bits(o.seed, o.position, 0, kSample);
 }
 
-// The tile that holds the draw into w.tile, the draw's offset within that tile's mass into
-// w.draw_offset.
-// w.tile_mass holds the survivors' mass by tiles; their sum S goes into w.total.
+// The token of a thread's piece that is drawn, in the order of ids; -1 in all threads but one. The
+// block's first 128 threads have 8 weights each.
 template <class Team>
-__device__ __forceinline__ void draw_tile(const Team& team, int num_tiles, float c, float a,
-                                          uint64_t bits) {
-  constexpr int kEach = (kMaxTiles + Team::kThreads - 1) / Team::kThreads;
-  RowWork& w = *team.own;
-  const int first = int(thread_index()) * kEach, end = smaller(first + kEach, num_tiles);
-  uint64_t mass = 0, total;
-  for (int i = first; i < end; ++i) {
-    mass += w.tile_mass[i] >> tile_shift(a, floorf(w.tile_max[i] * c));
+__device__ __forceinline__ int pick_in_tile(const Team& team, const uint64_t* weights,
+                                            uint64_t offset) {
+  uint64_t sum = 0, total;
+#pragma unroll
+  for (int i = 0; i < kPiece; ++i) sum += weights[i];
+  const uint64_t before = scan_before<Team::kThreads>(sum, team.own->warp_partial, total);
+  if (offset < before || offset >= before + sum) return -1;
+  uint64_t rest = offset - before;
+  int picked = 0;
+  bool found = false;
+#pragma unroll
+  for (int i = 0; i < kPiece; ++i) {
+    found |= rest < weights[i];
+    rest -= found ? 0 : weights[i];
+    picked += !found;
   }
-  const uint64_t before = scan_before<Team::kThreads>(mass, w.warp_partial, total);
-  uint64_t rest = mul_high(bits, total);
-  if (rest >= before && rest < before + mass) {
-    rest -= before;
-    int tile = first, shift = 0;
-    for (;; ++tile) {
-      shift = tile_shift(a, floorf(w.tile_max[tile] * c));
-      const uint64_t share = w.tile_mass[tile] >> shift;
-      if (rest < share) break;
-      rest -= share;
-    }
-    w.draw_offset = shift ? (rest << shift) | (bits * total) >> (64 - shift) : rest;
-    w.tile = tile;
-    w.total = total;
-  }
-  __syncthreads();
+  return picked;
 }
 
-// The first tile that holds the largest z, into w.tile.
-template <class Team>
-__device__ __forceinline__ void first_tile_of(const Team& team, int num_tiles, float max_z) {
-  RowWork& w = *team.own;
-  if (thread_index() == 0) w.first_max_index = kLastId;
-  __syncthreads();
-  for (int i = thread_index(); i < num_tiles; i += Team::kThreads) {
-    if (w.tile_max[i] == max_z) atomicMin(&w.first_max_index, uint32_t(i));
+// A token and its z, or its t; -1 in all threads but the one that found it.
+struct Drawn {
+  int token = -1;
+  float at = 0.0f;
+};
+
+// Reads the tile; `weight(id, z)` is a token's. Gives the token with its z.
+template <class Team, class Source, class Weight>
+__device__ __forceinline__ Drawn draw_in_tile(const Team& team, const Source& source, int tile,
+                                              uint64_t offset, const Weight& weight) {
+  uint64_t weights[kPiece] = {};
+  float z[kPiece];
+  const int first = tile * kTile + int(thread_index()) * kPiece;
+  if (thread_index() < kTile / kPiece) {
+    typename Source::Raw raw;
+    source.load_raw(first, raw);
+    source.mix_raw(first, raw, z);
+#pragma unroll
+    for (int i = 0; i < kPiece; ++i) weights[i] = weight(first + i, z[i]);
   }
-  __syncthreads();
-  if (thread_index() == 0) w.tile = int(w.first_max_index), w.first_max_index = kLastId;
-  __syncthreads();
+  const int picked = pick_in_tile(team, weights, offset);
+  Drawn drawn;
+#pragma unroll
+  for (int i = 0; i < kPiece; ++i) {
+    if (picked == i) drawn = {first + i, z[i]};
+  }
+  return drawn;
 }
 
-// z of tile w.tile into w.tile_z.
-template <class Team, class Source>
-__device__ __forceinline__ void load_tile(const Team& team, const Source& source) {
+// The same where the candidates hold the tile's survivors, up to `last`: those are listed, and
+// ranked by id. Gives the token with its t. False where they are too many for the list.
+template <class Team>
+__device__ __forceinline__ bool draw_candidate(const Team& team, int tile, uint64_t offset,
+                                               uint64_t last, float a, Drawn& drawn) {
   RowWork& w = *team.own;
 #pragma unroll 1
-  for (int i = int(thread_index()) * kPiece; i < kTile; i += Team::kThreads * kPiece) {
-    float z[kPiece];
-    source.load_anywhere(w.tile * kTile + i, z);
-#pragma unroll
-    for (int j = 0; j < kPiece; ++j) w.tile_z[i + j] = z[j];
+  for (int i = thread_index(); i < int(w.num_candidates); i += Team::kThreads) {
+    const uint64_t key = w.candidates[i];
+    if (key > last || int(key_id(key) / kTile) != tile) continue;
+    const uint32_t slot = atomicAdd(&w.num_in_tile, 1u);
+    if (slot < kMaxFinalists) w.finalists[slot] = {key, token_mass(key_t(key), a)};
   }
   __syncthreads();
-}
-
-// The first token with the largest z in tile w.tile, which is loaded.
-template <class Team>
-__device__ __forceinline__ int first_in_tile(const Team& team, float max_z) {
-  RowWork& w = *team.own;
-  for (int i = thread_index(); i < kTile; i += Team::kThreads) {
-    if (w.tile_z[i] == max_z) atomicMin(&w.first_max_index, uint32_t(i));
+  const int count = int(w.num_in_tile);
+  if (count > kMaxFinalists) return false;
+  static_assert(kMaxFinalists <= Team::kThreads, "a thread each");
+  if (int(thread_index()) >= count) return true;
+  const Finalist own = w.finalists[thread_index()];
+  uint64_t before = 0;
+#pragma unroll 1
+  for (int j = 0; j < count; ++j) {
+    const Finalist other = w.finalists[j];
+    before += key_id(other.key) < key_id(own.key) ? other.weight : 0;
   }
-  __syncthreads();
-  return w.tile * kTile + int(w.first_max_index);
-}
-
-// The first token of tile w.tile whose running w.token_masses exceeds w.draw_offset.
-template <class Team>
-__device__ __forceinline__ int pick_token(const Team& team) {
-  constexpr int kEach = kTile / Team::kThreads;
-  RowWork& w = *team.own;
-  const int first = int(thread_index()) * kEach;
-  uint64_t mass = 0, total;
-#pragma unroll
-  for (int i = 0; i < kEach; ++i) mass += w.token_masses[first + i];
-  const uint64_t before = scan_before<Team::kThreads>(mass, w.warp_partial, total);
-  if (w.draw_offset >= before && w.draw_offset < before + mass) {
-    uint64_t rest = w.draw_offset - before;
-    int i = first;
-    while (rest >= w.token_masses[i]) rest -= w.token_masses[i++];
-    w.token = w.tile * kTile + i;
+  if (offset >= before && offset < before + own.weight) {
+    drawn = {int(key_id(own.key)), key_t(own.key)};
   }
-  __syncthreads();
-  return w.token;
+  return true;
 }
 
-// The token at w.draw_offset of tile w.tile: it is loaded, or its survivors are candidates.
-template <class Team>
-__device__ __forceinline__ int draw_in_tile(const Team& team, const Survivors& s, float c) {
-  RowWork& w = *team.own;
-  const int tile = w.tile;
-  const float a = floorf(w.tile_max[tile] * c);
-  if (s.in_candidates) {
-    for (int i = thread_index(); i < kTile; i += Team::kThreads) w.token_masses[i] = 0;
-    __syncthreads();
-    const uint64_t last = rank_key(s.cutoff.t, s.cutoff.id);
-    for (int i = thread_index(); i < int(w.num_candidates); i += Team::kThreads) {
-      const uint64_t key = w.candidates[i];
-      const int id = int(key_id(key));
-      if (key <= last && id / kTile == tile) w.token_masses[id % kTile] = token_mass(key_t(key), a);
-    }
-  } else {
-    for (int i = thread_index(); i < kTile; i += Team::kThreads) {
-      const float t = w.tile_z[i] * c;
-      w.token_masses[i] = keeps(s.cutoff, t, uint32_t(tile * kTile + i)) ? token_mass(t, a) : 0;
-    }
-  }
-  __syncthreads();
-  return pick_token(team);
-}
-
-// The token's log-probability under the filtered distribution; its tile is loaded. Never above 0,
-// though the mass is only within 1.5e-7 of 2^t.
-__device__ __forceinline__ float drawn_logprob(const RowWork& w, int token) {
-  const double log2_mass = log2_exact_bits(double(w.total)) - 40.0;
-  const double t = double(w.tile_z[token % kTile] * w.options.scale);
-  return fminf(0.0f, float(kLn2 * ((t - double(w.max.reference)) - log2_mass)));
+// The log-probability of t under the filtered distribution of mass `total`. Never above 0, though
+// the mass is only within 1.5e-7 of 2^t.
+__device__ __forceinline__ float logprob_of(float t, const RowMax& max, uint64_t total) {
+  const double log2_mass = log2_exact_bits(double(total)) - 40.0;
+  return fminf(0.0f, float(kLn2 * ((double(t) - double(max.reference)) - log2_mass)));
 }
 
 }  // namespace

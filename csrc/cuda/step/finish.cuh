@@ -1,140 +1,112 @@
-// The finish of a row, once all of its tiles are summarised: filters, draw, results. The leader's
-// block runs the state machine (filters.cuh) and its own passes; the whole team runs the others.
+// The finish of a row, once all of its tiles are summarised: filters, draw, results.
 #ifndef EFT_CUDA_STEP_FINISH_CUH_
 #define EFT_CUDA_STEP_FINISH_CUH_
 
 #include "cuda/step/details.cuh"
 #include "cuda/step/draw.cuh"
-#include "cuda/step/filters.cuh"
-#include "cuda/step/passes.cuh"
+#include "cuda/step/whole_row.cuh"
 
 namespace eft {
 namespace {
 
-// The row's largest z. Every block of the team works it out from the leader's tile maxima.
-template <class Team>
-__device__ __forceinline__ RowMax find_row_max(const Team& team, int num_tiles, float c) {
-  RowWork& w = *team.own;
-  uint32_t key = 0;
-  for (int i = thread_index(); i < num_tiles; i += Team::kThreads) {
-    const uint32_t other = ordered(team.leader->tile_max[i]);
-    key = other > key ? other : key;
-  }
-  key = __reduce_max_sync(0xffffffffu, key);
-  if (thread_index() % 32 == 0) w.warp_partial[thread_index() / 32] = key;
-  __syncthreads();
-#pragma unroll
-  for (int i = 0; i < Team::kThreads / 32; ++i) {
-    const uint32_t other = uint32_t(w.warp_partial[i]);
-    key = other > key ? other : key;
-  }
-  const float z = from_ordered(key), t = z * c;
-  return {z, t, floorf(t), t < INFINITY && t > -INFINITY};
-}
-
-// kDrawToken: the token and its details.
-template <class Team, class Source>
-__device__ __forceinline__ void run_draw_pass(const Team& team, const Source& source,
-                                              const Plan& plan) {
-  RowWork& w = *team.own;
-  const int64_t row = w.row;
-  const RowOptions& o = w.options;
-  const Survivors& s = w.filter.survivors;
+// One thread: the row's token, with its t, and what is asked for of both.
+__device__ __forceinline__ void write_drawn(const Plan& plan, const RowWork& w, const RowMax& max,
+                                            int token, float t, uint64_t total) {
   const eft_details& d = plan.step.details;
-  if (o.greedy) {
-    first_tile_of(team, source.num_tiles, w.max.z);
-  } else {
-    draw_tile(team, source.num_tiles, o.scale, w.max.reference, bits_of_draw(o));
-  }
-  if (o.greedy || !s.in_candidates || d.logprobs || plan.wants_stats) load_tile(team, source);
-  const int token = o.greedy ? first_in_tile(team, w.max.z) : draw_in_tile(team, s, o.scale);
-  if (thread_index() == 0) {
-    plan.step.tokens[row] = token;
-    if (d.status) d.status[row] = 0;
-    if (d.num_kept) d.num_kept[row] = o.greedy ? 1 : int32_t(w.num_kept);
-    if (d.logprobs) d.logprobs[row] = o.greedy ? 0.0f : drawn_logprob(w, token);
-  }
-  if constexpr (Source::kHasStats) {
-    if (plan.wants_stats) write_temperature_one(team, plan, w.stats, row, token, w.max.z);
-  }
+  const int64_t row = w.row;
+  const bool greedy = w.options.greedy;
+  plan.step.tokens[row] = token;
+  if (d.status) d.status[row] = 0;
+  if (d.num_kept) d.num_kept[row] = greedy ? 1 : int32_t(w.num_kept);
+  if (d.logprobs) d.logprobs[row] = greedy ? 0.0f : logprob_of(t, max, total);
 }
 
-// The leader's block, until a pass takes the whole team or the row is done.
+// The leader's block draws the row's token. (verify/slot.cuh has an overload for its source.)
 template <class Team, class Source>
-__device__ __forceinline__ void run_leader_passes(const Team& team, const Source& source,
-                                                  const Plan& plan) {
-  for (;;) {
-    RowWork& w = *opaque_ptr(team.own);
-    if (thread_index() == 0) next_pass(plan, w);
+__device__ __forceinline__ void conclude_row(const Team& team, const Source& source,
+                                             const Plan& plan, const RowMax& max,
+                                             const Survivors& s) {
+  RowWork& w = *team.own;
+  const RowOptions& o = w.options;
+  TileDraw draw = {0, 0, 0};
+  float a = 0.0f;  // the tile's reference
+  if (o.greedy) {
+    draw.tile = first_tile_with(w, source.num_tiles, max.z);
+  } else {
+    const uint64_t* masses = s.limited ? w.survivor_mass : w.tile_mass;
+    draw = draw_tile(w, masses, source.num_tiles, o.scale, max.reference, bits_of_draw(o));
+    a = floorf(w.tile_max[draw.tile] * o.scale);
+  }
+  Drawn drawn;
+  const uint64_t last = rank_key(s.cutoff.t, s.cutoff.id);
+  if (!s.in_candidates || !draw_candidate(team, draw.tile, draw.offset, last, a, drawn)) {
+    drawn = draw_in_tile(team, source, draw.tile, draw.offset, [&](int id, float z) -> uint64_t {
+      if (o.greedy) return z == max.z;
+      const float t = z * o.scale;
+      return keeps(s.cutoff, t, uint32_t(id)) ? token_mass(t, a) : 0;
+    });
+    drawn.at *= o.scale;
+  }
+  if (drawn.token >= 0) write_drawn(plan, w, max, drawn.token, drawn.at, draw.total);
+  if constexpr (Source::kHasStats) {
+    if (!plan.wants_stats) return;
+    if (drawn.token >= 0) w.token = drawn.token;
     __syncthreads();
-    const PassKind kind = w.filter.pass.kind;
-    if (kind == kQueryCandidates) {
-      query_candidates(team, w.filter.pass.query);
-    } else if (kind == kFindBin) {
-      find_bin(team, w.filter.pass.query.target);
-    } else if (kind == kTotalMass) {
-      const uint64_t total = total_mass(team, source.num_tiles, w.options.scale, w.max.reference);
-      if (thread_index() == 0) w.total = total;
-    } else if (kind == kWeighCandidates) {
-      weigh_candidates(team, source.num_tiles);
-    } else if (kind == kDrawToken) {
-      run_draw_pass(team, source, plan);
-    } else if (Source::kHasStats && kind == kWriteTopIds) {
-      write_ranked(team, plan.step.details, w.row, w.filter.num_written);
-    } else if (Source::kHasStats && kind == kPadTopIds) {
-      pad_top_ids(team, plan.step.details);
-    } else {
-      return clear_for_pass(team, kind, source.num_tiles);
-    }
-    __syncthreads();
+    write_temperature_one(team, source, plan, max.z);
   }
 }
 
 // kModelNuclei: the model's normaliser, and the nucleus if it is the defining one.
-template <class Team, class Source>
-__device__ __forceinline__ void write_normaliser(const Team& team, const Source& source,
-                                                 const RowMax& max, Nucleus& out, int model) {
-  if (thread_index() == 0) out.valid[model] = max.valid;
-  if (!max.valid) return;
-  const uint64_t total = total_mass(team, source.num_tiles, team.own->options.scale, max.reference);
+__device__ __forceinline__ void write_nucleus(const Plan& plan, const RowWork& w, const RowMax& max,
+                                              uint64_t total, const Cutoff& cutoff) {
   if (thread_index()) return;
-  out.log_normaliser[model] =
+  Nucleus& out = plan.workspace.nuclei[w.row - plan.first_row];
+  out.valid[w.model] = max.valid;
+  if (!max.valid) return;
+  out.log_normaliser[w.model] =
       kLn2 * ((double(max.reference) - 40.0) + log2_exact_bits(double(total)));
+  if (w.model != plan.step.conservative - 1) return;
+  out.t = cutoff.t;
+  out.id = cutoff.id;
 }
 
-// The whole team; `own->options` and the leader's tile_max and tile_mass are set.
+// The whole team; `own->options` is set, and the tiles' summaries are there for source.load_tiles.
 template <class Team, class Source>
-__device__ __forceinline__ void finish_row(Team team, Source source, const Plan& plan) {
-  const bool is_nuclei_stage = plan.stage == kModelNuclei;
+__device__ __forceinline__ void finish_row(const Team& team, const Source& source,
+                                           const Plan& plan) {
   RowWork& w = *team.own;
-  const RowMax found = find_row_max(team, source.num_tiles, team.own->options.scale);
-  if (is_nuclei_stage) {
-    Nucleus& nucleus = plan.workspace.nuclei[w.row - plan.first_row];
-    write_normaliser(team, source, found, nucleus, w.model);
-    if (!found.valid || w.model != plan.step.conservative - 1) return;
-  } else if (!found.valid) {
+  const RowOptions& o = w.options;
+  const bool is_nuclei_stage = plan.stage == kModelNuclei;
+  Filters on = filters_of(plan, o);
+  if (is_nuclei_stage && w.model != plan.step.conservative - 1) on = {};
+  GroupMaxima<Team::kThreads> maxima;
+  if (on.any()) maxima.load(source, 0);
+  source.load_tiles(w);
+  const RowMax max = row_max_of(w, source.num_tiles, o.scale);
+  if (!max.valid) {
+    if (is_nuclei_stage) return write_nucleus(plan, w, max, 0, all_survive());
     if (team.is_leader()) write_invalid(plan.step, w.row);
     return;
   }
 
-  if (thread_index() == 0) start_filters(w, found, plan.step.vocab_size <= kMaxCandidates);
-  for (;;) {
-    team.own = opaque_ptr(team.own);
-    team.leader = Team::kClusters ? opaque_generic_ptr(team.leader) : team.own;
-    source.make_opaque();
-    if (team.is_leader()) run_leader_passes(team, source, plan);
-    team.sync();
-    if (!team.is_leader()) {
-      if (thread_index() == 0) team.own->filter.pass = team.leader->filter.pass;
-      __syncthreads();
-    }
-    if (team.own->filter.pass.kind == kNoPass) break;
-    run_pass(team, source);
+  uint64_t total = 0;
+  if (on.top_p || is_nuclei_stage) {
+    total = total_mass(w, w.tile_mass, source.num_tiles, o.scale, max.reference);
   }
-  if (is_nuclei_stage && thread_index() == 0) {
-    Nucleus& nucleus = plan.workspace.nuclei[w.row - plan.first_row];
-    nucleus.t = w.filter.survivors.cutoff.t;
-    nucleus.id = w.filter.survivors.cutoff.id;
+  Survivors s = {all_survive(), on.any(), false};
+  if (on.any()) {
+    s.in_candidates = gather_candidates(team, source, maxima, on, max, plan.step.vocab_size, total);
+    if (!s.in_candidates) {
+      s.cutoff = filter_row(team, source, on, max, total, !is_nuclei_stage);
+    } else if (team.is_leader()) {
+      s.cutoff = filter_candidates(team, on, max, source.num_tiles, total);
+      if (!is_nuclei_stage) weigh_candidates(team, s.cutoff, o.scale);
+    }
+  }
+  if (is_nuclei_stage) {
+    write_nucleus(plan, w, max, total, s.cutoff);
+  } else if (team.is_leader()) {
+    conclude_row(team, source, plan, max, s);
   }
 }
 

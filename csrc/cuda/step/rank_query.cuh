@@ -2,9 +2,6 @@
 // is top_k (every token weighs 1), top_p (its mass at the row's reference) and the list of top ids.
 // Weights are summed exactly into 1024 bins of the rank; the bin with the answer is divided again,
 // until at most 256 finalists are left, which are ranked against each other.
-//
-// kFindBin          bins, target                  → bin, bin_count, weight_above_bin
-// kQueryCandidates  candidates, query             → found_key, is_found
 #ifndef EFT_CUDA_STEP_RANK_QUERY_CUH_
 #define EFT_CUDA_STEP_RANK_QUERY_CUH_
 
@@ -13,11 +10,27 @@
 namespace eft {
 namespace {
 
+struct RankQuery {
+  uint64_t low, high;  // the range of keys that holds it, both inside
+  uint64_t target;     // weight to be reached within the range
+  float max_t;         // the row's largest t
+  float reference;     // A
+  bool by_mass;        // weights are masses at the reference; else every token weighs 1
+  bool linear;         // bins of 1/16 power of two below max_t; else of 2^shift keys each
+  int shift;
+};
+
 constexpr float kBinsPerOctave = 16;  // of the first round, which spans 64 powers of two
 
-__device__ __forceinline__ RankQuery make_query(uint64_t target, bool by_mass, float max_t,
-                                                float reference) {
-  return {0, ~uint64_t(0), target, max_t, reference, by_mass, true, 0};
+__device__ __forceinline__ RankQuery count_query(uint64_t target, float max_t) {
+  return {0, ~uint64_t(0), target, max_t, 0.0f, false, true, 0};
+}
+
+// Of the survivors so far, up to `last`. Rank 0 survives even where p is 0, as it does for a target
+// of one unit of mass.
+__device__ __forceinline__ RankQuery mass_query(uint64_t target, const RowMax& max,
+                                                const Cutoff& last) {
+  return {0, rank_key(last.t, last.id), target ? target : 1, max.t, max.reference, true, true, 0};
 }
 
 __device__ __forceinline__ int linear_bin(float max_t, float t) {
@@ -30,18 +43,19 @@ __device__ __forceinline__ int bin_of(const RankQuery& q, uint64_t key) {
 __device__ __forceinline__ bool in_range(const RankQuery& q, uint64_t key) {
   return key >= q.low && key <= q.high;
 }
+__device__ __forceinline__ uint64_t weight_of(const RankQuery& q, uint64_t key) {
+  return q.by_mass ? token_mass(key_t(key), q.reference) : 1;
+}
 // The lowest t of keys up to this one.
 __device__ __forceinline__ float lowest_of_key(uint64_t high) {
   return high < rank_key(kLowestT, kLastId) ? key_t(high) : kLowestT;
-}
-__device__ __forceinline__ uint64_t weight_of(const RankQuery& q, uint64_t key) {
-  return q.by_mass ? token_mass(key_t(key), q.reference) : 1;
 }
 
 // The first key whose linear bin is `bin` or later, by halving.
 __device__ __forceinline__ uint64_t first_key_from(float max_t, int bin) {
   uint32_t low = uint32_t(rank_key(max_t, 0) >> 32),
            high = uint32_t(rank_key(kLowestT, 0) >> 32) + 1;
+#pragma unroll 1
   while (low < high) {
     const uint32_t middle = low + (high - low) / 2;
     if (linear_bin(max_t, key_t(uint64_t(middle) << 32)) >= bin) {
@@ -71,108 +85,125 @@ __device__ __forceinline__ void narrow(RankQuery& q, int bin) {
   q.shift = bits > 10 ? bits - 10 : 0;
 }
 
-template <class Team>
-__device__ __forceinline__ void clear_bins(const Team& team) {
-  for (int i = thread_index(); i < kBins; i += Team::kThreads) {
-    team.own->bins.low[i] = team.own->bins.high[i] = team.own->bins.count[i] = 0;
-  }
-}
-
 __device__ __forceinline__ void add_to_bin(Bins& bins, int bin, uint64_t weight, uint32_t count) {
   atomicAdd(bins.count + bin, count);
   add_halves(bins.low + bin, bins.high + bin, weight);
 }
 
-// kFindBin, by the leader's block: the first bin at which the running weight reaches the target.
-template <class Team>
-__device__ __forceinline__ void find_bin(const Team& team, uint64_t target) {
-  constexpr int kEach = kBins / Team::kThreads;
-  RowWork& w = *team.own;
-  const int first = int(thread_index()) * kEach;
-  uint64_t weight = 0;
+// The bins of one thread, next to one another.
+template <int kThreads>
+struct OwnBins {
+  static constexpr int kEach = kBins / kThreads;
+  uint64_t weight[kEach];
+  uint32_t count[kEach];
+
+  // Reads the bins, and leaves them zero for the next query.
+  __device__ __forceinline__ void take(Bins& bins) {
+    const int first = int(thread_index()) * kEach;
 #pragma unroll
-  for (int i = 0; i < kEach; ++i) {
-    weight += uint64_t(w.bins.high[first + i]) << 32 | w.bins.low[first + i];
-  }
-  if (thread_index() == 0) w.bin = -1;
-  uint64_t total;
-  uint64_t above = scan_before<Team::kThreads>(weight, w.warp_partial, total);
-  if (above < target && above + weight >= target) {
-    int bin = first;
-    for (;; ++bin) {
-      const uint64_t of_bin = uint64_t(w.bins.high[bin]) << 32 | w.bins.low[bin];
-      if (above + of_bin >= target) break;
-      above += of_bin;
+    for (int i = 0; i < kEach; ++i) {
+      weight[i] = uint64_t(bins.high[first + i]) << 32 | bins.low[first + i];
+      count[i] = bins.count[first + i];
     }
-    w.bin = bin;
-    w.bin_count = w.bins.count[bin];
-    w.weight_above_bin = above;
+#pragma unroll
+    for (int i = 0; i < kEach; ++i) {
+      bins.low[first + i] = bins.high[first + i] = bins.count[first + i] = 0;
+    }
+  }
+  __device__ __forceinline__ void read(const uint32_t* counts) {
+#pragma unroll
+    for (int i = 0; i < kEach; ++i) {
+      weight[i] = count[i] = counts[int(thread_index()) * kEach + i];
+    }
+  }
+};
+
+// The whole block: the first bin at which the running weight reaches the target, into w.bin, with
+// bin_count and weight_above_bin.
+template <int kThreads>
+__device__ __forceinline__ void find_bin(const OwnBins<kThreads>& own, uint64_t target,
+                                         RowWork& w) {
+  uint64_t weight = 0, total;
+#pragma unroll
+  for (int i = 0; i < own.kEach; ++i) weight += own.weight[i];
+  if (thread_index() == 0) w.bin = -1;
+  uint64_t above = scan_before<kThreads>(weight, w.warp_partial, total);
+  if (above < target && above + weight >= target) {
+    bool found = false;
+#pragma unroll
+    for (int i = 0; i < own.kEach; ++i) {
+      if (!found && above + own.weight[i] >= target) {
+        found = true;
+        w.bin = int(thread_index()) * own.kEach + i;
+        w.bin_count = own.count[i];
+        w.weight_above_bin = above;
+      }
+      above += own.weight[i];
+    }
   }
   __syncthreads();
 }
 
-// kQueryCandidates, by the leader's block; is_found is 0 where the target is not reached. The
-// candidates hold all of the row's tokens in the query's range.
+// The finalist at which their running weight reaches the target, into w.found_key.
 template <class Team>
-__device__ __forceinline__ void query_candidates(const Team& team, RankQuery q) {
+__device__ __forceinline__ void rank_finalists(const Team& team, uint64_t target) {
+  RowWork& w = *team.own;
+  const int count = int(w.num_finalists);
+#pragma unroll 1
+  for (int i = thread_index(); i < count; i += Team::kThreads) {
+    const Finalist own = w.finalists[i];
+    uint64_t above = 0;
+#pragma unroll 1
+    for (int j = 0; j < count; ++j) {
+      const Finalist other = w.finalists[j];
+      above += other.key < own.key ? other.weight : 0;
+    }
+    if (above < target && above + own.weight >= target) {
+      w.found_key = own.key;
+      w.is_found = 1;
+    }
+  }
+}
+
+// The leader's block. The candidates hold all of the row's tokens in the query's range; false where
+// they do not reach the target. Leaves survivor_mass and num_kept zero.
+template <class Team>
+__device__ __forceinline__ bool query_candidates(const Team& team, RankQuery q, uint64_t& found) {
   RowWork& w = *team.own;
   const int count = int(w.num_candidates);
+#pragma unroll 1
   for (;;) {
-    clear_bins(team);
-    __syncthreads();
+#pragma unroll 1
     for (int i = thread_index(); i < count; i += Team::kThreads) {
       const uint64_t key = w.candidates[i];
       if (in_range(q, key)) add_to_bin(w.bins, bin_of(q, key), weight_of(q, key), 1);
     }
-    if (thread_index() == 0) w.num_finalists = 0, w.is_found = 0;
     __syncthreads();
-    find_bin(team, q.target);
+    if (thread_index() == 0) w.num_finalists = w.is_found = w.num_kept = 0;
+#pragma unroll
+    for (int i = thread_index(); i < kMaxTiles; i += Team::kThreads) w.survivor_mass[i] = 0;
+    OwnBins<Team::kThreads> own;
+    own.take(w.bins);
+    find_bin(own, q.target, w);
     const int bin = w.bin;
-    if (bin < 0) return;
+    if (bin < 0) return false;
     q.target -= w.weight_above_bin;
     if (w.bin_count <= kMaxFinalists) {
+#pragma unroll 1
       for (int i = thread_index(); i < count; i += Team::kThreads) {
         const uint64_t key = w.candidates[i];
         if (!in_range(q, key) || bin_of(q, key) != bin) continue;
-        const uint32_t slot = atomicAdd(&w.num_finalists, 1u);
-        w.finalists[slot] = key;
-        w.finalist_weight[slot] = weight_of(q, key);
+        w.finalists[atomicAdd(&w.num_finalists, 1u)] = {key, weight_of(q, key)};
       }
       __syncthreads();
-      const int num_finalists = int(w.num_finalists);
-      for (int i = thread_index(); i < num_finalists; i += Team::kThreads) {
-        uint64_t above = 0;
-        for (int j = 0; j < num_finalists; ++j)
-          above += w.finalists[j] < w.finalists[i] ? w.finalist_weight[j] : 0;
-        if (above < q.target && above + w.finalist_weight[i] >= q.target) {
-          w.found_key = w.finalists[i];
-          w.is_found = 1;
-        }
-      }
+      rank_finalists(team, q.target);
       __syncthreads();
-      return;
+      found = w.found_key;
+      return w.is_found;
     }
     narrow(q, bin);
+    __syncthreads();  // all have read the bin, which the next round replaces
   }
-}
-
-// Adds this block's bins to the leader's, which were cleared before the team's last barrier.
-template <class Team>
-__device__ __forceinline__ void merge_bins(const Team& team) {
-  __syncthreads();
-  if (team.is_leader()) return;
-  for (int i = thread_index(); i < kBins; i += Team::kThreads) {
-    const Bins& own = team.own->bins;
-    if (own.count[i]) {
-      add_to_bin(team.leader->bins, i, uint64_t(own.high[i]) << 32 | own.low[i], own.count[i]);
-    }
-  }
-}
-
-// The lower end of a bin of group maxima. k groups whose maxima reach it hold k such tokens, so the
-// k-th largest token is no lower.
-__device__ __forceinline__ float bound_of_bin(float max_t, int bin) {
-  return bin == kBins - 1 ? kLowestT : fmaxf(max_t - float(bin + 1) / kBinsPerOctave, kLowestT);
 }
 
 }  // namespace

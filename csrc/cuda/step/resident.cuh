@@ -10,6 +10,22 @@
 namespace eft {
 namespace {
 
+// Every block sends the summaries of its tiles to all blocks of the cluster.
+template <class Team>
+__device__ __forceinline__ void send_tiles(const Team& team, int num_tiles, int num_own_tiles) {
+  RowWork& w = *team.own;
+  const int size = int(team.size), rank = int(team.rank);
+  for (int i = threadIdx.x; i < num_own_tiles * size; i += Team::kThreads) {
+    const int tile = i / size * size + rank;
+    if (i % size == rank) continue;
+    RowWork* const to = map_shared(&w, uint32_t(i % size));
+    to->tile_max[tile] = w.tile_max[tile];
+    to->tile_mass[tile] = w.tile_mass[tile];
+  }
+  const int behind = num_tiles + int(threadIdx.x);
+  if (behind < padded_tiles(num_tiles)) w.tile_max[behind] = -INFINITY, w.tile_mass[behind] = 0;
+}
+
 // Grid: cluster size * rows.
 template <int kNumBf16Models>
 __device__ __forceinline__ void resident_row(const Plan& plan) {
@@ -21,33 +37,38 @@ __device__ __forceinline__ void resident_row(const Plan& plan) {
   float* const group_max = reinterpret_cast<float*>(&w + 1);
   float* const own_z = group_max + max_own_tiles * kGroups;
   const int64_t row = plan.first_row + blockIdx.x / size;
+  cluster_arrive_unordered();
+  clear_row_work<kResidentThreads>(w);
+  RowDraw draw;
   if (threadIdx.x == 0) {
+    draw = load_draw(plan, row);
     w.row = row;
     w.options = options_of(plan, row);
     if (w.options.valid) set_row_inputs(plan, w.options, row, 0, w.inputs);
   }
-  team.sync();  // every block of the cluster runs: their shared memory may be used
+  __syncthreads();
 
-  if (w.options.valid) {
-    const int lane = threadIdx.x % 32;
-    for (int i = int(threadIdx.x) / 32; i < num_own_tiles; i += kResidentThreads / 32) {
-      const int tile = i * int(size) + int(rank);
-      float z[kGroup];
-      const bool bad = mix_tile<kNumBf16Models, false>(w.inputs, tile, lane, z);
+  const int lane = threadIdx.x % 32;
+  for (int i = int(threadIdx.x) / 32; i < num_own_tiles && w.options.valid;
+       i += kResidentThreads / 32) {
+    const int tile = i * int(size) + int(rank);
+    float z[kGroup];
+    const bool bad = mix_tile<kNumBf16Models, false>(w.inputs, tile, lane, z);
 #pragma unroll
-      for (int j = 0; j < kGroup; j += 4) {
-        const Bits128 four = {{__float_as_uint(z[j]), __float_as_uint(z[j + 1]),
-                               __float_as_uint(z[j + 2]), __float_as_uint(z[j + 3])}};
-        float* to = own_z + piece_id(i, j / kPiece, lane) + j % kPiece;
-        *reinterpret_cast<Bits128*>(to) = four;
-      }
-      const TileSummary s = summarise<false>(w.inputs, tile, lane, z, bad, !w.options.greedy);
-      group_max[i * kGroups + lane] = s.group_max;
-      if (lane == 0) team.leader->tile_max[tile] = s.max, team.leader->tile_mass[tile] = s.mass;
+    for (int j = 0; j < kGroup; j += 4) {
+      const Bits128 four = {{__float_as_uint(z[j]), __float_as_uint(z[j + 1]),
+                             __float_as_uint(z[j + 2]), __float_as_uint(z[j + 3])}};
+      float* to = own_z + piece_id(i, j / kPiece, lane) + j % kPiece;
+      *reinterpret_cast<Bits128*>(to) = four;
     }
-    __syncthreads();  // all have read `valid`, which read_draw may change
-    if (threadIdx.x == 0) read_draw(plan, row, w.options);
+    const TileSummary s = summarise<false>(w.inputs, tile, lane, z, bad, !w.options.greedy);
+    group_max[i * kGroups + lane] = s.group_max;
+    if (lane == 0) w.tile_max[tile] = s.max, w.tile_mass[tile] = s.mass;
   }
+  __syncthreads();
+  if (threadIdx.x == 0) set_draw(plan, row, draw, w.options);
+  cluster_wait();  // every block of the cluster runs: their shared memory may be written
+  send_tiles(team, plan.num_tiles, num_own_tiles);
   team.sync();
   if (!w.options.valid) {
     if (rank == 0) write_invalid(plan.step, row);

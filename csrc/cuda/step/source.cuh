@@ -1,5 +1,5 @@
-// The source from which a team reads a row's tokens again: global memory (streaming), or the shared
-// memory of its cluster (resident). A group is the 32 tokens of one lane.
+// The source from which a team reads a row's summaries and tokens again: global memory (streaming),
+// or the shared memory of its cluster (resident). A group is the 32 tokens of one lane.
 #ifndef EFT_CUDA_STEP_SOURCE_CUH_
 #define EFT_CUDA_STEP_SOURCE_CUH_
 
@@ -15,28 +15,44 @@ struct StreamSource {
   static constexpr bool kHasStats = true;
   RowWork* w;
   int num_tiles;
-
-  __device__ void make_opaque() { w = opaque_ptr(w); }
+  const Workspace* space;
+  int64_t first_tile;  // of the row, in the workspace
 
   __device__ int num_groups() const { return num_tiles * kGroups; }
   __device__ int tile_of(int group) const { return group / kGroups; }
-  __device__ float group_max(int group) const { return load_written(w->group_maxima + group); }
-  __device__ void load_group(int group, float* z) const {
-    const int tile = group / kGroups, lane = group % kGroups;
-    if constexpr (kNumBf16Models > 0) {
-      if (w->inputs.all_bf16 && (tile + 1) * kTile <= w->inputs.vocab_size) {
-        return mix_bf16_group<kNumBf16Models>(w->inputs, tile, lane, z);
-      }
+  // Of 4 groups.
+  __device__ Bits128 load_maxima(int group) const {
+    const float* from = space->group_max + first_tile * kGroups + group;
+    return load_written(reinterpret_cast<const Bits128*>(from));
+  }
+  // The whole block: the tiles' summaries, for all of it.
+  __device__ void load_tiles(RowWork& to) const {
+#pragma unroll 1
+    for (int i = thread_index(); i < padded_tiles(num_tiles); i += kStreamThreads) {
+      [[maybe_unused]] const OneRoundTrip together;
+      const bool inside = i < num_tiles;
+      to.tile_max[i] = inside ? load_written(space->tile_max + first_tile + i) : -INFINITY;
+      to.tile_mass[i] = inside ? load_written(space->tile_mass + first_tile + i) : 0;
     }
-    const int id = piece_id(tile, 0, lane);
-    mix_pieces<2, kConservative>(w->inputs, id, kTile / 4, z);
-    mix_pieces<2, kConservative>(w->inputs, id + kTile / 2, kTile / 4, z + kGroup / 2);
+    __syncthreads();
   }
-  __device__ void load_piece(int group, int j, float* z) const {
-    load_anywhere(piece_id(group / kGroups, j, group % kGroups), z);
+  __device__ const float* stats() const { return space->stats + first_tile * kMaxStats; }
+
+  // 8 tokens from `id` on: load_raw asks for them, mix_raw waits and mixes.
+  static constexpr bool kHasRaw = kNumBf16Models > 0;
+  static constexpr int kInFlight = !kHasRaw ? 1 : kNumBf16Models < 3 ? 4 : 3;  // pieces
+  struct Raw {
+    Bits128 x[1][kHasRaw ? kNumBf16Models : 1];
+  };
+  __device__ __forceinline__ void load_raw(int id, Raw& raw) const {
+    if constexpr (kHasRaw) load_bf16_piece<kNumBf16Models>(w->inputs, id, raw.x);
   }
-  __device__ void load_anywhere(int id, float* z) const {
-    mix_pieces<1, kConservative>(w->inputs, id, 0, z);
+  __device__ __forceinline__ void mix_raw(int id, Raw& raw, float* z) const {
+    if constexpr (kHasRaw) {
+      mix_bf16_piece<kNumBf16Models>(w->inputs, id, raw.x, z);
+    } else {
+      mix_pieces<1, kConservative>(w->inputs, id, 0, z);
+    }
   }
 };
 
@@ -48,24 +64,20 @@ struct ResidentSource {
   int num_tiles;                            // of the row
   uint32_t rank, size;
 
-  __device__ void make_opaque() {
-    z = opaque_ptr(z);
-    group_maxima = opaque_ptr(group_maxima);
-  }
   __device__ int num_groups() const {
     return int((uint32_t(num_tiles) + size - 1 - rank) / size) * kGroups;
   }
   __device__ int tile_of(int group) const { return group / kGroups * int(size) + int(rank); }
-  __device__ float group_max(int group) const { return group_maxima[group]; }
-  __device__ void load_group(int group, float* out) const {
-#pragma unroll
-    for (int j = 0; j < 4; ++j) load_piece(group, j, out + j * kPiece);
+  __device__ Bits128 load_maxima(int group) const {
+    return *reinterpret_cast<const Bits128*>(group_maxima + group);
   }
-  __device__ void load_piece(int group, int j, float* out) const {
-    copy_piece(z + piece_id(group / kGroups, j, group % kGroups), out);
-  }
+  __device__ void load_tiles(RowWork&) const {}  // every block has sent its own to all
+
   // From whichever block owns the tile.
-  __device__ void load_anywhere(int id, float* out) const {
+  static constexpr int kInFlight = 1;
+  struct Raw {};
+  __device__ void load_raw(int, Raw&) const {}
+  __device__ void mix_raw(int id, Raw&, float* out) const {
     const int tile = id / kTile;
     copy_piece(map_shared(z + tile / int(size) * kTile + id % kTile, uint32_t(tile) % size), out);
   }

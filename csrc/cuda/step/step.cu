@@ -16,7 +16,7 @@ namespace {
 cudaError_t current_chip(Chip& chip) {
   static Devices devices;
   return devices.current(chip, [](const Chip& asked) {
-    cudaError_t error = load_kernels({stream_entry(0, true)});
+    cudaError_t error = load_kernels({stream_entry(0, true), top_ids_entry()});
     for (int count = 0; !error && count <= EFT_MAX_MODELS; ++count) {
       error = load_kernels({stream_entry(count, false), resident_entry(count)});
     }
@@ -35,7 +35,9 @@ cudaError_t launch(Plan& plan, const LaunchChoice& choice, int64_t rows, cudaStr
     const cudaError_t error = tickets_of_capture(stream, plan.workspace.tickets);
     if (error) return error;
   }
-  return launch_stream(&plan, choice, rows, stream);
+  const cudaError_t error = launch_stream(&plan, choice, rows, stream);
+  if (error || plan.stage != kSampleRows || !plan.step.details.num_top) return error;
+  return launch_top_ids(&plan, rows, stream);
 }
 
 int run(const eft_step* step, float* z, int64_t z_row_stride, void* stream, void* workspace,

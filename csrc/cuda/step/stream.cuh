@@ -6,23 +6,11 @@
 
 #include "cuda/common/tile.cuh"
 #include "cuda/step/finish.cuh"
+#include "cuda/step/set_up.cuh"
 #include "cuda/step/source.cuh"
 
 namespace eft {
 namespace {
-
-// Thread 0 of each block. A row without valid nuclei is invalid.
-__device__ __forceinline__ void set_up_row(const Plan& plan, int64_t row, int model, RowWork& w) {
-  RowOptions& o = w.options;
-  o = options_of(plan, row);
-  if (plan.stage == kModelNuclei) {
-    o = nucleus_options(o);
-  } else if (plan.step.conservative && o.conservative_top_p != kWhole) {
-    const Nucleus& nucleus = plan.workspace.nuclei[row - plan.first_row];
-    o.valid &= nucleus.valid[0] && nucleus.valid[1] && nucleus.valid[2];
-  }
-  if (o.valid) set_row_inputs(plan, o, row, model, w.inputs);
-}
 
 // kMixOnly: a tile of z, or NaN in a row that is not valid.
 __device__ __forceinline__ void write_mixture(const Plan& plan, int64_t row, int tile, int lane,
@@ -38,32 +26,15 @@ __device__ __forceinline__ void write_mixture(const Plan& plan, int64_t row, int
 // True for all threads of the block that takes the row's last ticket, and so finishes the row.
 __device__ __forceinline__ bool takes_last_ticket(const Plan& plan, int slot, int64_t row,
                                                   RowWork& w) {
+  RowDraw draw;
+  if (threadIdx.x == 0) draw = load_draw(plan, row);  // while others still read tiles
   __syncthreads();
   if (threadIdx.x == 0) {
-    __threadfence();  // what this block wrote, before its ticket
-    const uint32_t ticket = atomicAdd(plan.workspace.tickets + slot, 1u);
-    w.is_last = ticket == gridDim.x - 1;
-    if (w.is_last) {
-      plan.workspace.tickets[slot] = 0;  // for the next launch, or the graph's next replay
-      read_draw(plan, row, w.options);
-      __threadfence();
-    }
+    w.is_last = is_last_ticket(plan.workspace.tickets + slot);
+    if (w.is_last) set_draw(plan, row, draw, w.options);
   }
   __syncthreads();
   return w.is_last;
-}
-
-// Loads the tile summaries of the row, for the block that finishes it.
-__device__ __forceinline__ void collect_tiles(const Plan& plan, int slot, RowWork& w) {
-  const Workspace& space = plan.workspace;
-  const int64_t first = int64_t(slot) * plan.num_tiles;
-  if (threadIdx.x == 0) w.group_maxima = space.group_max + first * kGroups;
-  for (int i = threadIdx.x; i < plan.num_tiles; i += kStreamThreads) {
-    [[maybe_unused]] const OneRoundTrip together;
-    w.tile_max[i] = load_written(space.tile_max + first + i);
-    w.tile_mass[i] = load_written(space.tile_mass + first + i);
-  }
-  __syncthreads();
 }
 
 // Grid: (blocks a row, rows); kModelNuclei: (blocks a row, 3 * rows). kNumBf16Models is the number
@@ -76,6 +47,7 @@ __device__ __forceinline__ void stream_row(const Plan& plan) {
   const int model = is_nuclei_stage ? slot % 3 : 0;
   const int64_t row = plan.first_row + (is_nuclei_stage ? slot / 3 : slot);
   if (is_nuclei_stage && plan.targets && plan.targets[row] == plan.ignore_index) return;
+  clear_row_work<kStreamThreads>(w);
   if (threadIdx.x == 0) set_up_row(plan, row, model, w);
   __syncthreads();
   if (is_nuclei_stage && w.options.top_p == kWhole) return;  // switched off in this row
@@ -108,15 +80,9 @@ __device__ __forceinline__ void stream_row(const Plan& plan) {
     if (threadIdx.x == 0) space.nuclei[row - plan.first_row].valid[model] = 0;
     return;
   }
-  if (threadIdx.x == 0) {
-    w.row = row;
-    w.model = model;
-    w.stats = space.stats + first_tile * kMaxStats;
-  }
-  collect_tiles(plan, slot, w);
-  const auto team = one_block_team(w);
-  const StreamSource<kNumBf16Models, kConservative> source = {&w, plan.num_tiles};
-  finish_row(team, source, plan);
+  const StreamSource<kNumBf16Models, kConservative> source = {&w, plan.num_tiles, &space,
+                                                              first_tile};
+  finish_row(one_block_team(w), source, plan);
 }
 
 // Two blocks a multiprocessor; one for conservative mixtures, which hold a second logit a token.

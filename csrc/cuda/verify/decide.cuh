@@ -90,34 +90,49 @@ __device__ __forceinline__ void write_verified(const VerifyPlan& v, int64_t row,
 __device__ __forceinline__ int64_t draw_token(const VerifyPlan& v, DecideWork& w) {
   const auto team = one_block_team(w);
   const Plan& plan = v.mixture;
+  const int num_tiles = plan.num_tiles;
   const bool residual = w.outcome == kDrawResidual;
   const uint64_t bits = random_bits(w.options.seed, w.options.position + uint64_t(w.position), 0,
                                     residual ? kResidual : kSample);
   if (residual) {
-    const uint64_t* sums = v.residual + int64_t(blockIdx.y) * plan.num_tiles;
-    for (int i = thread_index(); i < plan.num_tiles; i += kStreamThreads) {
-      w.tile_mass[i] = load_written(sums + i);
+    const uint64_t* sums = v.residual + int64_t(blockIdx.y) * num_tiles;
+    for (int i = thread_index(); i < padded_tiles(num_tiles); i += kStreamThreads) {
+      w.tile_mass[i] = i < num_tiles ? load_written(sums + i) : 0;
       w.tile_max[i] = 0.0f;  // the row's reference, for all tiles: no sum is shifted
     }
-    if (thread_index() == 0) w.total = 0;
     __syncthreads();
-    draw_tile(team, plan.num_tiles, 1.0f, 0.0f, bits);
-    if (w.total) {
-      if (thread_index() < 32) residual_tile(plan, w, w.tile, int(thread_index()), w.token_masses);
+    const TileDraw draw = draw_tile(w, w.tile_mass, num_tiles, 1.0f, 0.0f, bits);
+    if (draw.total) {
+      if (thread_index() < 32)
+        residual_tile(plan, w, draw.tile, int(thread_index()), w.token_weights);
       __syncthreads();
-      return pick_token(team);
+      uint64_t weights[kPiece] = {};
+      const int first = int(thread_index()) * kPiece;
+#pragma unroll
+      for (int i = 0; i < kPiece; ++i) {
+        if (first + i < kTile) weights[i] = w.token_weights[first + i];
+      }
+      const int picked = pick_in_tile(team, weights, draw.offset);
+      if (picked >= 0) w.token = draw.tile * kTile + first + picked;
+      __syncthreads();
+      return w.token;
     }
+    __syncthreads();
   }
-  const int64_t first = int64_t(w.slot) * plan.num_tiles;
-  for (int i = thread_index(); i < plan.num_tiles; i += kStreamThreads) {
-    w.tile_mass[i] = plan.workspace.tile_mass[first + i];
-    w.tile_max[i] = plan.workspace.tile_max[first + i];
-  }
+  const StreamSource<0, true> source = {&w, num_tiles, &plan.workspace,
+                                        int64_t(w.slot) * num_tiles};
+  source.load_tiles(w);
+  const RowOptions& o = w.options;
+  const TileDraw draw = draw_tile(w, w.tile_mass, num_tiles, o.scale, w.p.reference, bits);
+  const float a = floorf(w.tile_max[draw.tile] * o.scale);
+  const Drawn drawn =
+      draw_in_tile(team, source, draw.tile, draw.offset, [&](int id, float z) -> uint64_t {
+        const float t = z * o.scale;
+        return keeps(w.p.cutoff, t, uint32_t(id)) ? token_mass(t, a) : 0;
+      });
+  if (drawn.token >= 0) w.token = drawn.token;
   __syncthreads();
-  draw_tile(team, plan.num_tiles, w.options.scale, w.p.reference, bits);
-  const StreamSource<0, true> source = {&w, plan.num_tiles};
-  load_tile(team, source);
-  return draw_in_tile(team, {w.p.cutoff, false}, w.options.scale);
+  return w.token;
 }
 
 // Grid: (blocks a row, rows).
@@ -128,7 +143,7 @@ __device__ __forceinline__ void decide_row(const VerifyPlan& v) {
   const int64_t length = option_at(v.lengths, row);
   if (threadIdx.x == 0) {
     w.options = options_of(plan, row);
-    read_draw(plan, row, w.options);
+    set_draw(plan, row, load_draw(plan, row), w.options);
     w.draft_options = options_of(v.draft, row);
   }
   __syncthreads();

@@ -31,24 +31,6 @@ struct DecideWork : RowWork {
   int64_t greedy_token;
 };
 
-template <int K>
-__device__ __forceinline__ void mix_bf16_piece(const RowInputs& inputs, int id, float* z) {
-  Bits128 raw[1][K];
-  load_bf16<K, 1>(inputs, id, raw);
-  mix_bf16<K, true>(inputs, raw[0], z);
-}
-
-// 8 tokens; of bf16 models with all loads at once.
-__device__ __forceinline__ void mix_piece(const RowInputs& inputs, int id, float* z) {
-  if (inputs.all_bf16 && id + kPiece <= inputs.vocab_size) {
-    if (inputs.num_terms == 1) return mix_bf16_piece<1>(inputs, id, z);
-    if (inputs.num_terms == 2) return mix_bf16_piece<2>(inputs, id, z);
-    if (inputs.num_terms == 3) return mix_bf16_piece<3>(inputs, id, z);
-    return mix_bf16_piece<4>(inputs, id, z);
-  }
-  mix_pieces<1, true>(inputs, id, 0, z);
-}
-
 // False where a group's largest z leaves it no mass under p: there is no residual, nothing is read.
 __device__ __forceinline__ bool may_have_residual(const Plan& plan, const DecideWork& w, int tile,
                                                   int lane) {
@@ -74,7 +56,7 @@ __device__ __forceinline__ uint64_t residual_tile(const Plan& plan, const Decide
       const RowInputs& inputs = side ? w.draft_inputs : w.inputs;
       const SlotMass& of = side ? w.q : w.p;
       float z[kPiece];
-      mix_piece(inputs, id, z);
+      mix_any_piece<true>(inputs, id, z);
 #pragma unroll
       for (int i = 0; i < kPiece; ++i) {
         const float t = z[i] * inputs.c;

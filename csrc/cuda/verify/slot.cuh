@@ -20,6 +20,12 @@ struct SlotWork : RowWork {
 template <bool kConservative>
 struct SlotSource : StreamSource<0, kConservative> {
   static constexpr bool kHasStats = false;
+  using typename StreamSource<0, kConservative>::Raw;
+
+  // Of bf16 models with all loads at once.
+  __device__ __forceinline__ void mix_raw(int id, Raw&, float* z) const {
+    mix_any_piece<kConservative>(this->w->inputs, id, z);
+  }
 };
 
 // One kernel for any number of bf16 models, since the finish is most of its code.
@@ -66,33 +72,32 @@ __device__ __forceinline__ void set_up_slot(const VerifyPlan& v, int slot, SlotW
   if (o.valid) inputs_at(v, o, row, position, drafted, w.inputs);
 }
 
-// kDrawToken for a slot: finish_row finds this overload by the source.
+// Overload of finish.cuh's by the source: what a draw or an acceptance will need. Greedy: the
+// token.
 template <class Team, bool kConservative>
-__device__ __forceinline__ void run_draw_pass(const Team& team,
-                                              const SlotSource<kConservative>& source,
-                                              const Plan& plan) {
+__device__ __forceinline__ void conclude_row(const Team& team,
+                                             const SlotSource<kConservative>& source,
+                                             const Plan& plan, const RowMax& max,
+                                             const Survivors& s) {
   SlotWork& w = static_cast<SlotWork&>(*team.own);
   const RowOptions& o = w.options;
-  const int num_tiles = source.num_tiles;
-  uint64_t total = 0;
   if (o.greedy) {
-    first_tile_of(team, num_tiles, w.max.z);
-  } else {
-    if (thread_index() == 0) w.tile = int(w.draft / kTile);
-    total = total_mass(team, num_tiles, o.scale, w.max.reference);
-    for (int i = thread_index(); i < num_tiles; i += Team::kThreads) {
-      w.survivors[i] = w.tile_mass[i];
-    }
+    const int tile = first_tile_with(w, source.num_tiles, max.z);
+    const Drawn first =
+        draw_in_tile(team, source, tile, 0, [&](int, float z) -> uint64_t { return z == max.z; });
+    if (first.token >= 0) plan.step.tokens[w.row] = first.token;
+    return;
   }
-  load_tile(team, source);
-  const int first = o.greedy ? first_in_tile(team, w.max.z) : 0;
+  const uint64_t* masses = s.limited ? w.survivor_mass : w.tile_mass;
+  const uint64_t total = total_mass(w, masses, source.num_tiles, o.scale, max.reference);
+#pragma unroll 1
+  for (int i = thread_index(); i < source.num_tiles; i += Team::kThreads)
+    w.survivors[i] = masses[i];
   if (thread_index()) return;
-  plan.step.tokens[w.row] = first;
-  if (o.greedy) return;
-  const Cutoff cutoff = w.filter.survivors.cutoff;
-  const float t = w.tile_z[w.draft % kTile] * o.scale;
-  const bool kept = keeps(cutoff, t, uint32_t(w.draft));
-  *w.slot_mass = {total, kept ? token_mass(t, w.max.reference) : 0, w.max.reference, cutoff};
+  plan.step.tokens[w.row] = 0;
+  const float t = z_of_token(source, int(w.draft)) * o.scale;
+  const bool kept = keeps(s.cutoff, t, uint32_t(w.draft));
+  *w.slot_mass = {total, kept ? token_mass(t, max.reference) : 0, max.reference, s.cutoff};
 }
 
 // Grid: (blocks a slot, slots).
@@ -101,6 +106,7 @@ __device__ __forceinline__ void stream_slot(const VerifyPlan& v) {
   SlotWork& w = *reinterpret_cast<SlotWork*>(dynamic_shared());
   const Plan& plan = v.mixture;
   const int slot = int(blockIdx.y);
+  clear_row_work<kStreamThreads>(w);
   if (threadIdx.x == 0) set_up_slot(v, slot, w);
   __syncthreads();
   if (!w.is_needed) return;
@@ -120,12 +126,12 @@ __device__ __forceinline__ void stream_slot(const VerifyPlan& v) {
   const int64_t row = plan.first_row + slot / slots_of_row(v);
   if (!takes_last_ticket(plan, slot, row, w)) return;
   if (!w.options.valid) return write_invalid(plan.step, slot);
-  collect_tiles(plan, slot, w);
-  const auto team = one_block_team(w);
   SlotSource<kConservative> source;
   source.w = &w;
   source.num_tiles = plan.num_tiles;
-  finish_row(team, source, plan);
+  source.space = &space;
+  source.first_tile = int64_t(slot) * plan.num_tiles;
+  finish_row(one_block_team(w), source, plan);
 }
 
 // Blocks as for stream_kernel.

@@ -81,6 +81,10 @@ void launch(const Plan& plan, const eft::LaunchChoice& choice, int64_t rows, uin
                           ? eft::resident_entry(choice.num_bf16_models)
                           : eft::stream_entry(choice.num_bf16_models, choice.conservative);
   simt::launch(l, simt::kernel_at<Plan>(entry), plan);
+  if (plan.stage != eft::kSampleRows || !plan.step.details.num_top) return;
+  l.grid = {unsigned(rows), 1, 1};
+  l.shared_bytes = sizeof(eft::RowWork);
+  simt::launch(l, simt::kernel_at<Plan>(eft::top_ids_entry()), plan);
 }
 
 int run(const eft_step& step, const eft_host_launch& how, float* z, int64_t z_row_stride) {
