@@ -100,9 +100,7 @@ __device__ __forceinline__ void mix_any_piece(const RowInputs& inputs, int id, f
 template <int kNumBf16Models, bool kConservative>
 __device__ __forceinline__ bool mix_tile(const RowInputs& inputs, int tile, int lane, float* z) {
   if constexpr (kNumBf16Models > 0) {
-    return (tile + 1) * kTile <= inputs.vocab_size
-               ? mix_bf16_tile<kNumBf16Models>(inputs, tile, lane, z)
-               : mix_bf16_end_tile<kNumBf16Models>(inputs, tile, lane, z);
+    return mix_bf16_tile<kNumBf16Models>(inputs, tile, lane, z);
   } else {
     return mix_pieces<4, kConservative>(inputs, piece_id(tile, 0, lane), kTile / 4, z);
   }

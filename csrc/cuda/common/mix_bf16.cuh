@@ -101,12 +101,57 @@ __device__ __forceinline__ void mix_bf16_once(const RowInputs& inputs, int id, f
   mix_bf16<K, true>(inputs, raw[0], z);
 }
 
-// A warp's whole tile of K bf16 models, 32 tokens a lane.
+// The loads of a tile that the row ends in; behind its end -inf. There the row's first tokens are
+// read: a condition would put waits between the loads.
+template <int K>
+__device__ __forceinline__ void load_bf16_end_tile(const RowInputs& inputs, int id,
+                                                   Bits128 (&raw)[4][K]) {
+  constexpr Bits128 kMinusInf = {{0xff80ff80u, 0xff80ff80u, 0xff80ff80u, 0xff80ff80u}};
+  [[maybe_unused]] const OneRoundTrip together;
+  if (inputs.vocab_size >= kPiece) {
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      const int at = id + j * (kTile / 4);
+      const int from = at + kPiece <= inputs.vocab_size ? at : 0;
+#pragma unroll
+      for (int k = 0; k < K; ++k) {
+        raw[j][k] = load_once(inputs.models[k].logits + 2 * int64_t(from));
+      }
+    }
+  }
+#pragma unroll
+  for (int j = 0; j < 4; ++j) {
+    if (id + j * (kTile / 4) + kPiece <= inputs.vocab_size) continue;
+#pragma unroll
+    for (int k = 0; k < K; ++k) raw[j][k] = kMinusInf;
+  }
+}
+
+template <int K>
+__device__ __forceinline__ bool mix_bf16_end_tile(const RowInputs& inputs, int id, float* z) {
+  Bits128 raw[4][K] = {};
+  load_bf16_end_tile<K>(inputs, id, raw);
+  bool bad = false;
+#pragma unroll
+  for (int j = 0; j < 4; ++j) bad |= mix_bf16<K, true>(inputs, raw[j], z + j * kPiece);
+#pragma unroll
+  for (int j = 0; j < 4; ++j) {
+    const int at = id + j * (kTile / 4);
+    if (at < inputs.vocab_size && at + kPiece > inputs.vocab_size) {
+      bad |= mix_bf16_end<K>(inputs, at, z + j * kPiece);
+    }
+  }
+  return bad;
+}
+
+// A warp's tile of K bf16 models, 32 tokens a lane.
 template <int K>
 __device__ __forceinline__ bool mix_bf16_tile(const RowInputs& inputs, int tile, int lane,
                                               float* z) {
+  const int id = piece_id(tile, 0, lane);
+  if ((tile + 1) * kTile > inputs.vocab_size) return mix_bf16_end_tile<K>(inputs, id, z);
   Bits128 raw[4][K];
-  load_bf16<K, 4>(inputs, piece_id(tile, 0, lane), raw);
+  load_bf16<K, 4>(inputs, id, raw);
   float largest = 0.0f;
 #pragma unroll
   for (int j = 0; j < 4; ++j) {
@@ -127,44 +172,6 @@ __device__ __forceinline__ bool mix_bf16_tile(const RowInputs& inputs, int tile,
   bool bad = false;
 #pragma unroll
   for (int j = 0; j < 4; ++j) bad |= mix_bf16<K, true>(inputs, raw[j], z + j * kPiece);
-  return bad;
-}
-
-// The same for the tile in which the row ends.
-template <int K>
-__device__ __forceinline__ bool mix_bf16_end_tile(const RowInputs& inputs, int tile, int lane,
-                                                  float* z) {
-  constexpr Bits128 kMinusInf = {{0xff80ff80u, 0xff80ff80u, 0xff80ff80u, 0xff80ff80u}};
-  Bits128 raw[4][K] = {};
-  if (inputs.vocab_size >= kPiece) {
-    // Behind the row's end the row's first tokens: a condition would put waits between the loads.
-    [[maybe_unused]] const OneRoundTrip together;
-#pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      const int id = piece_id(tile, j, lane);
-      const int from = id + kPiece <= inputs.vocab_size ? id : 0;
-#pragma unroll
-      for (int k = 0; k < K; ++k) {
-        raw[j][k] = load_once(inputs.models[k].logits + 2 * int64_t(from));
-      }
-    }
-  }
-#pragma unroll
-  for (int j = 0; j < 4; ++j) {
-    if (piece_id(tile, j, lane) + kPiece <= inputs.vocab_size) continue;
-#pragma unroll
-    for (int k = 0; k < K; ++k) raw[j][k] = kMinusInf;
-  }
-  bool bad = false;
-#pragma unroll
-  for (int j = 0; j < 4; ++j) bad |= mix_bf16<K, true>(inputs, raw[j], z + j * kPiece);
-#pragma unroll
-  for (int j = 0; j < 4; ++j) {
-    const int id = piece_id(tile, j, lane);
-    if (id < inputs.vocab_size && id + kPiece > inputs.vocab_size) {
-      bad |= mix_bf16_end<K>(inputs, id, z + j * kPiece);
-    }
-  }
   return bad;
 }
 

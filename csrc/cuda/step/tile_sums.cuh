@@ -1,5 +1,6 @@
-// What the tiles' maxima and masses say of the whole row. Every warp of the block works it out for
-// itself, four tiles a lane at a time: that takes no barrier, and all lanes have the result.
+// The row's maximum, mass and drawn tile, from the tiles' maxima and masses. Every warp of the
+// block works them out for itself, a lane a run of tiles: that takes no barrier, and all lanes have
+// the result.
 #ifndef EFT_CUDA_STEP_TILE_SUMS_CUH_
 #define EFT_CUDA_STEP_TILE_SUMS_CUH_
 
@@ -8,31 +9,32 @@
 namespace eft {
 namespace {
 
-constexpr int kTilesAtOnce = 128;  // of a warp
-
-struct FourMaxima {
-  float z[4];
+// The lane's tiles, four at a time.
+struct LaneTiles {
+  int first, end;
 };
 
-// tile_max of the lane's four tiles from `first` on.
-__device__ __forceinline__ FourMaxima maxima_at(const RowWork& w, int first) {
-  const Bits128 four = *reinterpret_cast<const Bits128*>(w.tile_max + first);
-  FourMaxima maxima;
-#pragma unroll
-  for (int i = 0; i < 4; ++i) maxima.z[i] = __uint_as_float(four.x[i]);
-  return maxima;
+__device__ __forceinline__ LaneTiles lane_tiles(int num_tiles) {
+  const int each = (num_tiles + 127) / 128 * 4, first = int(thread_index() % 32) * each;
+  return {first, smaller(first + each, padded_tiles(num_tiles))};
 }
 
-__device__ __forceinline__ int first_tile_of_lane() { return int(thread_index() % 32) * 4; }
+// Calls `visit(tile, z)` for each tile of the lane, with the tile's largest z.
+template <class Visit>
+__device__ __forceinline__ void for_lane_tiles(const RowWork& w, int num_tiles,
+                                               const Visit& visit) {
+  const LaneTiles own = lane_tiles(num_tiles);
+#pragma unroll 1
+  for (int tile = own.first; tile < own.end; tile += 4) {
+    const Bits128 four = *reinterpret_cast<const Bits128*>(w.tile_max + tile);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) visit(tile + i, __uint_as_float(four.x[i]));
+  }
+}
 
 __device__ __forceinline__ RowMax row_max_of(const RowWork& w, int num_tiles, float c) {
   uint32_t key = 0;
-#pragma unroll 1
-  for (int first = first_tile_of_lane(); first < num_tiles; first += kTilesAtOnce) {
-    const FourMaxima maxima = maxima_at(w, first);
-#pragma unroll
-    for (int i = 0; i < 4; ++i) key = max(key, ordered(maxima.z[i]));
-  }
+  for_lane_tiles(w, num_tiles, [&](int, float z) { key = max(key, ordered(z)); });
   const float z = from_ordered(__reduce_max_sync(0xffffffffu, key)), t = z * c;
   return {z, t, floorf(t), t < INFINITY && t > -INFINITY};
 }
@@ -40,40 +42,28 @@ __device__ __forceinline__ RowMax row_max_of(const RowWork& w, int num_tiles, fl
 // The first tile that holds the largest z.
 __device__ __forceinline__ int first_tile_with(const RowWork& w, int num_tiles, float max_z) {
   uint32_t best = kLastId;
-#pragma unroll 1
-  for (int first = first_tile_of_lane(); first < num_tiles; first += kTilesAtOnce) {
-    const FourMaxima maxima = maxima_at(w, first);
-#pragma unroll
-    for (int i = 3; i >= 0; --i) {
-      if (maxima.z[i] == max_z) best = smaller(best, uint32_t(first + i));
-    }
-  }
+  for_lane_tiles(w, num_tiles, [&](int tile, float z) {
+    if (z == max_z) best = smaller(best, uint32_t(tile));
+  });
   return int(__reduce_min_sync(0xffffffffu, best));
 }
 
-// The masses of the lane's four tiles, as parts of the row's: W_T >> (A - a_T).
-__device__ __forceinline__ uint64_t shares_at(const RowWork& w, const uint64_t* masses, int first,
-                                              float c, float a, uint64_t* shares) {
-  const FourMaxima maxima = maxima_at(w, first);
+// A tile's mass as a part of the row's: W_T >> (A - a_T).
+__device__ __forceinline__ uint64_t share_of(uint64_t mass, float tile_max, float c, float a) {
+  return mass >> tile_shift(a, floorf(tile_max * c));
+}
+
+// Of the lane's tiles. `masses` is tile_mass or survivor_mass.
+__device__ __forceinline__ uint64_t lane_mass(const RowWork& w, const uint64_t* masses,
+                                              int num_tiles, float c, float a) {
   uint64_t sum = 0;
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    shares[i] = masses[first + i] >> tile_shift(a, floorf(maxima.z[i] * c));
-    sum += shares[i];
-  }
+  for_lane_tiles(w, num_tiles, [&](int tile, float z) { sum += share_of(masses[tile], z, c, a); });
   return sum;
 }
 
-// `masses` is tile_mass or survivor_mass; what lies behind num_tiles does not count.
 __device__ __forceinline__ uint64_t total_mass(const RowWork& w, const uint64_t* masses,
                                                int num_tiles, float c, float a) {
-  uint64_t sum = 0;
-#pragma unroll 1
-  for (int first = first_tile_of_lane(); first < num_tiles; first += kTilesAtOnce) {
-    uint64_t shares[4];
-    sum += shares_at(w, masses, first, c, a, shares);
-  }
-  return warp_add(sum);
+  return warp_add(lane_mass(w, masses, num_tiles, c, a));
 }
 
 // The tile that holds a draw, and the draw's offset within that tile's mass.
@@ -85,33 +75,23 @@ struct TileDraw {
 
 __device__ __forceinline__ TileDraw draw_tile(const RowWork& w, const uint64_t* masses,
                                               int num_tiles, float c, float a, uint64_t bits) {
-  TileDraw draw = {total_mass(w, masses, num_tiles, c, a), 0, 0};
+  const uint64_t sum = lane_mass(w, masses, num_tiles, c, a), end = warp_scan(sum);
+  TileDraw draw = {__shfl_sync(0xffffffffu, end, 31), 0, 0};
   uint64_t rest = mul_high(bits, draw.total);
+  const uint32_t holds = __ballot_sync(0xffffffffu, rest < end);
+  const int lane = holds ? __ffs(int(holds)) - 1 : 0;  // 0 where nothing survives
+  draw.tile = lane_tiles(num_tiles).first;
+  if (holds && int(thread_index() % 32) == lane) {
+    rest -= end - sum;
 #pragma unroll 1
-  for (int start = 0; start < num_tiles; start += kTilesAtOnce) {
-    const int first = start + first_tile_of_lane();
-    uint64_t shares[4] = {}, sum = 0;
-    if (first < num_tiles) sum = shares_at(w, masses, first, c, a, shares);
-    const uint64_t end = warp_scan(sum);
-    const uint32_t holds = __ballot_sync(0xffffffffu, rest < end);
-    if (!holds) {
-      rest -= __shfl_sync(0xffffffffu, end, 31);
-      continue;
+    for (;; ++draw.tile) {
+      const uint64_t share = share_of(masses[draw.tile], w.tile_max[draw.tile], c, a);
+      if (rest < share) break;
+      rest -= share;
     }
-    const int lane = __ffs(int(holds)) - 1;
-    uint64_t offset = rest - (end - sum);
-    int tile = first;
-    bool found = false;
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      found |= offset < shares[i];
-      offset -= found ? 0 : shares[i];
-      tile += !found;
-    }
-    draw.tile = __shfl_sync(0xffffffffu, tile, lane);
-    rest = __shfl_sync(0xffffffffu, offset, lane);
-    break;
   }
+  draw.tile = __shfl_sync(0xffffffffu, draw.tile, lane);
+  rest = __shfl_sync(0xffffffffu, rest, lane);
   // The bits behind the comma of bits * total / 2^64 refine the draw within the tile.
   const int shift = tile_shift(a, floorf(w.tile_max[draw.tile] * c));
   draw.offset = shift ? (rest << shift) | (bits * draw.total) >> (64 - shift) : rest;

@@ -32,7 +32,7 @@ struct SlotSource : StreamSource<0, kConservative> {
 template <bool kConservative>
 __device__ __forceinline__ bool mix_slot_tile(const RowInputs& inputs, int tile, int lane,
                                               float* z) {
-  if (inputs.all_bf16 && (tile + 1) * kTile <= inputs.vocab_size) {
+  if (inputs.all_bf16) {
     if (inputs.num_terms == 1) return mix_bf16_tile<1>(inputs, tile, lane, z);
     if constexpr (!kConservative) {
       if (inputs.num_terms == 2) return mix_bf16_tile<2>(inputs, tile, lane, z);
