@@ -2,17 +2,19 @@
 
     python benchmarks/cuda_counts.py
     python benchmarks/cuda_counts.py --rows lm --json counts.json
+    python benchmarks/cuda_counts.py --against counts.json            # of another checkout: before → now
 
 Needs no GPU: csrc/emulator runs the kernels and counts along the longest path of each launch, summed over launches.
 Where a row has a ticket, from it on: the finish alone; else (resident) from the start. Bytes are those of 16-byte loads
-over the inputs'; the floor is 1. One call (V = 128256, K = 3, bf16, one row), the median of three rows. There is no
-baseline, and nothing is timed.
+over the inputs'; the floor is 1. One call (V = 128256, K = 3, bf16, one row), the median of three rows. Waits are the
+counts times NANOSECONDS, estimates for an H100 that no device has confirmed. Nothing is timed.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
+import json
 import statistics
 from collections.abc import Callable
 from pathlib import Path
@@ -39,6 +41,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 # Streaming with the blocks that csrc/cuda/step/choose.h takes for 64 rows on an H200, resident with its choice for one.
 LAUNCHES = {"streaming": Launch(kernel="streaming", blocks=4), "resident": Launch(kernel="chosen")}
+
+# What one of each costs: 40 cycles; the L2; MEMBAR, CCTL.IVALL and the barrier itself. Estimates, all three.
+NANOSECONDS = {"block_barriers": 25, "cluster_barriers": 350, "round_trips": 170}
+Count = dict[str, float]
 
 made = functools.cache(logit_rows.make)
 
@@ -71,7 +77,7 @@ def score(kind: str, options: dict[str, Any], sample: int) -> int:
     return sum(x.nbytes for x in logits)
 
 
-def count(host: HostCuda, launch: Launch, call: Callable[[int], int]) -> dict[str, float]:
+def count(host: HostCuda, launch: Launch, call: Callable[[int], int]) -> Count:
     """Returns the median of each count over calls that return the bytes of their inputs."""
     found = []
     host.launch = launch
@@ -82,11 +88,18 @@ def count(host: HostCuda, launch: Launch, call: Callable[[int], int]) -> dict[st
     return {name: statistics.median(counts[name] for counts in found) for name in found[0]}
 
 
+def cells(found: Count) -> list[str]:
+    """Returns the figures of a line of the table."""
+    waits = sum(found[name] * cost for name, cost in NANOSECONDS.items()) / 1000
+    return [*(f"{found[name]:g}" for name in NANOSECONDS), f"{found['bytes']:.3f}", f"{waits:.1f}"]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     kinds = ["lm", "flat", "wide", "demo"]
     parser.add_argument("--rows", nargs="+", default=kinds, choices=sorted({*rows.ROWS, *logit_rows.ROWS}))
     parser.add_argument("--json", type=Path, help="write the results, with the machine, here")
+    parser.add_argument("--against", type=Path, help="results of an earlier --json, to be shown before the own ones")
     args = parser.parse_args()
     torch.manual_seed(0)  # `demo` samples the answers along which it records
     calls = [(f"step, {name}", launch, step, kind, o, OPTIONS[o])
@@ -94,14 +107,18 @@ def main() -> None:
     chosen = LAUNCHES["resident"]
     calls += [(f"verify, {DRAFTS} drafts", chosen, verify, "lm", o, OPTIONS[o]) for o in ("greedy", "T .7, top-p .9")]
     calls += [("score", chosen, score, "lm", "", {})]
+    earlier = json.loads(args.against.read_text())["results"] if args.against else []
+    before = {(r["kernel"], r["rows"], r["options"]): cells(r) for r in earlier}
     results = []
-    print("| kernel | rows | options | block barriers | cluster barriers | round trips | bytes |")
-    print("|---|---|---|---|---|---|---|")
+    print("| kernel | rows | options | block barriers | cluster barriers | round trips | bytes | waits, est. µs |")
+    print("|---|---|---|---|---|---|---|---|")
     for kernel, launch, call, kind, name, options in calls:
         found = count(library(), launch, functools.partial(call, kind, options))
         results.append({"kernel": kernel, "rows": kind, "options": name, **found})
-        figures = [found[field] for field in ("block_barriers", "cluster_barriers", "round_trips")]
-        print("|", " | ".join([kernel, kind, name, *map(str, figures), f"{found['bytes']:.3f}"]), "|", flush=True)
+        figures = cells(found)
+        if was := before.get((kernel, kind, name)):
+            figures = [now if now == old else f"{old} → {now}" for old, now in zip(was, figures, strict=True)]
+        print("|", " | ".join([kernel, kind, name, *figures]), "|", flush=True)
     if args.json:
         _json.write(args.json, {"machine": describe(), "results": results}, indent=1)
 

@@ -75,9 +75,9 @@ def parse_resources(text: str) -> dict[str, tuple[int, int]]:
 def shared_bytes() -> dict[str, int]:
     """Returns the shared memory of a block by kernel, which is set at launch and not in the machine code.
     Resident kernels add `TILE_SHARED` for each tile that a block owns."""
-    work = {"stream_kernel": "RowWork", "resident_kernel": "RowWork", "verify_stream_kernel": "SlotWork",
-            "verify_decide_kernel": "DecideWork", "score_kernel": "ScoreWork",
-            "compare_kernel": "ScoreWork"}  # fmt: skip
+    work = dict.fromkeys(("stream_kernel", "resident_kernel", "top_ids_kernel"), "RowWork")
+    work |= {"verify_stream_kernel": "SlotWork", "verify_decide_kernel": "DecideWork"}
+    work |= dict.fromkeys(("score_kernel", "compare_kernel"), "ScoreWork")
     sizes = "".join(f"__device__ unsigned {name}_bytes = sizeof(eft::{own});\n" for name, own in work.items())
     with tempfile.TemporaryDirectory() as made:
         source, ptx = Path(made) / "sizes.cu", Path(made) / "sizes.ptx"

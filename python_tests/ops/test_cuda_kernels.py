@@ -22,7 +22,7 @@ ARCHITECTURES = BUILT if os.environ.get("EFT_ALL_ARCHITECTURES") else BUILT and 
 # Registers a thread, from the launch bounds: 65536 over (threads a block * blocks a multiprocessor).
 MOST_REGISTERS = {"stream_kernel": 128, "resident_kernel": 128}
 MOST_REGISTERS |= dict.fromkeys(("verify_stream_kernel", "verify_decide_kernel", "score_kernel", "compare_kernel"), 128)
-MOST_REGISTERS |= dict.fromkeys(("again_kernel", "tail_kernel"), 64)
+MOST_REGISTERS |= {"top_ids_kernel": 128} | dict.fromkeys(("again_kernel", "tail_kernel"), 64)
 CONSERVATIVE = "stream_kernel<0, true>"  # one block a multiprocessor: twice the registers
 CONSERVATIVE_SLOTS = "verify_stream_kernel<true>"  # the same
 MOST_MODELS = {"verify_stream_kernel<false>": 1 + 2 + 3 + 4, CONSERVATIVE_SLOTS: 1}  # a way for each number of them
@@ -129,7 +129,7 @@ def test_nothing_spills_and_inputs_are_loaded_by_16_bytes(arch: int) -> None:
         CONSERVATIVE,
     }
     assert {k.name for k in found if k.name.startswith("verify")} == {*MOST_MODELS, "verify_decide_kernel"}
-    assert {k.name for k in found} >= {"score_kernel", "compare_kernel", "again_kernel", "tail_kernel"}
+    assert {k.name for k in found} >= {f"{name}_kernel" for name in ("score", "compare", "top_ids", "again", "tail")}
     for k in found:
         most = MOST_REGISTERS[k.name.split("<")[0]]
         assert k.registers <= (2 * most if k.name in (CONSERVATIVE, CONSERVATIVE_SLOTS) else most), k
@@ -143,6 +143,24 @@ def test_nothing_spills_and_inputs_are_loaded_by_16_bytes(arch: int) -> None:
         if count:
             # The fast way reads a tile once: 4 loads of 16 bytes a lane and model. There is the general way beside it.
             assert k.input_loads >= 4 * count, k
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_of_these_sources")
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_a_ticket_takes_one_fence_and_a_finish_asks_for_many_words_at_once(arch: int) -> None:
+    """Of the group maxima 16 bytes in each of four loads, of the candidates several pieces of all models."""
+    seen = 0
+    for k in gpu_kernels.kernels(arch):
+        if not k.name.startswith(("stream", "verify_stream", "verify_decide", "score_kernel", "compare")):
+            continue
+        seen += 1
+        assert k.fences == (0, 1, 1), f"{k.name}: {k.fences}"
+        if k.name.startswith(("stream", "verify_stream")):
+            assert k.in_flight[1] >= 4, k
+        if k.name.startswith("stream") and (count := int(k.name.split("<")[1].split(",")[0])):
+            assert k.in_flight[0] >= count * (4 if count < 3 else 3), k
+    assert seen == 11
 
 
 @pytest.mark.slow

@@ -38,10 +38,11 @@ __device__ __forceinline__ void merge_counts(const Team& team) {
 }
 
 // The team. A bound that k tokens of the row reach, since the maxima of k groups do: the k-th
-// largest is no lower. False where fewer groups hold something.
+// largest is no lower. Bins are of z, so that no temperature spreads them. False where fewer groups
+// hold something.
 template <class Team, class Source>
 __device__ __forceinline__ bool bound_of_top_k(const Team& team, const Source& source,
-                                               GroupMaxima<Team::kThreads>& maxima, float max_t,
+                                               GroupMaxima<Team::kThreads>& maxima, float max_z,
                                                float c, uint64_t k, float& bound) {
   RowWork& w = *team.own;
 #pragma unroll 1
@@ -49,8 +50,8 @@ __device__ __forceinline__ bool bound_of_top_k(const Team& team, const Source& s
     maxima.load(source, part);
 #pragma unroll
     for (int i = 0; i < kMaximaHeld; ++i) {
-      const float t = maxima.z[i] * c;
-      if (t > -INFINITY) atomicAdd(w.group_counts + linear_bin(max_t, t), 1u);
+      const float z = maxima.z[i];
+      if (z > -INFINITY) atomicAdd(w.group_counts + linear_bin(max_z, z), 1u);
     }
   }
   merge_counts(team);
@@ -60,8 +61,8 @@ __device__ __forceinline__ bool bound_of_top_k(const Team& team, const Source& s
   find_bin(counts, k, w);
   const int bin = w.bin;
   if (bin < 0) return false;
-  const float lower_end = max_t - float(bin + 1) / kBinsPerOctave;
-  bound = bin == kBins - 1 ? kLowestT : fmaxf(lower_end, kLowestT);
+  const float lower_end = max_z - float(bin + 1) / kBinsPerUnit;
+  bound = bin == kBins - 1 ? kLowestT : fmaxf(lower_end * c, kLowestT);
   return true;
 }
 
@@ -109,7 +110,7 @@ __device__ __forceinline__ bool gather_candidates(const Team& team, const Source
     // All of the row.
   } else if (on.top_k) {
     if (o.top_k > kMaxCandidates) return false;
-    if (!bound_of_top_k(team, source, maxima, max.t, o.scale, uint64_t(o.top_k), at_least)) {
+    if (!bound_of_top_k(team, source, maxima, max.z, o.scale, uint64_t(o.top_k), at_least)) {
       return false;
     }
   } else if (on.top_p) {

@@ -20,7 +20,7 @@ struct RankQuery {
   int shift;
 };
 
-constexpr float kBinsPerOctave = 16;  // of the first round, which spans 64 powers of two
+constexpr float kBinsPerUnit = 16;  // of the first round, which spans 64 powers of two
 
 __device__ __forceinline__ RankQuery count_query(uint64_t target, float max_t) {
   return {0, ~uint64_t(0), target, max_t, 0.0f, false, true, 0};
@@ -33,8 +33,8 @@ __device__ __forceinline__ RankQuery mass_query(uint64_t target, const RowMax& m
   return {0, rank_key(last.t, last.id), target ? target : 1, max.t, max.reference, true, true, 0};
 }
 
-__device__ __forceinline__ int linear_bin(float max_t, float t) {
-  return int(fminf((max_t - t) * kBinsPerOctave, float(kBins - 1)));
+__device__ __forceinline__ int linear_bin(float max, float x) {
+  return int(fminf((max - x) * kBinsPerUnit, float(kBins - 1)));
 }
 
 __device__ __forceinline__ int bin_of(const RankQuery& q, uint64_t key) {
@@ -165,6 +165,14 @@ __device__ __forceinline__ void rank_finalists(const Team& team, uint64_t target
   }
 }
 
+// The leader's block, between two barriers.
+template <class Team>
+__device__ __forceinline__ void clear_survivors(const Team& team) {
+#pragma unroll
+  for (int i = thread_index(); i < kMaxTiles; i += Team::kThreads) team.own->survivor_mass[i] = 0;
+  if (thread_index() == 0) team.own->num_kept = 0;
+}
+
 // The leader's block. The candidates hold all of the row's tokens in the query's range; false where
 // they do not reach the target. Leaves survivor_mass and num_kept zero.
 template <class Team>
@@ -179,9 +187,8 @@ __device__ __forceinline__ bool query_candidates(const Team& team, RankQuery q, 
       if (in_range(q, key)) add_to_bin(w.bins, bin_of(q, key), weight_of(q, key), 1);
     }
     __syncthreads();
-    if (thread_index() == 0) w.num_finalists = w.is_found = w.num_kept = 0;
-#pragma unroll
-    for (int i = thread_index(); i < kMaxTiles; i += Team::kThreads) w.survivor_mass[i] = 0;
+    if (thread_index() == 0) w.num_finalists = w.is_found = 0;
+    clear_survivors(team);
     OwnBins<Team::kThreads> own;
     own.take(w.bins);
     find_bin(own, q.target, w);

@@ -80,6 +80,8 @@ struct alignas(16) RowWork {
   double entropy;
 };
 
+static_assert(sizeof(RowWork) <= 48 * 1024, "shared memory that need not be asked for");
+
 // The threads that finish a row. `own` is the block's shared memory, `leader` the first block's.
 template <int kThreadsOfBlock, bool kCluster>
 struct Team {

@@ -52,6 +52,8 @@ __device__ __forceinline__ uint64_t find_first(const Team& team, const Source& s
   }
   q.low = low;
   query_row(team, source, q, 1.0f, last);
+  if (thread_index() == 0) team.own->num_candidates = 0;
+  __syncthreads();
   gather_range(team, source, low, last, 1.0f);
   return last;
 }
@@ -90,7 +92,7 @@ __device__ __forceinline__ void write_top_ids(const Plan& plan) {
   }
 }
 
-__global__ void __launch_bounds__(kStreamThreads, 1)
+__global__ void __launch_bounds__(kStreamThreads, 2)
     top_ids_kernel(const __grid_constant__ Plan plan) {
   write_top_ids(plan);
 }

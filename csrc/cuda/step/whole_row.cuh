@@ -43,12 +43,10 @@ __device__ __forceinline__ void bin_row(const Team& team, const Source& source, 
   team.sync();
 }
 
-// The keys from `low` to `high`, which fit, become candidates.
+// The keys from `low` to `high`, which fit, become candidates. num_candidates is 0.
 template <class Team, class Source>
 __device__ __forceinline__ void gather_range(const Team& team, const Source& source, uint64_t low,
                                              uint64_t high, float c) {
-  if (team.is_leader() && thread_index() == 0) team.own->num_candidates = 0;
-  team.sync();
   visit_all(team, source, c, lowest_of_key(high), [&](int id, float* z) {
     for_each_token(id, z, [&](int token, float z_of_token) {
       const float t = z_of_token * c;
@@ -57,6 +55,17 @@ __device__ __forceinline__ void gather_range(const Team& team, const Source& sou
     });
   });
   team.sync();
+}
+
+// The leader's block: the bin with the answer. What a gathering and a weighing add to becomes zero.
+template <class Team>
+__device__ __forceinline__ void begin_answer(const Team& team, uint64_t target) {
+  RowWork& w = *team.own;
+  clear_survivors(team);
+  if (thread_index() == 0) w.num_candidates = 0;
+  OwnBins<Team::kThreads> own;
+  own.take(w.bins);
+  find_bin(own, target, w);
 }
 
 // The team. Answers a query over the whole row; false where the target is not reached.
@@ -68,11 +77,7 @@ __device__ __forceinline__ bool query_row(const Team& team, const Source& source
 #pragma unroll 1
   do {
     bin_row(team, source, q, c);
-    if (team.is_leader()) {
-      OwnBins<Team::kThreads> own;
-      own.take(team.own->bins);
-      find_bin(own, q.target, *team.own);
-    }
+    if (team.is_leader()) begin_answer(team, q.target);
     team.sync();
     const int bin = leader.bin;
     if (bin < 0) return false;
@@ -87,17 +92,12 @@ __device__ __forceinline__ bool query_row(const Team& team, const Source& source
   return true;
 }
 
-// The team: the row's tokens within the cutoff, into the leader's survivor_mass and num_kept.
+// The team: the row's tokens within the cutoff, into the leader's survivor_mass and num_kept, which
+// are zero when the row begins, and after every query.
 template <class Team, class Source>
 __device__ __forceinline__ void weigh_row(const Team& team, const Source& source,
                                           const Cutoff& cutoff, float c) {
   RowWork& leader = *team.leader;
-  if (team.is_leader()) {
-#pragma unroll 1
-    for (int i = thread_index(); i < kMaxTiles; i += Team::kThreads) leader.survivor_mass[i] = 0;
-    if (thread_index() == 0) leader.num_kept = 0;
-  }
-  team.sync();
   visit_all(team, source, c, cutoff.t, [&](int id, float* z) {
     const int tile = id / kTile;
     const float a = floorf(team.own->tile_max[tile] * c);
