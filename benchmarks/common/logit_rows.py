@@ -1,4 +1,4 @@
-"""Logits to time with: like a language model's, flat, one-hot, and recorded from the demonstration trio."""
+"""Logits to time with: like a language model's, of an entropy, flat, one-hot, recorded from the demonstration trio."""
 
 from __future__ import annotations
 
@@ -41,6 +41,18 @@ def demo(batch: int, vocab: int, generator: torch.Generator) -> list[Tensor]:
     repeats = -(-vocab // recorded[0].shape[1])
     lower = -4.0 * torch.arange(repeats).float().repeat_interleave(recorded[0].shape[1])[:vocab]
     return [x[pick].repeat(1, repeats)[:, :vocab] + lower for x in recorded]
+
+
+def zipf_mandelbrot(low: float, high: float, batch: int, vocab: int, generator: torch.Generator) -> list[Tensor]:
+    """Returns models whose mixture has a Zipf-Mandelbrot head, (rank + 1)^-s with s from low to high, over noise."""
+    noise, order, apart, tuning = torch.randn(4, batch, vocab, generator=generator)
+    s = torch.linspace(low, high, batch, dtype=torch.float64)[:, None]
+    head = torch.softmax(-s * torch.arange(2, vocab + 2).log(), 1).gather(1, order.argsort(1))
+    share = 10 ** (-3 + 1.5 * torch.rand(batch, 1, generator=generator))  # of the noise: .1 to 3 %
+    p = (1 - share) * head + share * torch.softmax(2.0 * noise.double(), 1)
+    mixture = (24.0 + (p / p.amax(1, keepdim=True)).log()).float()  # as large as a model's, for what bf16 rounds
+    base = 0.9 * mixture + 0.5 * apart
+    return [mixture - 0.3 * tuning, base + 0.3 * tuning, base]
 
 
 ROWS = {f.__name__: f for f in (lm, flat, one_hot, demo)}
