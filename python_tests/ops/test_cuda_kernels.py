@@ -149,7 +149,7 @@ def test_nothing_spills_and_inputs_are_loaded_by_16_bytes(arch: int) -> None:
 @pytest.mark.usefixtures("_of_these_sources")
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_a_ticket_takes_one_fence_and_a_finish_asks_for_many_words_at_once(arch: int) -> None:
-    """Four loads of 16 bytes bring the group maxima, and several pieces of all models are in flight for the candidates."""
+    """Four loads of 16 bytes bring the group maxima; for the candidates several pieces of all models are in flight."""
     seen = 0
     for k in gpu_kernels.kernels(arch):
         if not k.name.startswith(("stream", "verify_stream", "verify_decide", "score_kernel", "compare")):
