@@ -37,9 +37,19 @@ __device__ __forceinline__ void merge_counts(const Team& team) {
   }
 }
 
+// Bins of the groups' maxima, in z, so that no temperature spreads them: 512 of 1/256 below the
+// row's, for flat rows, then 512 of 1/4, for wide ones.
+__device__ __forceinline__ int group_bin(float below_max) {
+  if (below_max < 2.0f) return int(below_max * 256.0f);
+  return int(fminf(below_max * 4.0f + 504.0f, float(kBins - 1)));
+}
+// All maxima of a bin, and of those before it, are less than this below the row's.
+__device__ __forceinline__ float end_of_group_bin(int bin) {
+  return bin < 512 ? float(bin + 1) / 256.0f : float(bin - 503) / 4.0f;
+}
+
 // The team. A bound that k tokens of the row reach, since the maxima of k groups do: the k-th
-// largest is no lower. Bins are of z, so that no temperature spreads them. False where fewer groups
-// hold something.
+// largest is no lower. False where fewer groups hold something.
 template <class Team, class Source>
 __device__ __forceinline__ bool bound_of_top_k(const Team& team, const Source& source,
                                                GroupMaxima<Team::kThreads>& maxima, float max_z,
@@ -51,7 +61,7 @@ __device__ __forceinline__ bool bound_of_top_k(const Team& team, const Source& s
 #pragma unroll
     for (int i = 0; i < kMaximaHeld; ++i) {
       const float z = maxima.z[i];
-      if (z > -INFINITY) atomicAdd(w.group_counts + linear_bin(max_z, z), 1u);
+      if (z > -INFINITY) atomicAdd(w.group_counts + group_bin(max_z - z), 1u);
     }
   }
   merge_counts(team);
@@ -61,8 +71,7 @@ __device__ __forceinline__ bool bound_of_top_k(const Team& team, const Source& s
   find_bin(counts, k, w);
   const int bin = w.bin;
   if (bin < 0) return false;
-  const float lower_end = max_z - float(bin + 1) / kBinsPerUnit;
-  bound = bin == kBins - 1 ? kLowestT : fmaxf(lower_end * c, kLowestT);
+  bound = bin == kBins - 1 ? kLowestT : fmaxf((max_z - end_of_group_bin(bin)) * c, kLowestT);
   return true;
 }
 

@@ -20,7 +20,7 @@ struct RankQuery {
   int shift;
 };
 
-constexpr float kBinsPerUnit = 16;  // of the first round, which spans 64 powers of two
+constexpr float kBinsPerOctave = 16;  // of the first round, which spans 64 powers of two
 
 __device__ __forceinline__ RankQuery count_query(uint64_t target, float max_t) {
   return {0, ~uint64_t(0), target, max_t, 0.0f, false, true, 0};
@@ -33,8 +33,8 @@ __device__ __forceinline__ RankQuery mass_query(uint64_t target, const RowMax& m
   return {0, rank_key(last.t, last.id), target ? target : 1, max.t, max.reference, true, true, 0};
 }
 
-__device__ __forceinline__ int linear_bin(float max, float x) {
-  return int(fminf((max - x) * kBinsPerUnit, float(kBins - 1)));
+__device__ __forceinline__ int linear_bin(float max_t, float t) {
+  return int(fminf((max_t - t) * kBinsPerOctave, float(kBins - 1)));
 }
 
 __device__ __forceinline__ int bin_of(const RankQuery& q, uint64_t key) {
