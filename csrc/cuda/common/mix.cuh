@@ -82,16 +82,10 @@ __device__ __forceinline__ bool mix_pieces(const RowInputs& inputs, int id, int 
 // 8 tokens of any models, without a stride: of bf16 ones with all loads at once.
 template <bool kConservative>
 __device__ __forceinline__ void mix_any_piece(const RowInputs& inputs, int id, float* z) {
-  if (!inputs.all_bf16 || id + kPiece > inputs.vocab_size) {
-    mix_pieces<1, kConservative>(inputs, id, 0, z);
-  } else if (inputs.num_terms == 1) {
-    mix_bf16_once<1>(inputs, id, z);
-  } else if (inputs.num_terms == 2) {
-    mix_bf16_once<2>(inputs, id, z);
-  } else if (inputs.num_terms == 3) {
-    mix_bf16_once<3>(inputs, id, z);
+  if (inputs.all_bf16 && id + kPiece <= inputs.vocab_size) {
+    mix_few_bf16(inputs, id, z);
   } else {
-    mix_bf16_once<4>(inputs, id, z);
+    mix_pieces<1, kConservative>(inputs, id, 0, z);
   }
 }
 
@@ -100,7 +94,10 @@ __device__ __forceinline__ void mix_any_piece(const RowInputs& inputs, int id, f
 template <int kNumBf16Models, bool kConservative>
 __device__ __forceinline__ bool mix_tile(const RowInputs& inputs, int tile, int lane, float* z) {
   if constexpr (kNumBf16Models > 0) {
-    return mix_bf16_tile<kNumBf16Models>(inputs, tile, lane, z);
+    const int id = piece_id(tile, 0, lane);
+    return (tile + 1) * kTile <= inputs.vocab_size
+               ? mix_bf16_tile<kNumBf16Models>(inputs, id, z)
+               : mix_bf16_end_tile<kNumBf16Models>(inputs, id, z);
   } else {
     return mix_pieces<4, kConservative>(inputs, piece_id(tile, 0, lane), kTile / 4, z);
   }

@@ -94,11 +94,33 @@ __device__ __forceinline__ void mix_bf16_piece(const RowInputs& inputs, int id,
   }
 }
 
-template <int K>
-__device__ __forceinline__ void mix_bf16_once(const RowInputs& inputs, int id, float* z) {
-  Bits128 raw[1][K];
-  load_bf16<K, 1>(inputs, id, raw);
-  mix_bf16<K, true>(inputs, raw[0], z);
+// 8 tokens of as many bf16 models as the row has.
+__device__ __forceinline__ void mix_few_bf16(const RowInputs& inputs, int id, float* z) {
+  Bits128 raw[EFT_MAX_MODELS] = {};
+  {
+    [[maybe_unused]] const OneRoundTrip together;
+#pragma unroll
+    for (int k = 0; k < EFT_MAX_MODELS; ++k) {
+      if (k < inputs.num_terms) raw[k] = load_once(inputs.models[k].logits + 2 * int64_t(id));
+    }
+  }
+  uint32_t excluded = 0;
+#pragma unroll
+  for (int i = 0; i < kPiece; ++i) z[i] = -0.0f;  // adds nothing, not even a sign
+#pragma unroll
+  for (int k = 0; k < EFT_MAX_MODELS; ++k) {
+    if (k >= inputs.num_terms) continue;
+    const float w = inputs.models[k].weight;
+    float v[kPiece];
+    widen_bf16(raw[k].x, v);
+#pragma unroll
+    for (int i = 0; i < kPiece; ++i) {
+      z[i] = fmaf(w, v[i], z[i]);
+      excluded |= uint32_t(v[i] <= Lowest<Bf16>::value) << i;
+    }
+  }
+#pragma unroll
+  for (int i = 0; i < kPiece; ++i) z[i] = excluded >> i & 1 ? -INFINITY : z[i];
 }
 
 // The loads of a tile that the row ends in; behind its end -inf. There the row's first tokens are
@@ -144,12 +166,9 @@ __device__ __forceinline__ bool mix_bf16_end_tile(const RowInputs& inputs, int i
   return bad;
 }
 
-// A warp's tile of K bf16 models, 32 tokens a lane.
+// A warp's whole tile of K bf16 models, 32 tokens a lane.
 template <int K>
-__device__ __forceinline__ bool mix_bf16_tile(const RowInputs& inputs, int tile, int lane,
-                                              float* z) {
-  const int id = piece_id(tile, 0, lane);
-  if ((tile + 1) * kTile > inputs.vocab_size) return mix_bf16_end_tile<K>(inputs, id, z);
+__device__ __forceinline__ bool mix_bf16_tile(const RowInputs& inputs, int id, float* z) {
   Bits128 raw[4][K];
   load_bf16<K, 4>(inputs, id, raw);
   float largest = 0.0f;

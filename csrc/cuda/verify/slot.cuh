@@ -32,15 +32,16 @@ struct SlotSource : StreamSource<0, kConservative> {
 template <bool kConservative>
 __device__ __forceinline__ bool mix_slot_tile(const RowInputs& inputs, int tile, int lane,
                                               float* z) {
-  if (inputs.all_bf16) {
-    if (inputs.num_terms == 1) return mix_bf16_tile<1>(inputs, tile, lane, z);
+  const int id = piece_id(tile, 0, lane);
+  if (inputs.all_bf16 && (tile + 1) * kTile <= inputs.vocab_size) {
+    if (inputs.num_terms == 1) return mix_bf16_tile<1>(inputs, id, z);
     if constexpr (!kConservative) {
-      if (inputs.num_terms == 2) return mix_bf16_tile<2>(inputs, tile, lane, z);
-      if (inputs.num_terms == 3) return mix_bf16_tile<3>(inputs, tile, lane, z);
-      return mix_bf16_tile<4>(inputs, tile, lane, z);
+      if (inputs.num_terms == 2) return mix_bf16_tile<2>(inputs, id, z);
+      if (inputs.num_terms == 3) return mix_bf16_tile<3>(inputs, id, z);
+      return mix_bf16_tile<4>(inputs, id, z);
     }
   }
-  return mix_pieces<4, kConservative>(inputs, piece_id(tile, 0, lane), kTile / 4, z);
+  return mix_pieces<4, kConservative>(inputs, id, kTile / 4, z);
 }
 
 // Thread 0. Not needed, and so not read: a greedy draft model, or one beside a greedy mixture; what
