@@ -52,8 +52,8 @@ __device__ __forceinline__ Bits128 load_written(const Bits128* p) {
   return {{v.x, v.y, v.z, v.w}};
 }
 
-// Adds 1 and returns what was there. Whoever adds later sees what this thread wrote before, or a
-// barrier told it of.
+// Adds 1 and returns what was there. Whoever adds later sees all that this thread's block wrote
+// before its last barrier.
 __device__ __forceinline__ uint32_t take_ticket(uint32_t* counter) {
   uint32_t found;
   asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], 1;"
@@ -131,7 +131,7 @@ __device__ __forceinline__ uint32_t cluster_size() {
 #endif
 }
 
-// Together, a barrier of the cluster that orders no memory: every block runs.
+// Together, a barrier of the cluster that orders no memory, but shows that every block runs.
 __device__ __forceinline__ void cluster_arrive_unordered() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("barrier.cluster.arrive.relaxed;");

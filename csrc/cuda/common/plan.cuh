@@ -67,7 +67,7 @@ struct RowDraw {
   int64_t seed, position;
 };
 
-// Reads them at the end of a launch, and so in each replay of a graph.
+// Reads them on the device, and so in each replay of a graph.
 __device__ __forceinline__ RowDraw load_draw(const Plan& plan, int64_t row) {
   return {option_at(plan.step.seed, row), option_at(plan.step.position, row)};
 }

@@ -61,8 +61,8 @@ __device__ __forceinline__ uint64_t warp_scan(uint64_t x) {
   return x;
 }
 
-// The whole block: the sum of x over the threads before this one; `total` over all. A barrier lies
-// between two scans.
+// The whole block: the sum of x over the threads before this one; `total` over all. The caller
+// has a barrier between two scans.
 template <int kThreads>
 __device__ __forceinline__ uint64_t scan_before(uint64_t x, uint64_t* partial, uint64_t& total) {
   const int lane = thread_index() % 32, warp = thread_index() / 32;

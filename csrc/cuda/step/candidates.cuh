@@ -1,5 +1,5 @@
-// The usual way through a row's filters: one reading of the few groups that reach a bound, whose
-// tokens become candidates, and then the filters among the candidates alone.
+// The usual way through a row's filters: one reading of the few groups that reach a bound. Their
+// tokens above it become candidates, and the filters look at those alone.
 //
 //   bound → list groups → gather → [top_k] → [top_p] → [min_p] → weigh survivors
 //
@@ -49,7 +49,7 @@ __device__ __forceinline__ float end_of_group_bin(int bin) {
 }
 
 // The team. A bound that k tokens of the row reach, since the maxima of k groups do: the k-th
-// largest is no lower. False where fewer groups hold something.
+// largest token is no lower. False where fewer than k groups hold a token.
 template <class Team, class Source>
 __device__ __forceinline__ bool bound_of_top_k(const Team& team, const Source& source,
                                                GroupMaxima<Team::kThreads>& maxima, float max_z,

@@ -16,8 +16,8 @@ __device__ __forceinline__ uint64_t bits_of_draw(const RowOptions& o) {
   return random_bits(o.seed, o.position, 0, kSample);
 }
 
-// The token of a thread's piece that is drawn, in the order of ids; -1 in all threads but one. The
-// block's first 128 threads have 8 weights each.
+// The place of the drawn token in a thread's piece; -1 in all threads but one. Weights are in the
+// order of ids, 8 in each of the block's first 128 threads.
 template <class Team>
 __device__ __forceinline__ int pick_in_tile(const Team& team, const uint64_t* weights,
                                             uint64_t offset) {
@@ -44,7 +44,7 @@ struct Drawn {
   float at = 0.0f;
 };
 
-// Reads the tile; `weight(id, z)` is a token's. Gives the token with its z.
+// Reads a tile and draws from it; `weight(id, z)` is a token's. Gives the token with its z.
 template <class Team, class Source, class Weight>
 __device__ __forceinline__ Drawn draw_in_tile(const Team& team, const Source& source, int tile,
                                               uint64_t offset, const Weight& weight) {

@@ -1,8 +1,8 @@
 // The filters of a row (docs/numerics.md §4): which are on, and what they do to the cutoff. The way
 // that usual rows take is in candidates.cuh, the others' in whole_row.cuh.
 //
-// A new filter is a member of Filters, a bound for its candidates (candidate_bound), and a step in
-// the order of filter_candidates and filter_row.
+// A new filter is a member of Filters, a bound for its candidates (gather_candidates), and a step
+// in the order of filter_candidates and filter_row.
 #ifndef EFT_CUDA_STEP_FILTERS_CUH_
 #define EFT_CUDA_STEP_FILTERS_CUH_
 

@@ -55,7 +55,7 @@ __device__ __forceinline__ void list_part(const GroupMaxima<kThreads>& maxima, R
 }
 
 // Calls `visit(id, z)` for each 8 tokens of the groups that are listed. A thread has several
-// pieces in flight, three of three models: with 256 threads one round trip brings 192 groups.
+// pieces in flight. With 256 threads and three bf16 models one round trip brings 192 groups.
 template <class Team, class Source, class Visit>
 __device__ __forceinline__ void visit_listed(const Team& team, const Source& source,
                                              const Visit& visit) {
@@ -102,11 +102,12 @@ __device__ __forceinline__ void for_each_token(int id, float* z, const Visit& vi
 }
 
 // Calls `visit(id, z)` for each 8 tokens of all groups that reach `at_least`, part by part, since
-// they may be the whole row. The block's barrier lies before and behind.
+// they may be the whole row. Ends with a barrier of the block.
 template <class Team, class Source, class Visit>
 __device__ __forceinline__ void visit_all(const Team& team, const Source& source, float c,
                                           float at_least, const Visit& visit) {
   using Maxima = GroupMaxima<Team::kThreads>;
+  // A block of a cluster has fewer groups than that: z of its tiles lies in its shared memory.
   static_assert(Maxima::kOfPart <= kMaxGroupsListed || Team::kClusters, "room for one part");
   RowWork& w = *team.own;
   const int count = source.num_groups();

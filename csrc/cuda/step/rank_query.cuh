@@ -1,5 +1,5 @@
 // RankQuery: the token at which a running weight reaches a target, in the order of the rank. This
-// is top_k (every token weighs 1), top_p (its mass at the row's reference) and the list of top ids.
+// is top_k (every token weighs 1), top_p (its mass at the row's reference) and top_ids.cuh's list.
 // Weights are summed exactly into 1024 bins of the rank; the bin with the answer is divided again,
 // until at most 256 finalists are left, which are ranked against each other.
 #ifndef EFT_CUDA_STEP_RANK_QUERY_CUH_
@@ -26,8 +26,8 @@ __device__ __forceinline__ RankQuery count_query(uint64_t target, float max_t) {
   return {0, ~uint64_t(0), target, max_t, 0.0f, false, true, 0};
 }
 
-// Of the survivors so far, up to `last`. Rank 0 survives even where p is 0, as it does for a target
-// of one unit of mass.
+// Weighs the survivors so far, up to `last`. Rank 0 survives even where p is 0, as it does for a
+// target of one unit of mass.
 __device__ __forceinline__ RankQuery mass_query(uint64_t target, const RowMax& max,
                                                 const Cutoff& last) {
   return {0, rank_key(last.t, last.id), target ? target : 1, max.t, max.reference, true, true, 0};
@@ -165,7 +165,7 @@ __device__ __forceinline__ void rank_finalists(const Team& team, uint64_t target
   }
 }
 
-// The leader's block, between two barriers.
+// Zeroes what a weighing adds to, by the leader's block between two barriers.
 template <class Team>
 __device__ __forceinline__ void clear_survivors(const Team& team) {
 #pragma unroll

@@ -10,7 +10,7 @@
 namespace eft {
 namespace {
 
-// Every block sends the summaries of its tiles to all blocks of the cluster.
+// Every block sends the summaries of its tiles to the cluster's other blocks.
 template <class Team>
 __device__ __forceinline__ void send_tiles(const Team& team, int num_tiles, int num_own_tiles) {
   RowWork& w = *team.own;

@@ -43,13 +43,14 @@ struct Finalist {
 };
 
 struct alignas(16) RowWork {
+  // These two lie in front for clear_row_work.
   Bins bins;  // zero between queries
   union {
     uint64_t survivor_mass[kMaxTiles];  // of the leader, by tiles; zero until they are weighed
     uint32_t group_counts[kBins];       // before: the groups' maxima by bins
   };
   uint64_t tile_mass[kMaxTiles];  // W_T
-  float tile_max[kMaxTiles];      // z; -inf from num_tiles to the next multiple of 4
+  float tile_max[kMaxTiles];      // z; -inf, with no mass, from num_tiles to padded_tiles
   union {
     uint64_t candidates[kMaxCandidates];  // of the leader: keys
     uint64_t token_weights[kTile];        // verification: a tile of the residual
@@ -68,7 +69,7 @@ struct alignas(16) RowWork {
   // Counters, zero when the row begins; of the leader but for num_groups.
   uint32_t num_groups, num_candidates, num_kept, num_in_tile;
   uint64_t candidates_mass;
-  // The results of a query, in the leader's memory.
+  // The results of find_bin and of a query.
   uint32_t num_finalists, is_found;
   int32_t bin;  // with the answer, -1 if none has it
   uint32_t bin_count;
@@ -106,7 +107,7 @@ __device__ __forceinline__ Team<kStreamThreads, false> one_block_team(RowWork& w
   return {&w, &w, 0, 1};
 }
 
-// The whole block, before the barrier after which its row begins.
+// Zeroes the bins, survivor_mass and the counters, by the whole block. A barrier follows.
 template <int kThreads>
 __device__ __forceinline__ void clear_row_work(RowWork& w) {
   Bits128* const words = reinterpret_cast<Bits128*>(&w);
@@ -119,7 +120,7 @@ __device__ __forceinline__ void clear_row_work(RowWork& w) {
   }
 }
 
-// The tiles of a row, up to the end of a lane's four.
+// The number of tiles up to which lanes read: they take four at a time.
 __device__ __forceinline__ int padded_tiles(int num_tiles) { return (num_tiles + 3) & ~3; }
 
 // Shared memory of a resident block: RowWork, group maxima [tiles, 32], z [tiles, 1024].

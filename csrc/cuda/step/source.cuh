@@ -20,7 +20,7 @@ struct StreamSource {
 
   __device__ int num_groups() const { return num_tiles * kGroups; }
   __device__ int tile_of(int group) const { return group / kGroups; }
-  // Of 4 groups.
+  // The maxima of 4 groups.
   __device__ Bits128 load_maxima(int group) const {
     const float* from = space->group_max + first_tile * kGroups + group;
     return load_written(reinterpret_cast<const Bits128*>(from));
@@ -38,7 +38,8 @@ struct StreamSource {
   }
   __device__ const float* stats() const { return space->stats + first_tile * kMaxStats; }
 
-  // 8 tokens from `id` on: load_raw asks for them, mix_raw waits and mixes.
+  // 8 tokens from `id` on: load_raw asks for them, mix_raw waits and mixes. For any models mix_raw
+  // does both.
   static constexpr bool kHasRaw = kNumBf16Models > 0;
   static constexpr int kInFlight = !kHasRaw ? 1 : kNumBf16Models < 3 ? 4 : 3;  // pieces
   struct Raw {

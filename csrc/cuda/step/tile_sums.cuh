@@ -9,7 +9,7 @@
 namespace eft {
 namespace {
 
-// The lane's tiles, four at a time.
+// A lane's run of tiles, in fours.
 struct LaneTiles {
   int first, end;
 };
@@ -53,7 +53,7 @@ __device__ __forceinline__ uint64_t share_of(uint64_t mass, float tile_max, floa
   return mass >> tile_shift(a, floorf(tile_max * c));
 }
 
-// Of the lane's tiles. `masses` is tile_mass or survivor_mass.
+// The mass of the lane's tiles. `masses` is tile_mass or survivor_mass.
 __device__ __forceinline__ uint64_t lane_mass(const RowWork& w, const uint64_t* masses,
                                               int num_tiles, float c, float a) {
   uint64_t sum = 0;

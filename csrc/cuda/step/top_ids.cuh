@@ -33,8 +33,8 @@ __device__ __forceinline__ void write_ranked(const Team& team, const eft_details
   }
 }
 
-// The first `count` keys from `low` on become candidates. Returns the last of them, or the last key
-// where so many are not left.
+// The first `count` keys from `low` on become candidates, perhaps with more. Returns the last of
+// those `count`, or the last key there can be where fewer are left.
 template <class Team, class Source>
 __device__ __forceinline__ uint64_t find_first(const Team& team, const Source& source, float max_z,
                                                uint64_t low, int count) {

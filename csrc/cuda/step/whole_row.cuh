@@ -57,7 +57,8 @@ __device__ __forceinline__ void gather_range(const Team& team, const Source& sou
   team.sync();
 }
 
-// The leader's block: the bin with the answer. What a gathering and a weighing add to becomes zero.
+// The leader's block finds the bin with the answer, and zeroes what a gathering and a weighing add
+// to.
 template <class Team>
 __device__ __forceinline__ void begin_answer(const Team& team, uint64_t target) {
   RowWork& w = *team.own;

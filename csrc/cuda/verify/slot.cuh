@@ -22,7 +22,7 @@ struct SlotSource : StreamSource<0, kConservative> {
   static constexpr bool kHasStats = false;
   using typename StreamSource<0, kConservative>::Raw;
 
-  // Of bf16 models with all loads at once.
+  // Where all models are bf16, all loads at once.
   __device__ __forceinline__ void mix_raw(int id, Raw&, float* z) const {
     mix_any_piece<kConservative>(this->w->inputs, id, z);
   }
@@ -73,8 +73,8 @@ __device__ __forceinline__ void set_up_slot(const VerifyPlan& v, int slot, SlotW
   if (o.valid) inputs_at(v, o, row, position, drafted, w.inputs);
 }
 
-// Overload of finish.cuh's by the source: what a draw or an acceptance will need. Greedy: the
-// token.
+// Ends finish_row for a slot, an overload of finish.cuh's: leaves what a draw or an acceptance will
+// need, of a greedy slot its token.
 template <class Team, bool kConservative>
 __device__ __forceinline__ void conclude_row(const Team& team,
                                              const SlotSource<kConservative>& source,
