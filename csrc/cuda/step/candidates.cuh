@@ -10,6 +10,7 @@
 
 #include "cuda/step/filters.cuh"
 #include "cuda/step/groups.cuh"
+#include "cuda/step/rank_query.cuh"
 #include "cuda/step/tile_sums.cuh"
 
 namespace eft {

@@ -6,7 +6,7 @@
 #ifndef EFT_CUDA_STEP_FILTERS_CUH_
 #define EFT_CUDA_STEP_FILTERS_CUH_
 
-#include "cuda/step/rank_query.cuh"
+#include "cuda/step/row_work.cuh"
 
 namespace eft {
 namespace {

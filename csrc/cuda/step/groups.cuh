@@ -10,6 +10,8 @@
 namespace eft {
 namespace {
 
+constexpr int kMaximaHeld = 16;  // group maxima that a thread reads at once
+
 // Group maxima in a thread's registers, of a part of the row at a time: the loads of a part do not
 // wait for one another. 4096 groups, the whole row up to 131072 tokens, are one part for 256
 // threads, and stay for the next who asks.

@@ -27,7 +27,6 @@ constexpr int kBins = 1024;
 constexpr int kMaxCandidates = 2048;
 constexpr int kMaxFinalists = 256;      // ranked against each other directly
 constexpr int kMaxGroupsListed = 4096;  // at a time
-constexpr int kMaximaHeld = 16;         // group maxima a thread reads at once
 constexpr int kMaxThreads = 512;        // of a block
 
 constexpr int kStreamThreads = 256;

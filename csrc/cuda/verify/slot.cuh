@@ -11,7 +11,6 @@ namespace {
 
 struct SlotWork : RowWork {
   int64_t draft;  // the drafted token at this position
-  int position;
   uint32_t is_needed;
   SlotMass* slot_mass;
   uint64_t* survivors;  // in the workspace: tile_mass of this slot
@@ -57,7 +56,6 @@ __device__ __forceinline__ void set_up_slot(const VerifyPlan& v, int slot, SlotW
   o = options_of(plan, row);
   w.is_needed = 0;
   w.row = slot;  // finish_row writes tokens[slot]
-  w.position = position;
   w.draft = 0;
   if (!o.valid || length > v.num_drafts || position + drafted > length) return;
   if (position < length) w.draft = v.drafts[row * v.num_drafts + position];
