@@ -153,7 +153,6 @@ void cluster_arrive(const Site& site) {
   ++cluster.phase;
   races_cluster_barrier(cluster);
   for (Block& block : cluster.blocks) {
-    end_section(block);
     ++block.counts.finish.cluster_barriers;
     for (Thread& other : block.threads) {
       if (other.wait == Wait::kCluster) make_runnable(other);

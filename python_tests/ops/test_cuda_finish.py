@@ -117,7 +117,7 @@ def test_more_survivors_of_a_tile_than_are_listed(host: HostCuda, count: int) ->
     """The drawn tile is read again: one round trip more."""
     x = row(4100, slice(1100, 1100 + count), falling(count))
     streaming, _ = compare(host, [x], [1.0], STREAMING, CLUSTERS[8], min_p=5e-4)
-    assert streaming.round_trips == 4 + (count > FINALISTS)
+    assert streaming.round_trips == 3 + (count > FINALISTS)
 
 
 @pytest.mark.parametrize("too_much", [0, 1])

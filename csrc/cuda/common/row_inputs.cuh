@@ -58,8 +58,7 @@ __device__ __forceinline__ void set_models(const Plan& plan, const RowOptions& o
     inputs.token_bitmask = s.token_bitmask + row * s.token_bitmask_row_stride;
   // Magnitudes up to 2^126 / sum / c cannot overflow z or t. A sum of squares up to 2^100 bounds
   // them by 2^50, so 2^60 is enough.
-  inputs.square_limit =
-      0x1p126f / sum / (inputs.c > 1.0f ? inputs.c : 1.0f) > 0x1p60f ? 0x1p100f : -1.0f;
+  inputs.square_limit = sum * fmaxf(inputs.c, 1.0f) < 0x1p66f ? 0x1p100f : -1.0f;
   inputs.conservative = !is_nuclei_stage && s.conservative && o.conservative_top_p != kWhole;
 }
 

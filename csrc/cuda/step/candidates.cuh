@@ -19,11 +19,20 @@ namespace {
 // top_p's candidates: this many powers of two below the maximum.
 constexpr float kTopPDepth = 12.0f;
 
-// Appends a token's key. Past kMaxCandidates they are only counted.
-template <class Team>
-__device__ __forceinline__ void append_candidate(const Team& team, uint64_t key) {
-  const uint32_t slot = atomicAdd(&team.leader->num_candidates, 1u);
-  if (slot < kMaxCandidates) team.leader->candidates[slot] = key;
+// Appends the chosen ones of 8 tokens, bit i for token id + i, and calls `visit(t)` for each. Past
+// kMaxCandidates they are only counted.
+template <class Team, class Visit>
+__device__ __forceinline__ void append_candidates(const Team& team, int id, const float* z, float c,
+                                                  uint32_t chosen, const Visit& visit) {
+  if (!chosen) return;
+  uint32_t slot = atomicAdd(&team.leader->num_candidates, uint32_t(__popc(chosen)));
+#pragma unroll 1
+  for (; chosen; chosen &= chosen - 1, ++slot) {
+    const int i = __ffs(int(chosen)) - 1;
+    const float t = token_of_piece(z, i) * c;
+    if (slot < kMaxCandidates) team.leader->candidates[slot] = rank_key(t, uint32_t(id + i));
+    visit(t);
+  }
 }
 
 // Adds this block's counts to the leader's.
@@ -91,16 +100,16 @@ __device__ __forceinline__ bool gather_above(const Team& team, const Source& sou
   if (w.num_groups > kMaxCandidates) {  // each of them holds a candidate
     if (thread_index() == 0) atomicAdd(&team.leader->num_candidates, uint32_t(kMaxCandidates) + 1);
   } else {
-    visit_listed(team, source, [&](int id, float* z) {
-      uint64_t sum = 0;
-      for_each_token(id, z, [&](int token, float z_of_token) {
-        const float t = z_of_token * c;
-        if (!(t >= at_least)) return;
-        append_candidate(team, rank_key(t, uint32_t(token)));
-        if (mass) sum += token_mass(t, reference);
-      });
-      if (sum) add_mass(&team.leader->candidates_mass, sum);
+    uint64_t sum = 0;
+    visit_listed<Source::kInFlight>(team, source, [&](int id, const float* z) {
+      uint32_t reach = 0;
+#pragma unroll
+      for (int i = 0; i < kPiece; ++i) reach |= uint32_t(z[i] * c >= at_least) << i;
+      append_candidates(team, id, z, c, reach,
+                        [&](float t) { sum += mass ? token_mass(t, reference) : 0; });
     });
+    sum = warp_add(sum);
+    if (sum && thread_index() % 32 == 0) add_mass(&team.leader->candidates_mass, sum);
   }
   team.sync();
   return team.leader->num_candidates <= kMaxCandidates && team.leader->candidates_mass >= mass;

@@ -9,7 +9,7 @@
 
 #include "common/log2.h"
 #include "cuda/common/mix.cuh"
-#include "cuda/step/row_work.cuh"
+#include "cuda/step/source.cuh"
 
 namespace eft {
 namespace {
@@ -121,18 +121,6 @@ __device__ __forceinline__ void normalise(const Team& team, const Plan& plan, co
     if (!s) w.entropy = w.log_sums[0] - weighted / sum;
   }
   __syncthreads();
-}
-
-// z of one token of the row.
-template <class Source>
-__device__ __forceinline__ float z_of_token(const Source& source, int token) {
-  float z[kPiece], found = 0.0f;
-  typename Source::Raw raw;
-  source.load_raw(token - token % kPiece, raw);
-  source.mix_raw(token - token % kPiece, raw, z);
-#pragma unroll
-  for (int i = 0; i < kPiece; ++i) found = i == token % kPiece ? z[i] : found;
-  return found;
 }
 
 // The row's token, w.token, at temperature 1. The whole block.

@@ -16,6 +16,13 @@ __device__ __forceinline__ uint64_t bits_of_draw(const RowOptions& o) {
   return random_bits(o.seed, o.position, 0, kSample);
 }
 
+// One thread, while no other reads the options.
+__device__ __forceinline__ void set_up_draw(const Plan& plan, int64_t row, const RowDraw& draw,
+                                            RowWork& w) {
+  set_draw(plan, row, draw, w.options);
+  w.draw_bits = bits_of_draw(w.options);
+}
+
 // The place of the drawn token in a thread's piece; -1 in all threads but one. Weights are in the
 // order of ids, 8 in each of the block's first 128 threads.
 template <class Team>
@@ -45,6 +52,16 @@ struct Drawn {
 };
 
 // Reads a tile and draws from it; `weight(id, z)` is a token's. Gives the token with its z.
+// The mass of a tile's survivors, at the tile's reference.
+struct SurvivorMass {
+  Cutoff cutoff;
+  float c, reference;
+  __device__ __forceinline__ uint64_t operator()(int id, float z) const {
+    const float t = z * c;
+    return keeps(cutoff, t, uint32_t(id)) ? token_mass(t, reference) : 0;
+  }
+};
+
 template <class Team, class Source, class Weight>
 __device__ __forceinline__ Drawn draw_in_tile(const Team& team, const Source& source, int tile,
                                               uint64_t offset, const Weight& weight) {
@@ -53,8 +70,8 @@ __device__ __forceinline__ Drawn draw_in_tile(const Team& team, const Source& so
   const int first = tile * kTile + int(thread_index()) * kPiece;
   if (thread_index() < kTile / kPiece) {
     typename Source::Raw raw;
-    source.load_raw(first, raw);
-    source.mix_raw(first, raw, z);
+    source.load(first, raw);
+    source.mix(first, raw, z);
 #pragma unroll
     for (int i = 0; i < kPiece; ++i) weights[i] = weight(first + i, z[i]);
   }
@@ -87,7 +104,7 @@ __device__ __forceinline__ bool draw_candidate(const Team& team, int tile, uint6
   if (int(thread_index()) >= count) return true;
   const Finalist own = w.finalists[thread_index()];
   uint64_t before = 0;
-#pragma unroll 1
+#pragma unroll 4
   for (int j = 0; j < count; ++j) {
     const Finalist other = w.finalists[j];
     before += key_id(other.key) < key_id(own.key) ? other.weight : 0;

@@ -13,18 +13,18 @@ namespace {
 
 struct Filters {
   bool top_k, top_p, min_p;
-  bool counts;  // the number of survivors is asked for, filtered or not
+  bool wants_count;  // the number of survivors is asked for, filtered or not
 
-  __device__ bool any() const { return top_k || top_p || min_p || counts; }
+  __device__ bool any() const { return top_k | top_p | min_p | wants_count; }
 };
 
 __device__ __forceinline__ Filters filters_of(const Plan& plan, const RowOptions& o) {
-  const bool samples = plan.stage != kModelNuclei && !o.greedy;
+  const bool samples = (plan.stage != kModelNuclei) & !o.greedy;
   Filters on;
-  on.top_k = samples && o.top_k > 0 && o.top_k < plan.step.vocab_size;
-  on.top_p = !o.greedy && o.top_p < kWhole;
-  on.min_p = samples && o.min_p_offset > -INFINITY;
-  on.counts = samples && plan.step.details.num_kept;
+  on.top_k = samples & (o.top_k > 0) & (o.top_k < plan.step.vocab_size);
+  on.top_p = !o.greedy & (o.top_p < kWhole);
+  on.min_p = samples & (o.min_p_offset > -INFINITY);
+  on.wants_count = samples & (plan.step.details.num_kept != nullptr);
   return on;
 }
 

@@ -34,22 +34,22 @@ __device__ __forceinline__ void conclude_row(const Team& team, const Source& sou
     draw.tile = first_tile_with(w, source.num_tiles, max.z);
   } else {
     const uint64_t* masses = s.limited ? w.survivor_mass : w.tile_mass;
-    draw = draw_tile(w, masses, source.num_tiles, o.scale, max.reference, bits_of_draw(o));
+    draw = draw_tile(w, masses, source.num_tiles, o.scale, max.reference, w.draw_bits);
     a = floorf(w.tile_max[draw.tile] * o.scale);
   }
   Drawn drawn;
+  const SurvivorMass mass = {s.cutoff, o.scale, a};
   const uint64_t last = rank_key(s.cutoff.t, s.cutoff.id);
   if (!s.in_candidates || !draw_candidate(team, draw.tile, draw.offset, last, a, drawn)) {
     drawn = draw_in_tile(team, source, draw.tile, draw.offset, [&](int id, float z) -> uint64_t {
-      if (o.greedy) return z == max.z;
-      const float t = z * o.scale;
-      return keeps(s.cutoff, t, uint32_t(id)) ? token_mass(t, a) : 0;
+      return o.greedy ? z == max.z : mass(id, z);
     });
     drawn.at *= o.scale;
   }
   if (drawn.token >= 0) write_drawn(plan, w, max, drawn.token, drawn.at, draw.total);
   if constexpr (Source::kHasStats) {
-    if (!plan.wants_stats) return;
+    const eft_details& d = plan.step.details;
+    if (!d.raw_logprobs && !d.entropy && !d.model_logprobs) return;
     if (drawn.token >= 0) w.token = drawn.token;
     __syncthreads();
     write_temperature_one(team, source, plan, max.z);
@@ -70,18 +70,24 @@ __device__ __forceinline__ void write_nucleus(const Plan& plan, const RowWork& w
   out.id = cutoff.id;
 }
 
-// The whole team; `own->options` is set, and the tiles' summaries are there for source.load_tiles.
+// The whole team; `own->options` is set, and the tiles' summaries are there for the source.
 template <class Team, class Source>
 __device__ __forceinline__ void finish_row(const Team& team, const Source& source,
                                            const Plan& plan) {
   RowWork& w = *team.own;
   const RowOptions& o = w.options;
   const bool is_nuclei_stage = plan.stage == kModelNuclei;
-  Filters on = filters_of(plan, o);
-  if (is_nuclei_stage && w.model != plan.step.conservative - 1) on = {};
+  Filters on;
   GroupMaxima<Team::kThreads> maxima;
-  if (on.any()) maxima.load(source, 0);
-  source.load_tiles(w);
+  typename Source::Tiles tiles;
+  {
+    [[maybe_unused]] const OneRoundTrip together;
+    tiles = source.load_tiles();
+    on = filters_of(plan, o);
+    if (is_nuclei_stage && w.model != plan.step.conservative - 1) on = {};
+    if (on.any()) maxima.load(source, 0);
+  }
+  source.put_tiles(tiles, w);
   const RowMax max = row_max_of(w, source.num_tiles, o.scale);
   if (!max.valid) {
     if (is_nuclei_stage) return write_nucleus(plan, w, max, 0, all_survive());

@@ -56,12 +56,11 @@ __device__ __forceinline__ void list_part(const GroupMaxima<kThreads>& maxima, R
   }
 }
 
-// Calls `visit(id, z)` for each 8 tokens of the groups that are listed. A thread has several
-// pieces in flight. With 256 threads and three bf16 models one round trip brings 192 groups.
-template <class Team, class Source, class Visit>
+// Calls `visit(id, z)` for each 8 tokens of the groups that are listed. A thread has kInFlight
+// pieces in flight: with three of them and 256 threads one round trip brings 192 groups.
+template <int kInFlight, class Team, class Source, class Visit>
 __device__ __forceinline__ void visit_listed(const Team& team, const Source& source,
                                              const Visit& visit) {
-  constexpr int kInFlight = Source::kInFlight;
   const RowWork& w = *team.own;
   const int num_pieces = int(w.num_groups) * (kGroup / kPiece);
 #pragma unroll 1
@@ -76,14 +75,14 @@ __device__ __forceinline__ void visit_listed(const Team& team, const Source& sou
         if (at >= num_pieces) continue;
         const int group = w.groups[at / 4];
         ids[p] = piece_id(source.tile_of(group), at % 4, group % kGroups);
-        source.load_raw(ids[p], raw[p]);
+        source.load_own(group, at % 4, raw[p]);
       }
     }
 #pragma unroll 1  // one copy of `visit`
     for (int at = i; at < smaller(num_pieces, i + kInFlight * Team::kThreads);
          at += Team::kThreads) {
       float z[kPiece];
-      source.mix_raw(ids[0], raw[0], z);
+      source.mix(ids[0], raw[0], z);
       visit(ids[0], z);
 #pragma unroll
       for (int p = 1; p < kInFlight; ++p) ids[p - 1] = ids[p], raw[p - 1] = raw[p];
@@ -91,16 +90,12 @@ __device__ __forceinline__ void visit_listed(const Team& team, const Source& sou
   }
 }
 
-// Calls `visit(id, z)` for each of 8 tokens, in a loop: tokens that matter are few, and its code is
-// run through once.
-template <class Visit>
-__device__ __forceinline__ void for_each_token(int id, float* z, const Visit& visit) {
-#pragma unroll 1
-  for (int i = 0; i < kPiece; ++i) {
-    visit(id + i, z[0]);
+// z of token i of a piece, in registers, which have no index.
+__device__ __forceinline__ float token_of_piece(const float* z, int i) {
+  float found = z[0];
 #pragma unroll
-    for (int j = 1; j < kPiece; ++j) z[j - 1] = z[j];
-  }
+  for (int j = 1; j < kPiece; ++j) found = j == i ? z[j] : found;
+  return found;
 }
 
 // Calls `visit(id, z)` for each 8 tokens of all groups that reach `at_least`, part by part, since
@@ -121,7 +116,7 @@ __device__ __forceinline__ void visit_all(const Team& team, const Source& source
     __syncthreads();
     list_part(maxima, w, c, at_least);
     __syncthreads();
-    visit_listed(team, source, visit);
+    visit_listed<1>(team, source, visit);
     __syncthreads();
   }
 }

@@ -153,7 +153,7 @@ __device__ __forceinline__ void rank_finalists(const Team& team, uint64_t target
   for (int i = thread_index(); i < count; i += Team::kThreads) {
     const Finalist own = w.finalists[i];
     uint64_t above = 0;
-#pragma unroll 1
+#pragma unroll 4
     for (int j = 0; j < count; ++j) {
       const Finalist other = w.finalists[j];
       above += other.key < own.key ? other.weight : 0;

@@ -15,12 +15,17 @@ template <class Team>
 __device__ __forceinline__ void send_tiles(const Team& team, int num_tiles, int num_own_tiles) {
   RowWork& w = *team.own;
   const int size = int(team.size), rank = int(team.rank);
-  for (int i = threadIdx.x; i < num_own_tiles * size; i += Team::kThreads) {
-    const int tile = i / size * size + rank;
-    if (i % size == rank) continue;
-    RowWork* const to = map_shared(&w, uint32_t(i % size));
-    to->tile_max[tile] = w.tile_max[tile];
-    to->tile_mass[tile] = w.tile_mass[tile];
+  constexpr int kMostBlocks = 16;  // of a cluster
+  const int peer = int(threadIdx.x) % kMostBlocks;
+  if (peer < size && peer != rank) {
+    RowWork* const to = map_shared(&w, uint32_t(peer));
+#pragma unroll 1
+    for (int i = int(threadIdx.x) / kMostBlocks; i < num_own_tiles;
+         i += Team::kThreads / kMostBlocks) {
+      const int tile = i * size + rank;
+      to->tile_max[tile] = w.tile_max[tile];
+      to->tile_mass[tile] = w.tile_mass[tile];
+    }
   }
   const int behind = num_tiles + int(threadIdx.x);
   if (behind < padded_tiles(num_tiles)) w.tile_max[behind] = -INFINITY, w.tile_mass[behind] = 0;
@@ -39,9 +44,10 @@ __device__ __forceinline__ void resident_row(const Plan& plan) {
   const int64_t row = plan.first_row + blockIdx.x / size;
   cluster_arrive_unordered();
   clear_row_work<kResidentThreads>(w);
+  const bool draws = threadIdx.x == kResidentThreads - 1;
   RowDraw draw;
+  if (draws) draw = load_draw(plan, row);
   if (threadIdx.x == 0) {
-    draw = load_draw(plan, row);
     w.row = row;
     w.options = options_of(plan, row);
     if (w.options.valid) set_row_inputs(plan, w.options, row, 0, w.inputs);
@@ -66,7 +72,7 @@ __device__ __forceinline__ void resident_row(const Plan& plan) {
     if (lane == 0) w.tile_max[tile] = s.max, w.tile_mass[tile] = s.mass;
   }
   __syncthreads();
-  if (threadIdx.x == 0) set_draw(plan, row, draw, w.options);
+  if (draws) set_up_draw(plan, row, draw, w);
   cluster_wait();  // every block of the cluster runs: their shared memory may be written
   send_tiles(team, plan.num_tiles, num_own_tiles);
   team.sync();
@@ -76,7 +82,9 @@ __device__ __forceinline__ void resident_row(const Plan& plan) {
   }
   const ResidentSource source = {own_z, group_max, plan.num_tiles, rank, size};
   finish_row(team, source, plan);
-  team.sync();  // no block leaves while others may read its shared memory
+  // No block leaves while others may read its shared memory; nothing is written there any more.
+  cluster_arrive_unordered();
+  cluster_wait();
 }
 
 template <int kNumBf16Models>

@@ -74,6 +74,7 @@ struct alignas(16) RowWork {
   uint32_t bin_count;
   uint64_t weight_above_bin;  // of the bins before it
   uint64_t found_key;
+  uint64_t draw_bits;                   // of the row's draw
   int32_t token;                        // drawn
   double log_sums[EFT_MAX_MODELS + 1];  // relative to the maxima, at temperature 1
   double maxima[EFT_MAX_MODELS + 1];

@@ -4,7 +4,7 @@
 #define EFT_CUDA_STEP_SOURCE_CUH_
 
 #include "cuda/common/mix.cuh"
-#include "cuda/step/row_work.cuh"
+#include "cuda/step/groups.cuh"
 
 namespace eft {
 namespace {
@@ -25,34 +25,57 @@ struct StreamSource {
     const float* from = space->group_max + first_tile * kGroups + group;
     return load_written(reinterpret_cast<const Bits128*>(from));
   }
-  // The whole block: the tiles' summaries, for all of it.
-  __device__ void load_tiles(RowWork& to) const {
-#pragma unroll 1
-    for (int i = thread_index(); i < padded_tiles(num_tiles); i += kStreamThreads) {
-      [[maybe_unused]] const OneRoundTrip together;
-      const bool inside = i < num_tiles;
-      to.tile_max[i] = inside ? load_written(space->tile_max + first_tile + i) : -INFINITY;
-      to.tile_mass[i] = inside ? load_written(space->tile_mass + first_tile + i) : 0;
+  // The tiles' summaries: every thread asks for two at most, and puts them where all see them. Ends
+  // with a barrier.
+  struct Tiles {
+    static constexpr int kEach = kMaxTiles / kStreamThreads;
+    float max[kEach];
+    uint64_t mass[kEach];
+  };
+  __device__ __forceinline__ Tiles load_tiles() const {
+    [[maybe_unused]] const OneRoundTrip together;
+    Tiles tiles;
+#pragma unroll
+    for (int i = 0; i < Tiles::kEach; ++i) {
+      const int tile = int(thread_index()) + i * kStreamThreads;
+      tiles.max[i] = -INFINITY;
+      tiles.mass[i] = 0;
+      if (tile >= num_tiles) continue;
+      tiles.max[i] = load_written(space->tile_max + first_tile + tile);
+      tiles.mass[i] = load_written(space->tile_mass + first_tile + tile);
+    }
+    return tiles;
+  }
+  __device__ __forceinline__ void put_tiles(const Tiles& tiles, RowWork& to) const {
+#pragma unroll
+    for (int i = 0; i < Tiles::kEach; ++i) {
+      const int tile = int(thread_index()) + i * kStreamThreads;
+      if (tile >= padded_tiles(num_tiles)) continue;
+      to.tile_max[tile] = tiles.max[i];
+      to.tile_mass[tile] = tiles.mass[i];
     }
     __syncthreads();
   }
   __device__ const float* stats() const { return space->stats + first_tile * kMaxStats; }
 
-  // 8 tokens from `id` on: load_raw asks for them, mix_raw waits and mixes. For any models mix_raw
-  // does both.
+  // 8 tokens: `load` asks for those from `id` on, `load_own` for piece j of a group, and `mix`
+  // waits for them. For any models `mix` does both.
   static constexpr bool kHasRaw = kNumBf16Models > 0;
   static constexpr int kInFlight = !kHasRaw ? 1 : kNumBf16Models < 3 ? 4 : 3;  // pieces
   struct Raw {
     Bits128 x[1][kHasRaw ? kNumBf16Models : 1];
   };
-  __device__ __forceinline__ void load_raw(int id, Raw& raw) const {
+  __device__ __forceinline__ void load(int id, Raw& raw) const {
     if constexpr (kHasRaw) load_bf16_piece<kNumBf16Models>(w->inputs, id, raw.x);
   }
-  __device__ __forceinline__ void mix_raw(int id, Raw& raw, float* z) const {
+  __device__ __forceinline__ void load_own(int group, int j, Raw& raw) const {
+    load(piece_id(group / kGroups, j, group % kGroups), raw);
+  }
+  __device__ __forceinline__ void mix(int id, Raw& raw, float* z) const {
     if constexpr (kHasRaw) {
       mix_bf16_piece<kNumBf16Models>(w->inputs, id, raw.x, z);
     } else {
-      mix_pieces<1, kConservative>(w->inputs, id, 0, z);
+      mix_any_piece<kConservative>(w->inputs, id, z);
     }
   }
 };
@@ -72,27 +95,47 @@ struct ResidentSource {
   __device__ Bits128 load_maxima(int group) const {
     return *reinterpret_cast<const Bits128*>(group_maxima + group);
   }
-  __device__ void load_tiles(RowWork&) const {}  // every block has sent its own to all
+  // Every block has sent its own to all.
+  struct Tiles {};
+  __device__ Tiles load_tiles() const { return {}; }
+  __device__ void put_tiles(const Tiles&, RowWork&) const {}
 
-  // From whichever block owns the tile.
   static constexpr int kInFlight = 1;
-  struct Raw {};
-  __device__ void load_raw(int, Raw&) const {}
-  __device__ void mix_raw(int id, Raw&, float* out) const {
+  struct Raw {
+    Bits128 x[kPiece / 4];
+  };
+  // From whichever block owns the tile.
+  __device__ void load(int id, Raw& raw) const {
     const int tile = id / kTile;
-    copy_piece(map_shared(z + tile / int(size) * kTile + id % kTile, uint32_t(tile) % size), out);
+    copy_piece(map_shared(z + tile / int(size) * kTile + id % kTile, uint32_t(tile) % size), raw);
+  }
+  __device__ void load_own(int group, int j, Raw& raw) const {
+    copy_piece(z + piece_id(group / kGroups, j, group % kGroups), raw);
+  }
+  __device__ void mix(int, const Raw& raw, float* out) const {
+#pragma unroll
+    for (int i = 0; i < kPiece; ++i) out[i] = __uint_as_float(raw.x[i / 4].x[i % 4]);
   }
 
  private:
-  __device__ static void copy_piece(const float* from, float* out) {
+  __device__ static void copy_piece(const float* from, Raw& raw) {
 #pragma unroll
-    for (int i = 0; i < kPiece; i += 4) {
-      const Bits128 b = *reinterpret_cast<const Bits128*>(from + i);
-#pragma unroll
-      for (int j = 0; j < 4; ++j) out[i + j] = __uint_as_float(b.x[j]);
+    for (int i = 0; i < kPiece / 4; ++i) {
+      raw.x[i] = *reinterpret_cast<const Bits128*>(from + 4 * i);
     }
   }
 };
+
+// z of one token of the row.
+template <class Source>
+__device__ __forceinline__ float z_of_token(const Source& source, int token) {
+  const int in_piece = token % kPiece;
+  float z[kPiece];
+  typename Source::Raw raw;
+  source.load(token - in_piece, raw);
+  source.mix(token - in_piece, raw, z);
+  return token_of_piece(z, in_piece);
+}
 
 }  // namespace
 }  // namespace eft

@@ -26,13 +26,13 @@ __device__ __forceinline__ void write_mixture(const Plan& plan, int64_t row, int
 // True for all threads of the block that takes the row's last ticket, and so finishes the row.
 __device__ __forceinline__ bool takes_last_ticket(const Plan& plan, int slot, int64_t row,
                                                   RowWork& w) {
+  // The first thread takes the ticket; the 33rd asks for the draw while others still read tiles.
+  const bool draws = threadIdx.x == 32;
   RowDraw draw;
-  if (threadIdx.x == 0) draw = load_draw(plan, row);  // while others still read tiles
+  if (draws) draw = load_draw(plan, row);
   __syncthreads();
-  if (threadIdx.x == 0) {
-    w.is_last = is_last_ticket(plan.workspace.tickets + slot);
-    if (w.is_last) set_draw(plan, row, draw, w.options);
-  }
+  if (threadIdx.x == 0) w.is_last = is_last_ticket(plan.workspace.tickets + slot);
+  if (draws) set_up_draw(plan, row, draw, w);
   __syncthreads();
   return w.is_last;
 }

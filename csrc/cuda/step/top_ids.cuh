@@ -27,7 +27,6 @@ __device__ __forceinline__ void write_ranked(const Team& team, const eft_details
     if (key > last) continue;
     int rank = before;
     for (int j = 0; j < count; ++j) rank += w.candidates[j] < key;
-    if (rank >= d.num_top) continue;
     d.top_ids[at + rank] = int64_t(key_id(key));
     d.top_logprobs[at + rank] = float((double(key_t(key)) - w.maxima[0]) - w.log_sums[0]);
   }
@@ -70,7 +69,7 @@ __device__ __forceinline__ void write_top_ids(const Plan& plan) {
   const auto team = one_block_team(w);
   const StreamSource<0, true> source = {&w, plan.num_tiles, &plan.workspace,
                                         int64_t(blockIdx.x) * plan.num_tiles};
-  source.load_tiles(w);
+  source.put_tiles(source.load_tiles(), w);
   const RowMax max = row_max_of(w, plan.num_tiles, 1.0f);
   normalise(team, plan, source.stats(), max.z);
   int written = 0;

@@ -31,13 +31,14 @@ __device__ __forceinline__ void bin_row(const Team& team, const Source& source, 
                                         float c) {
   // A token 41 powers of two below the reference has no mass.
   const float deepest = q.by_mass ? q.max_t - 42.0f : kLowestT;
-  visit_all(team, source, c, fmaxf(deepest, lowest_of_key(q.high)), [&](int id, float* z) {
-    for_each_token(id, z, [&](int token, float z_of_token) {
-      const float t = z_of_token * c;
-      const uint64_t key = rank_key(t, uint32_t(token));
-      if (!(t > -INFINITY) || !in_range(q, key)) return;
+  visit_all(team, source, c, fmaxf(deepest, lowest_of_key(q.high)), [&](int id, const float* z) {
+#pragma unroll
+    for (int i = 0; i < kPiece; ++i) {
+      const float t = z[i] * c;
+      const uint64_t key = rank_key(t, uint32_t(id + i));
+      if (!(t > -INFINITY) || !in_range(q, key)) continue;
       add_to_bin(team.own->bins, bin_of(q, key), weight_of(q, key), 1);
-    });
+    }
   });
   merge_bins(team);
   team.sync();
@@ -47,12 +48,15 @@ __device__ __forceinline__ void bin_row(const Team& team, const Source& source, 
 template <class Team, class Source>
 __device__ __forceinline__ void gather_range(const Team& team, const Source& source, uint64_t low,
                                              uint64_t high, float c) {
-  visit_all(team, source, c, lowest_of_key(high), [&](int id, float* z) {
-    for_each_token(id, z, [&](int token, float z_of_token) {
-      const float t = z_of_token * c;
-      const uint64_t key = rank_key(t, uint32_t(token));
-      if (t > -INFINITY && key >= low && key <= high) append_candidate(team, key);
-    });
+  visit_all(team, source, c, lowest_of_key(high), [&](int id, const float* z) {
+    uint32_t inside = 0;
+#pragma unroll
+    for (int i = 0; i < kPiece; ++i) {
+      const float t = z[i] * c;
+      const uint64_t key = rank_key(t, uint32_t(id + i));
+      inside |= uint32_t(t > -INFINITY && key >= low && key <= high) << i;
+    }
+    append_candidates(team, id, z, c, inside, [](float) {});
   });
   team.sync();
 }
@@ -60,7 +64,7 @@ __device__ __forceinline__ void gather_range(const Team& team, const Source& sou
 // The leader's block finds the bin with the answer, and zeroes what a gathering and a weighing add
 // to.
 template <class Team>
-__device__ __forceinline__ void begin_answer(const Team& team, uint64_t target) {
+__device__ __forceinline__ void find_answer_bin(const Team& team, uint64_t target) {
   RowWork& w = *team.own;
   clear_survivors(team);
   if (thread_index() == 0) w.num_candidates = 0;
@@ -78,7 +82,7 @@ __device__ __forceinline__ bool query_row(const Team& team, const Source& source
 #pragma unroll 1
   do {
     bin_row(team, source, q, c);
-    if (team.is_leader()) begin_answer(team, q.target);
+    if (team.is_leader()) find_answer_bin(team, q.target);
     team.sync();
     const int bin = leader.bin;
     if (bin < 0) return false;
@@ -99,17 +103,18 @@ template <class Team, class Source>
 __device__ __forceinline__ void weigh_row(const Team& team, const Source& source,
                                           const Cutoff& cutoff, float c) {
   RowWork& leader = *team.leader;
-  visit_all(team, source, c, cutoff.t, [&](int id, float* z) {
+  visit_all(team, source, c, cutoff.t, [&](int id, const float* z) {
     const int tile = id / kTile;
     const float a = floorf(team.own->tile_max[tile] * c);
     uint64_t sum = 0;
     uint32_t count = 0;
-    for_each_token(id, z, [&](int token, float z_of_token) {
-      const float t = z_of_token * c;
-      if (!keeps(cutoff, t, uint32_t(token))) return;
-      sum += token_mass(t, a);
-      ++count;
-    });
+#pragma unroll
+    for (int i = 0; i < kPiece; ++i) {
+      const float t = z[i] * c;
+      const bool kept = keeps(cutoff, t, uint32_t(id + i));
+      sum += kept ? token_mass(t, a) : 0;
+      count += kept;
+    }
     if (!count) return;
     add_mass(leader.survivor_mass + tile, sum);
     atomicAdd(&leader.num_kept, count);

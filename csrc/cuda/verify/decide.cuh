@@ -121,15 +121,12 @@ __device__ __forceinline__ int64_t draw_token(const VerifyPlan& v, DecideWork& w
   }
   const StreamSource<0, true> source = {&w, num_tiles, &plan.workspace,
                                         int64_t(w.slot) * num_tiles};
-  source.load_tiles(w);
+  source.put_tiles(source.load_tiles(), w);
   const RowOptions& o = w.options;
   const TileDraw draw = draw_tile(w, w.tile_mass, num_tiles, o.scale, w.p.reference, bits);
   const float a = floorf(w.tile_max[draw.tile] * o.scale);
   const Drawn drawn =
-      draw_in_tile(team, source, draw.tile, draw.offset, [&](int id, float z) -> uint64_t {
-        const float t = z * o.scale;
-        return keeps(w.p.cutoff, t, uint32_t(id)) ? token_mass(t, a) : 0;
-      });
+      draw_in_tile(team, source, draw.tile, draw.offset, SurvivorMass{w.p.cutoff, o.scale, a});
   if (drawn.token >= 0) w.token = drawn.token;
   __syncthreads();
   return w.token;

@@ -19,12 +19,6 @@ struct SlotWork : RowWork {
 template <bool kConservative>
 struct SlotSource : StreamSource<0, kConservative> {
   static constexpr bool kHasStats = false;
-  using typename StreamSource<0, kConservative>::Raw;
-
-  // Where all models are bf16, all loads at once.
-  __device__ __forceinline__ void mix_raw(int id, Raw&, float* z) const {
-    mix_any_piece<kConservative>(this->w->inputs, id, z);
-  }
 };
 
 // One kernel for any number of bf16 models, since the finish is most of its code.
@@ -125,11 +119,8 @@ __device__ __forceinline__ void stream_slot(const VerifyPlan& v) {
   const int64_t row = plan.first_row + slot / slots_of_row(v);
   if (!takes_last_ticket(plan, slot, row, w)) return;
   if (!w.options.valid) return write_invalid(plan.step, slot);
-  SlotSource<kConservative> source;
-  source.w = &w;
-  source.num_tiles = plan.num_tiles;
-  source.space = &space;
-  source.first_tile = int64_t(slot) * plan.num_tiles;
+  const SlotSource<kConservative> source = {
+      {&w, plan.num_tiles, &space, int64_t(slot) * plan.num_tiles}};
   finish_row(one_block_team(w), source, plan);
 }
 
