@@ -134,7 +134,7 @@ __device__ __forceinline__ uint32_t cluster_size() {
 // Together, a barrier of the cluster that orders no memory, but shows that every block runs.
 __device__ __forceinline__ void cluster_arrive_unordered() {
 #if __CUDA_ARCH__ >= 900
-  asm volatile("barrier.cluster.arrive.relaxed;");
+  asm volatile("barrier.cluster.arrive.relaxed;" ::: "memory");  // the compiler moves nothing past
 #endif
 }
 __device__ __forceinline__ void cluster_wait() {

@@ -51,7 +51,6 @@ struct Drawn {
   float at = 0.0f;
 };
 
-// Reads a tile and draws from it; `weight(id, z)` is a token's. Gives the token with its z.
 // The mass of a tile's survivors, at the tile's reference.
 struct SurvivorMass {
   Cutoff cutoff;
@@ -62,6 +61,7 @@ struct SurvivorMass {
   }
 };
 
+// Reads a tile and draws from it; `weight(id, z)` is a token's. Gives the token with its z.
 template <class Team, class Source, class Weight>
 __device__ __forceinline__ Drawn draw_in_tile(const Team& team, const Source& source, int tile,
                                               uint64_t offset, const Weight& weight) {
