@@ -25,15 +25,15 @@ from torch import Tensor
 from torch.func import functional_call, stack_module_state
 
 from eft_ext import _json
-from eft_ext.decoding import Feeder
-from eft_ext.decoding.forward import Forward
+from eft_ext.decoding import StaticCacheModel
+from eft_ext.decoding.static_cache.forward import Forward
 
 
 def inputs_of(model: Any, rows: int) -> tuple[Any, ...]:
-    feeder = Feeder(model, capacity=64)
+    feeder = StaticCacheModel(model, capacity=64)
     feeder.prefill(torch.full((rows, 40), 5))
     feeder.reserve(1)
-    feeder.expect(41)
+    feeder.set_max_length(41)
     bases, columns, *stored = feeder._storage.inputs(feeder.longest)
     copies = [tuple(x.clone() for x in given) for given in (bases, columns, stored)]  # out of inference mode
     return (torch.full((rows, 1), 7), feeder.lengths.clone(), *copies[:2], *copies[2])

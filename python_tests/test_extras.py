@@ -57,7 +57,7 @@ def test_parts(tmp_path):
 
 def test_an_adapter_without_peft(monkeypatch):
     """The last step of loading alone: transformers would remember for all tests that there is no peft."""
-    from eft_ext.hf.adapter_loading import with_adapter
+    from eft_ext.hf.loading.adapter import with_adapter
 
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(MissingExtra, match=r"^tuned: the adapter 'there' needs peft: pip install 'eft_ext\[peft\]'$"):

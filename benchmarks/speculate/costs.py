@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from eft_ext import EmulatedModel
-from eft_ext.decoding import Feeder
-from eft_ext.decoding.schedule import expected_tokens
+from eft_ext.decoding import StaticCacheModel
+from eft_ext.decoding.speculative.draft_length import expected_tokens
 from eft_ext.ops import fused_mix, fused_verify
 
 SAMPLED = {"do_sample": True, "top_k": 0, "seed": 1}
@@ -36,13 +36,13 @@ def seconds(call: Callable[[], Any], times: int) -> float:
 
 def forward_seconds(model: Any, n: int, times: int = 9) -> float:
     """Times one forward pass over n tokens from a static cache of 64, recorded as in a generation."""
-    feeder = Feeder(model, capacity=256)
+    feeder = StaticCacheModel(model, capacity=256)
     feeder.prefill(torch.arange(5, 69)[None])
     tokens = torch.full((1, n), 7)
 
     def call() -> None:
-        feeder.feed(tokens)
-        feeder.rollback(feeder.lengths - n)
+        feeder.forward(tokens)
+        feeder.crop(feeder.lengths - n)
 
     for _ in range(20):  # until it is recorded
         call()

@@ -27,7 +27,7 @@ from eft_ext.dynamics.context import check_texts
 from eft_ext.dynamics.forward import response_logits
 from eft_ext.dynamics.preferences import preference
 from eft_ext.hf import ContextWarning
-from eft_ext.hf.hub import load_model, load_tokenizer, source_of
+from eft_ext.hf.loading.hub import load_model, load_tokenizer, source_of
 
 MOST = 2**63 - 1  # a step is an int64
 LARGEST_LR = 1e37  # AdamW divides it by 0.1 at first, in fp32

@@ -112,7 +112,7 @@ def tokens_of_run(
     from eft_ext.demo import model_path
     from eft_ext.dynamics import delta_records
     from eft_ext.dynamics.store import check_no_part
-    from eft_ext.hf.hub import source_of
+    from eft_ext.hf.loading.hub import source_of
 
     check_no_part("--out", out, recording)
     folder = source_of("--model", model) if model is not None else str(model_path("small-base"))

@@ -64,7 +64,7 @@ def describe() -> dict[str, Any]:
     import torch
 
     import eft_ext
-    from eft_ext.hf.memory import readable
+    from eft_ext.hf.loading.memory import readable
 
     versions: dict[str, str | None] = {"eft_ext": eft_ext.__version__, "python": platform.python_version()}
     versions |= {name: _version(name) for name in _PACKAGES}

@@ -127,7 +127,7 @@ def speculation(given: str | None) -> dict[str, Any]:
     """`--speculate` as keyword arguments for `EmulatedModel.generate`. Raises ValueError for a value out of range."""
     if given is None:
         return {}
-    from eft_ext.hf.speculation import MOST  # seconds
+    from eft_ext.hf.generation.speculation import MOST  # seconds
 
     if given != "auto" and not (given.isascii() and given.isdecimal() and len(given) < 10 and int(given) <= MOST):
         raise ValueError(f"--speculate: expected auto or a number from 0 to {MOST}, got {given}")

@@ -190,7 +190,7 @@ def _results(scores: Any, batch: Sequence[Item], model: EmulatedModel, tokens: b
         for b, count in enumerate(counts)
     ]
     if tokens:
-        from eft_ext.hf.records import records
+        from eft_ext.hf.scoring.records import records
 
         for result, record in zip(
             found, records(scores, model.tokenizer, [item.prompt or "" for item in batch]), strict=True

@@ -25,7 +25,7 @@ def settle(model: EmulatedModel, asked: Mapping[str, Any], *, quiet: bool) -> di
     Returns:
         options: the settings in use, all of them. set_aside: those of the model, by name.
     """
-    from eft_ext.hf.generation_defaults import listed, set_aside
+    from eft_ext.hf.loading.generation_defaults import listed, set_aside
 
     unused = set_aside(model.generation_config)
     if not quiet:

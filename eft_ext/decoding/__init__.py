@@ -1,7 +1,7 @@
 """The decode engine: static key-value caches for stock models, and loops that run several models as one."""
 
-from eft_ext.decoding.feeder import Feeder
-from eft_ext.decoding.marks import Mark, Statistics
-from eft_ext.decoding.support import unsupported
+from eft_ext.decoding.speculative.token_source import Statistics, TokenSource
+from eft_ext.decoding.static_cache.model import StaticCacheModel
+from eft_ext.decoding.static_cache.support import unsupported
 
-__all__ = ["Feeder", "Mark", "Statistics", "unsupported"]
+__all__ = ["StaticCacheModel", "Statistics", "TokenSource", "unsupported"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from eft_ext.decoding.jobs import Job
+from eft_ext.decoding.requests import Request
 
 
 @dataclass(eq=False)
@@ -18,7 +18,7 @@ class Row:
         drawn: how many tokens of it are read or under way.
     """
 
-    job: Job
+    job: Request
     prompts: list[int]
     tokens: list[int] = field(default_factory=list)
     drawn: int = 0

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from eft_ext.decoding.batch import Batch, Row
-from eft_ext.decoding.device import one_after_another
-from eft_ext.decoding.feeder import Feeder
-from eft_ext.decoding.jobs import Draw, InvalidRow, Job, News, Prompt
+from eft_ext.decoding.capture.cuda_device import one_after_another
 from eft_ext.decoding.readback import Readback
+from eft_ext.decoding.requests import Draw, InvalidRow, Prompt, Request, TokenOutput
 from eft_ext.decoding.state import INVALID, NOTHING, State
+from eft_ext.decoding.static_cache.model import StaticCacheModel
 
 
 class Engine:
@@ -42,7 +42,7 @@ class Engine:
 
     def __init__(
         self,
-        feeders: Sequence[Feeder],
+        feeders: Sequence[StaticCacheModel],
         draw: Draw,
         ends: Sequence[int],
         *,
@@ -63,7 +63,7 @@ class Engine:
         self._pending: deque[tuple[int, list[Row | None]]] = deque()  # steps that the host has not read yet
 
     @torch.inference_mode()
-    def start(self, jobs: Sequence[Job], prompts: Sequence[Prompt]) -> None:
+    def start(self, jobs: Sequence[Request], prompts: Sequence[Prompt]) -> None:
         """Reads the first prompts: for each model ids and mask [jobs, length]. As many slots are made.
 
         Storage of an earlier start is used again where it suffices, and so are the graphs that refer to it.
@@ -89,7 +89,7 @@ class Engine:
         return self._batch.free
 
     @torch.inference_mode()
-    def admit(self, jobs: Sequence[Job], prompts: Sequence[Prompt]) -> None:
+    def admit(self, jobs: Sequence[Request], prompts: Sequence[Prompt]) -> None:
         """Reads prompts of at most `free` further jobs, as `start` does."""
         slots = self._batch.widen()[: len(jobs)]
         self._use(list(range(self._batch.room)))
@@ -119,7 +119,7 @@ class Engine:
         """Drops what a capture leaves in `step`, which was never computed."""
         self._logits = ([], [])
 
-    def run(self) -> Iterator[list[News]]:
+    def run(self) -> Iterator[list[TokenOutput]]:
         """Yields the news of each step, until every job has ended; jobs may be admitted in between.
 
         Raises:
@@ -138,14 +138,14 @@ class Engine:
                 return  # at the end of a table, unless what is read first says that the longest row has ended
             for feeder in self.feeders:
                 feeder.reserve(1)
-                feeder.expect(feeder.longest + 1)
+                feeder.set_max_length(feeder.longest + 1)
             ran = self._chunk(self._limit()) if self._chunk is not None else 1
             if self._chunk is None:
                 self._step()
             for _ in range(ran):
                 self._sent(list(self._batch.slots))
             for feeder in self.feeders if ran > 1 else ():
-                feeder.expect(feeder.longest + ran - 1)
+                feeder.set_max_length(feeder.longest + ran - 1)
 
     def _limit(self) -> int:
         """Steps that may be launched at once: budgets, what attention reads, and the ring have room for them."""
@@ -160,7 +160,7 @@ class Engine:
             if row is not None:
                 row.drawn += 1
 
-    def _read(self) -> list[News]:
+    def _read(self) -> list[TokenOutput]:
         ticket, rows = self._pending.popleft()
         news = []
         for row, token in zip(rows, self._readback.receive(ticket), strict=False):
@@ -173,13 +173,13 @@ class Engine:
             self._expect()
         return news
 
-    def _said(self, row: Row, token: int, mark: int = 0) -> News:
+    def _said(self, row: Row, token: int, mark: int = 0) -> TokenOutput:
         """The next token of a row, which may be its last."""
         row.tokens.append(token)
         last = token in self._ends or len(row.tokens) >= row.job.budget
         if last:
             self._batch.end(row)
-        return News(row.job.number, token, last, mark)
+        return TokenOutput(row.job.number, token, last, mark)
 
     def _logits_of(self, slot: int) -> list[Tensor] | None:
         """The logits that an invalid row was drawn from, if the step just read is the last that ran."""
@@ -194,7 +194,7 @@ class Engine:
         rows = self._batch.rows
         for k, feeder in enumerate(self.feeders if rows else ()):
             # The first token of a row is drawn from its prompt: one fewer has been read than drawn.
-            feeder.expect(max(row.prompts[k] + row.drawn - 1 for row in rows))
+            feeder.set_max_length(max(row.prompts[k] + row.drawn - 1 for row in rows))
 
     def _compact(self) -> None:
         """Goes on with fewer slots where these suffice."""
@@ -211,10 +211,10 @@ class Engine:
     def _use(self, order: list[int]) -> None:
         """Runs as many slots as `order` names, each being that former one in the caches."""
         for feeder in self.feeders:
-            feeder.keep(order)
+            feeder.select_rows(order)
         self.state.use(len(order))
 
-    def _begin(self, slots: list[int], jobs: Sequence[Job], logits: Sequence[Tensor]) -> None:
+    def _begin(self, slots: list[int], jobs: Sequence[Request], logits: Sequence[Tensor]) -> None:
         """The first draw of jobs, from their prompts' logits, while the other rows stand still."""
         state = self.state
         lengths = zip(*(feeder.prompt_lengths for feeder in self.feeders), strict=True)

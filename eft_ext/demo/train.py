@@ -31,7 +31,7 @@ with command(__name__), needs("eft_ext.demo.train", "cli"):
     from eft_ext.demo.recipe import FULL, QUICK, Recipe, Stage
     from eft_ext.demo.tokenizer import CHAT_TEMPLATE, train_tokenizer
     from eft_ext.demo.world import World
-    from eft_ext.hf.hub import load_model, load_tokenizer
+    from eft_ext.hf.loading.hub import load_model, load_tokenizer
 
 Report = dict[str, dict[str, object]]
 MOST_THREADS = 1024  # the system ends a process that asks for millions

@@ -18,8 +18,8 @@ from eft_ext.demo import TALKATIVE, TRIO, model_paths
 from eft_ext.demo.notes import read_world
 from eft_ext.demo.world import Question, World
 from eft_ext.hf import EmulatedModel
-from eft_ext.hf.generation_defaults import listed, set_aside
-from eft_ext.hf.hub import load_model, load_tokenizer
+from eft_ext.hf.loading.generation_defaults import listed, set_aside
+from eft_ext.hf.loading.hub import load_model, load_tokenizer
 
 Answerer = Callable[[list[str]], list[str]]
 LARGE, TUNED, EFT, ORACLE = "large", "small tuned", "EFT", "oracle"

@@ -3,7 +3,7 @@
 from eft_ext._extras import needs
 
 with needs("eft_ext.hf", "hf"):
-    from eft_ext.hf.context import ContextWarning
+    from eft_ext.hf.inputs.context import ContextWarning
     from eft_ext.hf.logits_processor import EFTLogitsProcessor
     from eft_ext.hf.model import EmulatedModel
     from eft_ext.hf.stock import custom_generate

@@ -11,13 +11,13 @@ from torch import Tensor
 from transformers import LogitsProcessor
 
 from eft_ext.decoding.engine import together
-from eft_ext.hf.arguments import prompts_of
-from eft_ext.hf.context import Context
+from eft_ext.hf.generation.mixture import mixture_of
+from eft_ext.hf.generation.processor_order import ran_before
+from eft_ext.hf.inputs.arguments import prompts_of
+from eft_ext.hf.inputs.context import Context
+from eft_ext.hf.inputs.prompts import Prompt
 from eft_ext.hf.members import check_modes, members_of
-from eft_ext.hf.mixture import mixture_of
-from eft_ext.hf.order import ran_before
-from eft_ext.hf.prompts import Prompt
-from eft_ext.hf.runner import Runner
+from eft_ext.hf.runners.dynamic_cache_model import Runner
 from eft_ext.methods import MixingMethod
 from eft_ext.ops.method import Method
 

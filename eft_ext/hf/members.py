@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from eft_ext.decoding.support import forward_parameters, input_table, learned_positions
-from eft_ext.decoding.walk import modules_of, parameters_of
+from eft_ext.decoding.module_utils import modules_of, parameters_of
+from eft_ext.decoding.static_cache.support import forward_parameters, input_table, learned_positions
 from eft_ext.hf.adapters import adapter_name, base_is_lost, check_apart, check_runnable, is_peft
 from eft_ext.methods import MixingMethod
 

@@ -11,16 +11,16 @@ from transformers.generation import GenerateDecoderOnlyOutput
 from transformers.generation.streamers import BaseStreamer
 
 from eft_ext._seam import added_text
-from eft_ext.hf.batch import as_completed
-from eft_ext.hf.call import call
+from eft_ext.hf.generation.batch import as_completed
+from eft_ext.hf.generation.call import call
+from eft_ext.hf.generation.streaming import ended_by_errors
+from eft_ext.hf.inputs.seeds import Seed
 from eft_ext.hf.models import Models
-from eft_ext.hf.seeds import Seed
-from eft_ext.hf.streaming import ended_by_errors
-from eft_ext.hf.tiers import DecodePlan
+from eft_ext.hf.runners.tiers import DecodePlan
 from eft_ext.methods import MixingMethod
 
 if TYPE_CHECKING:
-    from eft_ext.hf.score import SequenceScore
+    from eft_ext.hf.scoring.score import SequenceScore
 
 
 class EmulatedModel(Models):
@@ -159,7 +159,8 @@ class EmulatedModel(Models):
         """Generates for any number of prompts in a batch that is kept full, and yields rows as they end.
 
         Every row gets exactly the tokens that `generate` gives it alone with its own seed (`seed=[...]`; of one
-        number, `eft_ext.hf.seeds.row_seeds` makes them), as far as the models' arithmetic does not depend on the batch.
+        number, `eft_ext.hf.inputs.seeds.row_seeds` makes them), as far as the models' arithmetic does not depend on
+        the batch.
 
         Args:
             inputs, kwargs: as for `generate`, except streamers and num_return_sequences. What has to look at
@@ -236,8 +237,8 @@ class EmulatedModel(Models):
             ValueError, TypeError: an argument that does not fit, named.
             RuntimeError: NaN or +inf in a row's logits, with the row's number.
         """
-        from eft_ext.hf.responses import scored_texts
-        from eft_ext.hf.score import score
+        from eft_ext.hf.scoring.responses import scored_texts
+        from eft_ext.hf.scoring.score import score
 
         self.revalidate()
         mixture = self.mixed(beta, scale, conservative_top_p, method)

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from eft_ext.hf.arguments import encode_all, ends_of, given_ends, setting
-from eft_ext.hf.engines import Engines
+from eft_ext.hf.generation.mixture import Mixture, mixture_of
+from eft_ext.hf.inputs.arguments import encode_all, ends_of, given_ends, setting
+from eft_ext.hf.inputs.prompts import Prompt
+from eft_ext.hf.inputs.token_ids import as_list
+from eft_ext.hf.inputs.vocabulary import check_widths, warn_softcaps, widths_of
 from eft_ext.hf.members import check_modes, members_of
-from eft_ext.hf.mixture import Mixture, mixture_of
-from eft_ext.hf.prompts import Prompt
-from eft_ext.hf.token_ids import as_list
-from eft_ext.hf.vocabulary import check_widths, warn_softcaps, widths_of
+from eft_ext.hf.runners.engine_pool import EnginePool
 from eft_ext.methods import MixingMethod
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Models:
         self.tokenizer = tokenizer
         self._widths = check_widths(self.members, tokenizer)
         warn_softcaps(self.members)
-        self.engines = Engines()
+        self.engines = EnginePool()
 
     @property
     def vocab_size(self) -> int:
@@ -103,7 +103,7 @@ class Models:
         Raises:
             ValueError: a model that cannot be found or read, or tokenizers that differ.
         """
-        from eft_ext.hf.loading import load
+        from eft_ext.hf.loading.load import load
 
         mixture = mixture_of(tuned, beta, scale, conservative_top_p, method)  # said before anything is loaded
         names = {*mixture.method.models, *mixture.method.groups} - {"large", "tuned", "base"}

@@ -9,14 +9,14 @@ from torch import Tensor
 from transformers.generation import GenerateDecoderOnlyOutput
 from transformers.generation.streamers import BaseStreamer
 
-from eft_ext.hf.arguments import prompts_of
-from eft_ext.hf.decoder import decode
-from eft_ext.hf.ending import end_as_the_behaviour
+from eft_ext.hf.generation.decode import decode
+from eft_ext.hf.generation.mixture import Mixture, mixture_of
+from eft_ext.hf.generation.streaming import ended_by_errors
+from eft_ext.hf.inputs.arguments import prompts_of
+from eft_ext.hf.inputs.ending import end_as_the_behaviour
+from eft_ext.hf.inputs.seeds import Seed
+from eft_ext.hf.inputs.vocabulary import check_widths, warn_softcaps
 from eft_ext.hf.members import check_modes, members_of
-from eft_ext.hf.mixture import Mixture, mixture_of
-from eft_ext.hf.seeds import Seed
-from eft_ext.hf.streaming import ended_by_errors
-from eft_ext.hf.vocabulary import check_widths, warn_softcaps
 from eft_ext.methods import MixingMethod
 
 

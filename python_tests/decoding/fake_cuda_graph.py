@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from eft_ext.decoding.host_reads import HostReads
+from eft_ext.decoding.capture.host_reads import HostReads
 
 OWN_REFERENCES = 3  # to a tensor in `escaped`: its dictionary, its variable, an argument
 FROM_HOST = ("lift_fresh", "lift_fresh_copy", "_to_copy_from_host", "scalar_tensor")
@@ -91,7 +91,7 @@ class OperatorRecorder(TorchDispatchMode):
 
 
 class FakeGraphDevice:
-    """`eft_ext.decoding.device.Device` whose graphs are recorded operators; counts captures and replays."""
+    """`capture.cuda_device.Device` whose graphs are recorded operators; counts captures and replays."""
 
     def __init__(self) -> None:
         self.captures = self.replays = self.warm_ups = self.forks = 0

@@ -3,16 +3,16 @@
 import torch
 from test_speculate import collect
 
-from eft_ext.decoding import Feeder
-from eft_ext.decoding.graphs import Graphs, bucket
-from eft_ext.decoding.jobs import Job
-from eft_ext.decoding.marks import Statistics
-from eft_ext.decoding.rounds import Rounds
-from eft_ext.decoding.sampler import Sampler
-from eft_ext.decoding.schedule import Fixed
-from eft_ext.decoding.speculate import speculate
-from eft_ext.hf.draft_draw import DraftingDraw
-from eft_ext.hf.mixture import Mixture
+from eft_ext.decoding import StaticCacheModel
+from eft_ext.decoding.capture.graphs import Graphs, bucket
+from eft_ext.decoding.requests import Request
+from eft_ext.decoding.speculative.draft_length import Fixed
+from eft_ext.decoding.speculative.engine import SpeculativeEngine
+from eft_ext.decoding.speculative.sampler import Sampler
+from eft_ext.decoding.speculative.speculate import speculate
+from eft_ext.decoding.speculative.token_source import Statistics
+from eft_ext.hf.generation.draft_draw import DraftingDraw
+from eft_ext.hf.generation.mixture import Mixture
 from eft_ext.methods import UpScale
 from python_tests.decoding.fake_cuda_graph import RESTORED
 
@@ -34,14 +34,14 @@ def eager(trio, batch, budgets, k, options=SAMPLED, method=MILD, ends=(), draft=
         own["conservative_top_p"] = mixture.conservative.top_p
     statistics = Statistics()
     rounds = speculate(
-        [Feeder(model) for model in trio],
+        [StaticCacheModel(model) for model in trio],
         [(batch[0][:rows], batch[1][:rows])] * len(trio),
         Sampler(list(mixture.weights), own, draft=draft),
         Fixed(k) if isinstance(k, int) else k,
         seeds=torch.tensor(SEEDS[:rows]),
         budgets=budgets,
         ends=list(ends),
-        room=min((f for f in (Feeder(model).limit for model in trio) if f is not None), default=None),
+        room=min((f for f in (StaticCacheModel(model).limit for model in trio) if f is not None), default=None),
         statistics=statistics,
     )
     tokens, marks = collect(rounds, rows)
@@ -51,9 +51,9 @@ def eager(trio, batch, budgets, k, options=SAMPLED, method=MILD, ends=(), draft=
 def engine_of(trio, rows, k, options=SAMPLED, method=MILD, ends=(), draft=1, capacity=0, most=None, **how):
     mixture = Mixture(method).per_row(rows, 1)
     draw = DraftingDraw(mixture, options, rows, torch.device("cpu"), draft=draft, width=264)
-    feeders = [Feeder(model, capacity=capacity) for model in trio]
+    feeders = [StaticCacheModel(model, capacity=capacity) for model in trio]
     schedule, most = (Fixed(k), most or k) if isinstance(k, int) else (k, 16)
-    return Rounds(feeders, draw, list(ends), schedule=schedule, proposer=draft, most=most, **how)
+    return SpeculativeEngine(feeders, draw, list(ends), schedule=schedule, proposer=draft, most=most, **how)
 
 
 def decode(trio, batch, budgets, k, device=None, **options):
@@ -61,7 +61,7 @@ def decode(trio, batch, budgets, k, device=None, **options):
         options |= dict(bucket=bucket, parallel=device.parallel, stepper=lambda engine: Graphs(engine, device))
     rows = len(budgets)
     engine = engine_of(trio, rows, k, **options)
-    jobs = [Job(i, SEEDS[i], budget) for i, budget in enumerate(budgets)]
+    jobs = [Request(i, SEEDS[i], budget) for i, budget in enumerate(budgets)]
     engine.start(jobs, [(batch[0][:rows], batch[1][:rows])] * len(trio))
     watch(engine)
     tokens, marks = [[] for _ in jobs], [[] for _ in jobs]

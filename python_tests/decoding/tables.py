@@ -32,21 +32,21 @@ class TableReader:
                 self.held[b, : self.lengths[b]] = ids[b][mask[b] == 1]
         return self._after(self.lengths[:, None] - 1)[:, 0]
 
-    def feed(self, tokens: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor) -> Tensor:
         self.fed += 1
         at = self.lengths[:, None] + torch.arange(tokens.shape[1])
         self.held.scatter_(1, at, tokens)
         self.lengths = self.lengths + tokens.shape[1]
         return self._after(at)
 
-    def expect(self, longest: int) -> None:
+    def set_max_length(self, longest: int) -> None:
         assert int(self.lengths.max()) == longest
 
-    def rollback(self, lengths: Tensor) -> None:
+    def crop(self, lengths: Tensor) -> None:
         self.held.masked_fill_(torch.arange(self.capacity) >= lengths[:, None], 10**6)
         self.lengths = lengths.clone()
 
-    def keep(self, rows: list[int]) -> None:
+    def select_rows(self, rows: list[int]) -> None:
         self.held, self.lengths = self.held[rows], self.lengths[rows]
 
     def _after(self, last: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from weakref import ref
 import pytest
 import torch
 
-from eft_ext.decoding.device import CudaDevice
+from eft_ext.decoding.capture.cuda_device import CudaDevice
 from eft_ext.ops.backends import native_loop
 
 

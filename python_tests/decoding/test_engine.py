@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from eft_ext.decoding import Feeder
+from eft_ext.decoding import StaticCacheModel
 from eft_ext.decoding.engine import Engine
-from eft_ext.decoding.jobs import InvalidRow, Job
-from eft_ext.hf.draw import MixtureDraw
-from eft_ext.hf.mixture import Mixture
+from eft_ext.decoding.requests import InvalidRow, Request
+from eft_ext.hf.generation.draw import MixtureDraw
+from eft_ext.hf.generation.mixture import Mixture
 from eft_ext.methods import UpScale
 from python_tests.helpers.slow_params import slowly
 
@@ -22,9 +22,9 @@ def trio(model_of):
 
 def decode(trio, batch, budgets, options=GREEDY, ends=(), seeds=(5, 6, 7, 8), beta=1.0, ahead=0, **engine):
     ids, mask = batch
-    jobs = [Job(i, seeds[i], budget) for i, budget in enumerate(budgets)]
+    jobs = [Request(i, seeds[i], budget) for i, budget in enumerate(budgets)]
     draw = MixtureDraw(Mixture(UpScale(beta)), options, len(jobs), torch.device("cpu"))
-    made = Engine([Feeder(model) for model in trio], draw, ends, ahead=ahead, **engine)
+    made = Engine([StaticCacheModel(model) for model in trio], draw, ends, ahead=ahead, **engine)
     made.start(jobs, [(ids[: len(jobs)], mask[: len(jobs)])] * 3)
     tokens = {job.number: [] for job in jobs}
     for news in made.run():
@@ -102,8 +102,8 @@ def test_jobs_take_the_places_of_those_that_ended(trio, ragged, ahead):
         return decode(trio, (ids, ids > 0), budgets[i : i + 1], SAMPLED, seeds=seeds[i:], beta=float(betas[i]))[0]
 
     draw = MixtureDraw(Mixture(UpScale(betas)), SAMPLED, 3, torch.device("cpu"))
-    engine = Engine([Feeder(model) for model in trio], draw, [], ahead=ahead)
-    waiting = [(Job(i, seeds[i], budget), rows[i]) for i, budget in enumerate(budgets)]
+    engine = Engine([StaticCacheModel(model) for model in trio], draw, [], ahead=ahead)
+    waiting = [(Request(i, seeds[i], budget), rows[i]) for i, budget in enumerate(budgets)]
 
     def take(n):
         taken, waiting[:n] = waiting[:n], []

@@ -3,13 +3,14 @@
 import pytest
 import torch
 
-from eft_ext.decoding import Feeder, recorded
+from eft_ext.decoding import StaticCacheModel
+from eft_ext.decoding.capture import traced_forward
+from eft_ext.decoding.capture.device_loop import loops_on
+from eft_ext.decoding.capture.graphs import Graphs, bucket
 from eft_ext.decoding.engine import Engine
-from eft_ext.decoding.graphs import Graphs, bucket
-from eft_ext.decoding.jobs import Job
-from eft_ext.decoding.while_loop import loops_on
-from eft_ext.hf.draw import MixtureDraw
-from eft_ext.hf.mixture import Mixture
+from eft_ext.decoding.requests import Request
+from eft_ext.hf.generation.draw import MixtureDraw
+from eft_ext.hf.generation.mixture import Mixture
 from eft_ext.methods import UpScale
 from python_tests.decoding.fake_cuda_graph import RESTORED, FakeGraphDevice, FakeLoopDevice
 
@@ -19,7 +20,7 @@ SAMPLED = {"temperature": 1.2, "top_p": 0.95}
 @pytest.fixture(autouse=True)
 def _plain_models(monkeypatch):
     """The model itself is captured on a GPU, not a recording of it."""
-    monkeypatch.setattr(recorded, "unfit", lambda model: "is captured")
+    monkeypatch.setattr(traced_forward, "unfit", lambda model: "is captured")
 
 
 @pytest.fixture
@@ -35,11 +36,13 @@ def llamas(model_of):
 def decode(trio, batch, budgets, device=None, ends=(), capacity=0, ahead=0, options=SAMPLED, beta=1.0, **other):
     ids, mask = batch
     rows = len(budgets)
-    jobs = [Job(i, 5 + i, budget) for i, budget in enumerate(budgets)]
+    jobs = [Request(i, 5 + i, budget) for i, budget in enumerate(budgets)]
     draw = MixtureDraw(Mixture(UpScale(beta)), options, rows, torch.device("cpu"))
     how = {} if device is None else dict(bucket=bucket, parallel=device.parallel, stepper=lambda e: Graphs(e, device))
     how |= other
-    engine = Engine([Feeder(model, capacity=capacity) for model in trio], draw, list(ends), ahead=ahead, **how)
+    engine = Engine(
+        [StaticCacheModel(model, capacity=capacity) for model in trio], draw, list(ends), ahead=ahead, **how
+    )
     engine.start(jobs, [(ids[:rows], mask[:rows])] * 3)
     state = engine.state
     RESTORED[:] = [*state._all.values(), state.ring, state.tick, *(feeder.stored_lengths for feeder in engine.feeders)]

@@ -4,9 +4,9 @@ import pytest
 import torch
 from round_loops import GREEDY, SAMPLED, decode, eager, engine_of, trio_of
 
-from eft_ext.decoding.jobs import InvalidRow, Job
-from eft_ext.decoding.round_state import round_tail
-from eft_ext.decoding.schedule import Adaptive
+from eft_ext.decoding.requests import InvalidRow, Request
+from eft_ext.decoding.speculative.draft_length import Adaptive
+from eft_ext.decoding.speculative.state import round_tail
 from eft_ext.methods import Amplify, Conservative, Contrast, UpScale
 from python_tests.helpers.slow_params import slowly
 
@@ -69,12 +69,12 @@ def test_the_first_model_may_draft(llamas, ragged):
 
 def test_a_model_alone_drafts_for_itself(llamas, ragged):
     """p = q: every draft stands."""
-    from eft_ext.hf.draw import _Weighed
+    from eft_ext.hf.generation.draw import _Weighed
 
     alone = _Weighed(("model",), (1.0,), None)
     engine = engine_of(llamas[:1], 4, 3, draft=0)
     engine.draw._slots = engine.draw._jobs = alone
-    engine.start([Job(i, i, 20) for i in range(4)], [ragged])
+    engine.start([Request(i, i, 20) for i in range(4)], [ragged])
     for _ in engine.run():
         pass
     assert engine.statistics.acceptance == 1
@@ -123,7 +123,7 @@ def test_jobs_take_the_places_of_those_that_ended(llamas, ragged, ahead):
     def alone(i):
         ids = torch.tensor([rows[i]])
         own = engine_of(llamas, 1, 4)
-        own.start([Job(0, 50 + i, budgets[i])], [(ids, ids > 0)] * 3)
+        own.start([Request(0, 50 + i, budgets[i])], [(ids, ids > 0)] * 3)
         return [entry.token for news in own.run() for entry in news]
 
     engine = engine_of(llamas, 3, 4, ahead=ahead)
@@ -133,7 +133,7 @@ def test_jobs_take_the_places_of_those_that_ended(llamas, ragged, ahead):
         taken, waiting[:n] = waiting[:n], []
         longest = max(len(rows[i]) for i, _ in taken)
         ids = torch.tensor([[0] * (longest - len(rows[i])) + rows[i] for i, _ in taken])
-        return [Job(i, 50 + i, budget) for i, budget in taken], [(ids, (ids > 0).long())] * 3
+        return [Request(i, 50 + i, budget) for i, budget in taken], [(ids, (ids > 0).long())] * 3
 
     tokens = {i: [] for i in range(len(budgets))}
     engine.start(*take(3))

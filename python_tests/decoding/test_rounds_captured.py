@@ -3,7 +3,7 @@
 import pytest
 from round_loops import GREEDY, decode, trio_of
 
-from eft_ext.decoding import recorded
+from eft_ext.decoding.capture import traced_forward
 from python_tests.decoding.fake_cuda_graph import FakeGraphDevice
 from python_tests.helpers.slow_params import slowly
 
@@ -11,7 +11,7 @@ from python_tests.helpers.slow_params import slowly
 @pytest.fixture
 def captured(monkeypatch):
     """The model itself is captured on a GPU, not a recording of it."""
-    monkeypatch.setattr(recorded, "unfit", lambda model: "is captured")
+    monkeypatch.setattr(traced_forward, "unfit", lambda model: "is captured")
 
 
 @pytest.mark.parametrize("ahead", [4, *slowly(0)])

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from eft_ext.decoding import Feeder
-from eft_ext.decoding.marks import Mark, Statistics
-from eft_ext.decoding.sampler import Sampler
-from eft_ext.decoding.schedule import Adaptive, Fixed
-from eft_ext.decoding.speculate import speculate
+from eft_ext.decoding import StaticCacheModel
+from eft_ext.decoding.speculative.draft_length import Adaptive, Fixed
+from eft_ext.decoding.speculative.sampler import Sampler
+from eft_ext.decoding.speculative.speculate import speculate
+from eft_ext.decoding.speculative.token_source import Statistics, TokenSource
 from eft_ext.ops import fused_mix
 from python_tests.decoding.tables import END, TableReader, tables
 
@@ -60,7 +60,7 @@ def test_without_drafts_it_is_the_ordinary_loop():
             want = fused_mix(logits, EFT, seed=torch.tensor([row]), position=position)
             assert token == int(want)
             held.append(token)
-        assert set(marks[row]) == {Mark.step}
+        assert set(marks[row]) == {TokenSource.step}
         assert found[-1] == END or len(found) == 30
         assert END not in found[:-1]
 
@@ -74,8 +74,8 @@ def test_greedy_tokens_do_not_depend_on_drafts(k):
         got, marks = run(k, sampler=sampler, ends=[END])
         assert got == want
         for how in marks:
-            assert how[0] is Mark.step  # the prompts' own logits
-            assert Mark.step not in how[1:-1]  # the last of a budget leaves no room for drafts
+            assert how[0] is TokenSource.step  # the prompts' own logits
+            assert TokenSource.step not in how[1:-1]  # the last of a budget leaves no room for drafts
 
 
 def test_a_draft_model_that_is_the_mixture_changes_no_token():
@@ -87,8 +87,8 @@ def test_a_draft_model_that_is_the_mixture_changes_no_token():
     got, marks = run(4, models=model, sampler=sampler, statistics=statistics)
     assert got == want
     assert statistics.acceptance == 1
-    assert all(Mark.redrawn not in how for how in marks)
-    assert [int(m) for m in marks[0][:6]] == [Mark.step, *[Mark.accepted] * 4, Mark.bonus]
+    assert all(TokenSource.resampled not in how for how in marks)
+    assert [int(m) for m in marks[0][:6]] == [TokenSource.step, *[TokenSource.accepted] * 4, TokenSource.bonus]
 
 
 def test_no_draft_stands_where_supports_do_not_meet():
@@ -117,7 +117,7 @@ def test_no_draft_stands_where_supports_do_not_meet():
     assert statistics.accepted == 0
     assert all(token % 2 for row in tokens for token in row)
     # the last of a row has no room for a draft and is an ordinary step
-    assert {mark for how in marks for mark in how[1:-1]} == {Mark.redrawn}
+    assert {mark for how in marks for mark in how[1:-1]} == {TokenSource.resampled}
 
 
 def test_budgets_and_ends_inside_a_draft():
@@ -174,10 +174,12 @@ def test_statistics_add_up():
     statistics = Statistics()
     tokens, marks = run(4, statistics=statistics, budgets=[29] * 4)
     assert statistics.emitted == sum(map(len, tokens)) == 4 * 29
-    counted = [sum(mark is kind for how in marks for mark in how) for kind in Mark]
-    assert statistics.accepted == counted[Mark.accepted]
-    assert statistics.drafted == counted[Mark.accepted] + counted[Mark.redrawn]
-    assert statistics.rounds == counted[Mark.redrawn] + counted[Mark.bonus] + counted[Mark.step] - 4
+    counted = [sum(mark is kind for how in marks for mark in how) for kind in TokenSource]
+    assert statistics.accepted == counted[TokenSource.accepted]
+    assert statistics.drafted == counted[TokenSource.accepted] + counted[TokenSource.resampled]
+    assert (
+        statistics.rounds == counted[TokenSource.resampled] + counted[TokenSource.bonus] + counted[TokenSource.step] - 4
+    )
     assert 0 < statistics.acceptance < 1
 
 
@@ -199,7 +201,7 @@ def test_stock_models(family, model_of, ragged, options):
     rows = ragged[0].shape[0]
 
     def decode(k, prompts, seeds):
-        readers = [Feeder(model) for model in models]
+        readers = [StaticCacheModel(model) for model in models]
         return run(k, readers=readers, sampler=sampler, budgets=[20] * len(seeds), prompts=prompts, seeds=seeds)[0]
 
     found = decode(4, ragged, torch.arange(rows))

@@ -5,11 +5,11 @@ import pytest
 import torch
 from scipy import stats
 
-from eft_ext.decoding.drafting import draft_and_verify
-from eft_ext.decoding.marks import Statistics
-from eft_ext.decoding.sampler import Sampler
-from eft_ext.decoding.schedule import Fixed
-from eft_ext.decoding.speculate import speculate
+from eft_ext.decoding.speculative.draft_length import Fixed
+from eft_ext.decoding.speculative.drafting import draft_and_verify
+from eft_ext.decoding.speculative.sampler import Sampler
+from eft_ext.decoding.speculative.speculate import speculate
+from eft_ext.decoding.speculative.token_source import Statistics
 from eft_ext.methods import Contrast
 from eft_ext.ops import reference
 from eft_ext.ops.params import ConservativeParams
@@ -47,7 +47,7 @@ def many_outputs(models, sampler, k, rows, seed):
         verdict = draft_and_verify(readers, sampler, last, k, lengths, VOCAB, seeds, done)
         assert (verdict.status == 0).all()
         for reader in readers:
-            reader.rollback(reader.lengths - k + verdict.num_accepted)
+            reader.crop(reader.lengths - k + verdict.num_accepted)
         drafted += int(torch.minimum(verdict.num_accepted + 1, lengths).sum())
         accepted += int(verdict.num_accepted.sum())
         past = (verdict.tokens == END).long().cumsum(1) - (verdict.tokens == END).long() > 0

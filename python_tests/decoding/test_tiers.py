@@ -11,10 +11,10 @@ import torch
 import transformers as hf
 from transformers.generation.streamers import BaseStreamer
 
-from eft_ext.decoding import recorded
+from eft_ext.decoding.capture import traced_forward
 from eft_ext.hf import EmulatedModel
-from eft_ext.hf.engines import Engines, new_engine
-from eft_ext.hf.tiers import TIERS
+from eft_ext.hf.runners.engine_pool import EnginePool, new_engine
+from eft_ext.hf.runners.tiers import TIERS
 
 SAMPLED = dict(do_sample=True, temperature=1.2, top_k=0, top_p=0.95, seed=3)
 ENDS = [2, 50, 100, 150, 200, 250]
@@ -58,7 +58,7 @@ def test_every_family_with_prompts_of_their_own(model):
 def test_buckets_grow_while_generating(llamas, ragged, monkeypatch):
     """From the first bucket of slots to the third, with half the room that is asked for at first."""
     ids, mask = ragged
-    monkeypatch.setattr("eft_ext.hf.engines.FIRST", 32)
+    monkeypatch.setattr("eft_ext.hf.runners.engine_pool.FIRST", 32)
     both(llamas, ids, attention_mask=mask, max_new_tokens=150, eos_token_id=[999], **SAMPLED)
 
 
@@ -210,23 +210,23 @@ def test_float64_models(build, ragged):
 
 
 def test_recordings_serve_later_calls(build, ragged, monkeypatch):
-    monkeypatch.setattr(recorded, "AFTER", 4)
+    monkeypatch.setattr(traced_forward, "AFTER", 4)
     model = EmulatedModel(*(build("llama", seed, 16) for seed in range(3)))
     ids, mask = ragged
     options = dict(attention_mask=mask, max_new_tokens=12, eos_token_id=ENDS, pad_token_id=0, **SAMPLED)
     expected = model.generate(ids, tier=0, **options)
     for _ in range(3):
         assert torch.equal(model.generate(ids, **options), expected)
-    assert 1 in recorded._RECORDINGS[model.large].traces
+    assert 1 in traced_forward._RECORDINGS[model.large].traces
 
 
 @pytest.mark.slow
 def test_engines_of_earlier_calls_serve_again(llamas, ragged, monkeypatch):
-    """Engines are kept as on CUDA, for their graphs: other rows, lengths and weights in the same storage."""
+    """EnginePool are kept as on CUDA, for their graphs: other rows, lengths and weights in the same storage."""
     ids, mask = ragged
     made = []
-    monkeypatch.setattr("eft_ext.hf.rows.new_engine", lambda *given: made.append(1) or new_engine(*given))
-    engines = Engines()
+    monkeypatch.setattr("eft_ext.hf.generation.rows.new_engine", lambda *given: made.append(1) or new_engine(*given))
+    engines = EnginePool()
     calls = [
         (4, dict(max_new_tokens=20, beta=0.5)),
         (2, dict(max_new_tokens=12, beta=0.5)),

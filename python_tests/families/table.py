@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from eft_ext.decoding import Feeder
+from eft_ext.decoding import StaticCacheModel
 from eft_ext.hf import EmulatedModel
 from python_tests.families.builders import FAMILIES, trio
 
@@ -33,10 +33,10 @@ def row(name: str) -> str:
 
 def _plain(model: Any) -> str | None:
     """Why the forward pass is not recorded on the CPU, None where it is."""
-    feeder = Feeder(model)
+    feeder = StaticCacheModel(model)
     feeder.prefill(torch.tensor([[5, 6, 7]]))
     for token in range(20):
-        feeder.feed(torch.tensor([[token + 8]]))
+        feeder.forward(torch.tensor([[token + 8]]))
     return feeder.plain_because
 
 

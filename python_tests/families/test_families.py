@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from eft_ext.decoding.support import is_tested
+from eft_ext.decoding.static_cache.support import is_tested
 from eft_ext.hf import EFTLogitsProcessor, EmulatedModel, custom_generate
 from python_tests.families.builders import FAMILIES, trio
 from python_tests.families.shapes import EOS, PAD

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from eft_ext.hf import EmulatedModel
-from eft_ext.hf.seeds import row_seeds
+from eft_ext.hf.inputs.seeds import row_seeds
 
 SAMPLED = dict(do_sample=True, temperature=1.2, top_k=0, top_p=0.95)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from eft_ext import EmulatedModel, custom_generate
-from eft_ext.decoding.recorded import AFTER
+from eft_ext.decoding.capture.traced_forward import AFTER
 from python_tests.helpers.slow_params import slowly_but
 from python_tests.hf.conftest import VOCAB, build_model
 from python_tests.hf.naive import naive

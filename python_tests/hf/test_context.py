@@ -11,7 +11,7 @@ import torch
 from transformers import GPTJConfig, GPTJForCausalLM, LlamaConfig, MambaConfig, MptConfig, Qwen2VLConfig
 
 from eft_ext.hf import ContextWarning, EmulatedModel
-from eft_ext.hf.context import positions_of
+from eft_ext.hf.inputs.context import positions_of
 from eft_ext.hf.members import Member
 from python_tests.hf.ways import WAYS, greedy
 

@@ -12,7 +12,7 @@ import eft_ext
 from eft_ext import EFTLogitsProcessor, EmulatedModel, custom_generate
 from eft_ext import methods as m
 from eft_ext.cli import main
-from eft_ext.hf.generated import generated_records
+from eft_ext.hf.scoring.generated import generated_records
 from python_tests.helpers.slow_params import slowly_but
 
 PROMPT, NEW, OTHER = "abc", 3, "z"

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from eft_ext.hf import EFTLogitsProcessor, EmulatedModel, custom_generate
-from eft_ext.hf.memory import available, footprint, readable
+from eft_ext.hf.loading.memory import available, footprint, readable
 
 peft = pytest.importorskip("peft")
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")  # peft's call
@@ -205,7 +205,7 @@ def test_footprint(merged, folders, tmp_path):
 
 
 def test_too_little_memory_is_warned_of(three, monkeypatch):
-    monkeypatch.setattr("eft_ext.hf.loading.available", lambda device_map: 1000)
+    monkeypatch.setattr("eft_ext.hf.loading.load.available", lambda device_map: 1000)
     with pytest.warns(UserWarning, match=r"the weights need .* and 1000 B are available"):
         EmulatedModel.from_pretrained(**three, quiet=True)
 

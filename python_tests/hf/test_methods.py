@@ -6,7 +6,7 @@ import torch
 
 from eft_ext import methods as m
 from eft_ext.hf import EFTLogitsProcessor, EmulatedModel, custom_generate
-from eft_ext.hf.mixture import Mixture
+from eft_ext.hf.generation.mixture import Mixture
 from python_tests.helpers.slow_params import slowly_but
 from python_tests.hf.naive import NEW, RAGGED, VOCAB, naive, named, padded
 

@@ -6,7 +6,7 @@ import pytest
 
 from eft_ext import EmulatedModel
 from eft_ext.analysis import Record
-from eft_ext.hf.records import pieces, records
+from eft_ext.hf.scoring.records import pieces, records
 from python_tests.hf.conftest import EOS
 
 

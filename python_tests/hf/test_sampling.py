@@ -12,8 +12,8 @@ from transformers import (
 )
 
 from eft_ext.hf import EmulatedModel
-from eft_ext.hf.processors import plan
-from eft_ext.hf.seeds import row_seeds
+from eft_ext.hf.generation.processors import plan
+from eft_ext.hf.inputs.seeds import row_seeds
 
 OPTIONS = dict(max_new_tokens=8, do_sample=True, temperature=1.3, top_k=0, top_p=0.95)
 

@@ -5,7 +5,7 @@ import torch
 from transformers import MambaConfig, MambaForCausalLM, RepetitionPenaltyLogitsProcessor
 
 from eft_ext import methods as m
-from eft_ext.decoding import Mark
+from eft_ext.decoding import TokenSource
 from eft_ext.hf import EmulatedModel, custom_generate
 from python_tests.helpers.slow_params import slowly_but
 from python_tests.hf.watchers import Columns, Counted
@@ -62,7 +62,7 @@ def test_the_tuned_model_as_its_own_mixture(llamas, tokenizer):
     got = model.generate("one", speculate=4, return_dict_in_generate=True, **options)
     assert torch.equal(got.sequences, want)
     assert got.speculation.acceptance == 1
-    usual = [Mark.step] + ([Mark.accepted] * 4 + [Mark.bonus]) * 3
+    usual = [TokenSource.step] + ([TokenSource.accepted] * 4 + [TokenSource.bonus]) * 3
     assert got.marks[0].tolist()[:-1] == usual[: NEW - 1]
 
 
@@ -71,8 +71,8 @@ def test_marks_and_statistics(model, ragged):
     out = model.generate(ids, attention_mask=mask, beta=0.3, speculate=2, return_dict_in_generate=True, **NO_END)
     assert out.marks.shape == (4, NEW)
     assert out.speculation.emitted == 4 * NEW
-    assert int((out.marks == Mark.accepted).sum()) == out.speculation.accepted
-    assert int((out.marks == Mark.redrawn).sum()) == out.speculation.drafted - out.speculation.accepted
+    assert int((out.marks == TokenSource.accepted).sum()) == out.speculation.accepted
+    assert int((out.marks == TokenSource.resampled).sum()) == out.speculation.drafted - out.speculation.accepted
     assert 1 <= out.speculation.tokens_per_round <= 3
     plain = model.generate(ids, attention_mask=mask, return_dict_in_generate=True, **NO_END)
     assert not hasattr(plain, "marks")
@@ -104,10 +104,10 @@ def test_the_engine_gives_what_the_eager_loop_gives(model, ragged, options):
 @pytest.mark.slow
 def test_graphs_and_caches_serve_the_next_call(model, ragged, monkeypatch):
     """One engine for each form of call, as on CUDA: other weights, seeds and lengths in it."""
-    from eft_ext.hf.engines import Engines, new_engine
+    from eft_ext.hf.runners.engine_pool import EnginePool, new_engine
 
-    made, engines, (ids, mask) = [], Engines(), ragged
-    monkeypatch.setattr("eft_ext.hf.rows.new_engine", lambda *given: made.append(1) or new_engine(*given))
+    made, engines, (ids, mask) = [], EnginePool(), ragged
+    monkeypatch.setattr("eft_ext.hf.generation.rows.new_engine", lambda *given: made.append(1) or new_engine(*given))
     for new, k in ((20, 3), (33, 3), (20, 5), (9, 3), (20, "auto")):
         options = {"do_sample": True, "top_k": 0, "seed": new, "beta": 0.4, "eos_token_id": [999]}
         options |= {"attention_mask": mask, "max_new_tokens": new, "return_dict_in_generate": True}

@@ -6,7 +6,8 @@ import pytest
 import torch
 from transformers import StoppingCriteria, TextStreamer
 
-from eft_ext.hf import EmulatedModel, speculation
+from eft_ext.hf import EmulatedModel
+from eft_ext.hf.generation import speculation
 from python_tests.hf.watchers import Columns, Counted
 
 pytestmark = pytest.mark.filterwarnings("error:speculate")

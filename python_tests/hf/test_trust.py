@@ -12,7 +12,7 @@ import pytest
 import eft_ext
 from eft_ext.demo import model_path
 from eft_ext.hf import EmulatedModel
-from eft_ext.hf.memory import footprint
+from eft_ext.hf.loading.memory import footprint
 from python_tests.helpers.untrusted_folders import CODE, MODELS, Payload, stranger
 
 SMALL = model_path("small-base")

@@ -6,7 +6,7 @@ import pytest
 from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from eft_ext.hf.vocabulary import compare_tokenizers
+from eft_ext.hf.inputs.vocabulary import compare_tokenizers
 
 LETTERS = sorted(pre_tokenizers.ByteLevel.alphabet())
 MERGES = [("2", "0"), ("20", "2"), ("202", "3"), ("h", "e"), ("t", "he"), ("l", "l"), ("z", "q")]
@@ -123,5 +123,5 @@ def test_added_tokens_that_take_the_space_before_them():
 
 def test_equal_parts_are_not_read(monkeypatch):
     """Megabytes of them, for hundreds of thousands of tokens."""
-    monkeypatch.setattr("eft_ext.hf.vocabulary.json.loads", lambda text: pytest.fail("read"))
+    monkeypatch.setattr("eft_ext.hf.inputs.vocabulary.json.loads", lambda text: pytest.fail("read"))
     passes_silently(bpe(), bpe())

@@ -13,7 +13,7 @@ from transformers import (
 )
 
 from eft_ext.hf import EmulatedModel
-from eft_ext.hf.vocabulary import compare_tokenizers
+from eft_ext.hf.inputs.vocabulary import compare_tokenizers
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using the model-agnostic default `max_length`")
 

@@ -12,7 +12,8 @@ import torch
 import torch.distributed as dist
 from transformers import AutoModelForCausalLM
 
-from eft_ext.hf import EmulatedModel, draw
+from eft_ext.hf import EmulatedModel
+from eft_ext.hf.generation import draw
 from eft_ext.ops import prepared_step
 
 

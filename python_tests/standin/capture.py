@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eft_ext.decoding.host_reads import HostReads
+from eft_ext.decoding.capture.host_reads import HostReads
 from python_tests.decoding.fake_cuda_graph import OperatorRecorder
 from python_tests.standin import runtime
 

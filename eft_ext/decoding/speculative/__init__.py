@@ -1,0 +1,1 @@
+"""Exact speculation: rounds of drafts as steps of the engine."""

@@ -1,0 +1,1 @@
+"""`generate`, from a settled call to tokens."""

@@ -1,0 +1,118 @@
+"""Many prompts through a batch that is kept full."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from eft_ext.hf.generation.mixture import Mixture, spread
+from eft_ext.hf.inputs.prompts import Prompt
+from eft_ext.hf.inputs.seeds import row_seeds
+from eft_ext.methods import MixingMethod
+
+Result = tuple[int, list[int]]  # the prompt's number and its new tokens
+
+
+class Decodes(Protocol):
+    """The part of `EmulatedModel` that is needed here."""
+
+    tokenizer: Any
+    mixture: Mixture
+
+    @property
+    def method(self) -> MixingMethod: ...
+
+    def encode(
+        self, inputs: Any, prompts: Any, kwargs: dict[str, Any], method: MixingMethod, *, tokenizer: Any
+    ) -> dict[str, Prompt]: ...
+
+    def decode_as(self, inputs: Any, kwargs: dict[str, Any], **options: Any) -> Any: ...
+
+
+def as_completed(
+    model: Decodes, inputs: Any, batch_size: int, progress: bool | None, kwargs: dict[str, Any]
+) -> Iterator[Result]:
+    """See `EmulatedModel.generate_as_completed`."""
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(f"batch_size: expected an integer of at least 1, got {batch_size!r}")
+    for name in ("streamer", "return_dict_in_generate", "speculate"):
+        if kwargs.get(name):
+            raise ValueError(f"{name}: not supported here, where rows end at different times; use generate")
+    config = kwargs.get("generation_config")
+    copies = kwargs.get("num_return_sequences") or getattr(config, "num_return_sequences", None) or 1
+    if copies != 1:
+        raise ValueError("num_return_sequences: expected 1, repeat the prompt instead")
+    given = inputs if inputs is not None else kwargs.get("input_ids")
+    if isinstance(given, (list, tuple, Tensor)) and not len(given):
+        return iter(())
+    tokenizer = kwargs.get("tokenizer") or model.tokenizer
+    method = kwargs.get("method") or model.method
+    encoded = model.encode(inputs, kwargs.pop("prompts", None), kwargs, method, tokenizer=tokenizer)
+    large = encoded.pop(method.models[0])
+    prompts = {name: prompt.inputs for name, prompt in encoded.items()}
+    rows = len(large.ids)
+    seeds = row_seeds(kwargs.pop("seed", None), rows)
+    results: Iterator[Result]
+    plan = model.decode_as(large.inputs, {**kwargs, "prompts": prompts}, only_plan=True)
+    if plan.loop:
+        results = _one_by_one(model, large.inputs, prompts, seeds, kwargs)
+    else:
+        steps = model.decode_as(
+            large.inputs, {**kwargs, "prompts": prompts, "seed": seeds}, slots=batch_size, looked=True
+        )
+        results = _ended(steps)
+    return _shown(results, rows, sys.stderr.isatty() if progress is None else progress)
+
+
+def _ended(steps: Iterator[Any]) -> Iterator[Result]:
+    tokens: dict[int, list[int]] = {}
+    for news in steps:
+        for job, token, last, _ in news:
+            tokens.setdefault(job, []).append(token)
+            if last:
+                yield job, tokens.pop(job)
+    yield from tokens.items()  # cut off by max_time
+
+
+def _one_by_one(
+    model: Decodes, large: dict[str, Tensor | None], prompts: dict[str, Any], seeds: Tensor, kwargs: dict[str, Any]
+) -> Iterator[Result]:
+    """Yields the result of `generate` for each prompt alone."""
+    rows = len(seeds)
+    short = {name: kwargs.pop(name, None) for name in ("beta", "scale", "conservative_top_p", "method")}
+    method = Mixture.choose(model.mixture, **short).method
+    for row in range(rows):
+        own = _of_row(method, row, rows)
+        one = _row(large, row)
+        others = {name: _row(prompt, row) for name, prompt in prompts.items()}
+        given = {**kwargs, "method": own, "prompts": others, "seed": seeds[row : row + 1]}
+        ids = model.decode_as(one, given, looked=True)
+        yield row, ids[0, one["input_ids"].shape[1] :].tolist()
+
+
+def _of_row(method: MixingMethod, row: int, rows: int) -> MixingMethod:
+    """The method as one row has it; itself where rows do not differ, so that what `set` changes is seen."""
+    if not any(isinstance(value, Tensor) for value in method.parameters.values()):
+        return method
+
+    def one(name: str, value: Any) -> Any:
+        return spread(name, value, rows, 1)[row : row + 1] if isinstance(value, Tensor) else value
+
+    return method.mapped(one)
+
+
+def _row(prompt: dict[str, Tensor | None], row: int) -> dict[str, Any]:
+    """One prompt without its padding."""
+    ids, mask = prompt["input_ids"], prompt["attention_mask"]
+    assert ids is not None
+    alone = ids[row] if mask is None else ids[row][mask[row].bool()]
+    return {"input_ids": alone[None], "attention_mask": torch.ones_like(alone[None])}
+
+
+def _shown(results: Iterator[Result], rows: int, progress: bool) -> Iterator[Result]:
+    yield from tqdm(results, "generating", rows) if progress else results

@@ -1,0 +1,50 @@
+"""One call of `EmulatedModel.generate`: settled here, prepared by transformers, and decoded by `decode`."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from torch import Tensor
+
+from eft_ext.hf.generation.decode import decode
+from eft_ext.hf.generation.streaming import ended_by_errors
+from eft_ext.hf.inputs.arguments import add_ends, add_stop_strings
+from eft_ext.hf.inputs.rejected import reject_arguments, reject_config
+from eft_ext.hf.models import Models
+
+_WEIGHTS = ("beta", "scale", "conservative_top_p", "method")
+_OWN = ("prompts", "tokenizer", "streamer", "generation_config", *_WEIGHTS)  # what transformers' generate is not given
+_DECODERS = ("seed", "tier", "speculate")  # what `decode` takes as it is
+
+
+def call(models: Models, inputs: Any, arguments: dict[str, Any], **options: Any) -> Any:
+    """Returns what `decode` does with `options` for the arguments of `generate` (None where one is not given)."""
+    prompts, tokenizer, streamer, config, *weights = (arguments.get(name) for name in _OWN)
+    options = {name: arguments.get(name) for name in _DECODERS} | options
+    kwargs = {name: value for name, value in arguments.items() if name not in (*_OWN, *_DECODERS)}
+    with ended_by_errors(streamer):
+        reject_arguments(kwargs)
+        if config is not None:
+            reject_config(config)  # as given; resolved it comes to `decode`
+        models.revalidate()
+        mixture = models.mixed(*weights)
+        lead = models.members[0]
+        tokenizer = tokenizer if tokenizer is not None else models.tokenizer
+        kwargs["generation_config"] = config = copy.deepcopy(config)
+        encoded = models.encode(inputs, prompts, kwargs, mixture.method, tokenizer=tokenizer)
+        own = encoded.pop(lead.name)
+        kwargs["input_ids"] = own.ids.to(models.device)
+        if own.mask is not None:
+            kwargs["attention_mask"] = own.mask.to(models.device)
+        add_ends(models.members, mixture.method.ending, config, kwargs)
+        add_stop_strings(lead.model, config, kwargs, tokenizer)
+
+        if models.device.type == "cuda":
+            options["engines"] = models.engines
+
+        # transformers reads this signature: an option named in it would be taken out of kwargs.
+        def emulated(model: Any, input_ids: Tensor, **prepared: Any) -> Any:
+            return decode(models.members, mixture, input_ids, prompts=encoded, streamer=streamer, **options, **prepared)
+
+        return lead.model.generate(streamer=streamer, custom_generate=emulated, **kwargs)

@@ -1,0 +1,124 @@
+"""Arguments of EmulatedModel.generate that are settled before transformers sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from transformers import GenerationConfig, StoppingCriteriaList, StopStringCriteria
+
+from eft_ext.hf.inputs.prompts import Prompt, encode, is_text
+from eft_ext.hf.inputs.token_ids import as_list
+from eft_ext.hf.members import Member, by_model
+from eft_ext.methods import MixingMethod
+
+
+def prompts_of(
+    method: MixingMethod, prompts: Mapping[str, Any] | None, tokenizer: Any, names: tuple[str, ...]
+) -> dict[str, Prompt]:
+    """Prompts by the names of models. Raises ValueError for a name that is none of `names`, or for no prompt."""
+    given = by_model(method, prompts or {})
+    for name in given:
+        if name not in names:
+            known = ", ".join((*names, *(set(method.groups) & {"tuned"})))
+            raise ValueError(f"prompts: expected the keys {known}, got {name!r}")
+    pad = getattr(tokenizer, "pad_token_id", None)
+    return {n: encode(f"prompts[{n!r}]", value, tokenizer, pad_token_id=pad) for n, value in given.items()}
+
+
+def encode_all(
+    inputs: Any,
+    prompts: Mapping[str, Any] | None,
+    tokenizer: Any,
+    kwargs: dict[str, Any],
+    method: MixingMethod,
+    bos: int | None = None,
+) -> dict[str, Prompt]:
+    """Prompts by model name: the first model's always, the others' where they read something else.
+
+    Takes input_ids and attention_mask out of `kwargs`. Where nothing at all is given, the text is `bos`, as in
+    transformers. Raises ValueError where prompts are missing, given twice, or not prompts.
+    """
+    lead = method.models[0]
+    ids, mask = kwargs.pop("input_ids", None), kwargs.pop("attention_mask", None)
+    if inputs is not None and ids is not None:
+        raise ValueError("input_ids: expected either inputs or input_ids, got both")
+    inputs = inputs if inputs is not None else ids
+    given = dict(prompts or {})
+    if inputs is None and not given and bos is not None:
+        inputs, mask = [[bos]], [[1]]
+    if inputs is None:
+        inputs = given.pop(lead, None)
+    elif lead in given:
+        raise ValueError(f"prompts[{lead!r}]: expected nothing beside inputs, which the {lead} model reads")
+    encoded = prompts_of(method, given, tokenizer, method.models)
+    if inputs is None:
+        raise ValueError(f"inputs: expected token ids, text, or prompts={{{lead!r}: ...}}, got nothing")
+    if mask is not None:
+        if is_text(inputs):
+            raise ValueError("attention_mask: expected none beside text, which brings its own")
+        inputs = {"input_ids": inputs, "attention_mask": mask}
+    pad = getattr(tokenizer, "pad_token_id", None)
+    encoded[lead] = encode("inputs", inputs, tokenizer, pad_token_id=pad)
+    return encoded
+
+
+def setting(name: str, lead: Any, config: GenerationConfig | None, kwargs: Mapping[str, Any]) -> Any:
+    """A setting as transformers resolves it: the call's, its config's, or the first model's; None where none has it."""
+    own = getattr(lead, "generation_config", None)
+    given = (kwargs.get(name), *(getattr(c, name, None) for c in (config, own)))
+    return next((value for value in given if value is not None), None)
+
+
+def add_ends(
+    members: tuple[Member, ...], ending: tuple[str, ...], config: GenerationConfig | None, kwargs: dict[str, Any]
+) -> None:
+    """Unless the caller says which tokens end a row: let those of the `ending` models do so beside the first's.
+
+    The behaviour includes ending: Llama-3's and Qwen's chat models end a turn with a token that their base
+    models' generation_config does not list.
+    """
+    if given_ends(config, kwargs) is not None:
+        return
+    ends = ends_of(members, ending)
+    if ends == ends_of(members[:1], ()):
+        return
+    if config is None:
+        kwargs["eos_token_id"] = ends
+    else:
+        config.eos_token_id = ends
+
+
+def ends_of(members: tuple[Member, ...], ending: tuple[str, ...]) -> list[int]:
+    """The end-of-text tokens of the first model, then those that the `ending` ones have beside them."""
+    each = [members[0], *(member for member in members[1:] if member.name in ending)]
+    own = (setting("eos_token_id", member.model, None, {}) for member in each)
+    return list(dict.fromkeys(end for ends in own for end in as_list(ends)))
+
+
+def given_ends(config: GenerationConfig | None, kwargs: Mapping[str, Any]) -> list[int] | None:
+    """The end-of-text tokens that a call or its config brings, None where it leaves them to the models."""
+    if "eos_token_id" in kwargs:
+        return as_list(kwargs["eos_token_id"])
+    return None if config is None or config.eos_token_id is None else as_list(config.eos_token_id)
+
+
+def add_stop_strings(lead: Any, config: GenerationConfig | None, kwargs: dict[str, Any], tokenizer: Any) -> None:
+    """Turn stop_strings into their criterion here: transformers keeps the tokenizer from custom loops.
+
+    As for any setting, those of the call count before those of its config, and these before the first model's.
+    """
+    inherited = getattr(getattr(lead, "generation_config", None), "stop_strings", None)
+    of_config = getattr(config, "stop_strings", None)
+    strings = kwargs.pop("stop_strings", of_config if of_config is not None else inherited)
+    if config is not None:
+        config.stop_strings = None
+    if inherited is not None:
+        kwargs["stop_strings"] = None  # or transformers would fall back to them
+    if not strings:
+        return
+    if tokenizer is None:
+        raise ValueError("stop_strings: expected a tokenizer beside them; pass tokenizer= or give EmulatedModel one")
+    criteria = StoppingCriteriaList(kwargs.get("stopping_criteria") or [])
+    criteria.append(StopStringCriteria(tokenizer, strings))
+    kwargs["stopping_criteria"] = criteria

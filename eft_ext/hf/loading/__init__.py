@@ -1,0 +1,1 @@
+"""Models, adapters and tokenizers by hub id or folder."""

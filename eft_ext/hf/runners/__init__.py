@@ -1,0 +1,1 @@
+"""The models of one generation: their caches, and the engine that runs them."""

@@ -1,0 +1,1 @@
+"""Texts scored under all models, and records of them."""

@@ -1,0 +1,68 @@
+"""Records of what the mixture generates: an answer, then what all models thought of each of its tokens."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from eft_ext.analysis.record import Record
+from eft_ext.decoding.speculative.token_source import TokenSource
+from eft_ext.hf.inputs.arguments import encode_all, ends_of, given_ends
+from eft_ext.hf.inputs.context import ContextWarning
+from eft_ext.hf.model import EmulatedModel
+from eft_ext.hf.scoring.records import records
+
+_MARKS = {
+    TokenSource.step: None,
+    TokenSource.accepted: "accepted",
+    TokenSource.resampled: "rejected",
+    TokenSource.bonus: "bonus",
+}
+
+
+def generated_records(
+    model: EmulatedModel,
+    read: Mapping[str, Any],
+    texts: Sequence[str],
+    *,
+    candidates: int = 5,
+    num_changed: int = 5,
+    **sampling: Any,
+) -> list[Record]:
+    """Answers each prompt and scores the answers, their end-of-text tokens with them.
+
+    Args:
+        model: with a tokenizer.
+        read: what each model reads, as `generate(prompts=)` takes it.
+        texts: the prompts as they are shown.
+        candidates, num_changed: lengths of the lists at each token.
+        sampling: for `generate`; with `speculate` the records say what became of the drafts.
+    """
+    length = encode_all(None, read, model.tokenizer, {}, model.method)[model.members[0].name].ids.shape[1]
+    out = model.generate(prompts=read, return_dict_in_generate=True, **sampling)
+    assert not isinstance(out, torch.Tensor)
+    ids = out.sequences
+    given = given_ends(sampling.get("generation_config"), sampling)
+    ends = given or ends_of(model.members, model.method.ending)
+    answers = [_until_end(row, ends) for row in ids[:, length:].tolist()]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ContextWarning)  # said while generating, which reads the same
+        score = model.score(responses=answers, prompts=dict(read), candidates=candidates, num_changed=num_changed)
+    kinds = getattr(out, "marks", None)
+    marks = (
+        None
+        if kinds is None
+        else [
+            [_MARKS[TokenSource(kind)] for kind in row[: len(answer)]]
+            for row, answer in zip(kinds.tolist(), answers, strict=True)
+        ]
+    )
+    return records(score, model.tokenizer, texts, {"method": repr(model.method), **sampling}, marks)
+
+
+def _until_end(row: list[int], ends: Sequence[int]) -> list[int]:
+    """Up to and with the first end-of-text token: what follows is padding."""
+    return next((row[: i + 1] for i, token in enumerate(row) if token in ends), row)
