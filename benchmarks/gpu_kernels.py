@@ -130,7 +130,7 @@ Written by `python benchmarks/gpu_kernels.py --arch 80 90 100 --page`, with nvcc
 library that was built; `--check` says whether it still holds, and `python_tests/ops/test_cuda_kernels.py` holds the
 limits. `stream_kernel<K, conservative>` and `resident_kernel<K>` are made for K bf16 models; K = 0 takes any dtypes,
 bias and bitmask. `verify_*` are the verification's (`<conservative>`), `score_kernel` and `compare_kernel` scoring's,
-for any number of models; `again_kernel` and `tail_kernel` keep the WHILE loop's books.
+for any number of models; `advance_kernel` and `again_kernel` keep the WHILE loop's books.
 
 - Code: bytes of machine code. Registers a thread; shared memory a block.
 - Stack, local: bytes of stack a thread; `LDL` and `STL`, among which a spill would be.

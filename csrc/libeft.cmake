@@ -1,6 +1,6 @@
 # libeft: the CPU's part for each instruction set, and CUDA's where nvcc is found.
-add_library(eft SHARED csrc/common/error.cpp csrc/cpu/parallel.cpp csrc/cpu/scratch.cpp csrc/cpu/score.cpp
-            csrc/cpu/step.cpp csrc/cpu/tail.cpp csrc/cpu/verify.cpp)
+add_library(eft SHARED csrc/common/error.cpp csrc/cpu/advance.cpp csrc/cpu/parallel.cpp csrc/cpu/scratch.cpp csrc/cpu/score.cpp
+            csrc/cpu/step.cpp csrc/cpu/verify.cpp)
 target_compile_definitions(eft PRIVATE EFT_VERSION="${EFT_VERSION}")
 target_link_libraries(eft PRIVATE eft_flags ${CMAKE_DL_LIBS})
 target_include_directories(eft PUBLIC csrc/include)

@@ -25,9 +25,9 @@ extern "C" uint64_t eft_score_cuda_workspace_bytes(const eft_score*) { return 0;
 extern "C" int eft_score_cuda(const eft_score*, void*, void*, uint64_t) { return not_built(); }
 
 // The loop.
-extern "C" int eft_tail_cuda(const eft_tail*, void*) { return not_built(); }
+extern "C" int eft_advance_cuda(const eft_advance*, void*) { return not_built(); }
 extern "C" int eft_while_supported(void) { return 0; }
-extern "C" int eft_while_build(const eft_tail*, void*, eft_while**) { return not_built(); }
+extern "C" int eft_while_build(const eft_advance*, void*, eft_while**) { return not_built(); }
 extern "C" int eft_while_launch(eft_while*, int64_t, void*) { return not_built(); }
 extern "C" int eft_while_poll(eft_while*) { return -not_built(); }
 extern "C" void eft_while_close(eft_while*) {}

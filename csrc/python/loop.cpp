@@ -14,49 +14,49 @@ namespace {
 
 int64_t* at(uintptr_t address) { return reinterpret_cast<int64_t*>(address); }
 
-// The tail of one State. The number of rows may change from call to call, addresses may not.
-struct Tail {
-  eft_tail tail{};
+// The advance of one State. The number of rows may change from call to call, addresses may not.
+struct Advance {
+  eft_advance advance{};
   bool cuda;
 
-  Tail(bool cuda, const std::array<uintptr_t, 8>& addresses, int64_t ring_slots,
-       int64_t ring_stride, int64_t num_ends, const std::vector<uintptr_t>& lengths)
+  Advance(bool cuda, const std::array<uintptr_t, 8>& addresses, int64_t ring_slots,
+          int64_t ring_stride, int64_t num_eos, const std::vector<uintptr_t>& lengths)
       : cuda(cuda) {
     if (lengths.size() > EFT_MAX_MODELS) throw py::value_error("lengths: expected at most 4");
-    tail.drawn = at(addresses[0]);
-    tail.tokens = at(addresses[1]);
-    tail.steps = at(addresses[2]);
-    tail.budgets = at(addresses[3]);
-    tail.alive = at(addresses[4]);
-    tail.ring = at(addresses[5]);
-    tail.tick = at(addresses[6]);
-    tail.ends = at(addresses[7]);
-    tail.ring_slots = ring_slots;
-    tail.ring_stride = ring_stride;
-    tail.num_ends = num_ends;
-    for (size_t k = 0; k < lengths.size(); ++k) tail.lengths[k] = at(lengths[k]);
-    tail.num_lengths = int32_t(lengths.size());
+    advance.next_tokens = at(addresses[0]);
+    advance.tokens = at(addresses[1]);
+    advance.steps = at(addresses[2]);
+    advance.max_new_tokens = at(addresses[3]);
+    advance.active = at(addresses[4]);
+    advance.ring = at(addresses[5]);
+    advance.tick = at(addresses[6]);
+    advance.eos_token_ids = at(addresses[7]);
+    advance.ring_slots = ring_slots;
+    advance.ring_stride = ring_stride;
+    advance.num_eos = num_eos;
+    for (size_t k = 0; k < lengths.size(); ++k) advance.lengths[k] = at(lengths[k]);
+    advance.num_lengths = int32_t(lengths.size());
   }
 
-  eft_tail of(int64_t rows, bool fed) const {
-    eft_tail t = tail;
-    t.num_rows = rows;
-    if (!fed) t.num_lengths = 0;
-    return t;
+  eft_advance of(int64_t rows, bool fed) const {
+    eft_advance a = advance;
+    a.num_rows = rows;
+    if (!fed) a.num_lengths = 0;
+    return a;
   }
 
   void run(int64_t rows, bool fed, uintptr_t stream) const {
-    const eft_tail t = of(rows, fed);
-    check(cuda ? eft_tail_cuda(&t, reinterpret_cast<void*>(stream)) : eft_tail_cpu(&t));
+    const eft_advance a = of(rows, fed);
+    check(cuda ? eft_advance_cuda(&a, reinterpret_cast<void*>(stream)) : eft_advance_cpu(&a));
   }
 };
 
-// A loop on the device. Keep the graph that `body` came from alive as long as this.
+// A loop on the device. Keep the graph of `body` for as long as this.
 class WhileLoop {
  public:
-  WhileLoop(const Tail& tail, int64_t rows, uintptr_t body) {
-    const eft_tail t = tail.of(rows, true);
-    check(eft_while_build(&t, reinterpret_cast<void*>(body), &loop_));
+  WhileLoop(const Advance& advance, int64_t rows, uintptr_t body) {
+    const eft_advance a = advance.of(rows, true);
+    check(eft_while_build(&a, reinterpret_cast<void*>(body), &loop_));
   }
   ~WhileLoop() { close(); }
   WhileLoop(const WhileLoop&) = delete;
@@ -86,12 +86,12 @@ class WhileLoop {
 }  // namespace
 
 void bind_loop(py::module_& m) {
-  py::class_<Tail>(m, "Tail")
+  py::class_<Advance>(m, "Advance")
       .def(py::init<bool, std::array<uintptr_t, 8>, int64_t, int64_t, int64_t,
                     std::vector<uintptr_t>>())
-      .def("run", &Tail::run);
+      .def("run", &Advance::run);
   py::class_<WhileLoop>(m, "WhileLoop")
-      .def(py::init<const Tail&, int64_t, uintptr_t>())
+      .def(py::init<const Advance&, int64_t, uintptr_t>())
       .def("launch", &WhileLoop::launch)
       .def("poll", &WhileLoop::poll)
       .def("close", &WhileLoop::close);

@@ -17,7 +17,7 @@ endfunction()
 # instruction set of this one's family.
 function(eft_add_core name)
   add_library(${name} STATIC)
-  foreach(source common/error cpu/parallel cpu/scratch cpu/score cpu/step cpu/tail cpu/verify cpu/score_isa cpu/step_isa)
+  foreach(source common/error cpu/advance cpu/parallel cpu/scratch cpu/score cpu/step cpu/verify cpu/score_isa cpu/step_isa)
     target_sources(${name} PRIVATE ${PROJECT_SOURCE_DIR}/csrc/${source}.cpp)
   endforeach()
   target_link_libraries(${name} PUBLIC eft_flags ${CMAKE_DL_LIBS})

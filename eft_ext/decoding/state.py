@@ -83,7 +83,7 @@ class State:
         addresses = [self._all[name].data_ptr() for name in names]
         addresses += [x.data_ptr() for x in (self.ring, self.tick, self.ends)]
         own = [x.data_ptr() for x in self._lengths]
-        self.prepared_tail = native_loop.tail(self.device, addresses, self.ring.shape, len(self.ends), own)
+        self.prepared_tail = native_loop.prepare_advance(self.device, addresses, self.ring.shape, len(self.ends), own)
 
     def addresses(self) -> tuple[int, ...]:
         """The addresses of all of it."""
@@ -95,7 +95,7 @@ class State:
             for x in self._elsewhere:
                 x[: self.rows] += self.alive.to(x.device)
         if self.prepared_tail is not None and not is_tracing():
-            native_loop.run_tail(self.prepared_tail, self.device, self.rows, fed)
+            native_loop.run_advance(self.prepared_tail, self.device, self.rows, fed)
             return
         lengths = [x[: self.rows] for x in self._lengths] if fed else []
         tail(self.drawn, self.tokens, self.steps, self.budgets, self.alive, self.ring, self.tick, self.ends, lengths)
@@ -112,7 +112,7 @@ def tail(
     ends: Tensor,
     lengths: Sequence[Tensor],
 ) -> None:
-    """`State.tail` of its tensors, in place; csrc/common/tail.h is its native version."""
+    """`State.tail` of its tensors, in place; csrc/common/advance.h is its native version."""
     said = torch.where(alive > 0, drawn, NOTHING)
     ring[:, : said.shape[0]].index_copy_(0, tick % ring.shape[0], said[None])
     for held in (steps, *lengths):

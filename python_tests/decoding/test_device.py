@@ -174,7 +174,7 @@ def test_a_graph_goes_with_what_replays_it(on, monkeypatch):
 
 def test_a_loop_is_built_from_the_last_graph(on, monkeypatch):
     monkeypatch.setattr(torch.cuda, "graph", capturing)
-    monkeypatch.setattr(native_loop, "WhileLoop", lambda tail, rows, graph: graph)
+    monkeypatch.setattr(native_loop, "WhileLoop", lambda advance, rows, graph: graph)
     device = CudaDevice(torch.device("cuda"), keep_graph=True)
     replays = [device.capture(lambda: None), device.capture(lambda: None)]
     engine = SimpleNamespace(state=SimpleNamespace(prepared_tail=None, rows=1))

@@ -222,6 +222,6 @@ def test_loops_need_a_cuda_build_and_driver():
 
     if native_loop.while_supported():
         pytest.skip("there are WHILE nodes here")
-    tail = native_loop.tail(torch.device("cpu"), [0] * 8, (1, 1), 0, [])
+    advance = native_loop.prepare_advance(torch.device("cpu"), [0] * 8, (1, 1), 0, [])
     with pytest.raises((NotImplementedError, RuntimeError), match=r"cuda|loop"):
-        native_loop.WhileLoop(tail, 1, 0)
+        native_loop.WhileLoop(advance, 1, 0)

@@ -1,4 +1,4 @@
-"""The native tail of a step and its reference in PyTorch do the same, on random states."""
+"""The native advance of a step and its reference in PyTorch do the same, on random states."""
 
 import pytest
 import torch

@@ -22,7 +22,7 @@ ARCHITECTURES = BUILT if os.environ.get("EFT_ALL_ARCHITECTURES") else BUILT and 
 # Registers a thread, from the launch bounds: 65536 over (threads a block * blocks a multiprocessor).
 MOST_REGISTERS = {"stream_kernel": 128, "resident_kernel": 128}
 MOST_REGISTERS |= dict.fromkeys(("verify_stream_kernel", "verify_decide_kernel", "score_kernel", "compare_kernel"), 128)
-MOST_REGISTERS |= {"top_ids_kernel": 128} | dict.fromkeys(("again_kernel", "tail_kernel"), 64)
+MOST_REGISTERS |= {"top_ids_kernel": 128} | dict.fromkeys(("advance_kernel", "again_kernel"), 64)
 CONSERVATIVE = "stream_kernel<0, true>"  # one block a multiprocessor: twice the registers
 CONSERVATIVE_SLOTS = "verify_stream_kernel<true>"  # the same
 MOST_MODELS = {"verify_stream_kernel<false>": 1 + 2 + 3 + 4, CONSERVATIVE_SLOTS: 1}  # a way for each number of them
@@ -129,7 +129,7 @@ def test_nothing_spills_and_inputs_are_loaded_by_16_bytes(arch: int) -> None:
         CONSERVATIVE,
     }
     assert {k.name for k in found if k.name.startswith("verify")} == {*MOST_MODELS, "verify_decide_kernel"}
-    assert {k.name for k in found} >= {f"{name}_kernel" for name in ("score", "compare", "top_ids", "again", "tail")}
+    assert {k.name for k in found} >= {f"{name}_kernel" for name in ("score", "compare", "top_ids", "advance", "again")}
     for k in found:
         most = MOST_REGISTERS[k.name.split("<")[0]]
         assert k.registers <= (2 * most if k.name in (CONSERVATIVE, CONSERVATIVE_SLOTS) else most), k

@@ -1,11 +1,11 @@
-// The tail of a decoding step on CUDA, and the loop on the device: a WHILE conditional node whose
-// body is the captured step followed by a kernel that decides whether another one comes.
+// The advance of a decoding step on CUDA, and the loop on the device: a WHILE conditional node
+// whose body is the captured step followed by a kernel that decides whether another one comes.
 #include <cuda_runtime.h>
 
 #include <new>
 
+#include "common/advance.h"
 #include "common/error.h"
-#include "common/tail.h"
 #include "cuda/common/load_kernels.h"
 
 // Conditional nodes came with 12.3, WHILE loops over child graphs are reliable from 12.4 on.
@@ -22,20 +22,22 @@ int failed(const char* what, cudaError_t error) {
 }
 
 // One block: rows are few, and all threads read the tick before thread 0 advances it.
-__global__ void __launch_bounds__(kThreads) tail_kernel(const __grid_constant__ eft_tail tail) {
-  const int64_t slot = tail.tick[0] % tail.ring_slots;
+__global__ void __launch_bounds__(kThreads)
+    advance_kernel(const __grid_constant__ eft_advance advance) {
+  const int64_t slot = advance.tick[0] % advance.ring_slots;
   __syncthreads();
-  for (int64_t row = threadIdx.x; row < tail.num_rows; row += kThreads) tail_row(tail, slot, row);
-  if (threadIdx.x == 0) ++tail.tick[0];
+  for (int64_t row = threadIdx.x; row < advance.num_rows; row += kThreads)
+    advance_row(advance, slot, row);
+  if (threadIdx.x == 0) ++advance.tick[0];
 }
 
 #if EFT_HAS_WHILE
-// Runs after the captured step, whose last kernel is its tail. `left` counts down a launch's steps.
+// Runs after the captured step, which ends with its advance. `left` counts down a launch's steps.
 __global__ void __launch_bounds__(kThreads)
-    again_kernel(const int64_t* alive, int64_t num_rows, int64_t* left,
+    again_kernel(const int64_t* active, int64_t num_rows, int64_t* left,
                  cudaGraphConditionalHandle handle) {
   int any = 0;
-  for (int64_t row = threadIdx.x; row < num_rows; row += kThreads) any |= alive[row] != 0;
+  for (int64_t row = threadIdx.x; row < num_rows; row += kThreads) any |= active[row] != 0;
   any = __syncthreads_or(any);
   if (threadIdx.x == 0) cudaGraphSetConditional(handle, any && --*left > 0);
 }
@@ -52,18 +54,18 @@ cudaError_t add_node(cudaGraphNode_t* node, cudaGraph_t graph, cudaGraphNodePara
 }  // namespace
 }  // namespace eft
 
-extern "C" int eft_tail_cuda(const eft_tail* tail, void* stream) {
+extern "C" int eft_advance_cuda(const eft_advance* advance, void* stream) {
   static eft::Devices devices;
   eft::Chip unused;
   cudaError_t error = devices.current(unused, [](const eft::Chip&) {
-    return eft::load_kernels({reinterpret_cast<const void*>(eft::tail_kernel)});
+    return eft::load_kernels({reinterpret_cast<const void*>(eft::advance_kernel)});
   });
   if (error == cudaSuccess) {
-    void* arguments[] = {const_cast<eft_tail*>(tail)};
-    error = cudaLaunchKernel(reinterpret_cast<const void*>(eft::tail_kernel), dim3(1),
+    void* arguments[] = {const_cast<eft_advance*>(advance)};
+    error = cudaLaunchKernel(reinterpret_cast<const void*>(eft::advance_kernel), dim3(1),
                              dim3(eft::kThreads), arguments, 0, static_cast<cudaStream_t>(stream));
   }
-  return error == cudaSuccess ? EFT_OK : eft::failed("tail", error);
+  return error == cudaSuccess ? EFT_OK : eft::failed("advance", error);
 }
 
 #if EFT_HAS_WHILE
@@ -100,7 +102,7 @@ extern "C" void eft_while_close(eft_while* loop) {
 namespace eft {
 namespace {
 
-int build(const eft_tail& tail, cudaGraph_t step, eft_while* loop) {
+int build(const eft_advance& advance, cudaGraph_t step, eft_while* loop) {
   const RelaxedCapture relaxed;  // another thread may capture meanwhile
   cudaError_t error;
 #define EFT_TRY(call) \
@@ -123,10 +125,10 @@ int build(const eft_tail& tail, cudaGraph_t step, eft_while* loop) {
 
   cudaGraphNode_t child, again;
   EFT_TRY(cudaGraphAddChildGraphNode(&child, body, nullptr, 0, step));
-  const int64_t* alive = tail.alive;
-  int64_t num_rows = tail.num_rows;
+  const int64_t* active = advance.active;
+  int64_t num_rows = advance.num_rows;
   int64_t* left = loop->left;
-  void* arguments[] = {&alive, &num_rows, &left, &handle};
+  void* arguments[] = {&active, &num_rows, &left, &handle};
   cudaKernelNodeParams kernel = {};
   kernel.func = reinterpret_cast<void*>(again_kernel);
   kernel.gridDim = dim3(1);
@@ -141,10 +143,10 @@ int build(const eft_tail& tail, cudaGraph_t step, eft_while* loop) {
 }  // namespace
 }  // namespace eft
 
-extern "C" int eft_while_build(const eft_tail* tail, void* body, eft_while** loop) {
+extern "C" int eft_while_build(const eft_advance* advance, void* body, eft_while** loop) {
   eft_while* made = new (std::nothrow) eft_while;
   if (!made) return eft::fail(EFT_NO_MEMORY, "loop: no memory");
-  const int code = eft::build(*tail, static_cast<cudaGraph_t>(body), made);
+  const int code = eft::build(*advance, static_cast<cudaGraph_t>(body), made);
   if (code != EFT_OK) {
     eft_while_close(made);
     made = nullptr;
@@ -181,7 +183,7 @@ int too_old() {
 }
 }  // namespace
 extern "C" int eft_while_supported(void) { return 0; }
-extern "C" int eft_while_build(const eft_tail*, void*, eft_while**) { return too_old(); }
+extern "C" int eft_while_build(const eft_advance*, void*, eft_while**) { return too_old(); }
 extern "C" int eft_while_launch(eft_while*, int64_t, void*) { return too_old(); }
 extern "C" int eft_while_poll(eft_while*) { return -too_old(); }
 extern "C" void eft_while_close(eft_while*) {}
