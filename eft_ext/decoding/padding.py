@@ -37,3 +37,15 @@ def left_padded(ids: Tensor, mask: Tensor | None, name: str = "attention_mask") 
         ids, mask = ids.gather(1, order), mask.gather(1, order)
     ids, mask = ids[:, -longest:], mask[:, -longest:]
     return ids, None if shortest == longest else mask
+
+
+def positions_of(ids: Tensor, mask: Tensor | None) -> Tensor:
+    """Positions [rows, length] of prompts that are padded on the left; 0 where there is padding."""
+    if mask is None:
+        return torch.arange(ids.shape[1], device=ids.device).expand(ids.shape)
+    return (mask.cumsum(-1) - 1).clamp(min=0)
+
+
+def lengths_of(ids: Tensor, mask: Tensor | None) -> list[int]:
+    """Tokens of each row, without padding."""
+    return [ids.shape[1]] * len(ids) if mask is None else mask.sum(-1).tolist()

@@ -27,7 +27,7 @@ def check_texts(models: dict[str, Any], texts: dict[str, Responses]) -> None:
     known = _of_transformers(models)
     if not known:
         return
-    from eft_ext.decoding.static_cache.support import input_table
+    from eft_ext.decoding.model_facts import input_table
 
     rows = concatenate([each.to("cpu") for each in texts.values()])
     named = ([*each.where] or [f"{name}, row {i}" for i in range(len(each))] for name, each in texts.items())

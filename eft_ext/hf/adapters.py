@@ -6,13 +6,10 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from torch import nn
-
-if TYPE_CHECKING:
-    from eft_ext.hf.members import Member
 
 _LOCKS: WeakKeyDictionary[nn.Module, Lock] = WeakKeyDictionary()  # one for each model that has adapters
 # Types whose layers, switched off, are the layers below to the last bit (python_tests/hf/test_adapters_off.py).
@@ -93,29 +90,35 @@ def check_apart(adapters: Mapping[str, Any]) -> None:
 
 
 class AdapterSwitch:
-    """Enters the state a member is run in: as it is, with one of several adapters, or with its adapter off.
+    """Enters the state that a model is run in: as it is, with one of several adapters, or with its adapter off.
 
     Not peft's `disable_adapter` and `set_adapter`: they walk the whole model and touch its gradients, and here they
     would be entered at every token. A model with adapters is run by one thread at a time, since the state belongs to
     the model.
 
+    Args:
+        name: for messages.
+        model: what is run, with its adapters.
+        off: without them.
+        adapter: with this one alone.
+
     Raises:
         ValueError: an adapter is merged into the weights that it should be off or out of.
     """
 
-    def __init__(self, member: Member) -> None:
-        self._lock = _LOCKS.setdefault(member.model, Lock()) if is_peft(member.model) else None
+    def __init__(self, name: str, model: Any, *, off: bool = False, adapter: str | None = None) -> None:
+        self._lock = _LOCKS.setdefault(model, Lock()) if is_peft(model) else None
         self._state: dict[str, Any] = {}
-        if member.without_adapter:
+        if off:
             self._state = {"_disable_adapters": True}
-        elif member.adapter is not None:
-            self._state = {"_disable_adapters": False, "_active_adapter": [member.adapter]}
-        modules = member.model.modules() if self._state else ()
+        elif adapter is not None:
+            self._state = {"_disable_adapters": False, "_active_adapter": [adapter]}
+        modules = model.modules() if self._state else ()
         self._layers = [module for module in modules if hasattr(module, "_disable_adapters")]
         if any(getattr(layer, "merged", False) for layer in self._layers):  # peft would unmerge it, and round twice
             raise ValueError(
-                f"{member.name}: expected adapters beside the weights that models share, got a merged one; call "
-                f"unmerge_adapter(), or give {member.name} as a model of its own"
+                f"{name}: expected adapters beside the weights that models share, got a merged one; call "
+                f"unmerge_adapter(), or give {name} as a model of its own"
             )
 
     @contextmanager

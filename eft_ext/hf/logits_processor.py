@@ -17,7 +17,8 @@ from eft_ext.hf.inputs.arguments import prompts_of
 from eft_ext.hf.inputs.context import Context
 from eft_ext.hf.inputs.prompts import Prompt
 from eft_ext.hf.members import check_modes, members_of
-from eft_ext.hf.runners.dynamic_cache_model import Runner
+from eft_ext.hf.runners.checks import checked
+from eft_ext.hf.runners.dynamic_cache_model import DynamicCacheModel
 from eft_ext.methods import MixingMethod
 from eft_ext.ops.method import Method
 
@@ -76,7 +77,7 @@ class EFTLogitsProcessor(LogitsProcessor):
         self._prompt_mask = attention_mask
         self._prompt: Tensor | None = None  # the loop's, as it was first seen
         self._seen: Tensor | None = None
-        self._runners: tuple[Runner, ...] = ()
+        self._models: tuple[DynamicCacheModel, ...] = ()
         self._context = Context((), ())
 
     @torch.no_grad()
@@ -96,19 +97,20 @@ class EFTLogitsProcessor(LogitsProcessor):
         self._seen = None  # an exception on the way must not leave half a step behind
         if seen is not None and ids.shape[1] > seen.shape[1] and torch.equal(ids[:, : seen.shape[1]], seen):
             for column in range(seen.shape[1], ids.shape[1]):
-                logits = [runner.step(ids[:, column]) for runner in self._runners]
+                logits = [model.forward(ids[:, column, None])[:, -1] for model in self._models]
         else:
             known = self._continues(ids)
             if not known:
                 self._prompt = ids.clone()
                 self._look_before()
             check_modes(self._members)
-            self._runners = tuple(Runner(member) for member in self._members)
+            self._models = tuple(DynamicCacheModel(member) for member in self._members)
             mask = self._mask(ids)
-            prompts = [self._read(runner.member.name, ids, mask) for runner in self._runners]
+            prompts = [self._read(member.name, ids, mask) for member in self._members]
             if not known:
                 self._context = Context(self._members, prompts)
-            logits = [runner.prefill(*prompt) for runner, prompt in zip(self._runners, prompts, strict=True)]
+            prompts = [checked(member, *prompt) for member, prompt in zip(self._members, prompts, strict=True)]
+            logits = [model.prefill(*prompt) for model, prompt in zip(self._models, prompts, strict=True)]
         for row in range(len(ids)):
             self._context.reached(row, ids.shape[1] - self._start + 1)
         self._seen = ids.clone()

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from eft_ext.decoding.model_facts import forward_parameters, input_table, learned_positions
 from eft_ext.decoding.module_utils import modules_of, parameters_of
-from eft_ext.decoding.static_cache.support import forward_parameters, input_table, learned_positions
-from eft_ext.hf.adapters import adapter_name, base_is_lost, check_apart, check_runnable, is_peft
+from eft_ext.hf.adapters import AdapterSwitch, adapter_name, base_is_lost, check_apart, check_runnable, is_peft
 from eft_ext.methods import MixingMethod
 
 NAMES = ("large", "tuned", "base")
@@ -56,6 +56,10 @@ class Member:
         head = self.model.get_output_embeddings()
         width = getattr(head, "out_features", None)  # a 4-bit weight has another shape
         return int(width if width is not None else self.config.vocab_size)
+
+    def switch(self) -> AdapterSwitch:
+        """Enters the state that the model is run in."""
+        return AdapterSwitch(self.name, self.model, off=self.without_adapter, adapter=self.adapter)
 
     def forward_parameters(self) -> set[str]:
         """Names that the forward pass accepts."""

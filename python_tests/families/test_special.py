@@ -12,7 +12,7 @@ import transformers as hf
 
 from eft_ext.hf import EmulatedModel
 from eft_ext.hf.members import Member
-from eft_ext.hf.runners.caches import reads_pieces
+from eft_ext.hf.runners.checks import reads_pieces
 from python_tests.families.builders import FAMILIES, build, trio
 from python_tests.families.table import BEGIN, DOCS, END
 from python_tests.families.test_families import mixture_of, padded

@@ -21,7 +21,6 @@ from transformers.utils import logging
 
 from eft_ext.decoding.capture.host_reads import HostReads
 from eft_ext.decoding.module_utils import buffers_of, hooks_of, parameters_of
-from eft_ext.decoding.static_cache.forward import Forward
 
 AFTER = 16  # feeds of a model before it is recorded: recording takes as long as some 50 of them
 _RECORDINGS: WeakKeyDictionary[nn.Module, Recordings] = WeakKeyDictionary()
@@ -42,13 +41,15 @@ class Recordings:
 class TracedForward:
     """Calls `forward`, from a recording once there is one.
 
+    Args:
+        forward: a pass of `model` over static caches.
+
     Attributes:
         reason: why the model is not recorded, if it cannot be.
     """
 
-    def __init__(self, forward: Forward) -> None:
+    def __init__(self, forward: nn.Module, model: nn.Module) -> None:
         self._forward = forward
-        model = forward.model
         weights = tuple(t.data_ptr() for t in (*parameters_of(model), *buffers_of(model)))
         with _LOCK:
             known = _RECORDINGS.get(model)

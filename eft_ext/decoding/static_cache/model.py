@@ -1,4 +1,4 @@
-"""One model decoding a ragged batch from static caches: the interface that loops and speculation are written on."""
+"""One model decoding a ragged batch from static caches."""
 
 from __future__ import annotations
 
@@ -8,29 +8,25 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
+from eft_ext.decoding.cached_model import check_limit
 from eft_ext.decoding.capture.traced_forward import TracedForward
-from eft_ext.decoding.padding import left_padded
+from eft_ext.decoding.model_facts import input_table, layer_windows, learned_positions
+from eft_ext.decoding.padding import left_padded, lengths_of
 from eft_ext.decoding.static_cache.forward import Forward
 from eft_ext.decoding.static_cache.layers import SLACK
+from eft_ext.decoding.static_cache.prompts import read_prompts
 from eft_ext.decoding.static_cache.storage import Storage
-from eft_ext.decoding.static_cache.support import (
-    cache_layers,
-    forward_parameters,
-    input_table,
-    learned_positions,
-    unsupported,
-)
+from eft_ext.decoding.static_cache.support import unsupported
 
 
 class StaticCacheModel:
-    """Reads prompts, then any number of tokens at a time, each row at its own position.
+    """A `CachedModel` on static caches: any number of tokens at a time, each row at its own position.
 
-        feeder = StaticCacheModel(model)
-        logits = feeder.prefill(ids, mask)        # [rows, vocab], after each prompt
-        logits = feeder.forward(tokens)              # tokens [rows, n] -> [rows, n, vocab]
-        feeder.crop(feeder.lengths - 2)       # forgets each row's last two tokens
+        static = StaticCacheModel(model)
+        logits = static.prefill(ids, mask)        # [rows, vocab], after each prompt
+        logits = static.forward(tokens)           # tokens [rows, n] -> [rows, n, vocab]
+        static.crop(static.lengths - 2)           # forgets each row's last two tokens
 
     Nothing but `prefill` and `admit` waits for the device. The model is not changed. Logits and lengths are inference
     tensors: read them, or clone them before changing them in place.
@@ -49,6 +45,8 @@ class StaticCacheModel:
         ValueError: the model cannot be decoded from static caches.
     """
 
+    can_crop = True
+
     def __init__(
         self,
         model: Any,
@@ -62,19 +60,17 @@ class StaticCacheModel:
         if reason is not None:
             raise ValueError(f"{name}: {type(model).__name__} {reason}")
         self.model, self.name = model, name
-        self._config = model.config.get_text_config(decoder=True)
         self._switch = switch
         self._wanted = capacity
-        windows = [getattr(layer, "sliding_window", None) for layer in cache_layers(self._config)]
+        windows = layer_windows(model.config.get_text_config(decoder=True))
         self._storage = Storage(windows)
-        self._forward = TracedForward(Forward(model, windows))
-        self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in forward_parameters(model) else {}
+        self._forward = TracedForward(Forward(model, windows), model)
         self._limit = learned_positions(model)
         self._longest = 0  # no row is longer; known without asking the device
 
     @property
     def lengths(self) -> Tensor:
-        """Tokens that each row holds, int64 [rows] on the model's device; `feed` changes it in place."""
+        """Tokens that each row holds, int64 [rows] on the model's device; `forward` changes it in place."""
         return self._storage.lengths[: self._storage.rows]
 
     @property
@@ -146,7 +142,7 @@ class StaticCacheModel:
         self._reserve(self._longest + n)
 
     def run(self, tokens: Tensor, skip: int = 0) -> Tensor:
-        """`feed` without what happens on the host, after `reserve` and `expect`: what a graph captures.
+        """`forward` without the host's part, after `reserve` and `set_max_length`: what a graph captures.
 
         The caller advances `lengths`.
 
@@ -189,41 +185,17 @@ class StaticCacheModel:
 
     def _read(self, ids: Tensor, mask: Tensor | None) -> tuple[Tensor, Any, Tensor]:
         """Logits, stock cache and lengths of prompts, read as transformers reads them."""
-        device = input_table(self.model).weight.device
-        self.prompt_lengths = [ids.shape[1]] * ids.shape[0]
-        ids, mask = left_padded(ids.to(device), mask)
-        rows, length = ids.shape
-        positions = torch.arange(length, device=device).expand(rows, length)
-        lengths = torch.full((rows,), length, device=device)
-        if mask is not None:
-            positions, lengths = (mask.cumsum(-1) - 1).clamp(min=0), mask.sum(-1)
-            self.prompt_lengths = lengths.tolist()
-        self._check(max(self.prompt_lengths))
-        stock = DynamicCache(config=self._config)
+        ids, mask = left_padded(ids.to(input_table(self.model).weight.device), mask)
+        self.prompt_lengths = lengths_of(ids, mask)
+        check_limit(self.name, max(self.prompt_lengths), self._limit)
         with self._switch():
-            out = self.model(
-                input_ids=ids,
-                attention_mask=mask,
-                position_ids=positions,
-                past_key_values=stock,
-                use_cache=True,
-                return_dict=True,
-                **self._last_only,
-            )
-        return out.logits[:, -1], stock, lengths
+            return read_prompts(self.model, ids, mask)
 
     def _reserve(self, tokens: int) -> None:
         """Room for that many tokens in every row."""
-        self._check(tokens)
+        check_limit(self.name, tokens, self._limit)
         if tokens > self._storage.capacity:
             self._storage.grow(tokens)
-
-    def _check(self, tokens: int) -> None:
-        if self._limit is not None and tokens > self._limit:
-            raise ValueError(
-                f"{self.name}: the sequence needs {tokens} positions, but this model has a "
-                f"table of {self._limit}; shorten the prompt or lower max_new_tokens"
-            )
 
     @property
     def bound(self) -> int:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
-from functools import cache
 from typing import Any
 from weakref import WeakKeyDictionary
 
-import torch
 from torch import nn
-from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
+from eft_ext.decoding.model_facts import cache_layers, forward_parameters, input_table
 from eft_ext.decoding.module_utils import modules_of
+from eft_ext.decoding.static_cache.trial import static_is_right
 
 # The attention whose additive mask bounds it by each row's length. Others take no such mask.
 _ATTENTION = ("sdpa", "eager")
@@ -58,47 +56,9 @@ def unsupported(model: Any) -> str | None:
     return _rope(model) or _cache(config) or (None if config.model_type in _TESTED else _tried(model))
 
 
-def input_table(model: Any) -> Any:
-    """The input embedding itself, under whatever adapters are on it."""
-    table = model.get_input_embeddings()
-    for wrapped in ("original_module", "base_layer"):  # of peft: a wrapper of modules, then a layer of an adapter
-        table = getattr(table, wrapped, table)
-    return table
-
-
 def is_tested(model: Any) -> bool:
     """True if the tests know the model's family, from static caches and from transformers' own."""
     return model.config.get_text_config(decoder=True).model_type in _TESTED
-
-
-def forward_parameters(model: Any) -> set[str]:
-    """Names that the forward pass accepts (a PEFT model hides them behind **kwargs)."""
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    own = inner.__dict__.get("forward")  # where a library has put its own in front of the class's
-    return set(inspect.signature(own).parameters) if own is not None else _parameters_of(inner.__class__)
-
-
-@cache
-def _parameters_of(kind: Any) -> set[str]:
-    return set(inspect.signature(kind.forward).parameters)
-
-
-def learned_positions(model: Any) -> int | None:
-    """Positions in a table, learned or of sines (GPT-J), which must not be overrun; None where they are computed.
-
-    Tables of OPT's kind have `offset` rows more, which no position uses.
-    """
-    limit = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
-    tokens = input_table(model)
-    for module in modules_of(model):
-        sines = getattr(module, "embed_positions", None)
-        if isinstance(sines, torch.Tensor) and len(sines) == limit:
-            return int(limit)
-        if not isinstance(module, nn.Embedding) or module is tokens:
-            continue
-        if module.num_embeddings - getattr(module, "offset", 0) == limit:
-            return int(limit)
-    return None
 
 
 def _rope(model: Any) -> str | None:
@@ -113,41 +73,11 @@ def _rope(model: Any) -> str | None:
 def _tried(model: Any) -> str | None:
     """A model of a family that the tests do not know: two short rows, from static caches and from transformers' own."""
     if model not in _TRIED:
-        _TRIED[model] = "is of an untested family"  # which this very check may go on with
         try:
             _TRIED[model] = None if static_is_right(model) else "gives other logits from static caches"
         except Exception as error:  # whatever a model does with a cache, a mask or positions of another kind
             _TRIED[model] = f"cannot use static caches ({type(error).__name__})"
     return _TRIED[model]
-
-
-@torch.inference_mode()
-def static_is_right(model: Any) -> bool:
-    """True if rows of different lengths get the logits that they get alone."""
-    from eft_ext.decoding.static_cache.model import StaticCacheModel
-
-    device = input_table(model).weight.device
-    rows = [[1, 2, 3, 4], [2, 1]]
-    ids, mask = torch.tensor([rows[0], [0, 0, *rows[1]]], device=device), torch.ones(2, 4, device=device).long()
-    mask[1, :2] = 0
-    feeder = StaticCacheModel(model, checked=False)
-    feeder.prefill(ids, mask)
-    new = torch.tensor([[3, 1], [4, 2]], device=device)
-    got = torch.cat([feeder.forward(new[:, :1]), feeder.forward(new[:, 1:])], dim=1)
-    for row, tokens in enumerate(rows):
-        alone = model(input_ids=torch.tensor([tokens + new[row].tolist()], device=device)).logits[0, -2:].float()
-        scale = alone.abs().amax().clamp(min=1)
-        if not bool(((got[row].float().to(alone.device) - alone).abs() <= 0.05 * scale).all()):
-            return False
-    return True
-
-
-def cache_layers(config: Any) -> list[Any]:
-    """Layers of transformers' cache, without those at the end that hold nothing since they read an earlier one's."""
-    layers = list(DynamicCache(config=config).layers)
-    while layers and type(layers[-1]).__name__ == "DummyLayer":  # older releases of transformers leave them out
-        layers.pop()
-    return layers
 
 
 def _cache(config: Any) -> str | None:

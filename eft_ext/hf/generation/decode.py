@@ -12,6 +12,7 @@ from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteria
 from transformers.generation import GenerateDecoderOnlyOutput
 from transformers.generation.streamers import BaseStreamer
 
+from eft_ext.decoding.cached_model import CachedModel
 from eft_ext.decoding.requests import TokenOutput
 from eft_ext.hf.generation.loop import Loop
 from eft_ext.hf.generation.mixture import Mixture
@@ -24,8 +25,9 @@ from eft_ext.hf.inputs.rejected import reject_config
 from eft_ext.hf.inputs.seeds import Seed, row_seeds
 from eft_ext.hf.inputs.token_ids import as_list
 from eft_ext.hf.members import Member
+from eft_ext.hf.runners.checks import checked
 from eft_ext.hf.runners.distributed import sharded
-from eft_ext.hf.runners.dynamic_cache_model import Runner, StaticRunner
+from eft_ext.hf.runners.dynamic_cache_model import DynamicCacheModel
 from eft_ext.hf.runners.engine_pool import EnginePool, feeders
 from eft_ext.hf.runners.tiers import DecodePlan, ahead, choose, warn
 
@@ -170,13 +172,14 @@ def decode(
             streamer.end()
         ids = torch.cat([input_ids, new.to(input_ids.device)], dim=1)
         return GenerateDecoderOnlyOutput(sequences=ids) if details else ids
-    runners: Sequence[Runner | StaticRunner] = (
-        [StaticRunner(*pair) for pair in zip(feeders(members, read, budget), members, strict=True)]
+    read = [checked(member, *prompt) for member, prompt in zip(members, read, strict=True)]
+    models: Sequence[CachedModel] = (
+        feeders(members, read, budget)
         if how.tier
-        else [Runner(member, use_cache=use_cache) for member in members]
+        else [DynamicCacheModel(member, use_cache=use_cache) for member in members]
     )
     loop = Loop(
-        runners=runners,
+        models=models,
         mixture=weights,
         plan=work,
         criteria=stopping_criteria,

@@ -11,16 +11,14 @@ from torch import Tensor
 from transformers import StoppingCriteriaList
 from transformers.generation import GenerateDecoderOnlyOutput
 
+from eft_ext.decoding.cached_model import CachedModel
 from eft_ext.decoding.engine import together
 from eft_ext.hf.generation.mixture import Mixture
 from eft_ext.hf.generation.processors import Plan
 from eft_ext.hf.generation.rows import blame
 from eft_ext.hf.inputs.context import Context
 from eft_ext.hf.runners.distributed import agreed, draw_once
-from eft_ext.hf.runners.dynamic_cache_model import Runner, StaticRunner
 from eft_ext.ops import fused_mix
-
-AnyRunner = Runner | StaticRunner
 
 
 @dataclass
@@ -28,7 +26,7 @@ class Loop:
     """Everything one generation needs besides its prompts.
 
     Attributes:
-        runners: of the models, in the order of the mixture's weights.
+        models: in the order of the mixture's weights.
         mixture: weights; tensors [rows] where rows differ.
         plan: what is done to the mixture's logits before a token is drawn.
         criteria: transformers' stopping criteria.
@@ -40,7 +38,7 @@ class Loop:
         keep_scores, keep_logits: record the processed scores, or the mixture's raw logits, of each step.
     """
 
-    runners: Sequence[AnyRunner]
+    models: Sequence[CachedModel]
     mixture: Mixture
     plan: Plan
     criteria: StoppingCriteriaList
@@ -59,7 +57,7 @@ class Loop:
 
         Args:
             ids: the first model's prompt [rows, length], which the result begins with.
-            prompts: ids and mask for each runner.
+            prompts: ids and mask for each model.
 
         Returns:
             Token ids [rows, length + new], rows that ended early filled with `pad_token_id`.
@@ -73,7 +71,7 @@ class Loop:
         here = torch.arange(rows, device="cpu")
         active = here.to(ids.device)
         ended = torch.zeros(rows, dtype=torch.bool, device=ids.device)
-        outputs = [runner.prefill(*prompt) for runner, prompt in zip(self.runners, prompts, strict=True)]
+        outputs = [model.prefill(*prompt) for model, prompt in zip(self.models, prompts, strict=True)]
         device = outputs[0].device
         self.seeds, self.mixture = self.seeds.to(device), self.mixture.to(device)
         step = 0
@@ -88,7 +86,7 @@ class Loop:
             invalid = host[0][here] < 0
             if invalid.any():
                 place = int(invalid.nonzero()[0])
-                raise RuntimeError(_blame(place, int(here[place]), step, self.runners, logits))
+                raise RuntimeError(_blame(place, int(here[place]), step, self.models, logits))
             if self.emit is not None:
                 self.emit(host[0])
             for row in here.tolist():
@@ -101,7 +99,7 @@ class Loop:
                     self._keep(staying)
                     here, drawn = here[staying], drawn[staying.to(drawn.device)]
                     active = here.to(ids.device)
-            outputs = [runner.step(drawn) for runner in self.runners]
+            outputs = [model.forward(drawn[:, None])[:, -1] for model in self.models]
             step += 1
 
     def _shared(self, logits: list[Tensor], ids: Tensor, active: Tensor, step: int) -> Tensor:
@@ -141,8 +139,9 @@ class Loop:
 
     def _keep(self, staying: Tensor) -> None:
         """Let the rows that ended leave the batch; `staying` indexes the present ones."""
-        for runner in self.runners:
-            runner.keep(staying)
+        for model in self.models:
+            model.select_rows(staying.tolist())
+            model.set_max_length(int(model.lengths.max()))
         rows = staying.to(self.seeds.device)
         self.seeds, self.mixture = self.seeds[rows], self.mixture.keep(rows)
 
@@ -155,10 +154,10 @@ class Loop:
         )
 
 
-def _blame(place: int, row: int, step: int, runners: Sequence[AnyRunner], logits: list[Tensor]) -> str:
+def _blame(place: int, row: int, step: int, models: Sequence[CachedModel], logits: list[Tensor]) -> str:
     bad = [
-        runner.member.name
-        for runner, x in zip(runners, logits, strict=True)
+        model.name
+        for model, x in zip(models, logits, strict=True)
         if bool((x[place].isnan() | (x[place] == torch.inf)).any())
     ]
     return blame(row, step, bad)

@@ -14,14 +14,13 @@ from eft_ext.decoding import StaticCacheModel
 from eft_ext.decoding.requests import InvalidRow, Prompt, Request, TokenOutput
 from eft_ext.decoding.speculative.engine import SpeculativeEngine
 from eft_ext.decoding.speculative.token_source import Statistics
-from eft_ext.hf.adapters import AdapterSwitch
 from eft_ext.hf.generation.draft_draw import DraftingDraw
 from eft_ext.hf.generation.draw import MixtureDraw
 from eft_ext.hf.generation.mixture import Mixture
 from eft_ext.hf.inputs.context import Context
 from eft_ext.hf.members import Member
+from eft_ext.hf.runners.checks import checked
 from eft_ext.hf.runners.distributed import agreed, sharded
-from eft_ext.hf.runners.dynamic_cache_model import checked
 from eft_ext.hf.runners.engine_pool import Drafts, EnginePool, fingerprint, new_engine, renew
 
 
@@ -169,7 +168,7 @@ def _blame(error: InvalidRow, members: Sequence[Member], prompts: Sequence[Promp
         else:
             prompt = ids[error.job] if mask is None else ids[error.job][mask[error.job].bool()]
             row = torch.cat([prompt, torch.tensor(error.tokens, dtype=prompt.dtype, device=prompt.device)])
-            logits = StaticCacheModel(member.model, name=member.name, switch=AdapterSwitch(member)).prefill(row[None])
+            logits = StaticCacheModel(member.model, name=member.name, switch=member.switch()).prefill(row[None])
         if bool((logits.isnan() | (logits == torch.inf)).any()):
             bad.append(member.name)
     return blame(error.job, len(error.tokens), bad)

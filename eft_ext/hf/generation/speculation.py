@@ -24,8 +24,8 @@ from eft_ext.hf.generation.processors import Plan
 from eft_ext.hf.generation.rows import budget_of, ends_of, stream_rows
 from eft_ext.hf.inputs.context import Context
 from eft_ext.hf.members import Member
+from eft_ext.hf.runners.checks import checked
 from eft_ext.hf.runners.distributed import sharded
-from eft_ext.hf.runners.dynamic_cache_model import checked
 from eft_ext.hf.runners.engine_pool import Drafts, EnginePool, feeders
 from eft_ext.hf.runners.tiers import ASKED, DecodePlan, ahead
 

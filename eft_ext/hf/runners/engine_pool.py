@@ -17,7 +17,6 @@ from eft_ext.decoding.module_utils import autocast_of, hooks_of, modules_of, par
 from eft_ext.decoding.requests import Prompt
 from eft_ext.decoding.speculative.draft_length import Schedule
 from eft_ext.decoding.speculative.engine import SpeculativeEngine
-from eft_ext.hf.adapters import AdapterSwitch
 from eft_ext.hf.generation.draft_draw import DraftingDraw
 from eft_ext.hf.generation.draw import MixtureDraw
 from eft_ext.hf.generation.mixture import Mixture
@@ -34,7 +33,7 @@ def feeders(members: Sequence[Member], prompts: Sequence[Prompt], budget: int) -
             name=member.name,
             capacity=ids.shape[1] + min(budget, FIRST),
             checked=False,  # the plan has asked
-            switch=AdapterSwitch(member),
+            switch=member.switch(),
         )
         for member, (ids, _) in zip(members, prompts, strict=True)
     ]

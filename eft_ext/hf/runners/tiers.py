@@ -137,7 +137,7 @@ def warn(plan: DecodePlan, members: tuple[Member, ...]) -> None:
     slower: dict[str, str] = {}
     for member in members:
         why = unsupported(member.model)
-        if why is None or member.model in _WARNED or cache_argument(member) is None:  # of that, the runner warns
+        if why is None or member.model in _WARNED or cache_argument(member) is None:  # of that, DynamicCacheModel warns
             continue
         slower[member.name] = f"{kind_of(member)} {why}"
     _WARNED.update(member.model for member in members if member.name in slower)

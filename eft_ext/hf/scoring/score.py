@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,8 +14,8 @@ from eft_ext.hf.generation.mixture import spread
 from eft_ext.hf.inputs.context import Context
 from eft_ext.hf.inputs.prompts import Prompt
 from eft_ext.hf.members import Member
-from eft_ext.hf.runners.caches import reads_pieces
-from eft_ext.hf.runners.reading import Reader
+from eft_ext.hf.runners.checks import checked, reads_pieces
+from eft_ext.hf.runners.dynamic_cache_model import DynamicCacheModel
 from eft_ext.methods import MixingMethod
 from eft_ext.ops import Score, combine, fused_score_mix
 from eft_ext.ops.method import Method, at_positions
@@ -102,26 +102,19 @@ def score(
         raise ValueError(f"positions: expected an integer of at least 1, got {positions!r}")
     own = [texts.get(member.name, texts[members[0].name]) for member in members]
     Context(members, [text.pair for text in own])
-    before = [text.ids.shape[1] - targets.shape[1] - 1 for text in own]  # the prompt but for its last token
     rows, length = targets.shape
     names = (*(member.name for member in members), "mixture")
     method = method.mapped(lambda name, value: spread(name, value, rows, 1))
     steps = ((targets != IGNORED).cumsum(dim=1) - 1).clamp(min=0)
     step = positions or max(1, _LOGITS // (rows * vocab_size * len(members)))
-    readers = [
-        Reader(member, *text.pair, cached=step >= length or reads_pieces(member, text.ids.shape[1]))
-        for member, text in zip(members, own, strict=True)
-    ]
+    read = [checked(member, *text.pair) for member, text in zip(members, own, strict=True)]
+    each = [_pieces(member, *text, length, step) for member, text in zip(members, read, strict=True)]
     top = max(num_top, candidates)
     found: list[Score] = []
     listed: list[Candidates] = []
-    for start in range(0, length, step):
+    for start, piece in zip(range(0, length, step), zip(*each, strict=True), strict=True):
         count = min(step, length - start)
-        logits = [
-            reader.read(count + (skipped if start == 0 else 0), count)
-            for reader, skipped in zip(readers, before, strict=True)
-        ]
-        logits = together(logits, logits[0].device)
+        logits = together(piece, piece[0].device)
         if start == 0:
             device = logits[0].device
             targets = targets.to(device)
@@ -145,6 +138,24 @@ def score(
     tokens = Score(*(torch.cat(pieces, dim=1) for pieces in zip(*found, strict=True)))
     cut = tokens._replace(top_ids=tokens.top_ids[..., :num_top], top_logprobs=tokens.top_logprobs[..., :num_top])
     return SequenceScore(targets, cut, names, _joined(listed) if listed else None)
+
+
+def _pieces(member: Member, ids: Tensor, mask: Tensor | None, length: int, step: int) -> Iterator[Tensor]:
+    """The logits before each of the last `length` tokens of a text, `step` columns at a time, [rows, step, vocab].
+
+    Going by a cache rather than from hidden states to the output embedding keeps what families do to their logits on
+    the way (soft caps, scales). A model that cannot be read in pieces is read whole.
+    """
+    ids, mask = ids[:, :-1], torch.ones_like(ids[:, :-1]) if mask is None else mask[:, :-1]
+    several = step < length and reads_pieces(member, ids.shape[1])
+    model = DynamicCacheModel(member, use_cache=several)
+    if not several:
+        yield from model.read(ids, mask, length).split(step, dim=1)
+        return
+    first = ids.shape[1] - length + step
+    yield model.read(ids[:, :first], mask[:, :first], step)
+    for more in zip(ids[:, first:].split(step, dim=1), mask[:, first:].split(step, dim=1), strict=True):
+        yield model.forward(*more)
 
 
 def _moved(method: MixingMethod, device: torch.device) -> MixingMethod:
