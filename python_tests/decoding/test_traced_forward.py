@@ -1,4 +1,4 @@
-"""A recorded forward pass is the model's own, operator for operator, and is given up where it cannot be."""
+"""A traced forward pass is the model's own, operator for operator, and is given up where it cannot be."""
 
 import gc
 import weakref
@@ -10,10 +10,13 @@ from eft_ext.decoding import StaticCacheModel
 from eft_ext.decoding.capture import traced_forward
 from eft_ext.decoding.capture.host_reads import HostReads
 
+AFTER = traced_forward.AFTER
+
 
 @pytest.fixture(autouse=True)
 def _at_once(monkeypatch):
     monkeypatch.setattr(traced_forward, "AFTER", 0)
+    monkeypatch.setattr(traced_forward, "_TRACES", weakref.WeakValueDictionary())  # none of other tests' models
 
 
 def greedy(feeder, logits, steps):
@@ -36,9 +39,122 @@ def test_logits_are_equal_bit_for_bit(family, model_of, ragged, monkeypatch):
         got += [greedy(feeder, got[0][-1][[2, 0]], 5), feeder.forward(torch.tensor([[5, 6, 7], [8, 9, 10]]))]
         assert feeder.plain_because is None
         both.append(got)
-    assert {1, 3} == set(traced_forward._RECORDINGS[model_of(family, 7)].traces)
+    assert {1, 3} == set(traced_forward._STATES[model_of(family, 7)].traces)
     for mine, expected in zip(*both, strict=True):
         assert torch.equal(mine, expected)
+
+
+@pytest.fixture
+def traced(monkeypatch):
+    """The number of new tokens of each trace that is made."""
+    made = []
+    trace = traced_forward.TracedForward._trace
+    note = lambda self, inputs: made.append(inputs[0].shape[1]) or trace(self, inputs)  # noqa: E731
+    monkeypatch.setattr(traced_forward.TracedForward, "_trace", note)
+    return made
+
+
+def test_a_trace_is_made_after_so_many_passes_of_all_calls(build, ragged, traced, monkeypatch):
+    monkeypatch.setattr(traced_forward, "AFTER", 10)
+    model = build("llama", 8)
+    for passes, made in ((5, []), (5, []), (1, [1]), (30, [1])):
+        feeder = StaticCacheModel(model)
+        greedy(feeder, feeder.prefill(*ragged), passes)
+        assert traced == made
+    feeder = StaticCacheModel(model)
+    feeder.prefill(*ragged)
+    for _ in range(10):
+        feeder.forward(torch.ones(4, 2, dtype=torch.long))
+    assert traced == [1], "two tokens at a time are another trace"
+    feeder.forward(torch.ones(4, 2, dtype=torch.long))
+    assert traced == [1, 2]
+
+
+def test_a_short_call_is_not_traced(build, ragged, traced, monkeypatch):
+    monkeypatch.setattr(traced_forward, "AFTER", AFTER)
+    feeder = StaticCacheModel(build("llama", 8))
+    greedy(feeder, feeder.prefill(*ragged), 64)
+    assert traced == []
+
+
+def plain_and_traced(model, ragged, monkeypatch):
+    got = []
+    for after in (10**9, 0):
+        monkeypatch.setattr(traced_forward, "AFTER", after)
+        feeder = StaticCacheModel(model)
+        got.append(greedy(feeder, feeder.prefill(*ragged), 8))
+        assert feeder.plain_because is None
+    return got
+
+
+def test_models_of_one_architecture_share_a_trace(build, ragged, traced, monkeypatch):
+    """Each with its own weights, which may change in place or be others."""
+    models = [build("qwen2", seed) for seed in (1, 2)]
+    for model in (*models, *models):
+        expected, got = plain_and_traced(model, ragged, monkeypatch)
+        assert torch.equal(got, expected)
+        with torch.no_grad():
+            model.lm_head.weight.mul_(0.5)
+    models[0].load_state_dict(build("qwen2", 3).state_dict(), assign=True)
+    expected, got = plain_and_traced(models[0], ragged, monkeypatch)
+    assert torch.equal(got, expected)
+    assert traced == [1]
+
+
+def other_configuration(model):
+    model.config.final_logit_softcapping = 1.0
+
+
+def other_number(model):
+    model.model.layers[0].self_attn.scaling *= 2
+
+
+def other_forward(model):
+    inner = model.model.layers[0].mlp.forward
+    model.model.layers[0].mlp.forward = lambda x: 2 * inner(x)
+
+
+def other_type(model):
+    model.double()
+
+
+def other_tensor(model):
+    model.model.embed_tokens.embed_scale = 2 * model.model.embed_tokens._buffers.pop("embed_scale")
+
+
+OTHERS = [other_configuration, other_number, other_forward, other_type, other_tensor]
+
+
+@pytest.mark.parametrize("change", OTHERS, ids=lambda change: change.__name__)
+def test_models_that_compute_otherwise_share_none(change, build, ragged, traced, monkeypatch):
+    models = [build("gemma2", seed) for seed in (1, 2)]
+    change(models[1])
+    for model in models:
+        expected, got = plain_and_traced(model, ragged, monkeypatch)
+        assert torch.equal(got, expected)
+    assert traced == [1, 1]
+
+
+def test_one_model_that_is_given_up_leaves_the_others_their_trace(build, ragged, traced):
+    models = [build("gemma2", seed) for seed in (1, 2)]
+    for _ in range(2):
+        feeders = [StaticCacheModel(model) for model in models]
+        for feeder in feeders:
+            greedy(feeder, feeder.prefill(*ragged), 3)
+        models[0].config.final_logit_softcapping = 1.0
+    assert [feeder.plain_because is None for feeder in feeders] == [False, True]
+    assert traced_forward._STATES[models[1]].traces
+    assert traced == [1]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_int8_models_are_traced(build, ragged, monkeypatch):
+    """Their weights are no tensors, so that a trace is one model's."""
+    for seed in (1, 2):
+        model = torch.ao.quantization.quantize_dynamic(build("llama", seed), {torch.nn.Linear})
+        expected, got = plain_and_traced(model, ragged, monkeypatch)
+        assert torch.equal(got, expected)
+        assert traced_forward._STATES[model].traces
 
 
 def test_changed_weights_are_seen(build, ragged):
@@ -102,6 +218,8 @@ def test_a_model_is_not_kept_alive(build, ragged):
     feeder = StaticCacheModel(model)
     greedy(feeder, feeder.prefill(*ragged), 3)
     alive = weakref.ref(model), weakref.ref(model.lm_head.weight)
+    traces = weakref.ref(traced_forward._STATES[model].traces)
+    assert traces()
     del model, feeder
     gc.collect()
-    assert [ref() for ref in alive] == [None, None]
+    assert [ref() for ref in (*alive, traces)] == [None, None, None]

@@ -1,125 +1,198 @@
-"""On the CPU: a forward pass recorded once and replayed without Python.
+"""On the CPU: a forward pass traced once, and run again without Python.
 
 Small models spend two thirds of a decoding step in Python: modules, decorators, dispatch (docs/decoding.md has the
-figures). `torch.jit.trace` records `Forward` as the list of operators it runs, the very same ones, so the logits are
-equal bit for bit. What a trace may not contain is looked for before (values read on the host, hooks), and every shape
-is compared with the model itself when it is first met. Where anything is amiss the model goes on as it is.
+figures). `torch.jit.trace` keeps the operators that `Forward` runs, the very same ones, so the logits are equal bit
+for bit. Weights are inputs of a trace: it sees them change, and models of one architecture share it. What a trace may
+not contain is looked for before (values read on the host, hooks), and every shape is compared with the model itself
+when it is first met. Where anything is amiss the model goes on as it is.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from threading import Lock
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
 from transformers.utils import logging
 
 from eft_ext.decoding.capture.host_reads import HostReads
-from eft_ext.decoding.module_utils import buffers_of, hooks_of, parameters_of
+from eft_ext.decoding.module_utils import buffers_of, hooks_of, modules_of, parameters_of
 
-AFTER = 16  # feeds of a model before it is recorded: recording takes as long as some 50 of them
-_RECORDINGS: WeakKeyDictionary[nn.Module, Recordings] = WeakKeyDictionary()
-_LOCK = Lock()  # of that dictionary, and of recording, which changes warning filters
+AFTER = 64  # passes of a model before it is traced; a trace takes as long as some 30 of them
+_LABELS = ("_name_or_path", "_commit_hash", "transformers_version", "bos_token_id", "eos_token_id", "pad_token_id")
 
 
-class Recordings:
-    """The recordings of one model, one for each number of new tokens, and where one was found impossible."""
+class Traces(dict[int, Any]):
+    """The traces of one architecture, by the number of new tokens."""
 
-    def __init__(self, weights: tuple[int, ...]) -> None:
-        self.weights = weights
-        self.traces: dict[int, Any] = {}
+
+class ModelState:
+    """A model's traces, what it has run without them, and why it cannot be traced.
+
+    Attributes:
+        layout: types and shapes of the weights.
+        passes: those without a trace, by the number of new tokens.
+        compared: shapes at which a trace has given the model's own logits.
+    """
+
+    def __init__(self, layout: Hashable) -> None:
+        self.layout = layout
+        self.traces = Traces()
+        self.passes: Counter[int] = Counter()
         self.compared: set[tuple[int, ...]] = set()
-        self.feeds: dict[int, int] = {}
         self.reason: str | None = None
 
 
+_STATES: WeakKeyDictionary[nn.Module, ModelState] = WeakKeyDictionary()
+_TRACES: WeakValueDictionary[Hashable, Traces] = WeakValueDictionary()  # by architecture
+_LOCK = Lock()  # of both, and of tracing, which changes warning filters
+
+
 class TracedForward:
-    """Calls `forward`, from a recording once there is one.
+    """Calls `forward`, as a trace once there is one.
 
     Args:
         forward: a pass of `model` over static caches.
 
     Attributes:
-        reason: why the model is not recorded, if it cannot be.
+        reason: why the model is not traced, if it cannot be.
     """
 
     def __init__(self, forward: nn.Module, model: nn.Module) -> None:
         self._forward = forward
-        weights = tuple(t.data_ptr() for t in (*parameters_of(model), *buffers_of(model)))
+        tensors = (*parameters_of(model), *buffers_of(model))
+        self._weights = tuple({id(t): t for t in tensors}.values())
+        place = {id(t): i for i, t in enumerate(self._weights)}  # the same for weights that are tied
+        layout = tuple((t.dtype, t.shape, place[id(t)]) for t in tensors)
         with _LOCK:
-            known = _RECORDINGS.get(model)
-            if known is None or known.weights != weights:
-                known = _RECORDINGS[model] = Recordings(weights)
+            known = _STATES.get(model)
+            if known is None or known.layout != layout:
+                known = _STATES[model] = ModelState(layout)
         self._known = known
         self._compared: set[int] = set()
         self.reason = known.reason or unfit(model)
 
     def __call__(self, *inputs: Any) -> Tensor:
-        if torch.is_autocast_enabled("cpu"):  # a recording holds the casts, or their absence, of when it was made
-            return self._run(inputs)
-        tokens: Tensor = inputs[0]
-        n = tokens.shape[1]
-        trace = self._known.traces.get(n) if self.reason is None else None
+        # A trace holds the casts of autocast, or their absence, of when it was made.
+        trace = None if self.reason or torch.is_autocast_enabled("cpu") else self._trace_of(inputs)
         if trace is None:
-            if self.reason is None:
-                self._known.feeds[n] = self._known.feeds.get(n, 0) + 1
-                if self._known.feeds[n] > AFTER:
-                    return self._record(inputs)
             return self._run(inputs)
-        if torch.is_inference_mode_enabled():
-            logits: Tensor = trace(*inputs)
-        else:
-            with torch.inference_mode():
-                logits = trace(*inputs)
-        shape = (n, tokens.shape[0], *(len(x) for x in inputs[3]))
+        logits = self._replay(trace, inputs)
+        n, rows = inputs[0].shape[1], inputs[0].shape[0]
+        shape = (n, rows, *(len(x) for x in inputs[3]))
         if n in self._compared and shape in self._known.compared:
             return logits
         expected = self._run(inputs)
         if not _same(logits, expected):
-            self._give_up("gives other logits when recorded")
+            self._give_up("gives other logits when traced")
             return expected
         self._compared.add(n)  # once for every generation, in case the model has been changed in between
         self._known.compared.add(shape)
+        return logits
+
+    def _replay(self, trace: Any, inputs: tuple[Any, ...]) -> Tensor:
+        """The logits by the trace. Contexts are entered by hand: they would take a tenth of a small model's pass."""
+        if not torch.is_inference_mode_enabled():
+            with torch.inference_mode():
+                return self._replay(trace, inputs)
+        before = torch._C._get_graph_executor_optimize()
+        torch._C._set_graph_executor_optimize(False)  # in this thread; _simplified has done it already
+        try:
+            logits: Tensor = trace(*inputs, *self._weights)
+        finally:
+            torch._C._set_graph_executor_optimize(before)
         return logits
 
     def _run(self, inputs: tuple[Any, ...]) -> Tensor:
         logits: Tensor = self._forward(*inputs)
         return logits
 
-    def _record(self, inputs: tuple[Any, ...]) -> Tensor:
+    def _trace_of(self, inputs: tuple[Any, ...]) -> Any:
+        """Returns the trace for so many new tokens, None before there is one. Makes it after `AFTER` passes."""
+        known, n = self._known, inputs[0].shape[1]
+        if n in known.traces:
+            return known.traces[n]
+        if known.passes[n] < AFTER:
+            known.passes[n] += 1
+            return None
+        with _LOCK:
+            known.traces = _TRACES.setdefault((known.layout, _architecture(self._forward)), known.traces)
+            if n not in known.traces and (trace := self._trace(inputs)) is not None:
+                known.traces[n] = trace
+            return known.traces.get(n)
+
+    def _trace(self, inputs: tuple[Any, ...]) -> Any:
         with HostReads() as reads:
-            logits = self._run(inputs)
+            self._run(inputs)
         if reads.found:
-            self._give_up(f"reads values on the host ({reads.found[0]})")
-            return logits
+            return self._give_up(f"reads values on the host ({reads.found[0]})")
+        count = len(inputs)
         try:
-            with _LOCK, _quiet(), torch.no_grad():
-                trace = torch.jit.trace(self._forward, inputs, check_trace=False, strict=False)
+            with _quiet(), torch.no_grad():
+                if _packed(self._forward):
+                    module = _simplified(torch.jit.trace(self._forward, inputs, check_trace=False, strict=False))
+                    return lambda *given: module(*given[:count])
+                given = (*inputs, *self._weights)
+                trace = torch.jit.trace(lambda *x: self._forward(*x[:count]), given, check_trace=False, strict=False)
+                del trace._torchdynamo_inline  # the function, which keeps the model alive
+                return _simplified(trace)
         except Exception as error:  # whatever a model does that a trace cannot hold
-            self._give_up(f"cannot be recorded ({type(error).__name__})")
-            return logits
-        self._known.traces[inputs[0].shape[1]] = trace
-        return logits
+            return self._give_up(f"cannot be traced ({type(error).__name__})")
 
     def _give_up(self, reason: str) -> None:
         self.reason = self._known.reason = reason
-        self._known.traces.clear()
+        self._known.traces = Traces()  # other models may go on with theirs
 
 
 def unfit(model: nn.Module) -> str | None:
-    """Why `model` is never recorded, the end of a sentence; None where it may be."""
+    """Why `model` is never traced, the end of a sentence; None where it may be."""
     if any(p.device.type != "cpu" for p in parameters_of(model)):
         return "is not on the CPU"  # there graphs do better
     if model.training:
         return "is in training mode"
     if hasattr(model, "peft_config"):
-        return "has adapters, whose state a recording would freeze"
+        return "has adapters, whose state a trace would freeze"
     return hooks_of(model)
+
+
+def _architecture(forward: Any) -> Hashable:
+    """All that a trace depends on beside its inputs: modules, their numbers and configurations, never the weights.
+
+    Tensors that are no weights, and a forward pass put in front of the class's, are a model's own.
+    """
+    modules = modules_of(forward.model)
+    configs = {id(m.config): m.config for m in modules if hasattr(m, "config")}.values()
+    return (
+        forward.windows,
+        tuple(repr([(k, v) for k, v in vars(config).items() if k not in _LABELS]) for config in configs),
+        tuple((type(m), *((k, _fixed(k, v)) for k, v in vars(m).items())) for m in modules),
+    )
+
+
+def _fixed(name: str, value: Any) -> Any:
+    if isinstance(value, (Tensor, torch.ScriptObject)) or name == "forward":
+        return id(value)
+    return value if isinstance(value, (bool, int, float)) else None
+
+
+def _packed(forward: nn.Module) -> bool:
+    """True if some weights are no tensors (int8 of torch.ao), so that a trace cannot take them as inputs."""
+    return any(isinstance(v, torch.ScriptObject) for m in modules_of(forward) for v in vars(m).values())
+
+
+def _simplified(trace: Any) -> Any:
+    """`trace` as fast as after the executor's profiled runs, which take longer than tracing."""
+    torch._C._jit_pass_inline(trace.graph)
+    torch._C._jit_pass_erase_shape_information(trace.graph)  # or sizes would become constants
+    torch._C._jit_pass_cse(trace.graph)
+    torch._C._jit_pass_peephole(trace.graph)
+    return trace
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
@@ -128,7 +201,7 @@ def _same(a: Tensor, b: Tensor) -> bool:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Tracing looks at every attribute of every module, some of which warn; that shapes are recorded is intended."""
+    """Tracing is deprecated, keeps shapes as is intended, and looks at every attribute of a module: some warn."""
     before = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
