@@ -37,9 +37,9 @@ from eft_ext import _json
 from eft_ext.hf import EmulatedModel
 
 OPTIONS = {"temperature": 0.7, "top_p": 0.9}
-WAYS: dict[str, dict[str, int]] = {  # beside the default
-    "eager": {"tier": 0},
-    "loop": {"tier": 3},
+WAYS: dict[str, dict[str, Any]] = {  # beside the default
+    "eager": {"tier": "eager"},
+    "loop": {"tier": "device_loop"},
     "drafts": {"speculate": 4},  # random models accept no draft: this is the cost of a round
 }
 

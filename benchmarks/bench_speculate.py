@@ -3,7 +3,6 @@
     python benchmarks/bench_speculate.py                    # all: results/speculate-cpu.json, docs/speculation.png
     python benchmarks/bench_speculate.py --part controlled  # a large model that costs 3 or 9 small ones
     python benchmarks/bench_speculate.py --part demo
-    python benchmarks/bench_speculate.py --part engine --trio 3   # rounds as steps of the engine beside the eager loop
 
 The baseline is the same generation without drafts; the formula, E(k) T / T(k), takes the place of a floor. One thread,
 and its own CPU time: other load on the machine does not count.
@@ -22,7 +21,7 @@ from typing import Any
 import torch
 from common.machine import describe
 from speculate.costs import Costs, Rates, seconds
-from speculate.figures import console, plot, show
+from speculate.figures import plot, show
 from speculate.synthetic_trio import build_pair, perturb
 from torch import Tensor
 
@@ -80,35 +79,6 @@ def controlled(new: int, layers: int, extra: int) -> dict[str, Any]:
     }
 
 
-def engine(new: int, layers: int, extra: int) -> dict[str, Any]:
-    """Measures rounds in the engine and in the eager loop by turns, beside no drafts and the formula."""
-    large, small, model, prompt = trio(layers, extra)
-    drafts = (4, 8)
-    costs = Costs.measured(large, small, drafts)
-    rates = Rates(model, prompt, new)
-    rows = []
-    for noise in NOISE[:2]:
-        perturb(large, small, noise)
-        turns: dict[str, list[float]] = {}
-        for _ in range(2):
-            turns.setdefault("baseline", []).append(rates.measure()[0])
-            for k in drafts:
-                for name, tier in (("engine", None), ("eager", 1)):
-                    got, out = rates.measure(speculate=k, tier=tier)
-                    turns.setdefault(f"{name} {k}", []).append(got)
-                    share = out.speculation.acceptance
-                turns[f"predicted {k}"] = [costs.predicted(k, share)]
-                turns[f"acceptance {k}"] = [share]
-        baseline = median(turns["baseline"])
-        for k in drafts:
-            row = {"noise": noise, "k": k, "tokens_per_second": baseline}
-            row |= {name: median(turns[f"{name} {k}"]) / baseline for name in ("engine", "eager")}
-            row |= {name: turns[f"{name} {k}"][0] for name in ("predicted", "acceptance")}
-            rows.append(row)
-            console.print(row)
-    return {"new_tokens": new, "rows": rows}
-
-
 def demo(new: int) -> dict[str, Any]:
     """Measures the embedded trio on 30 of its held-out questions, greedy, one at a time."""
     from eft_ext.demo.trio import load_trio
@@ -135,10 +105,8 @@ def demo(new: int) -> dict[str, Any]:
         return {"tokens_per_second": tokens / taken, "acceptance": accepted / drafted if drafted else float("nan")}
 
     found = {"unspeculated": run(model.generate)}
-    run(model.generate, speculate="auto")  # its recordings serve both ways
     for k in (1, 2, 4, 8, "auto"):
         found[f"k = {k}"] = run(model.generate, speculate=k)
-        found[f"k = {k}, eager loop"] = run(model.generate, speculate=k, tier=1)
     ends = {"eos_token_id": demo_trio.tokenizer.eos_token_id, "pad_token_id": demo_trio.tokenizer.eos_token_id}
     found["large.generate"] = run(demo_trio.oracle.generate, **ends)
     return found
@@ -146,16 +114,13 @@ def demo(new: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", choices=("controlled", "demo", "engine"))
-    parser.add_argument("--trio", choices=TRIOS, default="3", help="with --part engine: which of them")
+    parser.add_argument("--part", choices=("controlled", "demo"))
     parser.add_argument("--new", type=int, default=41, help="tokens of a generation")
     args = parser.parse_args()
     torch.set_num_threads(1)
     path = HERE / "results" / "speculate-cpu.json"
     results = json.loads(path.read_text()) if path.exists() and args.part else {}
     results["machine"] = describe()
-    if args.part in (None, "engine"):
-        results.setdefault("engine", {})[args.trio] = engine(args.new, *TRIOS[args.trio])
     if args.part in (None, "controlled"):
         results["controlled"] = {name: controlled(args.new, *sizes) for name, sizes in TRIOS.items()}
         plot(results["controlled"], HERE.parent / "docs" / "speculation.png")

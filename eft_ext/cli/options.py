@@ -127,10 +127,11 @@ def speculation(given: str | None) -> dict[str, Any]:
     """`--speculate` as keyword arguments for `EmulatedModel.generate`. Raises ValueError for a value out of range."""
     if given is None:
         return {}
-    from eft_ext.hf.generation.speculation import MOST  # seconds
+    from eft_ext.decoding.speculative.engine import MAX_DRAFT_TOKENS  # seconds
 
-    if given != "auto" and not (given.isascii() and given.isdecimal() and len(given) < 10 and int(given) <= MOST):
-        raise ValueError(f"--speculate: expected auto or a number from 0 to {MOST}, got {given}")
+    number = given.isascii() and given.isdecimal() and len(given) < 10
+    if given != "auto" and not (number and int(given) <= MAX_DRAFT_TOKENS):
+        raise ValueError(f"--speculate: expected auto or a number from 0 to {MAX_DRAFT_TOKENS}, got {given}")
     return {"speculate": given if given == "auto" else int(given)}
 
 

@@ -99,7 +99,7 @@ def run(
         loaded, _ = o.load(
             large, tuned, base, weights, method=method, models=model, any_tokenizers=any_tokenizers, **about
         )
-        from eft_ext.hf.scoring.generated import generated_records
+        from eft_ext.hf.generated import generated_records
 
         texts = list(prompt or [])
         long_texts.announce(texts)

@@ -24,12 +24,10 @@ class CachedModel(Protocol):
     """
 
     name: str
+    limit: int | None
+    longest: int
     prompt_lengths: list[int]
 
-    @property
-    def limit(self) -> int | None: ...
-    @property
-    def longest(self) -> int: ...
     @property
     def lengths(self) -> Tensor: ...
     @property

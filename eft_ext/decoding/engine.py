@@ -1,129 +1,119 @@
-"""The decoding loop: a batch of rows, one captured step at a time, the host reading results some steps late."""
+"""The decoding loop: admit requests, launch steps, read their tokens, end rows.
+
+There is one, whoever drives it. The models may have any caches (`CachedModel`), the host may lag some steps behind the
+device or read each before the next, a step may be a call, a graph or a loop on the device (`launcher`), and it may
+bring one token or a round of drafts (`speculative.SpeculativeEngine`).
+"""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from functools import partial
-from typing import Any
+from time import perf_counter
 
 import torch
 from torch import Tensor
 
-from eft_ext.decoding.batch import Batch, Row
-from eft_ext.decoding.capture.cuda_device import one_after_another
-from eft_ext.decoding.readback import Readback
-from eft_ext.decoding.requests import Draw, InvalidRow, Prompt, Request, TokenOutput
-from eft_ext.decoding.state import INVALID, NOTHING, State
-from eft_ext.decoding.static_cache.model import StaticCacheModel
+from eft_ext.decoding.batch import Batch, Launched, Row, RowTokens
+from eft_ext.decoding.cached_model import CachedModel
+from eft_ext.decoding.placement import Parallel, on, one_after_another, together
+from eft_ext.decoding.requests import InvalidRow, Prompt, Request, TokenOutput, source_of_token
+from eft_ext.decoding.sampler import Sampler
+from eft_ext.decoding.state import INVALID, Readback, State
+from eft_ext.decoding.stepper import Stepper
 
 
-class Engine:
-    """Decodes jobs in a batch of slots, in which rows begin, end, and are followed by others.
+class Engine(Stepper):
+    """Decodes requests in a batch of slots, in which rows begin, end, and are followed by others.
 
-        engine = Engine(feeders, draw, ends=[eos])
-        engine.start(jobs, prompts)
-        for news in engine.run():                 # one step
-            for job, token, last, _ in news: ...
+        engine = Engine(models, sampler, eos_token_ids=[2])
+        engine.start(requests, prompts)
+        for outputs in engine.run():              # one step
+            for number, token, last, source in outputs: ...
 
     Args:
-        feeders: one for each model.
-        draw: what makes tokens of logits.
-        ends: tokens that end a row.
-        ahead: steps that the device may be ahead of the host. What a row draws after its end is thrown away, so no
+        models: the mixture's, in its order.
+        sampler: draws tokens from their logits.
+        eos_token_ids: tokens that end a row.
+        lag: steps that the device may be ahead of the host. What a row draws after its end is thrown away, so no
             result depends on it.
-        ring: steps whose tokens the device keeps until they are read, at least `ahead` + 2.
+        ring: steps whose tokens the device keeps until they are read, at least `lag` + 2.
         bucket: rows to run where so many are active, at least as many; the smaller batch takes over when it fits.
-        stepper: replaces `step` by something faster that does the same, such as graphs. Its `chunk(limit)`, if there
-            is one, runs up to `limit` steps and says how many.
+        launcher: makes a faster `step` that does the same, such as graphs. Its `chunk(limit)`, if there is one, runs
+            up to `limit` steps and returns their number.
         parallel: runs the models of a step.
     """
 
     def __init__(
         self,
-        feeders: Sequence[StaticCacheModel],
-        draw: Draw,
-        ends: Sequence[int],
+        models: Sequence[CachedModel],
+        sampler: Sampler,
+        eos_token_ids: Sequence[int],
         *,
-        ahead: int = 0,
+        lag: int = 0,
         ring: int = 0,
         bucket: Callable[[int], int] = int,
-        stepper: Callable[[Engine], Callable[[], None]] | None = None,
-        parallel: Callable[[Sequence[Callable[[], Tensor]]], list[Tensor]] = one_after_another,
+        launcher: Callable[[Stepper], Callable[[], None]] | None = None,
+        parallel: Parallel = one_after_another,
     ) -> None:
-        self._parallel, self._ring = parallel, ring
-        self.feeders, self.draw, self.ahead = list(feeders), draw, ahead
-        self._ends, self._bucket = list(ends), bucket
-        self._step = self.step if stepper is None else stepper(self)
-        self.state: Any = None  # a `State` from the first `start` on
-        self._chunk: Callable[[int], int] | None = getattr(self._step, "chunk", None)
+        super().__init__(models, sampler, parallel)
+        self._eos, self.lag, self._ring, self._bucket = list(eos_token_ids), lag, ring, bucket
+        self._launch_step = self.step if launcher is None else launcher(self)
+        self._chunk: Callable[[int], int] | None = getattr(self._launch_step, "chunk", None)
         self._batch = Batch(0)
-        self._logits: tuple[list[Tensor], list[int]] = ([], [])  # of the last step, and in which slots its rows are
-        self._pending: deque[tuple[int, list[Row | None]]] = deque()  # steps that the host has not read yet
+        self._drafts = 0  # of the next step
+        self._pending: deque[Launched] = deque()
 
     @torch.inference_mode()
-    def start(self, jobs: Sequence[Request], prompts: Sequence[Prompt]) -> None:
-        """Reads the first prompts: for each model ids and mask [jobs, length]. As many slots are made.
+    def start(self, requests: Sequence[Request], prompts: Sequence[Prompt]) -> None:
+        """Reads the first prompts, for each model ids and mask [requests, length]. As many slots are made.
 
         Storage of an earlier start is used again where it suffices, and so are the graphs that refer to it.
         """
         self._pending.clear()
-        logits = [feeder.prefill(*prompt) for feeder, prompt in zip(self.feeders, prompts, strict=True)]
-        room = len(jobs)
+        logits = [model.prefill(*prompt) for model, prompt in zip(self.models, prompts, strict=True)]
+        room = len(requests)
         self._batch = Batch(room)
         if self.state is None or self.state.room < room:
-            self.state = self._new_state(room, max(self._ring, self.ahead + 2), logits[0].device)
+            self.state = self._new_state(room, max(self._ring, self.lag + 2), logits[0].device)
             self._readback = Readback(self.state.ring)
+        self.sampler.mixture.to(self.state.device)
         self.state.restart(room)
-        self.state.attach([feeder.stored_lengths for feeder in self.feeders])
+        self.state.attach([x for model in self.models if (x := model.stored_lengths) is not None])
         with on(self.state.device):
-            self._begin(list(range(room)), jobs, logits)
+            self._begin(list(range(room)), requests, logits)
 
     def _new_state(self, rows: int, slots: int, device: torch.device) -> State:
-        return State(rows, self._ends, slots, device)
+        return State(rows, self._eos, slots, device)
 
     @property
     def free(self) -> int:
-        """Slots whose job has ended."""
+        """Slots whose request has ended."""
         return self._batch.free
 
     @torch.inference_mode()
-    def admit(self, jobs: Sequence[Request], prompts: Sequence[Prompt]) -> None:
-        """Reads prompts of at most `free` further jobs, as `start` does."""
-        slots = self._batch.widen()[: len(jobs)]
+    def admit(self, requests: Sequence[Request], prompts: Sequence[Prompt]) -> None:
+        """Reads prompts of at most `free` further requests, as `start` does."""
+        slots = self._batch.widen()[: len(requests)]
         self._use(list(range(self._batch.room)))
-        rows = torch.tensor(slots)
-        logits = [feeder.admit(rows, *prompt) for feeder, prompt in zip(self.feeders, prompts, strict=True)]
+        rows = torch.tensor(slots, device="cpu")
+        logits = [model.admit(rows, *prompt) for model, prompt in zip(self.models, prompts, strict=True)]
         with on(self.state.device):
-            self._begin(slots, jobs, logits)
+            self._begin(slots, requests, logits)
 
-    def step(self) -> None:
-        """All models, one draw, and the tail: what a graph captures."""
-        state = self.state
-        logits = self._parallel([partial(feeder.run, state.tokens) for feeder in self.feeders])
-        self._logits = together([x[:, -1] for x in logits], state.device), []
-        self.draw(self._logits[0], state.seeds, state.steps, state.drawn)
-        state.tail()
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The sizes that a graph of the step depends on, beside addresses: rows, and slots that attention reads."""
-        return (self.state.rows, *(feeder.bound for feeder in self.feeders))
-
-    def addresses(self) -> tuple[int, ...]:
-        """Addresses of everything that the step reads and writes from one call to the next."""
-        return (*self.state.addresses(), *(a for feeder in self.feeders for a in feeder.addresses()))
-
-    def forget_logits(self) -> None:
-        """Drops what a capture leaves in `step`, which was never computed."""
-        self._logits = ([], [])
+    @torch.inference_mode()
+    def end(self, numbers: Sequence[int]) -> None:
+        """Ends requests, by number, for a reason of the caller's. What they draw beyond is thrown away."""
+        slots = [self._batch.end(row) for row in self._batch.rows if row.request.number in numbers]
+        if slots:
+            self.state.end(slots)
+            self._set_max_lengths()
 
     def run(self) -> Iterator[list[TokenOutput]]:
-        """Yields the news of each step, until every job has ended; jobs may be admitted in between.
+        """Yields the tokens of each step until every request has ended; some may be admitted or ended in between.
 
         Raises:
-            InvalidRow: naming the job.
+            InvalidRow: naming the request.
         """
         while self._pending or self._batch.needed:
             with torch.inference_mode(), on(self.state.device):
@@ -131,70 +121,87 @@ class Engine:
             yield self._read()
 
     def _launch(self) -> None:
-        """Steps until the device is `ahead` steps ahead of what has been read, or nothing is left to do."""
+        """Steps until the device is `lag` steps ahead of what has been read, or nothing is left to do."""
         self._compact()
-        while len(self._pending) <= self.ahead and self._batch.needed:
-            if self._pending and any(feeder.longest == feeder.limit for feeder in self.feeders):
-                return  # at the end of a table, unless what is read first says that the longest row has ended
-            for feeder in self.feeders:
-                feeder.reserve(1)
-                feeder.set_max_length(feeder.longest + 1)
-            ran = self._chunk(self._limit()) if self._chunk is not None else 1
+        while len(self._pending) <= self.lag and self._batch.needed:
+            drafts = self._num_drafts()
+            if drafts is None:
+                return
+            self._drafts = drafts
+            for model in self.models:
+                model.reserve(drafts + 1)
+                model.set_max_length(model.longest + drafts + 1)
+            limit = 1 if self._chunk is None else self._limit()
+            self.sampler.sync(self._batch.last_draw(drafts + limit))
+            self.forget_logits()  # a graph or a round of drafts leaves none, and an earlier step's blame no model
+            time = perf_counter()
+            ran = 1
             if self._chunk is None:
-                self._step()
+                self._launch_step()
+            else:
+                ran = self._chunk(limit)
             for _ in range(ran):
-                self._sent(list(self._batch.slots))
-            for feeder in self.feeders if ran > 1 else ():
-                feeder.set_max_length(feeder.longest + ran - 1)
+                self._launched(list(self._batch.slots), time)
+            for model in self.models if ran > 1 else ():
+                model.set_max_length(model.longest + ran - 1)
+
+    def _num_drafts(self) -> int | None:
+        """Drafts of the next step; None where a step under way has to be read first."""
+        if self._pending and any(model.longest == model.limit for model in self.models):
+            return None  # at the end of a table, unless what is read says that the longest row has ended
+        return 0
 
     def _limit(self) -> int:
-        """Steps that may be launched at once: budgets, what attention reads, and the ring have room for them."""
+        """Steps that may be launched at once: rows, what attention reads, and the ring have room for them."""
         left = max(row.left for row in self._batch.rows)
-        room = 1 + min(feeder.room for feeder in self.feeders)
+        room = 1 + min(model.room for model in self.models)
         return max(1, min(left, room, len(self.state.ring) - len(self._pending) - 1))
 
-    def _sent(self, rows: list[Row | None]) -> None:
-        """A step has been launched in which these rows drew a token, unless they had ended."""
-        self._pending.append((self._readback.send(), rows))
+    def _launched(self, rows: list[Row | None], time: float) -> None:
+        """A step has been launched in which these rows draw, unless they had ended."""
+        self._pending.append(Launched(self._readback.send(), rows, self._drafts, time))
         for row in rows:
             if row is not None:
-                row.drawn += 1
+                row.at_least += 1
+                row.at_most += self._drafts + 1
 
     def _read(self) -> list[TokenOutput]:
-        ticket, rows = self._pending.popleft()
-        news = []
-        for row, token in zip(rows, self._readback.receive(ticket), strict=False):
-            if row is None or token == NOTHING:
+        step = self._pending.popleft()
+        outputs: list[TokenOutput] = []
+        found: list[tuple[Row, RowTokens]] = []
+        for row, new in zip(step.rows, self._readback.receive(step.ticket), strict=False):
+            if row is None or row.ended or not new.tokens:
                 continue
-            if token == INVALID:
-                raise InvalidRow(row.job.number, row.tokens, self._logits_of(rows.index(row)))
-            news.append(self._said(row, token))
-        if any(entry.last for entry in news):
-            self._expect()
-        return news
+            found.append((row, new))
+            row.at_least += len(new.tokens) - 1
+            row.at_most -= step.drafts + 1 - len(new.tokens)
+            for place, token in enumerate(new.tokens):
+                if token == INVALID:
+                    logits = None if self._pending else self.logits_of(step.rows.index(row))
+                    raise InvalidRow(row.request.number, row.tokens, logits)
+                source = source_of_token(place, new.accepted, new.drafted)
+                outputs.append(self._output(row, token, source))
+        self._observe(step, found)
+        if any(output.last for output in outputs):
+            self._set_max_lengths()
+        return outputs
 
-    def _said(self, row: Row, token: int, mark: int = 0) -> TokenOutput:
+    def _observe(self, step: Launched, found: list[tuple[Row, RowTokens]]) -> None:
+        """Hears what a step has new."""
+
+    def _output(self, row: Row, token: int, source: int) -> TokenOutput:
         """The next token of a row, which may be its last."""
         row.tokens.append(token)
-        last = token in self._ends or len(row.tokens) >= row.job.budget
+        last = token in self._eos or len(row.tokens) >= row.request.max_new_tokens
         if last:
             self._batch.end(row)
-        return TokenOutput(row.job.number, token, last, mark)
+        return TokenOutput(row.request.number, token, last, source)
 
-    def _logits_of(self, slot: int) -> list[Tensor] | None:
-        """The logits that an invalid row was drawn from, if the step just read is the last that ran."""
-        logits, slots = self._logits
-        if self._pending or not logits:
-            return None
-        row = slots.index(slot) if slots else slot
-        return [x[row] for x in logits]
-
-    def _expect(self) -> None:
-        """Tells the feeders how long the rows that go on are, so that attention reads no more than it must."""
+    def _set_max_lengths(self) -> None:
+        """Tells the models how long the rows that go on may be, so that attention reads no more than it must."""
         rows = self._batch.rows
-        for k, feeder in enumerate(self.feeders if rows else ()):
-            # The first token of a row is drawn from its prompt: one fewer has been read than drawn.
-            feeder.set_max_length(max(row.prompts[k] + row.drawn - 1 for row in rows))
+        for k, model in enumerate(self.models if rows else ()):
+            model.set_max_length(max(row.held(k) for row in rows))
 
     def _compact(self) -> None:
         """Goes on with fewer slots where these suffice."""
@@ -205,42 +212,35 @@ class Engine:
         source, target, order = self._batch.narrow(width)
         if source:
             self.state.move(source, target)
-            self.draw.move(source, target)
+            self.sampler.move(source, target)
         self._use(order)
 
     def _use(self, order: list[int]) -> None:
         """Runs as many slots as `order` names, each being that former one in the caches."""
-        for feeder in self.feeders:
-            feeder.select_rows(order)
+        for model in self.models:
+            model.select_rows(order)
         self.state.use(len(order))
 
-    def _begin(self, slots: list[int], jobs: Sequence[Request], logits: Sequence[Tensor]) -> None:
-        """The first draw of jobs, from their prompts' logits, while the other rows stand still."""
-        state = self.state
-        lengths = zip(*(feeder.prompt_lengths for feeder in self.feeders), strict=True)
-        new = self._batch.begin(slots, [Row(job, list(own)) for job, own in zip(jobs, lengths, strict=True)])
-        self.draw.admit(slots, jobs)
-        others = state.admit(slots, [job.seed for job in jobs], [job.budget for job in jobs])
+    def _begin(self, slots: list[int], requests: Sequence[Request], logits: Sequence[Tensor]) -> None:
+        """The first draw of requests, from their prompts' logits, while the other rows stand still."""
+        state, self._drafts, time = self.state, 0, perf_counter()
+        lengths = zip(*(model.prompt_lengths for model in self.models), strict=True)
+        rows = [Row(request, list(own)) for request, own in zip(requests, lengths, strict=True)]
+        new = self._batch.begin(slots, rows)
+        self.sampler.admit(slots, requests)
+        self.sampler.sync(0)
+        seeds, most = [r.seed for r in requests], [r.max_new_tokens for r in requests]
+        others = state.admit(slots, seeds, most)
         given = together(logits, state.device)
         self._logits = given, slots
         if len(slots) == len(new):
-            self.draw(given, state.seeds, state.steps, state.drawn)
+            self.sampler(given, state.seeds, state.steps, state.next_tokens)
         else:
-            rows = torch.tensor(slots, device=state.device)
-            drawn = torch.empty_like(state.drawn[rows])
-            self.draw(given, state.seeds[rows], state.steps[rows], drawn, rows)
-            state.drawn[rows] = drawn
-        state.tail(fed=False)
-        state.alive += others
-        self._sent(new)
-        self._expect()
-
-
-def on(device: torch.device) -> AbstractContextManager[Any]:
-    """Makes a CUDA device the current one, which streams, events and graphs go by."""
-    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
-
-
-def together(logits: Sequence[Tensor], device: torch.device) -> list[Tensor]:
-    """The logits on one device, in a type that the fused step takes."""
-    return [(x.float() if x.dtype == torch.float64 else x).to(device, non_blocking=True) for x in logits]
+            at = torch.tensor(slots, device=state.device)
+            drawn = torch.empty_like(state.next_tokens[at])
+            self.sampler(given, state.seeds[at], state.steps[at], drawn, at)
+            state.next_tokens[at] = drawn
+        state.advance(read=False)
+        state.active += others
+        self._launched(new, time)
+        self._set_max_lengths()

@@ -1,9 +1,14 @@
-"""Prompts as every model reads them: padding on the left, then the text without a gap."""
+"""Prompts as every model reads them: padding on the left, then the text without a gap; and their first pass."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from transformers import DynamicCache
+
+from eft_ext.decoding.model_facts import forward_parameters
 
 
 def left_padded(ids: Tensor, mask: Tensor | None, name: str = "attention_mask") -> tuple[Tensor, Tensor | None]:
@@ -49,3 +54,19 @@ def positions_of(ids: Tensor, mask: Tensor | None) -> Tensor:
 def lengths_of(ids: Tensor, mask: Tensor | None) -> list[int]:
     """Tokens of each row, without padding."""
     return [ids.shape[1]] * len(ids) if mask is None else mask.sum(-1).tolist()
+
+
+def read_prompts(model: Any, ids: Tensor, mask: Tensor | None) -> tuple[Tensor, Any, Tensor]:
+    """Logits [rows, vocab] after prompts [rows, length] that are `left_padded`, their cache, and lengths [rows]."""
+    positions, stock = positions_of(ids, mask), DynamicCache(config=model.config.get_text_config(decoder=True))
+    last_only = {"logits_to_keep": 1} if "logits_to_keep" in forward_parameters(model) else {}
+    out = model(
+        input_ids=ids,
+        attention_mask=mask,
+        position_ids=positions,
+        past_key_values=stock,
+        use_cache=True,
+        return_dict=True,
+        **last_only,
+    )
+    return out.logits[:, -1], stock, positions[:, -1] + 1

@@ -10,16 +10,18 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor
 
-from eft_ext.decoding.engine import together
-from eft_ext.hf.generation.mixture import mixture_of
+from eft_ext.decoding.mixture import for_rows
+from eft_ext.decoding.placement import together
 from eft_ext.hf.generation.processor_order import ran_before
 from eft_ext.hf.inputs.arguments import prompts_of
+from eft_ext.hf.inputs.choose_method import method_of
 from eft_ext.hf.inputs.context import Context
 from eft_ext.hf.inputs.prompts import Prompt
 from eft_ext.hf.members import check_modes, members_of
 from eft_ext.hf.runners.checks import checked
 from eft_ext.hf.runners.dynamic_cache_model import DynamicCacheModel
 from eft_ext.methods import MixingMethod
+from eft_ext.ops import combine
 from eft_ext.ops.method import Method
 
 
@@ -65,14 +67,14 @@ class EFTLogitsProcessor(LogitsProcessor):
         prompts: Mapping[str, Any] | None = None,
         **models: Any,
     ) -> None:
-        self._mixture = mixture_of(tuned, beta, scale, conservative_top_p, method)
-        self._members = members_of(self._mixture.method, {"tuned": tuned, "base": base, **models}, led=True)
+        self._method = method_of(tuned, beta, scale, conservative_top_p, method)
+        self._members = members_of(self._method, {"tuned": tuned, "base": base, **models}, led=True)
         self._pad_token_id = pad_token_id
         self.reset(attention_mask, prompts)
 
     def reset(self, attention_mask: Tensor | None = None, prompts: Mapping[str, Any] | None = None) -> None:
         """Forget the sequence so far; `attention_mask` [rows, prompt length] and `prompts` belong to the next one."""
-        method = self._mixture.method
+        method = self._method
         self._prompts = prompts_of(method, prompts, None, method.models[1:])
         self._prompt_mask = attention_mask
         self._prompt: Tensor | None = None  # the loop's, as it was first seen
@@ -85,8 +87,7 @@ class EFTLogitsProcessor(LogitsProcessor):
         """input_ids [rows, length], the first model's scores [rows, vocab] -> the mixture's, fp32 [rows, vocab]."""
         logits = together([scores, *self._forward(input_ids)], scores.device)
         step = input_ids.shape[1] - self._start
-        mixture = self._mixture.per_row(input_ids.shape[0], 1).to(scores.device).at(step)
-        z = mixture.combine(logits)
+        z = combine(logits, for_rows(self._method.at(step), len(input_ids), device=scores.device))
         if z.shape[1] == scores.shape[1]:
             return z
         # Padded columns that the small models lack stay, so that the loop finds the width it expects.
@@ -117,8 +118,8 @@ class EFTLogitsProcessor(LogitsProcessor):
         return logits
 
     def _look_before(self) -> None:
-        method = self._mixture.method
-        weighted = self._mixture.conservative is None and type(method).prepare is Method.prepare
+        method = self._method
+        weighted = type(method).conservative is Method.conservative and type(method).prepare is Method.prepare
         earlier = ran_before(self, weighted=weighted)
         if earlier:
             warnings.warn(
@@ -147,7 +148,7 @@ class EFTLogitsProcessor(LogitsProcessor):
         """The tokens that a model has to read: the loop's, or its own prompt and the tokens after the loop's."""
         if name in self._prompts:
             own = self._prompts[name].packed(f"prompts[{name!r}]")
-        elif name in self._mixture.method.last_token_only:
+        elif name in self._method.last_token_only:
             prompt = Prompt(ids[:, : self._start], None if mask is None else mask[:, : self._start])
             own = prompt.packed("attention_mask").last
         else:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from eft_ext.decoding.model_facts import forward_parameters, input_table, learned_positions
+from eft_ext.decoding.model_facts import input_table
 from eft_ext.decoding.module_utils import modules_of, parameters_of
 from eft_ext.hf.adapters import AdapterSwitch, adapter_name, base_is_lost, check_apart, check_runnable, is_peft
 from eft_ext.methods import MixingMethod
@@ -60,14 +60,6 @@ class Member:
     def switch(self) -> AdapterSwitch:
         """Enters the state that the model is run in."""
         return AdapterSwitch(self.name, self.model, off=self.without_adapter, adapter=self.adapter)
-
-    def forward_parameters(self) -> set[str]:
-        """Names that the forward pass accepts."""
-        return forward_parameters(self.model)
-
-    def learned_positions(self) -> int | None:
-        """Positions in a table, which must not be overrun; None where they are computed."""
-        return learned_positions(self.model)
 
 
 def kind_of(member: Member) -> str:

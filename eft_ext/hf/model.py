@@ -13,10 +13,10 @@ from transformers.generation.streamers import BaseStreamer
 from eft_ext._seam import added_text
 from eft_ext.hf.generation.batch import as_completed
 from eft_ext.hf.generation.call import call
-from eft_ext.hf.generation.streaming import ended_by_errors
+from eft_ext.hf.generation.decode import ended_by_errors
 from eft_ext.hf.inputs.seeds import Seed
 from eft_ext.hf.models import Models
-from eft_ext.hf.runners.tiers import DecodePlan
+from eft_ext.hf.runners.decode_plan import DecodePlan
 from eft_ext.methods import MixingMethod
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class EmulatedModel(Models):
         seed: Seed | None = None,
         streamer: BaseStreamer | None = None,
         tokenizer: Any = None,
-        tier: int | None = None,
+        tier: str | int | None = None,
         speculate: int | str | None = None,
         **kwargs: Any,
     ) -> Tensor | GenerateDecoderOnlyOutput:
@@ -91,16 +91,15 @@ class EmulatedModel(Models):
             tokenizer: for `stop_strings`; the model's own otherwise.
             speculate: how many tokens the small model drafts in a round, for the others to verify in one pass each;
                 "auto" finds out what pays. The tokens' distribution does not change; under a given seed the sampled
-                tokens are others than without, and with "auto" they may differ from run to run. What
-                `method.set` changes counts from the next generation on. Where a generation cannot be speculated a
-                warning says why.
-            tier: no way of decoding above this one (see `plan`), 2 where it is not given; 3 runs the loop on the
-                device. The tokens do not depend on it.
+                tokens are others than without, and with "auto" they may differ from run to run. Where a generation
+                cannot be speculated a warning says why.
+            tier: "eager", "static", "async" (the default) or "device_loop": no faster way of decoding is chosen (see
+                `plan`). The tokens do not depend on it.
 
         Returns:
             The first model's prompt and the new tokens, int64 [rows · num_return_sequences, length]; a
             GenerateDecoderOnlyOutput with return_dict_in_generate (with `speculate` a `SpeculatedOutput`, which also
-            says how each token came about and how many drafts stood). Rows that have ended are padded and cost
+            says how each token came about and how many drafts were accepted). Rows that have ended are padded and cost
             nothing; their scores are those of a certain padding token. Raw logits are the mixture's. Both have
             the first model's columns, −inf where the others have none.
 
@@ -121,27 +120,23 @@ class EmulatedModel(Models):
             "tier": tier,
             "speculate": speculate,
         }
-        result: Tensor | GenerateDecoderOnlyOutput = self.decode_as(inputs, {**kwargs, **given})
+        result: Tensor | GenerateDecoderOnlyOutput = call(self, inputs, {**kwargs, **given})
         return result
 
     def plan(self, inputs: Any = None, generation_config: GenerationConfig | None = None, **kwargs: Any) -> DecodePlan:
         """Says how `generate` would decode with these arguments, and why not faster: print it.
 
-            tier 2: static caches, the host behind the device
-              large: LlamaForCausalLM on a static cache, recorded after 16 steps
+            async: static caches, the host behind the device
+              large: LlamaForCausalLM on a static cache, traced after 64 steps
               ...
 
         Takes what `generate` takes; `inputs` may be left out. No model is run.
         """
         if inputs is None and kwargs.get("prompts") is None and "input_ids" not in kwargs:
             inputs, kwargs["attention_mask"] = [[0]], [[1]]
-        about = {"only_plan": True, "looked": True}
-        found: DecodePlan = self.decode_as(inputs, {"generation_config": generation_config, **kwargs}, **about)
+        given = {"generation_config": generation_config, **kwargs}
+        found: DecodePlan = call(self, inputs, given, only_plan=True, looked=True)
         return found
-
-    def decode_as(self, inputs: Any, kwargs: dict[str, Any], **options: Any) -> Any:
-        """Returns what `decode` does with `options` for the arguments of `generate`."""
-        return call(self, inputs, kwargs, **options)
 
     def generate_batch(self, inputs: Any = None, *, batch_size: int = 8, **kwargs: Any) -> list[list[int]]:
         """The new tokens of any number of prompts, in a batch that is kept full: as rows end, others follow.
@@ -241,10 +236,10 @@ class EmulatedModel(Models):
         from eft_ext.hf.scoring.score import score
 
         self.revalidate()
-        mixture = self.mixed(beta, scale, conservative_top_p, method)
-        given = self.encode(inputs, prompts, kwargs, mixture.method, generating=False)
+        method = self.chosen(beta, scale, conservative_top_p, method)
+        given = self.encode(inputs, prompts, kwargs, method, generating=False)
         if kwargs:
             raise TypeError(f"{min(kwargs)}: not an argument of score")
-        texts, targets = scored_texts(given, responses, self.tokenizer, mixture.method)
+        texts, targets = scored_texts(given, responses, self.tokenizer, method)
         listing = {"num_top": num_top, "num_changed": num_changed, "candidates": candidates}
-        return score(self.members, mixture.method, self.vocab_size, texts, targets, **listing, positions=positions)
+        return score(self.members, method, self.vocab_size, texts, targets, **listing, positions=positions)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from eft_ext.hf.generation.mixture import Mixture, mixture_of
 from eft_ext.hf.inputs.arguments import encode_all, ends_of, given_ends, setting
+from eft_ext.hf.inputs.choose_method import choose_method, method_of
 from eft_ext.hf.inputs.prompts import Prompt
 from eft_ext.hf.inputs.token_ids import as_list
 from eft_ext.hf.inputs.vocabulary import check_widths, warn_softcaps, widths_of
@@ -25,7 +25,7 @@ class Models:
 
     Attributes:
         members: the models in the method's order, as generation sees them.
-        mixture: their method.
+        method: decoded unless a call says else.
         tokenizer: may be None.
         engines: what is kept on CUDA for the next call.
     """
@@ -43,8 +43,8 @@ class Models:
         method: MixingMethod | None = None,
         **models: Any,
     ) -> None:
-        self.mixture = mixture_of(tuned, beta, scale, conservative_top_p, method)
-        self.members = members_of(self.mixture.method, {"large": large, "tuned": tuned, "base": base, **models})
+        self.method = method_of(tuned, beta, scale, conservative_top_p, method)
+        self.members = members_of(self.method, {"large": large, "tuned": tuned, "base": base, **models})
         self.tokenizer = tokenizer
         self._widths = check_widths(self.members, tokenizer)
         warn_softcaps(self.members)
@@ -105,19 +105,14 @@ class Models:
         """
         from eft_ext.hf.loading.load import load
 
-        mixture = mixture_of(tuned, beta, scale, conservative_top_p, method)  # said before anything is loaded
-        names = {*mixture.method.models, *mixture.method.groups} - {"large", "tuned", "base"}
+        method = method_of(tuned, beta, scale, conservative_top_p, method)  # said before anything is loaded
+        names = {*method.models, *method.groups} - {"large", "tuned", "base"}
         sources = {"large": large, "tuned": tuned, "base": base}
         sources |= {name: options.pop(name) for name in names if name in options}
         models, words = load(
-            mixture.method, sources, tokenizer=tokenizer, check_tokenizers=check_tokenizers, quiet=quiet, **options
+            method, sources, tokenizer=tokenizer, check_tokenizers=check_tokenizers, quiet=quiet, **options
         )
-        return cls(tokenizer=words, method=mixture.method, **models)
-
-    @property
-    def method(self) -> MixingMethod:
-        """The method that is decoded unless a call says else."""
-        return self.mixture.method
+        return cls(tokenizer=words, method=method, **models)
 
     @property
     def models(self) -> dict[str, Any]:
@@ -206,12 +201,12 @@ class Models:
         encoded = encode_all(inputs, prompts, tokenizer, kwargs, method, bos if generating else None)
         return {name: prompt.inferred(pad, ends) for name, prompt in encoded.items()}
 
-    def mixed(self, *weights: Any) -> Mixture:
+    def chosen(self, *weights: Any) -> MixingMethod:
         """A call's weights over the model's own. Raises ValueError for a method of other models."""
-        mixture = Mixture.choose(self.mixture, *weights)
-        if mixture.method.models != self.method.models:
+        method = choose_method(self.method, *weights)
+        if method.models != self.method.models:
             raise ValueError(
                 f"method: expected one of {', '.join(self.method.models)}, the models that are here, got "
-                f"{mixture.method!r} of {', '.join(mixture.method.models)}"
+                f"{method!r} of {', '.join(method.models)}"
             )
-        return mixture
+        return method

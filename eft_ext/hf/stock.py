@@ -9,10 +9,9 @@ from torch import Tensor
 from transformers.generation import GenerateDecoderOnlyOutput
 from transformers.generation.streamers import BaseStreamer
 
-from eft_ext.hf.generation.decode import decode
-from eft_ext.hf.generation.mixture import Mixture, mixture_of
-from eft_ext.hf.generation.streaming import ended_by_errors
+from eft_ext.hf.generation.decode import decode, ended_by_errors
 from eft_ext.hf.inputs.arguments import prompts_of
+from eft_ext.hf.inputs.choose_method import choose_method, method_of
 from eft_ext.hf.inputs.ending import end_as_the_behaviour
 from eft_ext.hf.inputs.seeds import Seed
 from eft_ext.hf.inputs.vocabulary import check_widths, warn_softcaps
@@ -52,7 +51,7 @@ def custom_generate(
     Returns:
         A callable with the signature that transformers expects of custom_generate.
     """
-    default = mixture_of(tuned, beta, scale, conservative_top_p, method)
+    default = method_of(tuned, beta, scale, conservative_top_p, method)
     given = {"tuned": tuned, "base": base, **models}
 
     def emulated(
@@ -65,23 +64,23 @@ def custom_generate(
         seed: Seed | None = None,
         prompts: Mapping[str, Any] | None = None,
         speculate: int | str | None = None,
-        tier: int | None = None,
+        tier: str | int | None = None,
         **prepared: Any,
     ) -> GenerateDecoderOnlyOutput | Tensor:
         with ended_by_errors(streamer):
-            mixture = Mixture.choose(default, beta, scale, conservative_top_p, method)
-            names = mixture.method.models
-            found = members_of(mixture.method, _led_by(model, mixture.method, given))
+            method = choose_method(default, beta, scale, conservative_top_p, method)
+            names = method.models
+            found = members_of(method, _led_by(model, method, given))
             check_modes(found)
             check_widths(found, tokenizer)
             warn_softcaps(found)
-            encoded = prompts_of(mixture.method, prompts, tokenizer, names[1:])
-            end_as_the_behaviour(found, mixture.method.ending, input_ids, prepared)
+            encoded = prompts_of(method, prompts, tokenizer, names[1:])
+            end_as_the_behaviour(found, method.ending, input_ids, prepared)
             if streamer is not None:
                 streamer.put(input_ids.cpu())
             return decode(
                 found,
-                mixture,
+                method,
                 input_ids,
                 prompts=encoded,
                 seed=seed,

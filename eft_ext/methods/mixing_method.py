@@ -21,7 +21,8 @@ class MixingMethod(Method):
 
     A parameter is a number, one per row (a list or a tensor [B]), or a function of the step: of the number of tokens
     that have been generated so far. `set` changes parameters at any time; a generation that runs takes them up at
-    its next token, one with drafts (`speculate=`) or in captured CUDA graphs not before the next call.
+    the next step, or round of drafts, that it launches. It asks functions once for each step, in order, when it
+    launches that step.
 
     Attributes:
         formula: the mixture's logits in terms of the models' names and the parameters.

@@ -36,9 +36,9 @@ class StepDetails(NamedTuple):
 
 
 class VerifyResult(NamedTuple):
-    """The outcome of a row's drafts: `num_accepted` of them stand, and one token follows (docs/numerics.md §8).
+    """The outcome of a row's drafts: `num_accepted` of them, and the token that follows (docs/numerics.md §8).
 
-    That token was redrawn in place of a rejected draft, or is the bonus after all of them. Where ``status`` is 1
+    That token was resampled in place of a rejected draft, or is the bonus after all of them. Where ``status`` is 1
     (an invalid row at that position) it is -1.
     """
 

@@ -1,4 +1,4 @@
-"""Speculative verification: drafted tokens and logits at k + 1 positions in, what stands out (docs/numerics.md §8)."""
+"""Speculative verification: drafts and logits at k + 1 positions in, the accepted ones out (docs/numerics.md §8)."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def fused_verify(
     out: VerifyResult | None = None,
     allowed: Tensor | None = None,
 ) -> VerifyResult:
-    """Decides how many drafted tokens stand, and draws the one that follows: exact speculative sampling.
+    """Decides how many drafted tokens are accepted, and draws the one that follows: exact speculative sampling.
 
     Each draft x is accepted with probability min(1, p(x)/q(x)), p being the mixture and q the draft model alone,
     both after temperature and filters; at the first rejection the token is drawn from max(0, p - q), and after k

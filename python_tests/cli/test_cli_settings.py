@@ -87,7 +87,9 @@ def told(folders):
         for asked in (GREEDY, SAMPLED):
             model.large.generation_config = GenerationConfig.from_dict({**IDS, **own})
             aside = settle(model, asked, quiet=True)["set_aside"]
-            found.append([model.generate("the cat", **asked, tier=tier).tolist() for tier in (0, 1, 2)])
+            found.append(
+                [model.generate("the cat", **asked, tier=tier).tolist() for tier in ("eager", "static", "async")]
+            )
         return aside, found
 
     return run

@@ -177,5 +177,5 @@ def test_a_loop_is_built_from_the_last_graph(on, monkeypatch):
     monkeypatch.setattr(native_loop, "WhileLoop", lambda advance, rows, graph: graph)
     device = CudaDevice(torch.device("cuda"), keep_graph=True)
     replays = [device.capture(lambda: None), device.capture(lambda: None)]
-    engine = SimpleNamespace(state=SimpleNamespace(prepared_tail=None, rows=1))
+    engine = SimpleNamespace(state=SimpleNamespace(prepared_advance=None, rows=1))
     assert device.loop(engine) == id(replays[-1].__self__)

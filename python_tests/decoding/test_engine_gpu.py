@@ -30,11 +30,11 @@ def test_every_family_draws_the_eager_tiers_tokens(model, family, ragged, how, d
     """Three generations: the first ones warm up and capture, the last replays what they left."""
     ids, mask = (x.to(device) for x in ragged)
     options = dict(attention_mask=mask, max_new_tokens=40, eos_token_id=[999], **how)
-    want = model.generate(ids, tier=0, **options)
+    want = model.generate(ids, tier="eager", **options)
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        for tier in (1, 2, 2, 3, 3):
-            assert torch.equal(model.generate(ids, tier=tier, **options), want), f"tier {tier}"
+        for tier in ("static", "async", "async", "device_loop", "device_loop"):
+            assert torch.equal(model.generate(ids, tier=tier, **options), want), tier
     slow = [str(warning.message) for warning in said if re.search(SLOWER, str(warning.message))]
     assert slow == [] or family == "falcon", slow  # which indexes with a list, and that is copied from the host
 
@@ -44,8 +44,8 @@ def test_rounds_of_drafts_are_captured(model_of, ragged, device):
     model = EmulatedModel(*(copy.deepcopy(member).to(device) for member in llamas))
     ids, mask = (x.to(device) for x in ragged)
     options = dict(attention_mask=mask, max_new_tokens=40, eos_token_id=[999])
-    want = model.generate(ids, tier=0, **options)
-    sampled = model.generate(ids, speculate=3, tier=1, **options, **SAMPLED)
+    want = model.generate(ids, tier="eager", **options)
+    sampled = model.generate(ids, speculate=3, tier="static", **options, **SAMPLED)
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=SLOWER)
         for drafts in (3, 3, "auto"):

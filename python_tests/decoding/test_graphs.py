@@ -3,18 +3,10 @@
 import pytest
 import torch
 
-from eft_ext.decoding import StaticCacheModel
 from eft_ext.decoding.capture import traced_forward
-from eft_ext.decoding.capture.device_loop import loops_on
-from eft_ext.decoding.capture.graphs import Graphs, bucket
-from eft_ext.decoding.engine import Engine
-from eft_ext.decoding.requests import Request
-from eft_ext.hf.generation.draw import MixtureDraw
-from eft_ext.hf.generation.mixture import Mixture
-from eft_ext.methods import UpScale
-from python_tests.decoding.fake_cuda_graph import RESTORED, FakeGraphDevice, FakeLoopDevice
-
-SAMPLED = {"temperature": 1.2, "top_p": 0.95}
+from eft_ext.decoding.capture.graphs import bucket
+from python_tests.helpers.fake_cuda_graph import RESTORED, FakeGraphDevice, FakeLoopDevice
+from python_tests.helpers.step_loops import decode, looping
 
 
 @pytest.fixture(autouse=True)
@@ -33,27 +25,6 @@ def llamas(model_of):
     return [model_of("llama", 0, 32, 272), model_of("llama", 1, 16), model_of("llama", 2, 16)]
 
 
-def decode(trio, batch, budgets, device=None, ends=(), capacity=0, ahead=0, options=SAMPLED, beta=1.0, **other):
-    ids, mask = batch
-    rows = len(budgets)
-    jobs = [Request(i, 5 + i, budget) for i, budget in enumerate(budgets)]
-    draw = MixtureDraw(Mixture(UpScale(beta)), options, rows, torch.device("cpu"))
-    how = {} if device is None else dict(bucket=bucket, parallel=device.parallel, stepper=lambda e: Graphs(e, device))
-    how |= other
-    engine = Engine(
-        [StaticCacheModel(model, capacity=capacity) for model in trio], draw, list(ends), ahead=ahead, **how
-    )
-    engine.start(jobs, [(ids[:rows], mask[:rows])] * 3)
-    state = engine.state
-    RESTORED[:] = [*state._all.values(), state.ring, state.tick, *(feeder.stored_lengths for feeder in engine.feeders)]
-    tokens = [[] for _ in jobs]
-    for news in engine.run():
-        RESTORED[-3:] = [feeder.stored_lengths for feeder in engine.feeders]
-        for job, token, *_ in news:
-            tokens[job].append(token)
-    return tokens, engine
-
-
 @pytest.mark.filterwarnings("ignore:the step is not captured")
 def test_replays_draw_the_tokens_of_the_plain_step(family, trio, ragged):
     budgets, device = [20, 9, 20, 14], FakeGraphDevice()
@@ -61,9 +32,9 @@ def test_replays_draw_the_tokens_of_the_plain_step(family, trio, ragged):
     got, engine = decode(trio, ragged, budgets, device)
     assert got == expected
     if family == "falcon":  # its multi-query form indexes with a list, which is copied from the host
-        assert "data of the host" in engine._step.reason
+        assert "data of the host" in engine._launch_step.reason
         return
-    assert engine._step.reason is None
+    assert engine._launch_step.reason is None
     assert device.captures == 2, "a batch of four, and of two"
     assert device.warm_ups == 4
     assert device.replays == 19 - 4
@@ -71,16 +42,16 @@ def test_replays_draw_the_tokens_of_the_plain_step(family, trio, ragged):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ahead", [5, 1])
-def test_running_ahead_of_the_host(llamas, ragged, ahead):
+@pytest.mark.parametrize("lag", [5, 1])
+def test_running_ahead_of_the_host(llamas, ragged, lag):
     budgets = [30, 11, 25, 3]
     free, _ = decode(llamas, ragged, budgets)
     ends = [free[0][7], free[2][12]]
     expected, _ = decode(llamas, ragged, budgets, ends=ends)
     betas = torch.tensor([0.2, 0.8, 1.0, 1.4])
-    assert decode(llamas, ragged, budgets, FakeGraphDevice(), ends=ends, ahead=ahead)[0] == expected
+    assert decode(llamas, ragged, budgets, FakeGraphDevice(), ends=ends, lag=lag)[0] == expected
     expected, _ = decode(llamas, ragged, budgets, ends=ends, beta=betas)
-    assert decode(llamas, ragged, budgets, FakeGraphDevice(), ends=ends, ahead=ahead, beta=betas)[0] == expected
+    assert decode(llamas, ragged, budgets, FakeGraphDevice(), ends=ends, lag=lag, beta=betas)[0] == expected
 
 
 @pytest.mark.slow
@@ -94,7 +65,7 @@ def test_a_graph_for_each_bound_and_new_ones_when_storage_grows(llamas, ragged):
     got, engine = decode(llamas, ragged, budgets, device)
     assert got == expected
     assert device.captures == 3, "storage grew at 64 and at 128"
-    assert len(engine._step._replays) == 1, "what was captured before is gone"
+    assert len(engine._launch_step._replays) == 1, "what was captured before is gone"
 
 
 def test_what_cannot_be_captured_runs_as_it_is(build, llamas, ragged):
@@ -107,7 +78,7 @@ def test_what_cannot_be_captured_runs_as_it_is(build, llamas, ragged):
     with pytest.warns(UserWarning, match=r"^the step is not captured, so it runs slower: RuntimeError: item"):
         got, engine = decode(trio, ragged, [9] * 4, FakeGraphDevice())
     assert got == expected
-    assert "reads a value on the host" in engine._step.reason
+    assert "reads a value on the host" in engine._launch_step.reason
 
 
 def test_the_stand_in_catches_what_a_graph_would_freeze():
@@ -179,12 +150,8 @@ def test_buckets_of_rows():
     assert [bucket(n) for n in (1, 2, 3, 4, 5, 8, 9, 16, 17)] == [1, 2, 4, 4, 8, 8, 16, 16, 24]
 
 
-def looping(device):
-    return dict(stepper=loops_on(device), ring=40)
-
-
 def test_a_loop_on_the_device(llamas, ragged):
-    """Many steps a launch; it ends by itself when no row is alive, and for a new bound or batch."""
+    """Many steps a launch; it ends by itself when no row is active, and for a new bound or batch."""
     budgets = [140, 60, 100, 20]
     free, _ = decode(llamas, ragged, budgets)
     ends = [free[0][75], free[2][30]]
@@ -205,7 +172,7 @@ def test_without_loops_the_host_launches_each_step(llamas, ragged):
     assert len(said) == 1
     assert got == expected
     assert device.replays > 10
-    assert "CUDA 12.2" in engine._step.loop_reason
+    assert "CUDA 12.2" in engine._launch_step.loop_reason
 
 
 @pytest.mark.slow

@@ -32,7 +32,7 @@ def test_room_ends_with_a_table(model_of):
     feeder = StaticCacheModel(model)
     feeder.prefill(torch.full((1, model.config.n_positions - 20), 5))
     assert feeder.room == 20
-    feeder._limit -= 15  # of a table that is no multiple of a bucket
+    feeder.limit -= 15  # of a table that is no multiple of a bucket
     assert feeder.room == 5
 
 

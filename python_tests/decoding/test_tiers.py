@@ -11,10 +11,12 @@ import torch
 import transformers as hf
 from transformers.generation.streamers import BaseStreamer
 
+from eft_ext.decoding import mixture
 from eft_ext.decoding.capture import traced_forward
 from eft_ext.hf import EmulatedModel
+from eft_ext.hf.generation.call import call
+from eft_ext.hf.runners.decode_plan import TIERS
 from eft_ext.hf.runners.engine_pool import EnginePool, new_engine
-from eft_ext.hf.runners.tiers import TIERS
 
 SAMPLED = dict(do_sample=True, temperature=1.2, top_k=0, top_p=0.95, seed=3)
 ENDS = [2, 50, 100, 150, 200, 250]
@@ -32,14 +34,14 @@ def llamas(model_of):
 
 def both(model, ids, **options):
     """The same tokens from the eager tier and from the engine."""
-    eager = model.generate(ids, tier=0, **options)
+    eager = model.generate(ids, tier="eager", **options)
     assert torch.equal(model.generate(ids, **options), eager)
     return eager
 
 
 def test_every_family_ragged_with_early_finishes(model, ragged):
     ids, mask = ragged
-    assert model.plan(ids, max_new_tokens=9).tier == 2
+    assert model.plan(ids, max_new_tokens=9).tier == "async"
     for how in ({}, SAMPLED):
         options = dict(attention_mask=mask, max_new_tokens=24, **how)
         free = both(model, ids, eos_token_id=[999], **options)[:, 7:].tolist()
@@ -110,7 +112,7 @@ def test_two_threads_with_the_same_models(llamas, ragged):
 @pytest.mark.slow
 def test_memory_does_not_grow_over_many_steps():
     """A process of its own: what other tests have left, and the peak they reached, say nothing there."""
-    command = [sys.executable, "-m", "python_tests.decoding.many_steps"]
+    command = [sys.executable, "-m", "python_tests.helpers.many_steps"]
     done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
@@ -129,12 +131,12 @@ def test_an_adapter_on_its_base(llamas, model_of, ragged):
 
     tuned = peft.get_peft_model(copy.deepcopy(model_of("llama", 1, 16)), config).eval()
     model = EmulatedModel(llamas.large, tuned)
-    assert model.plan().tier == 2
+    assert model.plan().tier == "async"
     both(model, ids, attention_mask=mask, max_new_tokens=40, eos_token_id=[999], **SAMPLED)
 
 
 def test_the_plan_says_what_looks_at_every_step(llamas, capsys):
-    assert str(llamas.plan()).startswith(f"tier 2: {TIERS[2]}\n  large: LlamaForCausalLM on a static cache")
+    assert str(llamas.plan()).startswith(f"async: {TIERS['async']}\n  large: LlamaForCausalLM on a static cache")
     plans = {
         "streamed": dict(streamer=Failing(9)),
         "processors run": dict(repetition_penalty=1.2),
@@ -143,10 +145,10 @@ def test_the_plan_says_what_looks_at_every_step(llamas, capsys):
     }
     for because, options in plans.items():
         plan = llamas.plan([[5, 6]], **options)
-        assert plan.tier == 1
+        assert plan.tier == "static"
         assert because in str(plan)
-    assert llamas.plan(use_cache=False).tier == 0
-    assert llamas.plan(tier=0).tier == 0
+    assert llamas.plan(use_cache=False).tier == "eager"
+    assert llamas.plan(tier="eager").tier == "eager"
 
 
 class AtNine(hf.StoppingCriteria):
@@ -173,7 +175,7 @@ def test_python_in_every_step(model, ragged, options):
         "pad_token_id": 0,
         **SAMPLED,
     }
-    expected, got = model.generate(ids, tier=0, **options), model.generate(ids, **options)
+    expected, got = model.generate(ids, tier="eager", **options), model.generate(ids, **options)
     if isinstance(expected, torch.Tensor):
         assert torch.equal(got, expected)
         return
@@ -195,7 +197,7 @@ def test_what_cannot_be_static_runs_eagerly_with_one_warning(build, llamas, recw
     torch.manual_seed(0)
     tuned = hf.LlamaForCausalLM(config).eval()
     model = EmulatedModel(llamas.large, tuned, llamas.base)
-    assert model.plan().tier == 0
+    assert model.plan().tier == "eager"
     for _ in range(2):
         model.generate([[5, 6]], max_new_tokens=4)
     said = [str(w.message) for w in recwarn if "eager tier" in str(w.message)]
@@ -209,23 +211,21 @@ def test_float64_models(build, ragged):
     both(EmulatedModel(*models), ids, attention_mask=mask, max_new_tokens=12, **SAMPLED)
 
 
-def test_recordings_serve_later_calls(build, ragged, monkeypatch):
+def test_traces_serve_later_calls(build, ragged, monkeypatch):
     monkeypatch.setattr(traced_forward, "AFTER", 4)
     model = EmulatedModel(*(build("llama", seed, 16) for seed in range(3)))
     ids, mask = ragged
     options = dict(attention_mask=mask, max_new_tokens=12, eos_token_id=ENDS, pad_token_id=0, **SAMPLED)
-    expected = model.generate(ids, tier=0, **options)
+    expected = model.generate(ids, tier="eager", **options)
     for _ in range(3):
         assert torch.equal(model.generate(ids, **options), expected)
-    assert 1 in traced_forward._RECORDINGS[model.large].traces
+    assert 1 in traced_forward._STATES[model.large].traces
 
 
 @pytest.mark.slow
 def test_engines_of_earlier_calls_serve_again(llamas, ragged, monkeypatch):
-    """EnginePool are kept as on CUDA, for their graphs: other rows, lengths and weights in the same storage."""
+    """Engines are kept as on CUDA, for their graphs: other rows, lengths and weights in the same storage."""
     ids, mask = ragged
-    made = []
-    monkeypatch.setattr("eft_ext.hf.generation.rows.new_engine", lambda *given: made.append(1) or new_engine(*given))
     engines = EnginePool()
     calls = [
         (4, dict(max_new_tokens=20, beta=0.5)),
@@ -234,10 +234,17 @@ def test_engines_of_earlier_calls_serve_again(llamas, ragged, monkeypatch):
         (4, dict(max_new_tokens=20, beta=[0.1, 0.2, 0.3, 0.4])),
         (4, dict(max_new_tokens=20, beta=[0.4, 0.3, 0.2, 0.1])),
         (4, dict(max_new_tokens=9, beta=0.5)),
+        (4, dict(max_new_tokens=20, beta=lambda step: 0.5 + 0.02 * step)),
+        (4, dict(max_new_tokens=20, beta=lambda step: 1.0 - 0.02 * step)),
     ]
+    monkeypatch.setattr(mixture, "CAPACITY", 8)  # the table grows in the first of the two
     for rows, options in calls:
-        options = {**options, **SAMPLED, "attention_mask": mask[:rows], "eos_token_id": ENDS, "pad_token_id": 0}
-        expected = llamas.generate(ids[:rows], tier=0, **options)
-        assert torch.equal(llamas.decode_as(ids[:rows], options, engines=engines), expected)
-    assert len(made) == 3, "one for four rows, one for two, one for weights by row"
+        options |= {**SAMPLED, "attention_mask": mask[:rows], "eos_token_id": ENDS, "pad_token_id": 0}
+    wanted = [llamas.generate(ids[:rows], tier="eager", **options) for rows, options in calls]
+    made = []
+    counted = lambda *given, **how: made.append(1) or new_engine(*given, **how)  # noqa: E731
+    monkeypatch.setattr("eft_ext.hf.generation.run.new_engine", counted)
+    for (rows, options), expected in zip(calls, wanted, strict=True):
+        assert torch.equal(call(llamas, ids[:rows], options, engines=engines), expected)
+    assert len(made) == 4, "one for four rows, one for two, one for weights by row, one for functions"
     engines.clear()

@@ -41,7 +41,7 @@ class Family:
         more: what it takes beside `shape_of`.
         names: what the sizes are called where it has names of its own (width, layers, heads), as in GPT-2.
         tier: how it is decoded.
-        because: of a tier 0, part of the reason.
+        because: of an eager one, part of the reason.
         alone: rows of a batch disturb each other in transformers' own code, which is refused.
         loose: transformers' cached and uncached passes differ by more than rounding.
     """
@@ -49,19 +49,19 @@ class Family:
     kind: str
     more: dict[str, Any] = field(default_factory=dict)
     names: tuple[str, str, str] | None = None
-    tier: int = 2
+    tier: str = "async"
     because: str = ""
     alone: bool = False
     loose: bool = False
 
 
 _GPT = ("n_embd", "n_layer", "n_head")
-_RECURRENT = dict(tier=0, because="layers of kind")
-_STATE = dict(names=("hidden_size", "num_hidden_layers", ""), tier=0, because="without past_key_values")
+_RECURRENT = dict(tier="eager", because="layers of kind")
+_STATE = dict(names=("hidden_size", "num_hidden_layers", ""), tier="eager", because="without past_key_values")
 
 FAMILIES: dict[str, Family] = {
     "Llama 2, 3 (llama3 RoPE)": Family("llama", dict(rope_parameters=LLAMA3)),
-    "Llama 4 (text)": Family("llama4_text", CHUNKED, tier=0, because="chunked_attention"),
+    "Llama 4 (text)": Family("llama4_text", CHUNKED, tier="eager", because="chunked_attention"),
     "Qwen 2, 2.5 (tied)": Family("qwen2", dict(tie_word_embeddings=True)),
     "Qwen 2 MoE": Family("qwen2_moe", dict(**EXPERTS, shared_expert_intermediate_size=32)),
     "Qwen 3": Family("qwen3"),
@@ -79,7 +79,7 @@ FAMILIES: dict[str, Family] = {
     "Gemma 4 (text)": Family("gemma4_text", dict(**SHARED, global_head_dim=16)),
     "Phi-1.5, Phi-2": Family("phi", dict(partial_rotary_factor=0.5)),
     "Phi-3, Phi-4": Family("phi3"),
-    "Phi-3 128k, Phi-4-mini (longrope)": Family("phi3", LONGROPE, tier=0, because="longrope"),
+    "Phi-3 128k, Phi-4-mini (longrope)": Family("phi3", LONGROPE, tier="eager", because="longrope"),
     "Phi-3.5 MoE": Family("phimoe", LOCAL),
     "OLMo": Family("olmo"),
     "OLMo 2": Family("olmo2"),
@@ -120,18 +120,18 @@ FAMILIES: dict[str, Family] = {
         "gpt_neo",
         dict(attention_types=[[["global", "local"], 1]], window_size=WINDOW, max_position_embeddings=512),
         names=("hidden_size", "num_layers", "num_heads"),
-        tier=0,
+        tier="eager",
         because="gives other logits",
     ),
     "GPT-NeoX, Pythia": Family("gpt_neox", dict(rotary_pct=0.5)),
     "StarCoder (GPT-BigCode)": Family("gpt_bigcode", dict(n_positions=512), names=_GPT),
     "CodeGen": Family("codegen", dict(n_positions=512, rotary_dim=4), names=_GPT),
     "OPT": Family("opt", dict(ffn_dim=64, word_embed_proj_dim=32)),
-    "BLOOM": Family("bloom", names=("hidden_size", "n_layer", "n_head"), tier=0, because="without position_ids"),
+    "BLOOM": Family("bloom", names=("hidden_size", "n_layer", "n_head"), tier="eager", because="without position_ids"),
     "Falcon": Family("falcon", dict(multi_query=True, alibi=False), names=()),
-    "Falcon RW (ALiBi)": Family("falcon", dict(multi_query=False, alibi=True), names=(), tier=0, because="ALiBi"),
+    "Falcon RW (ALiBi)": Family("falcon", dict(multi_query=False, alibi=True), names=(), tier="eager", because="ALiBi"),
     "MPT": Family(
-        "mpt", dict(max_seq_len=512), names=("d_model", "n_layers", "n_heads"), tier=0, because="use_cache is off"
+        "mpt", dict(max_seq_len=512), names=("d_model", "n_layers", "n_heads"), tier="eager", because="use_cache is off"
     ),
     "Persimmon": Family("persimmon"),
     "Mamba": Family("mamba", SSM, **_STATE),
@@ -178,7 +178,7 @@ FAMILIES: dict[str, Family] = {
     "RecurrentGemma": Family(
         "recurrent_gemma",
         dict(attention_window_size=WINDOW, block_types=["recurrent", "attention"], lru_width=32),
-        tier=0,
+        tier="eager",
         because="state in its modules",
         alone=True,
     ),

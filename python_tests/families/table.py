@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from eft_ext.decoding import StaticCacheModel
+from eft_ext.decoding.capture.traced_forward import AFTER
 from eft_ext.hf import EmulatedModel
 from python_tests.families.builders import FAMILIES, trio
 
@@ -23,8 +24,8 @@ def row(name: str) -> str:
     """A line of the table."""
     models = trio(name)
     plan = EmulatedModel(*models).plan()
-    if plan.tier:
-        kept, how = "static", "recorded" if (why := _plain(models[0])) is None else f"by Python: {why}"
+    if plan.tier != "eager":
+        kept, how = "static", "traced" if (why := _plain(models[0])) is None else f"by Python: {why}"
     else:
         kept, how = "transformers'", plan.because.split("ForCausalLM ")[-1]
     alone = "; one prompt at a time" * FAMILIES[name].alone
@@ -32,10 +33,10 @@ def row(name: str) -> str:
 
 
 def _plain(model: Any) -> str | None:
-    """Why the forward pass is not recorded on the CPU, None where it is."""
+    """Why the forward pass is not traced on the CPU, None where it is."""
     feeder = StaticCacheModel(model)
     feeder.prefill(torch.tensor([[5, 6, 7]]))
-    for token in range(20):
+    for token in range(AFTER + 4):
         feeder.forward(torch.tensor([[token + 8]]))
     return feeder.plain_because
 

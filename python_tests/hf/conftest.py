@@ -25,9 +25,9 @@ from transformers import (
 )
 
 from eft_ext.hf import EmulatedModel
+from python_tests.helpers.naive import RAGGED, padded
 from python_tests.helpers.one_thread import one_thread as one_thread
 from python_tests.helpers.slow_params import slowly_but
-from python_tests.hf.naive import RAGGED, padded
 
 PAD, BOS, EOS = 0, 1, 2
 FAMILIES = ("llama", "qwen2", "gpt2", "gpt_neox", "gemma2")

@@ -8,7 +8,7 @@ import torch
 
 from eft_ext import methods as m
 from eft_ext.hf import EFTLogitsProcessor, EmulatedModel
-from python_tests.hf.naive import NEW
+from python_tests.helpers.naive import NEW
 
 
 def with_adapters(base, names):

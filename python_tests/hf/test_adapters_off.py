@@ -14,7 +14,7 @@ from eft_ext import EmulatedModel, custom_generate
 from eft_ext.hf.adapters import _SWITCHED, changes_base
 from eft_ext.methods import Contrast
 from python_tests.helpers.slow_params import slowly, slowly_but
-from python_tests.hf.ways import NEW, WAYS, greedy
+from python_tests.helpers.ways import NEW, WAYS, greedy
 
 PROMPT = torch.tensor([[1, 5, 9, 33, 7]])
 ON = {"target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM"}
@@ -62,7 +62,7 @@ def plainly(model):
     return lambda ids: model(input_ids=ids)
 
 
-@pytest.mark.parametrize("way", slowly_but(("tier 0", "tier 2", "speculate", "custom_generate"), WAYS))
+@pytest.mark.parametrize("way", slowly_but(("eager", "async", "speculate", "custom_generate"), WAYS))
 @pytest.mark.parametrize("where", EVERYWHERE)
 def test_adapters_wherever_they_lie(where, way, llamas, naive):
     large, _, base = llamas
@@ -83,7 +83,7 @@ def test_scores_with_adapters(where, llamas):
     assert found == pytest.approx(sums, rel=1e-5)
 
 
-@pytest.mark.parametrize("way", slowly_but(("tier 0", "tier 2"), WAYS))
+@pytest.mark.parametrize("way", slowly_but(("eager", "async"), WAYS))
 def test_a_merged_adapter_cannot_be_switched(way, llamas):
     tuned = adapted(llamas[2])
     tuned.merge_adapter()
@@ -124,7 +124,7 @@ def test_a_base_that_the_adapter_changed(name, build, tmp_path, naive, tokenizer
             large.generate(PROMPT, custom_generate=custom_generate(tuned, given), max_new_tokens=2)
     whole = plainly(tuned)
     expected = naive((large, whole, base), (1.0, 1.0, -1.0), [PROMPT[0].tolist()] * 3, NEW)
-    assert greedy("tier 2", (large, tuned, base), PROMPT) == [expected]
+    assert greedy("async", (large, tuned, base), PROMPT) == [expected]
 
     for folder, model in (("large", large), ("base", base), ("tuned", tuned)):
         model.save_pretrained(tmp_path / folder)
@@ -172,7 +172,7 @@ def test_an_adapter_of_load_adapter_as_its_own_base(llamas, tmp_path, naive):
     with pytest.raises(ValueError, match=r"^base: expected a model without the adapter of tuned, .* load_adapter"):
         EmulatedModel(llamas[0], model, model)
     expected = naive((llamas[0], plainly(tuned), llamas[2]), (1.0, 1.0, -1.0), [PROMPT[0].tolist()] * 3, NEW)
-    assert greedy("tier 2", (llamas[0], model, llamas[2]), PROMPT) == [expected]
+    assert greedy("async", (llamas[0], model, llamas[2]), PROMPT) == [expected]
 
 
 @pytest.mark.parametrize("lies", ["whole modules", "embeddings"])
@@ -188,7 +188,7 @@ def test_an_adapter_of_a_larger_vocabulary(lies, build, tmp_path, tokenizer):
         EmulatedModel.from_pretrained(*folders, quiet=True)
 
 
-@pytest.mark.parametrize("way", ["tier 0", *slowly("tier 1"), "tier 2", *slowly("speculate", "generate_batch")])
+@pytest.mark.parametrize("way", ["eager", *slowly("static"), "async", *slowly("speculate", "generate_batch")])
 def test_the_first_model_has_the_adapter(way, llamas, naive):
     """And another one is the model under it."""
     large = adapted(llamas[0])

@@ -8,15 +8,21 @@ import pytest
 import torch
 
 from eft_ext import EmulatedModel, custom_generate
-from eft_ext.decoding.capture.traced_forward import AFTER
+from eft_ext.decoding.capture import traced_forward
+from python_tests.helpers.naive import naive
 from python_tests.helpers.slow_params import slowly_but
+from python_tests.helpers.ways import NEW, WAYS, greedy
 from python_tests.hf.conftest import VOCAB, build_model
-from python_tests.hf.naive import naive
-from python_tests.hf.ways import NEW, WAYS, greedy
 
 PROMPT = torch.tensor([[1, 5, 9, 33, 7]])
-LONG = AFTER + 6  # tokens, so that the forward passes are recorded
-FEW = slowly_but(("tier 2",), WAYS)
+AFTER = 16
+LONG = AFTER + 6  # tokens, so that the forward passes are traced
+FEW = slowly_but(("async",), WAYS)
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch):
+    monkeypatch.setattr(traced_forward, "AFTER", AFTER)
 
 
 @pytest.fixture
@@ -31,9 +37,9 @@ def plain(models, vocab=264):
     return naive(models, lambda step, x: x[0] + x[1] - x[2], [PROMPT[0].tolist()] * 3, LONG, vocab)
 
 
-@pytest.mark.parametrize("way", slowly_but(("tier 1", "tier 2"), WAYS))
+@pytest.mark.parametrize("way", slowly_but(("static", "async"), WAYS))
 def test_autocast(way, models):
-    greedy(way, models, PROMPT, max_new_tokens=LONG)  # recorded without
+    greedy(way, models, PROMPT, max_new_tokens=LONG)  # traced without
     with torch.autocast("cpu", torch.bfloat16):
         expected = plain(models)
         assert greedy(way, models, PROMPT, max_new_tokens=LONG) == [expected]
@@ -83,7 +89,7 @@ CHANGES = [changed_in_place, changed_by_assignment, hooked, with_another_forward
 
 @pytest.mark.parametrize("way", FEW)
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
-def test_models_that_were_recorded_and_then_changed(change, way, models):
+def test_models_that_were_traced_and_then_changed(change, way, models):
     before = greedy(way, models, PROMPT, max_new_tokens=LONG)
     assert before == [plain(models)]
     change(models)
@@ -137,7 +143,7 @@ def test_training_mode_with_gradient_checkpointing(models):
         with pytest.raises(ValueError, match=message):
             call()
     models[1].eval()
-    assert greedy("tier 2", models, PROMPT, max_new_tokens=LONG) == [plain(models)]
+    assert greedy("async", models, PROMPT, max_new_tokens=LONG) == [plain(models)]
     models[1].gradient_checkpointing_disable()
     models[1].train()
     with pytest.warns(UserWarning, match=r"^tuned is in training mode"):
@@ -165,7 +171,7 @@ def test_fewer_tokens_than_the_tokenizer_has(models, tokenizer):
         model.generate(PROMPT, max_new_tokens=2)
 
 
-@pytest.mark.parametrize("way", slowly_but(("tier 1", "tier 2"), [way for way in WAYS if "speculate" not in way]))
+@pytest.mark.parametrize("way", slowly_but(("static", "async"), [way for way in WAYS if "speculate" not in way]))
 @pytest.mark.filterwarnings("ignore")
 def test_dynamic_quantization(way, models):
     """Against transformers' own loop: int8 rounds by the largest number a pass reads, so passes over more differ."""

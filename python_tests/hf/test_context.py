@@ -13,7 +13,7 @@ from transformers import GPTJConfig, GPTJForCausalLM, LlamaConfig, MambaConfig, 
 from eft_ext.hf import ContextWarning, EmulatedModel
 from eft_ext.hf.inputs.context import positions_of
 from eft_ext.hf.members import Member
-from python_tests.hf.ways import WAYS, greedy
+from python_tests.helpers.ways import WAYS, greedy
 
 MADE = 128  # positions of the models
 LONG, SHORT = torch.full((1, MADE + 1), 5), torch.full((1, MADE - 3), 5)
@@ -148,7 +148,7 @@ def test_a_text_for_a_table(tables):
         EmulatedModel(*tables).score(LONG)
 
 
-@pytest.mark.parametrize("tier", [0, 1])
+@pytest.mark.parametrize("tier", ["eager", "static"])
 def test_a_long_row_that_has_ended_takes_no_room_from_others(tables, tier):
     """Runs transformers' processors, so that the loop is Python's."""
     model, short = EmulatedModel(*tables), [7] * 10

@@ -12,7 +12,7 @@ import eft_ext
 from eft_ext import EFTLogitsProcessor, EmulatedModel, custom_generate
 from eft_ext import methods as m
 from eft_ext.cli import main
-from eft_ext.hf.scoring.generated import generated_records
+from eft_ext.hf.generated import generated_records
 from python_tests.helpers.slow_params import slowly_but
 
 PROMPT, NEW, OTHER = "abc", 3, "z"
@@ -111,7 +111,7 @@ ENTRIES = {
     "fused_score_mix": lambda c: eft_ext.fused_score_mix(c.last, c.method, torch.tensor([5]), position=0).argmax[0, -1],
     "fused_verify": verified,
     "generate": generated,
-    "generate, tier 0": lambda c: generated(c, tier=0),
+    "generate, eager": lambda c: generated(c, tier="eager"),
     "generate, of a call": lambda c: generated(c, method=c.method),
     "generate, speculating": lambda c: generated(c, speculate=2),
     "generate_batch": lambda c: c.model.generate_batch(c.ids, prompts=c.prompts, **c.call)[0][0],

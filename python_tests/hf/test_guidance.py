@@ -5,7 +5,7 @@ import torch
 
 from eft_ext import methods as m
 from eft_ext.hf import EFTLogitsProcessor, EmulatedModel, custom_generate
-from python_tests.hf.naive import NEW, RAGGED, padded
+from python_tests.helpers.naive import NEW, RAGGED, padded
 
 
 @pytest.mark.slow

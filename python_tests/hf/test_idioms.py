@@ -8,7 +8,7 @@ from transformers import EosTokenCriteria, GenerationConfig
 
 from eft_ext import EFTLogitsProcessor, EmulatedModel, custom_generate
 from eft_ext.methods import Contrast
-from python_tests.hf.ways import NEW, WAYS, greedy
+from python_tests.helpers.ways import NEW, WAYS, greedy
 
 PROMPT = torch.tensor([[1, 5, 9, 33, 7]])
 CALL = {"max_new_tokens": NEW, "do_sample": False}
@@ -118,7 +118,7 @@ def test_the_ends_of_the_behaviour_end_every_call(chatty):
         EmulatedModel(*models).generate(PROMPT, **call),
         models[0].generate(PROMPT, custom_generate=loop, **call),
         models[0].generate(PROMPT, custom_generate=loop, speculate=2, **call),
-        models[0].generate(PROMPT, custom_generate=loop, tier=0, **call),
+        models[0].generate(PROMPT, custom_generate=loop, tier="eager", **call),
     ):
         assert found[0, 5:].tolist() == cut
     for ends in ([999], 7):

@@ -54,7 +54,7 @@ def test_says_what_it_needs_first(three, capsys):
     assert said.startswith("loading weights: large ")
     assert " parameters), tuned " in said
     assert " in all of " in said
-    assert model.mixture.beta == 0.5
+    assert model.method.beta == 0.5
     assert model.vocab_size == 264
     assert [m.dtype for m in (model.large, model.tuned, model.base)] == [torch.float32] * 3
     assert not model.large.training

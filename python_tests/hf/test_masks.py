@@ -6,7 +6,7 @@ import torch
 from eft_ext import EFTLogitsProcessor, EmulatedModel
 from python_tests.families.builders import build as build_family
 from python_tests.helpers.slow_params import slowly_but
-from python_tests.hf.ways import NEW, WAYS, greedy
+from python_tests.helpers.ways import NEW, WAYS, greedy
 
 IDS = torch.tensor([[1, 5, 9, 33, 7, 12], [40, 41, 42, 43, 44, 45], [9, 8, 7, 6, 5, 4]])
 MASKS = {
@@ -151,6 +151,6 @@ def test_one_prompt_with_a_hole_is_no_padded_batch(naive):
     mask = torch.tensor([[0, 1, 0, 0, 1, 1]])
     (text,) = texts(IDS[:1], mask)
     expected = naive(models, WEIGHTS, [text] * 3, NEW)
-    assert greedy("tier 0", models, IDS[:1], mask) == [expected]
+    assert greedy("eager", models, IDS[:1], mask) == [expected]
     with pytest.raises(ValueError, match=r"^inputs: expected one prompt at a time"):
-        greedy("tier 0", models, IDS[:2], torch.tensor([[0, 1, 0, 0, 1, 1], [1] * 6]))
+        greedy("eager", models, IDS[:2], torch.tensor([[0, 1, 0, 0, 1, 1], [1] * 6]))

@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from eft_ext import methods as m
+from eft_ext.decoding.mixture import Mixture
 from eft_ext.hf import EFTLogitsProcessor, EmulatedModel, custom_generate
-from eft_ext.hf.generation.mixture import Mixture
+from eft_ext.hf.inputs.choose_method import choose_method
+from python_tests.helpers.naive import NEW, RAGGED, VOCAB, naive, named, padded
 from python_tests.helpers.slow_params import slowly_but
-from python_tests.hf.naive import NEW, RAGGED, VOCAB, naive, named, padded
 
 
 def contrast(x, beta, share):
@@ -39,6 +40,11 @@ METHODS = {
         lambda step, x: x[0] + step / 4 * x[1] + (1 - step / 4) * x[2] - x[3],
     ),
     "conservative": (m.Conservative(0.7, method=m.Amplify(1.3)), (0, 1, 2), lambda _, x: conservative(x, 1.3, 0.7)),
+    "conservative, changing": (
+        m.Conservative(lambda step: 0.7 - step / 40, method=m.Amplify(lambda step: 1.3 + step / 10)),
+        (0, 1, 2),
+        lambda step, x: conservative(x, 1.3 + step / 10, 0.7 - step / 40),
+    ),
     "contrast": (m.Contrast(0.5, 0.1), (0, 1), lambda step, x: contrast(x, 0.5, 0.1)),
     "realign": (m.Realign(1.5), (1, 2), lambda step, x: 1.5 * x[1] - 0.5 * x[0]),
     "plain": (m.Plain(), (0,), lambda step, x: x[0]),
@@ -46,7 +52,7 @@ METHODS = {
 }
 
 
-FAST = ("contrast", "conservative")
+FAST = ("contrast", "conservative", "conservative, changing")
 
 
 @pytest.mark.parametrize("name", slowly_but(FAST, METHODS))
@@ -193,17 +199,22 @@ def test_prompts_by_group(models):
 
 
 def test_what_the_mixture_says_to_who_launches_a_step_itself():
-    mixture = Mixture.choose(Mixture(), scale=[1.0, 2.0], conservative_top_p=0.9).per_row(4, 2)
-    assert [w.tolist() if isinstance(w, torch.Tensor) else w for w in mixture.weights] == [
+    steps = torch.zeros(4, dtype=torch.int64)
+    mixture = Mixture(choose_method(m.UpScale(), scale=[1.0, 2.0], conservative_top_p=0.9), 4, copies=2)
+    mixture.admit([0, 1, 2, 3], [0, 1, 2, 3])
+    now = mixture.at(steps)
+    assert [w.tolist() if isinstance(w, torch.Tensor) else w for w in now.weights()] == [
         [1.0, 1.0, 2.0, 2.0],
         1.0,
         [-1.0, -1.0, -2.0, -2.0],
     ]
-    assert mixture.conservative.top_p == pytest.approx(0.9)
-    assert mixture.conservative.set == "tuned"
-    assert mixture.keep(torch.tensor([1, 2])).weights[0].tolist() == [1.0, 2.0]
-    assert mixture.at(7) is mixture, "nothing changed"
+    assert now.conservative().top_p == pytest.approx(0.9)
+    assert now.conservative().set == "tuned"
+    mixture.move([2], [0])  # rows 1 and 2 are left
+    assert mixture.at(steps[:2]).weights()[0].tolist() == [2.0, 1.0]
+    assert not mixture.sync(7), "nothing changed"
     mixture.method.set(scale=[3.0, 4.0])
-    assert mixture.keep(torch.tensor([1, 2])).at(7).weights[0].tolist() == [3.0, 4.0]
-    assert Mixture().weights == (1.0, 1.0, -1.0)
-    assert Mixture().conservative is None
+    assert mixture.sync(7)
+    assert mixture.at(steps[:2]).weights()[0].tolist() == [4.0, 3.0]
+    assert Mixture(m.UpScale(), 1).at(steps[:1]).weights() == (1.0, 1.0, -1.0)
+    assert Mixture(m.UpScale(), 1).at(steps[:1]).conservative() is None

@@ -8,8 +8,8 @@ import torch
 
 from eft_ext import EmulatedModel, fused_score_mix, reference
 from eft_ext.methods import Guidance, UpScale
+from python_tests.helpers.naive import padded
 from python_tests.hf.conftest import EOS, PAD
-from python_tests.hf.naive import padded
 
 ROWS = [[5, 9, 40, 41, 7, 30, 22, 8, 11], [50, 51, 52], [9, 9, 9, 60, 61]]
 

@@ -29,7 +29,7 @@ def spread(llamas, tmp_path):
 def test_tokens_are_those_of_the_whole_model(spread, llamas, ragged):
     ids, mask = ragged
     whole = EmulatedModel(*llamas)
-    for options in ({}, {"repetition_penalty": 1.2}, {"tier": 0}):
+    for options in ({}, {"repetition_penalty": 1.2}, {"tier": "eager"}):
         given = {**OPTIONS, **options, "attention_mask": mask}
         assert torch.equal(spread.generate(ids, **given), whole.generate(ids, **given))
 
@@ -42,7 +42,7 @@ def test_drafts(spread, llamas, ragged):
 
 def test_the_plan_names_the_reason(spread):
     plan = spread.plan([[5, 6]])
-    assert plan.tier == 1
+    assert plan.tier == "static"
     assert plan.because == "the large model is spread over devices"
     assert "run by Python: it is not on the CPU" in plan.models["large"] or "hooks" in plan.models["large"]
 

@@ -12,7 +12,7 @@ from transformers import (
 )
 
 from eft_ext.hf import EmulatedModel
-from eft_ext.hf.generation.processors import plan
+from eft_ext.hf.generation.processors import plan_processing
 from eft_ext.hf.inputs.seeds import row_seeds
 
 OPTIONS = dict(max_new_tokens=8, do_sample=True, temperature=1.3, top_k=0, top_p=0.95)
@@ -164,7 +164,7 @@ def test_plan():
         TopPLogitsWarper(0.9),
         TypicalLogitsWarper(),
     )
-    fused = plan(LogitsProcessorList([typical, heat, k, p]), do_sample=True)
+    fused = plan_processing(LogitsProcessorList([typical, heat, k, p]), do_sample=True)
     assert list(fused.processors) == [typical]
     assert fused.options == {
         "temperature": 0.5,
@@ -178,7 +178,7 @@ def test_plan():
         [TopKLogitsWarper(9, filter_value=-9.0)],
         [TopPLogitsWarper(0.9, min_tokens_to_keep=2)],
     ):
-        whole = plan(LogitsProcessorList(kept), do_sample=True)
+        whole = plan_processing(LogitsProcessorList(kept), do_sample=True)
         assert list(whole.processors) == kept
         assert whole.options == {}
-    assert plan(LogitsProcessorList([heat]), do_sample=False).options == {"temperature": 0.0}
+    assert plan_processing(LogitsProcessorList([heat]), do_sample=False).options == {"temperature": 0.0}

@@ -7,8 +7,8 @@ import torch
 from transformers import StoppingCriteria, TextStreamer
 
 from eft_ext.hf import EmulatedModel
-from eft_ext.hf.generation import speculation
-from python_tests.hf.watchers import Columns, Counted
+from eft_ext.hf.generation.texts import Texts
+from python_tests.helpers.watchers import Columns, Counted
 
 pytestmark = pytest.mark.filterwarnings("error:speculate")
 NEW = 14
@@ -47,7 +47,7 @@ def test_streaming(model, ragged, capsys, tokenizer):
     assert capsys.readouterr().out
 
 
-@pytest.mark.parametrize("tier", [None, 1])
+@pytest.mark.parametrize("tier", [None, "static"])
 def test_criteria_that_keep_something_for_each_row(model, ragged, tier):
     class PerRow(StoppingCriteria):
         def __call__(self, ids, scores, **kwargs):
@@ -61,7 +61,7 @@ def test_criteria_that_keep_something_for_each_row(model, ragged, tier):
     assert [int((row != 0).sum()) for row in want[:, length:]] == [3, 8, 5, 1]
 
 
-@pytest.mark.parametrize("tier", [None, 1])
+@pytest.mark.parametrize("tier", [None, "static"])
 def test_a_streamer_gets_all_columns_where_the_time_ends_unevenly(model, ragged, tier, monkeypatch):
     ids, mask = ragged
     said = []
@@ -73,16 +73,16 @@ def test_a_streamer_gets_all_columns_where_the_time_ends_unevenly(model, ragged,
         def end(self):
             said.append(None)
 
-    real, rounds = speculation.Texts.emit, []
+    real, rounds = Texts.next_columns, []
 
     def late(texts, **how):
         """The clock strikes behind the third round."""
         rounds.append([len(t) for t in texts.tokens])
         if len(set(rounds[-1])) > 1:
             monkeypatch.setattr(time, "time", lambda: 1e12)
-        real(texts, **how)
+        return real(texts, **how)
 
-    monkeypatch.setattr(speculation.Texts, "emit", late)
+    monkeypatch.setattr(Texts, "next_columns", late)
     options = {"attention_mask": mask, "eos_token_id": [999], "max_new_tokens": 60, "max_time": 1000.0}
     out = model.generate(ids, speculate=4, tier=tier, streamer=Kept(model.tokenizer), **options)
     assert len(set(rounds[-1])) > 1  # the rows did differ
@@ -98,3 +98,19 @@ def test_a_table_of_positions_is_not_overrun(build):
     ids = torch.randint(5, 200, (3, 100), generator=torch.Generator().manual_seed(0))
     options = {"max_new_tokens": 28, "eos_token_id": [999], "beta": 0.2}
     assert torch.equal(model.generate(ids, speculate=8, **options), model.generate(ids, **options))
+
+
+@pytest.mark.parametrize("tier", [None, "static"])
+def test_a_criterion_ends_rows_that_drafts_have_ended_later(llamas, tokenizer, ragged, tier):
+    """A round brings a row's end of text, or its last token, and a criterion ends the row before that."""
+    model = EmulatedModel(*llamas, tokenizer, scale=0.0)  # every draft is accepted
+    ids, mask = ragged
+    length, options = ids.shape[1], {"attention_mask": mask, "pad_token_id": 0, "tier": tier}
+    free = model.generate(ids, **options, **NO_END)[:, length:]
+    stop, end = int(free[1, 2]), int(free[1, 4])
+    for eos, rows in (([end], [1]), ([end], [0, 1, 2, 3]), (-1, [1])):
+        streamer, call = Columns(), {**options, "eos_token_id": eos, "max_new_tokens": 5, "attention_mask": mask[rows]}
+        want = model.generate(ids[rows], stopping_criteria=[Counted(stop)], **call)
+        got = model.generate(ids[rows], stopping_criteria=[Counted(stop)], speculate=6, streamer=streamer, **call)
+        assert torch.equal(got, want)
+        assert streamer.seen[1:] == got[:, length:].T.tolist()

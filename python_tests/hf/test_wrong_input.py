@@ -194,6 +194,20 @@ def test_an_invalid_row_is_named(llamas, ragged, value):
         EmulatedModel(large, tuned, base).generate(ids, attention_mask=mask, max_new_tokens=3)
 
 
+@pytest.mark.parametrize("options", [{}, {"speculate": 3}, {"speculate": 3, "repetition_penalty": 1.01}], ids=str)
+@pytest.mark.parametrize("place", range(3), ids=["large", "tuned", "base"])
+def test_the_model_is_named_wherever_a_row_becomes_invalid(llamas, ragged, free, place, options):
+    """One that has no logits once it reads the fifth token of row 1."""
+    models, (ids, mask) = list(copy.deepcopy(llamas)), ragged
+    with torch.no_grad():
+        models[place].model.embed_tokens.weight[free[1, 4]] = torch.nan
+    said = rf"^row 1, new token 5: the logits of {('large', 'tuned', 'base')[place]} hold NaN"
+    with pytest.raises(RuntimeError, match=said):
+        EmulatedModel(*models).generate(
+            ids, attention_mask=mask, max_new_tokens=12, eos_token_id=[999], pad_token_id=0, **options
+        )
+
+
 def test_nothing_left_to_choose(model):
     with pytest.raises(RuntimeError, match=r"^row 0, new token 0: no token is left"):
         model.generate([[5]], logits_processor=[lambda ids, scores: scores.fill_(-torch.inf)], max_new_tokens=3)

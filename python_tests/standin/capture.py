@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from eft_ext.decoding.capture.host_reads import HostReads
-from python_tests.decoding.fake_cuda_graph import OperatorRecorder
+from python_tests.helpers.fake_cuda_graph import OperatorRecorder
 from python_tests.standin import runtime
 
 

@@ -30,11 +30,6 @@ class Device(Protocol):
         """Returns a function that replays `work`, which is not run now."""
 
 
-def one_after_another(works: Sequence[Callable[[], Tensor]]) -> list[Tensor]:
-    """`Device.parallel` without streams."""
-    return [work() for work in works]
-
-
 class CudaDevice:
     """A stream for each model, and one pool of memory for all graphs. A graph lives as long as what replays it.
 
@@ -111,7 +106,7 @@ class CudaDevice:
 
     def loop(self, engine: Any) -> Any:
         """A WHILE node around the step that was captured last (`keep_graph`). Raises where the driver has none."""
-        return native_loop.WhileLoop(engine.state.prepared_tail, engine.state.rows, self._last().raw_cuda_graph())
+        return native_loop.WhileLoop(engine.state.prepared_advance, engine.state.rows, self._last().raw_cuda_graph())
 
 
 def _close(device: torch.device, pool: Any) -> None:

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable
 from typing import Any, Protocol
 
 from eft_ext.decoding.capture.cuda_device import Device
 from eft_ext.decoding.capture.graphs import Graphs
-from eft_ext.decoding.engine import Engine
+from eft_ext.decoding.stepper import Stepper
 
 STEPS = 256  # of one launch at most: the ring keeps all of them until the host reads
 WATCH = 2e-4  # seconds between two looks
 
 
 class Loop(Protocol):
-    """Steps that run until no row is alive, or as often as a launch says (csrc/include/eft_loop.h)."""
+    """Steps that run until no row is active, or as often as a launch says (csrc/include/eft_loop.h)."""
 
     def launch(self, max_steps: int) -> None: ...
 
@@ -29,7 +28,7 @@ class Loop(Protocol):
 class LoopDevice(Device, Protocol):
     """A device that can put the step it captured last into a loop."""
 
-    def loop(self, engine: Engine) -> Loop: ...
+    def loop(self, engine: Stepper) -> Loop: ...
 
 
 class DeviceLoops(Graphs):
@@ -39,7 +38,7 @@ class DeviceLoops(Graphs):
         loop_reason: why there are no loops, if building one has failed.
     """
 
-    def __init__(self, engine: Engine, device: LoopDevice) -> None:
+    def __init__(self, engine: Stepper, device: LoopDevice) -> None:
         super().__init__(engine, device)
         self._loops: dict[Any, Loop] = {}
         self._looping = device
@@ -73,8 +72,3 @@ class DeviceLoops(Graphs):
             loop.close()
         self._loops.clear()
         super()._forget()  # last: the loops run in the graphs' memory
-
-
-def loops_on(device: LoopDevice) -> Callable[[Engine], DeviceLoops]:
-    """The `stepper` of an engine whose loop runs on `device`."""
-    return lambda engine: DeviceLoops(engine, device)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from eft_ext.decoding.capture.cuda_device import Device
-from eft_ext.decoding.engine import Engine
+from eft_ext.decoding.stepper import Stepper
 
 WARM_UPS = 2  # real steps that run before a capture: kernels are loaded, libraries allocate their buffers
 
@@ -19,7 +19,7 @@ class Graphs:
         reason: why steps are not captured, if that has failed; they then run as they are.
     """
 
-    def __init__(self, engine: Engine, device: Device) -> None:
+    def __init__(self, engine: Stepper, device: Device) -> None:
         self._engine, self._device = engine, device
         self._runs: dict[Any, int] = {}
         self._replays: dict[Any, Callable[[], None]] = {}
@@ -69,8 +69,3 @@ class Graphs:
 def bucket(rows: int) -> int:
     """Rows that a graph is captured for: 1, 2, 4, 8, then multiples of 8."""
     return next((size for size in (1, 2, 4, 8) if rows <= size), -(-rows // 8) * 8)
-
-
-def graphs_on(device: Device) -> Callable[[Engine], Callable[[], None]]:
-    """The `stepper` of an engine whose steps are captured on `device`."""
-    return lambda engine: Graphs(engine, device)

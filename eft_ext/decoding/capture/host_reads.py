@@ -1,4 +1,4 @@
-"""Finds out whether something reads a tensor's value on the host: what neither a graph nor a recording can contain."""
+"""Finds out whether something reads a tensor's value on the host: what neither a graph nor a trace can contain."""
 
 from __future__ import annotations
 

@@ -13,13 +13,13 @@ from __future__ import annotations
 
 from typing import Protocol
 
-CHOICES = (0, 1, 2, 4, 6, 8, 12, 16)  # few, since every k is recorded or captured for itself
+CHOICES = (0, 1, 2, 4, 6, 8, 12, 16)  # few, since every k is traced or captured for itself
 _FRESH = 32  # rounds after which a neighbouring k is timed again
 _MEMORY = 0.95  # weight of the past, for each row and round
 
 
-class Schedule(Protocol):
-    """Tells the loop how many tokens to draft, and hears how each round went."""
+class DraftSchedule(Protocol):
+    """Tells the engine how many tokens to draft, and hears how each round went."""
 
     def draft_length(self) -> int: ...
 

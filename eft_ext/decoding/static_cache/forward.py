@@ -1,6 +1,6 @@
 """One forward pass of new tokens over static caches: positions, slots and masks from each row's length.
 
-This is all that a graph captures, and all that is recorded on the CPU: it reads nothing on the host, and its tensors
+This is all that a graph captures, and all that is traced on the CPU: it reads nothing on the host, and its tensors
 are inputs, never closures.
 """
 

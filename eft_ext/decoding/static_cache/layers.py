@@ -2,7 +2,7 @@
 
 Token p of row b lies in slot p of a full layer, and in slot p mod `size` of a sliding one, whose storage is a ring
 of the window and some slack. What lies beyond a row's length is never read: the mask, which comes from the lengths
-alone, excludes it. So a rollback sets lengths and touches no key.
+alone, excludes it. So cropping sets lengths and touches no key.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-SLACK = 64  # tokens that one `feed` may add, and a rollback take back, where a layer is a ring
+SLACK = 64  # tokens that one `forward` may add, and `crop` take back, where a layer is a ring
 
 
 class StaticLayer(CacheLayerMixin):

@@ -12,10 +12,9 @@ from torch import Tensor
 from eft_ext.decoding.cached_model import check_limit
 from eft_ext.decoding.capture.traced_forward import TracedForward
 from eft_ext.decoding.model_facts import input_table, layer_windows, learned_positions
-from eft_ext.decoding.padding import left_padded, lengths_of
+from eft_ext.decoding.padding import left_padded, lengths_of, read_prompts
 from eft_ext.decoding.static_cache.forward import Forward
 from eft_ext.decoding.static_cache.layers import SLACK
-from eft_ext.decoding.static_cache.prompts import read_prompts
 from eft_ext.decoding.static_cache.storage import Storage
 from eft_ext.decoding.static_cache.support import unsupported
 
@@ -40,6 +39,8 @@ class StaticCacheModel:
 
     Attributes:
         prompt_lengths: tokens of each row of the last prompts that were read.
+        limit: tokens that a row may hold, where the model has a table of positions.
+        longest: an upper bound of `lengths`, on the host.
 
     Raises:
         ValueError: the model cannot be decoded from static caches.
@@ -65,8 +66,8 @@ class StaticCacheModel:
         windows = layer_windows(model.config.get_text_config(decoder=True))
         self._storage = Storage(windows)
         self._forward = TracedForward(Forward(model, windows), model)
-        self._limit = learned_positions(model)
-        self._longest = 0  # no row is longer; known without asking the device
+        self.limit = learned_positions(model)
+        self.longest = 0  # no row is longer; known without asking the device
 
     @property
     def lengths(self) -> Tensor:
@@ -79,18 +80,8 @@ class StaticCacheModel:
         return self._storage.lengths
 
     @property
-    def longest(self) -> int:
-        """An upper bound of `lengths`, on the host."""
-        return self._longest
-
-    @property
-    def limit(self) -> int | None:
-        """Tokens that a row may hold, where the model has a table of positions."""
-        return self._limit
-
-    @property
     def plain_because(self) -> str | None:
-        """Why the forward pass is not recorded, the end of a sentence; None where it is, or will be."""
+        """Why the forward pass is not traced, the end of a sentence; None where it is, or will be."""
         return self._forward.reason
 
     @torch.inference_mode()
@@ -100,8 +91,8 @@ class StaticCacheModel:
         Returns the logits after each prompt, [rows, vocab].
         """
         logits, stock, lengths = self._read(ids, mask)
-        self._longest = max(self.prompt_lengths)
-        self._storage.start(stock, lengths, max(self._longest + 1, self._wanted))
+        self.longest = max(self.prompt_lengths)
+        self._storage.start(stock, lengths, max(self.longest + 1, self._wanted))
         return logits
 
     def expand(self, capacity: int) -> None:
@@ -117,7 +108,7 @@ class StaticCacheModel:
         logits, stock, lengths = self._read(ids, mask)
         longest = max(self.prompt_lengths)
         self._reserve(longest)
-        self._longest = max(self._longest, longest)
+        self.longest = max(self.longest, longest)
         self._storage.admit(rows, stock, lengths)
         return logits
 
@@ -132,14 +123,14 @@ class StaticCacheModel:
         if n > SLACK and self._storage.sliding:
             raise ValueError(f"tokens: expected at most {SLACK} at a time for a sliding window, got {n}")
         self.reserve(n)
-        self._longest += n
+        self.longest += n
         logits = self.run(tokens)
         self.lengths.add_(n)
         return logits
 
     def reserve(self, n: int) -> None:
         """Makes room for `n` more tokens in every row, so that `run` allocates no storage."""
-        self._reserve(self._longest + n)
+        self._reserve(self.longest + n)
 
     def run(self, tokens: Tensor, skip: int = 0) -> Tensor:
         """`forward` without the host's part, after `reserve` and `set_max_length`: what a graph captures.
@@ -155,7 +146,7 @@ class StaticCacheModel:
         if tokens.device != lengths.device:
             tokens = tokens.to(lengths.device, non_blocking=True)
         with self._switch():
-            return self._forward(tokens, lengths, *self._storage.inputs(self._longest))
+            return self._forward(tokens, lengths, *self._storage.inputs(self.longest))
 
     def addresses(self) -> tuple[int, ...]:
         """The memory that a `run` reads and writes; it changes when a row outgrows the storage, and with `prefill`."""
@@ -163,7 +154,7 @@ class StaticCacheModel:
 
     def set_max_length(self, longest: int) -> None:
         """Tells the host what the longest row holds: after a `run`, or when longer ones have ended."""
-        self._longest = longest
+        self.longest = longest
 
     @torch.inference_mode()
     def crop(self, lengths: Tensor, longest: int | None = None) -> None:
@@ -176,34 +167,34 @@ class StaticCacheModel:
         if longest is None and lengths.device.type == "cpu":
             longest = int(lengths.max())
         if longest is not None:
-            self._longest = longest
+            self.longest = longest
 
     @torch.inference_mode()
     def select_rows(self, rows: list[int]) -> None:
         """Goes on with these rows only (indices into the present ones), in this order, within the same storage."""
-        self._storage.keep(rows)
+        self._storage.select_rows(rows)
 
     def _read(self, ids: Tensor, mask: Tensor | None) -> tuple[Tensor, Any, Tensor]:
         """Logits, stock cache and lengths of prompts, read as transformers reads them."""
         ids, mask = left_padded(ids.to(input_table(self.model).weight.device), mask)
         self.prompt_lengths = lengths_of(ids, mask)
-        check_limit(self.name, max(self.prompt_lengths), self._limit)
+        check_limit(self.name, max(self.prompt_lengths), self.limit)
         with self._switch():
             return read_prompts(self.model, ids, mask)
 
     def _reserve(self, tokens: int) -> None:
         """Room for that many tokens in every row."""
-        check_limit(self.name, tokens, self._limit)
+        check_limit(self.name, tokens, self.limit)
         if tokens > self._storage.capacity:
             self._storage.grow(tokens)
 
     @property
     def bound(self) -> int:
         """Slots of a full layer that attention reads now."""
-        return self._storage.bound(self._longest)
+        return self._storage.bound(self.longest)
 
     @property
     def room(self) -> int:
         """Tokens that may still be appended before `bound` or the storage has to change, or a table ends."""
         room = self.bound or self._storage.capacity
-        return (room if self._limit is None else min(room, self._limit)) - self._longest
+        return (room if self.limit is None else min(room, self.limit)) - self.longest

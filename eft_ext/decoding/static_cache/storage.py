@@ -63,7 +63,7 @@ class Storage:
         for mine, theirs in zip(self._layers, stock.layers, strict=False):  # the last may hold nothing
             mine.load(rows, len(self.lengths), self.capacity, theirs, lengths)
 
-    def keep(self, rows: Sequence[int]) -> None:
+    def select_rows(self, rows: Sequence[int]) -> None:
         """Goes on with these rows only (indices into the present ones), in this order."""
         moved = [(row, place) for place, row in enumerate(rows) if row != place]
         if moved:

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from eft_ext.decoding.model_facts import input_table, layer_windows
+from eft_ext.decoding.padding import read_prompts
 from eft_ext.decoding.static_cache.forward import Forward
-from eft_ext.decoding.static_cache.prompts import read_prompts
 from eft_ext.decoding.static_cache.storage import Storage
 
 

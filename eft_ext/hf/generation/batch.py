@@ -4,38 +4,26 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from typing import Any, Protocol
+from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from eft_ext.hf.generation.mixture import Mixture, spread
-from eft_ext.hf.inputs.prompts import Prompt
+from eft_ext.decoding.mixture import spread
+from eft_ext.decoding.requests import TokenOutput
+from eft_ext.hf.generation.call import call
+from eft_ext.hf.inputs.choose_method import choose_method
 from eft_ext.hf.inputs.seeds import row_seeds
+from eft_ext.hf.models import Models
 from eft_ext.methods import MixingMethod
 
 Result = tuple[int, list[int]]  # the prompt's number and its new tokens
 
 
-class Decodes(Protocol):
-    """The part of `EmulatedModel` that is needed here."""
-
-    tokenizer: Any
-    mixture: Mixture
-
-    @property
-    def method(self) -> MixingMethod: ...
-
-    def encode(
-        self, inputs: Any, prompts: Any, kwargs: dict[str, Any], method: MixingMethod, *, tokenizer: Any
-    ) -> dict[str, Prompt]: ...
-
-    def decode_as(self, inputs: Any, kwargs: dict[str, Any], **options: Any) -> Any: ...
-
-
 def as_completed(
-    model: Decodes, inputs: Any, batch_size: int, progress: bool | None, kwargs: dict[str, Any]
+    models: Models, inputs: Any, batch_size: int, progress: bool | None, kwargs: dict[str, Any]
 ) -> Iterator[Result]:
     """See `EmulatedModel.generate_as_completed`."""
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
@@ -50,48 +38,44 @@ def as_completed(
     given = inputs if inputs is not None else kwargs.get("input_ids")
     if isinstance(given, (list, tuple, Tensor)) and not len(given):
         return iter(())
-    tokenizer = kwargs.get("tokenizer") or model.tokenizer
-    method = kwargs.get("method") or model.method
-    encoded = model.encode(inputs, kwargs.pop("prompts", None), kwargs, method, tokenizer=tokenizer)
+    tokenizer = kwargs.get("tokenizer") or models.tokenizer
+    method = kwargs.get("method") or models.method
+    encoded = models.encode(inputs, kwargs.pop("prompts", None), kwargs, method, tokenizer=tokenizer)
     large = encoded.pop(method.models[0])
     prompts = {name: prompt.inputs for name, prompt in encoded.items()}
     rows = len(large.ids)
     seeds = row_seeds(kwargs.pop("seed", None), rows)
     results: Iterator[Result]
-    plan = model.decode_as(large.inputs, {**kwargs, "prompts": prompts}, only_plan=True)
-    if plan.loop:
-        results = _one_by_one(model, large.inputs, prompts, seeds, kwargs)
+    given = {**kwargs, "prompts": prompts, "seed": seeds}
+    if call(models, large.inputs, given, only_plan=True).per_step:
+        results = _one_by_one(models, large.inputs, prompts, seeds, kwargs)
     else:
-        steps = model.decode_as(
-            large.inputs, {**kwargs, "prompts": prompts, "seed": seeds}, slots=batch_size, looked=True
-        )
-        results = _ended(steps)
+        results = _ended(call(models, large.inputs, given, slots=batch_size, looked=True))
     return _shown(results, rows, sys.stderr.isatty() if progress is None else progress)
 
 
-def _ended(steps: Iterator[Any]) -> Iterator[Result]:
+def _ended(steps: Iterator[list[TokenOutput]]) -> Iterator[Result]:
     tokens: dict[int, list[int]] = {}
-    for news in steps:
-        for job, token, last, _ in news:
-            tokens.setdefault(job, []).append(token)
-            if last:
-                yield job, tokens.pop(job)
+    for request, token, last, _ in chain.from_iterable(steps):
+        tokens.setdefault(request, []).append(token)
+        if last:
+            yield request, tokens.pop(request)
     yield from tokens.items()  # cut off by max_time
 
 
 def _one_by_one(
-    model: Decodes, large: dict[str, Tensor | None], prompts: dict[str, Any], seeds: Tensor, kwargs: dict[str, Any]
+    models: Models, large: dict[str, Tensor | None], prompts: dict[str, Any], seeds: Tensor, kwargs: dict[str, Any]
 ) -> Iterator[Result]:
     """Yields the result of `generate` for each prompt alone."""
     rows = len(seeds)
     short = {name: kwargs.pop(name, None) for name in ("beta", "scale", "conservative_top_p", "method")}
-    method = Mixture.choose(model.mixture, **short).method
+    method = choose_method(models.method, **short)
     for row in range(rows):
         own = _of_row(method, row, rows)
         one = _row(large, row)
         others = {name: _row(prompt, row) for name, prompt in prompts.items()}
         given = {**kwargs, "method": own, "prompts": others, "seed": seeds[row : row + 1]}
-        ids = model.decode_as(one, given, looked=True)
+        ids = call(models, one, given, looked=True)
         yield row, ids[0, one["input_ids"].shape[1] :].tolist()
 
 

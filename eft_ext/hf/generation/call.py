@@ -7,8 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from eft_ext.hf.generation.decode import decode
-from eft_ext.hf.generation.streaming import ended_by_errors
+from eft_ext.hf.generation.decode import decode, ended_by_errors
 from eft_ext.hf.inputs.arguments import add_ends, add_stop_strings
 from eft_ext.hf.inputs.rejected import reject_arguments, reject_config
 from eft_ext.hf.models import Models
@@ -28,16 +27,16 @@ def call(models: Models, inputs: Any, arguments: dict[str, Any], **options: Any)
         if config is not None:
             reject_config(config)  # as given; resolved it comes to `decode`
         models.revalidate()
-        mixture = models.mixed(*weights)
+        method = models.chosen(*weights)
         lead = models.members[0]
         tokenizer = tokenizer if tokenizer is not None else models.tokenizer
         kwargs["generation_config"] = config = copy.deepcopy(config)
-        encoded = models.encode(inputs, prompts, kwargs, mixture.method, tokenizer=tokenizer)
+        encoded = models.encode(inputs, prompts, kwargs, method, tokenizer=tokenizer)
         own = encoded.pop(lead.name)
         kwargs["input_ids"] = own.ids.to(models.device)
         if own.mask is not None:
             kwargs["attention_mask"] = own.mask.to(models.device)
-        add_ends(models.members, mixture.method.ending, config, kwargs)
+        add_ends(models.members, method.ending, config, kwargs)
         add_stop_strings(lead.model, config, kwargs, tokenizer)
 
         if models.device.type == "cuda":
@@ -45,6 +44,6 @@ def call(models: Models, inputs: Any, arguments: dict[str, Any], **options: Any)
 
         # transformers reads this signature: an option named in it would be taken out of kwargs.
         def emulated(model: Any, input_ids: Tensor, **prepared: Any) -> Any:
-            return decode(models.members, mixture, input_ids, prompts=encoded, streamer=streamer, **options, **prepared)
+            return decode(models.members, method, input_ids, prompts=encoded, streamer=streamer, **options, **prepared)
 
         return lead.model.generate(streamer=streamer, custom_generate=emulated, **kwargs)

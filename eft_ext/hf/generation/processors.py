@@ -25,7 +25,7 @@ _ORDER = {kind: place for place, (kind, _) in enumerate(_FUSED)}
 
 
 @dataclass(frozen=True)
-class Plan:
+class ProcessingPlan:
     """The treatment of the mixture's logits: run `processors`, then sample with `options`.
 
     `warpers` is what `options` stands for, needed only where the warped scores are asked for.
@@ -36,7 +36,7 @@ class Plan:
     options: dict[str, Any]
 
 
-def plan(processors: LogitsProcessorList, *, do_sample: bool) -> Plan:
+def plan_processing(processors: LogitsProcessorList, *, do_sample: bool) -> ProcessingPlan:
     """Split the list that transformers prepared.
 
     Temperature, top-k, top-p and min-p at its end, in this order, become options of the fused step. If
@@ -44,15 +44,14 @@ def plan(processors: LogitsProcessorList, *, do_sample: bool) -> Plan:
     list is run as it is.
     """
     start = next((i for i, p in enumerate(processors) if type(p) in _ORDER), len(processors))
-    tail = list(processors[start:])
-    places = [_ORDER.get(type(p), -1) for p in tail]
-    fusible = -1 not in places and places == sorted(set(places)) and all(map(_plain, tail))
-    if not fusible:
-        start, tail = len(processors), []
-    options = {_FUSED[_ORDER[type(p)]][1]: getattr(p, _FUSED[_ORDER[type(p)]][1]) for p in tail}
+    warpers = list(processors[start:])
+    places = [_ORDER.get(type(p), -1) for p in warpers]
+    if -1 in places or places != sorted(set(places)) or not all(map(_plain, warpers)):
+        start, warpers = len(processors), []
+    options = {name: getattr(p, name) for p in warpers for kind, name in _FUSED if type(p) is kind}
     if not do_sample:
         options = {"temperature": 0.0}  # no warper changes the largest token
-    return Plan(LogitsProcessorList(processors[:start]), LogitsProcessorList(tail), options)
+    return ProcessingPlan(LogitsProcessorList(processors[:start]), LogitsProcessorList(warpers), options)
 
 
 def _plain(warper: Any) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 
+from eft_ext.decoding.model_facts import learned_positions
 from eft_ext.decoding.requests import Prompt
 from eft_ext.hf.members import Member
 
@@ -62,7 +63,7 @@ class Context:
                 continue
             if where is not None:
                 place = where[lengths.index(longest)]
-            if member.learned_positions() is not None:
+            if learned_positions(member.model) is not None:
                 name, model = (member.name, "this model") if where is None else (place, member.name)
                 raise ValueError(f"{name}: the text needs {longest} positions, but {model} has a table of {positions}")
             beyond.setdefault((longest, positions), []).append(member.name)

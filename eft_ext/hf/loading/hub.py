@@ -46,8 +46,7 @@ def source_of(name: str, source: Any) -> str:
 
 def hub_options(options: dict[str, Any]) -> dict[str, Any]:
     """Those of `options` that choose a file, and whether its code may run."""
-    chosen = {key: options[key] for key in _HUB if key in options}
-    return {**chosen, "trust_remote_code": _trusted(options)}
+    return {**file_options(options), "trust_remote_code": _trusted(options)}
 
 
 def file_options(options: dict[str, Any]) -> dict[str, Any]:

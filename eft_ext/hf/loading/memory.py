@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import struct
 from dataclasses import dataclass
@@ -73,13 +74,8 @@ def _header(file: Path) -> list[tuple[int, int, bool]]:
         (length,) = struct.unpack("<Q", stream.read(8))
         header = json.loads(stream.read(length))
     header.pop("__metadata__", None)
-    sizes = []
-    for tensor in header.values():
-        n = 1
-        for extent in tensor["shape"]:
-            n *= extent
-        sizes.append((n, _STORED.get(tensor["dtype"], 1), "F" in tensor["dtype"]))
-    return sizes
+    kinds = ((math.prod(tensor["shape"]), tensor["dtype"]) for tensor in header.values())
+    return [(n, _STORED.get(dtype, 1), "F" in dtype) for n, dtype in kinds]
 
 
 def _width(dtype: Any, quantization_config: Any) -> float | None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from transformers import DynamicCache
 
+from eft_ext.decoding.model_facts import forward_parameters
 from eft_ext.decoding.static_cache.support import IN_MODULES
 from eft_ext.hf.members import Member
 
@@ -16,14 +17,14 @@ def cache_argument(member: Member) -> str | None:
     """The argument by which the forward pass takes a cache that grows, None where it takes none."""
     if member.config.model_type in IN_MODULES:
         return None
-    accepted = member.forward_parameters()
+    accepted = forward_parameters(member.model)
     return next((name for name in ("past_key_values", RECURRENT) if name in accepted), None)
 
 
 def new_cache(member: Member) -> Any:
     """An empty cache for a generation; None for a model that makes one of its own kind in its first pass."""
-    usual = getattr(member.model, "_supports_default_dynamic_cache", lambda: True)()
-    return DynamicCache(config=member.config) if usual else None
+    default = getattr(member.model, "_supports_default_dynamic_cache", lambda: True)()
+    return DynamicCache(config=member.config) if default else None
 
 
 def rope_turn(member: Member) -> int | None:

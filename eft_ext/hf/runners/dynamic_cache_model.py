@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from eft_ext.decoding.cached_model import check_limit
+from eft_ext.decoding.model_facts import forward_parameters, learned_positions
 from eft_ext.decoding.padding import left_padded, lengths_of
 from eft_ext.hf.members import Member, kind_of
 from eft_ext.hf.runners.caches import RECURRENT, cache_argument, new_cache, rope_turn
@@ -32,7 +33,7 @@ class DynamicCacheModel:
 
     def __init__(self, member: Member, *, use_cache: bool = True) -> None:
         self.name, self._member = member.name, member
-        accepted = member.forward_parameters()
+        accepted = forward_parameters(member.model)
         self._cached_as = cache_argument(member) if use_cache else None
         self._cached = self._cached_as is not None
         if use_cache and not self._cached:
@@ -40,7 +41,7 @@ class DynamicCacheModel:
             warnings.warn(f"{member.name}: {said}", stacklevel=2)
         self._takes_positions = "position_ids" in accepted
         self._keeps_logits = "logits_to_keep" in accepted
-        self.limit = member.learned_positions()
+        self.limit = learned_positions(member.model)
         self._switch = member.switch()
         self._turn = rope_turn(member)
 
@@ -66,13 +67,13 @@ class DynamicCacheModel:
         self._text: tuple[Tensor, Tensor] | None = None  # ids and positions, where they may be read again
         self._mask = mask  # [rows, capacity], of which `_columns` count
         self._columns = 0
-        self._lengths = ids.new_zeros(len(ids), dtype=torch.long)
+        self.lengths = ids.new_zeros(len(ids), dtype=torch.long)
         return self._append(ids, mask, keep)
 
     def admit(self, rows: Tensor, ids: Tensor, mask: Tensor | None = None) -> Tensor:
         """See `CachedModel.admit`: a `prefill` where every row is replaced; anything else takes static caches."""
         order = rows.argsort().to(ids.device)
-        if len(rows) < len(self._lengths) or rows.sort().values.tolist() != list(range(len(rows))):
+        if len(rows) < len(self.lengths) or rows.sort().values.tolist() != list(range(len(rows))):
             raise NotImplementedError(f"{self.name}: rows can only be replaced one by one in static caches")
         return self.prefill(ids[order], None if mask is None else mask[order])[rows]
 
@@ -88,7 +89,7 @@ class DynamicCacheModel:
 
     def select_rows(self, rows: list[int]) -> None:
         """See `CachedModel.select_rows`."""
-        index = torch.tensor(rows, device=self._lengths.device)
+        index = torch.tensor(rows, device=self.lengths.device)
         if self._cache is not None:
             self._cache.reorder_cache(index)  # unlike batch_select_indices, follows layers to other devices
         if self._mask is not None:
@@ -96,16 +97,11 @@ class DynamicCacheModel:
         if self._text is not None:
             ids, positions = self._text
             self._text = ids[index], positions[index]
-        self._lengths = self._lengths[index]
+        self.lengths = self.lengths[index]
 
     def crop(self, lengths: Tensor, longest: int | None = None) -> None:
         """Not there, see `can_crop`."""
         raise NotImplementedError(f"{self.name}: rows can only forget tokens in static caches")
-
-    @property
-    def lengths(self) -> Tensor:
-        """Tokens that each row holds, [rows]."""
-        return self._lengths
 
     @property
     def room(self) -> int:
@@ -126,17 +122,17 @@ class DynamicCacheModel:
 
     def _append(self, ids: Tensor, mask: Tensor | None, keep: int) -> Tensor:
         """The logits after the last `keep` of further columns; `mask` is theirs, ones where there is none."""
-        ids = ids.to(self._lengths.device, non_blocking=True)
+        ids = ids.to(self.lengths.device, non_blocking=True)
         start, n = self._columns, ids.shape[1]
         self._columns = end = start + n
         if self._mask is None or mask is None:
             mask = None
-            positions = self._lengths[:, None] + torch.arange(n, device=ids.device)
-            self._lengths = self._lengths + n
+            positions = self.lengths[:, None] + torch.arange(n, device=ids.device)
+            self.lengths = self.lengths + n
         else:
             mask = mask.to(ids.device, torch.long)
-            positions = (self._lengths[:, None] + mask.cumsum(-1) - 1).clamp(min=0)
-            self._lengths = self._lengths + mask.sum(-1)
+            positions = (self.lengths[:, None] + mask.cumsum(-1) - 1).clamp(min=0)
+            self.lengths = self.lengths + mask.sum(-1)
         while self._mask is not None and end > self._mask.shape[1]:
             self._mask = torch.cat([self._mask, torch.ones_like(self._mask)], dim=1)
         if self._mask is not None and mask is not None and start:

@@ -3,87 +3,90 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from threading import Lock
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 
 from eft_ext.decoding import StaticCacheModel
+from eft_ext.decoding.cached_model import CachedModel
 from eft_ext.decoding.capture.cuda_device import CudaDevice
-from eft_ext.decoding.capture.device_loop import STEPS, loops_on
-from eft_ext.decoding.capture.graphs import bucket, graphs_on
+from eft_ext.decoding.capture.device_loop import STEPS, DeviceLoops
+from eft_ext.decoding.capture.graphs import Graphs, bucket
 from eft_ext.decoding.engine import Engine
 from eft_ext.decoding.module_utils import autocast_of, hooks_of, modules_of, parameters_of
 from eft_ext.decoding.requests import Prompt
-from eft_ext.decoding.speculative.draft_length import Schedule
+from eft_ext.decoding.sampler import Sampler
+from eft_ext.decoding.speculative.draft_length import DraftSchedule
 from eft_ext.decoding.speculative.engine import SpeculativeEngine
-from eft_ext.hf.generation.draft_draw import DraftingDraw
-from eft_ext.hf.generation.draw import MixtureDraw
-from eft_ext.hf.generation.mixture import Mixture
 from eft_ext.hf.members import Member
+from eft_ext.hf.runners.dynamic_cache_model import DynamicCacheModel
 
 FIRST = 1024  # new tokens that room is made for at once; more as they come
-
-
-def feeders(members: Sequence[Member], prompts: Sequence[Prompt], budget: int) -> list[StaticCacheModel]:
-    """One for each model, with room for its prompts and `budget` new tokens."""
-    return [
-        StaticCacheModel(
-            member.model,
-            name=member.name,
-            capacity=ids.shape[1] + min(budget, FIRST),
-            checked=False,  # the plan has asked
-            switch=member.switch(),
-        )
-        for member, (ids, _) in zip(members, prompts, strict=True)
-    ]
 
 
 class Drafts(NamedTuple):
     """Speculation in the engine: which model proposes, and how many tokens a round."""
 
-    schedule: Schedule
-    draft: int
-    most: int
+    schedule: DraftSchedule
+    draft_model: int
+    max_draft_tokens: int
 
 
 def new_engine(
     members: Sequence[Member],
     prompts: Sequence[Prompt],
-    budget: int,
-    draw: MixtureDraw,
-    ends: list[int],
-    ahead: int,
-    loop: bool,
+    max_new_tokens: int,
+    sampler: Sampler,
+    eos_token_ids: list[int],
+    *,
+    tier: str,
+    lag: int,
+    use_cache: bool = True,
+    captured: bool = True,
     drafts: Drafts | None = None,
 ) -> Engine:
     """An engine for these models, captured on their device where they share one.
 
     Args:
-        budget, ends: new tokens of a row at most, and tokens that end it.
-        ahead: see `Engine`.
-        loop: run it on the device.
+        max_new_tokens, eos_token_ids: of a row at most, and what ends it.
+        tier: "eager" runs the models from transformers' caches, "device_loop" the loop on the device.
+        lag: see `Engine`.
+        captured: whether a step may be; False where Python runs in it.
         drafts: its steps are rounds of speculation.
     """
-    device = graph_device(members)
-    readers = feeders(members, prompts, budget + (drafts.most if drafts else 0))
-    how: dict[str, Any] = {"ahead": ahead}
-    if device is not None:
-        cuda = CudaDevice(device, keep_graph=loop and not drafts)
-        how |= {"bucket": bucket, "parallel": cuda.parallel, "stepper": graphs_on(cuda)}
-        if loop and not drafts:
-            how |= {"stepper": loops_on(cuda), "ring": STEPS}
+    how: dict[str, Any] = {"lag": lag}
+    models: list[CachedModel] = []
+    if tier == "eager":
+        models += [DynamicCacheModel(member, use_cache=use_cache) for member in members]
+    else:
+        new = min(max_new_tokens + (drafts.max_draft_tokens if drafts else 0), FIRST)
+        for member, (ids, _) in zip(members, prompts, strict=True):
+            own: dict[str, Any] = {"name": member.name, "switch": member.switch(), "capacity": ids.shape[1] + new}
+            models.append(StaticCacheModel(member.model, checked=False, **own))  # the plan has asked
+        device = graph_device(members) if captured else None
+        if device is not None:
+            loop = tier == "device_loop" and drafts is None
+            cuda = CudaDevice(device, keep_graph=loop)
+            how |= {"bucket": bucket, "parallel": cuda.parallel, "ring": STEPS if loop else 0}
+            how["launcher"] = partial(DeviceLoops if loop else Graphs, device=cuda)
     if drafts is None:
-        return Engine(readers, draw, ends, **how)
-    rounds: dict[str, Any] = {"schedule": drafts.schedule, "proposer": drafts.draft, "most": drafts.most}
-    return SpeculativeEngine(readers, cast(DraftingDraw, draw), ends, **rounds, **how)
+        return Engine(models, sampler, eos_token_ids, **how)
+    how |= {"schedule": drafts.schedule, "max_draft_tokens": drafts.max_draft_tokens}
+    return SpeculativeEngine(models, sampler, eos_token_ids, **how)
 
 
-def renew(engine: Engine, mixture: Mixture, prompts: Sequence[Prompt], budget: int) -> None:
-    """An engine of an earlier call, before it starts with another mixture and other prompts."""
-    engine.draw.renew(mixture)
-    for feeder, (ids, _) in zip(engine.feeders, prompts, strict=True):
-        feeder.expand(ids.shape[1] + min(budget, FIRST))
+def renew(engine: Engine, prompts: Sequence[Prompt], max_new_tokens: int) -> None:
+    """An engine of an earlier call, before it starts with other prompts."""
+    for model, (ids, _) in zip(engine.models, prompts, strict=True):
+        assert isinstance(model, StaticCacheModel)
+        model.expand(ids.shape[1] + min(max_new_tokens, FIRST))
+
+
+def pool_key(members: Sequence[Member], options: Sequence[Any], scalars: Sequence[Any], drafts: Drafts | None) -> Any:
+    """All that an engine cannot change for another call."""
+    return (*options, *scalars, drafts and drafts[1:], fingerprint(members))
 
 
 class EnginePool:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from eft_ext.decoding.engine import together
-from eft_ext.hf.generation.mixture import spread
+from eft_ext.decoding.mixture import for_rows
+from eft_ext.decoding.placement import together
 from eft_ext.hf.inputs.context import Context
 from eft_ext.hf.inputs.prompts import Prompt
 from eft_ext.hf.members import Member
@@ -104,7 +104,7 @@ def score(
     Context(members, [text.pair for text in own])
     rows, length = targets.shape
     names = (*(member.name for member in members), "mixture")
-    method = method.mapped(lambda name, value: spread(name, value, rows, 1))
+    resolved = for_rows(method, rows)
     steps = ((targets != IGNORED).cumsum(dim=1) - 1).clamp(min=0)
     step = positions or max(1, _LOGITS // (rows * vocab_size * len(members)))
     read = [checked(member, *text.pair) for member, text in zip(members, own, strict=True)]
@@ -118,9 +118,9 @@ def score(
         if start == 0:
             device = logits[0].device
             targets = targets.to(device)
-            method = _moved(method, device)
+            resolved = for_rows(resolved, rows, device=device)
         some = targets[:, start : start + count]
-        now = at_positions(method, some.shape, steps[:, start : start + count], device)
+        now = at_positions(resolved, some.shape, steps[:, start : start + count], device)
         part = fused_score_mix(
             logits,
             now,
@@ -156,10 +156,6 @@ def _pieces(member: Member, ids: Tensor, mask: Tensor | None, length: int, step:
     yield model.read(ids[:, :first], mask[:, :first], step)
     for more in zip(ids[:, first:].split(step, dim=1), mask[:, first:].split(step, dim=1), strict=True):
         yield model.forward(*more)
-
-
-def _moved(method: MixingMethod, device: torch.device) -> MixingMethod:
-    return method.mapped(lambda name, value: value.to(device) if isinstance(value, Tensor) else value)
 
 
 def _candidates(logits: list[Tensor], method: Method, part: Score) -> Candidates:

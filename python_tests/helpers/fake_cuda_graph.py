@@ -138,7 +138,7 @@ def state_restored():
 
 
 class FakeWhileLoop:
-    """A fake WHILE node: replays the graph while a row is alive."""
+    """A fake WHILE node: replays the graph while a row is active."""
 
     def __init__(self, replay: Callable[[], None], state: Any) -> None:
         self._replay, self._state, self.launches, self.closed = replay, state, [], False
@@ -147,7 +147,7 @@ class FakeWhileLoop:
         self.launches.append(max_steps)
         for _ in range(max_steps):
             self._replay()
-            if not bool(self._state.alive.any()):
+            if not bool(self._state.active.any()):
                 break
 
     def poll(self) -> bool:

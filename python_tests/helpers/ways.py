@@ -27,9 +27,9 @@ def _batch(models, ids, mask, prompts, **call):
 
 
 WAYS = {
-    **{f"tier {tier}": lambda *a, _tier=tier, **call: _driver(*a, tier=_tier, **call) for tier in (0, 1, 2)},
+    **{tier: lambda *a, _tier=tier, **call: _driver(*a, tier=_tier, **call) for tier in ("eager", "static", "async")},
     "speculate": lambda *a, **call: _driver(*a, speculate=3, **call),
-    "speculate, tier 1": lambda *a, **call: _driver(*a, speculate=3, tier=1, **call),
+    "speculate, static": lambda *a, **call: _driver(*a, speculate=3, tier="static", **call),
     "custom_generate": _in_stock_generate,
     "EFTLogitsProcessor": _processed,
     "generate_batch": _batch,

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 
 from eft_ext.analysis.record import Record
-from eft_ext.decoding.speculative.token_source import TokenSource
+from eft_ext.decoding.requests import TokenSource
 from eft_ext.hf.inputs.arguments import encode_all, ends_of, given_ends
 from eft_ext.hf.inputs.context import ContextWarning
 from eft_ext.hf.model import EmulatedModel
 from eft_ext.hf.scoring.records import records
 
-_MARKS = {
+_SPECULATION = {
     TokenSource.step: None,
     TokenSource.accepted: "accepted",
     TokenSource.resampled: "rejected",
@@ -51,16 +51,12 @@ def generated_records(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ContextWarning)  # said while generating, which reads the same
         score = model.score(responses=answers, prompts=dict(read), candidates=candidates, num_changed=num_changed)
-    kinds = getattr(out, "marks", None)
-    marks = (
-        None
-        if kinds is None
-        else [
-            [_MARKS[TokenSource(kind)] for kind in row[: len(answer)]]
-            for row, answer in zip(kinds.tolist(), answers, strict=True)
-        ]
-    )
-    return records(score, model.tokenizer, texts, {"method": repr(model.method), **sampling}, marks)
+    sources = getattr(out, "token_sources", None)
+    drafted = None
+    if sources is not None:
+        rows = zip(sources.tolist(), answers, strict=True)
+        drafted = [[_SPECULATION[TokenSource(source)] for source in row[: len(answer)]] for row, answer in rows]
+    return records(score, model.tokenizer, texts, {"method": repr(model.method), **sampling}, drafted)
 
 
 def _until_end(row: list[int], ends: Sequence[int]) -> list[int]:

@@ -1,25 +1,8 @@
-"""The origin of the tokens of speculative decoding, one by one and in sum."""
+"""Counts of a generation with drafts."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import IntEnum
-
-
-class TokenSource(IntEnum):
-    """The origin of a token."""
-
-    step = 0  # an ordinary step of the mixture
-    accepted = 1  # drafted, and stands
-    resampled = 2  # drawn from what the draft model gives too little, in place of a rejected draft
-    bonus = 3  # drawn from the mixture behind drafts that all stand
-
-
-def source_of_token(place: int, accepted: int, drafted: int) -> TokenSource:
-    """The origin of the token in this place of a round."""
-    if place < accepted:
-        return TokenSource.accepted
-    return TokenSource.resampled if accepted < drafted else TokenSource.bonus if drafted else TokenSource.step
 
 
 @dataclass
@@ -30,7 +13,7 @@ class Statistics:
         rows: rows of the batch; the first token of each comes from its prompt, without a round.
         rounds: of row and round: a batch of two counts twice.
         drafted: proposals that were decided: none behind a rejection or an end counts.
-        accepted: those that stand.
+        accepted: those that were accepted.
         emitted: tokens.
         draft_lengths: k of each round.
     """
@@ -44,7 +27,7 @@ class Statistics:
 
     @property
     def acceptance(self) -> float:
-        """Share of the decided proposals that stand; an estimate of 1 - TV(p, q)."""
+        """Share of the decided proposals that were accepted; an estimate of 1 - TV(p, q)."""
         return self.accepted / self.drafted if self.drafted else float("nan")
 
     @property

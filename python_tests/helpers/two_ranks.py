@@ -12,8 +12,8 @@ import torch
 import torch.distributed as dist
 from transformers import AutoModelForCausalLM
 
+from eft_ext.decoding import sampler
 from eft_ext.hf import EmulatedModel
-from eft_ext.hf.generation import draw
 from eft_ext.ops import prepared_step
 
 
@@ -36,7 +36,7 @@ def main(folder: Path) -> None:
     tuned, base = (AutoModelForCausalLM.from_pretrained(folder / name) for name in ("tuned", "base"))
     model = EmulatedModel(large.eval(), tuned.eval(), base.eval())
     steps = []
-    for module in (prepared_step, draw):
+    for module in (prepared_step, sampler):
         original = module.fused_mix
         module.fused_mix = lambda *a, original=original, **k: steps.append(1) or original(*a, **k)
     ids = torch.tensor([[0, 5, 6], [7, 8, 9]])
@@ -45,7 +45,7 @@ def main(folder: Path) -> None:
         "tokens": model.generate(ids, **options).tolist(),
         "plan": str(model.plan(ids)),
         "drew": bool(steps),
-        "eager": model.generate(ids, tier=0, **options).tolist(),
+        "eager": model.generate(ids, tier="eager", **options).tolist(),
         "processed": model.generate(ids, repetition_penalty=1.3, **options).tolist(),
         # Each rank's clock has run out once, and then rank 0's alone counts.
         **{f"late_{late}": timed(model, ids, options, rank == late) for late in range(2)},
