@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from eft_ext.hf import EmulatedModel
+from eft_ext.hf.generation.call import call
 from eft_ext.hf.inputs.seeds import row_seeds
+from eft_ext.hf.runners.engine_pool import EnginePool
 
 SAMPLED = dict(do_sample=True, temperature=1.2, top_k=0, top_p=0.95)
 
@@ -107,3 +109,11 @@ def test_an_invalid_row_is_named_by_its_number(exact, build):
     prompts = [[5, 6], [7], [8, 9], [77, 5], [10]]
     with pytest.raises(RuntimeError, match=r"^row 3, new token 0: the logits of tuned hold NaN"):
         model.generate_batch(prompts, batch_size=2, max_new_tokens=3)
+
+
+def test_only_static_caches_are_kept_for_the_next_call(exact):
+    """An engine on transformers' caches has nothing that would serve again, and is not asked to."""
+    engines, ids = EnginePool(), torch.tensor([[5, 6, 7], [8, 9, 10]])
+    for new in (4, 9):
+        given = {"max_new_tokens": new, "eos_token_id": [999], "tier": "eager"}
+        assert torch.equal(call(exact, ids, given, engines=engines), exact.generate(ids, **given))

@@ -162,7 +162,7 @@ class Run:
         call, lag = self._call, lag_of(self._plan, self._call.ids.device)
         limit, eos = call.criteria.max_new_tokens, call.criteria.eos_token_ids
         engine = None
-        if self._engines is not None and not call.in_python:
+        if self._engines is not None and self._plan.tier != "eager" and not call.in_python:
             options = (self._plan.tier, lag, self._slots, *eos, *call.processing.options.items())
             self._key = pool_key(call.members, options, self.sampler.mixture.scalars, self._drafts)
             engine = self._engines.acquire(self._key)
