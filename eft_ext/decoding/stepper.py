@@ -49,7 +49,7 @@ class Stepper:
         return (*self.state.addresses(), *of_models, *self.sampler.mixture.addresses())
 
     def forget_logits(self) -> None:
-        """Drops what a capture leaves in `step`, which was never computed."""
+        """Drops those of an earlier step, or of a capture, which were never computed."""
         self._logits = ([], [])
 
     def logits_of(self, slot: int) -> list[Tensor] | None:

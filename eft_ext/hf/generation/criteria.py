@@ -21,6 +21,7 @@ class Criteria:
         agreed: makes flags the same in all processes that share the models; None for one process.
 
     Attributes:
+        has_eos: some criterion ends rows by tokens.
         eos_token_ids: tokens that end a row.
         max_new_tokens: of a row, at least 1.
         others: criteria that have to be asked after every token.

@@ -144,7 +144,7 @@ def _plan(call: Call, tier: str | int | None, *, detailed: bool) -> tuple[Decode
     if not call.drafts:
         return plan, ""
     why = why_not(call.members, call.processing, plan, call.records)
-    return plan_drafts(call.members, call.method, plan, call.drafts, why), why
+    return (plan_drafts(call.members, call.method, plan, call.drafts, why) if detailed else plan), why
 
 
 def _observed(steps: Iterator[list[TokenOutput]], texts: Texts, context: Context) -> Iterator[list[TokenOutput]]:

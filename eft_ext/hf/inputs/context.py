@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Sequence
 
 from eft_ext.decoding.model_facts import learned_positions
+from eft_ext.decoding.padding import lengths_of
 from eft_ext.decoding.requests import Prompt
 from eft_ext.hf.members import Member
 
@@ -56,7 +57,7 @@ class Context:
             positions = positions_of(member)
             if positions is None:
                 continue
-            lengths = [ids.shape[1]] * ids.shape[0] if mask is None else mask.sum(-1).tolist()
+            lengths = lengths_of(ids, mask)
             self._made.append((member.name, positions, lengths))
             longest = max(lengths)
             if longest <= positions:
