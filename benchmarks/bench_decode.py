@@ -117,7 +117,7 @@ def measure(name: str, models: list[Any], rows: int, args: argparse.Namespace) -
 
 
 def warm(loops: dict[str, Callable[[int], Any]], tokens: int) -> list[str]:
-    """Fills caches, recordings and graphs. Drops a way that fails; returns its error, and warnings on capture."""
+    """Fills caches, traces and graphs. Drops a way that fails; returns its error, and warnings on capture."""
     said = []
     for key, loop in list(loops.items()):
         with warnings.catch_warnings(record=True) as caught:
