@@ -3,7 +3,8 @@
     log p = log p_large + beta * (log p_tuned - log p_base)
 
 The operations (`fused_step`, `fused_mix`, `combine`, `reference`) and the `methods` need torch alone and are loaded at
-once; the driver on transformers (`EmulatedModel`, `custom_generate`, `EFTLogitsProcessor`) is loaded at its first use.
+once; the driver on transformers (`EmulatedModel`, `EmulatedForCausalLM`, `custom_generate`, `EFTLogitsProcessor`) is
+loaded at its first use. transformers' Auto classes know the checkpoints of `eft pack` from here on.
 """
 
 from eft_ext import _interrupt  # noqa: F401  (watches for Ctrl-C, on the command line, while the rest is imported)
@@ -11,7 +12,7 @@ from eft_ext import _interrupt  # noqa: F401  (watches for Ctrl-C, on the comman
 # isort: split
 from typing import TYPE_CHECKING, Any
 
-from eft_ext import methods
+from eft_ext import _registration, methods
 from eft_ext._extras import needs
 from eft_ext._version import __version__
 from eft_ext.ops import (
@@ -30,13 +31,15 @@ from eft_ext.ops import (
 from eft_ext.ops.backends.registry import backends
 
 if TYPE_CHECKING:
-    from eft_ext.hf import EFTLogitsProcessor, EmulatedModel, custom_generate
+    from eft_ext.hf import EFTLogitsProcessor, EmulatedConfig, EmulatedForCausalLM, EmulatedModel, custom_generate
 
-_DRIVER = ("EFTLogitsProcessor", "EmulatedModel", "custom_generate")
+_DRIVER = ("EFTLogitsProcessor", "EmulatedConfig", "EmulatedForCausalLM", "EmulatedModel", "custom_generate")
 
 __all__ = [
     "Backend",
     "EFTLogitsProcessor",
+    "EmulatedConfig",
+    "EmulatedForCausalLM",
     "EmulatedModel",
     "Score",
     "StepDetails",
@@ -63,3 +66,6 @@ def __getattr__(name: str) -> Any:
 
         return getattr(hf, name)
     raise AttributeError(f"module 'eft_ext' has no attribute {name!r}")
+
+
+_registration.register()

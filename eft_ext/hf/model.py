@@ -11,6 +11,7 @@ from transformers.generation import GenerateDecoderOnlyOutput
 from transformers.generation.streamers import BaseStreamer
 
 from eft_ext._seam import added_text
+from eft_ext.hf.causal_lm.model import EmulatedForCausalLM
 from eft_ext.hf.generation.batch import as_completed
 from eft_ext.hf.generation.call import call
 from eft_ext.hf.generation.decode import ended_by_errors
@@ -107,21 +108,22 @@ class EmulatedModel(Models):
             ValueError, TypeError: an argument that is not supported or does not fit, named.
             RuntimeError: NaN or +inf in a row's logits, with the row's number.
         """
-        given = {
-            "generation_config": generation_config,
-            "prompts": prompts,
-            "beta": beta,
-            "scale": scale,
-            "conservative_top_p": conservative_top_p,
-            "method": method,
-            "seed": seed,
-            "streamer": streamer,
-            "tokenizer": tokenizer,
-            "tier": tier,
-            "speculate": speculate,
-        }
-        result: Tensor | GenerateDecoderOnlyOutput = call(self, inputs, {**kwargs, **given})
+        given: dict[str, Any] = dict(generation_config=generation_config, prompts=prompts, streamer=streamer)
+        given |= dict(beta=beta, scale=scale, conservative_top_p=conservative_top_p, method=method)
+        given |= dict(seed=seed, tokenizer=tokenizer, tier=tier, speculate=speculate)
+        result: Tensor | GenerateDecoderOnlyOutput = call(self, inputs, kwargs | given, over_forward=self.causal_lm)
         return result
+
+    @classmethod
+    def over(cls, model: EmulatedForCausalLM) -> EmulatedModel:
+        """The same models, method and tokenizer as those of a model of transformers, with plans, texts and scores."""
+        emulated = object.__new__(cls)
+        vars(emulated).update(vars(model.models))
+        return emulated
+
+    def causal_lm(self) -> EmulatedForCausalLM:
+        """The same models as one of transformers: a forward pass, beams, save_pretrained, and whatever takes one."""
+        return EmulatedForCausalLM.over(self)
 
     def plan(self, inputs: Any = None, generation_config: GenerationConfig | None = None, **kwargs: Any) -> DecodePlan:
         """Says how `generate` would decode with these arguments, and why not faster: print it.
@@ -135,7 +137,7 @@ class EmulatedModel(Models):
         if inputs is None and kwargs.get("prompts") is None and "input_ids" not in kwargs:
             inputs, kwargs["attention_mask"] = [[0]], [[1]]
         given = {"generation_config": generation_config, **kwargs}
-        found: DecodePlan = call(self, inputs, given, only_plan=True, looked=True)
+        found: DecodePlan = call(self, inputs, given, over_forward=self.causal_lm, only_plan=True, looked=True)
         return found
 
     def generate_batch(self, inputs: Any = None, *, batch_size: int = 8, **kwargs: Any) -> list[list[int]]:

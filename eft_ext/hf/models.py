@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from eft_ext.hf.checkpoint.load import load_checkpoint
+from eft_ext.hf.checkpoint.read import is_checkpoint, read
 from eft_ext.hf.inputs.arguments import encode_all, ends_of, given_ends, setting
 from eft_ext.hf.inputs.choose_method import choose_method, method_of
 from eft_ext.hf.inputs.prompts import Prompt
 from eft_ext.hf.inputs.token_ids import as_list
 from eft_ext.hf.inputs.vocabulary import check_widths, warn_softcaps, widths_of
+from eft_ext.hf.loading.load import load
 from eft_ext.hf.members import check_modes, members_of
 from eft_ext.hf.runners.engine_pool import EnginePool
 from eft_ext.methods import MixingMethod
@@ -89,7 +92,8 @@ class Models:
         Args:
             large, tuned, base: hub ids or local folders. `tuned` may hold an adapter (adapter_config.json) of
                 `base`: base then is loaded once, shared, and may be left out if the adapter names it. For
-                interpolation it is {name: id or folder}, and each may be an adapter.
+                interpolation it is {name: id or folder}, and each may be an adapter. `large` alone may be a checkpoint
+                of `eft pack`, which holds all of them and the method.
             tokenizer: a tokenizer, or where to load it; the first model's own otherwise. It takes over the
                 tuned model's chat template if it has none.
             beta, scale, conservative_top_p, method: as for the class.
@@ -98,20 +102,44 @@ class Models:
             options: the method's models by name, where they are others than these three; and dtype, device_map,
                 revision, trust_remote_code, quantization_config, attn_implementation, token, subfolder, ... as for
                 transformers' from_pretrained: one value for all models, or a dictionary by the models' names
-                (those left out keep transformers' default).
+                (those left out keep transformers' default). Of a checkpoint, revision, subfolder and token are its own,
+                and `trust_model_code` names the models whose code may run.
 
         Raises:
             ValueError: a model that cannot be found or read, or tokenizers that differ.
         """
-        from eft_ext.hf.loading.load import load
-
-        method = method_of(tuned, beta, scale, conservative_top_p, method)  # said before anything is loaded
+        weights = (beta, scale, conservative_top_p, method)
+        if large is not None and tuned is None and base is None and is_checkpoint(large, options):
+            return cls._from_checkpoint(large, weights, tokenizer=tokenizer, quiet=quiet, **options)
+        method = method_of(tuned, *weights)  # said before anything is loaded
         names = {*method.models, *method.groups} - {"large", "tuned", "base"}
         sources = {"large": large, "tuned": tuned, "base": base}
         sources |= {name: options.pop(name) for name in names if name in options}
         models, words = load(
             method, sources, tokenizer=tokenizer, check_tokenizers=check_tokenizers, quiet=quiet, **options
         )
+        return cls(tokenizer=words, method=method, **models)
+
+    @classmethod
+    def _from_checkpoint(
+        cls,
+        source: str,
+        weights: tuple[Any, ...],
+        *,
+        config: Any = None,
+        trust_model_code: str | Sequence[str] | None = None,
+        trust_remote_code: Any = None,  # of the checkpoint's own file, which nothing here needs
+        **options: Any,
+    ) -> Self:
+        """See `from_pretrained`."""
+        found = read(source, options, config=config, trusted=trust_model_code)
+        own = found.config.mixing_method
+        method = choose_method(own, *weights)
+        if method.models != own.models:
+            raise ValueError(f"method: expected one of {', '.join(own.models)}, which {source!r} holds, got {method!r}")
+        models, words = load_checkpoint(found, method, **options)
+        if (settings := found.generation_config) is not None:
+            models[method.models[0]].generation_config = settings
         return cls(tokenizer=words, method=method, **models)
 
     @property

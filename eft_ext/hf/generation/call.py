@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
 
 from eft_ext.hf.generation.decode import decode, ended_by_errors
+from eft_ext.hf.generation.other_loops import generate_elsewhere, why_other_loop
 from eft_ext.hf.inputs.arguments import add_ends, add_stop_strings
 from eft_ext.hf.inputs.rejected import reject_arguments, reject_config
 from eft_ext.hf.models import Models
@@ -17,28 +19,44 @@ _OWN = ("prompts", "tokenizer", "streamer", "generation_config", *_WEIGHTS)  # w
 _DECODERS = ("seed", "tier", "speculate")  # what `decode` takes as it is
 
 
-def call(models: Models, inputs: Any, arguments: dict[str, Any], **options: Any) -> Any:
-    """Returns what `decode` does with `options` for the arguments of `generate` (None where one is not given)."""
+def call(
+    models: Models,
+    inputs: Any,
+    arguments: dict[str, Any],
+    *,
+    over_forward: Callable[[], Any] | None = None,
+    **options: Any,
+) -> Any:
+    """Returns what `decode` does with `options` for the arguments of `generate` (None where one is not given).
+
+    Args:
+        over_forward: makes the model of transformers over the same weights, whose own loops generate in the ways that
+            the engine does not (see `eft_ext.hf.generation.other_loops`).
+    """
     prompts, tokenizer, streamer, config, *weights = (arguments.get(name) for name in _OWN)
     options = {name: arguments.get(name) for name in _DECODERS} | options
     kwargs = {name: value for name, value in arguments.items() if name not in (*_OWN, *_DECODERS)}
     with ended_by_errors(streamer):
-        reject_arguments(kwargs)
-        if config is not None:
+        lead, why = models.members[0], None
+        if over_forward is not None:
+            why = why_other_loop(lead.model, config, kwargs)
+        reject_arguments(kwargs, of_loops=why is None)
+        if config is not None and why is None:
             reject_config(config)  # as given; resolved it comes to `decode`
         models.revalidate()
         method = models.chosen(*weights)
-        lead = models.members[0]
         tokenizer = tokenizer if tokenizer is not None else models.tokenizer
         kwargs["generation_config"] = config = copy.deepcopy(config)
         encoded = models.encode(inputs, prompts, kwargs, method, tokenizer=tokenizer)
         own = encoded.pop(lead.name)
+        add_ends(models.members, method.ending, config, kwargs)
+        add_stop_strings(lead.model, config, kwargs, tokenizer)
+        if why is not None and over_forward is not None:
+            kwargs |= {"streamer": streamer, "tokenizer": arguments.get("tokenizer")}
+            return generate_elsewhere(why, over_forward, method, own, encoded, kwargs, options)
         kwargs["input_ids"] = own.ids.to(models.device)
         if own.mask is not None:
             kwargs["attention_mask"] = own.mask.to(models.device)
-        add_ends(models.members, method.ending, config, kwargs)
-        add_stop_strings(lead.model, config, kwargs, tokenizer)
-
         if models.device.type == "cuda":
             options["engines"] = models.engines
 

@@ -12,7 +12,8 @@ from transformers import GenerationConfig
 _THREE_CACHES = "each model has its own cache"
 _ONE_TOKEN = "the mixture is decoded one token at a time, greedily or sampled"
 
-# name -> (values that mean "off", why it is not supported)
+# Settings of the engine's loop: name -> (values that mean "off", why it has no other). Another loop may have them
+# (`eft_ext.hf.generation.other_loops`).
 _CONFIG: dict[str, tuple[tuple[Any, ...], str]] = {
     "num_beams": ((None, 1), _ONE_TOKEN),
     "num_beam_groups": ((None, 1), _ONE_TOKEN),
@@ -34,15 +35,19 @@ _CONFIG: dict[str, tuple[tuple[Any, ...], str]] = {
     ),
     "prefill_chunk_size": ((None,), "prompts are read in one piece"),
 }
-_ARGUMENTS: dict[str, str] = {
+OFF = {name: off for name, (off, _) in _CONFIG.items()}
+OF_ONE_MODEL = ("assistant_early_exit", "use_mtp")  # layers of one model, in any loop
+_OF_LOOPS: dict[str, str] = {
     "assistant_model": _ONE_TOKEN,
     "assistant_tokenizer": _ONE_TOKEN,
     "negative_prompt_ids": "its second forward pass would see the first model alone",
     "negative_prompt_attention_mask": "its second forward pass would see the first model alone",
     "synced_gpus": "rows that end leave the batch, so that processes would not stay in step",
     "custom_generate": "this is a decoding loop of its own",
-    "inputs_embeds": "each model has its own embeddings; pass input_ids",
     "past_key_values": _THREE_CACHES,
+}
+_ARGUMENTS: dict[str, str] = {
+    "inputs_embeds": "each model has its own embeddings; pass input_ids",
     "position_ids": "they follow from attention_mask, for each model by itself",
     "pixel_values": "the models share only token ids",
     "pixel_values_videos": "the models share only token ids",
@@ -57,14 +62,19 @@ _NUMBERS = (
 )
 
 
-def reject_arguments(arguments: Mapping[str, Any]) -> None:
-    """Raise ValueError for a keyword argument of transformers' generate that the driver has no use for."""
+def reject_arguments(arguments: Mapping[str, Any], *, of_loops: bool = True) -> None:
+    """Raise ValueError for a keyword argument of transformers' generate that the driver has no use for.
+
+    Args:
+        of_loops: also for those that other loops than the engine's have.
+    """
     _reject_rows(arguments)
-    for name, reason in _ARGUMENTS.items():
+    for name, reason in (_ARGUMENTS | _OF_LOOPS if of_loops else _ARGUMENTS).items():
         value = arguments.get(name)
         if value is not None and value is not False:
             raise ValueError(f"{name}: not supported by emulated fine-tuning ({reason})")
-    _reject(arguments)
+    for name in OF_ONE_MODEL if not of_loops else _CONFIG:
+        _reject(name, arguments.get(name))
 
 
 def _reject_rows(values: Mapping[str, Any]) -> None:
@@ -79,13 +89,13 @@ def _reject_rows(values: Mapping[str, Any]) -> None:
 def reject_config(config: GenerationConfig) -> None:
     """Raise ValueError for a setting of a GenerationConfig that the driver does not support."""
     _reject_rows(vars(config))
-    _reject(vars(config))
+    for name in _CONFIG:
+        _reject(name, getattr(config, name, None))
     if config.top_p is not None and not 0 <= config.top_p <= 1:  # transformers ignores what is above 1
         raise ValueError(f"top_p: expected a number between 0 and 1, got {config.top_p}")
 
 
-def _reject(values: Mapping[str, Any]) -> None:
-    for name, (off, reason) in _CONFIG.items():
-        value = values.get(name)
-        if value is not None and value not in off:
-            raise ValueError(f"{name}: expected {off[-1]!r} or nothing, got {value!r}; not supported: {reason}")
+def _reject(name: str, value: Any) -> None:
+    off, reason = _CONFIG[name]
+    if value is not None and value not in off:
+        raise ValueError(f"{name}: expected {off[-1]!r} or nothing, got {value!r}; not supported: {reason}")

@@ -21,17 +21,19 @@ def with_adapter(
     under: str,
     base: Any,
     sources: dict[str, str],
-    adapter: dict[str, Any],
+    made_for: str | None,
     options: dict[str, Any],
 ) -> Any:
-    """The PEFT model over `base`, the model called `under`, with one more adapter of this name."""
+    """The PEFT model over `base`, the model called `under`, with one more adapter of this name.
+
+    Warns where it was `made_for` a model of another name.
+    """
     source, base_source = sources[name], sources[under]
     with needs(f"{name}: the adapter {source!r}", "peft"):
         from peft import PeftModel
-    named = adapter.get("base_model_name_or_path")
-    if named and os.path.basename(str(named)) != os.path.basename(os.path.normpath(base_source)):
+    if made_for and os.path.basename(str(made_for)) != os.path.basename(os.path.normpath(base_source)):
         warnings.warn(
-            f"{name}: the adapter was made for {named!r} and is put on {under}, {base_source!r}", stacklevel=4
+            f"{name}: the adapter was made for {made_for!r} and is put on {under}, {base_source!r}", stacklevel=4
         )
     hub = file_options(options)
     try:

@@ -26,21 +26,62 @@ def load(
     *,
     tokenizer: Any = None,
     check_tokenizers: bool = True,
+    packed: bool = False,
     quiet: bool = False,
     **options: Any,
 ) -> tuple[dict[str, Any], Any]:
     """Load the method's models and a tokenizer; `given` has their hub ids or folders, the rest is as for
-    `EmulatedModel.from_pretrained`.
+    `EmulatedModel.from_pretrained`. What is `packed` fits together, its tokenizer is given, and an adapter's base has
+    another name than it had.
 
     Returns:
         The models by name, in eval mode, and the tokenizer. A model that an adapter was put on is left out, since the
         adapter's PEFT model brings it. What is given under two names with the same options is loaded once.
     """
     names, under = method.models, method.adapter_base
-    each = {name: _for_model(name, method, options) for name in names}
+    each = options_of_models(method, options)
     for name, chosen in each.items():
         _check_dtype(chosen.get("dtype"))
         check_devices(name, chosen.get("device_map"))
+    sources, adapters = find_models(method, given, each)
+    words = tokenizer if packed else find_tokenizer(method, sources, each, tokenizer, compare=check_tokenizers)
+    apart = {name for name, adapter in adapters.items() if changes_base(adapter) is not None}  # with bases of their own
+    _say_memory({n: sources[str(under) if n in apart else n] for n in names}, each, quiet)
+
+    models: dict[str, Any] = {}
+    for name in names:
+        alike = (n for n in models if (sources[n], each[n]) == (sources[name], each[name]))
+        same = next((n for n in alike if not (adapters and under in (n, name))), None)  # an adapter changes its base
+        if name not in adapters:
+            models[name] = models[same] if same is not None else load_model(name, sources[name], each[name])
+    for name, adapter in adapters.items():
+        base = load_model(name, sources[str(under)], each[str(under)]) if name in apart else models[str(under)]
+        made_for = None if packed else adapter.get("base_model_name_or_path")
+        models[name] = with_adapter(name, str(under), base, sources, made_for, each[name])
+        if name not in apart:
+            models[str(under)] = models[name]
+    shared = adapters.keys() - apart
+    return {name: models[name] for name in names if not (shared and name == under)}, words
+
+
+def options_of_models(method: MixingMethod, options: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Each model's options, of values for all models and dictionaries by the models' names."""
+    return {name: _for_model(name, method, options) for name in method.models}
+
+
+def find_models(
+    method: MixingMethod, given: Mapping[str, Any], each: dict[str, dict[str, Any]]
+) -> tuple[dict[str, str], dict[str, dict[str, Any]]]:
+    """Hub ids or folders of the method's models in its order, and the configurations of those that are adapters.
+
+    Args:
+        given: hub ids or folders by name; the base of an adapter that names it may be left out.
+        each: options of each model.
+
+    Raises:
+        ValueError: a model that is missing, not the method's, or none; an adapter over an adapter.
+    """
+    names, under = method.models, method.adapter_base
     sources = {
         name: source_of(name, source)
         for name, source in by_model(method, given, mappings=True).items()
@@ -71,24 +112,7 @@ def load(
                 f"{sources[under]!r}; merge it into its base"
             )
         _check_config(under, sources[under], each[under])
-    sources = {name: sources[name] for name in names}
-    words = _tokenizers(sources, each, tokenizer, check_tokenizers)
-    apart = {name for name, adapter in adapters.items() if changes_base(adapter) is not None}  # with bases of their own
-    _say_memory({n: sources[str(under) if n in apart else n] for n in names}, each, quiet)
-
-    models: dict[str, Any] = {}
-    for name in names:
-        alike = (n for n in models if (sources[n], each[n]) == (sources[name], each[name]))
-        same = next((n for n in alike if not (adapters and under in (n, name))), None)  # an adapter changes its base
-        if name not in adapters:
-            models[name] = models[same] if same is not None else load_model(name, sources[name], each[name])
-    for name, adapter in adapters.items():
-        base = load_model(name, sources[str(under)], each[str(under)]) if name in apart else models[str(under)]
-        models[name] = with_adapter(name, str(under), base, sources, adapter, each[name])
-        if name not in apart:
-            models[str(under)] = models[name]
-    shared = adapters.keys() - apart
-    return {name: models[name] for name in names if not (shared and name == under)}, words
+    return {name: sources[name] for name in names}, adapters
 
 
 def _for_model(name: str, method: MixingMethod, options: dict[str, Any]) -> dict[str, Any]:
@@ -122,8 +146,13 @@ def _check_config(name: str, source: str, options: dict[str, Any]) -> None:
         )
 
 
-def _tokenizers(sources: dict[str, str], each: dict[str, dict[str, Any]], given: Any, compare: bool) -> Any:
-    """The tokenizer to use, compared with every other one that comes with a model."""
+def find_tokenizer(
+    method: MixingMethod, sources: dict[str, str], each: dict[str, dict[str, Any]], given: Any, *, compare: bool
+) -> Any:
+    """The tokenizer to use, compared with every other one that comes with a model; None where none does.
+
+    Its chat template is that of a model whose behaviour counts, such as tuned; one that is given keeps its own.
+    """
     found = {name: load_tokenizer(name, source, each[name]) for name, source in sources.items()}
     if isinstance(given, (str, os.PathLike)):
         first, place = "tokenizer", source_of("tokenizer", given)
@@ -140,9 +169,10 @@ def _tokenizers(sources: dict[str, str], each: dict[str, dict[str, Any]], given:
     for name, other in found.items():
         if compare and other is not None and name != first:
             compare_tokenizers(first, chosen, name, other)
-    if getattr(chosen, "chat_template", None) is None:
-        others = (getattr(found[name], "chat_template", None) for name in list(found)[1:])
-        chosen.chat_template = next((template for template in others if template is not None), None)
+    if given is None or getattr(chosen, "chat_template", None) is None:
+        behaving = [name for name in method.ending if name != method.models[0]]
+        templates = (getattr(found[name], "chat_template", None) for name in dict.fromkeys([*behaving, *found]))
+        chosen.chat_template = next((template for template in templates if template is not None), None)
     return chosen
 
 

@@ -27,6 +27,7 @@ TIERS = {  # from the slowest to the fastest
     "async": "static caches, the host behind the device",
     "device_loop": "static caches, the loop on the device",
 }
+OTHER_LOOP = "transformers"  # not a tier: its own loop over the mixture's forward pass
 ASKED = "it was asked for"
 NO_CACHE = "use_cache is off"
 LAG = 4  # steps that a CUDA device may be ahead of the host
@@ -39,7 +40,7 @@ class DecodePlan:
     """The tier of a generation, and why it is not a faster one.
 
     Attributes:
-        tier: a key of `TIERS`.
+        tier: a key of `TIERS`, or `OTHER_LOOP`.
         because: what keeps it from the next tier; empty where nothing does.
         per_step: processors, criteria or scores of transformers are served in each step.
         models: what is special about each model, by name.
@@ -53,7 +54,7 @@ class DecodePlan:
     speculation: str = ""
 
     def __str__(self) -> str:
-        lines = [f"{self.tier}: {TIERS[self.tier]}"]
+        lines = [f"{self.tier}: {TIERS.get(self.tier, 'its own loop, over one forward pass of all models')}"]
         lines += [f"  because {self.because}"] * bool(self.because)
         lines += [f"  speculate: {self.speculation}"] * bool(self.speculation)
         return "\n".join(lines + [f"  {name}: {said}" for name, said in self.models.items()])

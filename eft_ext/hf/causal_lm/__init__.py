@@ -1,0 +1,1 @@
+"""Several models as one model of transformers: its forward pass, its cache, and its class."""

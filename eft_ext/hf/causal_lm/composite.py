@@ -1,0 +1,150 @@
+"""Several models of transformers as the children of one: made, loaded, saved, and what tools ask of their weights."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from eft_ext.hf.checkpoint.config import EmulatedConfig
+from eft_ext.hf.checkpoint.save import config_of, save
+from eft_ext.hf.models import Models
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+_OWN_TABLES = "{}: expected nothing, since each model has its own table of tokens; change the models, then pack them"
+
+
+class Composite(PreTrainedModel):
+    """The models by name, of an `EmulatedModel` or made of a configuration.
+
+    One that an adapter's PEFT model brings has no child of its own.
+
+    Args:
+        config: the models' configurations and the method.
+        models: what is run; made of `config`, with random weights, where it is not given.
+    """
+
+    config_class = EmulatedConfig
+    base_model_prefix = ""
+    main_input_name = "input_ids"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = _supports_flash_attn = _supports_flex_attn = _supports_attention_backend = True
+
+    models: Models
+
+    def __init__(self, config: EmulatedConfig, models: Models | None = None) -> None:
+        if models is None:
+            method = config.mixing_method
+            made = {n: AutoModelForCausalLM.from_config(getattr(config, n)).eval() for n in method.models}
+            models = Models(method=method, **made)
+        object.__setattr__(self, "models", models)  # before the base asks for the generation's settings
+        super().__init__(config)
+        named = {id(member.model): member for member in reversed(models.members)}
+        named |= {id(member.model): member for member in models.members if not member.without_adapter}
+        for member in models.members:
+            if named[id(member.model)] is member:
+                if hasattr(type(self), member.name):
+                    raise ValueError(f"method: expected other names of models than {member.name!r}, which models have")
+                setattr(self, member.name, member.model)
+            object.__setattr__(config, member.name, member.model.config)
+        self.post_init()
+        self.training = any(member.model.training for member in models.members)
+
+    @classmethod
+    def over(cls, models: Models) -> Self:
+        """The model of transformers over the same weights. Raises ValueError for a method that no file could hold."""
+        return cls(config_of(models.members, models.method), models)
+
+    @classmethod
+    def from_pretrained(cls, source: str | os.PathLike[str], *_: Any, **options: Any) -> Any:
+        """Loads a folder or hub id that `eft pack` or `save_pretrained` has written.
+
+        Args:
+            source: the checkpoint.
+            options: as for `EmulatedModel.from_pretrained`; `trust_remote_code` is about the checkpoint's own file
+                alone, `trust_model_code` names the models whose code may run. With `output_loading_info` a pair is
+                returned.
+        """
+        info = options.pop("output_loading_info", False)
+        options.pop("trust_remote_code", None)
+        for internal in ("_from_auto", "_from_pipeline", "adapter_kwargs", "_commit_hash", "code_revision"):
+            options.pop(internal, None)
+        models = Models.from_pretrained(os.fspath(source), quiet=True, **options)
+        model = cls.over(models)
+        model.name_or_path = model.config.name_or_path = os.fspath(source)
+        model.eval()
+        if not info:
+            return model
+        return model, {"missing_keys": set(), "unexpected_keys": set(), "mismatched_keys": set(), "error_msgs": []}
+
+    @property
+    def generation_config(self) -> Any:
+        """The first model's."""
+        return self.models.generation_config
+
+    @generation_config.setter
+    def generation_config(self, value: Any) -> None:
+        if value is not None and self.__dict__.get("_modules"):  # not the one that the base makes of `config`
+            self.models.members[0].model.generation_config = value
+
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike[str],
+        is_main_process: bool = True,
+        state_dict: dict[str, Any] | None = None,
+        push_to_hub: bool = False,
+        **options: Any,
+    ) -> None:
+        """Writes a folder that `from_pretrained` loads: the models in folders of their own.
+
+        Args:
+            save_directory: made where it is missing.
+            is_main_process: nothing is written otherwise.
+            state_dict: weights to write in place of the models' own.
+            push_to_hub: as in transformers, with its `repo_id`, `token`, `private`, ...
+            options: of transformers' save_pretrained, for each model: max_shard_size, variant, ...
+        """
+        hub = {name: options.pop(name) for name in ("repo_id", "commit_message", "private") if name in options}
+        if is_main_process:
+            models = self.models
+            save(models.members, models.method, models.tokenizer, save_directory, state_dict, **options)
+        if push_to_hub:
+            name = hub.pop("repo_id", os.path.basename(os.path.normpath(save_directory)))
+            self.push_to_hub(name, token=options.get("token"), **hub)
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The first model's."""
+        table: nn.Module = self.models.members[0].model.get_input_embeddings()
+        return table
+
+    def get_output_embeddings(self) -> None:
+        """None: no one matrix makes these logits."""
+        return None
+
+    def set_input_embeddings(self, value: Any) -> None:
+        raise ValueError(_OWN_TABLES.format("set_input_embeddings"))
+
+    def set_output_embeddings(self, new_embeddings: Any) -> None:
+        raise ValueError(_OWN_TABLES.format("set_output_embeddings"))
+
+    def resize_token_embeddings(self, *_: Any, **__: Any) -> Any:
+        raise ValueError(_OWN_TABLES.format("resize_token_embeddings"))
+
+    def tie_weights(self, *_: Any, **__: Any) -> None:
+        """Ties each model's own weights, as tools that place models ask."""
+        for child in self.children():
+            child.tie_weights()
+
+    def init_weights(self) -> None:
+        """Nothing: the models have made theirs."""
+
+    def set_attn_implementation(self, attn_implementation: Any, *others: Any, **options: Any) -> None:
+        """For all models, or {name: implementation}."""
+        for name, child in self.named_children():
+            own = attn_implementation.get(name) if isinstance(attn_implementation, dict) else attn_implementation
+            if own is not None:
+                child.set_attn_implementation(own, *others, **options)

@@ -1,0 +1,108 @@
+"""EmulatedConfig: several models' configurations, and the method that makes them one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from transformers import PretrainedConfig
+from transformers.models.auto import CONFIG_MAPPING, AutoConfig
+
+from eft_ext.methods import MixingMethod, UpScale
+from eft_ext.methods.serialized import from_dict, to_dict
+
+VERSION = 1  # of the format; a folder of a newer one is refused
+ARCHITECTURE = "EmulatedForCausalLM"
+MODULE = "modeling_emulated"  # the file beside config.json by which transformers finds the classes
+_AUTO = {"AutoConfig": f"{MODULE}.EmulatedConfig", "AutoModelForCausalLM": f"{MODULE}.{ARCHITECTURE}"}
+# Engines size themselves by these: the first model's stand for the whole, unless the file says else.
+_SIZES = (
+    *("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads"),
+    "head_dim",
+)
+_SMALLEST = ("vocab_size", "max_position_embeddings")  # columns and positions that all models have
+
+
+class EmulatedConfig(PretrainedConfig):
+    """The configuration of an `EmulatedForCausalLM`.
+
+    Args:
+        method: one of `eft_ext.methods`, or what its name and numbers are in JSON; `UpScale()` unless given.
+        weights: where each model's weights are, by name: {"folder": a folder beside config.json} or
+            {"hub": a hub id, "revision": its commit}, with "adapter": True for an adapter of PEFT.
+        emulated_version: format of the file.
+        models: each model's configuration, by its name in the method, and what `PretrainedConfig` takes.
+
+    Attributes:
+        vocab_size: tokens that all models have logits for.
+
+    Raises:
+        ValueError: a newer format, a model that is missing or has the name of something else, or no method.
+    """
+
+    model_type = "emulated"
+    has_no_defaults_at_init = True
+
+    def __init__(
+        self,
+        method: MixingMethod | Mapping[str, Any] | None = None,
+        weights: Mapping[str, Any] | None = None,
+        emulated_version: int = VERSION,
+        **models: Any,
+    ) -> None:
+        if not isinstance(emulated_version, int) or emulated_version > VERSION:
+            raise ValueError(
+                f"emulated_version: expected at most {VERSION}, got {emulated_version!r}; a newer eft_ext wrote it"
+            )
+        found = method if isinstance(method, MixingMethod) else UpScale() if method is None else from_dict(method)
+        names = found.models if method is not None or models.keys() & set(found.models) else ()
+        for name in names:
+            if hasattr(PretrainedConfig, name) or name in ("method", "weights", *_SIZES, *_SMALLEST):
+                raise ValueError(f"method: expected other names of models than {name!r}, which configurations have")
+            if models.get(name) is None:
+                raise ValueError(f"{name}: expected its configuration, got none")
+        subs = {name: _config(models.pop(name)) for name in names}
+        known = [sub.get_text_config(decoder=True) for sub in subs.values() if isinstance(sub, PretrainedConfig)]
+        for size in _SIZES:
+            if known and (value := getattr(known[0], size, None)) is not None:
+                models.setdefault(size, value)
+        for size in _SMALLEST:
+            values = [value for sub in known if (value := getattr(sub, size, None)) is not None]
+            if values:
+                models.setdefault(size, min(values))
+        self.method, self.weights, self.emulated_version = to_dict(found), dict(weights or {}), emulated_version
+        models.setdefault("auto_map", dict(_AUTO))
+        models.setdefault("architectures", [ARCHITECTURE])
+        super().__init__(**models)
+        for name, sub in subs.items():  # afterwards: the base would give them an attention of its own
+            setattr(self, name, sub)
+
+    @property
+    def mixing_method(self) -> MixingMethod:
+        """`method` as an object."""
+        return self.method if isinstance(self.method, MixingMethod) else from_dict(self.method)
+
+    @property
+    def sub_configs(self) -> dict[str, Any]:
+        """The classes of the models' configurations, where transformers knows them."""
+        there = ((name, vars(self).get(name)) for name in self.mixing_method.models)
+        return {name: type(sub) for name, sub in there if isinstance(sub, PretrainedConfig)}
+
+    def to_diff_dict(self) -> dict[str, Any]:
+        """What is written: each model's configuration as its own file has it."""
+        found: dict[str, Any] = super().to_diff_dict()
+        for name in self.sub_configs:
+            found[name] = getattr(self, name).to_diff_dict()
+        return found
+
+
+def _config(given: Any) -> Any:
+    """A model's configuration; as it stands in JSON where its class comes with the model's own code."""
+    if isinstance(given, PretrainedConfig):
+        return given
+    values = dict(given)
+    kind = values.pop("model_type", None)
+    return CONFIG_MAPPING[kind].from_dict(values) if kind in CONFIG_MAPPING else dict(given)
+
+
+AutoConfig.register(EmulatedConfig.model_type, EmulatedConfig, exist_ok=True)

@@ -1,0 +1,33 @@
+"""Loading the models of a checkpoint."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from eft_ext.hf.checkpoint.read import Checkpoint
+from eft_ext.hf.loading.hub import load_tokenizer
+from eft_ext.hf.loading.load import load
+from eft_ext.methods import MixingMethod
+
+
+def load_checkpoint(
+    found: Checkpoint, method: MixingMethod, *, tokenizer: Any = None, quiet: bool = False, **options: Any
+) -> tuple[dict[str, Any], Any]:
+    """The models by name and the tokenizer, as `eft_ext.hf.loading.load` gives them.
+
+    Their tokenizers are not compared again: that was done when they were packed.
+
+    Args:
+        options: for each model, or a dictionary by the models' names; those that choose a file are the checkpoint's.
+
+    Raises:
+        ValueError: a model that cannot be read, or whose configuration has changed.
+    """
+    found.check()
+    own = {name: value for name, value in options.items() if name not in found.options}
+    for option in sorted({option for place in found.places.values() for option in place.options}):
+        own[option] = {n: place.options[option] for n, place in found.places.items() if option in place.options}
+    if tokenizer is None:
+        tokenizer = load_tokenizer("checkpoint", found.source, found.options)
+    sources = {name: place.source for name, place in found.places.items()}
+    return load(method, sources, tokenizer=tokenizer, packed=True, quiet=quiet, **own)

@@ -1,0 +1,132 @@
+"""Writing a checkpoint of models that are in memory."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from transformers import GenerationConfig
+
+from eft_ext.hf.adapters import is_peft
+from eft_ext.hf.checkpoint.config import MODULE, EmulatedConfig
+from eft_ext.hf.inputs.arguments import ends_of
+from eft_ext.hf.members import Member
+from eft_ext.methods import MixingMethod
+
+_STUB = """\
+from eft_ext import EmulatedConfig, EmulatedForCausalLM  # pip install eft_ext
+
+__all__ = ["EmulatedConfig", "EmulatedForCausalLM"]
+"""
+
+
+def config_of(
+    members: tuple[Member, ...], method: MixingMethod, weights: Mapping[str, Any] | None = None
+) -> EmulatedConfig:
+    """The configuration of models as they are. Raises ValueError for a method that JSON cannot hold."""
+    lead = members[0].model
+    settings = settings_of(members, method, lead.generation_config)
+    ids = {name: getattr(settings, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    configs = {member.name: member.model.config for member in members}
+    return EmulatedConfig(method, weights, dtype=lead.dtype, **ids, **configs)
+
+
+def settings_of(members: tuple[Member, ...], method: MixingMethod, own: GenerationConfig) -> GenerationConfig:
+    """The settings `own` with the end-of-text tokens of all models whose ends count."""
+    settings = GenerationConfig.from_dict(own.to_dict())
+    ends = ends_of(members, method.ending)
+    settings.eos_token_id = ends[0] if len(ends) == 1 else ends or None
+    if settings.pad_token_id is None:
+        others = (getattr(m.model.generation_config, "pad_token_id", None) for m in members)
+        settings.pad_token_id = next((pad for pad in others if pad is not None), None)
+    return settings
+
+
+def write_around(folder: Path, config: EmulatedConfig, settings: GenerationConfig, tokenizer: Any) -> None:
+    """Everything of a checkpoint but its models: their names, the settings, the tokenizer, the file of the classes."""
+    config.save_pretrained(folder)
+    (folder / "generation_config.json").write_text(settings.to_json_string())  # unlike theirs, whatever it holds
+    (folder / f"{MODULE}.py").write_text(_STUB)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(folder)
+
+
+def save(
+    members: tuple[Member, ...],
+    method: MixingMethod,
+    tokenizer: Any,
+    folder: str | os.PathLike[str],
+    state_dict: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> None:
+    """Writes the models into folders of their own, and what stands around them.
+
+    Args:
+        state_dict: of the model whose children the models are, by name; their own weights where it is not given.
+        options: of transformers' save_pretrained, for each model.
+
+    Raises:
+        ValueError: a path that is a file, or a model that has an adapter over none of the others.
+    """
+    target = Path(folder)
+    if target.exists() and not target.is_dir():
+        raise ValueError(f"save_directory: expected a folder, got the file {target}")
+    if state_dict is not None and any(is_peft(member.model) for member in members):
+        raise ValueError("state_dict: expected none for models that share their weights with an adapter")
+    weights: dict[str, dict[str, Any]] = {}
+    written: dict[Any, str] = {}
+    bases = {id(member.model) for member in members if member.without_adapter}
+    for member in members:
+        model, key = member.model, (id(member.model), member.without_adapter, member.adapter)
+        adapter = is_peft(model) and not member.without_adapter
+        if adapter and id(model) not in bases:
+            raise ValueError(
+                f"{member.name}: expected a model, or an adapter over another of the models, got one that brings its "
+                "own; merge_and_unload() gives a whole model"
+            )
+        if key not in written:
+            written[key] = member.name
+            inner = target / member.name
+            inner.mkdir(parents=True, exist_ok=True)
+            if adapter:
+                _save_adapter(member, inner)
+            else:
+                own = _weights_of(member, state_dict)
+                whole = model.get_base_model() if member.without_adapter else model
+                whole.save_pretrained(inner, **({} if own is None else {"state_dict": own}), **options)
+        weights[member.name] = {"folder": written[key], **({"adapter": True} if adapter else {})}
+    config = config_of(members, method, weights)
+    write_around(target, config, settings_of(members, method, members[0].model.generation_config), tokenizer)
+
+
+def _weights_of(member: Member, state_dict: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """What is written of a model, None for its weights as they are: of one under adapters, without these."""
+    model = member.model
+    if not member.without_adapter:
+        prefix = f"{member.name}."
+        if state_dict is None:
+            return None
+        return {key[len(prefix) :]: value for key, value in state_dict.items() if key.startswith(prefix)}
+    prefix = model.base_model.prefix
+    found = {}
+    for key, value in model.get_base_model().state_dict().items():
+        parts = key.split(".")
+        if "modules_to_save" in parts or any(part.startswith(prefix) for part in parts):
+            continue
+        found[".".join(part for part in parts if part not in ("base_layer", "original_module"))] = value
+    return found
+
+
+def _save_adapter(member: Member, folder: Path) -> None:
+    """The one adapter that a member runs with; peft gives each but "default" a folder of its own."""
+    model = member.model
+    name = member.adapter or model.active_adapter
+    model.save_pretrained(folder, selected_adapters=[name])
+    inner = folder / name
+    if name != "default" and inner.is_dir():
+        for file in inner.iterdir():
+            file.replace(folder / file.name)
+        shutil.rmtree(inner)
