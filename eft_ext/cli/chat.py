@@ -9,7 +9,7 @@ import typer
 
 from eft_ext._json import dumps
 from eft_ext._text import checked, fault, printable
-from eft_ext.cli import long_texts, stdin
+from eft_ext.cli import loading, long_texts, stdin
 from eft_ext.cli import methods as m
 from eft_ext.cli import options as o
 from eft_ext.cli.settings import settle
@@ -77,7 +77,7 @@ def run(
     weights = m.parameters(weight, beta, scale, share, plausibility, *nucleus)
     long_texts.heed(context)
     about = {"dtype": dtype, "device_map": device_map, "trust_remote_code": trust_remote_code}
-    loaded, embedded = o.load(
+    loaded, embedded = loading.load(
         large, tuned, base, weights, method=method, models=model, any_tokenizers=any_tokenizers, **about
     )
     settings = settle(loaded, asked, quiet=as_json)

@@ -12,6 +12,7 @@ from eft_ext._text import checked
 # Arguments of the library that no option is called after, and the option that they come from.
 _ALIASES = {
     "count": "sample",
+    "folder": "out",
     "inputs": "prompt",
     "path": "recording",
     "prompts": "prompt",

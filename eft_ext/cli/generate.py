@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from eft_ext._json import dumps
-from eft_ext.cli import long_texts, stdin
+from eft_ext.cli import loading, long_texts, stdin
 from eft_ext.cli import methods as m
 from eft_ext.cli import options as o
 from eft_ext.cli.settings import settle
@@ -84,7 +84,9 @@ def run(
     weights = m.parameters(weight, beta, scale, share, plausibility, *nucleus)
     long_texts.heed(context)
     about = {"dtype": dtype, "device_map": device_map, "trust_remote_code": trust_remote_code}
-    loaded, _ = o.load(large, tuned, base, weights, method=method, models=model, any_tokenizers=any_tokenizers, **about)
+    loaded, _ = loading.load(
+        large, tuned, base, weights, method=method, models=model, any_tokenizers=any_tokenizers, **about
+    )
     long_texts.announce(texts)
     each = (o.prompts(loaded, [{"role": "user", "content": t}], t, chat_template, negative_prompt) for t in texts)
     read = _batch(list(each))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
-from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +11,6 @@ import typer
 from eft_ext import _seed
 from eft_ext.cli.methods import Beta as Beta
 from eft_ext.cli.methods import ConservativeTopP as ConservativeTopP
-from eft_ext.cli.methods import Name, chosen, option_of, sources
 from eft_ext.cli.methods import Scale as Scale
 from eft_ext.ops.inputs import BEYOND_FLOAT32, finite
 
@@ -35,7 +32,8 @@ class Template(str, Enum):
 Large = Annotated[
     str | None,
     typer.Option(
-        help="Large pre-trained model: hub id or folder. Default: the embedded trio.", rich_help_panel=_MODELS
+        help="Large pre-trained model: hub id or folder; a checkpoint of eft pack, alone. Default: the embedded trio.",
+        rich_help_panel=_MODELS,
     ),
 ]
 Tuned = Annotated[
@@ -133,76 +131,6 @@ def speculation(given: str | None) -> dict[str, Any]:
     if given != "auto" and not (number and int(given) <= MAX_DRAFT_TOKENS):
         raise ValueError(f"--speculate: expected auto or a number from 0 to {MAX_DRAFT_TOKENS}, got {given}")
     return {"speculate": given if given == "auto" else int(given)}
-
-
-def load(
-    large: str | None,
-    tuned: str | None,
-    base: str | None,
-    weights: Mapping[str, Any],
-    *,
-    method: Name | None = None,
-    models: Sequence[str] | None = None,
-    any_tokenizers: bool = False,
-    **options: Any,
-) -> tuple[EmulatedModel, bool]:
-    """The models asked for, or the embedded ones if none are named.
-
-    Args:
-        large, tuned, base: where they are.
-        weights: beta, scale, lambda, plausibility and conservative_top_p, _set, _outside as given, None where not.
-        method: as `--method` says.
-        models: as `--model` says.
-        any_tokenizers: they are not compared.
-        options: dtype, device_map, ...
-
-    Returns:
-        The model, and whether it is made of embedded ones.
-
-    Raises:
-        ValueError: some models are named and others are missing, one cannot be loaded, none has a tokenizer, options
-            contradict each other.
-    """
-    nucleus = {part: weights.get(f"conservative_{part}") for part in ("top_p", "set", "outside")}
-    named = sources(models, large, tuned, base)
-    how, trio = chosen(method, named, {n: v for n, v in weights.items() if not n.startswith("conservative_")}, nucleus)
-
-    import torch  # seconds
-
-    from eft_ext.demo import model_path
-    from eft_ext.hf import EmulatedModel
-
-    embedded = not named
-    _hush(bars=sys.stderr.isatty() and not embedded)
-    if embedded:
-        torch.set_num_threads(1)  # layers this small take longer to share than to compute
-        folders = {name: model_path(folder) for name, folder in trio.items()}
-        if not all(folder.is_dir() for folder in folders.values()):
-            raise ValueError("--large, --tuned, --base: expected models, since this copy has no embedded ones")
-        named = {name: str(folder) for name, folder in folders.items()}
-    for name in named:
-        if name not in (*how.models, *how.groups):
-            raise ValueError(f"--model {name}=...: not a model of {how!r}, which has {', '.join(how.models)}")
-    for name in how.models:
-        standing = any(name in group and other in named for other, group in how.groups.items())
-        if name not in named and name != how.adapter_base and not standing:
-            raise ValueError(f"{option_of(name)}: expected a model beside the others, got none")
-    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
-    given["check_tokenizers"] = not any_tokenizers
-    model = EmulatedModel.from_pretrained(method=how, quiet=embedded, **given, **named)  # type: ignore[arg-type]
-    if model.tokenizer is None:
-        option = "--large" if "large" in named else "--model"
-        raise ValueError(f"{option}: expected a model with a tokenizer, found none in any of them")
-    return model, embedded
-
-
-def _hush(*, bars: bool) -> None:
-    """Leaves errors of what transformers says, and its progress bars if wanted."""
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    if not bars:
-        logging.disable_progress_bar()
 
 
 def prompts(

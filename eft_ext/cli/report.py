@@ -10,7 +10,7 @@ import typer
 from eft_ext._files import write_text
 from eft_ext._json import dumps
 from eft_ext._text import printable
-from eft_ext.cli import long_texts
+from eft_ext.cli import loading, long_texts
 from eft_ext.cli import methods as m
 from eft_ext.cli import options as o
 from eft_ext.cli.outputs import writable
@@ -96,7 +96,7 @@ def run(
         weights = m.parameters(weight, beta, scale, share, plausibility, *nucleus)
         long_texts.heed(context)
         about = {"dtype": dtype, "device_map": device_map, "trust_remote_code": trust_remote_code}
-        loaded, _ = o.load(
+        loaded, _ = loading.load(
             large, tuned, base, weights, method=method, models=model, any_tokenizers=any_tokenizers, **about
         )
         from eft_ext.hf.generated import generated_records

@@ -14,7 +14,7 @@ import typer
 from eft_ext._interrupt import Interrupted
 from eft_ext._json import dumps
 from eft_ext.analysis.summary import finite, summary
-from eft_ext.cli import long_texts
+from eft_ext.cli import loading, long_texts
 from eft_ext.cli import methods as m
 from eft_ext.cli import options as o
 from eft_ext.cli.outputs import writable
@@ -93,7 +93,7 @@ def run(
         if todo:
             long_texts.heed(context)
             about = {"dtype": dtype, "device_map": device_map, "trust_remote_code": trust_remote_code}
-            loaded, _ = o.load(
+            loaded, _ = loading.load(
                 large, tuned, base, weights, method=method, models=model, any_tokenizers=any_tokenizers, **about
             )
 

@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING, Any
 from eft_ext import _registration
 from eft_ext._extras import needs
 
+with needs("eft_ext.hf", "hf"):
+    import transformers  # noqa: F401
+
 if TYPE_CHECKING:
     from eft_ext.hf.causal_lm.cache import EmulatedCache
     from eft_ext.hf.causal_lm.model import EmulatedForCausalLM
@@ -42,5 +45,5 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'eft_ext.hf' has no attribute {name!r}")
     with needs("eft_ext.hf", "hf"):
         found = getattr(import_module(f"eft_ext.hf.{_HOMES[name]}"), name)
-        _registration.register()
+    _registration.register()
     return found

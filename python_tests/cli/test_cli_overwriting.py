@@ -58,7 +58,7 @@ REFUSED = {
 @pytest.mark.parametrize("command", REFUSED)
 def test_what_is_read_or_foreign_is_not_overwritten(eft, folder, monkeypatch, command):
     monkeypatch.setattr("eft_ext.cli.dynamics_inputs.Tuning.load", None)
-    monkeypatch.setattr("eft_ext.cli.options.load", None)
+    monkeypatch.setattr("eft_ext.cli.loading.load", None)
     monkeypatch.setattr("eft_ext.demo.model_path", Path("shipped").joinpath)
     for name in ("own", "notes", "trio/base", "sv", "put", SMALL):
         Path(name).mkdir(parents=True)

@@ -47,7 +47,7 @@ def test_a_stream_ends_when_generation_fails(model, tokenizer):
 
 REJECTED = {
     "top_p": dict(inputs="a", do_sample=True, top_p=3.0),
-    "num_beams": dict(inputs="a", num_beams=2),
+    "inputs_embeds": dict(inputs="a", inputs_embeds=torch.ones(1, 2, 3)),
     "inputs": dict(inputs=[]),
     "beta": dict(inputs="a", beta="a"),
     "seed": dict(inputs="a", do_sample=True, seed=1.5),

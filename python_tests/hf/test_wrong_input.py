@@ -6,39 +6,29 @@ import re
 import numpy as np
 import pytest
 import torch
-from transformers import (
-    DynamicCache,
-)
 
 from eft_ext.hf import EFTLogitsProcessor, EmulatedModel, custom_generate
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using the model-agnostic default `max_length`")
 UNSUPPORTED = {
+    "assistant_early_exit": 1,
+    "use_mtp": True,
+    "assistant_tokenizer": object(),
+    "negative_prompt_attention_mask": torch.ones(1, 2),
+    "inputs_embeds": torch.ones(1, 2, 3),
+    "position_ids": torch.ones(1, 2),
+    "token_type_ids": torch.ones(1, 2),
+}
+OF_OTHER_LOOPS = {  # which `EmulatedModel.generate` leaves to transformers, and a custom loop does not have
     "num_beams": 4,
     "penalty_alpha": 0.6,
     "dola_layers": "low",
     "prompt_lookup_num_tokens": 3,
-    "assistant_early_exit": 1,
     "guidance_scale": 1.5,
-    "token_healing": True,
     "output_attentions": True,
     "output_hidden_states": True,
     "cache_implementation": "offloaded",
     "prefill_chunk_size": 2,
-    "constraints": [1],
-    "force_words_ids": [[1]],
-    "num_beam_groups": 2,
-    "use_mtp": True,
-    "assistant_model": object(),
-    "assistant_tokenizer": object(),
-    "negative_prompt_ids": torch.ones(1, 2),
-    "negative_prompt_attention_mask": torch.ones(1, 2),
-    "synced_gpus": True,
-    "custom_generate": "x",
-    "inputs_embeds": torch.ones(1, 2, 3),
-    "past_key_values": DynamicCache(),
-    "position_ids": torch.ones(1, 2),
-    "token_type_ids": torch.ones(1, 2),
 }
 
 
@@ -48,7 +38,7 @@ def test_unsupported(model, name):
         model.generate([[5, 6]], max_new_tokens=2, **{name: UNSUPPORTED[name]})
 
 
-@pytest.mark.parametrize("name", ["num_beams", "output_attentions", "guidance_scale", "prefill_chunk_size"])
+@pytest.mark.parametrize("name", OF_OTHER_LOOPS)
 def test_unsupported_in_stock_generate(llamas, name):
     large, tuned, base = llamas
     with pytest.raises(ValueError, match=rf"^{name}: .*not supported"):
@@ -56,8 +46,18 @@ def test_unsupported_in_stock_generate(llamas, name):
             torch.tensor([[5, 6]]),
             max_new_tokens=2,
             custom_generate=custom_generate(tuned, base),
-            **{name: UNSUPPORTED[name]},
+            **{name: OF_OTHER_LOOPS[name]},
         )
+
+
+@pytest.mark.parametrize("name", OF_OTHER_LOOPS)
+def test_what_another_loop_has_not(model, name):
+    call = {"max_new_tokens": 2, name: OF_OTHER_LOOPS[name]}
+    for option, value in {"seed": 1, "speculate": 2, "tier": "async"}.items():
+        with pytest.raises(ValueError, match=rf"^{option}: expected none beside {name}=.*, which transformers decodes"):
+            model.generate([[5, 6]], **{option: value}, **call)
+    with pytest.raises(ValueError, match=rf"^prompts: expected none for tuned beside {name}="):
+        model.generate([[5, 6]], prompts={"tuned": [[5]]}, **call)
 
 
 def test_a_filled_cache_in_stock_generate(llamas):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, ClassVar
 
 import torch
-import transformers
+import transformers.processing_utils  # noqa: F401
 from torch import Tensor
 from transformers import AutoModelForCausalLM, GenerationConfig, GenerationMixin
 from transformers.modeling_outputs import CausalLMOutputWithPast
@@ -131,20 +132,30 @@ class EmulatedForCausalLM(Composite, GenerationMixin):
     def _prepare_cache_for_generation(
         self, generation_config: Any, model_kwargs: dict[str, Any], mode: Any, rows: int, length: int, *_: Any
     ) -> None:
-        """Called by transformers' loops."""
-        if model_kwargs.get("past_key_values") is not None or generation_config.use_cache is False:
+        """Called by transformers' loops. Raises ValueError for a cache that the models do not take."""
+        given, kind = model_kwargs.get("past_key_values"), generation_config.cache_implementation
+        if given is not None and kind is not None:
+            raise ValueError(f"cache_implementation: expected none beside past_key_values, got {kind!r}")
+        if given is not None:
+            model_kwargs["past_key_values"] = caches = self._caches(given)
+            caches._is_user_defined = True
+            return
+        if generation_config.use_cache is False:
             return
         if why_no_cache(self.models.members) is not None:
             model_kwargs["use_cache"] = generation_config.use_cache = False
             return
-        kind = generation_config.cache_implementation
-        options = getattr(generation_config, "cache_config", None)
-        model_kwargs["past_key_values"] = new_caches(self.models.members, kind, length, options)
+        room = max(length, getattr(generation_config, "max_cache_len", None) or 0)
+        caches = new_caches(self.models.members, kind, room, getattr(generation_config, "cache_config", None))
+        if generation_config.is_assistant:
+            caches.activate_past_recording()
+        model_kwargs["past_key_values"] = caches
 
-    @classmethod
-    def can_generate(cls) -> bool:
-        return True
+    def init_continuous_batching(self, *_: Any, **__: Any) -> Any:
+        """Raises ValueError: a paged cache has one model's shape."""
+        raise ValueError("continuous batching: expected one model's cache; EmulatedModel.generate_batch keeps one full")
 
 
 AutoModelForCausalLM.register(EmulatedConfig, EmulatedForCausalLM, exist_ok=True)
-transformers.EmulatedForCausalLM = EmulatedForCausalLM  # where its pipelines and its server look it up
+# Where its server and TRL look the architecture up; the import above puts another module in place of the first.
+sys.modules["transformers"].EmulatedForCausalLM = EmulatedForCausalLM  # type: ignore[attr-defined]

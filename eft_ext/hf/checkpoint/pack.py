@@ -122,7 +122,9 @@ def _check_target(target: Path, overwrite: bool) -> None:
     if not target.exists() or not any(target.iterdir()):
         return
     if not overwrite:
-        raise ValueError(f"folder: expected one that is not there, got {target}; overwrite replaces a checkpoint")
+        raise ValueError(
+            f"folder: expected one that is not there, got {target} (overwrite=True, or --overwrite, replaces it)"
+        )
     if not (target / "config.json").is_file():
         raise ValueError(f"folder: expected a checkpoint to replace, got {target}, which has no config.json")
 
