@@ -11,9 +11,9 @@ from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
 
-# A module of transformers -> ours that registers with it as it is imported.
+# A module of transformers -> ours that registers with it as it is imported. A configuration is read without the rest.
 _AFTER = {
-    "transformers.models.auto.configuration_auto": "eft_ext.hf.checkpoint.config",
+    "transformers.models.auto.configuration_auto": "eft_ext.config",
     "transformers.models.auto.modeling_auto": "eft_ext.hf.causal_lm.model",
 }
 
@@ -37,18 +37,10 @@ class _Watcher(MetaPathFinder):
 
 
 def _import(name: str) -> None:
-    if name in sys.modules or _begun():
-        return
     try:
         import_module(name)
     except Exception as error:  # transformers itself has to go on
         warnings.warn(f"eft_ext: transformers does not know checkpoints of several models: {error}", stacklevel=2)
-
-
-def _begun() -> bool:
-    """True while a module of ours is being imported, which would be met half done; `eft_ext.hf` calls `register`."""
-    specs = [m.__spec__ for name, m in list(sys.modules.items()) if name.startswith("eft_ext.hf.")]
-    return any(getattr(spec, "_initializing", False) for spec in specs)
 
 
 def register() -> None:

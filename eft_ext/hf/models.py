@@ -136,7 +136,8 @@ class Models:
         own = found.config.mixing_method
         method = choose_method(own, *weights)
         if method.models != own.models:
-            raise ValueError(f"method: expected one of {', '.join(own.models)}, which {source!r} holds, got {method!r}")
+            held = ", ".join(own.models)
+            raise ValueError(f"method: expected one of {held}, which {found.source!r} holds, got {method!r}")
         models, words = load_checkpoint(found, method, **options)
         if (settings := found.generation_config) is not None:
             models[method.models[0]].generation_config = settings

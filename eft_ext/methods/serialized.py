@@ -13,7 +13,7 @@ from eft_ext.methods.scaling import Amplify, DownScale, UpScale
 from eft_ext.methods.weighted import Weighted
 
 _PLAIN = {cls.__name__: cls for cls in (Amplify, Contrast, DownScale, Guidance, Plain, Realign, UpScale)}
-_BY_NAME = {"Interpolate": (Interpolate, "behaviours"), "Weighted": (Weighted, "models")}
+_OF_NAMES = {cls.__name__: cls for cls in (Interpolate, Weighted)}  # names in an order, which JSON's keys may lose
 
 
 def to_dict(method: MixingMethod) -> dict[str, Any]:
@@ -30,8 +30,8 @@ def to_dict(method: MixingMethod) -> dict[str, Any]:
     values: dict[str, Any] = dict(method.parameters)
     if type(method) is _PLAIN.get(name):
         return {"name": name, **values}
-    if type(method) in (Interpolate, Weighted):
-        return {"name": name, _BY_NAME[name][1]: values}
+    if type(method) is _OF_NAMES.get(name):
+        return {"name": name, "models": list(values), "weights": list(values.values())}
     if type(method) is Conservative:
         up_scaling = method.models == Amplify.roles
         inner = Amplify(values["scale"]) if up_scaling else DownScale(values["scale"])
@@ -49,13 +49,14 @@ def from_dict(given: Any) -> MixingMethod:
     if not isinstance(given, Mapping) or not isinstance(given.get("name"), str):
         raise ValueError(f'method: expected {{"name": ..., parameters}}, got {given!r}')
     name, values = given["name"], {key: value for key, value in given.items() if key != "name"}
-    makers: dict[str, Callable[..., MixingMethod]] = {**_PLAIN, "Conservative": Conservative}
-    makers |= {each: cls for each, (cls, _) in _BY_NAME.items()}
+    makers: dict[str, Callable[..., MixingMethod]] = {**_PLAIN, **_OF_NAMES, "Conservative": Conservative}
     if name not in makers:
         raise ValueError(f"method: expected one of {', '.join(sorted(makers))}, got {name!r}")
     if "method" in values:
         values["method"] = from_dict(values["method"])
     try:
+        if name in _OF_NAMES:
+            return makers[name](dict(zip(values.pop("models"), values.pop("weights"), strict=True)), **values)
         return makers[name](**values)
-    except (TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"method {name}: {error}") from error

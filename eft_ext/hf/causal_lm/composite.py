@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from eft_ext.hf.checkpoint.config import EmulatedConfig
+from eft_ext.config import EmulatedConfig
 from eft_ext.hf.checkpoint.save import config_of, save
 from eft_ext.hf.models import Models
 
@@ -41,14 +41,15 @@ class Composite(PreTrainedModel):
             method = config.mixing_method
             made = {n: AutoModelForCausalLM.from_config(getattr(config, n)).eval() for n in method.models}
             models = Models(method=method, **made)
+        for member in models.members:  # children are attributes
+            if hasattr(type(self), member.name):
+                raise ValueError(f"method: expected other names of models than {member.name!r}, which models have")
         object.__setattr__(self, "models", models)  # before the base asks for the generation's settings
         super().__init__(config)
         named = {id(member.model): member for member in reversed(models.members)}
         named |= {id(member.model): member for member in models.members if not member.without_adapter}
         for member in models.members:
             if named[id(member.model)] is member:
-                if hasattr(type(self), member.name):
-                    raise ValueError(f"method: expected other names of models than {member.name!r}, which models have")
                 setattr(self, member.name, member.model)
             object.__setattr__(config, member.name, member.model.config)
         self.post_init()
@@ -143,7 +144,7 @@ class Composite(PreTrainedModel):
         """Nothing: the models have made theirs."""
 
     def set_attn_implementation(self, attn_implementation: Any, *others: Any, **options: Any) -> None:
-        """For all models, or {name: implementation}."""
+        """Sets it for all models, or for those named in {name: implementation}."""
         for name, child in self.named_children():
             own = attn_implementation.get(name) if isinstance(attn_implementation, dict) else attn_implementation
             if own is not None:

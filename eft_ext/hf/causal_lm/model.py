@@ -14,12 +14,12 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, GenerationConfig, GenerationMixin
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
+from eft_ext.config import EmulatedConfig
 from eft_ext.decoding.placement import together
 from eft_ext.hf.causal_lm.cache import EmulatedCache
 from eft_ext.hf.causal_lm.composite import Composite
 from eft_ext.hf.causal_lm.mixed_logits import mixed_logits
 from eft_ext.hf.causal_lm.passes import check_recomputing, last_token_only, new_caches, run_member, why_no_cache
-from eft_ext.hf.checkpoint.config import EmulatedConfig
 from eft_ext.hf.generation.call import call
 from eft_ext.methods import MixingMethod
 

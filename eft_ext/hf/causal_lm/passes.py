@@ -82,7 +82,7 @@ def run_member(
 def last_token_only(
     name: str, input_ids: Tensor, caches: EmulatedCache | None, keep: int | Tensor
 ) -> tuple[Tensor, None, None]:
-    """What a model reads that has no part in the prompt but its last token: ids, and neither mask nor positions.
+    """The ids of a model that reads no more of the prompt than its last token, and neither mask nor positions.
 
     Raises ValueError where the prompt's end is not known.
     """

@@ -25,6 +25,11 @@ def load_checkpoint(
     """
     found.check()
     own = {name: value for name, value in options.items() if name not in found.options}
+    configs = ((name, getattr(found.config, name)) for name in found.places)
+    # transformers' Auto class has put it into the configuration.
+    kept = {name: kind for name, c in configs if (kind := getattr(c, "_attn_implementation", None)) is not None}
+    if kept:
+        own.setdefault("attn_implementation", kept)
     for option in sorted({option for place in found.places.values() for option in place.options}):
         own[option] = {n: place.options[option] for n, place in found.places.items() if option in place.options}
     if tokenizer is None:

@@ -15,7 +15,7 @@ from typing import Any
 from transformers import GenerationConfig
 
 from eft_ext._files import check_folder
-from eft_ext.hf.checkpoint.config import EmulatedConfig
+from eft_ext.config import EmulatedConfig
 from eft_ext.hf.checkpoint.save import settings_of, write_around
 from eft_ext.hf.checkpoint.weights import KINDS, put
 from eft_ext.hf.inputs.vocabulary import check_widths, warn_softcaps
@@ -27,7 +27,7 @@ from eft_ext.methods.serialized import to_dict
 
 @dataclass(frozen=True)
 class _Packed:
-    """What is known of a model without its weights, in the shape of a `Member`."""
+    """A model without its weights, in the shape of a `Member`."""
 
     name: str
     config: Any

@@ -11,7 +11,7 @@ from typing import Any
 from transformers import GenerationConfig, PretrainedConfig
 
 from eft_ext._jsonl import read_object
-from eft_ext.hf.checkpoint.config import EmulatedConfig
+from eft_ext.config import EmulatedConfig
 from eft_ext.hf.inputs.token_ids import check_ids
 from eft_ext.hf.loading.hub import file_options, load_config, source_of, why
 
@@ -33,7 +33,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint says of itself; no weights have been read."""
+    """A checkpoint's own account of itself; no weights have been read."""
 
     source: str
     config: EmulatedConfig
@@ -128,7 +128,7 @@ def read(
 
 
 def _place(checkpoint: str, name: str, given: Any, hub: dict[str, Any], trusted: bool) -> Place:
-    """Where one model's weights are. Raises ValueError for an entry that does not say, or a missing folder."""
+    """The place of one model's weights. Raises ValueError for an entry that does not say, or a missing folder."""
     trust, where = {"trust_remote_code": trusted}, given if isinstance(given, dict) else {}
     adapter = bool(where.get("adapter"))
     if isinstance(folder := where.get("folder"), str):

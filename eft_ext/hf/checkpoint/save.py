@@ -10,8 +10,8 @@ from typing import Any
 
 from transformers import GenerationConfig
 
+from eft_ext.config import MODULE, EmulatedConfig
 from eft_ext.hf.adapters import is_peft
-from eft_ext.hf.checkpoint.config import MODULE, EmulatedConfig
 from eft_ext.hf.inputs.arguments import ends_of
 from eft_ext.hf.members import Member
 from eft_ext.methods import MixingMethod
@@ -103,7 +103,7 @@ def save(
 
 
 def _weights_of(member: Member, state_dict: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """What is written of a model, None for its weights as they are: of one under adapters, without these."""
+    """The weights to write of a model, None for those that it has; of one under adapters, without these."""
     model = member.model
     if not member.without_adapter:
         prefix = f"{member.name}."

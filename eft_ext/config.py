@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from transformers import PretrainedConfig
-from transformers.models.auto import CONFIG_MAPPING, AutoConfig
-
+from eft_ext._extras import needs
 from eft_ext.methods import MixingMethod, UpScale
 from eft_ext.methods.serialized import from_dict, to_dict
+
+with needs("eft_ext.EmulatedConfig", "hf"):
+    from transformers import PretrainedConfig
+    from transformers.models.auto import CONFIG_MAPPING, AutoConfig
 
 VERSION = 1  # of the format; a folder of a newer one is refused
 ARCHITECTURE = "EmulatedForCausalLM"
@@ -73,14 +75,21 @@ class EmulatedConfig(PretrainedConfig):
         self.method, self.weights, self.emulated_version = to_dict(found), dict(weights or {}), emulated_version
         models.setdefault("auto_map", dict(_AUTO))
         models.setdefault("architectures", [ARCHITECTURE])
+        attention = models.pop("attn_implementation", None)
         super().__init__(**models)
-        for name, sub in subs.items():  # afterwards: the base would give them an attention of its own
+        for name, sub in subs.items():  # afterwards: the base would take their own attention from them
             setattr(self, name, sub)
+        if attention is not None:
+            self._attn_implementation = attention
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Keeps a method as JSON has it: from_pretrained of transformers sets its keyword arguments here."""
+        super().__setattr__(name, to_dict(value) if isinstance(value, MixingMethod) else value)
 
     @property
     def mixing_method(self) -> MixingMethod:
         """`method` as an object."""
-        return self.method if isinstance(self.method, MixingMethod) else from_dict(self.method)
+        return from_dict(self.method)
 
     @property
     def sub_configs(self) -> dict[str, Any]:
@@ -89,7 +98,7 @@ class EmulatedConfig(PretrainedConfig):
         return {name: type(sub) for name, sub in there if isinstance(sub, PretrainedConfig)}
 
     def to_diff_dict(self) -> dict[str, Any]:
-        """What is written: each model's configuration as its own file has it."""
+        """The values that are written, each model's configuration as its own file has it."""
         found: dict[str, Any] = super().to_diff_dict()
         for name in self.sub_configs:
             found[name] = getattr(self, name).to_diff_dict()
