@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
@@ -195,6 +196,21 @@ def test_scores_in_one_piece_and_in_several(case):
     for positions in (None, 3):
         got = case.emulated.score(rows, positions=positions).logprobs[:, -1]
         assert torch.allclose(got, torch.tensor(expected, dtype=torch.float64), atol=0.1 if case.family.loose else 1e-2)
+
+
+@pytest.mark.slow
+def test_responses_that_share_prompts(case):
+    """Rows of one length where the family gets no padding right; some of these take one row at a time."""
+    alone = case.family.alone
+    prompts = [PROMPTS[1], PROMPTS[1], PROMPTS[1 if alone else 2], PROMPTS[1]]
+    responses = [[50, 57], [51, 52], [54, 55], [56, 57]] if alone else [[50], [51, 52, 53], [54, 55], [50]]
+    expected = []
+    for prompt, response in zip(prompts, responses, strict=True):
+        z = mixture_of(case.models, prompt + response)[len(prompt) - 1 : -1].double().log_softmax(-1)
+        expected.append(float(z.gather(-1, torch.tensor(response)[:, None]).sum()))
+    with suppress(ValueError) if alone else nullcontext():
+        got = case.emulated.score(prompts, responses).logprobs[:, -1]
+        assert torch.allclose(got, torch.tensor(expected).double(), atol=0.1 if case.family.loose else 1e-2)
 
 
 @pytest.mark.slow

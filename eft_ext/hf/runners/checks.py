@@ -34,17 +34,26 @@ def checked(member: Member, ids: Tensor, mask: Tensor | None) -> tuple[Tensor, T
 
 
 def check_rows(member: Member, ids: Tensor, mask: Tensor | None) -> None:
-    """Raise ValueError for a batch, ids and mask [rows, length], of a model that mixes rows or reads padding as text.
-
-    Families that the tests do not know, and that do not run from static caches, are tried once, on two short rows.
-    """
-    padded = mask is not None and bool((mask == 0).any())
-    if (padded or len(ids) > 1) and not _right(member, "padding" if padded else "rows"):
-        what = "padding" if padded else "rows that go on when others end"
+    """Raise ValueError for a batch, ids and mask [rows, length], that `reads_rows` does not get right."""
+    if not reads_rows(member, ids, mask):
+        what = "padding" if _padded(mask) else "rows that go on when others end"
         raise ValueError(
             f"inputs: expected one prompt at a time, as generate_batch gives them, since {kind_of(member)} "
             f"({member.name}) does not get {what} right"
         )
+
+
+def reads_rows(member: Member, ids: Tensor, mask: Tensor | None) -> bool:
+    """True if a batch, ids and mask [rows, length], suits a model, which may mix rows or read padding as text.
+
+    Families that the tests do not know, and that do not run from static caches, are tried once, on two short rows.
+    """
+    padded = _padded(mask)
+    return not (padded or len(ids) > 1) or _right(member, "padding" if padded else "rows")
+
+
+def _padded(mask: Tensor | None) -> bool:
+    return mask is not None and bool((mask == 0).any())
 
 
 def reads_pieces(member: Member, length: int) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,8 +14,8 @@ from eft_ext.decoding.placement import together
 from eft_ext.hf.inputs.context import Context
 from eft_ext.hf.inputs.prompts import Prompt
 from eft_ext.hf.members import Member
-from eft_ext.hf.runners.checks import checked, reads_pieces
-from eft_ext.hf.runners.dynamic_cache_model import DynamicCacheModel
+from eft_ext.hf.runners.checks import checked
+from eft_ext.hf.scoring.pieces import shared_prompts, whole_rows
 from eft_ext.methods import MixingMethod
 from eft_ext.ops import Score, combine, fused_score_mix
 from eft_ext.ops.method import Method, at_positions
@@ -105,15 +105,24 @@ def score(
     rows, length = targets.shape
     names = (*(member.name for member in members), "mixture")
     resolved = for_rows(method, rows)
-    steps = ((targets != IGNORED).cumsum(dim=1) - 1).clamp(min=0)
     step = positions or max(1, _LOGITS // (rows * vocab_size * len(members)))
     read = [checked(member, *text.pair) for member, text in zip(members, own, strict=True)]
-    each = [_pieces(member, *text, length, step) for member, text in zip(members, read, strict=True)]
+    counts = (targets != IGNORED).sum(dim=1)
+    shared = shared_prompts(members, read, counts.tolist())
+    if shared is None:
+        ends, back = torch.full_like(counts, length), None
+        each = [whole_rows(member, *text, length, step) for member, text in zip(members, read, strict=True)]
+    else:  # responses then begin in the first column
+        order = (targets == IGNORED).long().argsort(dim=1, stable=True)
+        ends, back, targets = counts, order.argsort(dim=1), targets.gather(1, order)
+        each = [text.pieces(member, step) for member, text in zip(members, shared, strict=True)]
+    steps = ((targets != IGNORED).cumsum(dim=1) - 1).clamp(min=0)
     top = max(num_top, candidates)
     found: list[Score] = []
     listed: list[Candidates] = []
-    for start, piece in zip(range(0, length, step), zip(*each, strict=True), strict=True):
-        count = min(step, length - start)
+    start = 0
+    for piece in zip(*each, strict=True):
+        count = piece[0].shape[1]
         logits = together(piece, piece[0].device)
         if start == 0:
             device = logits[0].device
@@ -131,31 +140,19 @@ def score(
             num_top=top,
             num_changed=num_changed,
         )
-        _raise_invalid(part.status, [x[..., :vocab_size] for x in logits], members, length - start - count)
+        _raise_invalid(part.status, [x[..., :vocab_size] for x in logits], members, ends - start)
         if candidates:
             listed.append(_candidates([x[..., :vocab_size] for x in logits], now, part))
         found.append(part)
+        start += count
     tokens = Score(*(torch.cat(pieces, dim=1) for pieces in zip(*found, strict=True)))
-    cut = tokens._replace(top_ids=tokens.top_ids[..., :num_top], top_logprobs=tokens.top_logprobs[..., :num_top])
-    return SequenceScore(targets, cut, names, _joined(listed) if listed else None)
-
-
-def _pieces(member: Member, ids: Tensor, mask: Tensor | None, length: int, step: int) -> Iterator[Tensor]:
-    """The logits before each of the last `length` tokens of a text, `step` columns at a time, [rows, step, vocab].
-
-    Going by a cache rather than from hidden states to the output embedding keeps what families do to their logits on
-    the way (soft caps, scales). A model that cannot be read in pieces is read whole.
-    """
-    ids, mask = ids[:, :-1], torch.ones_like(ids[:, :-1]) if mask is None else mask[:, :-1]
-    several = step < length and reads_pieces(member, ids.shape[1])
-    model = DynamicCacheModel(member, use_cache=several)
-    if not several:
-        yield from model.read(ids, mask, length).split(step, dim=1)
-        return
-    first = ids.shape[1] - length + step
-    yield model.read(ids[:, :first], mask[:, :first], step)
-    for more in zip(ids[:, first:].split(step, dim=1), mask[:, first:].split(step, dim=1), strict=True):
-        yield model.forward(*more)
+    tokens = tokens._replace(top_ids=tokens.top_ids[..., :num_top], top_logprobs=tokens.top_logprobs[..., :num_top])
+    lists = _joined(listed) if listed else None
+    if back is not None:
+        places = torch.arange(rows, device=device)[:, None], back.to(device)
+        targets, tokens = targets[places], Score(*(x[places] for x in tokens))
+        lists = None if lists is None else Candidates(lists.ids[places], lists.logprobs[places])
+    return SequenceScore(targets, tokens, names, lists)
 
 
 def _candidates(logits: list[Tensor], method: Method, part: Score) -> Candidates:
@@ -187,8 +184,8 @@ def _joined(parts: list[Candidates]) -> Candidates:
     return Candidates(cat("ids", -1), cat("logprobs", -math.inf))
 
 
-def _raise_invalid(status: Tensor, logits: Sequence[Tensor], members: Sequence[Member], left: int) -> None:
-    """`status` and `logits` of the same positions [rows, n], the last of which has `left` more behind it."""
+def _raise_invalid(status: Tensor, logits: Sequence[Tensor], members: Sequence[Member], ends: Tensor) -> None:
+    """`status` and `logits` of the same positions [rows, n]; `ends` [rows] are the first columns behind each text."""
     bad = torch.nonzero(status == 1)
     if not len(bad):
         return
@@ -198,4 +195,4 @@ def _raise_invalid(status: Tensor, logits: Sequence[Tensor], members: Sequence[M
     why = "nothing is left to choose from, or the token has no logit in one of the models"
     if names:
         why = f"the logits of {' and '.join(names)} hold NaN or +inf"
-    raise RuntimeError(f"row {row}, token {column - status.shape[1] - left} from the end: {why}")
+    raise RuntimeError(f"row {row}, token {column - int(ends[row])} from the end: {why}")
