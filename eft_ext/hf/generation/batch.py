@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 from eft_ext.decoding.mixture import spread
 from eft_ext.decoding.requests import TokenOutput
 from eft_ext.hf.generation.call import call
+from eft_ext.hf.generation.criteria import copied
 from eft_ext.hf.inputs.choose_method import choose_method
 from eft_ext.hf.inputs.seeds import row_seeds
 from eft_ext.hf.models import Models
@@ -47,10 +48,10 @@ def as_completed(
     seeds = row_seeds(kwargs.pop("seed", None), rows)
     results: Iterator[Result]
     given = {**kwargs, "prompts": prompts, "seed": seeds}
-    if call(models, large.inputs, given, only_plan=True).per_step:
-        results = _one_by_one(models, large.inputs, prompts, seeds, kwargs)
-    else:
+    if call(models, large.inputs, given, only_plan=True).refills:
         results = _ended(call(models, large.inputs, given, slots=batch_size, looked=True))
+    else:
+        results = _one_by_one(models, large.inputs, prompts, seeds, kwargs)
     return _shown(results, rows, sys.stderr.isatty() if progress is None else progress)
 
 
@@ -70,11 +71,13 @@ def _one_by_one(
     rows = len(seeds)
     short = {name: kwargs.pop(name, None) for name in ("beta", "scale", "conservative_top_p", "method")}
     method = choose_method(models.method, **short)
+    criteria = kwargs.pop("stopping_criteria", None) or ()
     for row in range(rows):
         own = _of_row(method, row, rows)
         one = _row(large, row)
         others = {name: _row(prompt, row) for name, prompt in prompts.items()}
         given = {**kwargs, "method": own, "prompts": others, "seed": seeds[row : row + 1]}
+        given["stopping_criteria"] = copied(criteria)
         ids = call(models, one, given, looked=True)
         yield row, ids[0, one["input_ids"].shape[1] :].tolist()
 

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import Tensor
-from transformers import EosTokenCriteria, MaxLengthCriteria, MaxTimeCriteria, StoppingCriteriaList
+from transformers import (
+    EosTokenCriteria,
+    MaxLengthCriteria,
+    MaxTimeCriteria,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
 
 _KNOWN = (EosTokenCriteria, MaxLengthCriteria, MaxTimeCriteria)
+
+
+def copied(criteria: Iterable[StoppingCriteria]) -> StoppingCriteriaList:
+    """Criteria for one row: some remember what they have seen of it."""
+    return StoppingCriteriaList(map(copy.copy, criteria))
 
 
 class Criteria:
@@ -39,6 +51,7 @@ class Criteria:
         self._deadline = min(times, default=None)
         self.others = StoppingCriteriaList(c for c in given if type(c) not in _KNOWN)
         self._agreed = agreed
+        self._of_rows: dict[int, StoppingCriteriaList] = {}
 
     def timed_out(self, device: torch.device) -> bool:
         """True if it is later than `max_time` allows; by the first process's clock where several generate together."""
@@ -51,3 +64,19 @@ class Criteria:
         """Asks `others` which rows of `ids` [rows, length] have ended."""
         over = self.others(ids, scores)
         return list((over if self._agreed is None else self._agreed(over)).tolist())
+
+    def ended_rows(self, texts: Mapping[int, Tensor]) -> list[int]:
+        """Asks `others` about single rows, by number, as if each were generated alone. Returns those that have ended.
+
+        Args:
+            texts: ids [length] of each row, without padding.
+        """
+        if not texts:
+            return []
+        found = [self._of_rows.setdefault(row, copied(self.others))(ids[None], None) for row, ids in texts.items()]
+        over = torch.cat(found)
+        flags = (over if self._agreed is None else self._agreed(over)).tolist()
+        ended = [row for row, flag in zip(texts, flags, strict=True) if flag]
+        for row in ended:
+            del self._of_rows[row]
+        return ended

@@ -93,11 +93,12 @@ def decode(
     if no_drafts:
         warnings.warn(f"speculate: decoding without drafts, since {no_drafts}", stacklevel=2)
         call.drafts = 0
-    texts = Texts(input_ids, call.pad or 0, watched=bool(call.criteria.others) or call.in_python)
+    watched = call.in_python or (slots is None and bool(call.criteria.others))
+    texts = Texts(input_ids, call.pad or 0, watched=watched)
     run = Run(call, plan, texts, slots=slots, engines=engines)
     steps = _observed(run.steps(), texts, context)
     if slots is not None:
-        return steps
+        return _stopped(call, run, steps, texts) if call.criteria.others else steps
     _run(call, run, steps, texts)
     return _finish(call, run, texts)
 
@@ -154,6 +155,20 @@ def _observed(steps: Iterator[list[TokenOutput]], texts: Texts, context: Context
         for row, *_ in outputs:
             context.reached(row, len(texts.tokens[row]))
         yield outputs
+
+
+def _stopped(call: Call, run: Run, steps: Iterator[list[TokenOutput]], texts: Texts) -> Iterator[list[TokenOutput]]:
+    """The steps, after each of which criteria are asked about every row as if it were alone."""
+    ids, mask = call.prompts[0]
+    for outputs in steps:
+        shown = {}
+        for row, _, last, _ in outputs:
+            if not last:
+                prompt = ids[row] if mask is None else ids[row][mask[row].bool()]
+                shown[row] = torch.cat([prompt, prompt.new_tensor(texts.tokens[row])])
+        ended = call.criteria.ended_rows(shown)
+        run.end(ended)
+        yield [output._replace(last=output.last or output.request in ended) for output in outputs]
 
 
 def _run(call: Call, run: Run, steps: Iterator[list[TokenOutput]], texts: Texts) -> None:

@@ -44,6 +44,7 @@ class DecodePlan:
         because: what keeps it from the next tier; empty where nothing does.
         per_step: processors, criteria or scores of transformers are served in each step.
         models: what is special about each model, by name.
+        refills: other rows can follow in the places of those that have ended.
         speculation: with `speculate`, how drafts are made, or why there are none.
     """
 
@@ -51,6 +52,7 @@ class DecodePlan:
     because: str
     per_step: bool
     models: dict[str, str]
+    refills: bool = True
     speculation: str = ""
 
     def __str__(self) -> str:
@@ -91,16 +93,16 @@ def plan_decoding(
         models |= {m.name: f"{models[m.name]}, {_steps(m)}" for m in members if reasons[m.name] is None}
     static = _grouped({name: models[name] for name, why in reasons.items() if why})
     if not use_cache:
-        return DecodePlan("eager", NO_CACHE, True, models)
+        return DecodePlan("eager", NO_CACHE, True, models, refills=False)
     if static:
-        return DecodePlan("eager", "; ".join(static), True, models)
+        return DecodePlan("eager", "; ".join(static), True, models, refills=False)
     if highest == "eager":
-        return DecodePlan("eager", ASKED, True, models)
+        return DecodePlan("eager", ASKED, True, models, refills=False)
     other = next(iter(criteria), None)
     if processors or records or other is not None:
         why = "logits processors run in every step" if processors else "scores are returned in every step"
         why = why if processors or records else f"{type(other).__name__} looks at every step"
-        return DecodePlan("static", why, True, models)
+        return DecodePlan("static", why, True, models, refills=not (processors or records))
     if highest == "static":  # before what also keeps to that, since rounds of drafts go by what was asked for
         return DecodePlan("static", ASKED, False, models)
     if streamer:
