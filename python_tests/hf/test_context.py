@@ -73,7 +73,6 @@ def test_the_other_entries(model, shapes_read):
     entries = {
         "text": lambda: model.generate_text(text, max_new_tokens=1),
         "chat": lambda: model.generate_text(chat, max_new_tokens=1),
-        "score": lambda: model.score(text),
         "one by one": lambda: model.generate_batch([text, "x"], max_new_tokens=1, repetition_penalty=1.1),
         "as completed": lambda: next(model.generate_as_completed(["x", text], batch_size=1, max_new_tokens=1)),
     }
@@ -143,9 +142,23 @@ def test_a_table_is_not_overrun(tables, way, shapes_read):
     assert shapes == []
 
 
+def test_a_text_that_is_scored(model, shapes_read):
+    """Its last token is not read."""
+    with said() as lines:
+        model.score(LONG)
+        model.score("x" * 130)
+    assert lines == ["inputs: 130 tokens for large, tuned and base, made for 128 positions"]
+    with warnings.catch_warnings(), shapes_read(model.large) as shapes:
+        warnings.simplefilter("error", ContextWarning)
+        with pytest.raises(ContextWarning):
+            model.score("x" * 130)
+    assert shapes == []
+
+
 def test_a_text_for_a_table(tables):
+    assert EmulatedModel(*tables).score(LONG).counts.tolist() == [MADE]
     with pytest.raises(ValueError, match="^large: the text needs 129 positions, but this model has a table of 128"):
-        EmulatedModel(*tables).score(LONG)
+        EmulatedModel(*tables).score(torch.full((1, MADE + 2), 5))
 
 
 @pytest.mark.parametrize("tier", ["eager", "static"])

@@ -34,6 +34,7 @@ class Context:
 
     Args:
         members, prompts: the models, and ids and mask [rows, length] of each.
+        unread: tokens at each prompt's end that no model reads.
         looked: the prompts were looked at before: nothing is said of them.
         where: each row's place, such as its file and line, for what is said of one; the longest is named.
 
@@ -47,6 +48,7 @@ class Context:
         members: Sequence[Member],
         prompts: Sequence[Prompt],
         *,
+        unread: int = 0,
         looked: bool = False,
         where: Sequence[str] | None = None,
     ) -> None:
@@ -60,13 +62,14 @@ class Context:
             lengths = lengths_of(ids, mask)
             self._made.append((member.name, positions, lengths))
             longest = max(lengths)
-            if longest <= positions:
+            if longest - unread <= positions:
                 continue
             if where is not None:
                 place = where[lengths.index(longest)]
             if learned_positions(member.model) is not None:
                 name, model = (member.name, "this model") if where is None else (place, member.name)
-                raise ValueError(f"{name}: the text needs {longest} positions, but {model} has a table of {positions}")
+                needed = longest - unread
+                raise ValueError(f"{name}: the text needs {needed} positions, but {model} has a table of {positions}")
             beyond.setdefault((longest, positions), []).append(member.name)
         # New tokens that each row may get; its last one is not read.
         rooms = ([positions - length + 1 for length in lengths] for _, positions, lengths in self._made)

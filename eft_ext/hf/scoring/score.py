@@ -101,17 +101,17 @@ def score(
     if positions is not None and (isinstance(positions, bool) or not isinstance(positions, int) or positions < 1):
         raise ValueError(f"positions: expected an integer of at least 1, got {positions!r}")
     own = [texts.get(member.name, texts[members[0].name]) for member in members]
-    Context(members, [text.pair for text in own])
+    Context(members, [text.pair for text in own], unread=1)
     rows, length = targets.shape
     names = (*(member.name for member in members), "mixture")
     resolved = for_rows(method, rows)
     step = positions or max(1, _LOGITS // (rows * vocab_size * len(members)))
-    read = [checked(member, *text.pair) for member, text in zip(members, own, strict=True)]
+    whole = [checked(member, *text.pair) for member, text in zip(members, own, strict=True)]
     counts = (targets != IGNORED).sum(dim=1)
-    shared = shared_prompts(members, read, counts.tolist())
+    shared = shared_prompts(members, whole, counts.tolist())
     if shared is None:
         ends, back = torch.full_like(counts, length), None
-        each = [whole_rows(member, *text, length, step) for member, text in zip(members, read, strict=True)]
+        each = [whole_rows(member, *text, length, step) for member, text in zip(members, whole, strict=True)]
     else:  # responses then begin in the first column
         order = (targets == IGNORED).long().argsort(dim=1, stable=True)
         ends, back, targets = counts, order.argsort(dim=1), targets.gather(1, order)
