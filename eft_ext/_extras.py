@@ -17,6 +17,7 @@ EXTRAS = {
     "peft": ("peft", "accelerate"),
     "dynamics": (*_HF, "numpy", "pyarrow", "pandas"),
     "triton": ("triton",),
+    "lm-eval": (*_HF, "lm_eval"),
 }
 
 

@@ -1,0 +1,1 @@
+"""Other people's tools, to which several models are given as one."""

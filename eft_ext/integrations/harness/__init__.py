@@ -1,0 +1,1 @@
+"""The model that `eft_ext.integrations.lm_eval` registers."""

@@ -1,0 +1,60 @@
+"""Requests as rows, for which lm-eval is not needed, and the one line where the package is missing."""
+
+import subprocess
+import sys
+
+import pytest
+
+from eft_ext.integrations.harness.rows import batches, cut, left_padded
+
+CODE = """
+import sys
+from python_tests.helpers.without_extras import hidden
+with hidden("lm_eval"):
+    try:
+        import eft_ext.integrations.lm_eval
+    except ImportError as error:
+        print(type(error).__name__, error)
+"""
+
+
+def test_a_missing_package_is_one_line():
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", CODE], capture_output=True, text=True, check=True)
+    needed = "needs lm_eval: pip install 'eft_ext[lm-eval]'"
+    assert done.stdout == f"MissingExtra eft_ext.integrations.lm_eval {needed}\n"
+
+
+def test_a_context_is_cut_from_the_left():
+    """Reads as many tokens as there may be; the last one of the continuation is not read."""
+    assert cut([1, 2, 3], [4, 5], 9) == ((1, 2, 3), (4, 5))
+    assert cut([1, 2, 3], [4, 5], 4) == ((1, 2, 3), (4, 5))
+    assert cut([1, 2, 3], [4, 5], 3) == ((2, 3), (4, 5))
+    assert cut([1, 2, 3], [4, 5], 2) == ((3,), (4, 5))
+    for context, continuation, message in (
+        ([1], [4, 5, 6], r"^continuation: expected 1 to 2 tokens \(max_length\), got 3"),
+        ([1], [], "^continuation: .* got 0"),
+        ([], [4], "^context: expected at least one token"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            cut(context, continuation, 2)
+
+
+def test_batches_keep_contexts_together():
+    rows = [((1,), (2,)), ((3, 3), (4,)), ((1,), (5, 6, 7, 8)), ((9,), (9,)), ((3, 3), (5,)), ((1,), (2,))]
+    assert list(batches(rows, 1)) == [
+        [((1,), (2,)), ((1,), (5, 6, 7, 8))],
+        [((3, 3), (4,)), ((3, 3), (5,))],
+        [((9,), (9,))],
+    ]
+    assert [len(batch) for batch in batches(rows, 2)] == [4, 1]
+    many = [((1, 2), (token,)) for token in range(150)]
+    assert [len(batch) for batch in batches(many, 1)] == [64, 64, 22]
+    assert [len(batch) for batch in batches(many, 100)] == [100, 50]
+    assert list(batches([], 3)) == []
+
+
+def test_padding_is_what_the_mask_says():
+    """Whatever token a row is made of."""
+    prompts = left_padded([[0, 5], [0], [7, 0, 0]])
+    assert prompts["input_ids"].tolist() == [[0, 0, 5], [0, 0, 0], [7, 0, 0]]
+    assert prompts["attention_mask"].tolist() == [[0, 1, 1], [0, 0, 1], [1, 1, 1]]
