@@ -115,7 +115,10 @@ class EmulatedForCausalLM(Composite, GenerationMixin):
             self._mixing.reset(token)
 
     def _caches(self, given: Any) -> EmulatedCache:
+        names = self.models.method.models
         if isinstance(given, EmulatedCache):
+            if set(given.caches) != set(names):
+                raise ValueError(f"past_key_values: expected caches of {', '.join(names)}, got {given!r}")
             return given
         why = why_no_cache(self.models.members)
         if why is not None:
