@@ -75,7 +75,7 @@ def _conservative(method: MixingMethod, conservative: Any, grad: Tensor, logits:
     options = {"conservative_top_p": conservative.top_p, "conservative_set": conservative.set}
     inside = combine(logits, method.weights(), **options, conservative_outside="drop") > -torch.inf
     inner = grad.masked_fill(~inside, 0.0)
-    total = inner.sum(dim=-1, keepdim=True)
+    total = inner.sum(dim=-1, keepdim=True) * (_column(conservative.top_p) < 1)  # 1 is off: logits, not log p
     large, base = (inner - x.float().softmax(dim=-1) * total for x in (logits[0], logits[2]))
     return [scale * large, grad, -scale * base]
 

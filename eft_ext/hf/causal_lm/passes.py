@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import DynamicCache, QuantizedCache, StaticCache
 
 from eft_ext.decoding.model_facts import forward_parameters
+from eft_ext.decoding.module_utils import modules_of
 from eft_ext.hf.adapters import is_peft
 from eft_ext.hf.causal_lm.cache import EmulatedCache
 from eft_ext.hf.members import Member
@@ -105,7 +106,8 @@ def check_recomputing(members: tuple[Member, ...]) -> None:
         return
     for member in members:
         switched = member.without_adapter or member.adapter is not None
-        if switched and is_peft(member.model) and getattr(member.model, "is_gradient_checkpointing", False):
+        recomputed = (getattr(module, "gradient_checkpointing", False) for module in modules_of(member.model))
+        if switched and is_peft(member.model) and any(recomputed):
             raise ValueError(
                 f"{member.name}: expected no gradient checkpointing, since it shares its weights with an adapter; "
                 f"give {member.name} as a model of its own"
