@@ -21,6 +21,11 @@ def model_path(name: str) -> Path:
     return Path(__file__).parent / "models" / name
 
 
+def checkpoint_path() -> Path:
+    """The folder of the shipped models, which is a checkpoint of the trio: large-base, small-tuned, small-base."""
+    return Path(__file__).parent / "models"
+
+
 def model_paths(folder: Path | None, names: Iterable[str]) -> dict[str, Path]:
     """The folders of models in another folder, or of the shipped ones.
 

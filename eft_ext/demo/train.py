@@ -25,7 +25,7 @@ with command(__name__), needs("eft_ext.demo.train", "cli"):
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
     from transformers.utils import logging
 
-    from eft_ext.demo import MODELS, TALKATIVE
+    from eft_ext.demo import MODELS, TALKATIVE, checkpoint
     from eft_ext.demo.fit import Batch, fit, new_model, pretraining_batches, tuning_batches
     from eft_ext.demo.notes import MADE, NAME, read_models, read_world
     from eft_ext.demo.recipe import FULL, QUICK, Recipe, Stage
@@ -39,6 +39,8 @@ MOST_THREADS = 1024  # the system ends a process that asks for millions
 
 def make(out: Path, seed: int, recipe: Recipe, console: Console) -> Report:
     """Trains everything and saves five folders that stock transformers loads, and `training.json`.
+
+    The folder of all is a checkpoint of the trio.
 
     Args:
         out: made if missing; gets small-base, small-tuned, small-talkative, large-base and large-tuned.
@@ -72,6 +74,7 @@ def make(out: Path, seed: int, recipe: Recipe, console: Console) -> Report:
         train(TALKATIVE, other, recipe.tune_talkative, tuning("talkative"))
         train("large-base", large, recipe.pretrain_large, text())
         train("large-tuned", large, recipe.tune_large, tuning())
+        checkpoint.write(new)
         _note(new, seed, recipe, report, time.perf_counter() - start)
     return report
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from eft_ext.hf.inputs.arguments import ends_of
 from eft_ext.hf.members import Member
 from eft_ext.methods import MixingMethod
 
+_LOADED = ("is_local", "local_files_only")  # a tokenizer writes from where it was loaded
 _STUB = """\
 from eft_ext import EmulatedConfig, EmulatedForCausalLM  # pip install eft_ext
 
@@ -50,8 +52,12 @@ def write_around(folder: Path, config: EmulatedConfig, settings: GenerationConfi
     config.save_pretrained(folder)
     (folder / "generation_config.json").write_text(settings.to_json_string())  # unlike theirs, whatever it holds
     (folder / f"{MODULE}.py").write_text(_STUB)
-    if tokenizer is not None:
-        tokenizer.save_pretrained(folder)
+    if tokenizer is None:
+        return
+    tokenizer.save_pretrained(folder)
+    file = folder / "tokenizer_config.json"
+    about = {key: value for key, value in json.loads(file.read_text()).items() if key not in _LOADED}
+    file.write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n")
 
 
 def save(

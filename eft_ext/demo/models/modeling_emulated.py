@@ -1,0 +1,3 @@
+from eft_ext import EmulatedConfig, EmulatedForCausalLM  # pip install eft_ext
+
+__all__ = ["EmulatedConfig", "EmulatedForCausalLM"]
