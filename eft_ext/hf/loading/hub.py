@@ -11,7 +11,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 from transformers.utils import find_adapter_config_file
 
 from eft_ext._jsonl import read_object
@@ -107,6 +107,8 @@ def load_tokenizer(name: str, source: str, options: dict[str, Any]) -> Any:
     """The tokenizer that comes with a model, None if none does (as with most adapters)."""
     if os.path.isdir(source) and not any(f for pattern in _WORDS for f in Path(source).glob(pattern)):
         return None
+    from transformers import AutoTokenizer  # not above: its module may be the one that has ours imported
+
     try:
         return AutoTokenizer.from_pretrained(source, **hub_options(options))
     except Exception as error:

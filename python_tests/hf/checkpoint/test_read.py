@@ -146,6 +146,7 @@ print(transformers.EmulatedForCausalLM.__name__)
 """
 ORDERS = {
     "eft_ext first": ("import eft_ext", "", ""),
+    "a tokenizer next": ("import eft_ext; from transformers import AutoTokenizer", "", ""),
     "transformers first": ("", "import eft_ext", ""),
     "the driver first": ("from eft_ext.hf import EFTLogitsProcessor", "", ""),
     "a deep import first": ("import eft_ext.hf.loading.hub", "", ""),
