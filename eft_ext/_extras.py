@@ -9,15 +9,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _HF = ("transformers", "tqdm", "filelock")
+_CLI = (*_HF, "typer", "rich", "jinja2")
+_PEFT = ("peft", "accelerate")
 # The packages of each extra in pyproject.toml, those of the extras that it includes too.
 EXTRAS = {
     "hf": _HF,
-    "cli": (*_HF, "typer", "rich", "jinja2"),
+    "cli": _CLI,
     "plots": ("matplotlib",),
-    "peft": ("peft", "accelerate"),
+    "peft": _PEFT,
     "dynamics": (*_HF, "numpy", "pyarrow", "pandas"),
     "triton": ("triton",),
     "lm-eval": (*_HF, "lm_eval"),
+    "serve": (*_CLI, *_PEFT, "fastapi", "openai", "uvicorn"),
 }
 
 

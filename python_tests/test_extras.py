@@ -102,8 +102,9 @@ def test_what_is_declared():
     lists = declared()
     assert [str(one) for one in lists[""]] == ["torch>=2.11"]
     assert {extra: names(lists, extra) for extra in EXTRAS} == {extra: set(held) for extra, held in EXTRAS.items()}
-    assert names(lists, "all") == set().union(*(held for extra, held in EXTRAS.items() if extra != "lm-eval"))
-    assert "lm_eval" in names(lists, "test-all") - names(lists, "test")
+    apart = ("lm-eval", "serve")
+    assert names(lists, "all") == set().union(*(held for extra, held in EXTRAS.items() if extra not in apart))
+    assert {"lm_eval", "fastapi"} <= names(lists, "test-all") - names(lists, "test")
     ranges = [one.name for requirements in lists.values() for one in requirements if one.specifier]
     assert sorted(ranges) == sorted(set(ranges)), "a range stands once"
 

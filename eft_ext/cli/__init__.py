@@ -11,7 +11,7 @@ from eft_ext import _interrupt
 from eft_ext._errors import console, said, say
 from eft_ext._extras import needs
 from eft_ext._version import __version__
-from eft_ext.cli import bench, chat, demo, dynamics, environment, generate, info, pack, report, score
+from eft_ext.cli import bench, chat, demo, dynamics, environment, generate, info, pack, report, score, serve
 from eft_ext.cli.command import Command
 
 app = typer.Typer(
@@ -41,6 +41,7 @@ def _root(
 
 for module in (demo, generate, chat, score, report, pack, info, bench, environment):
     app.command(module.NAME, cls=Command)(module.run)
+app.command(serve.NAME, cls=Command, context_settings=serve.REST)(serve.run)
 app.add_typer(dynamics.app)
 
 
