@@ -23,6 +23,8 @@ from eft_ext.hf.causal_lm.passes import check_recomputing, last_token_only, new_
 from eft_ext.hf.generation.call import call
 from eft_ext.methods import MixingMethod
 
+_OF_LOOPS = ("return_dict", "cache_position", "tokenizer")  # what loops hand on to forward, which has no use for it
+
 
 class EmulatedForCausalLM(Composite, GenerationMixin):
     """Several models as one model of transformers, over the weights of an `EmulatedModel`.
@@ -70,7 +72,7 @@ class EmulatedForCausalLM(Composite, GenerationMixin):
         """
         items = others.pop("num_items_in_batch", None)
         for name, value in others.items():
-            if value is not None and value is not False and name not in ("return_dict", "cache_position"):
+            if value is not None and value is not False and name not in _OF_LOOPS:
                 raise ValueError(f"{name}: expected nothing, since the models share only token ids")
         if input_ids is None:
             raise ValueError("input_ids: expected token ids [rows, length], got None")

@@ -52,7 +52,7 @@ def call(
         add_ends(models.members, method.ending, config, kwargs)
         add_stop_strings(lead.model, config, kwargs, tokenizer)
         if why is not None and over_forward is not None:
-            kwargs |= {"streamer": streamer, "tokenizer": arguments.get("tokenizer")}
+            kwargs |= {"streamer": streamer, "tokenizer": tokenizer}
             return generate_elsewhere(why, over_forward, method, own, encoded, kwargs, options)
         kwargs["input_ids"] = own.ids.to(models.device)
         if own.mask is not None:

@@ -24,6 +24,8 @@ def why_other_loop(lead: Any, config: GenerationConfig | None, kwargs: Mapping[s
     Args:
         lead: the first model, whose generation_config counts too.
     """
+    if getattr(config, "is_assistant", False):
+        return "is_assistant=True"  # its caches go back to the loop that it drafts for
     for name in _ARGUMENTS:
         if kwargs.get(name) is not None and kwargs[name] is not False:
             return name

@@ -45,10 +45,10 @@ _OF_LOOPS: dict[str, str] = {
     "synced_gpus": "rows that end leave the batch, so that processes would not stay in step",
     "custom_generate": "this is a decoding loop of its own",
     "past_key_values": _THREE_CACHES,
+    "position_ids": "they follow from attention_mask, for each model by itself",
 }
 _ARGUMENTS: dict[str, str] = {
     "inputs_embeds": "each model has its own embeddings; pass input_ids",
-    "position_ids": "they follow from attention_mask, for each model by itself",
     "pixel_values": "the models share only token ids",
     "pixel_values_videos": "the models share only token ids",
     "token_type_ids": "not every model need know them",
