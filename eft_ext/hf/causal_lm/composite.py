@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
@@ -46,8 +47,9 @@ class Composite(PreTrainedModel):
                 raise ValueError(f"method: expected other names of models than {member.name!r}, which models have")
         object.__setattr__(self, "models", models)  # before the base asks for the generation's settings
         super().__init__(config)
-        named = {id(member.model): member for member in reversed(models.members)}
-        named |= {id(member.model): member for member in models.members if not member.without_adapter}
+        named: dict[int, Any] = {}  # a model that stands in several places has the first one's name
+        for member in sorted(models.members, key=lambda member: member.without_adapter):
+            named.setdefault(id(member.model), member)
         for member in models.members:
             if named[id(member.model)] is member:
                 setattr(self, member.name, member.model)
@@ -81,6 +83,11 @@ class Composite(PreTrainedModel):
         if not info:
             return model
         return model, {"missing_keys": set(), "unexpected_keys": set(), "mismatched_keys": set(), "error_msgs": []}
+
+    @property
+    def device(self) -> torch.device:
+        """The device on which prompts are read; the CPU where weights are fetched for each pass."""
+        return self.models.device
 
     @property
     def generation_config(self) -> Any:
