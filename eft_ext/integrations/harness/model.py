@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,6 +30,13 @@ _OTHERS = (
 )
 
 
+class _Placed(EmulatedModel):
+    """Models that were loaded to where they belong, so that HFLM has none to move."""
+
+    def to(self, device: Any) -> _Placed:
+        return self
+
+
 @register_model("eft")
 class EmulatedLM(HFLM):
     """Several models as one, for `--model eft`.
@@ -51,6 +59,7 @@ class EmulatedLM(HFLM):
                 raise ValueError(f"{name}: expected nothing, since --model eft loads its models by itself")
         kwargs["device"] = kwargs.get("device") or ("cuda" if torch.cuda.is_available() else "cpu")
         super().__init__(pretrained or large, backend="causal", **kwargs)
+        self._asked_size = self.batch_size
 
     def _create_model(self, pretrained: str, **kwargs: Any) -> None:
         """Loads the models where HFLM loads one."""
@@ -62,7 +71,7 @@ class EmulatedLM(HFLM):
             options.pop("subfolder", None)
         if self.device.type != "cpu":
             options.setdefault("device_map", str(self.device))
-        self._model = EmulatedModel.from_pretrained(pretrained, tokenizer=self.tokenizer, **options)
+        self._model = _Placed.from_pretrained(pretrained, tokenizer=self.tokenizer, **options)
 
     @property
     def max_length(self) -> int:
@@ -76,8 +85,17 @@ class EmulatedLM(HFLM):
         """`max_batch_size` where the size is "auto"; scoring halves a batch for which memory does not suffice."""
         return int(self.max_batch_size)
 
-    def _size(self, given: int | None = None) -> int:
-        return given or (self._detect_batch_size() if self.batch_size == "auto" else int(self.batch_size))
+    @property
+    def _size(self) -> int:
+        return self._detect_batch_size() if self._asked_size == "auto" else int(self._asked_size)
+
+    def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
+        """HFLM's, which gives all windows at once, so that those of one length can be read together."""
+        self.batch_size_per_gpu = sys.maxsize
+        try:
+            return list(super().loglikelihood_rolling(requests, disable_tqdm=disable_tqdm))
+        finally:
+            self.batch_size_per_gpu = self._asked_size
 
     def _loglikelihood_tokens(
         self,
@@ -92,7 +110,7 @@ class EmulatedLM(HFLM):
             asked.setdefault(row, []).append(number)
         answers: dict[Row, Answer] = {}
         with tqdm(total=len(rows), disable=disable_tqdm, desc="Running loglikelihood requests") as bar:
-            for batch in batches(rows, self._size(override_bs)):
+            for batch in batches(rows, self._size):
                 for row, answer in zip(batch, self._answers(batch), strict=True):
                     answers[row] = answer
                     for number in asked[row]:
@@ -148,7 +166,7 @@ class EmulatedLM(HFLM):
         order = sorted(range(len(prompts)), key=lambda place: -len(prompts[place]))
         results = self.model.generate_as_completed(
             left_padded([prompts[place] for place in order]),
-            batch_size=self._size(),
+            batch_size=self._size,
             progress=False,
             max_new_tokens=new,
             stopping_criteria=[StopText(self.tokenizer, until)],

@@ -26,11 +26,14 @@ def cut(context: Sequence[int], continuation: Sequence[int], max_length: int) ->
 
 
 def batches(rows: Iterable[Row], contexts: int) -> Iterator[list[Row]]:
-    """Each row once, `contexts` different contexts at a time with their continuations, the longest first."""
+    """Each row once, `contexts` different contexts at a time with their continuations, the longest first.
+
+    Of texts of one length, those with as many scored tokens stand together: other positions have no logits.
+    """
     groups: dict[tuple[int, ...], list[Row]] = {}
     for row in dict.fromkeys(rows):
         groups.setdefault(row[0], []).append(row)
-    ordered = sorted(groups.values(), key=lambda group: -max(len(a) + len(b) for a, b in group))
+    ordered = sorted(groups.values(), key=lambda group: max((len(a) + len(b), len(b)) for a, b in group), reverse=True)
     for first in range(0, len(ordered), contexts):
         batch = [row for group in ordered[first : first + contexts] for row in group]
         most = max(contexts, _MOST)
