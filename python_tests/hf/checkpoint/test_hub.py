@@ -17,7 +17,9 @@ CALL = {"max_new_tokens": 6, "do_sample": False}
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch):
+    """Offline, as HF_HUB_OFFLINE makes it: transformers looks for adapters however little else it is allowed."""
     monkeypatch.setattr("socket.socket.connect", None)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
 
 
 @pytest.fixture
