@@ -12,6 +12,8 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from eft_ext.config import EmulatedConfig
 from eft_ext.hf.checkpoint.save import config_of, save
 from eft_ext.hf.models import Models
+from eft_ext.methods import MixingMethod, Weighted
+from eft_ext.methods.serialized import to_dict
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -40,6 +42,8 @@ class Composite(PreTrainedModel):
     def __init__(self, config: EmulatedConfig, models: Models | None = None) -> None:
         if models is None:
             method = config.mixing_method
+            if missing := [name for name in method.models if not hasattr(config, name)]:
+                raise ValueError(f"config: expected the configuration of {missing[0]}, got none")
             made = {n: AutoModelForCausalLM.from_config(getattr(config, n)).eval() for n in method.models}
             models = Models(method=method, **made)
         for member in models.members:  # children are attributes
@@ -59,8 +63,13 @@ class Composite(PreTrainedModel):
 
     @classmethod
     def over(cls, models: Models) -> Self:
-        """The model of transformers over the same weights. Raises ValueError for a method that no file could hold."""
-        return cls(config_of(models.members, models.method), models)
+        """The model of transformers over the same weights."""
+        method: MixingMethod = models.method
+        try:
+            to_dict(method)
+        except ValueError:  # no file could hold it, which saving says
+            method = Weighted(dict.fromkeys(method.models, 1.0))
+        return cls(config_of(models.members, method), models)
 
     @classmethod
     def from_pretrained(cls, source: str | os.PathLike[str], *_: Any, **options: Any) -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from eft_ext.config import EmulatedConfig
 from eft_ext.hf.adapters import changes_base
 from eft_ext.hf.inputs.vocabulary import compare_tokenizers
 from eft_ext.hf.loading.adapter import with_adapter
@@ -140,6 +141,8 @@ def _check_config(name: str, source: str, options: dict[str, Any]) -> None:
         if adapter_config(source, options) is None:  # transformers loads an adapter with its base by itself
             raise
         return
+    if config.model_type == EmulatedConfig.model_type:
+        raise ValueError(f"{name}: expected one model, got {source!r}, a checkpoint of several")
     if config.is_encoder_decoder:
         raise ValueError(
             f"{name}: expected a decoder-only model, got {source!r}, which is an encoder-decoder ({config.model_type})"

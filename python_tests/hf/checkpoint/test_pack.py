@@ -144,6 +144,7 @@ def test_what_does_not_fit(trio_folders, folders, tmp_path, packed, tokenizer, b
     tokenizer.save_pretrained(few)
     file.write_text("")
     narrow, gone = {**trio_folders, "tuned": str(few)}, {**trio_folders, "tuned": "./gone"}
+    nested = {**trio_folders, "large": str(packed)}
     inside = {**trio_folders, "large": str(packed / "large")}
     function, rows = "a function of the step", "one for each row"
     for said, (folder, sources, method, options) in {
@@ -157,6 +158,7 @@ def test_what_does_not_fit(trio_folders, folders, tmp_path, packed, tokenizer, b
         f"beta: expected a number in a checkpoint, got {function}": (new, trio_folders, UpScale(lambda _: 1.0), {}),
         f"beta: expected a number in a checkpoint, got {rows}": (new, trio_folders, UpScale([1.0, 2.0]), {}),
         "tuned: expected logits for the tokenizer's 260 ids, got 200 columns": (new, narrow, UpScale(), {}),
+        "large: expected one model, got ": (new, nested, UpScale(), {}),
         "tuned: no such folder": (new, gone, UpScale(), {}),
         "large: not a model of Realign": (new, {"large": folders["large"]}, Realign(), {}),
         "amateur: expected a hub id or a folder, got None": (new, {"expert": folders["large"]}, Contrast(), {}),

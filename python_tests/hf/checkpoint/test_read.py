@@ -180,6 +180,21 @@ def test_the_operations_do_not_import_transformers():
     assert done.stdout.strip() == "False"
 
 
+def test_a_method_that_no_file_holds(llamas, tmp_path):
+    """It generates in any way, and is refused when it is saved."""
+    ids = torch.tensor([[5, 6, 7], [8, 9, 10]])
+    model = EmulatedModel(*llamas, beta=[0.0, 1.0])
+    call = {"num_beams": 2, "max_new_tokens": 4, "eos_token_id": 999}
+    rows = [
+        EmulatedModel(*llamas, beta=beta).generate(row[None], **call) for beta, row in zip((0.0, 1.0), ids, strict=True)
+    ]
+    assert torch.equal(model.generate(ids, **call), torch.cat(rows))
+    with pytest.raises(ValueError, match=r"^beta: expected a number in a checkpoint, got one for each row"):
+        model.causal_lm().save_pretrained(tmp_path / "x")
+    with pytest.raises(ValueError, match=r"^config: expected the configuration of large, got none"):
+        EmulatedForCausalLM(EmulatedConfig())
+
+
 def test_configurations(packed):
     config = AutoConfig.from_pretrained(packed)
     again = EmulatedConfig.from_dict(json.loads(config.to_json_string()))
