@@ -13,9 +13,6 @@ class EmulatedCache(Cache):
 
     Args:
         caches: each model's, by name; the first one's length counts.
-
-    Attributes:
-        skipped: columns of the prompt that a model did not read, by name.
     """
 
     # What is compiled over one cache knows one model's layers: each model makes its own masks here.
@@ -25,7 +22,7 @@ class EmulatedCache(Cache):
 
     def __init__(self, caches: Mapping[str, Cache]) -> None:
         # Not the base's: layers may come as the models run.
-        self.caches, self.skipped = dict(caches), dict.fromkeys(caches, 0)
+        self.caches = dict(caches)
 
     def __getitem__(self, name: str) -> Cache:
         return self.caches[name]

@@ -13,13 +13,13 @@ from eft_ext.methods import MixingMethod
 from eft_ext.ops import combine
 
 
-def mixed_logits(method: MixingMethod, logits: Sequence[Tensor], vocab_size: int) -> Tensor:
+def mixed_logits(method: MixingMethod, logits: Sequence[Tensor], vocab_size: int, *, several: bool = False) -> Tensor:
     """The mixture's logits z, fp32 [rows, positions, vocab_size].
 
     Args:
-        method: each parameter a number, or a tensor with a value for each row, or for each prompt where a row stands
-            for one of several that a prompt has become (beams).
+        method: each parameter a number, or a tensor with a value for each row.
         logits: of each model [rows, positions, at least vocab_size], on one device.
+        several: values may be those of prompts, of which each stands in several rows (beams).
 
     Raises:
         ValueError: a parameter is a function of the step, or has another number of values.
@@ -33,10 +33,11 @@ def mixed_logits(method: MixingMethod, logits: Sequence[Tensor], vocab_size: int
     def at_positions(name: str, value: Any) -> Any:
         if not isinstance(value, Tensor):
             return value
-        if value.ndim > 1 or value.numel() == 0 or rows % value.numel():
+        count = value.numel()
+        if value.ndim > 1 or (value.ndim == 1 and count != rows and not (several and count and rows % count == 0)):
             came = list(value.shape)
             raise ValueError(f"{name}: expected a number or {rows} values, one for each row, got shape {came}")
-        return value.reshape(-1).to(logits[0].device).repeat_interleave(rows * positions // value.numel())
+        return value.reshape(-1).to(logits[0].device).repeat_interleave(rows * positions // count)
 
     spread = method.mapped(at_positions)
     flat = [x[..., :vocab_size].reshape(-1, vocab_size) for x in logits]

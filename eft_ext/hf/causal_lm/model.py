@@ -13,6 +13,7 @@ import transformers.processing_utils  # noqa: F401
 from torch import Tensor
 from transformers import AutoModelForCausalLM, GenerationConfig, GenerationMixin
 from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.utils.generic import can_return_tuple
 
 from eft_ext.config import EmulatedConfig
 from eft_ext.decoding.placement import together
@@ -23,7 +24,7 @@ from eft_ext.hf.causal_lm.passes import check_recomputing, last_token_only, new_
 from eft_ext.hf.generation.call import call
 from eft_ext.methods import MixingMethod
 
-_OF_LOOPS = ("return_dict", "cache_position", "tokenizer")  # what loops hand on to forward, which has no use for it
+_OF_LOOPS = ("cache_position", "tokenizer")  # what loops hand on to forward, which has no use for it
 
 
 class EmulatedForCausalLM(Composite, GenerationMixin):
@@ -35,6 +36,7 @@ class EmulatedForCausalLM(Composite, GenerationMixin):
 
     _mixing: ClassVar[ContextVar[dict[int, MixingMethod]]] = ContextVar("mixing", default={})  # noqa: B039
 
+    @can_return_tuple
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -76,7 +78,8 @@ class EmulatedForCausalLM(Composite, GenerationMixin):
                 raise ValueError(f"{name}: expected nothing, since the models share only token ids")
         if input_ids is None:
             raise ValueError("input_ids: expected token ids [rows, length], got None")
-        if all(weight is None for weight in (beta, scale, conservative_top_p, method)):
+        given = any(weight is not None for weight in (beta, scale, conservative_top_p, method))
+        if not given:
             method = self._mixing.get().get(id(self))
         members, chosen = self.models.members, self.models.chosen(beta, scale, conservative_top_p, method)
         check_recomputing(members)
@@ -94,7 +97,8 @@ class EmulatedForCausalLM(Composite, GenerationMixin):
                 read = last_token_only(member.name, input_ids, caches, logits_to_keep)
             found[member.name] = run_member(member, read, caches, logits_to_keep, asked if member.name == shown else {})
         each = [out.logits for out in found.values()]
-        logits = mixed_logits(chosen, together(each, each[0].device), self.models.vocab_size)
+        each = together(each, each[0].device)
+        logits = mixed_logits(chosen, each, self.models.vocab_size, several=not given)
         loss = None
         if labels is not None:
             counted = {} if items is None else {"num_items_in_batch": items}

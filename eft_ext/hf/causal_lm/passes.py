@@ -95,7 +95,6 @@ def last_token_only(
                 f"logits_to_keep: expected 1 for a prompt, of which {name} reads the last token alone, got {keep!r}; "
                 "EmulatedModel.score knows where prompts end"
             )
-        caches.skipped[name] = input_ids.shape[1] - 1
         return input_ids[:, -1:], None, None
     return input_ids, None, None
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from transformers import GenerationConfig, GenerationMixin
 
+from eft_ext.decoding.mixture import spread
 from eft_ext.hf.inputs.arguments import setting
 from eft_ext.hf.inputs.prompts import Prompt
 from eft_ext.hf.inputs.rejected import OF_ONE_MODEL, OFF
@@ -15,6 +16,7 @@ from eft_ext.methods import MixingMethod
 
 # Arguments of generate that ask for another loop.
 _ARGUMENTS = ("assistant_model", "negative_prompt_ids", "synced_gpus", "custom_generate", "past_key_values")
+_WHOLE_PROMPT = ("prefill_chunk_size", "assistant_model", "prompt_lookup_num_tokens")  # or drafts behind it
 _ENGINE_ONLY = ("seed", "speculate", "tier")
 
 
@@ -55,7 +57,7 @@ def generate_elsewhere(
         options: of the engine.
 
     Raises:
-        ValueError: an option that only the engine has.
+        ValueError: an option that only the engine has, or weights that do not fit the prompts.
     """
     if options.get("only_plan"):
         return DecodePlan(OTHER_LOOP, why, True, {})
@@ -66,7 +68,14 @@ def generate_elsewhere(
             raise ValueError(f"{name}: expected none beside {why}, which transformers decodes, got {options[name]!r}")
     if method.is_scheduled:
         raise ValueError(f"method: expected fixed parameters beside {why}, got functions of the step in {method!r}")
-    model = over_forward()
+    model, config = over_forward(), kwargs.get("generation_config")
+    beams, copies = (setting(name, model, config, kwargs) or 1 for name in ("num_beams", "num_return_sequences"))
+    copies = copies if beams == 1 else 1
+    method = method.mapped(lambda name, value: spread(name, value, len(prompt.ids) * copies, copies))
+    for name in _WHOLE_PROMPT if method.last_token_only else ():
+        if setting(name, model, config, kwargs) is not None:
+            alone = method.last_token_only[0]
+            raise ValueError(f"{name}: expected none, since {alone} reads the last token of the prompt alone")
     mask = {} if prompt.mask is None else {"attention_mask": prompt.mask.to(model.device)}
     given = {name: value for name, value in kwargs.items() if value is not None}
     with model.mixing(method):  # as an argument it would reach assistants too

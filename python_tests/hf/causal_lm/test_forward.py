@@ -72,8 +72,11 @@ def test_weights_of_a_call(causal, llamas):
     got = whole(causal, method=m.Conservative(shares, outside="drop")).logits
     expected = [conservative(v, 1.0, p, outside="drop") for v, p in zip(x, shares, strict=True)]
     check_rows(got, expected)
-    with pytest.raises(ValueError, match=r"^beta: expected a number or 4 values, one for each row, got shape \[3\]"):
-        whole(causal, beta=[1.0, 2.0, 3.0])
+    for count in (1, 2, 3, 8):
+        with pytest.raises(
+            ValueError, match=rf"^beta: expected a number or 4 values, one for each row, got .*\[{count}\]"
+        ):
+            whole(causal, beta=[1.0] * count)
 
 
 def test_a_plausibility_for_each_row(models):
@@ -100,7 +103,8 @@ def test_loss(causal):
     torch.testing.assert_close(out.loss, F.cross_entropy(flat, shifted))
     counted = whole(causal, labels=labels, num_items_in_batch=torch.tensor(50)).loss
     torch.testing.assert_close(counted, F.cross_entropy(flat, shifted, reduction="sum") / 50)
-    assert causal(ids, mask, return_dict=False, labels=labels)[0].ndim == 0
+    loss, logits = causal(ids, mask, return_dict=False, labels=labels)
+    assert (loss.shape, logits.shape) == ((), (4, 7, VOCAB))
 
 
 @pytest.mark.parametrize("static", [False, True], ids=["grows", "static"])
