@@ -22,6 +22,7 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
 import eft_ext.integrations.lm_eval  # noqa: F401
+from eft_ext import EmulatedModel
 from python_tests.helpers.one_thread import one_thread as one_thread
 from python_tests.integrations.plain_mixture import PlainMixture
 
@@ -92,6 +93,16 @@ def expected(tasks):
     return evaluated(tasks, HFLM(model, tokenizer=FOLDERS["large"], batch_size=4))
 
 
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory):
+    """The trio as one checkpoint."""
+    folder = tmp_path_factory.mktemp("packed")
+    model = EmulatedModel.from_pretrained(**FOLDERS, quiet=True)
+    model.causal_lm().save_pretrained(folder)
+    model.tokenizer.save_pretrained(folder)
+    return folder
+
+
 def evaluated(tasks, model, **options):
     manager = TaskManager(include_path=str(tasks), include_defaults=False)
     found = lm_eval.simple_evaluate(model=model, tasks=list(TASKS), task_manager=manager, bootstrap_iters=0, **options)
@@ -115,6 +126,12 @@ def assert_same_table(found, expected):
 def test_simple_evaluate(tasks, expected, batch_size):
     arguments = ",".join(f"{name}={folder}" for name, folder in FOLDERS.items()) + ",dtype=float32,quiet=True"
     assert_same_table(evaluated(tasks, "eft", model_args=arguments, batch_size=batch_size, device="cpu"), expected)
+
+
+@pytest.mark.parametrize("model", ["eft", "hf"])
+def test_a_checkpoint(tasks, expected, packed, model):
+    arguments = f"pretrained={packed},trust_remote_code=True"
+    assert_same_table(evaluated(tasks, model, model_args=arguments, batch_size=8, device="cpu"), expected)
 
 
 def test_the_command(tasks, expected, tmp_path):

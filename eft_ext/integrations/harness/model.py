@@ -109,7 +109,9 @@ class EmulatedLM(HFLM):
         for number, row in enumerate(rows):
             asked.setdefault(row, []).append(number)
         answers: dict[Row, Answer] = {}
-        with tqdm(total=len(rows), disable=disable_tqdm, desc="Running loglikelihood requests") as bar:
+        with tqdm(
+            total=len(rows), disable=disable_tqdm or self.rank != 0, desc="Running loglikelihood requests"
+        ) as bar:
             for batch in batches(rows, self._size):
                 for row, answer in zip(batch, self._answers(batch), strict=True):
                     answers[row] = answer
@@ -139,7 +141,9 @@ class EmulatedLM(HFLM):
         for number, request in enumerate(requests):
             groups.setdefault(repr(request.args[1]), []).append(number)
         texts: dict[int, str] = {}
-        with tqdm(total=len(requests), disable=disable_tqdm, desc="Running generate_until requests") as bar:
+        with tqdm(
+            total=len(requests), disable=disable_tqdm or self.rank != 0, desc="Running generate_until requests"
+        ) as bar:
             for numbers in groups.values():
                 settings = requests[numbers[0]].args[1]
                 contexts = [requests[number].args[0] for number in numbers]
