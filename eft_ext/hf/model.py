@@ -160,8 +160,8 @@ class EmulatedModel(Models):
         the batch.
 
         Args:
-            inputs, kwargs: as for `generate`, except streamers and num_return_sequences. What has to look at
-                every step (processors, other criteria, models without static caches) makes it one row at a time.
+            inputs, kwargs: as for `generate`, except streamers and num_return_sequences. Logits processors, models
+                without static caches, and beams and other loops of transformers make it one row at a time.
             batch_size: rows at once.
             progress: whether a bar is shown on stderr; None shows it where that is a terminal.
 
@@ -171,7 +171,7 @@ class EmulatedModel(Models):
         Raises:
             ValueError, TypeError, RuntimeError: as `generate` does.
         """
-        return as_completed(self, inputs, batch_size, progress, kwargs)
+        return as_completed(self, inputs, batch_size, progress, kwargs, self.causal_lm)
 
     def generate_text(self, inputs: Any = None, *, return_output: bool = False, **kwargs: Any) -> Any:
         """`generate`, returning the new text of each row, list[str] (the prompt left out, special tokens skipped).

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -18,15 +19,21 @@ from eft_ext.hf.generation.criteria import copied
 from eft_ext.hf.inputs.choose_method import choose_method
 from eft_ext.hf.inputs.seeds import row_seeds
 from eft_ext.hf.models import Models
+from eft_ext.hf.runners.decode_plan import OTHER_LOOP
 from eft_ext.methods import MixingMethod
 
 Result = tuple[int, list[int]]  # the prompt's number and its new tokens
 
 
 def as_completed(
-    models: Models, inputs: Any, batch_size: int, progress: bool | None, kwargs: dict[str, Any]
+    models: Models,
+    inputs: Any,
+    batch_size: int,
+    progress: bool | None,
+    kwargs: dict[str, Any],
+    over_forward: Callable[[], Any],
 ) -> Iterator[Result]:
-    """See `EmulatedModel.generate_as_completed`."""
+    """See `EmulatedModel.generate_as_completed`, and `call` for `over_forward`."""
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
         raise ValueError(f"batch_size: expected an integer of at least 1, got {batch_size!r}")
     for name in ("streamer", "return_dict_in_generate", "speculate"):
@@ -45,13 +52,17 @@ def as_completed(
     large = encoded.pop(method.models[0])
     prompts = {name: prompt.inputs for name, prompt in encoded.items()}
     rows = len(large.ids)
-    seeds = row_seeds(kwargs.pop("seed", None), rows)
+    seed = kwargs.pop("seed", None)
+    seeds = row_seeds(seed, rows)
     results: Iterator[Result]
     given = {**kwargs, "prompts": prompts, "seed": seeds}
-    if call(models, large.inputs, given, only_plan=True).refills:
-        results = _ended(call(models, large.inputs, given, slots=batch_size, looked=True))
+    run = partial(call, models, over_forward=over_forward)
+    plan = run(large.inputs, given, only_plan=True)
+    if plan.refills:
+        results = _ended(run(large.inputs, given, slots=batch_size, looked=True))
     else:
-        results = _one_by_one(models, large.inputs, prompts, seeds, kwargs)
+        own = [None] * rows if plan.tier == OTHER_LOOP and seed is None else list(seeds.split(1))
+        results = _one_by_one(run, choose_method(models.method, **_short(kwargs)), large.inputs, prompts, own, kwargs)
     return _shown(results, rows, sys.stderr.isatty() if progress is None else progress)
 
 
@@ -64,21 +75,29 @@ def _ended(steps: Iterator[list[TokenOutput]]) -> Iterator[Result]:
     yield from tokens.items()  # cut off by max_time
 
 
+def _short(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The weights, taken out of the arguments."""
+    return {name: kwargs.pop(name, None) for name in ("beta", "scale", "conservative_top_p", "method")}
+
+
 def _one_by_one(
-    models: Models, large: dict[str, Tensor | None], prompts: dict[str, Any], seeds: Tensor, kwargs: dict[str, Any]
+    run: Callable[..., Any],
+    method: MixingMethod,
+    large: dict[str, Tensor | None],
+    prompts: dict[str, Any],
+    seeds: Sequence[Tensor | None],
+    kwargs: dict[str, Any],
 ) -> Iterator[Result]:
     """Yields the result of `generate` for each prompt alone."""
     rows = len(seeds)
-    short = {name: kwargs.pop(name, None) for name in ("beta", "scale", "conservative_top_p", "method")}
-    method = choose_method(models.method, **short)
     criteria = kwargs.pop("stopping_criteria", None) or ()
-    for row in range(rows):
+    for row, seed in enumerate(seeds):
         own = _of_row(method, row, rows)
         one = _row(large, row)
         others = {name: _row(prompt, row) for name, prompt in prompts.items()}
-        given = {**kwargs, "method": own, "prompts": others, "seed": seeds[row : row + 1]}
+        given = {**kwargs, "method": own, "prompts": others, "seed": seed}
         given["stopping_criteria"] = copied(criteria)
-        ids = call(models, one, given, looked=True)
+        ids = run(one, given, looked=True)
         yield row, ids[0, one["input_ids"].shape[1] :].tolist()
 
 

@@ -60,7 +60,7 @@ def generate_elsewhere(
         ValueError: an option that only the engine has, or weights that do not fit the prompts.
     """
     if options.get("only_plan"):
-        return DecodePlan(OTHER_LOOP, why, True, {})
+        return DecodePlan(OTHER_LOOP, why, True, {}, refills=False)
     if others:
         raise ValueError(f"prompts: expected none for {min(others)} beside {why}, since one pass reads one prompt")
     for name in _ENGINE_ONLY:
