@@ -92,7 +92,7 @@ def test_progress_is_shown_on_stderr(exact, capsys):
         ({"batch_size": 0}, r"^batch_size: expected an integer of at least 1, got 0"),
         ({"num_return_sequences": 2}, r"^num_return_sequences: expected 1"),
         ({"streamer": object()}, r"^streamer: not supported here"),
-        ({"num_beams": 2}, r"^num_beams: "),
+        ({"use_mtp": True}, r"^use_mtp: "),
         ({"seed": [1, 2]}, r"^seed: expected a number or 3 of them"),
     ],
 )
