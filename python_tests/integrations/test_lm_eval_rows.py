@@ -40,17 +40,26 @@ def test_a_context_is_cut_from_the_left():
 
 
 def test_batches_keep_contexts_together():
-    rows = [((1,), (2,)), ((3, 3), (4,)), ((1,), (5, 6, 7, 8)), ((9,), (9,)), ((3, 3), (5,)), ((1,), (2,))]
-    assert list(batches(rows, 1)) == [
-        [((1,), (2,)), ((1,), (5, 6, 7, 8))],
-        [((3, 3), (4,)), ((3, 3), (5,))],
-        [((9,), (9,))],
-    ]
+    rows = [((1, 1, 1, 1, 1), (2,)), ((3, 3), (4,)), ((1, 1, 1, 1, 1), (5, 6, 7, 8)), ((9, 9), (9,)), ((3, 3), (5,))]
+    assert list(batches([*rows, rows[0]], 1)) == [[rows[0], rows[2]], [rows[1], rows[4]], [rows[3]]]
     assert [len(batch) for batch in batches(rows, 2)] == [4, 1]
     many = [((1, 2), (token,)) for token in range(150)]
     assert [len(batch) for batch in batches(many, 1)] == [64, 64, 22]
     assert [len(batch) for batch in batches(many, 100)] == [100, 50]
     assert list(batches([], 3)) == []
+
+
+def test_a_beginning_that_all_have_does_not_make_a_batch_large():
+    rows = [((0,), tuple(range(length))) for length in (5, 6, 7, 8)]
+    assert [len(batch) for batch in batches(rows, 1)] == [1, 1, 1, 1]
+    assert [len(batch) for batch in batches(rows, 3)] == [3, 1]
+
+
+def test_batches_of_texts_of_about_one_length():
+    rows = [(tuple(range(length)), (5,)) for length in (20, 400, 310, 90, 500, 30, 480, 60)]
+    found = [[len(context) for context, _ in batch] for batch in batches(rows, 3)]
+    assert found == [[500, 480, 400], [310], [90, 60], [30, 20]]
+    assert [[len(context) for context, _ in batch] for batch in batches(rows, 2)][:2] == [[500, 480], [400, 310]]
 
 
 def test_padding_is_what_the_mask_says():

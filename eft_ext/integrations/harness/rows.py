@@ -10,6 +10,7 @@ from torch import Tensor
 Row = tuple[tuple[int, ...], tuple[int, ...]]  # context and continuation
 
 _MOST = 64  # rows of a batch, where one context has many continuations
+_SHORT = 16  # tokens of padding that cost less than another batch
 
 
 def cut(context: Sequence[int], continuation: Sequence[int], max_length: int) -> Row:
@@ -26,18 +27,30 @@ def cut(context: Sequence[int], continuation: Sequence[int], max_length: int) ->
 
 
 def batches(rows: Iterable[Row], contexts: int) -> Iterator[list[Row]]:
-    """Each row once, `contexts` different contexts at a time with their continuations, the longest first.
+    """Each row once, at most `contexts` different contexts at a time with their continuations, the longest first.
 
-    Of texts of one length, those with as many scored tokens stand together: other positions have no logits.
+    A context that is no longer than its continuation counts for each, as the windows of whole texts do. Of texts of
+    one length, those with as many scored tokens stand together: other positions have no logits. A batch ends where the
+    next text is so much shorter that a quarter of it would be padding.
     """
-    groups: dict[tuple[int, ...], list[Row]] = {}
+    groups: dict[tuple[tuple[int, ...], ...], list[Row]] = {}
     for row in dict.fromkeys(rows):
-        groups.setdefault(row[0], []).append(row)
-    ordered = sorted(groups.values(), key=lambda group: max((len(a) + len(b), len(b)) for a, b in group), reverse=True)
-    for first in range(0, len(ordered), contexts):
-        batch = [row for group in ordered[first : first + contexts] for row in group]
-        most = max(contexts, _MOST)
-        yield from (batch[at : at + most] for at in range(0, len(batch), most))
+        groups.setdefault(row[:1] if len(row[0]) > len(row[1]) else row, []).append(row)
+    sized = [(max((len(a) + len(b), len(b)) for a, b in group), group) for group in groups.values()]
+    batch: list[list[Row]] = []
+    longest = 0
+    for (length, _), group in sorted(sized, key=lambda one: one[0], reverse=True):
+        if len(batch) == contexts or 4 * (length + _SHORT) < 3 * longest:
+            yield from _parts(batch, contexts)
+            batch = []
+        longest = longest if batch else length
+        batch.append(group)
+    yield from _parts(batch, contexts)
+
+
+def _parts(groups: list[list[Row]], contexts: int) -> Iterator[list[Row]]:
+    together, most = [row for group in groups for row in group], max(contexts, _MOST)
+    yield from (together[at : at + most] for at in range(0, len(together), most))
 
 
 def left_padded(rows: Sequence[Sequence[int]]) -> dict[str, Tensor]:
