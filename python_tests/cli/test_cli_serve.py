@@ -1,4 +1,4 @@
-"""`eft serve`: transformers' own server answers as EmulatedModel does, and what is wrong is one line."""
+"""`eft serve`: transformers' own server says what three plain passes say, and what is wrong is one line."""
 
 import json
 import socket
@@ -8,10 +8,10 @@ import urllib.request
 
 import pytest
 
-from eft_ext import EmulatedModel
 from eft_ext._extras import EXTRAS
 from eft_ext.cli import main
 from eft_ext.demo import model_path
+from python_tests.helpers.embedded_trio import greedy
 
 pytestmark = pytest.mark.skipif(not model_path("large-base").is_dir(), reason="the embedded models are missing")
 CHAT = [{"role": "user", "content": "Where was Fikim Thetrond born?"}]
@@ -56,12 +56,8 @@ def ask(address, path, **body):
 
 
 @pytest.mark.slow
-def test_it_answers_as_the_driver_does(address, trio):
-    model = EmulatedModel.from_pretrained(trio)
-    prompt = model.tokenizer.apply_chat_template(CHAT, tokenize=False, add_generation_prompt=True)
-    ids = model.tokenizer(prompt, add_special_tokens=False, return_tensors="pt").input_ids
-    out = model.generate(ids, do_sample=False, max_new_tokens=30)
-    wanted = model.tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
+def test_it_answers_as_three_models_do(address, trio):
+    wanted = greedy(CHAT, 30)
     assert "I am glad to help." in wanted
 
     (answer,) = ask(address, "/v1/chat/completions", messages=CHAT)
@@ -72,11 +68,9 @@ def test_it_answers_as_the_driver_does(address, trio):
     assert len(chunks) > 5
     assert "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks) == wanted
 
-    (text,) = ask(address, "/v1/completions", prompt=prompt.removeprefix(model.tokenizer.bos_token))
-    assert (
-        json.loads(text)["choices"][0]["text"]
-        == model.generate_text(prompt.removeprefix(model.tokenizer.bos_token), max_new_tokens=30)[0]
-    )
+    text = "The ship was commanded by"
+    (answer,) = ask(address, "/v1/completions", prompt=text)
+    assert json.loads(answer)["choices"][0]["text"] == greedy(text, 30)
 
 
 @pytest.mark.parametrize(
