@@ -58,6 +58,12 @@ class Composite(PreTrainedModel):
             if named[id(member.model)] is member:
                 setattr(self, member.name, member.model)
             object.__setattr__(config, member.name, member.model.config)
+        if any(hasattr(child, "hf_device_map") for child in self.children()):
+            self.hf_device_map = {  # by which tools tell that they had better not move the weights
+                f"{name}.{part}".rstrip("."): device
+                for name, child in self.named_children()
+                for part, device in getattr(child, "hf_device_map", {"": child.device}).items()
+            }
         self.post_init()
         self.training = any(member.model.training for member in models.members)
 
@@ -97,6 +103,12 @@ class Composite(PreTrainedModel):
     def device(self) -> torch.device:
         """The device on which prompts are read; the CPU where weights are fetched for each pass."""
         return self.models.device
+
+    def to(self, *args: Any, **options: Any) -> Self:
+        """Moves or casts each model as its own `to` does, which may refuse."""
+        for child in self.children():
+            child.to(*args, **options)
+        return self
 
     @property
     def generation_config(self) -> Any:

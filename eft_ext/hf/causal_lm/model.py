@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 import transformers.processing_utils  # noqa: F401
 from torch import Tensor
-from transformers import AutoModelForCausalLM, GenerationConfig, GenerationMixin
+from transformers import AutoModelForCausalLM, Cache, GenerationConfig, GenerationMixin
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.utils.generic import can_return_tuple
 
@@ -129,14 +129,22 @@ class EmulatedForCausalLM(Composite, GenerationMixin):
         why = why_no_cache(self.models.members)
         if why is not None:
             raise ValueError(f"use_cache: expected False, since {why}")
-        if given is not None and given.get_seq_length():
+        if given is not None and (not isinstance(given, Cache) or given.get_seq_length()):
             raise ValueError(f"past_key_values: expected an EmulatedCache, got {type(given).__name__}")
         return new_caches(self.models.members)
 
     @torch.no_grad()
     def generate(self, inputs: Any = None, generation_config: GenerationConfig | None = None, **kwargs: Any) -> Any:
-        """`EmulatedModel.generate`: the fast engine where it can be, transformers' loops over `forward` elsewhere."""
-        return call(self.models, inputs, {"generation_config": generation_config, **kwargs}, over_forward=lambda: self)
+        """`EmulatedModel.generate`: the fast engine where it can be, transformers' loops over `forward` elsewhere.
+
+        Scores and logits have the columns of `forward` in both.
+        """
+        given = {"generation_config": generation_config, **kwargs}
+        result = call(self.models, inputs, given, over_forward=lambda: self)
+        for name in ("scores", "logits"):
+            if (steps := getattr(result, name, None)) is not None:
+                result[name] = tuple(step[:, : self.models.vocab_size] for step in steps)
+        return result
 
     def _prepare_cache_for_generation(
         self, generation_config: Any, model_kwargs: dict[str, Any], mode: Any, rows: int, length: int, *_: Any

@@ -194,6 +194,8 @@ def test_a_foreign_cache(causal, llamas):
     filled = llamas[0](ids, use_cache=True).past_key_values
     with pytest.raises(ValueError, match=r"^past_key_values: expected an EmulatedCache, got DynamicCache"):
         causal(ids, past_key_values=filled)
+    with pytest.raises(ValueError, match=r"^past_key_values: expected an EmulatedCache, got tuple"):
+        causal(ids, past_key_values=())
     empty = causal(ids, past_key_values=DynamicCache())
     assert isinstance(empty.past_key_values, EmulatedCache)
     other = EmulatedModel(expert=llamas[0], amateur=llamas[2], method=m.Contrast()).causal_lm()

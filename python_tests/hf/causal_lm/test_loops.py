@@ -79,6 +79,19 @@ def test_loops(emulated, plain, name):
         same(model.generate(**options), expected)
 
 
+@pytest.mark.parametrize("more", [{}, {"num_beams": 3}], ids=str)
+def test_scores_of_the_tokens(emulated, plain, more):
+    """In every loop scores have one width, which transformers reckons with."""
+    options = dict(prompts(), return_dict_in_generate=True, output_scores=True, output_logits=True, **more)
+    found = []
+    for model in (emulated.causal_lm(), plain):
+        out = model.generate(**options, **({"use_cache": False} if model is plain else {}))
+        assert {step.shape[1] for step in (*out.scores, *out.logits)} == {264}
+        beams = out.beam_indices if more else None
+        found.append(model.compute_transition_scores(out.sequences, out.scores, beams, normalize_logits=not more))
+    torch.testing.assert_close(*found, atol=1e-4, rtol=1e-4)
+
+
 def test_guidance_with_negative_prompts(emulated, plain):
     ids, mask = padded([row[:2] for row in RAGGED])
     options = dict(prompts(), guidance_scale=1.7, negative_prompt_ids=ids, negative_prompt_attention_mask=mask)

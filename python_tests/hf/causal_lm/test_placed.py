@@ -53,6 +53,18 @@ def test_weights_that_are_elsewhere(causal, way, tmp_path):
     assert torch.equal(away.generate(IDS, num_beams=2, **OPTIONS), beams)
 
 
+def test_models_that_were_placed_before(models, tmp_path):
+    large, tuned, base = map(copy.deepcopy, models[:3])
+    assert not hasattr(EmulatedModel(large, tuned, base).causal_lm(), "hf_device_map")
+    where = {"model": "cpu", "lm_head": "disk"}
+    accelerate.dispatch_model(large, where, main_device="cpu", offload_dir=tmp_path, force_hooks=True)
+    causal = EmulatedModel(large, tuned, base).causal_lm()
+    cpu = torch.device("cpu")
+    assert causal.hf_device_map == {"large.model": "cpu", "large.lm_head": "disk", "tuned": cpu, "base": cpu}
+    with pytest.raises(RuntimeError, match=r"^You can't move a model that has some modules offloaded"):
+        causal.to("cpu")
+
+
 class Rows(torch.utils.data.Dataset):
     def __len__(self):
         return 12
