@@ -78,9 +78,9 @@ class EmulatedForCausalLM(Composite, GenerationMixin):
                 raise ValueError(f"{name}: expected nothing, since the models share only token ids")
         if input_ids is None:
             raise ValueError("input_ids: expected token ids [rows, length], got None")
-        given = any(weight is not None for weight in (beta, scale, conservative_top_p, method))
-        if not given:
-            method = self._mixing.get().get(id(self))
+        loops = None  # the method of a generation, whose loop may make several rows of a prompt
+        if all(weight is None for weight in (beta, scale, conservative_top_p, method)):
+            method = loops = self._mixing.get().get(id(self))
         members, chosen = self.models.members, self.models.chosen(beta, scale, conservative_top_p, method)
         check_recomputing(members)
         use_cache = past_key_values is not None if use_cache is None else use_cache
@@ -98,7 +98,7 @@ class EmulatedForCausalLM(Composite, GenerationMixin):
             found[member.name] = run_member(member, read, caches, logits_to_keep, asked if member.name == shown else {})
         each = [out.logits for out in found.values()]
         each = together(each, each[0].device)
-        logits = mixed_logits(chosen, each, self.models.vocab_size, several=not given)
+        logits = mixed_logits(chosen, each, self.models.vocab_size, several=loops is not None)
         loss = None
         if labels is not None:
             counted = {} if items is None else {"num_items_in_batch": items}
