@@ -132,6 +132,8 @@ def _place(checkpoint: str, name: str, given: Any, hub: dict[str, Any], trusted:
     trust, where = {"trust_remote_code": trusted}, given if isinstance(given, dict) else {}
     adapter = bool(where.get("adapter"))
     if isinstance(folder := where.get("folder"), str):
+        if os.path.isabs(folder) or ".." in Path(folder).parts:  # what a stranger wrote stays in what he gave
+            raise ValueError(f"weights: expected a folder inside the checkpoint for {name}, got {folder!r}")
         if not os.path.isdir(checkpoint):
             inside = f"{hub['subfolder']}/{folder}" if hub.get("subfolder") else folder
             return Place(checkpoint, {**hub, "subfolder": inside, **trust}, adapter)

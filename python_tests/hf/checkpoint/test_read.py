@@ -51,6 +51,10 @@ SPOILED = {
         lambda folder: edited(folder / "config.json", weights={"large": {"folder": "large"}}),
         'weights: expected {"folder": ...} or {"hub": ..., "revision": ...} for tuned, got None',
     ),
+    "a place elsewhere": (
+        lambda folder: edited(folder / "config.json", weights={"large": {"folder": "../models"}}),
+        "weights: expected a folder inside the checkpoint for large, got '../models'",
+    ),
     "broken settings": (
         lambda folder: (folder / "generation_config.json").write_text("{"),
         ".*generation_config.json",
