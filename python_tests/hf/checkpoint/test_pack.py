@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import pytest
 import torch
@@ -169,6 +170,30 @@ def test_what_does_not_fit(trio_folders, folders, tmp_path, packed, tokenizer, b
         assert "\n" not in str(error.value)
     assert not new.exists()
     assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_tokenizers_that_differ(trio_folders, folders, tmp_path):
+    other = shutil.copytree(folders["small"], tmp_path / "other")
+    words = json.loads((other / "tokenizer.json").read_text())
+    vocab = words["model"]["vocab"]
+    vocab["a"], vocab["b"] = vocab["b"], vocab["a"]
+    (other / "tokenizer.json").write_text(json.dumps(words))
+    sources = {**trio_folders, "tuned": str(other)}
+    with pytest.raises(ValueError, match=r"^tuned: expected the tokenizer of large .* differs in 2: 'a' is "):
+        pack(tmp_path / "x", sources, UpScale())
+    pack(tmp_path / "x", sources, UpScale(), check_tokenizers=False)
+    assert EmulatedModel.from_pretrained(tmp_path / "x", quiet=True).tuned.num_parameters() > 0
+
+
+def test_soft_caps_that_differ(folders, tmp_path, build, tokenizer):
+    for name, cap in {"large": 5.0, "base": None}.items():
+        model = build("gemma2", 1, 16, 264)
+        model.config.final_logit_softcapping = cap
+        model.save_pretrained(tmp_path / name)
+        tokenizer.save_pretrained(tmp_path / name)
+    sources = {name: str(tmp_path / ("large" if name == "large" else "base")) for name in ("large", "tuned", "base")}
+    with pytest.warns(UserWarning, match=r"final_logit_softcapping: large 5.0, tuned none, base none"):
+        pack(tmp_path / "x", sources, UpScale())
 
 
 def test_overwriting(packed, trio_folders, tmp_path):
