@@ -1,27 +1,21 @@
 """Requests as rows, for which lm-eval is not needed, and the one line where the package is missing."""
 
-import subprocess
+import importlib
 import sys
 
 import pytest
 
+from eft_ext._extras import MissingExtra
 from eft_ext.integrations.harness.rows import batches, cut, left_padded
-
-CODE = """
-import sys
 from python_tests.helpers.without_extras import hidden
-with hidden("lm_eval"):
-    try:
-        import eft_ext.integrations.lm_eval
-    except ImportError as error:
-        print(type(error).__name__, error)
-"""
 
 
-def test_a_missing_package_is_one_line():
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", CODE], capture_output=True, text=True, check=True)
-    needed = "needs lm_eval: pip install 'eft_ext[lm-eval]'"
-    assert done.stdout == f"MissingExtra eft_ext.integrations.lm_eval {needed}\n"
+def test_a_missing_package_is_one_line(monkeypatch):
+    for name in [name for name in sys.modules if name.startswith(("lm_eval", "eft_ext.integrations.lm_eval"))]:
+        monkeypatch.delitem(sys.modules, name)
+    line = r"^eft_ext\.integrations\.lm_eval needs lm_eval: pip install 'eft_ext\[lm-eval\]'$"
+    with hidden("lm_eval"), pytest.raises(MissingExtra, match=line):
+        importlib.import_module("eft_ext.integrations.lm_eval")
 
 
 def test_a_context_is_cut_from_the_left():
