@@ -96,6 +96,7 @@ MORE: dict[str, Callable[[dict[str, Any]], None]] = {
     "docs/report.md": emulated,
     "docs/score.md": score,
     "docs/speculation.md": emulated,
+    "docs/tools.md": packed,
 }
 
 
