@@ -72,7 +72,7 @@ def run(
 
         eft pack --large $L --tuned $T --base $B --weights reference -o emulated
 
-        eft pack --method contrast --model expert=$L --model amateur=$B --beta 0.3 -o contrast
+        eft pack --method contrast --model expert=$L --model amateur=$B -o pair
 
         eft generate --large trio --prompt "With which animal did Fikim Thetrond travel?"
     """

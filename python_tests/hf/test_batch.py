@@ -120,7 +120,7 @@ def test_only_static_caches_are_kept_for_the_next_call(exact):
 
 
 def test_beams_one_row_at_a_time(model):
-    """What `generate` gives each prompt alone; a seed belongs to the engine."""
+    """The tokens that `generate` gives each prompt alone; a seed belongs to the engine."""
     prompts, call = [[5, 6, 7], [8], [9, 10]], {"num_beams": 2, "max_new_tokens": 4, "eos_token_id": [999]}
     expected = [model.generate([prompt], **call)[0, len(prompt) :].tolist() for prompt in prompts]
     assert model.generate_batch(prompts, batch_size=2, **call) == expected
