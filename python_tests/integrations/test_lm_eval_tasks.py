@@ -154,6 +154,7 @@ def test_the_command(tasks, expected, tmp_path):
     assert json.loads(written.read_text())["config"]["eft_method"] == "UpScale(beta=1)"
 
 
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
 def test_an_error_of_the_command_is_one_line(monkeypatch, capsys):
     def wrong():
         raise ValueError("tuned: expected a hub id or a folder, got None")
