@@ -159,7 +159,10 @@ class EmulatedForCausalLM(Composite, GenerationMixin):
             return
         if generation_config.use_cache is False:
             return
-        if why_no_cache(self.models.members) is not None:
+        why = why_no_cache(self.models.members)
+        if why is not None and generation_config.is_assistant:
+            raise ValueError(f"assistant_model: expected models whose caches can be cut, but {why}")
+        if why is not None:
             model_kwargs["use_cache"] = generation_config.use_cache = False
             return
         room = max(length, getattr(generation_config, "max_cache_len", None) or 0)

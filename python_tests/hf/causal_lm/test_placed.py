@@ -122,7 +122,7 @@ def mamba(models):
     return MambaForCausalLM(config).eval()
 
 
-@pytest.mark.filterwarnings("ignore:.*takes no key-value cache")
+@pytest.mark.filterwarnings("ignore:.*has a forward pass without past_key_values")
 @pytest.mark.parametrize("more", [{}, {"num_beams": 3}, {"output_hidden_states": True}], ids=str)
 def test_a_model_with_a_state_of_its_own(models, mamba, more):
     trio = (models[0], mamba, models[2])
@@ -132,3 +132,13 @@ def test_a_model_with_a_state_of_its_own(models, mamba, more):
     assert torch.equal(model.causal_lm().generate(IDS, **OPTIONS, **more), expected)
     with pytest.raises(ValueError, match=r"^use_cache: expected False, since tuned: MambaForCausalLM keeps a cache"):
         model.causal_lm()(IDS, use_cache=True)
+
+
+def test_a_draft_without_a_cache(models, mamba):
+    causal = EmulatedModel(models[3], mamba, models[2]).causal_lm()
+    with pytest.raises(
+        ValueError, match=r"^assistant_model: expected models whose caches can be cut, but tuned: Mamba"
+    ):
+        models[1].generate(IDS[:1], assistant_model=causal, **OPTIONS)
+    with pytest.raises(ValueError, match=r"requires `use_cache=True`"):
+        causal.generate(IDS[:1], prompt_lookup_num_tokens=2, **OPTIONS)
