@@ -8,21 +8,9 @@ from eft_ext import methods as m
 from eft_ext.decoding.mixture import Mixture
 from eft_ext.hf import EFTLogitsProcessor, EmulatedModel, custom_generate
 from eft_ext.hf.inputs.choose_method import choose_method
+from python_tests.helpers.mixtures import conservative, contrast
 from python_tests.helpers.naive import NEW, RAGGED, VOCAB, naive, named, padded
 from python_tests.helpers.slow_params import slowly_but
-
-
-def contrast(x, beta, share):
-    z = (1 + beta) * x[0] - beta * x[1]
-    return z.masked_fill(x[0].softmax(-1) < share * x[0].softmax(-1).max(), -torch.inf)
-
-
-def conservative(x, scale, top_p):
-    large, tuned, base = (v.log_softmax(-1) for v in x)
-    p, order = tuned.exp().sort(descending=True)
-    inside = torch.zeros(VOCAB, dtype=torch.bool).scatter(0, order, p.cumsum(-1) - p < top_p)
-    return torch.where(inside, tuned + scale * (large - base), tuned)
-
 
 # method, places of its models among the four, its mixture
 METHODS = {

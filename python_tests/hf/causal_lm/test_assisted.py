@@ -12,6 +12,7 @@ from eft_ext import methods as m
 from eft_ext.hf import EmulatedModel
 from python_tests.helpers.mixtures import PlainMixture, weighted
 from python_tests.helpers.naive import naive
+from python_tests.helpers.slow_params import slowly
 
 NEW = 8
 PROMPT = [5, 6, 7, 5, 6, 7, 5, 6]
@@ -57,6 +58,7 @@ def test_drafts(emulated, small, expected):
         causal.generate(ids(), assistant_early_exit=1)
 
 
+@pytest.mark.slow
 def test_drafting_for_another(emulated, small, models):
     """The weights of a call are those of the model that is asked, not of its draft."""
     causal = emulated.causal_lm()
@@ -159,7 +161,7 @@ def test_time_limit(emulated):
     assert got.shape[1] < 128
 
 
-@pytest.mark.parametrize("more", [{}, {"num_beams": 2}], ids=str)
+@pytest.mark.parametrize("more", [*slowly({}), {"num_beams": 2}], ids=str)
 def test_threads_with_weights_of_their_own(emulated, small, more):
     causal, both = emulated.causal_lm(), Barrier(2)
     alone = [

@@ -12,6 +12,7 @@ from eft_ext import methods as m
 from eft_ext.hf import EmulatedModel
 from python_tests.helpers.mixtures import MIXTURES, conservative, contrast
 from python_tests.helpers.naive import RAGGED, VOCAB, named, padded
+from python_tests.helpers.slow_params import slowly_but
 
 
 def batch():
@@ -59,7 +60,9 @@ def copies(models):
     return [copy.deepcopy(model) for model in models]
 
 
-@pytest.mark.parametrize("name", MIXTURES)
+@pytest.mark.parametrize(
+    "name", slowly_but(("conservative", "conservative, drop", "contrast", "interpolate"), MIXTURES)
+)
 def test_every_method(copies, name):
     method, places, z_of = MIXTURES[name]
     chosen = named(method, places, copies)

@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM, MambaConfig, MambaForCausalLM, Tr
 
 from eft_ext.hf import EmulatedModel
 from python_tests.helpers.mixtures import PlainMixture, weighted
+from python_tests.helpers.slow_params import slowly
 
 IDS = torch.tensor([[5, 6, 7], [8, 9, 10]])
 OPTIONS = dict(max_new_tokens=5, eos_token_id=[999])
@@ -74,7 +75,7 @@ class Rows(torch.utils.data.Dataset):
         return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids}
 
 
-@pytest.mark.parametrize("checkpointing", [False, True], ids=["plain", "gradient checkpointing"])
+@pytest.mark.parametrize("checkpointing", [*slowly(False), True], ids=["plain", "gradient checkpointing"])
 @pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")
 def test_training(causal, tmp_path, checkpointing):
     causal.requires_grad_(False)
