@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -39,22 +40,22 @@ def show(checkpoint: str | os.PathLike[str], *, as_json: bool) -> None:
     if as_json:
         typer.echo(dumps(found, indent=2))
         return
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    console = Console()
-    facts = Table.grid(padding=(0, 2))
-    for name in ("checkpoint", "method", "formula", "tokens", "ends", "chat_template"):
-        facts.add_row(Text(name.replace("_", " "), "dim"), Text(str(found[name])))
-    console.print(facts, soft_wrap=True)
-    table = Table("model", "kind", "parameters", "weights", "where", box=None, pad_edge=False)
+    facts = ("checkpoint", "method", "formula", "tokens", "ends", "chat_template")
+    rows = [(name.replace("_", " "), str(found[name])) for name in facts]
+    typer.echo(_aligned(rows) + "\n")
+    table = [("model", "kind", "parameters", "weights", "where")]
     for name, model in found["models"].items():
-        size = "" if model["bytes"] is None else model["size"]
-        parameters = "" if model["parameters"] is None else f"{model['parameters']:,}"
         kind = model["kind"] + (" (an adapter)" if model["adapter"] else "")
-        table.add_row(*map(Text, (name, kind, parameters, size, model["where"])))
-    console.print(table)
+        known = ("", "") if model["bytes"] is None else (f"{model['parameters']:,}", model["size"])
+        table.append((name, kind, *known, model["where"]))
+    typer.echo(_aligned(table))
+
+
+def _aligned(rows: Sequence[tuple[str, ...]]) -> str:
+    """Rows in columns, of which the last may be longer than a terminal is wide: paths are copied from there."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def describe(checkpoint: str | os.PathLike[str]) -> dict[str, Any]:

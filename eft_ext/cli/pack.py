@@ -74,7 +74,7 @@ def run(
 
         eft pack --method contrast --model expert=$L --model amateur=$B -o pair
 
-        eft generate --large trio --prompt "With which animal did Fikim Thetrond travel?"
+        eft generate --large trio --prompt "Where was Fikim Thetrond born?"
     """
     from eft_ext.hf.checkpoint.pack import pack
 

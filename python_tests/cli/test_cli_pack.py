@@ -12,7 +12,7 @@ def test_the_embedded_trio(eft, tmp_path):
     code, out, err = eft("pack", "-o", folder)
     assert (code, err) == (0, "")
     assert out.split()[:4] == ["checkpoint", str(folder), "method", "UpScale(beta=1)"]
-    assert "large  llama  803,712     3.1 MiB" in out
+    assert "large  llama  803,712     3.1 MiB  " in out
     assert eft("info", folder) == (0, out, "")
     answer = ("generate", "--prompt", "With which animal did Fikim Thetrond travel?", "--json")
     code, out, _ = eft(*answer, "--large", folder)
