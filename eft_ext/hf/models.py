@@ -201,7 +201,7 @@ class Models:
         return self
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        raise TypeError(f"{type(self).__name__}: has no forward pass; score gives log-probabilities, generate tokens")
+        raise TypeError(f"{type(self).__name__}: has no forward pass; causal_lm() is a model that has, score gives log-probabilities")
 
     def encode(
         self,
