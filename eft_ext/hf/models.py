@@ -201,7 +201,7 @@ class Models:
         return self
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        raise TypeError(f"{type(self).__name__}: has no forward pass; causal_lm() is a model that has, score gives log-probabilities")
+        raise TypeError(f"{type(self).__name__}: has no forward pass; score gives log-probabilities, causal_lm() a model with one")
 
     def encode(
         self,
