@@ -31,13 +31,24 @@ from eft_ext.ops import (
 from eft_ext.ops.backends.registry import backends
 
 if TYPE_CHECKING:
-    from eft_ext.hf import EFTLogitsProcessor, EmulatedConfig, EmulatedForCausalLM, EmulatedModel, custom_generate
+    from eft_ext.hf import (
+        EFTLogitsProcessor,
+        EmulatedCache,
+        EmulatedConfig,
+        EmulatedForCausalLM,
+        EmulatedModel,
+        custom_generate,
+    )
 
-_DRIVER = ("EFTLogitsProcessor", "EmulatedConfig", "EmulatedForCausalLM", "EmulatedModel", "custom_generate")
+_DRIVER = (
+    *("EFTLogitsProcessor", "EmulatedCache", "EmulatedConfig", "EmulatedForCausalLM", "EmulatedModel"),
+    "custom_generate",
+)
 
 __all__ = [
     "Backend",
     "EFTLogitsProcessor",
+    "EmulatedCache",
     "EmulatedConfig",
     "EmulatedForCausalLM",
     "EmulatedModel",

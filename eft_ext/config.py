@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from torch import nn
 
 from eft_ext._extras import needs
 from eft_ext.methods import MixingMethod, UpScale
@@ -22,6 +24,12 @@ _SIZES = (
     *("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads"),
     "head_dim",
 )
+# Names of no model: arguments and attributes of what loads, saves and runs them.
+_TAKEN = {
+    *("method", "weights", "emulated_version", "auto_map", "models", "config", "training", "tokenizer", "generate"),
+    *("beta", "scale", "conservative_top_p", "device", "generation_config", "bos_token_id", "eos_token_id"),
+    *("pad_token_id", "max_position_embeddings", "vocab_size", *_SIZES),
+}
 _SMALLEST = ("vocab_size", "max_position_embeddings")  # columns and positions that all models have
 
 
@@ -52,17 +60,17 @@ class EmulatedConfig(PretrainedConfig):
         emulated_version: int = VERSION,
         **models: Any,
     ) -> None:
-        if not isinstance(emulated_version, int) or emulated_version > VERSION:
-            raise ValueError(
-                f"emulated_version: expected at most {VERSION}, got {emulated_version!r}; a newer eft_ext wrote it"
-            )
+        if not isinstance(emulated_version, int) or not 1 <= emulated_version <= VERSION:
+            newer = "; a newer eft_ext wrote it" if str(emulated_version) > str(VERSION) else ""
+            raise ValueError(f"emulated_version: expected {VERSION} or less, got {emulated_version!r}{newer}")
         found = method if isinstance(method, MixingMethod) else UpScale() if method is None else from_dict(method)
         names = found.models if method is not None or models.keys() & set(found.models) else ()
+        check_names(names)
         for name in names:
-            if hasattr(PretrainedConfig, name) or name in ("method", "weights", *_SIZES, *_SMALLEST):
-                raise ValueError(f"method: expected other names of models than {name!r}, which configurations have")
-            if models.get(name) is None:
-                raise ValueError(f"{name}: expected its configuration, got none")
+            if not isinstance(models.get(name), (PretrainedConfig, Mapping)):
+                raise ValueError(f"{name}: expected its configuration, got {models.get(name) or 'none'}")
+        if not isinstance(weights or {}, Mapping):
+            raise ValueError(f"weights: expected where each model's are, by name, got {weights!r}")
         subs = {name: _config(models.pop(name)) for name in names}
         known = [sub.get_text_config(decoder=True) for sub in subs.values() if isinstance(sub, PretrainedConfig)]
         for size in _SIZES:
@@ -103,6 +111,15 @@ class EmulatedConfig(PretrainedConfig):
         for name in self.sub_configs:
             found[name] = getattr(self, name).to_diff_dict()
         return found
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Raises ValueError for a model's name that is no identifier, or that configurations or models have for another."""
+    for name in names:
+        taken = hasattr(PretrainedConfig(), name) or hasattr(nn.Module, name) or name in _TAKEN
+        if not name.isidentifier() or taken:
+            said = "which configurations or models have for something else" if taken else "which is no identifier"
+            raise ValueError(f"method: expected other names of models than {name!r}, {said}")
 
 
 def _config(given: Any) -> Any:

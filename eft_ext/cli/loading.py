@@ -48,11 +48,10 @@ def load(
 
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     if large is not None and tuned is None and base is None and not models and is_checkpoint(large, {}):
-        how = None
-        if method is not None or any(value is not None for value in weights.values()):
-            how, _ = _chosen(method, {}, weights)
+        packed = read(large, {}).config.mixing_method
+        how = _over(packed, method, weights)
         if given.pop("trust_remote_code", False):
-            given["trust_model_code"] = read(large, {}).config.mixing_method.models
+            given["trust_model_code"] = packed.models
         hush(bars=sys.stderr.isatty())
         model, embedded = EmulatedModel.from_pretrained(large, method=how, **given), False
     else:
@@ -99,6 +98,16 @@ def asked(
         if name not in named and name != how.adapter_base and not standing:
             raise ValueError(f"{option_of(name)}: expected a model beside the others, got none")
     return how, named, embedded
+
+
+def _over(packed: MixingMethod, method: Name | None, weights: Mapping[str, Any]) -> MixingMethod:
+    """The method of a checkpoint, with the parameters that are given; another one where they are not its own."""
+    names = ((name, "share" if name == "lambda" else name) for name in weights)
+    own = {parameter: weights[name] for name, parameter in names if weights[name] is not None}
+    if method is None and own.keys() <= packed.parameters.keys():
+        packed.set(**own)
+        return packed
+    return _chosen(method, {}, weights)[0]
 
 
 def _chosen(

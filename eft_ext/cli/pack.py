@@ -62,7 +62,7 @@ def run(
     The folder has a configuration, the tokenizer with the tuned model's chat template, generation settings that end
     where any of the models does, and the models in folders of their own. They are checked as loading checks them;
     weights are not loaded. `AutoModelForCausalLM.from_pretrained` reads it where eft_ext is imported, or with
-    `trust_remote_code=True`, and every command here as `--large`.
+    `trust_remote_code=True`; so do generate, chat, score and report, as `--large`.
 
     Examples:
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 from importlib import import_module
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -49,7 +50,10 @@ def run(
     if not is_checkpoint(checkpoint, {}):
         raise ValueError(f"checkpoint: expected a folder or hub id of eft pack, got {checkpoint!r}")
     read(checkpoint, {})
+    from huggingface_hub import constants
     from transformers.cli.transformers import app
+
+    Path(constants.HF_HUB_CACHE).mkdir(parents=True, exist_ok=True)  # which its /v1/models lists
 
     # Not its `main`, which first asks a package registry for news.
     app(["serve", checkpoint, *context.args], prog_name="transformers", standalone_mode=False)

@@ -127,6 +127,7 @@ class Models:
         weights: tuple[Any, ...],
         *,
         config: Any = None,
+        generation_config: Any = None,
         trust_model_code: str | Sequence[str] | None = None,
         trust_remote_code: Any = None,  # of the checkpoint's own file, which nothing here needs
         **options: Any,
@@ -139,7 +140,7 @@ class Models:
             held = ", ".join(own.models)
             raise ValueError(f"method: expected one of {held}, which {found.source!r} holds, got {method!r}")
         models, words = load_checkpoint(found, method, **options)
-        if (settings := found.generation_config) is not None:
+        if (settings := generation_config or found.generation_config) is not None:
             models[method.models[0]].generation_config = settings
         return cls(tokenizer=words, method=method, **models)
 
@@ -201,7 +202,9 @@ class Models:
         return self
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        raise TypeError(f"{type(self).__name__}: has no forward pass; score gives log-probabilities, causal_lm() a model with one")
+        raise TypeError(
+            f"{type(self).__name__}: has no forward pass; score gives log-probabilities, causal_lm() a model with one"
+        )
 
     def encode(
         self,

@@ -55,6 +55,9 @@ def test_other_methods(eft, folders, tmp_path):
     assert code == 0
     assert "Contrast(beta=0.5, plausibility=0.1)" in out
     prompt = ("generate", "--prompt", "the cat", "--max-new-tokens", 4, "--json")
+    weaker = json.loads(eft(*prompt, "--large", tmp_path / "contrast", "--beta", 0.25)[1])
+    assert weaker["options"]["method"] == "Contrast(beta=0.25, plausibility=0.1)"
+    assert weaker["results"] == json.loads(eft(*prompt, "--method", "contrast", "--beta", 0.25, *named)[1])["results"]
     first = json.loads(eft(*prompt, "--large", tmp_path / "contrast")[1])
     assert first["results"] == json.loads(eft(*prompt, "--method", "contrast", *named)[1])["results"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +67,12 @@ class Composite(PreTrainedModel):
             }
         self.post_init()
         self.training = any(member.model.training for member in models.members)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Raises ValueError where one of the models would be replaced, which would go on running."""
+        if name in self.__dict__.get("_modules", ()) and value is not self._modules[name]:
+            raise ValueError(f"{name}: expected the model that is there; make an EmulatedModel of the other one")
+        super().__setattr__(name, value)
 
     @classmethod
     def over(cls, models: Models) -> Self:
@@ -137,7 +144,8 @@ class Composite(PreTrainedModel):
             push_to_hub: as in transformers, with its `repo_id`, `token`, `private`, ...
             options: of transformers' save_pretrained, for each model: max_shard_size, variant, ...
         """
-        hub = {name: options.pop(name) for name in ("repo_id", "commit_message", "private") if name in options}
+        known = inspect.signature(self.push_to_hub).parameters
+        hub = {name: options.pop(name) for name in known if name in options and name not in ("max_shard_size", "token")}
         if is_main_process:
             models = self.models
             save(models.members, models.method, models.tokenizer, save_directory, state_dict, **options)

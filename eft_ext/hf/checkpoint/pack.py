@@ -15,7 +15,8 @@ from typing import Any
 from transformers import GenerationConfig
 
 from eft_ext._files import check_folder
-from eft_ext.config import EmulatedConfig
+from eft_ext.config import EmulatedConfig, check_names
+from eft_ext.hf.checkpoint.read import is_checkpoint
 from eft_ext.hf.checkpoint.save import settings_of, write_around
 from eft_ext.hf.checkpoint.weights import KINDS, put
 from eft_ext.hf.inputs.vocabulary import check_widths, warn_softcaps
@@ -72,6 +73,7 @@ def pack(
     if weights not in KINDS:
         raise ValueError(f"weights: expected one of {', '.join(KINDS)}, got {weights!r}")
     to_dict(method)  # said before anything is read
+    check_names(method.models)
     _check_target(target, overwrite)
     names, each = method.models, options_of_models(method, options)
     if settings_from is not None and settings_from not in names:
@@ -125,8 +127,8 @@ def _check_target(target: Path, overwrite: bool) -> None:
         raise ValueError(
             f"folder: expected one that is not there, got {target} (overwrite=True, or --overwrite, replaces it)"
         )
-    if not (target / "config.json").is_file():
-        raise ValueError(f"folder: expected a checkpoint to replace, got {target}, which has no config.json")
+    if not is_checkpoint(target, {}):
+        raise ValueError(f"folder: expected a checkpoint to replace, got {target}, which is none")
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import Any
 
 from transformers import GenerationConfig
 
-from eft_ext.config import MODULE, EmulatedConfig
+from eft_ext.config import MODULE, EmulatedConfig, check_names
 from eft_ext.hf.adapters import is_peft
 from eft_ext.hf.inputs.arguments import ends_of
 from eft_ext.hf.members import Member
@@ -82,6 +82,7 @@ def save(
         raise ValueError(f"save_directory: expected a folder, got the file {target}")
     if state_dict is not None and any(is_peft(member.model) for member in members):
         raise ValueError("state_dict: expected none for models that share their weights with an adapter")
+    check_names(tuple(member.name for member in members))
     weights: dict[str, dict[str, Any]] = {}
     written: dict[Any, str] = {}
     bases = {id(member.model) for member in members if member.without_adapter}
@@ -96,7 +97,11 @@ def save(
         if key not in written:
             written[key] = member.name
             inner = target / member.name
+            if inner.is_symlink():  # to a model that is not the checkpoint's own
+                inner.unlink()
             inner.mkdir(parents=True, exist_ok=True)
+            for stale in inner.glob("adapter_*"):
+                stale.unlink()
             if adapter:
                 _save_adapter(member, inner)
             else:

@@ -45,7 +45,7 @@ def put(name: str, source: str, folder: Path, how: str, options: dict[str, Any],
     if how == "link":
         if not local:
             raise ValueError(f"weights: expected folders to link, got the hub id {source!r} for {name}; reference it")
-        (folder / name).symlink_to(os.path.abspath(os.path.join(source, inner)), target_is_directory=True)
+        (folder / name).symlink_to(os.path.realpath(os.path.join(source, inner)), target_is_directory=True)
         return {"folder": name}
     whole = Path(source) if local else _fetched(name, source, options)
     _copy(name, whole / inner, folder / name, progress)
@@ -67,11 +67,17 @@ def _commit(name: str, source: str, options: dict[str, Any]) -> str:
 
 
 def _fetched(name: str, source: str, options: dict[str, Any]) -> Path:
-    wanted = [os.path.join(options.get("subfolder") or "", pattern) for pattern in (*_FILES, *_PICKLES)]
+    inner = options.get("subfolder") or ""
+    elsewhere = os.path.join(inner, "*", "*")  # other formats lie in folders, and a pattern's * matches these too
     try:
-        return Path(snapshot_download(source, allow_patterns=wanted, **_hub(options)))
+        for patterns in (_FILES, _PICKLES):
+            wanted = [os.path.join(inner, pattern) for pattern in patterns]
+            found = snapshot_download(source, allow_patterns=wanted, ignore_patterns=elsewhere, **_hub(options))
+            if any((Path(found) / inner).glob("*.safetensors")):
+                break
     except Exception as error:
         raise ValueError(f"{name}: cannot fetch {source!r}: {why(error)}") from error
+    return Path(found)
 
 
 def _hub(options: dict[str, Any]) -> dict[str, Any]:

@@ -91,8 +91,13 @@ def reject_config(config: GenerationConfig) -> None:
     _reject_rows(vars(config))
     for name in _CONFIG:
         _reject(name, getattr(config, name, None))
-    if config.top_p is not None and not 0 <= config.top_p <= 1:  # transformers ignores what is above 1
-        raise ValueError(f"top_p: expected a number between 0 and 1, got {config.top_p}")
+    check_top_p(config.top_p)
+
+
+def check_top_p(value: float | None) -> None:
+    """Raise ValueError for a mass that is none: transformers ignores one above 1."""
+    if value is not None and not 0 <= value <= 1:
+        raise ValueError(f"top_p: expected a number between 0 and 1, got {value}")
 
 
 def _reject(name: str, value: Any) -> None:

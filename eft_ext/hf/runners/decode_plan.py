@@ -151,7 +151,7 @@ def _steps(member: Member) -> str:
 def warn(plan: DecodePlan, members: tuple[Member, ...]) -> None:
     """Says once for each model why it runs on the eager tier."""
     lead = members[0].model
-    if plan.because == NO_CACHE and not getattr(lead.generation_config, "use_cache", True):
+    if plan.because == NO_CACHE and getattr(lead.generation_config, "use_cache", True) is False:
         said = f"{members[0].name}: {kind_of(members[0])} has use_cache=False in its own generation_config"
         warnings.warn(f"{said}, so that every step reads all again; pass use_cache=True", stacklevel=2)
     if plan.tier != "eager" or plan.because in (NO_CACHE, ASKED):

@@ -176,3 +176,12 @@ def test_compiled(causal):
     compiled = torch.compile(causal, backend="eager")
     with torch.no_grad():
         torch.testing.assert_close(compiled(IDS).logits, causal(IDS).logits)
+
+
+def test_a_model_is_not_replaced(llamas):
+    """What runs would go on with the one before."""
+    model = EmulatedModel(*llamas).causal_lm()
+    with pytest.raises(ValueError, match=r"^tuned: expected the model that is there"):
+        model.tuned = model.base
+    model.tuned = model.tuned
+    model.note = "anything else is set"

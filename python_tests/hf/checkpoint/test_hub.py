@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -110,19 +111,28 @@ def test_pushing(packed, monkeypatch):
     """The files of a push, models in their folders, as transformers collects them."""
     pushed = {}
 
-    def commit(repo_id, operations, **_):
-        pushed[repo_id] = sorted(operation.path_in_repo for operation in operations)
+    def commit(hub, repo_id, operations, **_):
+        pushed[repo_id] = {operation.path_in_repo for operation in operations}
 
-    monkeypatch.setattr("transformers.utils.hub.create_commit", commit, raising=False)
-    monkeypatch.setattr(
-        "huggingface_hub.HfApi.create_commit", lambda self, repo_id, operations, **_: commit(repo_id, operations)
-    )
-    monkeypatch.setattr(
-        "huggingface_hub.HfApi.create_repo", lambda self, repo_id, **_: type("Url", (), {"repo_id": repo_id})()
-    )
-    model = AutoModelForCausalLM.from_pretrained(packed)
-    model.push_to_hub("org/trio", create_pr=False)
+    def created(hub, repo_id, **_):
+        return SimpleNamespace(repo_id=repo_id)
+
+    monkeypatch.setattr("huggingface_hub.HfApi.create_commit", commit)
+    monkeypatch.setattr("huggingface_hub.HfApi.create_repo", created)
+    AutoModelForCausalLM.from_pretrained(packed).push_to_hub("org/trio", create_pr=False)
     files = {f"{name}/{file}" for name in ("large", "tuned", "base") for file in ("config.json", "model.safetensors")}
-    assert files | {"config.json", "generation_config.json", "modeling_emulated.py", "tokenizer.json"} <= set(
-        pushed["org/trio"]
-    )
+    files |= {"config.json", "generation_config.json", "modeling_emulated.py", "tokenizer.json"}
+    assert files <= pushed["org/trio"]
+
+
+def test_pushing_what_is_saved(packed, tmp_path, monkeypatch):
+    """Everything that is about the hub reaches the push."""
+    asked = {}
+
+    def push(self, repo_id, token=None, create_pr=None, revision=None, **_):
+        asked.update(repo_id=repo_id, token=token, create_pr=create_pr, revision=revision)
+
+    monkeypatch.setattr(EmulatedForCausalLM, "push_to_hub", push)
+    model = AutoModelForCausalLM.from_pretrained(packed)
+    model.save_pretrained(tmp_path / "pushed", push_to_hub=True, create_pr=True, revision="dev", token="t")
+    assert asked == {"repo_id": "pushed", "token": "t", "create_pr": True, "revision": "dev"}

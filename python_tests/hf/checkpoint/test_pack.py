@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -94,6 +95,13 @@ def test_links(trio_folders, tmp_path, packed, ragged):
     ids, mask = ragged
     one, two = (AutoModelForCausalLM.from_pretrained(tmp_path / name) for name in ("linked", "trio"))
     assert torch.equal(one(ids, attention_mask=mask).logits, two(ids, attention_mask=mask).logits)
+    inside = {name: str(tmp_path / "linked" / name) for name in trio_folders}
+    pack(tmp_path / "linked", inside, UpScale(0.5), weights="link", overwrite=True)  # links to the models, not to links
+    assert all(str((tmp_path / "linked" / name).resolve()) == folder for name, folder in trio_folders.items())
+    before = (Path(trio_folders["tuned"]) / "model.safetensors").read_bytes()
+    one.save_pretrained(tmp_path / "linked")
+    assert not (tmp_path / "linked" / "tuned").is_symlink()
+    assert (Path(trio_folders["tuned"]) / "model.safetensors").read_bytes() == before
 
 
 def test_an_adapter_stays_one(folders, tmp_path, ragged):
@@ -144,6 +152,7 @@ def test_what_does_not_fit(trio_folders, folders, tmp_path, packed, tokenizer, b
     build("llama", 1, 16, 200).save_pretrained(few)
     tokenizer.save_pretrained(few)
     file.write_text("")
+    plain = shutil.copytree(folders["small"], tmp_path / "plain")
     narrow, gone = {**trio_folders, "tuned": str(few)}, {**trio_folders, "tuned": "./gone"}
     nested = {**trio_folders, "large": str(packed)}
     inside = {**trio_folders, "large": str(packed / "large")}
@@ -152,9 +161,9 @@ def test_what_does_not_fit(trio_folders, folders, tmp_path, packed, tokenizer, b
         "folder: expected one that is not there, got ": (packed, trio_folders, UpScale(), {}),
         "folder: expected a folder, got the file ": (file, trio_folders, UpScale(), {}),
         "folder: expected another one than that of large": (packed, inside, UpScale(), {"overwrite": True}),
-        "folder: expected a checkpoint to replace, got ": (tmp_path, trio_folders, UpScale(), {"overwrite": True}),
         "weights: expected one of copy, link, ref": (new, trio_folders, UpScale(), {"weights": "move"}),
         "weights: expected hub ids to ref": (new, trio_folders, UpScale(), {"weights": "reference"}),
+        "folder: expected a checkpoint to replace, got": (plain, trio_folders, UpScale(), {"overwrite": True}),
         "settings_from: expected one of large, tuned, base": (new, trio_folders, UpScale(), {"settings_from": "small"}),
         f"beta: expected a number in a checkpoint, got {function}": (new, trio_folders, UpScale(lambda _: 1.0), {}),
         f"beta: expected a number in a checkpoint, got {rows}": (new, trio_folders, UpScale([1.0, 2.0]), {}),

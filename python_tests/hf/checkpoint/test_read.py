@@ -8,11 +8,11 @@ import sys
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PretrainedConfig
 
 from eft_ext.hf import EmulatedConfig, EmulatedForCausalLM, EmulatedModel
 from eft_ext.hf.checkpoint.pack import pack
-from eft_ext.methods import Amplify, Interpolate, Plain, UpScale
+from eft_ext.methods import Amplify, Interpolate, Plain, UpScale, Weighted
 from python_tests.helpers.untrusted_folders import with_config_code
 
 
@@ -29,7 +29,7 @@ SPOILED = {
     "a role is missing": (lost, "tuned: expected config.json in .*tuned, found none; pack the checkpoint again"),
     "a newer format": (
         lambda folder: edited(folder / "config.json", emulated_version=2),
-        "emulated_version: expected at most 1, got 2; a newer eft_ext wrote it",
+        "emulated_version: expected 1 or less, got 2; a newer eft_ext wrote it",
     ),
     "another model": (
         lambda folder: edited(folder / "tuned/config.json", hidden_size=32),
@@ -38,6 +38,18 @@ SPOILED = {
     "another configuration": (
         lambda folder: edited(folder / "config.json", base=json.loads((folder / "large/config.json").read_text())),
         "base: expected the configuration that .*trio' was packed with, head_dim 8, got 4 in ",
+    ),
+    "no version": (
+        lambda folder: edited(folder / "config.json", emulated_version=0),
+        "emulated_version: expected 1 or less, got 0",
+    ),
+    "places that are none": (
+        lambda folder: edited(folder / "config.json", weights=[1]),
+        r"weights: expected where each model's are, by name, got \[1\]",
+    ),
+    "a model that is a number": (
+        lambda folder: edited(folder / "config.json", large=3),
+        "large: expected its configuration, got 3",
     ),
     "an unknown method": (
         lambda folder: edited(folder / "config.json", method={"name": "Magic"}),
@@ -103,6 +115,9 @@ def test_options(packed, ragged):
     config = AutoConfig.from_pretrained(packed)
     config.method = {"name": "UpScale", "beta": 2.0}
     assert EmulatedForCausalLM.from_pretrained(packed, config=config).models.method.beta == 2.0
+    settings = GenerationConfig(max_new_tokens=3)
+    for load in (EmulatedModel.from_pretrained, AutoModelForCausalLM.from_pretrained):
+        assert load(packed, generation_config=settings).generation_config.max_new_tokens == 3
     model, info = AutoModelForCausalLM.from_pretrained(packed, output_loading_info=True)
     assert not any(info.values())
 
@@ -127,14 +142,17 @@ def test_a_models_own_code_runs_where_it_is_named(trio_folders, tmp_path):
         assert type(model.tuned).__name__ == "Model"
 
 
-def test_names_that_configurations_have(build):
+def test_names_that_configurations_have(build, tmp_path):
     config = build("llama", 1, 16, 264).config
-    for name in ("hidden_size", "dtype", "weights", "save_pretrained"):
-        with pytest.raises(ValueError, match=f"^method: expected other names of models than '{name}'"):
-            EmulatedConfig(Interpolate({name: 1.0}), large=config, base=config, **{name: config})
+    names = ["hidden_size", "dtype", "models", "config", "training", "tokenizer", "beta", "device", "forward", "a/b"]
+    for name in (*names, "save_pretrained", "generation_config", "bos_token_id", "vocab_size", "a b", "1"):
+        with pytest.raises(ValueError, match=f"^method: expected other names of models than '{name}', which "):
+            EmulatedConfig(Interpolate({name: 1.0}), **{"large": config, "base": config, name: config})
+        with pytest.raises(ValueError, match=f"^method: expected other names of models than '{name}', which "):
+            pack(tmp_path / "x", {"large": "gone"}, Weighted({"large": 1.0, name: 1.0}))
     small = build("llama", 1, 16, 264)
-    model = EmulatedModel(small, base=small, tuned={"generate": small})
-    with pytest.raises(ValueError, match="^method: expected other names of models than 'generate'"):
+    model = EmulatedModel(small, base=small, tuned={"push_to_hub": small})
+    with pytest.raises(ValueError, match="^method: expected other names of models than 'push_to_hub'"):
         model.causal_lm()
 
 
