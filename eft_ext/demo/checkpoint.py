@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from eft_ext.hf import EmulatedModel
-from eft_ext.hf.checkpoint.save import config_of, settings_of, write_around
+from eft_ext.hf.checkpoint.save import described, write_around
 
 FOLDERS = {"large": "large-base", "tuned": "small-tuned", "base": "small-base"}
 
@@ -14,6 +14,5 @@ def write(folder: Path) -> None:
     """Writes what stands around the models of a checkpoint; they stay in folders of their own names."""
     large, tuned, base = (str(folder / own) for own in FOLDERS.values())
     model = EmulatedModel.from_pretrained(large, tuned, base, quiet=True)
-    config = config_of(model.members, model.method, {name: {"folder": own} for name, own in FOLDERS.items()})
-    settings = settings_of(model.members, model.method, model.generation_config)
-    write_around(folder, config, settings, model.tokenizer)
+    weights = {name: {"folder": own} for name, own in FOLDERS.items()}
+    write_around(folder, *described(model.members, model.method, weights), model.tokenizer)

@@ -11,7 +11,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from eft_ext.config import EmulatedConfig
-from eft_ext.hf.checkpoint.save import config_of, save
+from eft_ext.hf.checkpoint.save import described, save
 from eft_ext.hf.models import Models
 from eft_ext.methods import MixingMethod, Weighted
 from eft_ext.methods.serialized import to_dict
@@ -82,7 +82,7 @@ class Composite(PreTrainedModel):
             to_dict(method)
         except ValueError:  # no file could hold it, which saving says
             method = Weighted(dict.fromkeys(method.models, 1.0))
-        return cls(config_of(models.members, method), models)
+        return cls(described(models.members, method)[0], models)
 
     @classmethod
     def from_pretrained(cls, source: str | os.PathLike[str], *_: Any, **options: Any) -> Any:

@@ -17,7 +17,7 @@ from transformers import GenerationConfig
 from eft_ext._files import check_folder
 from eft_ext.config import EmulatedConfig, check_names
 from eft_ext.hf.checkpoint.read import is_checkpoint
-from eft_ext.hf.checkpoint.save import settings_of, write_around
+from eft_ext.hf.checkpoint.save import described, write_around
 from eft_ext.hf.checkpoint.weights import KINDS, put
 from eft_ext.hf.inputs.vocabulary import check_widths, warn_softcaps
 from eft_ext.hf.loading.hub import file_options, load_config
@@ -89,8 +89,6 @@ def pack(
     check_widths(members, words)  # type: ignore[arg-type]
     warn_softcaps(members)  # type: ignore[arg-type]
     own = next(m.model.generation_config for m in members if m.name == (settings_from or names[0]))
-    settings = settings_of(members, method, own)  # type: ignore[arg-type]
-    ids = {name: getattr(settings, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     with _replacing(target) as partial:
         placed: dict[tuple[str, str], dict[str, Any]] = {}
         where: dict[str, Any] = {}
@@ -100,8 +98,7 @@ def pack(
                 placed[key] = put(name, found[name], partial, weights, file_options(each[name]), progress=progress)
                 placed[key] |= {"adapter": True} if name in adapters else {}
             where[name] = placed[key]
-        configs = {member.name: member.model.config for member in members}
-        config = EmulatedConfig(method, where, dtype=configs[names[0]].dtype, **ids, **configs)
+        config, settings = described(members, method, where, own)
         write_around(partial, config, settings, words)
     return config
 

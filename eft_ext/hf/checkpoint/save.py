@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,26 +25,34 @@ __all__ = ["EmulatedConfig", "EmulatedForCausalLM"]
 """
 
 
-def config_of(
-    members: tuple[Member, ...], method: MixingMethod, weights: Mapping[str, Any] | None = None
-) -> EmulatedConfig:
-    """The configuration of models as they are. Raises ValueError for a method that JSON cannot hold."""
+def described(
+    members: Sequence[Any],
+    method: MixingMethod,
+    weights: Mapping[str, Any] | None = None,
+    own: GenerationConfig | None = None,
+) -> tuple[EmulatedConfig, GenerationConfig]:
+    """The configuration and the generation settings of models as one.
+
+    Args:
+        members: `Member`s, or what has the name and the configurations of one.
+        weights: where each model's weights are, as for `EmulatedConfig`.
+        own: the settings; the first model's unless given. The end-of-text tokens are those of all that may end a text.
+
+    Raises:
+        ValueError: a method that JSON cannot hold, or names that are taken.
+    """
     lead = members[0].model
-    settings = settings_of(members, method, lead.generation_config)
-    ids = {name: getattr(settings, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    configs = {member.name: member.model.config for member in members}
-    return EmulatedConfig(method, weights, dtype=lead.dtype, **ids, **configs)
-
-
-def settings_of(members: tuple[Member, ...], method: MixingMethod, own: GenerationConfig) -> GenerationConfig:
-    """The settings `own` with the end-of-text tokens of all models whose ends count."""
-    settings = GenerationConfig.from_dict(own.to_dict())
-    ends = ends_of(members, method.ending)
+    settings = GenerationConfig.from_dict((lead.generation_config if own is None else own).to_dict())
+    ends = ends_of(tuple(members), method.ending)
     settings.eos_token_id = ends[0] if len(ends) == 1 else ends or None
     if settings.pad_token_id is None:
-        others = (getattr(m.model.generation_config, "pad_token_id", None) for m in members)
+        others = (getattr(member.model.generation_config, "pad_token_id", None) for member in members)
         settings.pad_token_id = next((pad for pad in others if pad is not None), None)
-    return settings
+    ids = {name: getattr(settings, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    check_names([member.name for member in members])
+    configs = {member.name: member.model.config for member in members}
+    dtype = getattr(lead, "dtype", None) or lead.config.dtype
+    return EmulatedConfig(method, weights, dtype=dtype, **ids, **configs), settings
 
 
 def write_around(folder: Path, config: EmulatedConfig, settings: GenerationConfig, tokenizer: Any) -> None:
@@ -82,7 +90,7 @@ def save(
         raise ValueError(f"save_directory: expected a folder, got the file {target}")
     if state_dict is not None and any(is_peft(member.model) for member in members):
         raise ValueError("state_dict: expected none for models that share their weights with an adapter")
-    check_names(tuple(member.name for member in members))
+    check_names([member.name for member in members])
     weights: dict[str, dict[str, Any]] = {}
     written: dict[Any, str] = {}
     bases = {id(member.model) for member in members if member.without_adapter}
@@ -109,8 +117,7 @@ def save(
                 whole = model.get_base_model() if member.without_adapter else model
                 whole.save_pretrained(inner, **({} if own is None else {"state_dict": own}), **options)
         weights[member.name] = {"folder": written[key], **({"adapter": True} if adapter else {})}
-    config = config_of(members, method, weights)
-    write_around(target, config, settings_of(members, method, members[0].model.generation_config), tokenizer)
+    write_around(target, *described(members, method, weights), tokenizer)
 
 
 def _weights_of(member: Member, state_dict: Mapping[str, Any] | None) -> dict[str, Any] | None:

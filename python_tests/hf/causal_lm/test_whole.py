@@ -179,7 +179,7 @@ def test_compiled(causal):
 
 
 def test_a_model_is_not_replaced(llamas):
-    """What runs would go on with the one before."""
+    """The one before would go on running."""
     model = EmulatedModel(*llamas).causal_lm()
     with pytest.raises(ValueError, match=r"^tuned: expected the model that is there"):
         model.tuned = model.base
