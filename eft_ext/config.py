@@ -61,7 +61,8 @@ class EmulatedConfig(PretrainedConfig):
         **models: Any,
     ) -> None:
         if not isinstance(emulated_version, int) or not 1 <= emulated_version <= VERSION:
-            newer = "; a newer eft_ext wrote it" if str(emulated_version) > str(VERSION) else ""
+            later = isinstance(emulated_version, int) and emulated_version > VERSION
+            newer = "; a newer eft_ext wrote it" if later else ""
             raise ValueError(f"emulated_version: expected {VERSION} or less, got {emulated_version!r}{newer}")
         found = method if isinstance(method, MixingMethod) else UpScale() if method is None else from_dict(method)
         names = found.models if method is not None or models.keys() & set(found.models) else ()
@@ -115,8 +116,9 @@ class EmulatedConfig(PretrainedConfig):
 
 def check_names(names: Sequence[str]) -> None:
     """Raises ValueError for a model's name that is no identifier, or that configurations or models have for another."""
+    others = PretrainedConfig()
     for name in names:
-        taken = hasattr(PretrainedConfig(), name) or hasattr(nn.Module, name) or name in _TAKEN
+        taken = hasattr(others, name) or hasattr(nn.Module, name) or name in _TAKEN
         if not name.isidentifier() or taken:
             said = "which configurations or models have for something else" if taken else "which is no identifier"
             raise ValueError(f"method: expected other names of models than {name!r}, {said}")
