@@ -11,7 +11,7 @@ from torch import Tensor
 from eft_ext.hf.generation.decode import decode, ended_by_errors
 from eft_ext.hf.generation.other_loops import generate_elsewhere, why_other_loop
 from eft_ext.hf.inputs.arguments import add_ends, add_stop_strings
-from eft_ext.hf.inputs.rejected import reject_arguments, reject_config
+from eft_ext.hf.inputs.rejected import reject_arguments
 from eft_ext.hf.models import Models
 
 _WEIGHTS = ("beta", "scale", "conservative_top_p", "method")
@@ -24,7 +24,7 @@ def call(
     inputs: Any,
     arguments: dict[str, Any],
     *,
-    over_forward: Callable[[], Any] | None = None,
+    over_forward: Callable[[], Any],
     **options: Any,
 ) -> Any:
     """Returns what `decode` does with `options` for the arguments of `generate` (None where one is not given).
@@ -37,12 +37,9 @@ def call(
     options = {name: arguments.get(name) for name in _DECODERS} | options
     kwargs = {name: value for name, value in arguments.items() if name not in (*_OWN, *_DECODERS)}
     with ended_by_errors(streamer):
-        lead, why = models.members[0], None
-        if over_forward is not None:
-            why = why_other_loop(lead.model, config, kwargs)
-        reject_arguments(kwargs, of_loops=why is None)
-        if config is not None and why is None:
-            reject_config(config)  # as given; resolved it comes to `decode`
+        lead = models.members[0]
+        why = why_other_loop(lead.model, config, kwargs)
+        reject_arguments(kwargs, config, by_engine=why is None)
         models.revalidate()
         method = models.chosen(*weights)
         tokenizer = tokenizer if tokenizer is not None else models.tokenizer
@@ -51,7 +48,7 @@ def call(
         own = encoded.pop(lead.name)
         add_ends(models.members, method.ending, config, kwargs)
         add_stop_strings(lead.model, config, kwargs, tokenizer)
-        if why is not None and over_forward is not None:
+        if why is not None:
             kwargs |= {"streamer": streamer, "tokenizer": tokenizer}
             return generate_elsewhere(why, over_forward, method, own, encoded, kwargs, options)
         kwargs["input_ids"] = own.ids.to(models.device)

@@ -10,7 +10,7 @@ from transformers import GenerationConfig, GenerationMixin
 from eft_ext.decoding.mixture import spread
 from eft_ext.hf.inputs.arguments import setting
 from eft_ext.hf.inputs.prompts import Prompt
-from eft_ext.hf.inputs.rejected import OF_ONE_MODEL, OFF, check_top_p
+from eft_ext.hf.inputs.rejected import OF_ONE_MODEL, OFF
 from eft_ext.hf.runners.decode_plan import OTHER_LOOP, DecodePlan
 from eft_ext.methods import MixingMethod
 
@@ -69,7 +69,6 @@ def generate_elsewhere(
     if method.is_scheduled:
         raise ValueError(f"method: expected fixed parameters beside {why}, got functions of the step in {method!r}")
     model, config = over_forward(), kwargs.get("generation_config")
-    check_top_p(setting("top_p", model, config, kwargs))
     beams, copies = (setting(name, model, config, kwargs) or 1 for name in ("num_beams", "num_return_sequences"))
     copies = copies if beams == 1 else 1
     method = method.mapped(lambda name, value: spread(name, value, len(prompt.ids) * copies, copies))

@@ -37,14 +37,9 @@ _CONFIG: dict[str, tuple[tuple[Any, ...], str]] = {
 }
 OFF = {name: off for name, (off, _) in _CONFIG.items()}
 OF_ONE_MODEL = ("assistant_early_exit", "use_mtp")  # layers of one model, in any loop
-_OF_LOOPS: dict[str, str] = {
-    "assistant_model": _ONE_TOKEN,
+_OF_ENGINE: dict[str, str] = {  # what only other loops take
     "assistant_tokenizer": _ONE_TOKEN,
-    "negative_prompt_ids": "its second forward pass would see the first model alone",
-    "negative_prompt_attention_mask": "its second forward pass would see the first model alone",
-    "synced_gpus": "rows that end leave the batch, so that processes would not stay in step",
-    "custom_generate": "this is a decoding loop of its own",
-    "past_key_values": _THREE_CACHES,
+    "negative_prompt_attention_mask": "it belongs to negative_prompt_ids",
     "position_ids": "they follow from attention_mask, for each model by itself",
 }
 _ARGUMENTS: dict[str, str] = {
@@ -62,19 +57,22 @@ _NUMBERS = (
 )
 
 
-def reject_arguments(arguments: Mapping[str, Any], *, of_loops: bool = True) -> None:
-    """Raise ValueError for a keyword argument of transformers' generate that the driver has no use for.
+def reject_arguments(arguments: Mapping[str, Any], config: GenerationConfig | None, *, by_engine: bool) -> None:
+    """Raise ValueError for an argument of transformers' generate, or a setting, that no loop over several models has.
 
     Args:
-        of_loops: also for those that other loops than the engine's have.
+        config: as given.
+        by_engine: also for what only other loops than the engine's take.
     """
-    _reject_rows(arguments)
-    for name, reason in (_ARGUMENTS | _OF_LOOPS if of_loops else _ARGUMENTS).items():
+    for name, reason in (_ARGUMENTS | _OF_ENGINE if by_engine else _ARGUMENTS).items():
         value = arguments.get(name)
         if value is not None and value is not False:
             raise ValueError(f"{name}: not supported by emulated fine-tuning ({reason})")
-    for name in OF_ONE_MODEL if not of_loops else _CONFIG:
-        _reject(name, arguments.get(name))
+    for settings in (arguments, {} if config is None else vars(config)):
+        _reject_rows(settings)
+        for name in OF_ONE_MODEL:
+            _reject(name, settings.get(name))
+        _check_top_p(settings.get("top_p"))
 
 
 def _reject_rows(values: Mapping[str, Any]) -> None:
@@ -87,14 +85,14 @@ def _reject_rows(values: Mapping[str, Any]) -> None:
 
 
 def reject_config(config: GenerationConfig) -> None:
-    """Raise ValueError for a setting of a GenerationConfig that the driver does not support."""
+    """Raise ValueError for a setting, as transformers has resolved it, that the engine does not support."""
     _reject_rows(vars(config))
     for name in _CONFIG:
         _reject(name, getattr(config, name, None))
-    check_top_p(config.top_p)
+    _check_top_p(config.top_p)
 
 
-def check_top_p(value: float | None) -> None:
+def _check_top_p(value: float | None) -> None:
     """Raise ValueError for a mass that is none: transformers ignores one above 1."""
     if value is not None and not 0 <= value <= 1:
         raise ValueError(f"top_p: expected a number between 0 and 1, got {value}")
