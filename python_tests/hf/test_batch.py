@@ -116,7 +116,8 @@ def test_only_static_caches_are_kept_for_the_next_call(exact):
     engines, ids = EnginePool(), torch.tensor([[5, 6, 7], [8, 9, 10]])
     for new in (4, 9):
         given = {"max_new_tokens": new, "eos_token_id": [999], "tier": "eager"}
-        assert torch.equal(call(exact, ids, given, engines=engines), exact.generate(ids, **given))
+        found = call(exact, ids, given, over_forward=exact.causal_lm, engines=engines)
+        assert torch.equal(found, exact.generate(ids, **given))
 
 
 def test_beams_one_row_at_a_time(model):
