@@ -245,6 +245,6 @@ def test_engines_of_earlier_calls_serve_again(llamas, ragged, monkeypatch):
     counted = lambda *given, **how: made.append(1) or new_engine(*given, **how)  # noqa: E731
     monkeypatch.setattr("eft_ext.hf.generation.run.new_engine", counted)
     for (rows, options), expected in zip(calls, wanted, strict=True):
-        assert torch.equal(call(llamas, ids[:rows], options, engines=engines), expected)
+        assert torch.equal(call(llamas, ids[:rows], options, over_forward=llamas.causal_lm, engines=engines), expected)
     assert len(made) == 4, "one for four rows, one for two, one for weights by row, one for functions"
     engines.clear()

@@ -118,7 +118,7 @@ def test_graphs_and_caches_serve_the_next_call(model, ragged, monkeypatch):
             options["do_sample"] = False
         want = model.generate(ids, speculate=k, tier="static", **options)
         before = len(made)
-        got = call(model, ids, {**options, "speculate": k}, engines=engines)
+        got = call(model, ids, {**options, "speculate": k}, over_forward=model.causal_lm, engines=engines)
         pooled += len(made) - before
         assert torch.equal(got.sequences, want.sequences)
         assert k == "auto" or got.speculation == want.speculation
