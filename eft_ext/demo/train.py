@@ -31,6 +31,7 @@ with command(__name__), needs("eft_ext.demo.train", "cli"):
     from eft_ext.demo.recipe import FULL, QUICK, Recipe, Stage
     from eft_ext.demo.tokenizer import CHAT_TEMPLATE, train_tokenizer
     from eft_ext.demo.world import World
+    from eft_ext.hf.checkpoint.read import is_checkpoint
     from eft_ext.hf.loading.hub import load_model, load_tokenizer
 
 Report = dict[str, dict[str, object]]
@@ -55,6 +56,8 @@ def make(out: Path, seed: int, recipe: Recipe, console: Console) -> Report:
         OSError: a file cannot be written; then nothing in `out` has changed.
     """
     _check_ours(out, MODELS)
+    if os.path.lexists(out / "config.json") and not is_checkpoint(out, {}):
+        raise ValueError(f"--out: expected a new folder or {MADE}, got {out} with another config.json")
     start = time.perf_counter()
     world = World(seed, recipe.people, recipe.towns)
     tokenizer = train_tokenizer(world, recipe.vocab_size)

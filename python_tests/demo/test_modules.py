@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from eft_ext.demo import MODELS, model_path
+from eft_ext.demo import MODELS, checkpoint_path, model_path
 from eft_ext.demo.recipe import QUICK
 
 pytest.importorskip("pyarrow")
@@ -174,7 +174,11 @@ def test_models_are_replaced_together(tmp_path: Path, monkeypatch: pytest.Monkey
     train.make(Path("out"), 1, QUICK, console)
     assert json.loads(Path("out/training.json").read_text())["seed"] == 1
     assert all(Path("out", name, "model.safetensors").is_file() for name in MODELS)
-    assert {path.name for path in Path("out").iterdir()} == {*MODELS, "training.json", "mine.txt"}
+    shipped = {path.name for path in checkpoint_path().iterdir()} - {"README.md"}
+    assert {path.name for path in Path("out").iterdir()} == {*shipped, "mine.txt"}
+    Path("out/config.json").write_text("{}")
+    with pytest.raises(ValueError, match="^--out: expected a new folder or .* with another config.json"):
+        train.make(Path("out"), 1, QUICK, console)
 
 
 def test_the_traceback_is_shown_when_asked_for(said: Main, monkeypatch: pytest.MonkeyPatch) -> None:
