@@ -6,7 +6,7 @@ from typing import Any
 
 from eft_ext.hf.checkpoint.read import Checkpoint
 from eft_ext.hf.loading.hub import load_tokenizer
-from eft_ext.hf.loading.load import load
+from eft_ext.hf.loading.load import given_tokenizer, load
 from eft_ext.methods import MixingMethod
 
 
@@ -34,5 +34,8 @@ def load_checkpoint(
         own[option] = {n: place.options[option] for n, place in found.places.items() if option in place.options}
     if tokenizer is None:
         tokenizer = load_tokenizer("checkpoint", found.source, found.options)
+    else:
+        access = {name: value for name, value in found.options.items() if name not in ("revision", "subfolder")}
+        tokenizer = given_tokenizer(tokenizer, access)
     sources = {name: place.source for name, place in found.places.items()}
     return load(method, sources, tokenizer=tokenizer, packed=True, quiet=quiet, **own)

@@ -33,7 +33,7 @@ class _Packed:
     name: str
     config: Any
     vocab_size: int
-    model: Any  # its generation_config
+    model: Any  # its config and generation_config
 
 
 def pack(
@@ -138,7 +138,11 @@ def _replacing(target: Path) -> Iterator[Path]:
         if target.exists():
             old = partial.with_suffix(".old")
             target.rename(old)
-            partial.rename(target)
+            try:
+                partial.rename(target)
+            except OSError:
+                old.rename(target)
+                raise
             shutil.rmtree(old)
         else:
             partial.rename(target)

@@ -18,7 +18,7 @@ KINDS = ("copy", "link", "reference")
 # Of a model's folder: all that loading it reads. Pickled weights only where there are no others.
 _FILES = ("*.safetensors", "*.json", "*.model", "*.txt", "*.jinja", "*.py", "*.md")
 _PICKLES = ("*.bin", "*.pt")
-_ASIDE = ("optimizer", "scheduler", "training_args", "rng_state")  # of a training run
+_OF_TRAINING = ("optimizer", "scheduler", "training_args", "rng_state")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -98,5 +98,5 @@ def _wanted(source: Path) -> Iterator[Path]:
     safe = any(source.glob("*.safetensors"))
     for pattern in _FILES if safe else (*_FILES, *_PICKLES):
         for file in sorted(source.glob(pattern)):
-            if file.is_file() and not file.name.startswith(_ASIDE):
+            if file.is_file() and not file.name.startswith(_OF_TRAINING):
                 yield file

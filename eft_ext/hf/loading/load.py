@@ -157,13 +157,8 @@ def find_tokenizer(
     Its chat template is that of a model whose behaviour counts, such as tuned; one that is given keeps its own.
     """
     found = {name: load_tokenizer(name, source, each[name]) for name, source in sources.items()}
-    if isinstance(given, (str, os.PathLike)):
-        first, place = "tokenizer", source_of("tokenizer", given)
-        chosen = load_tokenizer(first, place, next(iter(each.values())))
-        if chosen is None:
-            raise ValueError(f"tokenizer: cannot load {place!r}: found no tokenizer there")
-    elif given is not None:
-        first, chosen = "tokenizer", given
+    if given is not None:
+        first, chosen = "tokenizer", given_tokenizer(given, next(iter(each.values())))
     else:
         first, chosen = next(((n, t) for n, t in found.items() if t is not None), ("", None))
     if chosen is None:
@@ -177,6 +172,17 @@ def find_tokenizer(
         templates = (getattr(found[name], "chat_template", None) for name in dict.fromkeys([*behaving, *found]))
         chosen.chat_template = next((template for template in templates if template is not None), None)
     return chosen
+
+
+def given_tokenizer(given: Any, options: dict[str, Any]) -> Any:
+    """A tokenizer that is given as it is, or as a hub id or folder. Raises ValueError where there is none."""
+    if not isinstance(given, (str, os.PathLike)):
+        return given
+    place = source_of("tokenizer", given)
+    found = load_tokenizer("tokenizer", place, options)
+    if found is None:
+        raise ValueError(f"tokenizer: cannot load {place!r}: found no tokenizer there")
+    return found
 
 
 def _say_memory(sources: dict[str, str], each: dict[str, dict[str, Any]], quiet: bool) -> None:

@@ -118,6 +118,10 @@ def test_options(packed, ragged):
     settings = GenerationConfig(max_new_tokens=3)
     for load in (EmulatedModel.from_pretrained, AutoModelForCausalLM.from_pretrained):
         assert load(packed, generation_config=settings).generation_config.max_new_tokens == 3
+    model = EmulatedModel.from_pretrained(packed, tokenizer=str(packed / "tuned"), quiet=True)
+    assert model.generate_text("ab", max_new_tokens=2) == model.generate_text(["ab"], max_new_tokens=2)
+    with pytest.raises(ValueError, match=r"^tokenizer: no such folder: \./gone"):
+        EmulatedModel.from_pretrained(packed, tokenizer="./gone")
     model, info = AutoModelForCausalLM.from_pretrained(packed, output_loading_info=True)
     assert not any(info.values())
 
