@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from eft_ext.decoding.mixture import spread
 from eft_ext.decoding.requests import TokenOutput
-from eft_ext.hf.generation.call import call
+from eft_ext.hf.generation.call import WEIGHTS, call
 from eft_ext.hf.generation.criteria import copied
 from eft_ext.hf.inputs.choose_method import choose_method
 from eft_ext.hf.inputs.seeds import row_seeds
@@ -62,7 +62,8 @@ def as_completed(
         results = _ended(run(large.inputs, given, slots=batch_size, looked=True))
     else:
         own = [None] * rows if plan.tier == OTHER_LOOP and seed is None else list(seeds.split(1))
-        results = _one_by_one(run, choose_method(models.method, **_short(kwargs)), large.inputs, prompts, own, kwargs)
+        weights = {name: kwargs.pop(name, None) for name in WEIGHTS}
+        results = _one_by_one(run, choose_method(models.method, **weights), large.inputs, prompts, own, kwargs)
     return _shown(results, rows, sys.stderr.isatty() if progress is None else progress)
 
 
@@ -73,11 +74,6 @@ def _ended(steps: Iterator[list[TokenOutput]]) -> Iterator[Result]:
         if last:
             yield request, tokens.pop(request)
     yield from tokens.items()  # cut off by max_time
-
-
-def _short(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The weights, taken out of the arguments."""
-    return {name: kwargs.pop(name, None) for name in ("beta", "scale", "conservative_top_p", "method")}
 
 
 def _one_by_one(

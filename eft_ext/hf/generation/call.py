@@ -14,8 +14,8 @@ from eft_ext.hf.inputs.arguments import add_ends, add_stop_strings
 from eft_ext.hf.inputs.rejected import reject_arguments
 from eft_ext.hf.models import Models
 
-_WEIGHTS = ("beta", "scale", "conservative_top_p", "method")
-_OWN = ("prompts", "tokenizer", "streamer", "generation_config", *_WEIGHTS)  # what transformers' generate is not given
+WEIGHTS = ("beta", "scale", "conservative_top_p", "method")
+_OWN = ("prompts", "tokenizer", "streamer", "generation_config", *WEIGHTS)  # what transformers' generate is not given
 _DECODERS = ("seed", "tier", "speculate")  # what `decode` takes as it is
 
 

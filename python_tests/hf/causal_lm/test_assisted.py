@@ -12,39 +12,8 @@ from eft_ext import methods as m
 from eft_ext.hf import EmulatedModel
 from python_tests.helpers.mixtures import PlainMixture, weighted
 from python_tests.helpers.naive import naive
+from python_tests.helpers.repeating import NEW, OPTIONS, PROMPT, ids, new
 from python_tests.helpers.slow_params import slowly
-
-NEW = 8
-PROMPT = [5, 6, 7, 5, 6, 7, 5, 6]
-OPTIONS = dict(max_new_tokens=NEW, eos_token_id=[999])
-
-
-def up(step, x):
-    return x[0] + x[1] - x[2]
-
-
-@pytest.fixture
-def small(models):
-    """Large, tuned and base of one width, for a draft has to have the tokens of what it drafts for."""
-    return models[3], models[1], models[2]
-
-
-@pytest.fixture
-def emulated(small):
-    return EmulatedModel(*small)
-
-
-@pytest.fixture
-def expected(small):
-    return naive(small, up, [PROMPT] * 3, NEW)
-
-
-def ids():
-    return torch.tensor([PROMPT])
-
-
-def new(got, length=8):
-    return getattr(got, "sequences", got)[0, length:].tolist()
 
 
 @pytest.mark.slow
