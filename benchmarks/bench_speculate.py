@@ -1,6 +1,6 @@
 """Does speculative decoding give more tokens a second, and as many as the formula predicts?
 
-    python benchmarks/bench_speculate.py                    # all: results/speculate-cpu.json, docs/speculation.png
+    python benchmarks/bench_speculate.py                    # all: results/speculate-cpu.json, docs/images
     python benchmarks/bench_speculate.py --part controlled  # a large model that costs 3 or 9 small ones
     python benchmarks/bench_speculate.py --part demo
 
@@ -123,7 +123,7 @@ def main() -> None:
     results["machine"] = describe()
     if args.part in (None, "controlled"):
         results["controlled"] = {name: controlled(args.new, *sizes) for name, sizes in TRIOS.items()}
-        plot(results["controlled"], HERE.parent / "docs" / "speculation.png")
+        plot(results["controlled"], HERE.parent / "docs" / "images" / "speculation.png")
     if args.part in (None, "demo"):
         results["demo"] = demo(60)
     show(results)

@@ -9,8 +9,8 @@
 Compiles csrc/cuda/<source>.cu as the build does, with line numbers (gpu/source_lines.py), which change no instruction.
 Code counts for a file if it comes from there, or was inlined into it at any depth: rows overlap, but for the last.
 Code ran if its line did on the emulator, and the line of every call that was inlined: an estimate, since a line can be
-in several blocks. Fences and loads in flight are those of docs/cuda-kernels.md. Needs nvcc, cmake and a disassembler,
-no GPU. The baseline is the same command on another checkout. No time is measured.
+in several blocks. Fences and loads in flight are those of docs/internals/cuda-kernels.md. Needs nvcc, cmake and a
+disassembler, no GPU. The baseline is the same command on another checkout. No time is measured.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Do the CUDA kernels spill, and how many registers, bytes, fences and loads does each have in libeft's machine code?
 
     python benchmarks/gpu_kernels.py                                   # sm_90
-    python benchmarks/gpu_kernels.py --arch 80 90 100 --page           # writes docs/cuda-kernels.md
+    python benchmarks/gpu_kernels.py --arch 80 90 100 --page           # writes docs/internals/cuda-kernels.md
     python benchmarks/gpu_kernels.py --arch 80 90 100 --check          # says whether that page still holds
 
 Reads eft_ext/libeft.so as it was built. Needs a disassembler (gpu/sass.py) and nvcc for the sizes of shared memory; no
@@ -22,7 +22,7 @@ from pathlib import Path
 from common.checkout import LIBRARY, ROOT, newer_sources
 from gpu import sass
 
-PAGE = ROOT / "docs" / "cuda-kernels.md"
+PAGE = ROOT / "docs" / "internals" / "cuda-kernels.md"
 TILE_SHARED = (32 + 1024) * 4  # resident.cuh: group maxima and z
 
 
@@ -120,7 +120,7 @@ def table(found: list[Kernel], shared: dict[str, int]) -> str:
 
 
 def page(table: str) -> str:
-    """Returns the text of docs/cuda-kernels.md."""
+    """Returns the text of docs/internals/cuda-kernels.md."""
     said = subprocess.run(["nvcc", "--version"], check=True, capture_output=True, text=True).stdout
     release = re.search(r"release [\d.]+, V([\d.]+)", said)
     version = release[1] if release else "?"
@@ -148,8 +148,8 @@ for any number of models; `advance_kernel` and `again_kernel` keep the WHILE loo
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--arch", type=int, nargs="+", default=[90])
-    parser.add_argument("--page", action="store_true", help="write docs/cuda-kernels.md")
-    parser.add_argument("--check", action="store_true", help="compare with docs/cuda-kernels.md")
+    parser.add_argument("--page", action="store_true", help="write docs/internals/cuda-kernels.md")
+    parser.add_argument("--check", action="store_true", help="compare with docs/internals/cuda-kernels.md")
     args = parser.parse_args()
     if not shutil.which("nvcc"):
         print("gpu_kernels: not run, it needs nvcc on PATH", file=sys.stderr)

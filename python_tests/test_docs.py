@@ -91,12 +91,12 @@ def packed(there: dict[str, Any]) -> None:
 
 MORE: dict[str, Callable[[dict[str, Any]], None]] = {
     "README.md": readme,
-    "docs/checkpoint.md": packed,
-    "docs/decoding.md": emulated,
-    "docs/report.md": emulated,
-    "docs/score.md": score,
-    "docs/speculation.md": emulated,
-    "docs/tools.md": packed,
+    "docs/guides/checkpoint.md": packed,
+    "docs/guides/decoding.md": emulated,
+    "docs/guides/report.md": emulated,
+    "docs/guides/score.md": score,
+    "docs/guides/speculation.md": emulated,
+    "docs/guides/tools.md": packed,
 }
 
 
@@ -127,25 +127,25 @@ def test_python(page, tmp_path, monkeypatch, capsys):
         assert there["token"].shape == (2,)
         assert len(there["answers"]) == 3
         assert "I am glad to help." in capsys.readouterr().out
-    if page == "docs/dynamics.md":
+    if page == "docs/guides/dynamics.md":
         assert there["parts"].change.shape == there["observed"].targets.shape
         assert there["run"].steps.tolist() == [0, 20, 40]
         assert np.isfinite(there["run"].curve("cross_prompt")).all()
         if importlib.util.find_spec("trl"):
             assert Recording("run-trl").steps.tolist() == [0, 20, 40]
-    if page == "docs/checkpoint.md":
+    if page == "docs/guides/checkpoint.md":
         three = eft_ext.EmulatedModel.from_pretrained(there["LARGE"], there["POLITE"], there["BASE"], quiet=True)
         assert torch.equal(there["answer"], three.generate(**there["asked"], do_sample=False, max_new_tokens=30))
         assert there["beams"].shape[0] == 1
         assert there["logits"].shape[-1] == 1280
-    if page == "docs/methods.md":
+    if page == "docs/guides/methods.md":
         assert len(there["texts"]) == 1
         assert there["ids"].shape[0] == 1
 
 
 @pytest.mark.parametrize("block", slowly_but(QUICK, COMMANDS), ids=lambda block: " ".join(block.split()[:4]))
 def test_commands(block, tmp_path, monkeypatch, capsys):
-    """Those of a block in order, in one folder; answers.jsonl is there for docs/score.md."""
+    """Those of a block in order, in one folder; answers.jsonl is there for docs/guides/score.md."""
     monkeypatch.chdir(tmp_path)
     Path("answers.jsonl").write_text(json.dumps({"prompt": WHERE, "response": " I am glad to help."}) + "\n")
     for line in block.splitlines():
@@ -166,7 +166,7 @@ def test_blocks_are_found():
     fences = [line for text in PAGES.values() for line in text.splitlines() if line.lstrip().startswith(("```", "~~~"))]
     assert len(fences) == 2 * len(ALL)
     names = ("decoding", "dynamics", "methods", "report", "score", "speculation")
-    assert {"README.md", *(f"docs/{name}.md" for name in names)} <= set(PYTHON)
+    assert {"README.md", *(f"docs/guides/{name}.md" for name in names)} <= set(PYTHON)
     lines = {line for text in PAGES.values() for line in text.splitlines() if line.startswith("eft ")}
     assert lines == {line for block in COMMANDS for line in block.splitlines()}
 
@@ -180,5 +180,5 @@ def test_json():
 def test_every_method_has_its_page_and_its_row():
     for name in methods.__all__:
         if name != "MixingMethod":
-            assert f"\n## {name}\n" in PAGES["docs/methods.md"]
-            assert f"](#{name.lower()}) |" in PAGES["docs/methods.md"]
+            assert f"\n## {name}\n" in PAGES["docs/guides/methods.md"]
+            assert f"](#{name.lower()}) |" in PAGES["docs/guides/methods.md"]

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 SOURCES = ("csrc", "eft_ext", "docs", "*.md", "Makefile", "*.cmake", "*CMakeLists.txt")
 READ = {".py", ".h", ".cuh", ".cu", ".cpp", ".md", ".cmake", ".txt", ""}
 FILE = re.compile(r"(?<![\w./<*{-])([a-z_][\w./-]*\.(?:py|cpp|cuh|cu|h|md|cmake))\b")
-SECTION = re.compile(r"docs/numerics\.md §(\d+)")
+SECTION = re.compile(r"\bnumerics\.md §(\d+)")
 NOT_OURS = ("llama.cpp",)
 MADE = ("step-gpu.md",)  # by a command, on a GPU
 NO_BEGINNINGS = {"what", "whether", "how", "of", "as", "where", "which"}
@@ -43,8 +43,8 @@ def test_references_lead_somewhere():
 
 
 def test_cited_sections_exist():
-    """`docs/numerics.md §N` is a heading of that page, and some sections are cited."""
-    sections = set(re.findall(r"^## §?(\d+)", text("docs/numerics.md"), re.M))
+    """`numerics.md §N` is a heading of that page, and some sections are cited."""
+    sections = set(re.findall(r"^## §?(\d+)", text("docs/internals/numerics.md"), re.M))
     cited = {(name, n) for name in tracked("csrc", "eft_ext", "python_tests") for n in _sections(name)}
     assert cited
     assert {pair for pair in cited if pair[1] not in sections} == set()

@@ -1,5 +1,5 @@
 // Logits' dtypes: bf16 and fp16 widened to fp32 exactly, in operations that compilers vectorise,
-// and the values that mean "excluded" (docs/numerics.md §1).
+// and the values that mean "excluded" (numerics.md §1).
 #ifndef EFT_COMMON_DTYPE_H_
 #define EFT_COMMON_DTYPE_H_
 

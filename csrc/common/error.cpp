@@ -1,4 +1,4 @@
-// Error messages, and the checks of a step and a verification (docs/numerics.md §12).
+// Error messages, and the checks of a step and a verification (numerics.md §12).
 #include "common/error.h"
 
 #include <stdarg.h>
@@ -28,7 +28,7 @@ int check_step(const eft_step* step) {
   if (step->num_rows < 1)
     return fail(EFT_BAD_ARGUMENT, "num_rows: expected at least 1, got %lld",
                 (long long)step->num_rows);
-  // Beyond 2^22 tokens a row's mass may not fit into 64 bits (docs/numerics.md §3).
+  // Beyond 2^22 tokens a row's mass may not fit into 64 bits (numerics.md §3).
   if (step->vocab_size < 1 || step->vocab_size > (int64_t(1) << 22)) {
     return fail(EFT_BAD_ARGUMENT, "vocab_size: expected 1 to 2^22, got %lld",
                 (long long)step->vocab_size);

@@ -1,4 +1,4 @@
-// log2 with the same bits on every backend (docs/numerics.md §6): double precision, nothing fused.
+// log2 with the same bits on every backend (numerics.md §6): double precision, nothing fused.
 #ifndef EFT_COMMON_LOG2_H_
 #define EFT_COMMON_LOG2_H_
 

@@ -1,4 +1,4 @@
-// A token's probability mass as an integer (docs/numerics.md §3). Sums of integers do not depend on
+// A token's probability mass as an integer (numerics.md §3). Sums of integers do not depend on
 // their order, so every grid, split and thread count draws the same token.
 #ifndef EFT_COMMON_MASS_H_
 #define EFT_COMMON_MASS_H_
@@ -43,7 +43,7 @@ EFT_HD int tile_shift(float row_reference, float tile_reference) {
   return d <= 63.0f ? int(d) : 63;  // also where the tile is empty: its reference is -inf
 }
 
-// top_p's target (docs/numerics.md §4): ceil(p_fix * mass / 2^32), the 96-bit product in two
+// top_p's target (numerics.md §4): ceil(p_fix * mass / 2^32), the 96-bit product in two
 // halves. mass < 2^63, p_fix <= 2^32.
 EFT_HD uint64_t mass_target(uint64_t p_fix, uint64_t mass) {
   const uint64_t high = mass >> 32, low = mass & 0xffffffffu;

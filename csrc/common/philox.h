@@ -1,4 +1,4 @@
-// The random bits of a draw (docs/numerics.md §5): Philox4x32-10 (Salmon et al., SC 2011) and
+// The random bits of a draw (numerics.md §5): Philox4x32-10 (Salmon et al., SC 2011) and
 // SplitMix64 (Steele et al., OOPSLA 2014). Both are counter-based, so a draw depends on (seed,
 // position) alone and not on the batch.
 #ifndef EFT_COMMON_PHILOX_H_

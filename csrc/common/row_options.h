@@ -1,4 +1,4 @@
-// One row's options, resolved from scalars and tensors and checked (docs/numerics.md §11, §12): the
+// One row's options, resolved from scalars and tensors and checked (numerics.md §11, §12): the
 // same code on the host and on devices.
 #ifndef EFT_COMMON_ROW_OPTIONS_H_
 #define EFT_COMMON_ROW_OPTIONS_H_
@@ -34,7 +34,7 @@ EFT_HD int64_t option_at(const eft_integer& option, int64_t row) {
   return option.rows ? option.rows[row] : option.value;
 }
 
-// top_p's p_fix (docs/numerics.md §4): floor(2^32 p (1 - 2^-21)) for p in [0, 1), exact before the
+// top_p's p_fix (numerics.md §4): floor(2^32 p (1 - 2^-21)) for p in [0, 1), exact before the
 // floor; 1 is off. A mass that is p in decimals has reached p, though p is rounded to fp32 and the
 // mass to integers.
 EFT_HD uint64_t fixed_point(float p) {

@@ -1,4 +1,4 @@
-// The decisions of speculative verification (docs/numerics.md §8), for the host and devices.
+// The decisions of speculative verification (numerics.md §8), for the host and devices.
 #ifndef EFT_COMMON_VERIFY_H_
 #define EFT_COMMON_VERIFY_H_
 

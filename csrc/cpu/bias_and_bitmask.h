@@ -1,4 +1,4 @@
-// Bias and bitmask of a tile, one float for each token (docs/numerics.md §11 has the bitmask's
+// Bias and bitmask of a tile, one float for each token (numerics.md §11 has the bitmask's
 // layout). A whole tile that needs no other test takes its bits as lane masks instead: `mix_clean`
 // in mix.h.
 #ifndef EFT_CPU_BIAS_AND_BITMASK_H_

@@ -1,4 +1,4 @@
-// Conservative re-weighting (docs/numerics.md §7): up-scaling inside the defining model's nucleus,
+// Conservative re-weighting (numerics.md §7): up-scaling inside the defining model's nucleus,
 // the tuned model alone outside.
 #ifndef EFT_CPU_CONSERVATIVE_H_
 #define EFT_CPU_CONSERVATIVE_H_

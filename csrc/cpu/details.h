@@ -1,4 +1,4 @@
-// The fields of eft_details (docs/numerics.md §10): log-probabilities, entropy and the first of the
+// The fields of eft_details (numerics.md §10): log-probabilities, entropy and the first of the
 // rank, at temperature 1.
 #ifndef EFT_CPU_DETAILS_H_
 #define EFT_CPU_DETAILS_H_

@@ -1,4 +1,4 @@
-// The draw (docs/numerics.md §5): the survivors' masses, and the walk from 64 random bits to a
+// The draw (numerics.md §5): the survivors' masses, and the walk from 64 random bits to a
 // token. The bits are made by `random_bits` in common/philox.h.
 #ifndef EFT_CPU_DRAW_H_
 #define EFT_CPU_DRAW_H_

@@ -1,4 +1,4 @@
-// The filters in their order: top_k, top_p, min_p (docs/numerics.md §4). A new filter is a file
+// The filters in their order: top_k, top_p, min_p (numerics.md §4). A new filter is a file
 // beside theirs, an option in common/row_options.h and a line in each function below.
 #ifndef EFT_CPU_FILTERS_H_
 #define EFT_CPU_FILTERS_H_

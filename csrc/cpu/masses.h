@@ -1,4 +1,4 @@
-// Sums of integer masses (docs/numerics.md §3) over the tokens of a tile: of all, of those within a
+// Sums of integer masses (numerics.md §3) over the tokens of a tile: of all, of those within a
 // cutoff, of those above a cut. Each is written twice, as a scalar loop and with simd.h.
 #ifndef EFT_CPU_MASSES_H_
 #define EFT_CPU_MASSES_H_

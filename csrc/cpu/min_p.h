@@ -1,4 +1,4 @@
-// min_p: keeps t >= M + log2(min_p), M the row's largest t (docs/numerics.md §4).
+// min_p: keeps t >= M + log2(min_p), M the row's largest t (numerics.md §4).
 #ifndef EFT_CPU_MIN_P_H_
 #define EFT_CPU_MIN_P_H_
 

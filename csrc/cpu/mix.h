@@ -1,4 +1,4 @@
-// One tile of a row's mixture (docs/numerics.md §1, §2): z = w_1 x_1 + w_2 x_2 + ... (+ bias),
+// One tile of a row's mixture (numerics.md §1, §2): z = w_1 x_1 + w_2 x_2 + ... (+ bias),
 // scaled to t, excluded tokens as -inf. The inputs are read from memory once; all later work on the
 // tile is done while it is in L1.
 #ifndef EFT_CPU_MIX_H_

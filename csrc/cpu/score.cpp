@@ -1,4 +1,4 @@
-// The CPU's entry point of scoring (docs/numerics.md §9): checks, chooses the instruction set,
+// The CPU's entry point of scoring (numerics.md §9): checks, chooses the instruction set,
 // shares the rows among threads.
 #include "common/score.h"
 

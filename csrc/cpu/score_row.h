@@ -1,4 +1,4 @@
-// One row's statistics (docs/numerics.md §9). The row is read tile by tile, all K + 1 distributions
+// One row's statistics (numerics.md §9). The row is read tile by tile, all K + 1 distributions
 // of a tile while it is in L1. What compares two distributions needs their normalisers first, and
 // reads the row again, from L2.
 #ifndef EFT_CPU_SCORE_ROW_H_

@@ -12,7 +12,7 @@ void put(T* array, int64_t at, Value value) {
   if (array) array[at] = T(value);
 }
 
-// Writes a row without statistics: NaN where it is invalid, 0 where it is ignored (docs/numerics.md
+// Writes a row without statistics: NaN where it is invalid, 0 where it is ignored (numerics.md
 // §10).
 inline void write_blank(const eft_score& score, int64_t row, int status) {
   const eft_score_stats& s = score.stats;

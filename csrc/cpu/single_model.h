@@ -40,7 +40,7 @@ struct SingleModel {
 };
 
 // The same with NaN and +inf excluded: in a row whose mixture is valid something else excludes such
-// a token, and the model's own distribution leaves it out too (docs/numerics.md §9).
+// a token, and the model's own distribution leaves it out too (numerics.md §9).
 struct SingleModelFinite {
   const eft_logits& logits;
   int64_t row;

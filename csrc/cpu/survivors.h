@@ -1,5 +1,5 @@
 // The result of filtering a row. Each filter keeps a prefix of the rank (t descending, then id
-// ascending; docs/numerics.md §4), so the survivors are those within one (t, id) cutoff.
+// ascending; numerics.md §4), so the survivors are those within one (t, id) cutoff.
 #ifndef EFT_CPU_SURVIVORS_H_
 #define EFT_CPU_SURVIVORS_H_
 

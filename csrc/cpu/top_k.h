@@ -1,4 +1,4 @@
-// top_k: keeps t >= the k-th largest t; all of its ties stay (`kAllTies`; docs/numerics.md §4).
+// top_k: keeps t >= the k-th largest t; all of its ties stay (`kAllTies`; numerics.md §4).
 #ifndef EFT_CPU_TOP_K_H_
 #define EFT_CPU_TOP_K_H_
 

@@ -1,4 +1,4 @@
-// top_p: keeps a token iff the mass ranked above it is below the target (docs/numerics.md §4). The
+// top_p: keeps a token iff the mass ranked above it is below the target (numerics.md §4). The
 // cutoff is looked for among the tokens a few powers of two below the maximum; where these are
 // many, among those that a sample points at. All sums are exact: a misleading sample costs time,
 // never a token.

@@ -1,4 +1,4 @@
-// The CPU's entry point of speculative verification (docs/numerics.md §8): checks, chooses the
+// The CPU's entry point of speculative verification (numerics.md §8): checks, chooses the
 // instruction set, shares the rows among threads.
 #include <atomic>
 

@@ -1,4 +1,4 @@
-// Speculative verification of one row (docs/numerics.md §8): which drafts are accepted, and the
+// Speculative verification of one row (numerics.md §8): which drafts are accepted, and the
 // token that follows them.
 #ifndef EFT_CPU_VERIFY_H_
 #define EFT_CPU_VERIFY_H_

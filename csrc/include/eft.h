@@ -1,8 +1,8 @@
 // The C interface of libeft: addresses, strides and a stream. No torch, no Python, no C++ types.
 //
 // One call describes one step of emulated fine-tuning: K logits tensors [num_rows, vocab_size] are
-// mixed, filtered and sampled. docs/numerics.md defines what is computed, bit for bit on every
-// backend.
+// mixed, filtered and sampled. docs/internals/numerics.md defines what is computed, bit for bit on
+// every backend.
 #ifndef EFT_H_
 #define EFT_H_
 
@@ -15,7 +15,7 @@ extern "C" {
 #define EFT_API __attribute__((visibility("default")))
 #define EFT_MAX_MODELS 4
 
-// Returned by every entry point; eft_last_error() has the message (docs/numerics.md §12).
+// Returned by every entry point; eft_last_error() has the message (numerics.md §12).
 enum {
   EFT_OK = 0,
   EFT_BAD_ARGUMENT = 1,
@@ -49,7 +49,7 @@ typedef struct {
   int64_t value;
 } eft_integer;
 
-// Per-row results beside the token (docs/numerics.md §10); a null address is not written.
+// Per-row results beside the token (numerics.md §10); a null address is not written.
 typedef struct {
   float* logprobs;        // [num_rows]
   float* raw_logprobs;    // [num_rows]
@@ -74,7 +74,7 @@ typedef struct {
   eft_real top_p;        // 1 off
   eft_real min_p;        // 0 off
 
-  // Conservative re-weighting (docs/numerics.md §7) of three models with weights (scale, 1,
+  // Conservative re-weighting (numerics.md §7) of three models with weights (scale, 1,
   // -scale).
   int32_t conservative;       // 0 off, else 1 + the index of the defining model
   int32_t conservative_drop;  // tokens outside S: 0 keeps z = tuned, 1 excludes
@@ -93,7 +93,7 @@ typedef struct {
 } eft_step;
 
 // Teacher-forced statistics of K models and of their mixture, the (K+1)-th distribution
-// (docs/numerics.md §9), in nats and at temperature 1. A null address is not written, and what only
+// (numerics.md §9), in nats and at temperature 1. A null address is not written, and what only
 // it needs is not computed.
 typedef struct {
   double* lse;          // [num_rows, K+1], log sum exp of the logits
@@ -130,7 +130,7 @@ typedef struct {
   eft_score_stats stats;
 } eft_score;
 
-// Speculative verification (docs/numerics.md §8): which of a row's drafted tokens are accepted, and
+// Speculative verification (numerics.md §8): which of a row's drafted tokens are accepted, and
 // the token that follows them.
 typedef struct {
   // The mixture at position 0; position i lies i strides further. tokens and details are not used.

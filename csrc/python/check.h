@@ -1,4 +1,4 @@
-// Turns error codes into Python's exceptions (docs/numerics.md §12).
+// Turns error codes into Python's exceptions (numerics.md §12).
 #ifndef EFT_PYTHON_CHECK_H_
 #define EFT_PYTHON_CHECK_H_
 

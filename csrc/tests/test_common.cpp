@@ -1,4 +1,4 @@
-// csrc/common: random bits, masses, fixed point, logarithms, number formats (docs/numerics.md
+// csrc/common: random bits, masses, fixed point, logarithms, number formats (numerics.md
 // §3–§6).
 #include "common/dtype.h"
 #include "common/mass.h"

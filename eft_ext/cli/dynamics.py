@@ -52,7 +52,7 @@ LossOption = Annotated[
     LossName,
     typer.Option(
         help="sft reads completions, or chosen responses; the others pairs. ipo, slic and sppo are as in their papers: "
-        "see docs/dynamics.md for TRL's."
+        "see docs/guides/dynamics.md for TRL's."
     ),
 ]
 

@@ -36,7 +36,7 @@ class Name(str, Enum):
 Method = Annotated[
     Name | None,
     typer.Option(
-        help="How the models are mixed; docs/methods.md explains each. Default: up-scale, or amplify with --scale.",
+        help="How the models are mixed; guides/methods.md explains each. Default: up-scale, or amplify with --scale.",
         rich_help_panel=_PANEL,
     ),
 ]

@@ -1,4 +1,4 @@
-"""Named ways to make one distribution out of several models' logits (docs/methods.md has the table).
+"""Named ways to make one distribution out of several models' logits (docs/guides/methods.md has the table).
 
 A method says which models it needs and in which order, gives its weights over them, and checks itself. Every entry
 takes one: `fused_mix(logits, method)`, `EmulatedModel(..., method=)`, `generate(..., method=)`, `custom_generate`,

@@ -1,7 +1,7 @@
 """Checks of tensors and options: every error names the argument, what was expected and what came.
 
 Nothing here reads a device value, so nothing synchronises: a bad value inside an option tensor is found by the
-kernel, which marks that row invalid (docs/numerics.md §12).
+kernel, which marks that row invalid (numerics.md §12).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from eft_ext.ops.params import Integer, Real
 
 DTYPES = {torch.bfloat16: 0, torch.float16: 1, torch.float32: 2}
 MAX_MODELS = 4
-MAX_VOCAB = 1 << 22  # docs/numerics.md §3
+MAX_VOCAB = 1 << 22  # numerics.md §3
 BEYOND_FLOAT32 = 3.4028235677973366e38  # the least number that rounds to its infinity
 _INTEGER = (int, torch.SymInt)
 _REAL = (float, torch.SymFloat, *_INTEGER)
@@ -73,7 +73,7 @@ def check_logits(names: Sequence[str], logits: Sequence[Tensor]) -> tuple[Tensor
 
 
 def check_mass_fits(vocab_size: int) -> None:
-    """Refuses vocabularies whose sum of masses may not fit into 64 bits (docs/numerics.md §3)."""
+    """Refuses vocabularies whose sum of masses may not fit into 64 bits (numerics.md §3)."""
     if vocab_size > MAX_VOCAB:
         raise ValueError(
             f"vocab_size: expected at most {MAX_VOCAB} (2^22), so that masses fit into 64 bits, got {vocab_size}"

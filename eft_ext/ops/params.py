@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 EFT_NAMES = ("large", "tuned", "base")
-# Temperatures that fp32 rounds to less than 2^-20 are greedy (docs/numerics.md §2): from here on it rounds up to 2^-20.
+# Temperatures that fp32 rounds to less than 2^-20 are greedy (numerics.md §2): from here on it rounds up to 2^-20.
 GREEDY_BELOW = 2.0**-20 * (1 - 2.0**-25)
 Weights = Tensor | Sequence[float | Tensor]
 
@@ -43,7 +43,7 @@ class ConservativeParams(NamedTuple):
 
 
 class MixParams(NamedTuple):
-    """K models' logits and how they are combined (docs/numerics.md §1)."""
+    """K models' logits and how they are combined (numerics.md §1)."""
 
     logits: tuple[Tensor, ...]  # K of [B, V_k]
     weights: tuple[Real, ...]  # K
@@ -81,7 +81,7 @@ class MixParams(NamedTuple):
 
 
 class SamplingParams(NamedTuple):
-    """The options of a draw from the mixture (docs/numerics.md §2 to §5)."""
+    """The options of a draw from the mixture (numerics.md §2 to §5)."""
 
     temperature: Real
     top_k: Integer
@@ -104,7 +104,7 @@ class DraftParams(NamedTuple):
 
 
 class ScoreParams(NamedTuple):
-    """The options of scoring, beside the mixture and the targets (docs/numerics.md §9)."""
+    """The options of scoring, beside the mixture and the targets (numerics.md §9)."""
 
     ignore_index: int
     compared: int  # the model that the mixture is compared with

@@ -12,7 +12,7 @@ from eft_ext.ops.deprecated import note
 
 
 class StepDetails(NamedTuple):
-    """The drawn tokens and what the models and their mixture say of them (docs/numerics.md §10).
+    """The drawn tokens and what the models and their mixture say of them (numerics.md §10).
 
     Log-probabilities are natural logarithms. A row whose ``status`` is 1 (NaN, +inf, everything excluded, or a
     bad value in an option tensor) has token -1, ``num_kept`` 0 and NaN in every floating field.
@@ -36,7 +36,7 @@ class StepDetails(NamedTuple):
 
 
 class VerifyResult(NamedTuple):
-    """The outcome of a row's drafts: `num_accepted` of them, and the token that follows (docs/numerics.md §8).
+    """The outcome of a row's drafts: `num_accepted` of them, and the token that follows (numerics.md §8).
 
     That token was resampled in place of a rejected draft, or is the bonus after all of them. Where ``status`` is 1
     (an invalid row at that position) it is -1.

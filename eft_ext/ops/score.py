@@ -1,4 +1,4 @@
-"""Scoring: what K models and their mixture say of given tokens (docs/numerics.md §9)."""
+"""Scoring: what K models and their mixture say of given tokens (numerics.md §9)."""
 
 from __future__ import annotations
 

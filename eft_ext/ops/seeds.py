@@ -21,7 +21,7 @@ def seed_and_position(
     temperature: Real,
     logits: Sequence[Tensor],
 ) -> tuple[Integer, Integer]:
-    """The seed and position of every row (docs/numerics.md §5)."""
+    """The seed and position of every row (numerics.md §5)."""
     if seed is not None and generator is not None:
         raise ValueError("generator: expected none beside a seed, got both")
     if seed is not None and position is None:

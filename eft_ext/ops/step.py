@@ -1,4 +1,4 @@
-"""The step: K models' logits in, one token a row out (docs/numerics.md §1 to §5)."""
+"""The step: K models' logits in, one token a row out (numerics.md §1 to §5)."""
 
 from __future__ import annotations
 

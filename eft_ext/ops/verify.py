@@ -1,4 +1,4 @@
-"""Speculative verification: drafts and logits at k + 1 positions in, the accepted ones out (docs/numerics.md §8)."""
+"""Speculative verification: drafts and logits at k + 1 positions in, the accepted ones out (numerics.md §8)."""
 
 from __future__ import annotations
 

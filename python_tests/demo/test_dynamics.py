@@ -1,4 +1,4 @@
-"""The recorded study says what docs/dynamics.md says, and a short run of the same code shows the machinery at work."""
+"""The recorded study shows what guides/dynamics.md tells, and a short run of the same code works the same way."""
 
 import re
 from pathlib import Path
@@ -174,7 +174,7 @@ def test_pictures_clip_nothing_and_say_their_units(record):
 
 @pytest.mark.slow
 def test_the_tutorial_quotes_the_record(record):
-    text = (ROOT / "docs" / "dynamics.md").read_text()
+    text = (ROOT / "docs" / "guides" / "dynamics.md").read_text()
     for line in [*map(str, findings(record)), *costs(record)]:
         assert line in text
     for row in table(record):

@@ -1,4 +1,4 @@
-"""The table of families in docs/decoding.md: `python -m python_tests.families.table` rewrites it.
+"""The table of families in docs/guides/families.md: `python -m python_tests.families.table` rewrites it.
 
 Every row is found out: small models are built, a generation is planned, and some twenty tokens are read.
 """
@@ -16,7 +16,7 @@ from eft_ext.decoding.capture.traced_forward import AFTER
 from eft_ext.hf import EmulatedModel
 from python_tests.families.builders import FAMILIES, trio
 
-DOCS = Path(__file__).parents[2] / "docs" / "decoding.md"
+DOCS = Path(__file__).parents[2] / "docs" / "guides" / "families.md"
 BEGIN, END = "<!-- families: python -m python_tests.families.table -->", "<!-- end of families -->"
 
 

@@ -2,7 +2,7 @@
 
 python -m python_tests.golden.make
 
-The file is made once for a version of docs/numerics.md. A change in it is a change of every user's tokens.
+The file is made once for a version of docs/internals/numerics.md. A change in it is a change of every user's tokens.
 """
 
 from __future__ import annotations

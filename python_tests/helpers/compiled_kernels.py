@@ -2,7 +2,7 @@
 
 python -m python_tests.helpers.compiled_kernels [--check]
 
-writes the table in docs/triton-step.md (or says whether it still holds). It takes about ten minutes.
+writes the table in docs/internals/triton-step.md (or says whether it still holds). It takes about ten minutes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "triton-step.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "internals" / "triton-step.md"
 NVIDIA = (80, 90, 100)
 READING = ("slices", "score_masses", "score_read", "score_compare")  # kernels that read tiles once
 REGISTERS, SHARED = 65536, 48 * 1024  # of a block: the register file; what needs no opting in

@@ -16,7 +16,7 @@ def blocks(name, count, batch, k, vocab, dtype=torch.float32, seed=0):
 
 
 def propose(draft_logits, seeds, position=0, **options):
-    """Drafts [batch, k] drawn as docs/numerics.md §8 says: by ordinary steps of the draft model alone."""
+    """Drafts [batch, k] drawn as numerics.md §8 says: by ordinary steps of the draft model alone."""
     steps = range(draft_logits.shape[1])
     drawn = [fused_mix([draft_logits[:, i]], [1.0], seed=seeds, position=position + i, **options) for i in steps]
     return torch.stack(drawn, dim=1)

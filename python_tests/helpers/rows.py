@@ -1,4 +1,4 @@
-"""Rows of logits worth trying (docs/numerics.md §14) and sets of options to try them with.
+"""Rows of logits worth trying (numerics.md §14) and sets of options to try them with.
 
 Every generator takes (batch, vocab_size, dtype, seed) and gives [batch, vocab_size] on the CPU. Seeds of one
 block of 16 share the ranking of `lm`, as the models of one mixture would: `models` counts within a block.

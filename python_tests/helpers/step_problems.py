@@ -1,4 +1,4 @@
-"""Hypothesis strategies for whole calls of the step, adversarial on purpose (docs/numerics.md §14).
+"""Hypothesis strategies for whole calls of the step, adversarial on purpose (numerics.md §14).
 
 A row is a base shape (ties, ladders, cliffs, ±1e30, subnormals, ...) with special values strewn over it. Only the
 recipe is drawn, so examples shrink to few and simple parts; the numbers come from numpy under a drawn seed.

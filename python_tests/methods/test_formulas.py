@@ -83,7 +83,7 @@ CASES = {
 
 
 def assert_close(z, expected):
-    """In fp32: 2^-22 of the largest logit (docs/numerics.md §13), a few roundings and the normaliser."""
+    """In fp32: 2^-22 of the largest logit (numerics.md §13), a few roundings and the normaliser."""
     got = z.double().log_softmax(-1)
     assert torch.equal(got == -math.inf, expected == -math.inf)
     seen = expected.exp() > SEEN

@@ -138,7 +138,7 @@ def test_more_survivors_of_a_tile_than_are_listed(host: HostCuda, count: int) ->
 def test_the_bound_gathers_just_the_target(host: HostCuda, too_much: int, min_p: float) -> None:
     """The largest token has top_p's target; a unit of mass more in the row, and it takes one more token."""
     p = torch.tensor(0.9).item()
-    tail = 2**72 // int(p * (2**32 - 2**11)) - 2**40 + too_much  # docs/numerics.md §4
+    tail = 2**72 // int(p * (2**32 - 2**11)) - 2**40 + too_much  # numerics.md §4
     x = torch.full((1, 2100), -torch.inf)
     x[0, 0] = 0.0  # 2^40 units
     exponents = [27] * (tail >> 27) + [i for i in range(27) if tail >> i & 1]

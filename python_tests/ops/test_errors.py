@@ -1,4 +1,4 @@
-"""Every error of docs/numerics.md §12: it names the argument, what was expected and what came."""
+"""Every error of numerics.md §12: it names the argument, what was expected and what came."""
 
 import pytest
 import torch

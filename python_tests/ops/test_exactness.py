@@ -1,4 +1,4 @@
-"""The C++ step against the float64 oracle (docs/numerics.md §13): kept sets, probabilities, the details' numbers."""
+"""The C++ step against the float64 oracle (numerics.md §13): kept sets, probabilities, the details' numbers."""
 
 import itertools
 from functools import cache

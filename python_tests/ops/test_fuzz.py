@@ -1,4 +1,4 @@
-"""Calls that hypothesis makes up: every instruction set equals the reference bit for bit (docs/numerics.md §14).
+"""Calls that hypothesis makes up: every instruction set equals the reference bit for bit (numerics.md §14).
 
 EFT_FUZZ_SECONDS=600 pytest python_tests/ops/test_fuzz.py -s searches that long with fresh examples.
 """

@@ -1,4 +1,4 @@
-"""The polynomial that stands for 2^f, on every fraction i/2^23 of [0, 1] (docs/numerics.md §3)."""
+"""The polynomial that stands for 2^f, on every fraction i/2^23 of [0, 1] (numerics.md §3)."""
 
 from __future__ import annotations
 

@@ -195,7 +195,7 @@ def test_frequencies() -> None:
 
 
 def test_one_row_by_hand() -> None:
-    """The highest random bit decides between two equal tokens, with key and counter as in docs/numerics.md §5."""
+    """The highest random bit decides between two equal tokens, with key and counter as in numerics.md §5."""
     x = torch.zeros(5, 2)
     expected = [random_bits(row_seed(77, b), 123456789012) >> 63 for b in range(5)]
     assert step([x], [1.0], seed=77, position=123456789012).tokens.tolist() == expected

@@ -1,4 +1,4 @@
-"""Frequencies: what is drawn follows the distribution that the float64 oracle states (docs/numerics.md §14)."""
+"""Frequencies: what is drawn follows the distribution that the float64 oracle states (numerics.md §14)."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The C++ step against the reference: the same tokens, bit for bit (docs/numerics.md §1 to §5)."""
+"""The C++ step against the reference: the same tokens, bit for bit (numerics.md §1 to §5)."""
 
 import itertools
 
@@ -18,7 +18,7 @@ def both(logits, weights, **options):
 
 
 def assert_same(got, want, context):
-    """Integers equal; floats to 1e-5 (docs/numerics.md §13), 1e-4 where the probability is below 1e-6."""
+    """Integers equal; floats to 1e-5 (numerics.md §13), 1e-4 where the probability is below 1e-6."""
     for name, x, y in zip(got._fields, got, want, strict=True):
         if not x.is_floating_point():
             assert torch.equal(x, y), f"{context}: {name} {x.tolist()} is not {y.tolist()}"

@@ -41,7 +41,7 @@ def describe(call: dict[str, Any]) -> dict[str, Any]:
 def made(
     rows, batch, k, vocab, dtype=torch.float32, weights=EFT, own=None, seed=0, count=3, **options
 ) -> dict[str, Any]:
-    """A call whose drafts were drawn as docs/numerics.md §8 says. own: the draft model's options, p's where None."""
+    """A call whose drafts were drawn as numerics.md §8 says. own: the draft model's options, p's where None."""
     logits, seeds = blocks(rows, count, batch, k, vocab, dtype, seed), torch.arange(batch) + 11
     draft_logits = logits[min(1, count - 1)][:, :k]
     drafts = propose(draft_logits, seeds, 7, **(options if own is None else own)).clamp(min=0)

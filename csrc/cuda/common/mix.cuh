@@ -1,4 +1,4 @@
-// z of a row's tokens (docs/numerics.md §1): the weighted sum of models and bias, -inf where a
+// z of a row's tokens (numerics.md §1): the weighted sum of models and bias, -inf where a
 // model or the bitmask excludes. The same arithmetic as csrc/cpu/mix.h, operation by operation.
 #ifndef EFT_CUDA_COMMON_MIX_CUH_
 #define EFT_CUDA_COMMON_MIX_CUH_

@@ -16,10 +16,9 @@ constexpr int kMaxLaunchRows = 1024;  // more rows are several launches
 constexpr int kMaxStats = 2 * (EFT_MAX_MODELS + 1);
 
 enum LaunchStage : int32_t {
-  kSampleRows = 0,  // mix, filter, draw
-  kModelNuclei =
-      1,         // conservative re-weighting (docs/numerics.md §7), first: a "row" is (row, model)
-  kMixOnly = 2,  // write z and nothing else
+  kSampleRows = 0,   // mix, filter, draw
+  kModelNuclei = 1,  // conservative re-weighting (numerics.md §7), first: a "row" is (row, model)
+  kMixOnly = 2,      // write z and nothing else
 };
 
 // Conservative re-weighting: a row's normalisers and nucleus, after the first launch.

@@ -1,4 +1,4 @@
-// ScorePlan: what a launch of scoring (docs/numerics.md §9) is told, and what its blocks leave.
+// ScorePlan: what a launch of scoring (numerics.md §9) is told, and what its blocks leave.
 #ifndef EFT_CUDA_SCORE_PLAN_CUH_
 #define EFT_CUDA_SCORE_PLAN_CUH_
 

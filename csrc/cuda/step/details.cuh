@@ -1,4 +1,4 @@
-// The details that `return_details` adds, at temperature 1 (docs/numerics.md §10):
+// The details that `return_details` adds, at temperature 1 (numerics.md §10):
 // log-probabilities and entropy. Each tile's share of the sums is taken while the tile is in
 // registers. The first of the rank are a launch of their own (top_ids.cuh).
 //

@@ -1,4 +1,4 @@
-// From 64 random bits to a token (docs/numerics.md §5), by the leader's block. The tiles' masses
+// From 64 random bits to a token (numerics.md §5), by the leader's block. The tiles' masses
 // give the tile (tile_sums.cuh), and the masses of that tile's survivors the token. Greedy rows:
 // the first of the largest z.
 #ifndef EFT_CUDA_STEP_DRAW_CUH_

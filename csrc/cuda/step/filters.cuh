@@ -1,4 +1,4 @@
-// The filters of a row (docs/numerics.md §4): which are on, and what they do to the cutoff. The way
+// The filters of a row (numerics.md §4): which are on, and what they do to the cutoff. The way
 // that usual rows take is in candidates.cuh, the others' in whole_row.cuh.
 //
 // A new filter is a member of Filters, a bound for its candidates (gather_candidates), and a step

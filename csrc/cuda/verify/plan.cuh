@@ -1,4 +1,4 @@
-// Speculative verification on CUDA (docs/numerics.md §8), in two launches: the distributions of all
+// Speculative verification on CUDA (numerics.md §8), in two launches: the distributions of all
 // positions are streamed and weighed at once (slot.cuh), then each row decides (decide.cuh).
 #ifndef EFT_CUDA_VERIFY_PLAN_CUH_
 #define EFT_CUDA_VERIFY_PLAN_CUH_

@@ -1,6 +1,6 @@
-"""The pictures of docs/dynamics.md: `python -m eft_ext.demo.dynamics.figures --record DIR --out DIR`.
+"""The pictures of docs/guides/dynamics.md: `python -m eft_ext.demo.dynamics.figures --record DIR --out DIR`.
 
-That of one step is drawn by `eft dynamics decompose --method dpo --plot docs/dynamics-scatter.png`.
+That of one step is drawn by `eft dynamics decompose --method dpo --plot docs/images/dynamics-scatter.png`.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def digits() -> Figure:
 def main() -> None:
     parser = Parser(description=__doc__)
     parser.add_argument("--record", type=Path, default=Path("docs/data/dynamics"), help="folder with curves.parquet")
-    parser.add_argument("--out", type=Path, default=Path("docs"), help="gets dynamics-NAME.png")
+    parser.add_argument("--out", type=Path, default=Path("docs/images"), help="gets dynamics-NAME.png")
     arguments = parser.parse_args()
     check_folder("--out", arguments.out)
     if not arguments.record.is_dir():

@@ -40,7 +40,7 @@ class Finding:
 
 
 def findings(record: StudyRecord) -> list[Finding]:
-    """All of them, in the order of docs/dynamics.md."""
+    """All of them, in the order of docs/guides/dynamics.md."""
     found = []
     for response in BELLS:
         peak = _peak(record, response)

@@ -32,7 +32,7 @@ def distribution(
 ) -> Tensor:
     """The final filtered distribution, float64 [B, V], each row summing to 1.
 
-    Mixing and scaling are fp32 as in every backend (docs/numerics.md §1 and §2); the softmax and the filters, in
+    Mixing and scaling are fp32 as in every backend (numerics.md §1 and §2); the softmax and the filters, in
     transformers' order, are float64. A greedy row is one-hot. An invalid row (NaN or +inf, everything
     excluded, a bad value in an option tensor) is NaN throughout. Arguments and errors are those of `combine`
     and `step`.

@@ -1,4 +1,4 @@
-"""Filters by integer mass, and the walk from 64 random bits to a token (docs/numerics.md §4 and §5)."""
+"""Filters by integer mass, and the walk from 64 random bits to a token (numerics.md §4 and §5)."""
 
 from __future__ import annotations
 

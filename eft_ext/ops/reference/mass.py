@@ -1,4 +1,4 @@
-"""The mass of a row in integers (docs/numerics.md §3): exact sums, the same in every order."""
+"""The mass of a row in integers (numerics.md §3): exact sums, the same in every order."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from eft_ext.ops.reference.arithmetic import fma32
 
 TILE = 1024  # consecutive ids
-REACHED = 1 - 2.0**-21  # the share of top_p that a mass has to reach (docs/numerics.md §4)
+REACHED = 1 - 2.0**-21  # the share of top_p that a mass has to reach (numerics.md §4)
 
 # 2^f on [0, 1], highest degree first.
 POLYNOMIAL = tuple(

@@ -1,4 +1,4 @@
-"""The mixture's logits z (docs/numerics.md §1), bit for bit."""
+"""The mixture's logits z (numerics.md §1), bit for bit."""
 
 from __future__ import annotations
 

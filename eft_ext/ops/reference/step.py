@@ -1,4 +1,4 @@
-"""The step itself (docs/numerics.md §1 to §5), token for token what every backend must return."""
+"""The step itself (numerics.md §1 to §5), token for token what every backend must return."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Speculative verification (docs/numerics.md §8), row by row and position by position, in Python integers."""
+"""Speculative verification (numerics.md §8), row by row and position by position, in Python integers."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from eft_ext.ops.triton.common.options import KernelReal
 
 
 def compile_options() -> dict[str, Any]:
-    """Nothing is fused, and no subnormal is flushed (Triton's floor would be: docs/triton-step.md)."""
+    """Nothing is fused, and no subnormal is flushed (Triton's floor would be: docs/internals/triton-step.md)."""
     options: dict[str, Any] = {"enable_fp_fusion": False}
     return options if torch.version.hip else options | {"enable_reflect_ftz": False}
 

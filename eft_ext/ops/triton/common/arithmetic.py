@@ -1,4 +1,4 @@
-"""The arithmetic that every backend shares, on the device: masses, shifts, targets, one log2 (docs/numerics.md).
+"""The arithmetic that every backend shares, on the device: masses, shifts, targets, one log2 (numerics.md).
 
 Nothing may be fused but what is written as `tl.fma`, and subnormals count: the kernels are launched with
 `enable_fp_fusion=False`, and with `enable_reflect_ftz=False`, without which `tl.floor` would flush them.

@@ -24,7 +24,7 @@ class LaunchSizes(NamedTuple):
 # (vocabulary up to, batch up to): sizes. Every entry is estimated: none has been timed on a device.
 # - tiles: few rows want every SM busy, one tile a program; many rows want fewer programs to launch.
 # - slots x tiles = 4096 candidates, 8 for each of the rows program's threads; group 2 = 4 tokens for each. Twice of
-#   either spills registers (docs/triton-step.md).
+#   either spills registers (docs/internals/triton-step.md).
 _ANY = 1 << 62
 TABLE: list[tuple[int, int, LaunchSizes]] = [
     (1_024, _ANY, LaunchSizes(tiles=1, slots=256, group=1, slices_warps=4, rows_warps=4)),

@@ -1,4 +1,4 @@
-"""The decision on a row's drafts (docs/numerics.md §8), from the summaries of each flat row of p and q.
+"""The decision on a row's drafts (numerics.md §8), from the summaries of each flat row of p and q.
 
 `flat_row` is (row, position): row * (num_drafts + 1) + i of p, row * num_drafts + i of q.
 """
