@@ -17,7 +17,7 @@ CPP := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '
 ifeq ($(MAKELEVEL),0)
 .NOTPARALLEL:
 endif
-.PHONY: help demo test test-all check bench gpu-all gpu-test gpu-build gpu-bench-step gpu-bench-decode clean cpp-tests
+.PHONY: help demo test test-all check docs bench gpu-all gpu-test gpu-build gpu-bench-step gpu-bench-decode clean cpp-tests
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ check: $(MADE:=/dev-installed)  ## formatters, linters, types, and arrows betwee
 	$(BIN)/clang-format --dry-run --Werror $(CPP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+docs: $(MADE:=/docs-installed)  ## the documentation as a site, strictly: build/docs/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
 
 bench: $(MADE:=/tests-installed)  ## the step beside transformers' chain on this machine's CPU
 	$(BIN)/python benchmarks/bench_step.py
@@ -133,6 +136,9 @@ $(VENV)/tests-installed: $(VENV)/packages pyproject.toml | $(VENV)/cpu-core
 	touch $@
 $(VENV)/all-tests-installed: $(VENV)/tests-installed | $(VENV)/core
 	$(INSTALL) 'eft_ext[test-all]'
+	touch $@
+$(VENV)/docs-installed: $(VENV)/packages pyproject.toml | $(VENV)/cpu-core
+	$(INSTALL) 'eft_ext[docs]'
 	touch $@
 $(VENV)/dev-installed: $(VENV)/tests-installed
 	$(INSTALL) 'eft_ext[dev]'

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import eft_ext
@@ -64,18 +63,6 @@ def emulated(there: dict[str, Any]) -> None:
     there["model"] = eft_ext.EmulatedModel.from_pretrained(**models)
 
 
-def readme(there: dict[str, Any]) -> None:
-    warpers = [f"{name}LogitsWarper" for name in ("Temperature", "TopK", "TopP", "MinP")]
-    there |= {name: getattr(transformers, name) for name in ("LogitsProcessorList", *warpers)}
-    packed(there)
-    there |= {
-        "AutoModelForCausalLM": AutoModelForCausalLM,
-        "EFTLogitsProcessor": eft_ext.EFTLogitsProcessor,
-        "beta": 1.0,
-    }
-    there["log_softmax"] = lambda x: torch.log_softmax(x, dim=-1)
-
-
 def score(there: dict[str, Any]) -> None:
     """Logits [B, T, V], targets [B, T]."""
     emulated(there)
@@ -90,7 +77,7 @@ def packed(there: dict[str, Any]) -> None:
 
 
 MORE: dict[str, Callable[[dict[str, Any]], None]] = {
-    "README.md": readme,
+    "README.md": packed,
     "docs/guides/checkpoint.md": packed,
     "docs/guides/decoding.md": emulated,
     "docs/guides/report.md": emulated,
@@ -162,7 +149,7 @@ def test_commands(block, tmp_path, monkeypatch, capsys):
 
 def test_blocks_are_found():
     """A new page's run by themselves; one of a language, or a fence, that is not known here would not."""
-    assert {kind for kind, _ in ALL} == {"", "python", "json"}
+    assert {kind for kind, _ in ALL} == {"", "python", "json", "c"}  # c: docs/reference/c.md shows eft.h
     fences = [line for text in PAGES.values() for line in text.splitlines() if line.lstrip().startswith(("```", "~~~"))]
     assert len(fences) == 2 * len(ALL)
     names = ("decoding", "dynamics", "methods", "report", "score", "speculation")
