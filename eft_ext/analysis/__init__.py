@@ -1,4 +1,4 @@
-"""Looking at what the models say of a text: records of its tokens, and the page that shows them."""
+"""Records of a text's tokens under all models, and the page that shows them."""
 
 from eft_ext.analysis.record import Candidate, Change, Record, Token
 

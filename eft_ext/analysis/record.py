@@ -39,7 +39,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Token:
-    """One token of the text and what was thought of it where it stands."""
+    """One token of the text, and its probabilities under every distribution at that place."""
 
     id: int
     text: str  # its part of the decoded text; "" where it completes no character

@@ -37,10 +37,10 @@ class Dtype(str, Enum):
 def run(
     vocab: Annotated[int, typer.Option(help="Tokens of the vocabulary.")] = 128256,
     rows: Annotated[list[int] | None, typer.Option(help="May be given several times. Default: 1 and 8.")] = None,
-    dtype: Annotated[Dtype, typer.Option(help="Of the logits.")] = Dtype.bfloat16,
+    dtype: Annotated[Dtype, typer.Option(help="Type of the logits.")] = Dtype.bfloat16,
     device: Annotated[str, typer.Option(help="cpu, or cuda where torch sees one.")] = "cpu",
     backend: Annotated[str, typer.Option(help="auto, cpu, cuda or triton; see eft env.")] = "auto",
-    seconds: Annotated[float, typer.Option(help="For each figure.")] = 0.5,
+    seconds: Annotated[float, typer.Option(help="Seconds to measure each figure for.")] = 0.5,
     as_json: o.Json = False,
 ) -> None:
     """Time `fused_step` on three models' logits, transformers' chain for the same, and reading the logits once.

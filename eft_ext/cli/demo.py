@@ -30,7 +30,7 @@ def run(
         bool, typer.Option("--interpolate", help="Show the trade-off between two behaviours over their shares instead.")
     ] = False,
     beta: Annotated[float, typer.Option(help="Weight of what the small pair learnt.")] = 1.0,
-    seed: Annotated[int, typer.Option(help="Of the choice of questions and of sampling.", callback=_seed.checked)] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the questions and of sampling.", callback=_seed.checked)] = 0,
     models: Annotated[
         Path | None, typer.Option(help="Folder made by python -m eft_ext.demo.train. Default: the embedded models.")
     ] = None,

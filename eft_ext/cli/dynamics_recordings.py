@@ -36,7 +36,7 @@ class Kind(str, Enum):
 
 def plot_run(
     recording: Annotated[list[Path], typer.Argument(help="Folder of a recording; several are compared.")],
-    out: Annotated[Path, typer.Option(help="Where to, as .png, .svg or .pdf.")],
+    out: Annotated[Path, typer.Option(help="The picture: .png, .svg or .pdf.")],
     kind: Annotated[Kind, typer.Option(help=_KINDS)] = Kind.curves,
     statistic: Annotated[str | None, typer.Option(help=_STATISTICS)] = None,
     only: Annotated[list[str] | None, typer.Option(help="A type of response; may be given several times.")] = None,
@@ -95,7 +95,7 @@ def diagnose_run(
 def tokens_of_run(
     recording: Annotated[Path, typer.Argument(help="Folder of a recording.")],
     out: Annotated[Path, typer.Option(help="JSON lines for eft report --records.")],
-    model: Annotated[str | None, typer.Option(help="Whose tokenizer the run had. Default: the embedded one.")] = None,
+    model: Annotated[str | None, typer.Option(help="The model whose tokenizer the run had. Default: embedded.")] = None,
     trust_remote_code: TrustRemoteCode = False,
     only: Annotated[str, typer.Option(help="Type of response.")] = "chosen",
 ) -> None:

@@ -82,7 +82,7 @@ ConservativeTopP = Annotated[
     typer.Option(help="Up-scale only inside this nucleus of the tuned model.", rich_help_panel=_PANEL),
 ]
 ConservativeSet = Annotated[
-    str | None, typer.Option(help="Whose nucleus that is: tuned, large or base.", rich_help_panel=_PANEL)
+    str | None, typer.Option(help="The model whose nucleus it is: tuned, large or base.", rich_help_panel=_PANEL)
 ]
 ConservativeOutside = Annotated[
     str | None,

@@ -63,7 +63,7 @@ AnyTokenizers = Annotated[
 ChatTemplate = Annotated[
     Template | None,
     typer.Option(
-        help="Who reads the prompt through the chat template. Default: all models if there is one, else none.",
+        help="Models that get the chat template's text. Default: all models if there is a template, else none.",
         rich_help_panel=_MODELS,
     ),
 ]

@@ -24,7 +24,7 @@ def run(
     model: m.Models = None,
     revision: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=REVISION", help="Of a hub id, by the model's name.", rich_help_panel="Models"),
+        typer.Option(metavar="NAME=REVISION", help="Commit of a hub id, by model.", rich_help_panel="Models"),
     ] = None,
     trust_remote_code: o.TrustRemoteCode = False,
     any_tokenizers: o.AnyTokenizers = False,

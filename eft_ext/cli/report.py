@@ -29,7 +29,7 @@ def run(
         typer.Option(help="Instead of prompts: what eft score --tokens --out wrote, or records by themselves."),
     ] = None,
     out: Annotated[Path, typer.Option(help="The page.")] = Path("eft-report.html"),
-    title: Annotated[str, typer.Option(help="Its heading.")] = "Token report",
+    title: Annotated[str, typer.Option(help="The page's heading.")] = "Token report",
     large: o.Large = None,
     tuned: o.Tuned = None,
     base: o.Base = None,

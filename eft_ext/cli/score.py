@@ -120,7 +120,7 @@ def run(
 
 @contextmanager
 def _kept(out: Path | None, items: list[Item], settings: str) -> Iterator[ResultsFile | None]:
-    """The file of results, if there is one. Who interrupts the command hears how to go on."""
+    """The file of results, if there is one. An interrupted command says how to go on."""
     if out is None:
         yield None
         return

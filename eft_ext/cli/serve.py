@@ -26,7 +26,7 @@ class Engine(str, Enum):
 def run(
     context: typer.Context,
     checkpoint: Annotated[str, typer.Argument(help="Folder or hub id of a checkpoint of eft pack.")],
-    engine: Annotated[Engine, typer.Option(help="Whose server runs.")] = Engine.transformers,
+    engine: Annotated[Engine, typer.Option(help="The server that runs.")] = Engine.transformers,
 ) -> None:
     """Serve a checkpoint over HTTP: /v1/chat/completions, /v1/completions, /v1/responses.
 

@@ -35,7 +35,7 @@ class Engine(Stepper):
         models: the mixture's, in its order.
         sampler: draws tokens from their logits.
         eos_token_ids: tokens that end a row.
-        lag: steps that the device may be ahead of the host. What a row draws after its end is thrown away, so no
+        lag: steps that the device may be ahead of the host. Tokens sampled past EOS are discarded, so no
             result depends on it.
         ring: steps whose tokens the device keeps until they are read, at least `lag` + 2.
         bucket: rows to run where so many are active, at least as many; the smaller batch takes over when it fits.
@@ -103,7 +103,7 @@ class Engine(Stepper):
 
     @torch.inference_mode()
     def end(self, numbers: Sequence[int]) -> None:
-        """Ends requests, by number, for a reason of the caller's. What they draw beyond is thrown away."""
+        """Ends requests, by number, for a reason of the caller's. Tokens sampled past that are discarded."""
         slots = [self._batch.end(row) for row in self._batch.rows if row.request.number in numbers]
         if slots:
             self.state.end(slots)

@@ -53,7 +53,7 @@ def ask_all(
     tick: Callable[[int], object] = lambda answered: None,
     batch: int = 125,
 ) -> tuple[list[str], float]:
-    """All the answers, and the seconds they took. `tick` hears of every batch how many were answered."""
+    """All the answers, and the seconds they took. `tick` is called with the number answered, after every batch."""
     answers: list[str] = []
     start = time.perf_counter()
     for i in range(0, len(questions), batch):

@@ -80,7 +80,7 @@ def measure(
     tick: Callable[[int], object] = lambda answered: None,
     batch: int = 12,
 ) -> Curve:
-    """Asks everything at every share and grades the answers. `tick` hears how many questions were answered."""
+    """Asks everything at every share and grades the answers. `tick` is called with the number of questions answered."""
     model, grader = emulated(trio, talkative, on), Grader(trio.world)
     counts = torch.zeros(len(shares), 4, dtype=torch.long)  # polite, talkative, facts, further facts
     for i in range(0, len(questions), batch):

@@ -27,7 +27,7 @@ def measure(
     seed: int = 0,
     tick: Callable[[int], object] = lambda answered: None,
 ) -> Measured:
-    """Asks the four models everything and grades the answers. `tick` hears of each batch of answers."""
+    """Asks the four models everything and grades the answers. `tick` is called for each batch of answers."""
     torch.manual_seed(seed)
     answers, seconds = {}, {}
     for name, answerer in trio.answerers(mode, beta).items():

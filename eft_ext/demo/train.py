@@ -49,7 +49,7 @@ def make(out: Path, seed: int, recipe: Recipe, console: Console) -> Report:
             seed gives the same weights; elsewhere sums are taken in another order and the last bits differ.
 
     Returns:
-        What `training.json` says of each model: parameters, steps, losses, seconds.
+        The entries of `training.json` for each model: parameters, steps, losses, seconds.
 
     Raises:
         ValueError: `out` cannot be written, or has files of these names that this script did not make.

@@ -1,4 +1,4 @@
-"""Records of what the mixture generates: an answer, then what all models thought of each of its tokens."""
+"""Records of what the mixture generates: an answer, then each token's probabilities under all models."""
 
 from __future__ import annotations
 

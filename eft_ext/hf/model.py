@@ -223,7 +223,7 @@ class EmulatedModel(Models):
             beta, scale, conservative_top_p, method: as for `generate`; the step, of which parameters may be functions,
                 is the number of the row's scored tokens before.
             num_top, num_changed: as for `fused_score`: tokens to list of each distribution, and that gain or lose.
-            candidates: list what all distributions say of each one's first `candidates` tokens.
+            candidates: list the first `candidates` tokens of each distribution, with their probabilities under all.
             positions: read so many at a time; chosen by memory if not given (2^26 logits).
             kwargs: input_ids, attention_mask as for `generate`.
 

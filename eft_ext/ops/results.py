@@ -12,7 +12,7 @@ from eft_ext.ops.deprecated import note
 
 
 class StepDetails(NamedTuple):
-    """The drawn tokens and what the models and their mixture say of them (numerics.md §10).
+    """The drawn tokens, and their probabilities under the models and the mixture (numerics.md §10).
 
     Log-probabilities are natural logarithms. A row whose ``status`` is 1 (NaN, +inf, everything excluded, or a
     bad value in an option tensor) has token -1, ``num_kept`` 0 and NaN in every floating field.

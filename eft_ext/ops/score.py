@@ -1,4 +1,4 @@
-"""Scoring: what K models and their mixture say of given tokens (numerics.md §9)."""
+"""Scoring: probabilities of given tokens under K models and their mixture (numerics.md §9)."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def _score_method(
         return method.mapped(lambda name, value: option_rows(name, value, targets, rows))
 
     left, excluding = _prepared(of, [x.detach() for x in logits], targets.shape, vocab_size)
-    # A model that loses tokens is there a second time, whole and with weight 0: what is said of it is said of that.
+    # A model that loses tokens is there a second time, whole and with weight 0: its figures are that one's.
     everything = [*left, *(logits[k] for k in excluding)]
     if len(everything) > MAX_MODELS:
         room = MAX_MODELS - len(excluding)

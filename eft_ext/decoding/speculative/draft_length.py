@@ -19,7 +19,7 @@ _MEMORY = 0.95  # weight of the past, for each row and round
 
 
 class DraftSchedule(Protocol):
-    """Tells the engine how many tokens to draft, and hears how each round went."""
+    """Chooses how many tokens to draft, from the outcomes of past rounds."""
 
     def draft_length(self) -> int: ...
 

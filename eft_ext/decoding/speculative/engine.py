@@ -39,7 +39,7 @@ class SpeculativeEngine(Engine):
 
     Args:
         sampler: its `draft_model` proposes.
-        schedule: how many tokens to draft. It hears of a round when the host reads it.
+        schedule: chooses how many tokens to draft; is given a round's outcome when the host reads it.
         max_draft_tokens: drafts of a round at most.
         others: as for `Engine`; a `launcher` without `chunk`.
 

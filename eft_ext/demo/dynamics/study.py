@@ -47,7 +47,7 @@ def run_seed(
 
     Args:
         out: gets one recording for each of `RUNS`.
-        tick: hears the name of each run that is done.
+        tick: called with the name of each run that is done.
 
     Returns:
         The curves, one row for each run, step, probe and type; and the grades, one for each tuned model, question

@@ -68,14 +68,14 @@ def why_not(members: Sequence[Member], processing: ProcessingPlan, plan: DecodeP
     if stateful is not None:
         return f"{type(stateful).__name__} keeps something of each step"
     if records:
-        return "scores of every step are asked for"
+        return "scores of every step are recorded"
     return "a model is sharded over processes" if sharded(members) else ""
 
 
 def plan_drafts(
     members: Sequence[Member], method: MixingMethod, plan: DecodePlan, drafts: int | str, why: str
 ) -> DecodePlan:
-    """The plan, with what it says of drafts. `why`: of `why_not`."""
+    """The plan, with its line on drafts. `why`: of `why_not`."""
     if why:
         return replace(plan, speculation=f"no drafts, since {why}")
     name = members[draft_model_of(members, method)].name

@@ -1,4 +1,4 @@
-"""The length of text that models were made for, and what is said of a longer one."""
+"""The length of text that models were made for, and the warning for a longer one."""
 
 from __future__ import annotations
 

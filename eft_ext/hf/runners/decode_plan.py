@@ -176,5 +176,5 @@ def _grouped(said: Mapping[str, str]) -> list[str]:
 
 
 def lag_of(plan: DecodePlan, device: torch.device) -> int:
-    """Steps that the device may be ahead of the host; a CPU does what it is told at once."""
+    """Steps that the device may be ahead of the host; 0 on a CPU, which runs synchronously."""
     return LAG if plan.tier in ("async", "device_loop") and device.type == "cuda" else 0

@@ -27,7 +27,7 @@ _LOGITS = 1 << 26  # of all models at a time: 128 MB in bf16
 
 @dataclass(frozen=True)
 class Candidates:
-    """The first of each distribution's rank, and what every distribution says of them."""
+    """The first tokens of each distribution's rank, with their probabilities under every distribution."""
 
     ids: Tensor  # [B, T, C] int64, descending; -1 past the end
     logprobs: Tensor  # [B, T, C, D] fp32

@@ -32,7 +32,7 @@ class Backend:
 
 
 def backends() -> dict[str, Backend]:
-    """Lists the backends and says of each if it is built and usable here, else why not and what would enable it."""
+    """Lists the backends: built and usable here, or else why not and what would enable each."""
     return {name: probe() for name, probe in _PROBES.items()}
 
 
