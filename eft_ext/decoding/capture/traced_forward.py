@@ -1,6 +1,6 @@
 """On the CPU: a forward pass traced once, and run again without Python.
 
-Small models spend two thirds of a decoding step in Python: modules, decorators, dispatch (guides/decoding.md has the
+Small models spend two thirds of a decoding step in Python: modules, decorators, dispatch (internals/engine.md has the
 figures). `torch.jit.trace` keeps the operators that `Forward` runs, the very same ones, so the logits are equal bit
 for bit. Weights are inputs of a trace: it sees them change, and models of one architecture share it. What a trace may
 not contain is looked for before (values read on the host, hooks), and every shape is compared with the model itself
