@@ -124,23 +124,32 @@ def page(table: str) -> str:
     said = subprocess.run(["nvcc", "--version"], check=True, capture_output=True, text=True).stdout
     release = re.search(r"release [\d.]+, V([\d.]+)", said)
     version = release[1] if release else "?"
-    return f"""# What the compiler makes of the CUDA kernels
+    return f"""# The CUDA kernels' machine code
 
-Written by `python benchmarks/gpu_kernels.py --arch 80 90 100 --page`, with nvcc {version}, from the machine code of the
-library that was built; `--check` says whether it still holds, and `python_tests/ops/test_cuda_kernels.py` holds the
-limits. `stream_kernel<K, conservative>` and `resident_kernel<K>` are made for K bf16 models; K = 0 takes any dtypes,
-bias and bitmask. `verify_*` are the verification's (`<conservative>`), `score_kernel` and `compare_kernel` scoring's,
-for any number of models; `advance_kernel` and `again_kernel` keep the WHILE loop's books.
+Registers, code size, spills, fences and loads of every CUDA kernel, read from the machine code of the library as
+built with nvcc {version}. `python benchmarks/gpu_kernels.py --arch 80 90 100 --page` writes this page, and `--check`
+compares it with the library. `python_tests/ops/test_cuda_kernels.py` checks the limits.
 
-- Code: bytes of machine code. Registers a thread; shared memory a block.
-- Stack, local: bytes of stack a thread; `LDL` and `STL`, among which a spill would be.
+Kernels:
+
+- `stream_kernel<K, conservative>` and `resident_kernel<K>` serve K bf16 models. K = 0 takes any dtypes, bias and
+  bitmask.
+- `verify_*` serve the verification (`<conservative>`).
+- `score_kernel` and `compare_kernel` score, for any number of models.
+- `advance_kernel` ends a decoding step. `again_kernel` decides if the WHILE loop runs another one.
+
+Columns:
+
+- Code: bytes of machine code. Registers a thread. Shared memory a block.
+- Stack, local: bytes of stack a thread; `LDL` and `STL`. A spill would be among them.
 - Fences: `MEMBAR.SC`; other `MEMBAR`; `CCTL.IVALL`, which empties the L1.
-- Loads: instructions that load 16 bytes of inputs; of them, those of a tile's block; all other loads of global memory.
-  A tile's block is the straight-line code that reads a whole tile: 4 K loads, which is 1024 tokens of K models by 32
-  lanes, and each word they load is tested once. The others read misaligned rows, other dtypes, and the groups of a
-  row's candidates again.
-- In flight: the most loads of 16 bytes in a row before the first of them is needed, outside of a tile's block: of
-  inputs; of what the launch wrote, as a row's group maxima.
+- Loads: instructions that load 16 bytes of inputs; those of them in a tile's block; all other loads of global memory.
+- In flight: the most loads of 16 bytes in a row before the first of them is needed, outside of a tile's block. The
+  first number is for inputs, the second for data that the launch wrote, such as a row's group maxima.
+
+A tile's block is the straight-line code that reads a whole tile. It has 4 K loads: 1024 tokens of K models by 32
+lanes. Each word that they load is tested once. The other loads read misaligned rows, other dtypes, and the groups of
+a row's candidates a second time.
 
 {table}"""
 
