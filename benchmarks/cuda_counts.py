@@ -7,7 +7,7 @@
 Needs no GPU: csrc/emulator runs the kernels and counts along the longest path of each launch, summed over launches.
 Where a row has a ticket, from it on: the finish alone; else (resident) from the start. Bytes are those of 16-byte loads
 over the inputs'; the floor is 1. One call (V = 128256, K = 3, bf16, one row), the median of three rows. Waits are the
-counts times NANOSECONDS, estimates for an H100 that no device has confirmed. Nothing is timed.
+counts times NANOSECONDS, which are estimates for an H100. Nothing is timed.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ class LaunchSizes(NamedTuple):
         return self._replace(slots=max(self.slots // 2, 2), group=1)
 
 
-# (vocabulary up to, batch up to): sizes. Every entry is estimated: none has been timed on a device.
+# (vocabulary up to, batch up to): sizes. Every entry is an estimate (docs/gpu.md has the measurements).
 # - tiles: few rows want every SM busy, one tile a program; many rows want fewer programs to launch.
 # - slots x tiles = 4096 candidates, 8 for each of the rows program's threads; group 2 = 4 tokens for each. Twice of
 #   either spills registers (docs/internals/triton-step.md).
