@@ -8,11 +8,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import eft_ext
+from eft_ext._chat import rendered
 from eft_ext.demo import model_path
 from eft_ext.hf import EmulatedModel
+from eft_ext.hf.checkpoint.pack import pack
 from eft_ext.hf.loading.memory import footprint
+from eft_ext.methods import UpScale
 from python_tests.helpers.untrusted_folders import CODE, MODELS, Payload, stranger
 
 SMALL = model_path("small-base")
@@ -137,6 +141,35 @@ def test_an_adapter_of_a_strangers_base(adapter, tmp_path):
     for names in ({"large": SMALL, "tuned": adapter}, {"large": adapter, "tuned": SMALL, "base": SMALL}):
         with pytest.raises(ValueError, match="trust_remote_code=True"):
             EmulatedModel.from_pretrained(**names, quiet=True)
+    assert not mark.exists()
+
+
+UNSAFE = {
+    "__class__": "{{ ''.__class__.__mro__ }}",
+    "__init__": "{{ cycler.__init__.__globals__.os.getcwd() }}",
+    "append": "{{ messages.append(1) }}",
+}
+
+
+@pytest.mark.parametrize("attribute", UNSAFE)
+def test_a_chat_template_stays_in_its_sandbox(attribute):
+    """It renders messages, and neither changes them nor reaches Python's own objects."""
+    tokenizer = AutoTokenizer.from_pretrained(model_path("small-tuned"))
+    tokenizer.chat_template = UNSAFE[attribute]
+    with pytest.raises(
+        ValueError, match=f"^prompt: the chat template does not take this chat: .*'{attribute}'.* unsafe"
+    ):
+        rendered("prompt", tokenizer, [{"role": "user", "content": "hi"}])
+
+
+@pytest.mark.parametrize("kind", [AutoModelForCausalLM, EmulatedModel])
+def test_the_file_of_a_checkpoint_does_not_run_where_the_package_is_imported(kind, tmp_path):
+    """Not even trusted: its two classes are registered with transformers already."""
+    mark, trio = tmp_path / "mark", tmp_path / "trio"
+    pack(trio, {"large": SMALL, "tuned": SMALL, "base": SMALL}, UpScale())
+    file = trio / "modeling_emulated.py"
+    file.write_text(f"from pathlib import Path\nPath({str(mark)!r}).write_text('ran')\n{file.read_text()}")
+    kind.from_pretrained(trio, trust_remote_code=True)
     assert not mark.exists()
 
 
