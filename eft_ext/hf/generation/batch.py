@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
+from transformers import LogitsProcessorList
 
 from eft_ext.decoding.mixture import spread
 from eft_ext.decoding.requests import TokenOutput
@@ -87,12 +89,14 @@ def _one_by_one(
     """Yields the result of `generate` for each prompt alone."""
     rows = len(seeds)
     criteria = kwargs.pop("stopping_criteria", None) or ()
+    processors = kwargs.pop("logits_processor", None) or ()
     for row, seed in enumerate(seeds):
         own = _of_row(method, row, rows)
         one = _row(large, row)
         others = {name: _row(prompt, row) for name, prompt in prompts.items()}
         given = {**kwargs, "method": own, "prompts": others, "seed": seed}
         given["stopping_criteria"] = copied(criteria)
+        given["logits_processor"] = LogitsProcessorList(map(copy.copy, processors))  # grammars follow the row they read
         ids = run(one, given, looked=True)
         yield row, ids[0, one["input_ids"].shape[1] :].tolist()
 

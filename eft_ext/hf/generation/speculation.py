@@ -25,6 +25,7 @@ from eft_ext.methods import MixingMethod
 _ADAPTIVE: WeakKeyDictionary[nn.Module, dict[tuple[int, ...], Adaptive]] = WeakKeyDictionary()
 # They keep something from one call to the next, so that a rejected draft could not be taken back.
 _STATEFUL = (SynthIDTextWatermarkLogitsProcessor, UnbatchedClassifierFreeGuidanceLogitsProcessor)
+_GRAMMARS = ("outlines", "xgrammar")  # packages whose processors do so too
 
 
 @dataclass
@@ -64,12 +65,17 @@ def why_not(members: Sequence[Member], processing: ProcessingPlan, plan: DecodeP
     """Why a generation cannot be speculated; empty where it can."""
     if plan.tier == "eager":
         return "the eager tier was asked for" if plan.because == ASKED else plan.because
-    stateful = next((p for p in processing.processors if isinstance(p, _STATEFUL)), None)
+    stateful = next(filter(_keeps_state, processing.processors), None)
     if stateful is not None:
         return f"{type(stateful).__name__} keeps something of each step"
     if records:
         return "scores of every step are recorded"
     return "a model is sharded over processes" if sharded(members) else ""
+
+
+def _keeps_state(processor: Any) -> bool:
+    packages = {kind.__module__.partition(".")[0] for kind in type(processor).__mro__}
+    return isinstance(processor, _STATEFUL) or not packages.isdisjoint(_GRAMMARS)
 
 
 def plan_drafts(
