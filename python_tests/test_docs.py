@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import eft_ext
 from eft_ext import methods
 from eft_ext.cli import main
+from eft_ext.decoding import TokenSource
 from eft_ext.demo import model_path
 from eft_ext.dynamics import ProbeSet, Recording
 from python_tests.helpers.one_thread import one_thread as one_thread
@@ -82,7 +83,6 @@ MORE: dict[str, Callable[[dict[str, Any]], None]] = {
     "docs/guides/decoding.md": emulated,
     "docs/guides/report.md": emulated,
     "docs/guides/score.md": score,
-    "docs/guides/speculation.md": emulated,
     "docs/guides/tools.md": packed,
 }
 
@@ -125,6 +125,8 @@ def test_python(page, tmp_path, monkeypatch, capsys):
         assert torch.equal(there["answer"], three.generate(**there["asked"], do_sample=False, max_new_tokens=30))
         assert there["beams"].shape[0] == 1
         assert there["logits"].shape[-1] == 1280
+    if page == "docs/guides/speculation.md":
+        assert there["output"].speculation.accepted == (there["output"].token_sources == TokenSource.accepted).sum() > 0
     if page == "docs/guides/methods.md":
         assert len(there["texts"]) == 1
         assert there["ids"].shape[0] == 1
