@@ -64,14 +64,6 @@ def emulated(there: dict[str, Any]) -> None:
     there["model"] = eft_ext.EmulatedModel.from_pretrained(**models)
 
 
-def score(there: dict[str, Any]) -> None:
-    """Logits [B, T, V], targets [B, T]."""
-    emulated(there)
-    make = torch.Generator().manual_seed(0)
-    there |= {name: torch.randn(2, 6, 50, generator=make) for name in ("large", "tuned", "base")}
-    there["ids"] = torch.randint(50, (2, 6), generator=make)
-
-
 def packed(there: dict[str, Any]) -> None:
     """The checkpoint that the page's first command makes."""
     assert main(["pack", "-o", "trio"]) == 0
@@ -82,7 +74,6 @@ MORE: dict[str, Callable[[dict[str, Any]], None]] = {
     "docs/guides/checkpoint.md": packed,
     "docs/guides/decoding.md": emulated,
     "docs/guides/report.md": emulated,
-    "docs/guides/score.md": score,
     "docs/guides/tools.md": packed,
 }
 
@@ -125,6 +116,10 @@ def test_python(page, tmp_path, monkeypatch, capsys):
         assert torch.equal(there["answer"], three.generate(**there["asked"], do_sample=False, max_new_tokens=30))
         assert there["beams"].shape[0] == 1
         assert there["logits"].shape[-1] == 1280
+    if page == "docs/guides/score.md":
+        own = [x.log_softmax(-1).gather(-1, there["ids"][:, 1:, None]) for x in there["logits"]]
+        torch.testing.assert_close(there["found"].logprobs[..., :3], torch.cat(own, -1), atol=1e-5, rtol=1e-5)
+        assert there["scores"].logprobs.shape == (2, 4)
     if page == "docs/guides/speculation.md":
         assert there["output"].speculation.accepted == (there["output"].token_sources == TokenSource.accepted).sum() > 0
     if page == "docs/guides/methods.md":
