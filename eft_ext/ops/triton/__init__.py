@@ -1,5 +1,5 @@
 """The step, verification and scoring in Triton, each read top down from its `launch.py`;
-docs/internals/triton-step.md and docs/guides/score.md draw the pictures."""
+docs/internals/triton-step.md and docs/internals/score.md draw the pictures."""
 
 from eft_ext.ops.triton.score.launch import score
 from eft_ext.ops.triton.step.launch import combine, step

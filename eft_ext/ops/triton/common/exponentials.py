@@ -1,4 +1,4 @@
-"""Exponentials and logarithms that keep their digits: for statistics, never for tokens (docs/guides/score.md)."""
+"""Exponentials and logarithms that keep their digits: for statistics, never for tokens (docs/internals/score.md)."""
 
 import triton
 import triton.language as tl
