@@ -108,6 +108,7 @@ def test_python(page, tmp_path, monkeypatch, capsys):
         assert there["parts"].change.shape == there["observed"].targets.shape
         assert there["run"].steps.tolist() == [0, 20, 40]
         assert np.isfinite(there["run"].curve("cross_prompt")).all()
+        assert there["whole"].delta.abs().sum() > 0
         if importlib.util.find_spec("trl"):
             assert Recording("run-trl").steps.tolist() == [0, 20, 40]
     if page == "docs/guides/checkpoint.md":
