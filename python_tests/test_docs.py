@@ -152,7 +152,7 @@ def test_blocks_are_found():
     assert {kind for kind, _ in ALL} == {"", "python", "json", "c"}  # c: docs/reference/c.md shows eft.h
     fences = [line for text in PAGES.values() for line in text.splitlines() if line.lstrip().startswith(("```", "~~~"))]
     assert len(fences) == 2 * len(ALL)
-    names = ("decoding", "dynamics", "methods", "report", "score", "speculation")
+    names = ("checkpoint", "decoding", "dynamics", "methods", "report", "score", "speculation", "tools")
     assert {"README.md", *(f"docs/guides/{name}.md" for name in names)} <= set(PYTHON)
     lines = {line for text in PAGES.values() for line in text.splitlines() if line.startswith("eft ")}
     assert lines == {line for block in COMMANDS for line in block.splitlines()}
