@@ -45,7 +45,7 @@ check: $(MADE:=/dev-installed)  ## formatters, linters, types, and arrows betwee
 	$(BIN)/lint-imports --no-cache
 
 docs: $(MADE:=/docs-installed)  ## the documentation as a site, strictly: build/docs/index.html
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 
 bench: $(MADE:=/tests-installed)  ## the step beside transformers' chain on this machine's CPU
 	$(BIN)/python benchmarks/bench_step.py
