@@ -27,9 +27,13 @@ ROOT = Path(__file__).parent.parent
 FILES = sorted((*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")))
 PAGES = {str(file.relative_to(ROOT)): file.read_text() for file in FILES}
 BLOCKS = {page: re.findall(r"^```(\w*)\n(.*?)^```", text, re.S | re.M) for page, text in PAGES.items()}
+TUTORIALS = [page for page in PAGES if page.startswith("docs/tutorials/")]
 PYTHON = [page for page, blocks in BLOCKS.items() if any(kind == "python" for kind, _ in blocks)]
 ALL = [block for blocks in BLOCKS.values() for block in blocks]
-COMMANDS = list(dict.fromkeys(block for _, block in ALL if re.search(r"^eft ", block, re.M)))
+COMMAND = re.compile(r"^eft ", re.M)
+COMMANDS = list(
+    dict.fromkeys(b for page in PAGES if page not in TUTORIALS for _, b in BLOCKS[page] if COMMAND.search(b))
+)
 QUICK = tuple(block for block in COMMANDS if block.startswith("eft generate"))[:1]
 FOLDERS = {"LARGE": "large-base", "POLITE": "small-tuned", "TALKATIVE": "small-talkative", "BASE": "small-base"}
 HERE = {
@@ -41,6 +45,7 @@ HERE = {
     '"talkative": ...': '"talkative": TALKATIVE',
     "base=...": "base=BASE",
 }
+HUB = {f"Qwen/Qwen2.5-{size}": FOLDERS[HERE[f'"Qwen/Qwen2.5-{size}"']] for size in ("7B", "0.5B", "0.5B-Instruct")}
 WHERE = "Question: Where was Fikim Thetrond born?\nAnswer:"
 
 pytestmark = pytest.mark.skipif(not model_path("large-base").is_dir(), reason="the embedded models are missing")
@@ -96,7 +101,7 @@ def run(page: str) -> dict[str, Any]:
 
 
 @pytest.mark.filterwarnings("ignore:Using the model-agnostic default")
-@pytest.mark.parametrize("page", slowly_but(("README.md",), PYTHON))
+@pytest.mark.parametrize("page", slowly_but(("README.md",), [page for page in PYTHON if page not in TUTORIALS]))
 def test_python(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     there = run(page)
@@ -147,6 +152,41 @@ def test_commands(block, tmp_path, monkeypatch, capsys):
             assert option not in ("--out", "--plot") or Path(file).exists()
 
 
+def stripped(text: str) -> list[str]:
+    return [line.rstrip() for line in text.strip("\n").splitlines()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", TUTORIALS)
+def test_tutorials(page, tmp_path, monkeypatch, capsys):
+    """A page's Python and commands in order, in one folder, with no names given but what the page defines.
+
+    A plain fence with nothing but a blank line between it and the block before is all that the block prints.
+    """
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+    paths = {name: str(model_path(folder)) for name, folder in HUB.items()}
+    there: dict[str, Any] = {"__name__": "__main__"}
+    printed, outputs = None, 0
+    for between, kind, block in re.findall(r"(.*?)^```(\w*)\n(.*?)^```", PAGES[page], re.S | re.M):
+        if kind == "python":
+            for name, path in paths.items():
+                block = block.replace(f'"{name}"', repr(path))
+            exec(compile(block, page, "exec"), there)
+            printed = capsys.readouterr().out
+        elif COMMAND.search(block):
+            for line in block.splitlines():
+                command = shlex.split(line, comments=True)
+                assert main([paths.get(word, word) for word in command[1:]]) == 0, line
+            printed = capsys.readouterr().out
+        elif printed is not None and not between.strip():
+            assert stripped(block) == stripped(printed)
+            outputs += 1
+        else:
+            printed = None
+    assert outputs
+
+
 def test_blocks_are_found():
     """A new page's run by themselves; one of a language, or a fence, that is not known here would not."""
     assert {kind for kind, _ in ALL} == {"", "python", "json", "c"}  # c: docs/reference/c.md shows eft.h
@@ -155,7 +195,9 @@ def test_blocks_are_found():
     names = ("checkpoint", "decoding", "dynamics", "methods", "report", "score", "speculation", "tools")
     assert {"README.md", *(f"docs/guides/{name}.md" for name in names)} <= set(PYTHON)
     lines = {line for text in PAGES.values() for line in text.splitlines() if line.startswith("eft ")}
-    assert lines == {line for block in COMMANDS for line in block.splitlines()}
+    assert lines == {line for _, block in ALL if COMMAND.search(block) for line in block.splitlines()}
+    names = ("first-mixture", "drop-in", "two-behaviours", "score-and-report", "dynamics")
+    assert {f"docs/tutorials/{name}.md" for name in names} <= set(TUTORIALS)
 
 
 def test_json():
