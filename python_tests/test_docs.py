@@ -81,6 +81,8 @@ MORE: dict[str, Callable[[dict[str, Any]], None]] = {
     "docs/guides/tools.md": packed,
 }
 
+NEEDED = {"docs/guides/structured-output.md": ("xgrammar", "outlines")}
+
 
 def run(page: str) -> dict[str, Any]:
     """Executes the page's blocks in order in one namespace, and returns it."""
@@ -104,6 +106,8 @@ def run(page: str) -> dict[str, Any]:
 @pytest.mark.parametrize("page", slowly_but(("README.md",), [page for page in PYTHON if page not in TUTORIALS]))
 def test_python(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    for package in NEEDED.get(page, ()):
+        pytest.importorskip(package)
     there = run(page)
     if page == "README.md":
         assert there["token"].shape == (2,)
@@ -130,6 +134,21 @@ def test_python(page, tmp_path, monkeypatch, capsys):
         assert there["scores"].logprobs.shape == (2, 4)
     if page == "docs/guides/speculation.md":
         assert there["output"].speculation.accepted == (there["output"].token_sources == TokenSource.accepted).sum() > 0
+    if page == "docs/guides/structured-output.md":
+        assert set(json.loads(there["texts"][0])) == {"born", "town"}
+        assert {there["texts"][1], there["town"]} <= {" Lerand", " Tonin"}
+        assert there["model"].tokenizer.decode(there["answer"], skip_special_tokens=True)[-1] == "}"
+        assert torch.equal(there["out"], there["same"])
+        assert len(there["rows"]) == 2
+    if page == "docs/guides/streaming.md":
+        assert "." in there["seen"]
+        assert not there["thread"].is_alive()
+        assert [len(row) for row in there["columns"].columns[1:]] == [2] * 8
+        assert capsys.readouterr().out.count("The birthplace is Lerand.") == 4
+    if page == "docs/guides/lora.md":
+        assert there["model"].members[1].model is there["model"].members[2].model
+    if page == "docs/guides/many-gpus.md":
+        assert len(there["rows"]) == 3
     if page == "docs/guides/methods.md":
         assert len(there["texts"]) == 1
         assert there["ids"].shape[0] == 1
@@ -192,7 +211,8 @@ def test_blocks_are_found():
     assert {kind for kind, _ in ALL} == {"", "python", "json", "c"}  # c: docs/reference/c.md shows eft.h
     fences = [line for text in PAGES.values() for line in text.splitlines() if line.lstrip().startswith(("```", "~~~"))]
     assert len(fences) == 2 * len(ALL)
-    names = ("checkpoint", "decoding", "dynamics", "methods", "report", "score", "speculation", "tools")
+    names = ("checkpoint", "decoding", "dynamics", "lora", "many-gpus", "methods", "report", "score", "speculation")
+    names = (*names, "streaming", "structured-output", "tools")
     assert {"README.md", *(f"docs/guides/{name}.md" for name in names)} <= set(PYTHON)
     lines = {line for text in PAGES.values() for line in text.splitlines() if line.startswith("eft ")}
     assert lines == {line for _, block in ALL if COMMAND.search(block) for line in block.splitlines()}
