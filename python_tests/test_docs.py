@@ -64,11 +64,6 @@ def given() -> dict[str, Any]:
     return there | {"responses": [" I am glad to help."] * 3}
 
 
-def emulated(there: dict[str, Any]) -> None:
-    models = {name: there[at] for name, at in (("large", "LARGE"), ("tuned", "POLITE"), ("base", "BASE"))}
-    there["model"] = eft_ext.EmulatedModel.from_pretrained(**models)
-
-
 def packed(there: dict[str, Any]) -> None:
     """The checkpoint that the page's first command makes."""
     assert main(["pack", "-o", "trio"]) == 0
@@ -77,7 +72,6 @@ def packed(there: dict[str, Any]) -> None:
 MORE: dict[str, Callable[[dict[str, Any]], None]] = {
     "README.md": packed,
     "docs/guides/checkpoint.md": packed,
-    "docs/guides/decoding.md": emulated,
     "docs/guides/tools.md": packed,
 }
 
