@@ -2,15 +2,13 @@
 
 import os
 import re
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
-FOLDERS = ("", ".github/", "benchmarks/", "csrc/**/", "docs/**/", "eft_ext/**/", "examples/")
-PAGES = sorted(str(page.relative_to(ROOT)) for folder in FOLDERS for page in ROOT.glob(f"{folder}*.md"))
-PROSE = [page for page in PAGES if page != "CHANGELOG.md"]
-FENCE = re.compile(r"^ *```.*?^ *```$", re.S | re.M)
+from python_tests.docs.pages import ALL_PAGES, ROOT
+
+PROSE = [page for page in ALL_PAGES if page != "CHANGELOG.md"]
+BLOCK = re.compile(r"^ *```.*?^ *```$", re.S | re.M)
 LINK = re.compile(r"\]\(([^)\s#]*)(?:#([^)\s]*))?\)")
 MAX_WORDS = 20  # a sentence, on a page's average
 # A GPU's record stands in the ledger, and once in the README.
@@ -20,17 +18,13 @@ UNPROVED = re.compile(
 
 
 def test_pages_are_found():
-    assert {"README.md", "CONTRIBUTING.md", "docs/index.md", "docs/guides/methods.md", "docs/gpu.md"} <= set(PAGES)
+    assert {"README.md", "CONTRIBUTING.md", "docs/index.md", "docs/guides/methods.md", "docs/gpu.md"} <= set(ALL_PAGES)
 
 
-def text(page):
-    return (ROOT / page).read_text(encoding="utf-8")
-
-
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", ALL_PAGES)
 def test_links(page):
     """Relative ones; within docs/ they stay there, so that the site has them too."""
-    for target, anchor in LINK.findall(FENCE.sub("", text(page))):
+    for target, anchor in LINK.findall(BLOCK.sub("", ALL_PAGES[page])):
         if "://" in target or target.startswith("mailto:"):
             continue
         there = os.path.normpath(os.path.join(os.path.dirname(page), target)) if target else page
@@ -38,12 +32,12 @@ def test_links(page):
         if page.startswith("docs/"):
             assert there.startswith("docs/"), f"{target} is no page of the site"
         if anchor and there.endswith(".md"):
-            assert anchor in anchors(text(there)), f"{target}#{anchor}: no such heading"
+            assert anchor in anchors(ALL_PAGES[there]), f"{target}#{anchor}: no such heading"
 
 
 def anchors(page):
     """Anchors of headings, by the rule of GitHub and of the site."""
-    headings = re.findall(r"^#+ +(.*?) *$", FENCE.sub("", page), re.M)
+    headings = re.findall(r"^#+ +(.*?) *$", BLOCK.sub("", page), re.M)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
@@ -53,13 +47,13 @@ def test_anchors():
 
 @pytest.mark.parametrize("page", PROSE)
 def test_sentences_are_short(page):
-    lengths = [len(sentence.split()) for sentence in sentences(text(page))]
+    lengths = [len(sentence.split()) for sentence in sentences(ALL_PAGES[page])]
     assert not lengths or sum(lengths) / len(lengths) < MAX_WORDS
 
 
 def sentences(page):
     """Those of paragraphs and lists. A span of code and a link's words are as many words as they look."""
-    page = re.sub(r"<!--.*?-->", "", FENCE.sub("\n", page), flags=re.S)
+    page = re.sub(r"<!--.*?-->", "", BLOCK.sub("\n", page), flags=re.S)
     page = re.sub(r"^ *([-*]|\d+\.) +", "\n\n", page, flags=re.M)  # an item is a paragraph
     page = re.sub(r"`[^`]*`", "code", LINK.sub("]", page))
     paragraphs = [part.strip() for part in re.split(r"\n\s*\n", page)]
@@ -79,5 +73,5 @@ def test_sentences():
 
 
 def test_what_ran_on_a_gpu_is_said_once():
-    found = {page for page in PAGES if UNPROVED.search(text(page))}
+    found = {page for page in ALL_PAGES if UNPROVED.search(ALL_PAGES[page])}
     assert found <= {"README.md", "docs/gpu.md"}
