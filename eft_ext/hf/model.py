@@ -176,7 +176,8 @@ class EmulatedModel(Models):
     def generate_text(self, inputs: Any = None, *, return_output: bool = False, **kwargs: Any) -> Any:
         """`generate`, returning the new text of each row, list[str] (the prompt left out, special tokens skipped).
 
-        With `return_output`: the texts, and what `generate` returned.
+        Text is read as it is; a chat (a list of messages) goes through the chat template. With `return_output`: the
+        texts, and the output of `generate`.
         """
         with ended_by_errors(kwargs.get("streamer")):
             if self.tokenizer is None:

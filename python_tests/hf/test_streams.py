@@ -37,6 +37,12 @@ def test_streamers(model, tokenizer, capsys, llamas):
     assert capsys.readouterr().out.rstrip("\n") == text.rstrip("\n")
 
 
+def test_a_plan_shows_a_stream_nothing(model, tokenizer, capsys):
+    plan = model.plan("hello", streamer=TextStreamer(tokenizer))
+    assert plan.tier == "static"
+    assert capsys.readouterr().out.strip() == ""
+
+
 def test_a_stream_ends_when_generation_fails(model, tokenizer):
     streamer = TextIteratorStreamer(tokenizer, skip_prompt=True, timeout=60)
     processors = [lambda ids, scores: scores.fill_(-torch.inf)]

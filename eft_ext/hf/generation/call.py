@@ -61,4 +61,5 @@ def call(
         def emulated(model: Any, input_ids: Tensor, **prepared: Any) -> Any:
             return decode(models.members, method, input_ids, prompts=encoded, streamer=streamer, **options, **prepared)
 
-        return lead.model.generate(streamer=streamer, custom_generate=emulated, **kwargs)
+        shown = None if options.get("only_plan") else streamer  # transformers puts the prompt into it
+        return lead.model.generate(streamer=shown, custom_generate=emulated, **kwargs)
