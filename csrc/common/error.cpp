@@ -82,4 +82,5 @@ int check_verify(const eft_verify* v) {
 }  // namespace eft
 
 extern "C" const char* eft_last_error(void) { return eft::message; }
+extern "C" int32_t eft_abi_version(void) { return EFT_ABI_VERSION; }
 extern "C" const char* eft_version(void) { return EFT_VERSION; }

@@ -15,6 +15,12 @@ extern "C" {
 #define EFT_API __attribute__((visibility("default")))
 #define EFT_MAX_MODELS 4
 
+// The version of this interface. Raised with every change of a struct, an enum or an entry point,
+// additions at the end included: structs are passed without their size, so a caller and a library
+// that were built with different headers would read different fields. Compare it with
+// eft_abi_version() before the first call.
+#define EFT_ABI_VERSION 1
+
 // Returned by every entry point; eft_last_error() has the message (numerics.md §12).
 enum {
   EFT_OK = 0,
@@ -156,7 +162,8 @@ typedef struct {
   int32_t* status;        // [num_rows], 0 ok, 1 invalid
 } eft_verify;
 
-EFT_API const char* eft_version(void);
+EFT_API int32_t eft_abi_version(void);     // EFT_ABI_VERSION as the library was built with it
+EFT_API const char* eft_version(void);     // of the package
 EFT_API const char* eft_last_error(void);  // of the calling thread
 
 // CPU. `isa` is one of EFT_ISA_*. Rows are shared among at most `max_threads` threads of the OpenMP

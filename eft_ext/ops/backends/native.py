@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import warnings
 from typing import Any
 
 import torch
@@ -17,12 +18,19 @@ from eft_ext.ops.params import DraftParams, Integer, MixParams, Real, SamplingPa
 from eft_ext.ops.results import Score, StepDetails, VerifyResult
 
 _native: Any = None
-IMPORT_ERROR = ""
+MISSING = ""  # why there is no native module, in one line
+REMEDY = "pip install . (or -e .) in the source tree; it needs a C++17 compiler"
 try:
     # After torch: libeft shares the OpenMP pool that torch has loaded.
     _native = importlib.import_module("eft_ext._native")
-except ImportError as error:  # a source tree that was not built
-    IMPORT_ERROR = str(error)
+except ModuleNotFoundError as error:  # a source tree that was not built
+    MISSING = f"the native module is not built ({error})"
+except ImportError as error:  # it is there, and something is wrong with it: never in silence
+    MISSING = f"the native module cannot be loaded: {error}"
+    if "undefined symbol: eft_" in MISSING:
+        MISSING += ", so its libeft.so is another version's"
+    REMEDY = f"install the wheel again with --force-reinstall, or {REMEDY}"
+    warnings.warn(f"eft_ext: {MISSING}; to repair it: {REMEDY}", RuntimeWarning, stacklevel=2)
 
 CUDA_MAX_VOCAB = 2**19  # the CUDA step keeps a row's tiles in shared memory
 ISA = {"auto": 0, "portable": 1, "avx2": 2, "avx512": 3}

@@ -49,12 +49,9 @@ def find(name: str) -> Backend:
 _usable: dict[str, Backend] = {}
 
 
-_UNBUILT = "pip install . (or -e .) in the source tree; it needs a C++17 compiler"
-
-
 def _cpu() -> Backend:
     if native._native is None:
-        return Backend("cpu", False, reason=f"the native module is not built ({native.IMPORT_ERROR})", remedy=_UNBUILT)
+        return Backend("cpu", False, reason=native.MISSING, remedy=native.REMEDY)
     best = native._native.cpu_best_isa()
     usable = [name for name, isa in native.ISA.items() if 0 < isa <= best]
     return Backend("cpu", True, f"{usable[-1]} (of {', '.join(usable)})", device="cpu")
@@ -62,7 +59,7 @@ def _cpu() -> Backend:
 
 def _cuda() -> Backend:
     if native._native is None:
-        return Backend("cuda", False, reason=f"the native module is not built ({native.IMPORT_ERROR})", remedy=_UNBUILT)
+        return Backend("cuda", False, reason=native.MISSING, remedy=native.REMEDY)
     if not native._native.cuda_built():
         remedy = "pip install again, with nvcc (CUDA 12.4 or newer) on PATH"
         return Backend("cuda", False, reason="libeft was built without CUDA", remedy=remedy)
@@ -137,7 +134,7 @@ def choose_backend(name: str, mix: MixParams) -> ModuleType:
 def _automatic(mix: MixParams) -> ModuleType:
     if mix.device.type == "cpu":
         if native._native is None:
-            raise RuntimeError(f"backend: 'cpu' is not usable here: {_cpu().reason}; to enable it: {_UNBUILT}")
+            raise RuntimeError(f"backend: 'cpu' is not usable here: {native.MISSING}; to enable it: {native.REMEDY}")
         return native
     if mix.device.type == "cuda":
         if _cuda_usable() and mix.vocab_size <= native.CUDA_MAX_VOCAB:
