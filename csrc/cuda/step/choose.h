@@ -1,5 +1,5 @@
 // Chooses a step's kernel and its grid, by its shape and the chip. Every number here is an
-// estimate (docs/gpu.md has the measurements).
+// estimate (docs/gpu.md lists what has been measured).
 #ifndef EFT_CUDA_STEP_CHOOSE_H_
 #define EFT_CUDA_STEP_CHOOSE_H_
 
