@@ -3,7 +3,7 @@
     python examples/json_outlines.py [CHECKPOINT]
 
 outlines takes what `eft pack` writes for any model of transformers. It renders a prompt that is text with the
-tokenizer's chat template: give it the question alone. Without an argument it runs the embedded checkpoint, which knows
+tokenizer's chat template: give it the question alone. Without an argument it runs the shipped checkpoint, which knows
 years but never saw JSON. Needs `pip install '.[hf]' outlines`.
 """
 

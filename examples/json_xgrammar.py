@@ -3,7 +3,7 @@
     python examples/json_xgrammar.py [LARGE TUNED BASE]
 
 xgrammar's own processor goes into `generate`; make a new one for each call. In a loop of your own, give its bitmask to
-the step: `fused_step(large, tuned, base, token_bitmask=bitmask)`. Without arguments it runs the embedded models, which
+the step: `fused_step(large, tuned, base, token_bitmask=bitmask)`. Without arguments it runs the shipped models, which
 know years but never saw JSON. Needs `pip install '.[hf]' xgrammar`.
 """
 

@@ -3,7 +3,7 @@
     python examples/learning_dynamics.py [MODEL]
 
 The prediction is -lr * A * K * G, exact to first order. `verify` forms it and then takes the step on a copy of the
-parameters; `decompose` forms it alone. Without an argument it is the embedded small model. Needs
+parameters; `decompose` forms it alone. Without an argument it is the shipped small model. Needs
 `pip install '.[dynamics]'`.
 """
 

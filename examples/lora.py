@@ -2,7 +2,7 @@
 
     python examples/lora.py [LARGE ADAPTER BASE]
 
-Without arguments it trains an adapter of the embedded small model on polite answers, some seconds, and saves it in a
+Without arguments it trains an adapter of the shipped small model on polite answers, some seconds, and saves it in a
 temporary folder. Prints the memory of base and tuned together, and the answers of the large model with and
 without the behaviour. Needs `pip install '.[hf,peft]'`.
 """

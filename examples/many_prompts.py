@@ -3,7 +3,7 @@
     python examples/many_prompts.py [FILE.jsonl [LARGE TUNED BASE]]
 
 Each line of the file is {"prompt": ..., "max_new_tokens": ...}. A prompt that ends gives its slot to the next one, so
-short answers overtake long ones. Without arguments it asks the embedded models 40 questions. Needs
+short answers overtake long ones. Without arguments it asks the shipped models 40 questions. Needs
 `pip install '.[hf]'`.
 """
 

@@ -4,7 +4,7 @@
 
 Each line of the file is {"prompt": ..., "response": ...}. Prints the answers, best first, then each token of the best
 one, and writes answers.html, where pointing at a token shows what all models thought. Without arguments it scores four
-answers with the embedded models. For big files there is `eft score FILE.jsonl`. Needs `pip install '.[hf]' jinja2`.
+answers with the shipped models. For big files there is `eft score FILE.jsonl`. Needs `pip install '.[hf]' jinja2`.
 """
 
 from __future__ import annotations

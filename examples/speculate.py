@@ -3,7 +3,7 @@
     python examples/speculate.py [LARGE TUNED BASE]
 
 Prints tokens per second without drafts and with 2, 4 and 8 of them, and how many were accepted. Tiny models gain
-little, since Python takes most of their time. Without arguments it runs the embedded models. Needs
+little, since Python takes most of their time. Without arguments it runs the shipped models. Needs
 `pip install '.[hf]'`.
 """
 

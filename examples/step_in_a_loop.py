@@ -2,7 +2,7 @@
 
     python examples/step_in_a_loop.py [LARGE TUNED BASE]
 
-Without arguments it runs the embedded models. It prints the text and the time per token of both ways of sampling, first
+Without arguments it runs the shipped models. It prints the text and the time per token of both ways of sampling, first
 greedily, where the texts are equal, then with a temperature and top-p. Needs `pip install '.[hf]'`.
 """
 

@@ -4,7 +4,7 @@
 
 The first answer is printed word by word and ended early, as soon as the loop that reads it has seen enough. The second
 comes from the large model's own `generate`: transformers drops a `streamer=` beside `custom_generate=`, so the streamer
-goes into `custom_generate(...)`. Without arguments it runs the embedded models. Needs `pip install '.[hf]'`.
+goes into `custom_generate(...)`. Without arguments it runs the shipped models. Needs `pip install '.[hf]'`.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     python examples/two_behaviours.py [LARGE POLITE TALKATIVE BASE]
 
 The two tuned models are mixed on top of the large one; each row of the batch has a share of its own. Without arguments
-it runs the embedded models. Needs `pip install '.[hf]'`.
+it runs the shipped models. Needs `pip install '.[hf]'`.
 """
 
 from __future__ import annotations

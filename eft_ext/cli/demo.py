@@ -43,7 +43,7 @@ def run(
     With --interpolate: two behaviours of the small models, polite and talkative, in all proportions on the large one,
     sampled at temperature 1.
 
-    Exit code 1 if the figures refute what they should show; few questions may decide nothing.
+    Exit code 1 if the figures refute what they should show; with few questions that stays open.
 
     Examples:
 

@@ -145,10 +145,10 @@ def test_the_plan_says_what_looks_at_every_step(llamas, capsys):
     }
     for because, options in plans.items():
         plan = llamas.plan([[5, 6]], **options)
-        assert plan.tier == "static"
-        assert because in str(plan)
-    assert llamas.plan(use_cache=False).tier == "eager"
-    assert llamas.plan(tier="eager").tier == "eager"
+        assert (plan.tier, because in str(plan)) == ("static", True)
+    for options in ({"use_cache": False}, {"tier": "eager"}):
+        plan = llamas.plan(**options)
+        assert (plan.tier, "traced" in str(plan)) == ("eager", False)
 
 
 class AtNine(hf.StoppingCriteria):

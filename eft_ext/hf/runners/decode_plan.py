@@ -92,12 +92,13 @@ def plan_decoding(
     if detailed:
         models |= {m.name: f"{models[m.name]}, {_steps(m)}" for m in members if reasons[m.name] is None}
     static = _grouped({name: models[name] for name, why in reasons.items() if why})
+    dynamic = {name: f"{kinds[name]} {why or 'could be on a static cache'}" for name, why in reasons.items()}
     if not use_cache:
-        return DecodePlan("eager", NO_CACHE, True, models, refills=False)
+        return DecodePlan("eager", NO_CACHE, True, dynamic, refills=False)
     if static:
         return DecodePlan("eager", "; ".join(static), True, models, refills=False)
     if highest == "eager":
-        return DecodePlan("eager", ASKED, True, models, refills=False)
+        return DecodePlan("eager", ASKED, True, dynamic, refills=False)
     other = next(iter(criteria), None)
     if processors or records or other is not None:
         why = "logits processors run in every step" if processors else "scores are returned in every step"
