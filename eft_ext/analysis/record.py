@@ -21,59 +21,96 @@ SPECULATION = ("accepted", "rejected", "bonus")
 
 @dataclass(frozen=True)
 class Candidate:
-    """A token that a distribution ranks among its first."""
+    """A token that a distribution ranks among its first.
+
+    Attributes:
+        id: of the token.
+        text: of the token.
+        logprobs: under each of the record's `names`, in nats.
+    """
 
     id: int
     text: str
-    logprobs: list[float | None]  # under each of `names`, nats
+    logprobs: list[float | None]
 
 
 @dataclass(frozen=True)
 class Change:
-    """A token that the mixture makes more or less likely than the compared model does."""
+    """A token that the mixture makes more or less likely than the compared model does.
+
+    Attributes:
+        id: of the token.
+        text: of the token.
+        log_ratio: log p_mixture − log p_compared, in nats.
+    """
 
     id: int
     text: str
-    log_ratio: float | None  # log p_mixture - log p_compared, nats
+    log_ratio: float | None
 
 
 @dataclass(frozen=True)
 class Token:
-    """One token of the text, and its probabilities under every distribution at that place."""
+    """One token of the text, and its probabilities under every distribution at that place.
+
+    Attributes:
+        id: of the token.
+        text: its part of the decoded text; "" where it completes no character.
+        logprobs: of this token under each of the record's `names`, in nats.
+        entropy: of each distribution, in nats.
+        rank: of this token in each distribution, 0 the first.
+        tv: total variation between the mixture and the compared model, 0 to 1.
+        kl: KL(mixture || compared), in nats.
+        special: True for one of the tokenizer's special tokens.
+        candidates: the first tokens of the distributions.
+        up: tokens that the mixture makes more likely.
+        down: tokens that the mixture makes less likely.
+        speculation: how the drafted token came to be here: "accepted", "rejected" (drawn in place of a rejected draft)
+            or "bonus"; None for a token of an ordinary step.
+        attribution: any named per-token figures, such as a share per model.
+    """
 
     id: int
-    text: str  # its part of the decoded text; "" where it completes no character
-    logprobs: list[float | None]  # of this token under each of `names`, nats
-    entropy: list[float | None] = field(default_factory=list)  # of each distribution, nats
-    rank: list[int] = field(default_factory=list)  # of this token, 0 the first
-    tv: float | None = None  # total variation between mixture and compared, 0 to 1
-    kl: float | None = None  # KL(mixture || compared), nats
+    text: str
+    logprobs: list[float | None]
+    entropy: list[float | None] = field(default_factory=list)
+    rank: list[int] = field(default_factory=list)
+    tv: float | None = None
+    kl: float | None = None
     special: bool = False
     candidates: list[Candidate] = field(default_factory=list)
     up: list[Change] = field(default_factory=list)
     down: list[Change] = field(default_factory=list)
-    speculation: str | None = None  # one of SPECULATION: how the drafted token came to be here
-    attribution: dict[str, float | None] | None = None  # any named per-token figures, such as a share per model
+    speculation: str | None = None
+    attribution: dict[str, float | None] | None = None
 
 
 @dataclass(frozen=True)
 class Record:
-    """One text: its prompt, its scored tokens, and how they were scored."""
+    """One text: its prompt, its scored tokens, and how they were scored.
+
+    Attributes:
+        tokens: the scored tokens.
+        prompt: the text before them.
+        names: of the distributions.
+        options: weights and sampling, shown as they are.
+        compared: the model that `tv`, `kl`, `up` and `down` compare the mixture with.
+    """
 
     tokens: list[Token]
     prompt: str = ""
     names: list[str] = field(default_factory=lambda: ["large", "tuned", "base", "mixture"])
-    options: dict[str, Any] = field(default_factory=dict)  # weights and sampling, shown as they are
-    compared: str = "tuned"  # the model that tv, kl, up and down set the mixture against
+    options: dict[str, Any] = field(default_factory=dict)
+    compared: str = "tuned"
 
     def to_dict(self) -> dict[str, Any]:
-        """For `json.dump(..., allow_nan=False)`."""
+        """Returns plain data for `json.dump`; −inf and NaN become None."""
         values: dict[str, Any] = plain(self)
         return values
 
     @classmethod
     def from_dict(cls, data: Any) -> Record:
-        """The inverse of `to_dict`. Raises ValueError naming what is missing, unknown or of another type."""
+        """Reads what `to_dict` returned. Raises ValueError, which names what is missing, unknown or of another type."""
         kind: Any = cls  # mypy takes no class for hashable
         try:
             record = _reader(kind)(data)

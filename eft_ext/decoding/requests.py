@@ -12,12 +12,19 @@ Prompt = tuple[Tensor, Tensor | None]  # ids and mask [rows, length]
 
 
 class TokenSource(IntEnum):
-    """The origin of a token."""
+    """The origin of a token.
 
-    step = 0  # an ordinary step of the mixture
-    accepted = 1  # drafted, and accepted
-    resampled = 2  # drawn from what the draft model gives too little, in place of a rejected draft
-    bonus = 3  # drawn from the mixture behind drafts that were all accepted
+    Attributes:
+        step: 0, an ordinary step of the mixture.
+        accepted: 1, drafted and accepted.
+        resampled: 2, drawn from max(0, p − q) in place of a rejected draft.
+        bonus: 3, drawn from the mixture after drafts that were all accepted.
+    """
+
+    step = 0
+    accepted = 1
+    resampled = 2
+    bonus = 3
 
 
 def source_of_token(place: int, accepted: int, drafted: int) -> TokenSource:

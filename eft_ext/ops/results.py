@@ -16,17 +16,28 @@ class StepDetails(NamedTuple):
 
     Log-probabilities are natural logarithms. A row whose ``status`` is 1 (NaN, +inf, everything excluded, or a
     bad value in an option tensor) has token -1, ``num_kept`` 0 and NaN in every floating field.
+
+    Attributes:
+        tokens: [B] int64, the drawn tokens.
+        logprobs: [B] fp32, of the token under the final filtered distribution; 0 when greedy.
+        raw_logprobs: [B] fp32, of the token under the mixture at temperature 1, unfiltered.
+        model_logprobs: [B, K] fp32, of the token under each model's own distribution.
+        entropy: [B] fp32, nats, of the mixture at temperature 1, unfiltered.
+        num_kept: [B] int32, number of tokens that survive all filters; 1 when greedy.
+        top_ids: [B, n] int64, the first n = `top_logprobs` tokens of the rank; -1 where fewer exist.
+        top_logprobs: [B, n] fp32, theirs under the mixture at temperature 1, unfiltered.
+        status: [B] int32, 0 ok, 1 invalid row.
     """
 
-    tokens: Tensor  # [B] int64
-    logprobs: Tensor  # [B] fp32, of the token under the final filtered distribution; 0 when greedy
-    raw_logprobs: Tensor  # [B] fp32, of the token under the mixture at temperature 1, unfiltered
-    model_logprobs: Tensor  # [B, K] fp32, of the token under each model's own distribution
-    entropy: Tensor  # [B] fp32, nats, of the mixture at temperature 1, unfiltered
-    num_kept: Tensor  # [B] int32, tokens that survive all filters; 1 when greedy
-    top_ids: Tensor  # [B, n] int64, the n first of the rank, n = `top_logprobs`; -1 where fewer exist
-    top_logprobs: Tensor  # [B, n] fp32, under the mixture at temperature 1, unfiltered
-    status: Tensor  # [B] int32, 0 ok, 1 invalid row
+    tokens: Tensor
+    logprobs: Tensor
+    raw_logprobs: Tensor
+    model_logprobs: Tensor
+    entropy: Tensor
+    num_kept: Tensor
+    top_ids: Tensor
+    top_logprobs: Tensor
+    status: Tensor
 
     @property
     def kept(self) -> Tensor:
@@ -40,11 +51,16 @@ class VerifyResult(NamedTuple):
 
     That token was resampled in place of a rejected draft, or is the bonus after all of them. Where ``status`` is 1
     (an invalid row at that position) it is -1.
+
+    Attributes:
+        tokens: [B, k+1] int64, the accepted drafts, the token that follows, then -1.
+        num_accepted: [B] int64, the number of accepted drafts.
+        status: [B] int32, 0 ok, 1 invalid.
     """
 
-    tokens: Tensor  # [B, k+1] int64: the accepted drafts, the token that follows, then -1
-    num_accepted: Tensor  # [B] int64
-    status: Tensor  # [B] int32, 0 ok, 1 invalid
+    tokens: Tensor
+    num_accepted: Tensor
+    status: Tensor
 
 
 class Score(NamedTuple):
@@ -56,29 +72,48 @@ class Score(NamedTuple):
     A position whose ``status`` is 1 (NaN, +inf, everything excluded, a bad value in an option tensor, a target that is
     no token) has NaN in every floating field and -1 for every id and rank. Where it is 2 the target was
     ``ignore_index``: nothing was read, floats are 0 (so that sums over a sequence are right), ids and ranks -1.
+
+    Attributes:
+        lse: [..., D] fp64, log sum exp of the logits: log p of any token is its logit minus this.
+        logprobs: [..., D] fp32, of the target; -inf where it is excluded.
+        entropy: [..., D] fp32.
+        max_prob: [..., D] fp32, the largest probability.
+        log1m_max: [..., D] fp32, log(1 - max_prob), from the sum of all others: exact also where max_prob is 1.
+        sum_squares: [..., D] fp32, sum of the squared probabilities.
+        argmax: [..., D] int64, the likeliest token, the lowest id on ties.
+        rank: [..., D] int64, the number of tokens before the target (logit descending, then id).
+        top_ids: [..., D, num_top] int64, the first of the rank; -1 where fewer exist.
+        top_logprobs: [..., D, num_top] fp32, theirs; -inf where fewer exist.
+        tv: [...] fp32, total variation sum |p - q| / 2.
+        kl: [...] fp32, KL(p || q) = sum p (log p - log q).
+        up_ids: [..., num_changed] int64, the tokens with the largest p - q > 0; -1 where fewer exist.
+        up_log_ratios: [..., num_changed] fp32, their log p - log q; 0 where fewer exist.
+        down_ids: [..., num_changed] int64, the tokens with the smallest p - q < 0; -1 where fewer exist.
+        down_log_ratios: [..., num_changed] fp32, their log p - log q; -inf where the mixture excludes the token.
+        status: [...] int32, 0 ok, 1 invalid, 2 ignored.
     """
 
-    lse: Tensor  # [..., D] fp64, log sum exp of the logits: log p of any token is its logit minus this
-    logprobs: Tensor  # [..., D] fp32, of the target; -inf where it is excluded
-    entropy: Tensor  # [..., D] fp32
-    max_prob: Tensor  # [..., D] fp32, the largest probability
-    log1m_max: Tensor  # [..., D] fp32, log(1 - max_prob), from the sum of all others: exact also where max_prob is 1
-    sum_squares: Tensor  # [..., D] fp32, sum of the squared probabilities
-    argmax: Tensor  # [..., D] int64, the lowest id on ties
-    rank: Tensor  # [..., D] int64, how many tokens come before the target (logit descending, then id)
-    top_ids: Tensor  # [..., D, num_top] int64, the first of the rank; -1 where fewer exist
-    top_logprobs: Tensor  # [..., D, num_top] fp32, -inf where fewer exist
-    tv: Tensor  # [...] fp32, total variation sum |p - q| / 2
-    kl: Tensor  # [...] fp32, KL(p || q) = sum p (log p - log q)
-    up_ids: Tensor  # [..., num_changed] int64, the largest p - q > 0; -1 where fewer exist
-    up_log_ratios: Tensor  # [..., num_changed] fp32, their log p - log q; 0 where fewer exist
-    down_ids: Tensor  # [..., num_changed] int64, the smallest p - q < 0
-    down_log_ratios: Tensor  # [..., num_changed] fp32, -inf where the mixture excludes the token
-    status: Tensor  # [...] int32, 0 ok, 1 invalid, 2 ignored
+    lse: Tensor
+    logprobs: Tensor
+    entropy: Tensor
+    max_prob: Tensor
+    log1m_max: Tensor
+    sum_squares: Tensor
+    argmax: Tensor
+    rank: Tensor
+    top_ids: Tensor
+    top_logprobs: Tensor
+    tv: Tensor
+    kl: Tensor
+    up_ids: Tensor
+    up_log_ratios: Tensor
+    down_ids: Tensor
+    down_log_ratios: Tensor
+    status: Tensor
 
     @property
     def reward(self) -> Tensor:
-        """[...] fp32: log π_tuned - log π_base of the target, the implicit reward; for large, tuned, base only."""
+        """The implicit reward log π_tuned - log π_base of the target, [...] fp32; for large, tuned, base only."""
         if self.logprobs.shape[-1] != 4:
             raise ValueError(f"reward: expected the three models large, tuned, base, got {self.logprobs.shape[-1] - 1}")
         return self.logprobs[..., 1] - self.logprobs[..., 2]

@@ -27,10 +27,15 @@ _LOGITS = 1 << 26  # of all models at a time: 128 MB in bf16
 
 @dataclass(frozen=True)
 class Candidates:
-    """The first tokens of each distribution's rank, with their probabilities under every distribution."""
+    """The first tokens of each distribution's rank, with their probabilities under every distribution.
 
-    ids: Tensor  # [B, T, C] int64, descending; -1 past the end
-    logprobs: Tensor  # [B, T, C, D] fp32
+    Attributes:
+        ids: [B, T, C] int64, descending; -1 past the end.
+        logprobs: [B, T, C, D] fp32, theirs under every distribution.
+    """
+
+    ids: Tensor
+    logprobs: Tensor
 
 
 @dataclass(frozen=True)
@@ -39,11 +44,17 @@ class SequenceScore:
 
     The last dimension D follows `names`: the models in the method's order, then "mixture". Rows are aligned at their
     ends: column -1 is each text's last token.
+
+    Attributes:
+        ids: [B, T] int64, the scored tokens; -100 where nothing is scored.
+        tokens: a `Score` [B, T, ...]; status 2 where nothing is scored.
+        names: of the distributions: the models', then "mixture".
+        candidates: with `score(candidates=)`.
     """
 
-    ids: Tensor  # [B, T] int64, the scored tokens; what is not scored is -100
-    tokens: Score  # [B, T, ...]; status 2 where nothing is scored
-    names: tuple[str, ...]  # of the distributions: the models', then "mixture"
+    ids: Tensor
+    tokens: Score
+    names: tuple[str, ...]
     candidates: Candidates | None = None
 
     @property
@@ -53,22 +64,22 @@ class SequenceScore:
 
     @property
     def counts(self) -> Tensor:
-        """[B] int64: scored tokens of each row."""
+        """The number of scored tokens of each row, [B] int64."""
         return (self.ids != IGNORED).sum(dim=1)
 
     @property
     def logprobs(self) -> Tensor:
-        """[B, D] float64: log-probability of each whole text, in nats."""
+        """The log-probability of each whole text, in nats, [B, D] float64."""
         return self.tokens.logprobs.double().sum(dim=1)
 
     @property
     def perplexity(self) -> Tensor:
-        """[B, D] float64: exp of minus the mean log-probability of a token; NaN for a row without tokens."""
+        """exp of minus the mean log-probability of a token, [B, D] float64; NaN for a row without tokens."""
         return (-self.logprobs / self.counts[:, None]).exp()
 
     @property
     def reward(self) -> Tensor:
-        """[B] float64: log π_tuned - log π_base of the text, the implicit reward of its fine-tuning (beta = 1)."""
+        """log π_tuned - log π_base of each text, [B] float64: the implicit reward of its fine-tuning (beta = 1)."""
         if not {"tuned", "base"} <= set(self.names):
             raise ValueError(f"reward: expected tuned and base among the models, got {', '.join(self.names[:-1])}")
         sums = self.logprobs

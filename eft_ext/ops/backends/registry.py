@@ -21,18 +21,27 @@ NAMES = ("cuda", "triton", "cpu", "reference")
 
 @dataclass(frozen=True)
 class Backend:
-    """One way to compute the step, as found on this machine."""
+    """One way to compute the step, as found on this machine.
+
+    Attributes:
+        name: as in `fused_step(backend=)`.
+        available: True if it is built and usable here.
+        detail: instruction set, architectures, devices.
+        reason: why it is missing.
+        remedy: what would enable it.
+        device: type of the device whose tensors it takes; empty: any.
+    """
 
     name: str
     available: bool
-    detail: str = ""  # instruction set, architectures, devices
-    reason: str = ""  # why it is missing
-    remedy: str = ""  # what would enable it
-    device: str = ""  # type of the device whose tensors it takes; empty: any
+    detail: str = ""
+    reason: str = ""
+    remedy: str = ""
+    device: str = ""
 
 
 def backends() -> dict[str, Backend]:
-    """Lists the backends: built and usable here, or else why not and what would enable each."""
+    """Lists the backends by name: built and usable here, or else why not and what would enable each."""
     return {name: probe() for name, probe in _PROBES.items()}
 
 
