@@ -37,17 +37,17 @@ class EmulatedConfig(PretrainedConfig):
     """The configuration of an `EmulatedForCausalLM`.
 
     Args:
-        method: one of `eft_ext.methods`, or what its name and numbers are in JSON; `UpScale()` unless given.
+        method: one of `eft_ext.methods`, or its name and numbers as JSON; `UpScale()` unless given.
         weights: where each model's weights are, by name: {"folder": a folder beside config.json} or
             {"hub": a hub id, "revision": its commit}, with "adapter": True for an adapter of PEFT.
         emulated_version: format of the file.
         models: each model's configuration, by its name in the method, and what `PretrainedConfig` takes.
 
     Attributes:
-        vocab_size: tokens that all models have logits for.
+        vocab_size: the number of tokens that all models have logits for.
 
     Raises:
-        ValueError: a newer format, a model that is missing or has the name of something else, or no method.
+        ValueError: a newer format, a missing model, a model's name that is already taken, or no method.
     """
 
     model_type = "emulated"

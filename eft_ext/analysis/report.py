@@ -71,11 +71,11 @@ class RecordView:
 
 
 def report_html(records: Sequence[Record], title: str = "Token report") -> str:
-    """The page as text: no scripts, styles, fonts or images from elsewhere, and nothing of a record runs as code.
+    """Returns a self-contained HTML page of the records. It loads nothing, and no text of a record runs as code.
 
-    Text is shaded by the total variation between the mixture and the model it is compared with, by the first other
-    figure that there is, or by what the reader picks; pointing at a token, tapping it, or moving to it with the arrow
-    keys shows what all models thought.
+    Text is shaded by the total variation between the mixture and the compared model, else by the first other figure
+    that there is; the reader can pick another. Pointing at a token, tapping it, or moving to it with the arrow keys
+    shows its probabilities under all models.
 
     Raises:
         ValueError: no records, or one without tokens.

@@ -28,21 +28,21 @@ from eft_ext.ops.method import Method
 class EFTLogitsProcessor(LogitsProcessor):
     """Turns the first model's logits (large's) into the mixture's; put it before any other processor.
 
-    transformers itself puts those that come from settings (repetition_penalty, forced_eos_token_id, ...) before all
-    that a caller gives: they see large alone, which a warning says. `custom_generate` applies them to the mixture.
-    Which tokens end a text is the loop's affair too: name tuned's in its eos_token_id.
+    transformers puts the processors that come from settings (repetition_penalty, forced_eos_token_id, ...) before
+    those that you pass. They see large alone, and a warning says so. `custom_generate` applies them to the mixture.
+    The loop decides which tokens end a text: add tuned's to its `eos_token_id`.
 
-    It runs the other models with caches of its own. A call whose ids continue those of the call before reads
-    the new ones only; anything else (a new prompt, a rollback, reordered rows) is read from its start, which
-    is right but slower. Rows that have ended are still computed, since the loop is not ours. Beam search
-    works on log-probabilities and needs `renormalize_logits=True` beside this; it is read again at every step.
+    The other models run with caches of their own. A call whose ids continue those of the call before reads only the
+    new ones. Anything else (a new prompt, a rollback, reordered rows) is read from its start, which is slower. Rows
+    that have ended are still computed. Beam search works on log-probabilities: pass `renormalize_logits=True` to it;
+    it is read again at every step.
 
     Args:
         tuned, base: the small models; `tuned` may be a peft.PeftModel over `base`, or {name: model} for interpolation.
         beta, scale, conservative_top_p, method: as for EmulatedModel; numbers, or one per row. The method's first
             model is the loop's own. A function of the step gets the tokens since the prompt.
-        attention_mask: [rows, prompt length] of the prompt, where rows are padded on the left: a logits
-            processor is not told. A row stands for all the sequences that num_return_sequences or beams make of it.
+        attention_mask: [rows, prompt length] of the prompt, needed where rows are padded on the left. A row stands for
+            all the sequences that num_return_sequences or beams make of it.
         pad_token_id: instead of a mask: this token counts as padding where a prompt begins with it.
         prompts: what single models read instead of the loop's prompt, by name, as token ids; for a new prompt, as
             with a mask, call `reset`.
@@ -73,7 +73,7 @@ class EFTLogitsProcessor(LogitsProcessor):
         self.reset(attention_mask, prompts)
 
     def reset(self, attention_mask: Tensor | None = None, prompts: Mapping[str, Any] | None = None) -> None:
-        """Forget the sequence so far; `attention_mask` [rows, prompt length] and `prompts` belong to the next one."""
+        """Forgets the sequence so far; `attention_mask` [rows, prompt length] and `prompts` belong to the next one."""
         method = self._method
         self._prompts = prompts_of(method, prompts, None, method.models[1:])
         self._prompt_mask = attention_mask

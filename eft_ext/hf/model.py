@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 class EmulatedModel(Models):
     """A large model that behaves as if it had been fine-tuned like a small one (arXiv 2310.12962).
 
-    At every token z = large + beta·(tuned − base), or z = tuned + scale·(large − base) where `scale` is
-    given, or whatever `method` says.
+    At every token z = large + beta·(tuned − base); with `scale`, z = tuned + scale·(large − base); with `method`,
+    its formula.
 
     Args:
         large, tuned, base: causal language models of transformers with one vocabulary, in eval mode. They may
@@ -73,7 +73,7 @@ class EmulatedModel(Models):
             inputs: token ids [rows, length] (also as `input_ids=`), text, a list of texts, a chat, or a list
                 of chats; without any, the text is the BOS token. Shorter rows are padded, on the left where we do it;
                 `attention_mask` says where, and where it is missing pad_token_id does, unless that also ends texts.
-                A token that a mask leaves out is none, wherever it stands.
+                No model reads a token that the mask leaves out, wherever it stands.
             generation_config, kwargs: as for transformers' generate, resolved by it: lengths, do_sample,
                 temperature, top_k (50 unless set, when sampling), top_p, min_p, eos_token_id, stop_strings,
                 max_time, num_return_sequences, logits_processor, stopping_criteria, return_dict_in_generate,
@@ -91,18 +91,18 @@ class EmulatedModel(Models):
             streamer: as in transformers, for one row.
             tokenizer: for `stop_strings`; the model's own otherwise.
             speculate: how many tokens the small model drafts in a round, for the others to verify in one pass each;
-                "auto" finds out what pays. The tokens' distribution does not change; under a given seed the sampled
-                tokens are others than without, and with "auto" they may differ from run to run. Where a generation
-                cannot be speculated a warning says why.
-            tier: "eager", "static", "async" (the default) or "device_loop": no faster way of decoding is chosen (see
+                "auto" measures which number is fastest. The tokens' distribution does not change; under a given seed
+                the sampled tokens are others than without, and with "auto" they may differ from run to run. A warning
+                says why where a generation cannot use drafts.
+            tier: the fastest way of decoding allowed: "eager", "static", "async" (the default) or "device_loop" (see
                 `plan`). The tokens do not depend on it.
 
         Returns:
             The first model's prompt and the new tokens, int64 [rows · num_return_sequences, length]; a
             GenerateDecoderOnlyOutput with return_dict_in_generate (with `speculate` a `SpeculatedOutput`, which also
             says how each token came about and how many drafts were accepted). Rows that have ended are padded and cost
-            nothing; their scores are those of a certain padding token. Raw logits are the mixture's. Both have
-            the first model's columns, −inf where the others have none.
+            nothing; their scores give the padding token probability 1. Raw logits are the mixture's. Scores and raw
+            logits are as wide as the first model's; columns that another model lacks are −inf.
 
         Raises:
             ValueError, TypeError: an argument that is not supported or does not fit, named.
@@ -116,17 +116,17 @@ class EmulatedModel(Models):
 
     @classmethod
     def over(cls, model: EmulatedForCausalLM) -> EmulatedModel:
-        """The same models, method and tokenizer as those of a model of transformers, with plans, texts and scores."""
+        """Wraps the models, method and tokenizer of an `EmulatedForCausalLM`, without a copy."""
         emulated = object.__new__(cls)
         vars(emulated).update(vars(model.models))
         return emulated
 
     def causal_lm(self) -> EmulatedForCausalLM:
-        """The same models as one of transformers: a forward pass, beams, save_pretrained, and whatever takes one."""
+        """Returns the same models as one of transformers, with a forward pass, beam search and save_pretrained."""
         return EmulatedForCausalLM.over(self)
 
     def plan(self, inputs: Any = None, generation_config: GenerationConfig | None = None, **kwargs: Any) -> DecodePlan:
-        """Says how `generate` would decode with these arguments, and why not faster: print it.
+        """Shows how `generate` would decode with these arguments, and why no faster. Print it:
 
             async: static caches, the host behind the device
               large: LlamaForCausalLM on a static cache, traced after 64 steps
@@ -141,11 +141,12 @@ class EmulatedModel(Models):
         return found
 
     def generate_batch(self, inputs: Any = None, *, batch_size: int = 8, **kwargs: Any) -> list[list[int]]:
-        """The new tokens of any number of prompts, in a batch that is kept full: as rows end, others follow.
+        """Generates for any number of prompts and returns their new tokens.
+
+        Finished rows make room for the next prompts.
 
         Args:
-            inputs, kwargs: as for `generate`, and for `generate_as_completed`, whose results these are, in the
-                order of the prompts.
+            inputs, batch_size, kwargs: as for `generate_as_completed`. The results are in the prompts' order.
         """
         results = self.generate_as_completed(inputs, batch_size=batch_size, **kwargs)
         return [tokens for _, tokens in sorted(results)]
@@ -153,7 +154,7 @@ class EmulatedModel(Models):
     def generate_as_completed(
         self, inputs: Any = None, *, batch_size: int = 8, progress: bool | None = None, **kwargs: Any
     ) -> Iterator[tuple[int, list[int]]]:
-        """Generates for any number of prompts in a batch that is kept full, and yields rows as they end.
+        """Generates for any number of prompts and yields each row as it ends. The next prompt takes its place.
 
         Every row gets exactly the tokens that `generate` gives it alone with its own seed (`seed=[...]`; of one
         number, `eft_ext.hf.inputs.seeds.row_seeds` makes them), as far as the models' arithmetic does not depend on
@@ -166,7 +167,7 @@ class EmulatedModel(Models):
             progress: whether a bar is shown on stderr; None shows it where that is a terminal.
 
         Yields:
-            (number of the prompt, its new tokens up to and with the one that ended it).
+            (number of the prompt, its new tokens including the one that ended it).
 
         Raises:
             ValueError, TypeError, RuntimeError: as `generate` does.
@@ -174,10 +175,10 @@ class EmulatedModel(Models):
         return as_completed(self, inputs, batch_size, progress, kwargs, self.causal_lm)
 
     def generate_text(self, inputs: Any = None, *, return_output: bool = False, **kwargs: Any) -> Any:
-        """`generate`, returning the new text of each row, list[str] (the prompt left out, special tokens skipped).
+        """Generates as `generate` does and returns the new text of each row, list[str], without special tokens.
 
-        Text is read as it is; a chat (a list of messages) goes through the chat template. With `return_output`: the
-        texts, and the output of `generate`.
+        Text is read as it is; a chat (a list of messages) goes through the chat template. With `return_output` it
+        returns the texts and the output of `generate`.
         """
         with ended_by_errors(kwargs.get("streamer")):
             if self.tokenizer is None:

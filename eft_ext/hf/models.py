@@ -55,7 +55,7 @@ class Models:
 
     @property
     def vocab_size(self) -> int:
-        """Tokens that all of the models have logits for."""
+        """The number of tokens that all of the models have logits for."""
         return min(widths_of(self.members).values())
 
     def revalidate(self) -> None:
@@ -87,7 +87,7 @@ class Models:
         quiet: bool = False,
         **options: Any,
     ) -> Self:
-        """Load the models and their tokenizer, saying first on stderr how much memory the weights will take.
+        """Loads the models and their tokenizer. First prints on stderr how much memory the weights will take.
 
         Args:
             large, tuned, base: hub ids or local folders. `tuned` may hold an adapter (adapter_config.json) of
@@ -98,7 +98,7 @@ class Models:
                 tuned model's chat template if it has none.
             beta, scale, conservative_top_p, method: as for the class.
             check_tokenizers: compare the models' tokenizers token by token.
-            quiet: say nothing of memory, unless it will not suffice.
+            quiet: do not print the memory needed, unless it will not fit.
             options: the method's models by name, where they are others than these three; and dtype, device_map,
                 revision, trust_remote_code, quantization_config, attn_implementation, token, subfolder, ... as for
                 transformers' from_pretrained: one value for all models, or a dictionary by the models' names
@@ -146,8 +146,8 @@ class Models:
 
     @property
     def models(self) -> dict[str, Any]:
-        """The models by name, in the method's order; where one shares its weights with an adapter, calling it runs
-        that too."""
+        """The models by name, in the method's order. If a model shares its weights with an adapter, calling it also
+        runs the adapter."""
         return {m.name: m.model.get_base_model() if m.without_adapter else m.model for m in self.members}
 
     @property
@@ -160,7 +160,7 @@ class Models:
 
     @property
     def base(self) -> Any:
-        """The small pre-trained model; where an adapter shares its weights, calling it runs that too."""
+        """The small pre-trained model. If it shares its weights with an adapter, calling it also runs the adapter."""
         return self._named("base")
 
     def _named(self, name: str) -> Any:

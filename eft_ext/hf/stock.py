@@ -31,18 +31,17 @@ def custom_generate(
     tokenizer: Any = None,
     **models: Any,
 ) -> Callable[..., GenerateDecoderOnlyOutput | Tensor]:
-    """Make a decoding loop for `large.generate(..., custom_generate=custom_generate(tuned, base))`.
+    """Makes a decoding loop for `large.generate(..., custom_generate=custom_generate(tuned, base))`.
 
     The options beta, scale, conservative_top_p, method, seed, speculate, tier and prompts may also be given to
     `large.generate` itself and then count for that call. Two arguments of `generate` do not reach a custom loop: give
     `streamer` here instead of there, and stop strings as a `StopStringCriteria(tokenizer, ...)` among the
-    stopping_criteria. As in EmulatedModel the end-of-text tokens of tuned end a row too, unless `generate` is given
-    other ones than the generating model's own.
+    stopping_criteria. As in EmulatedModel, the end-of-text tokens of tuned end a row too, unless you pass
+    `eos_token_id`.
 
     Args:
         tuned, base: the small models; `tuned` may be a peft.PeftModel over `base`, or {name: model} for interpolation.
-            Where it lies over the model that generates, that one is run without it: PEFT's own `generate` hands over
-            the model below.
+            If `tuned` is an adapter on the generating model, that model runs with the adapter off.
         beta, scale, conservative_top_p, method: as for EmulatedModel. The model that generates is the method's first.
         streamer: receives the prompt, the new tokens and the end; for one row.
         tokenizer: needed only where `prompts` are text.

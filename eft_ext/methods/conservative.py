@@ -12,24 +12,24 @@ from eft_ext.ops.params import EFT_NAMES, ConservativeParams
 
 
 class Conservative(MixingMethod):
-    """Up-scaling inside the top-p nucleus of one model, that model's own sense of what may come next.
+    """Up-scaling only inside the top-p nucleus of one model.
 
     Mitchell et al. 2023 (arXiv 2310.12962, conservative decoding strategies for up-scaled models): the ratio of large
     and base can be extreme on tokens that no model knows well. Inside S, the `top_p` nucleus of the `set` model's own
     distribution at temperature 1, log p = log tuned + scale·(log large − log base), of normalised log-probabilities;
     outside S the up-scaling weight is 1 and log p = log tuned. top_p = 1 switches it off.
 
-    It re-weights what has the form tuned + scale·(large − base): `Amplify`, and `UpScale` and `DownScale` at beta = 1.
-    Parameters: top_p, and scale as the method had it.
+    It re-weights methods of the form tuned + scale·(large − base): `Amplify`, and `UpScale` and `DownScale` at
+    beta = 1. `set` changes `top_p` and `scale`.
 
     Args:
         top_p: mass of the nucleus, from 0 to 1; a number, one per row, or a function of the step.
-        set: whose nucleus: a name of the method's models.
+        set: the model whose nucleus it is, by name.
         outside: "keep" gives tokens outside S the tuned model's probability, "drop" excludes them.
-        method: what is re-weighted.
+        method: the method to re-weight; `Amplify()` unless given.
 
     Raises:
-        TypeError, ValueError: a mass outside [0, 1], a name that is none, a method of another form.
+        TypeError, ValueError: a mass outside [0, 1], an unknown name, a method of another form.
     """
 
     adapter_base = "base"

@@ -27,7 +27,7 @@ class Interpolate(MixingMethod):
             `set(name=λ)` changes it during a generation.
 
     Raises:
-        TypeError, ValueError: not a mapping, too many behaviours, a name that is taken, a weight that is none.
+        TypeError, ValueError: not a mapping, too many behaviours, a name that is taken, a weight that is no number.
     """
 
     formula = "large + Σ λ·(tuned − base)"
@@ -45,7 +45,7 @@ class Interpolate(MixingMethod):
 
     @classmethod
     def between(cls, one: str, other: str, share: Any) -> Self:
-        """λ = `share` of the behaviour `one` and 1 − λ of the `other`; a number, one per row, or a function."""
+        """Makes the mixture of λ = `share` of `one` and 1 − λ of `other`; a number, one per row, or a function."""
         value = checked("share", share)
         if isinstance(value, (float, Tensor)):
             return cls({one: value, other: linear(1.0, (-1.0, value))})

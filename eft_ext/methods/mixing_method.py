@@ -17,20 +17,19 @@ UNBOUNDED = (float("-inf"), float("inf"))
 
 
 class MixingMethod(Method):
-    """A method with named parameters.
+    """A method with named parameters; the base class of all methods.
 
-    A parameter is a number, one per row (a list or a tensor [B]), or a function of the step: of the number of tokens
-    that have been generated so far. `set` changes parameters at any time; a generation that runs takes them up at
-    the next step, or round of drafts, that it launches. It asks functions once for each step, in order, when it
-    launches that step.
+    A parameter is a number, one per row (a list or a tensor [B]), or a function of the step, the number of tokens
+    generated so far. `set` changes parameters at any time; a running generation uses them from the next step, or round
+    of drafts, that it launches. It calls functions once for each step, in order, when it launches that step.
 
     Attributes:
         formula: the mixture's logits in terms of the models' names and the parameters.
         roles: names of the models, in the order of logits and weights.
-        ends: models whose own end-of-text tokens end a text, for the behaviour includes ending.
+        ends: models whose end-of-text tokens end a text.
         adapter_base: the model that another one may be an adapter of; the two then share their weights.
         last_token_only: models that read the last token of the prompt unless they are given one of their own.
-        bounds: what a parameter may be, where not any finite number.
+        bounds: (lowest, highest) value by parameter; others may be any finite number.
     """
 
     formula: ClassVar[str] = ""
@@ -57,17 +56,17 @@ class MixingMethod(Method):
 
     @property
     def ending(self) -> tuple[str, ...]:
-        """`ends` as names of this method's models."""
+        """Names of this method's models whose end-of-text tokens end a text."""
         return self.ends
 
     @property
     def groups(self) -> Mapping[str, tuple[str, ...]]:
-        """Names that stand for several of the models, wherever something is given by model."""
+        """Names that stand for several of the models in a mapping by model, such as `prompts`."""
         return {}
 
     @property
     def parameters(self) -> Mapping[str, Value]:
-        """The parameters as they are now. The mapping is never changed: `set` puts another in its place."""
+        """The current parameters by name. `set` replaces the mapping and never changes it."""
         return self._parameters
 
     @property
@@ -76,10 +75,10 @@ class MixingMethod(Method):
         return any(callable(value) and not isinstance(value, Tensor) for value in self._parameters.values())
 
     def set(self, **parameters: Any) -> None:
-        """Change parameters, all of them at once.
+        """Changes parameters, all of them at once.
 
         Raises:
-            TypeError, ValueError: no parameter of this method, or a value that is not for it.
+            TypeError, ValueError: a name that is no parameter of this method, or a value outside its bounds.
         """
         for name in parameters:
             if name not in self._parameters:
@@ -88,7 +87,7 @@ class MixingMethod(Method):
         self._parameters = {**self._parameters, **self._checked(parameters)}
 
     def at(self, step: int | None) -> Self:
-        """The method with its parameters as they are after `step` new tokens.
+        """Returns the method with its parameters after `step` new tokens.
 
         Raises:
             ValueError: a parameter is a function of the step and `step` is None.
@@ -98,7 +97,7 @@ class MixingMethod(Method):
         return self.mapped(lambda name, value: evaluated(name, value, step, self.bounds.get(name, UNBOUNDED)))
 
     def mapped(self, change: Callable[[str, Any], Any]) -> Self:
-        """The same method with `change(name, value)` in place of each parameter."""
+        """Returns a copy of the method with `change(name, value)` in place of each parameter."""
         other = copy.copy(self)
         other._parameters = {name: change(name, value) for name, value in self._parameters.items()}
         return other
@@ -107,7 +106,7 @@ class MixingMethod(Method):
         return {name: checked(name, v, *self.bounds.get(name, UNBOUNDED)) for name, v in parameters.items()}
 
     def number(self, name: str) -> Number:
-        """A parameter that is no function of the step (see `at`)."""
+        """Returns a parameter for `weights`. Raises ValueError for a function of the step, which `at` evaluates."""
         value = self._parameters[name]
         if callable(value) and not isinstance(value, Tensor):
             raise ValueError(f"position: expected an integer, since {name} is a function of it")

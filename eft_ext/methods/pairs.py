@@ -20,10 +20,10 @@ class Contrast(MixingMethod):
     """z = (1 + beta)·expert − beta·amateur, over the tokens that the expert finds plausible: contrastive decoding.
 
     O'Brien and Lewis 2023 (arXiv 2309.09117), after Li et al. 2023 (arXiv 2210.15097). A token is plausible if its
-    probability under the expert is at least `plausibility` times that of the expert's likeliest token. Since an
-    expert's normaliser cancels in that ratio, the constraint is exactly x ≥ max x + log(plausibility) on its logits,
-    and it is applied there, before the mixture is formed: one more read of the expert's logits. The step's own `min_p`
-    is no substitute, for it compares probabilities of the mixture. beta = 0 is the expert (under the constraint).
+    probability under the expert is at least `plausibility` times that of the expert's likeliest token. On the expert's
+    logits this is x ≥ max x + log(plausibility), since the normaliser cancels. It is applied before mixing, with one
+    more read of the expert's logits. The step's `min_p` is no substitute: it compares probabilities of the mixture.
+    beta = 0 is the expert (under the constraint).
 
     Args:
         beta: strength of the contrast; a number, one per row, or a function of the step.
@@ -124,7 +124,7 @@ class Guidance(MixingMethod):
 
 
 class Plain(MixingMethod):
-    """z = model: one model as it is, by the same step."""
+    """z = model: plain sampling from one model, with the same step."""
 
     formula = "model"
     roles = ("model",)

@@ -22,7 +22,7 @@ class Weighted(MixingMethod):
             step.
 
     Raises:
-        TypeError, ValueError: not a mapping, none or too many models, a weight that is none.
+        TypeError, ValueError: not a mapping, none or too many models, a weight that is no number.
     """
 
     formula = "Σ weight·model"

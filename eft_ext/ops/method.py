@@ -23,22 +23,22 @@ class Method(ABC):
     @property
     @abstractmethod
     def models(self) -> tuple[str, ...]:
-        """K names, in the order of logits and weights."""
+        """Names of the K models, in the order of logits and weights."""
 
     @abstractmethod
     def at(self, step: int | None) -> Method:
-        """The method with its parameters as they are after `step` new tokens; itself where none is a function of it."""
+        """Returns the method with its parameters after `step` new tokens; itself if none is a function of the step."""
 
     @abstractmethod
     def weights(self) -> tuple[Number, ...]:
-        """K weights, numbers or tensors [B]."""
+        """Returns the K weights, numbers or tensors [B]. A method of your own overrides this."""
 
     def conservative(self) -> ConservativeParams | None:
-        """Conservative re-weighting beside the weights, which then are (scale, 1, -scale)."""
+        """Returns the nucleus of conservative re-weighting, or None. The weights then are (scale, 1, -scale)."""
         return None
 
     def prepare(self, logits: Sequence[Tensor], vocab_size: int | None = None) -> Sequence[Tensor]:
-        """The logits that are mixed, K of [B, V_k]: those given, but for tokens that the method excludes (-inf)."""
+        """Returns the K tensors [B, V_k] to mix: those given, with -inf at tokens that the method excludes."""
         return logits
 
     @property

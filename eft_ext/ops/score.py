@@ -37,9 +37,9 @@ def fused_score(
     """Teacher-forced statistics of three models and of the mixture that emulates fine-tuning (arXiv 2310.12962).
 
     For every target token and for each of large, tuned, base and the mixture: log-probability, entropy, rank, argmax
-    and more (`Score`), and how far the mixture is from the tuned model. The logits are read once, twice where they
-    are in cache; no tensor of the vocabulary's size is made. Nothing here is differentiable: results carry no
-    gradient, whatever the logits require.
+    and more (`Score`), and how far the mixture is from the tuned model. The logits are read from memory once; the
+    second pass finds them in cache. No tensor of the vocabulary's size is made. Results carry no gradient, even if the
+    logits require one.
 
     Args:
         large, tuned, base: logits [B, V_k] or [B, T, V_k], bf16, fp16 or fp32, on one device, the last dimension
@@ -58,8 +58,8 @@ def fused_score(
         `Score`, whose tensors have the targets' shape first.
 
     Raises:
-        ValueError, TypeError: an argument that does not fit; the message names it, what was expected, what came.
-        RuntimeError: a backend that is not usable here, and what would enable it.
+        ValueError, TypeError: an argument that does not fit; the message names it, the expected and the given value.
+        RuntimeError: a backend that is not usable here; the message says what would enable it.
     """
     if scale is not None and beta is not None:
         raise ValueError("scale: expected none beside beta (they are two different forms), got both")
@@ -98,16 +98,18 @@ def fused_score_mix(
     vocab_size: int | None = None,
     backend: str = "auto",
 ) -> Score:
-    """`fused_score` for z = sum_k weights_k * logits_k, 1 to 4 models.
+    """Teacher-forced statistics of 1 to 4 models and of their mixture z = sum_k weights_k * logits_k.
+
+    Everything else, the results and the errors are those of `fused_score`.
 
     Args:
         logits: K tensors [B, V_k] or [B, T, V_k].
         weights: K numbers or tensors ([B] or as the targets), or one tensor [K]; or a method of `eft_ext.methods`.
         position: for a method whose parameters are functions of the step: the step of each target, as the targets; or
             of the first column's, an integer or [B].
-        compared: the model that the mixture is compared with (`tv`, `kl`, `up`, `down`).
-        conservative_top_p, ...: as for `combine`: three models with the weights (scale, 1, -scale).
-        Everything else, what is returned and raised: as for `fused_score`.
+        compared: index of the model that the mixture is compared with (`tv`, `kl`, `up_ids`, `down_ids`, ...).
+        conservative_top_p, conservative_set, conservative_outside: as for `combine`: three models with the weights
+            (scale, 1, -scale).
     """
     if isinstance(logits, Tensor) or not isinstance(logits, Sequence):
         came = f"one tensor {list(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__

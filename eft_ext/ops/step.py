@@ -59,8 +59,8 @@ def fused_step(
     """Samples one token per row from the emulated fine-tuned model (Mitchell et al. 2023, arXiv 2310.12962).
 
     The mixture is z = large + beta * (tuned - base), or with `scale` z = tuned + scale * (large - base); then
-    temperature, top-k, top-p and min-p in transformers' order and with its semantics, and one draw, all in one
-    read of the three tensors. The same logits, seed and position give the same token on every backend, for every
+    temperature, top-k, top-p and min-p in transformers' order and with its semantics, and one draw. Each tensor is
+    read once. The same logits, seed and position give the same token on every backend, for every
     batch size and slot.
 
     Args:
@@ -71,10 +71,10 @@ def fused_step(
         scale: weight of the up-scaling delta; selects the other form and excludes `beta`.
         temperature: from 0; below 2^-20 is greedy (the largest z, lowest id on ties).
         top_k: keeps the k largest and their ties; 0 is off.
-        top_p: keeps the shortest prefix of the rank that holds this mass; 1 is off, 0 keeps the first.
+        top_p: keeps the fewest likeliest tokens that hold this mass; 1 is off, 0 keeps the first.
         min_p: keeps tokens of at least this fraction of the largest probability; 0 is off.
-        conservative_top_p: up-scale only inside this nucleus of the `conservative_set` model's own distribution (its
-            section on conservative decoding); outside it tokens keep the tuned model's logit, or are excluded with
+        conservative_top_p: up-scales only inside this nucleus of the `conservative_set` model's own distribution (the
+            paper's conservative decoding); outside it tokens keep the tuned model's logit, or are excluded with
             `conservative_outside="drop"`. None or 1 is off; selects the form of `scale`, 1 if that is not given.
         bias: fp32 [V] or [B, V], added to z.
         token_bitmask: int32 bitmask [B, ceil(V/32)] (xgrammar's layout); tokens whose bit is 0 are excluded.
@@ -89,7 +89,7 @@ def fused_step(
         top_logprobs: how many of the first tokens of the rank `StepDetails` lists.
         out, details_out: contiguous tensors to write into; nothing is allocated then.
         workspace: scratch for CUDA backends, a tensor of zeros before its first use; too small a one is an error that
-            says how many bytes the call wants. By default one is kept for each device and stream.
+            says how many bytes the call needs. By default one is kept for each device and stream.
 
     Returns:
         Token ids [B] int64 (in place of `torch.multinomial(...).squeeze(-1)`), or `StepDetails`. A row that is
@@ -97,8 +97,8 @@ def fused_step(
         neighbours are untouched.
 
     Raises:
-        ValueError, TypeError: an argument that does not fit; the message names it, what was expected, what came.
-        RuntimeError: a backend that is not usable here, and what would enable it.
+        ValueError, TypeError: an argument that does not fit; the message names it, the expected and the given value.
+        RuntimeError: a backend that is not usable here; the message says what would enable it.
     """
     token_bitmask = renamed_bitmask(token_bitmask, allowed)
     logits: tuple[Tensor, ...] = (large, tuned, base)
@@ -152,13 +152,13 @@ def fused_mix(
     """Samples one token per row from z = sum_k weights_k * logits_k.
 
     K = 1 is plain sampling, K = 2 contrastive decoding, classifier-free guidance or decoding-time realignment, K = 3
-    emulated fine-tuning, K = 4 the interpolation of two behaviours.
+    emulated fine-tuning, K = 4 the interpolation of two behaviours. Everything else, the results and the errors are
+    those of `fused_step`.
 
     Args:
         logits: 1 to 4 tensors [B, V_k].
         weights: K numbers or tensors [B], or a tensor [K] or [B, K]; or a method of `eft_ext.methods`, which says which
             models it mixes in which order. One whose parameters are functions of the step needs an integer `position`.
-        Everything else, what is returned and raised: as for `fused_step`.
     """
     token_bitmask = renamed_bitmask(token_bitmask, allowed)
     method: Method | None = None
@@ -222,7 +222,7 @@ def combine(
     backend: str = "auto",
     allowed: Tensor | None = None,
 ) -> Tensor:
-    """The mixture's logits z = sum_k weights_k * logits_k (+ bias), fp32 [B, V], for other people's processors.
+    """Returns z = sum_k weights_k * logits_k (+ bias), fp32 [B, V], for logits processors or a sampler of your own.
 
     A token that is -inf or its dtype's lowest value in any model, or whose bit is 0, is -inf. A NaN or +inf stays where
     the formula puts it; a row with a bad value in an option tensor is NaN throughout. Arguments as for `fused_mix`;

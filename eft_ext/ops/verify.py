@@ -50,7 +50,7 @@ def fused_verify(
 
     Each draft x is accepted with probability min(1, p(x)/q(x)), p being the mixture and q the draft model alone,
     both after temperature and filters; at the first rejection the token is drawn from max(0, p - q), and after k
-    acceptances a bonus token from p. What comes out is distributed as if every token had been drawn from the
+    acceptances a bonus token from p. The tokens are distributed as if every one had been drawn from the
     mixture (Leviathan et al. 2023, arXiv 2211.17192; for emulated fine-tuning Mitchell et al. 2023, speculative
     up-scaling). The decisions are made in integers: the same on every backend, for every batch size and slot.
 
@@ -81,10 +81,10 @@ def fused_verify(
     Returns:
         `VerifyResult`: the tokens [B, k+1] (accepted drafts, the token that follows, then -1), how many drafts were
         accepted [B], status [B]. A row that meets an invalid position (NaN, +inf, nothing left, a draft outside
-        the vocabulary) ends there with -1 and status 1; logits behind a rejection are not looked at.
+        the vocabulary) ends there with -1 and status 1; logits after a rejection are not read.
 
     Raises:
-        ValueError, TypeError: an argument that does not fit; the message names it, what was expected, what came.
+        ValueError, TypeError: an argument that does not fit; the message names it, the expected and the given value.
         NotImplementedError: on CUDA more than 1535 drafts, or with backend="cuda" a vocabulary above 2^19.
     """
     token_bitmask = renamed_bitmask(token_bitmask, allowed)

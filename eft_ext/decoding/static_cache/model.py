@@ -27,19 +27,19 @@ class StaticCacheModel:
         logits = static.forward(tokens)           # tokens [rows, n] -> [rows, n, vocab]
         static.crop(static.lengths - 2)           # forgets each row's last two tokens
 
-    Nothing but `prefill` and `admit` waits for the device. The model is not changed. Logits and lengths are inference
+    Only `prefill` and `admit` wait for the device. The model is not changed. Logits and lengths are inference
     tensors: read them, or clone them before changing them in place.
 
     Args:
         model: a causal language model of transformers for which `unsupported(model)` is None.
         name: for messages.
-        capacity: tokens a row is expected to grow to, prompt included; more are made room for when they come.
-        checked: ask `unsupported` first.
-        switch: enters the state in which the model is run, such as an adapter being off.
+        capacity: tokens a row is expected to grow to, prompt included; the cache grows if there are more.
+        checked: check `unsupported(model)` first.
+        switch: makes the context in which the model runs, such as an adapter being off.
 
     Attributes:
         prompt_lengths: tokens of each row of the last prompts that were read.
-        limit: tokens that a row may hold, where the model has a table of positions.
+        limit: the number of tokens that a row may hold, if the model has a table of positions.
         longest: an upper bound of `lengths`, on the host.
 
     Raises:
@@ -71,7 +71,7 @@ class StaticCacheModel:
 
     @property
     def lengths(self) -> Tensor:
-        """Tokens that each row holds, int64 [rows] on the model's device; `forward` changes it in place."""
+        """The number of tokens in each row, int64 [rows] on the model's device; `forward` changes it in place."""
         return self._storage.lengths[: self._storage.rows]
 
     @property
@@ -101,7 +101,7 @@ class StaticCacheModel:
 
     @torch.inference_mode()
     def admit(self, rows: Tensor, ids: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Other prompts into `rows` (indices) of the batch, whose tokens are forgotten; the others are not touched.
+        """Replaces `rows` (indices) of the batch by other prompts; the other rows are not touched.
 
         Returns the logits after each of these prompts, [len(rows), vocab].
         """
@@ -171,7 +171,7 @@ class StaticCacheModel:
 
     @torch.inference_mode()
     def select_rows(self, rows: list[int]) -> None:
-        """Goes on with these rows only (indices into the present ones), in this order, within the same storage."""
+        """Keeps these rows only (indices into the present ones), in this order, within the same storage."""
         self._storage.select_rows(rows)
 
     def _read(self, ids: Tensor, mask: Tensor | None) -> tuple[Tensor, Any, Tensor]:

@@ -28,9 +28,9 @@ _LAYERS = ("full_attention", "sliding_attention")
 
 
 def unsupported(model: Any) -> str | None:
-    """Why `model`, a causal language model of transformers, has to be run with transformers' own cache.
+    """Returns None if static caches can run `model`, a causal language model of transformers.
 
-    None where static caches do; otherwise the end of a sentence that begins with the model's name.
+    Otherwise the reason, as the end of a sentence that begins with the model's name.
     """
     config = model.config.get_text_config(decoder=True)
     if model.config.is_encoder_decoder:

@@ -9,10 +9,10 @@ from transformers import Cache
 
 
 class EmulatedCache(Cache):
-    """A cache of transformers for each model, which grow, turn and are cut together.
+    """One transformers cache per model; they grow, reorder and crop together.
 
     Args:
-        caches: each model's, by name; the first one's length counts.
+        caches: each model's, by name; the length is the first one's.
     """
 
     # What is compiled over one cache knows one model's layers: each model makes its own masks here.
@@ -33,7 +33,7 @@ class EmulatedCache(Cache):
         return [layer for cache in self.caches.values() for layer in cache.layers]
 
     def get_max_cache_shape(self, layer_idx: int = 0) -> int:
-        """Tokens that there is room for in the smallest cache; -1 where all grow."""
+        """The number of tokens that the smallest cache can hold; −1 if all grow."""
         rooms = [getattr(cache, "get_max_cache_shape", cache.get_max_length)() for cache in self.caches.values()]
         return min((room for room in rooms if room is not None and room >= 0), default=-1)
 

@@ -30,8 +30,10 @@ _OF_LOOPS = ("cache_position", "tokenizer")  # what loops hand on to forward, wh
 class EmulatedForCausalLM(Composite, GenerationMixin):
     """Several models as one model of transformers, over the weights of an `EmulatedModel`.
 
+    `EmulatedModel.over(model)` adds texts, plans and scores.
+
     Attributes:
-        models: the models by name and how they are mixed. `EmulatedModel.over(model)` has texts, plans and scores.
+        models: the models by name, and their mixing method.
     """
 
     _mixing: ClassVar[ContextVar[dict[int, MixingMethod]]] = ContextVar("mixing", default={})  # noqa: B039
@@ -63,11 +65,10 @@ class EmulatedForCausalLM(Composite, GenerationMixin):
             output_attentions, output_hidden_states: of the model `outputs_of`, the method's first unless given.
             beta, scale, conservative_top_p, method: as for `EmulatedModel.generate`, for each row; no function of the
                 step.
-            others: of the loss (`num_items_in_batch`).
+            others: arguments of the loss (`num_items_in_batch`).
 
         Returns:
-            logits fp32 [rows, positions, config.vocab_size]; loss, caches, attentions and hidden states where asked
-            for.
+            logits fp32 [rows, positions, config.vocab_size]; loss, caches, attentions and hidden states if requested.
 
         Raises:
             ValueError: inputs that the models do not share, or parameters that do not fit the rows.
@@ -113,7 +114,7 @@ class EmulatedForCausalLM(Composite, GenerationMixin):
 
     @contextmanager
     def mixing(self, method: MixingMethod) -> Iterator[None]:
-        """Gives forward passes inside, in this thread, a method in place of the model's own."""
+        """Mixes by another method inside the `with` block, in this thread."""
         token = self._mixing.set({**self._mixing.get(), id(self): method})
         try:
             yield
@@ -135,9 +136,9 @@ class EmulatedForCausalLM(Composite, GenerationMixin):
 
     @torch.no_grad()
     def generate(self, inputs: Any = None, generation_config: GenerationConfig | None = None, **kwargs: Any) -> Any:
-        """`EmulatedModel.generate`: the fast engine where it can be, transformers' loops over `forward` elsewhere.
+        """Generates as `EmulatedModel.generate` does. Beam search and other loops of transformers run over `forward`.
 
-        Scores and logits have the columns of `forward` in both.
+        Scores and logits are as wide as those of `forward`.
         """
         given = {"generation_config": generation_config, **kwargs}
         result = call(self.models, inputs, given, over_forward=lambda: self)

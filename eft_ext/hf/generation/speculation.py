@@ -30,11 +30,11 @@ _GRAMMARS = ("outlines", "xgrammar")  # packages whose processors do so too
 
 @dataclass
 class SpeculatedOutput(GenerateDecoderOnlyOutput):
-    """The output of `generate(speculate=..., return_dict_in_generate=True)` beside the sequences.
+    """The output of `generate(speculate=..., return_dict_in_generate=True)`, which also has these.
 
     Attributes:
         token_sources: how each new token came about, int8 [rows, new]: values of `eft_ext.decoding.TokenSource`, -1
-            behind a row's end.
+            after a row's end.
         speculation: rounds, acceptance, tokens per round, and how many tokens were drafted in each.
     """
 

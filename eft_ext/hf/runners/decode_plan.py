@@ -40,11 +40,11 @@ class DecodePlan:
     """The tier of a generation, and why it is not a faster one.
 
     Attributes:
-        tier: a key of `TIERS`, or `OTHER_LOOP`.
-        because: what keeps it from the next tier; empty where nothing does.
-        per_step: processors, criteria or scores of transformers are served in each step.
-        models: what is special about each model, by name.
-        refills: other rows can follow in the places of those that have ended.
+        tier: "eager", "static", "async" or "device_loop"; "transformers" for its own loop over one forward pass.
+        because: the reason why no faster tier is used; empty if there is none.
+        per_step: True if processors, criteria or scores of transformers are computed in each step.
+        models: how each model runs, by name.
+        refills: True if the next prompts can take the places of rows that have ended.
         speculation: with `speculate`, how drafts are made, or why there are none.
     """
 

@@ -23,11 +23,11 @@ def records(
     """One record for each row of a score; lists of tokens are as long as the score's.
 
     Args:
-        score: from `EmulatedModel.score`, with `candidates` and `num_changed` for a report that has something to show.
+        score: from `EmulatedModel.score`; give it `candidates` and `num_changed`, which a report lists.
         tokenizer: the model's.
-        prompts: what stood before each row, as text.
-        options: how it was scored or generated.
-        speculation: for each row and scored token how a draft brought it there (`SPECULATION` in analysis.record).
+        prompts: the text before each row.
+        options: weights and sampling, which a report shows.
+        speculation: for each row and scored token, `Token.speculation`.
     """
     host = score.tokens._replace(
         **{k: v.float().cpu() for k, v in score.tokens._asdict().items() if v.dtype.is_floating_point}

@@ -1,7 +1,7 @@
 """The operations in plain PyTorch: docs/internals/numerics.md a second time, against which the kernels are tested.
 
 `combine` gives the mixture's logits bit for bit. `distribution` is the oracle: float64 once the logits are
-mixed and scaled. `step` draws the very token every backend must draw, with integer masses (numerics.md §3).
+mixed and scaled. `step` draws the token that every backend must draw, with integer masses (numerics.md §3).
 All three run on any device and are written to be read next to the formulas; none of them is fast.
 """
 
