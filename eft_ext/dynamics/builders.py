@@ -21,9 +21,9 @@ from eft_ext.dynamics.probes import ProbeSet
 
 
 def permuted_words(probes: ProbeSet, of: str = "chosen", seed: int = 0) -> list[str]:
-    """The words of a response in another order: the right tokens, no grammar.
+    """Shuffles the words of each response: the right tokens, no grammar.
 
-    A response of one word, or of one word repeated, comes back as it is. Leading space is kept.
+    A response of one word, or of one word repeated, is unchanged. Leading space is kept.
     """
     texts = []
     for number, text in enumerate(probes.texts(of)):
@@ -37,7 +37,7 @@ def permuted_words(probes: ProbeSet, of: str = "chosen", seed: int = 0) -> list[
 
 
 def cross_prompt(probes: ProbeSet, of: str = "chosen", seed: int = 0) -> list[str]:
-    """The response to another probe's prompt: fluent and wrong. No probe gets its own.
+    """Gives each probe the response to another probe's prompt: fluent and wrong.
 
     Raises:
         ValueError: there are fewer than two probes.
@@ -51,12 +51,12 @@ def cross_prompt(probes: ProbeSet, of: str = "chosen", seed: int = 0) -> list[st
 
 
 def random_responses(probes: ProbeSet, pool: Sequence[str], seed: int = 0) -> list[str]:
-    """Responses drawn from those of a training set (irr_train) or of a test set (irr_test).
+    """Draws responses from a pool, such as those of a training set (irr_train) or of a test set (irr_test).
 
     No probe gets a text that it already has among its responses.
 
     Raises:
-        ValueError: the pool has nothing else for some probe.
+        ValueError: some probe already has every response of the pool.
     """
     rng = random.Random(f"random {seed}")
     texts = []
@@ -81,17 +81,17 @@ def own_responses(
     seed: int | None = None,
     batch_size: int = 16,
 ) -> list[str]:
-    """Returns what the model itself answers, before training: greedily, or sampled at temperature 1 if a seed is given.
+    """Returns the model's own answers: greedy, or sampled at temperature 1 if a seed is given.
 
     Args:
         model, tokenizer: of transformers.
 
     Raises:
-        ValueError: a chat that the tokenizer's template does not take; a prompt with its answer may come to more than
-            the model's table of positions; an answer without a single character, which nothing could watch.
+        ValueError: a chat that the tokenizer's template does not take; a prompt with its answer may be longer than
+            the model's table of positions; an empty answer.
 
     Warns:
-        ContextWarning: they may come to more than the model was made for.
+        ContextWarning: they may be longer than the model was made for.
     """
     options: dict[str, Any] = {"do_sample": False} if seed is None else {"do_sample": True, "top_k": 0, "top_p": 1.0}
     pad = getattr(tokenizer, "pad_token_id", None) or 0

@@ -17,24 +17,24 @@ _SAVED = "lr_since_record"  # in run.json: at each checkpoint, the learning rate
 
 
 class DynamicsCallback(TrainerCallback):
-    """Records what training does to probes; the trainer is left as it is.
+    """Records probes while a trainer of transformers or TRL runs.
 
         trainer = trl.DPOTrainer(..., callbacks=[DynamicsCallback(probes, "run", every=20)])
 
-    Steps are optimiser steps. The state before the first and after the last is recorded whatever the schedule; where
-    the best model has taken the last one's place before that, a warning says so. A run resumed from a checkpoint
+    Steps are optimiser steps. The states before the first and after the last are always recorded; a warning says so if
+    the best model has replaced the last one before that. A run resumed from a checkpoint
     continues its recording there. Probes are read in the precision of the model's own parameters, never under the
-    trainer's autocast. Learning rates are summed for `Recording.lbk`; where groups of parameters have different ones
-    there is no sum: NaN.
+    trainer's autocast. Learning rates are summed for `Recording.lbk`; if groups of parameters have different ones, the
+    sum is NaN.
 
     Under data parallelism the main process records. Sharded parameters (FSDP, ZeRO-3) are refused.
 
     Args:
         probes: what is watched.
         path: folder of the recording; `Recording(path)` reads it.
-        every: record after each so many steps, or after these steps.
-        tokenizer: needed where the trainer has none (`processing_class`).
-        options: of `Tracker`.
+        every: record after every so many steps, or after the steps listed.
+        tokenizer: needed if the trainer has none (`processing_class`).
+        options: further arguments of `Tracker`.
 
     Raises:
         ValueError: a schedule that is not positive; when training starts, no tokenizer, sharded parameters, or what
@@ -59,11 +59,11 @@ class DynamicsCallback(TrainerCallback):
         self._last = -1
 
     def log_to(self, trainer: Trainer) -> None:
-        """Sends the mean of each type to whatever this trainer reports to, at every record.
+        """Sends the mean of each type to the trackers of this trainer, at every record.
 
-        callback = DynamicsCallback(probes, "run")
-        trainer = trl.DPOTrainer(..., callbacks=[callback])
-        callback.log_to(trainer)
+            callback = DynamicsCallback(probes, "run")
+            trainer = trl.DPOTrainer(..., callbacks=[callback])
+            callback.log_to(trainer)
 
         The names are "dynamics/log_prob/chosen" and so on, of `Tracker.scalars`.
         """

@@ -4,9 +4,9 @@ Ren & Sutherland, "Learning Dynamics of LLM Finetuning" (ICLR 2025), eq. 5 and i
 
     Δ log π(· | x_o) = −lr · A(x_o) · K(x_o, x_u) · G(x_u, y_u) + O(lr²)
 
-A = I − 1πᵀ turns a change of logits into one of log-probabilities, K = J_o J_uᵀ with J = ∂z/∂θ is the empirical neural
-tangent kernel, G = ∂L/∂z. Neither K nor a Jacobian is formed: J_uᵀG is one backward pass, the gradient; and J_o
-times that is one Jacobian-vector product for each batch of observed responses.
+A = I − 1πᵀ turns a change of logits into one of log-probabilities, K = J_o J_uᵀ with J = ∂z/∂θ, G = ∂L/∂z. Neither K
+nor a Jacobian is formed: J_uᵀG is one backward pass, the gradient; and J_o times that is one Jacobian-vector product
+for each batch of observed responses.
 """
 
 from __future__ import annotations
@@ -23,14 +23,7 @@ from tqdm.auto import tqdm
 
 from eft_ext.dynamics.context import check_texts
 from eft_ext.dynamics.evaluation import device_of, evaluating
-from eft_ext.dynamics.forward import (
-    Parameters,
-    jvp,
-    response_logits,
-    token_log_probs,
-    trainable,
-    vjp,
-)
+from eft_ext.dynamics.forward import Parameters, jvp, response_logits, token_log_probs, trainable, vjp
 from eft_ext.dynamics.losses import SFT, Loss, Update, UserLoss, check_loss, gradient
 from eft_ext.dynamics.responses import Responses
 
@@ -38,7 +31,12 @@ _SFT = SFT()
 
 
 class Vectors(NamedTuple):
-    """Vocabulary-sized parts of a decomposition, each [observed tokens, vocab]: π, and K·G summed over the update."""
+    """Vocabulary-sized parts of a decomposition.
+
+    Attributes:
+        pi: [observed tokens, vocab], π.
+        kg: [observed tokens, vocab], K·G summed over the update.
+    """
 
     pi: Tensor
     kg: Tensor
@@ -48,9 +46,15 @@ class Vectors(NamedTuple):
 class Decomposition:
     """The prediction for one SGD step. Flat over the tokens of `observed`; see `Responses`.
 
-    `change` is the predicted Δ log π(y) of each observed token, [tokens], in nats; `log_probs` what it is before the
-    step. `a_norm` ‖A‖_F and `kg_norm` ‖K·G‖₂ at each observed token; `g_norm` ‖G‖₂ at each token of the update's
-    responses.
+    Attributes:
+        observed: the responses.
+        lr: the learning rate.
+        log_probs: [tokens], log π(y) of each observed token before the step, in nats.
+        change: [tokens], the predicted Δ log π(y) of each observed token, in nats.
+        a_norm: [tokens], ‖A‖_F at each observed token.
+        kg_norm: [tokens], ‖K·G‖₂ at each observed token.
+        g_norm: ‖G‖₂ at each token of the update's responses.
+        vectors: π and K·G, if made with `vectors=True`.
     """
 
     observed: Responses
@@ -64,11 +68,11 @@ class Decomposition:
 
     @property
     def per_response(self) -> Tensor:
-        """Predicted Δ log π of whole responses, [rows]."""
+        """The predicted Δ log π of each whole response, [rows]."""
         return self.observed.sums(self.change)
 
     def full_change(self) -> Tensor:
-        """Predicted Δ log π of every token of the vocabulary at every position: −lr·A·K·G, [tokens, vocab].
+        """The predicted Δ log π of the whole vocabulary at every position: −lr·A·K·G, [tokens, vocab].
 
         Raises:
             ValueError: the decomposition was made without `vectors=True`.
@@ -102,25 +106,28 @@ def decompose(
     batch_size: int = 16,
     vectors: bool = False,
 ) -> Decomposition:
-    """A, K·G and the predicted change of every observed token for one step θ ← θ − lr·∂L/∂θ.
+    """Predicts the change of every observed token for one step θ ← θ − lr·∂L/∂θ, with ‖A‖, ‖K·G‖ and ‖G‖.
+
+    To first order Δ log π = −lr·A·K·G (Ren & Sutherland, ICLR 2025, eq. 5). G is the loss's gradient on the logits, K
+    the empirical neural tangent kernel between observed and updated responses, and A = I − 1πᵀ.
 
     Args:
         model: a causal language model of transformers (any attention but flash-attention's own package), or any
-            module as in `response_logits`. Its trainable parameters take the step; the model itself is left as it
-            is. Dropout is off. Use fp32 or fp64: at bf16 the rounding is larger than the effect.
-            A mixture of experts is predicted with its tokens' experts as they are before the step.
+            module that takes ids and an attention mask and returns logits. The step is on its trainable parameters;
+            the model itself does not change. Dropout is off. Use fp32 or fp64: at bf16 the rounding is larger than the
+            effect. In a mixture of experts, tokens keep the experts that they have before the step.
         observed: the responses whose probabilities are watched.
-        update: what the step is on: `Responses` for SFT, `Pairs` for preference losses, whatever a loss of yours takes
-            that has `.responses` and `.to(device)`.
+        update: the data of the step: `Responses` for SFT, `Pairs` for preference losses, or an object with
+            `.responses` and `.to(device)` that your own loss takes.
         loss: of `eft_ext.dynamics.losses`, or a function (logits [tokens, vocab], update) -> scalar.
-        lr: of plain SGD.
+        lr: learning rate of plain SGD.
         batch_size: observed rows per Jacobian-vector product.
         vectors: keep π and K·G themselves, two tensors [observed tokens, vocab].
 
     Raises:
-        ValueError: no trainable parameter; a loss that lacks what it needs; a row beyond the model's
+        ValueError: no trainable parameter; pairs without the reference that the loss needs; a row beyond the model's
             table of positions.
-        TypeError: no loss, such as a name of TRL's; a loss given the wrong kind of update.
+        TypeError: not a loss, such as a name of TRL's; a loss given the wrong kind of update.
 
     Warns:
         ContextWarning: a row is longer than the model was made for.
@@ -164,16 +171,18 @@ def pushed(
         observed.batches(batch_size), "observing", total, leave=False, disable=None if total > 1 else True
     ):
         part = batch.to(device)
-
         yield part, *jvp(partial(response_logits, model, part), parameters, direction)
 
 
 @dataclass(frozen=True)
 class Verification:
-    """Predicted beside actual Δ log π of every observed token, one row per learning rate.
+    """Predicted and actual Δ log π of every observed token, one row per learning rate.
 
-    `lrs` [n]; `predicted`, `actual` [n, tokens] in nats. `error` [n] is the largest |actual − predicted|: exact
-    first order means that it falls a hundredfold when the learning rate falls tenfold, `order` 2.
+    Attributes:
+        observed: the responses.
+        lrs: [n] float64, the learning rates.
+        predicted: [n, tokens], in nats.
+        actual: [n, tokens], in nats.
     """
 
     observed: Responses
@@ -183,11 +192,12 @@ class Verification:
 
     @property
     def error(self) -> Tensor:
+        """The largest |actual − predicted|, [n]. It falls a hundredfold when lr falls tenfold, if `order` is 2."""
         return (self.actual - self.predicted).abs().amax(-1)
 
     @property
     def order(self) -> float:
-        """The slope of log error over log lr, between the largest and the smallest lr; 2 is exact first order."""
+        """The slope of log error over log lr, from the smallest to the largest lr; 2 if exact to first order."""
         first, last = int(self.lrs.argmax()), int(self.lrs.argmin())
         return float((self.error[first] / self.error[last]).log() / (self.lrs[first] / self.lrs[last]).log())
 
@@ -201,10 +211,10 @@ def verify(
     *,
     batch_size: int = 16,
 ) -> Verification:
-    """Takes the step for real, on a copy of the parameters, and sets what happens beside what `decompose` predicts.
+    """Takes the step on a copy of the parameters and compares the actual change with the prediction of `decompose`.
 
-    Arguments and errors are `decompose`'s; `lr` may be one learning rate or several. In fp32 the actual change is a
-    small difference of rounded numbers: take a model in fp64 to see the error fall all the way.
+    Arguments and errors are those of `decompose`; `lr` may be one learning rate or several. In fp32 the actual change
+    is a small difference of rounded numbers: use a model in fp64 to see the error fall all the way.
     """
     lrs = [float(x) for x in (lr if isinstance(lr, Sequence) else [lr])]
     if not lrs or min(lrs) <= 0:

@@ -22,8 +22,10 @@ from eft_ext.dynamics.responses import Responses
 class Delta(NamedTuple):
     """Figures of each response token, [tokens] on the CPU, in nats.
 
-    `delta` log π_tuned − log π_base of the token: the implicit reward. `kl_base` KL(base‖tuned) = −E_base[δ] and
-    `kl_tuned` KL(tuned‖base) = E_tuned[δ] of the whole distributions at its position: how much is transplanted there.
+    Attributes:
+        delta: log π_tuned − log π_base of the token, the implicit reward.
+        kl_base: KL(base‖tuned) = −E_base[δ] of the whole distributions at its position.
+        kl_tuned: KL(tuned‖base) = E_tuned[δ] of the same.
     """
 
     delta: Tensor
@@ -33,11 +35,12 @@ class Delta(NamedTuple):
 
 @torch.no_grad()
 def delta(tuned: nn.Module, base: nn.Module, responses: Responses, batch_size: int = 16) -> Delta:
-    """δ and its two divergences along teacher-forced responses.
+    """Computes δ = log π_tuned − log π_base and its two divergences along teacher-forced responses.
 
     Args:
         tuned, base: with one vocabulary; columns that only one of them has (padding) are left out.
-        responses: rows are read `batch_size` at a time.
+        responses: the texts.
+        batch_size: rows in one forward pass.
 
     Raises:
         ValueError: a row beyond a model's table of positions.
@@ -66,9 +69,9 @@ def delta(tuned: nn.Module, base: nn.Module, responses: Responses, batch_size: i
 
 
 def steps_of_delta(recording: Recording, response: str) -> list[np.ndarray]:
-    """For each probe with this type, [records − 1, tokens]: what each stretch of training added to log π of each token.
+    """Splits δ into the changes of log π between records: for each probe with this type, [records − 1, tokens].
 
-    Summed over the stretches it is δ between the last model recorded and the first.
+    Their sum over the records is δ between the last recorded model and the first.
 
     Raises:
         ValueError: no such type, or a recording made with per_token=False.

@@ -15,9 +15,12 @@ from eft_ext.dynamics.recording import Recording
 class Mass:
     """Mean change of probability per token along one type of response, in parts that sum to zero.
 
-    `own` went to the response's token itself, `argmax` to the most probable token where that is another one at both
-    records, `rest` to all others. `dethroned` is the share of tokens that are the argmax at the first record alone,
-    `enthroned` at the last alone: who gained or lost there is not known, and counts as `rest`.
+    Attributes:
+        own: change of the response's own token.
+        argmax: change of the most probable token where that is another one at both records.
+        rest: change of all others, and of the argmax where it is the own token at one record alone.
+        dethroned: share of tokens that are the argmax at the first record alone.
+        enthroned: share of tokens that are the argmax at the last record alone.
     """
 
     own: Interval
@@ -31,9 +34,15 @@ class Mass:
 class Squeezing:
     """Compares two records, averaged over probes, with 95 % bootstrap intervals over them.
 
-    `chosen`, `rejected`: Δ log π of the responses. `argmax`: Δ of the mean log p_max along the rejected ones, where
-    the negative gradient acts; `argmax_chosen` along the chosen ones. `chosen_mass`, `rejected_mass`: where
-    probability went.
+    Attributes:
+        first: step of the first record.
+        last: step of the last record.
+        chosen: Δ log π of the chosen responses.
+        rejected: Δ log π of the rejected responses.
+        argmax: Δ of the mean log p_max along the rejected responses, where the negative gradient acts.
+        argmax_chosen: Δ of the mean log p_max along the chosen responses.
+        chosen_mass: change of probability along the chosen responses.
+        rejected_mass: change of probability along the rejected responses.
     """
 
     first: int
@@ -47,15 +56,15 @@ class Squeezing:
 
     @property
     def diverged(self) -> bool:
-        """True where a change is not finite, so that nothing can be said of it."""
+        """True if a change is not finite."""
         changes = (self.chosen, self.rejected, self.argmax, self.argmax_chosen)
         return not all(math.isfinite(change.mean) for change in changes)
 
     @property
     def squeezed(self) -> bool | None:
-        """The signature: chosen and rejected both fall while the argmax rises, each beyond its interval.
+        """True if chosen and rejected both fall while the argmax rises, each beyond its interval.
 
-        None where training diverged.
+        None if training diverged.
         """
         if self.diverged:
             return None

@@ -8,7 +8,13 @@ import numpy as np
 
 
 class Interval(NamedTuple):
-    """A mean with its 95 % bootstrap interval."""
+    """A mean with its 95 % bootstrap interval.
+
+    Attributes:
+        mean: of the values.
+        low: percentile 2.5 of the resampled means.
+        high: percentile 97.5 of the resampled means.
+    """
 
     mean: float
     low: float
@@ -16,7 +22,7 @@ class Interval(NamedTuple):
 
     @property
     def sign(self) -> int:
-        """1 or −1 where the interval lies on one side of zero, else 0."""
+        """1 or −1 if the interval lies on one side of zero, else 0."""
         return 1 if self.low > 0 else -1 if self.high < 0 else 0
 
     def __str__(self) -> str:
@@ -24,10 +30,12 @@ class Interval(NamedTuple):
 
 
 def bootstrap(values: np.ndarray, draws: int = 2000, seed: int = 0) -> Interval:
-    """The mean over the last axis, resampled there with replacement; percentiles 2.5 and 97.5.
+    """Returns the mean and its bootstrap interval, percentiles 2.5 and 97.5 of the means of resampled values.
 
     Args:
         values: [n], or [groups, n]: then whole groups (seeds, say) are drawn first, and members within each.
+        draws: the number of resampled means.
+        seed: of the draws.
     """
     rng = np.random.default_rng(seed)
     grid = np.atleast_2d(np.asarray(values, dtype=np.float64))

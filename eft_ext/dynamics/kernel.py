@@ -23,17 +23,17 @@ _SFT = SFT()
 def last_layer(
     model: Any, observed: Responses, update: Update, loss: Loss | UserLoss = _SFT, lr: float = 1e-4
 ) -> Tensor:
-    """Predicted Δ log π of every observed token, [tokens], if the step changes the unembedding matrix alone.
+    """Predicts Δ log π of every observed token, [tokens], if the step changes the unembedding matrix alone.
 
     With logits z = W h and r = π − e_y, exactly to first order (for SFT, G_l = r_l):
 
         Δ log π(y at m) = lr · Σ_l ⟨h_m, h_l⟩ ⟨r_m, G_l⟩
 
-    the sum over the update's tokens: similar contexts (h) and overlapping predictions (r) decide who is moved. Two
-    forward passes and no backward one.
+    summed over the update's tokens. A token moves most if contexts are similar (h) and predictions overlap (r). This
+    takes two forward passes and no backward one.
 
     Args:
-        model: of transformers, with an unembedding that `get_output_embeddings` returns and nothing after it.
+        model: a transformers model whose logits come straight from the layer that `get_output_embeddings` returns.
         observed, update, loss, lr: as in `decompose`.
 
     Raises:
@@ -74,7 +74,12 @@ def _hidden(model: Any, responses: Responses) -> tuple[Tensor, Tensor]:
 
 
 class KernelNorms(NamedTuple):
-    """Estimates of ‖K‖_F, and their standard errors, each [observed rows, update rows]."""
+    """Estimates of ‖K‖_F.
+
+    Attributes:
+        norm: [observed rows, update rows], the estimates.
+        error: [observed rows, update rows], their standard errors.
+    """
 
     norm: Tensor
     error: Tensor
@@ -89,13 +94,13 @@ def kernel_norms(
     batch_size: int = 16,
     generator: torch.Generator | None = None,
 ) -> KernelNorms:
-    """‖K(x_o, x_u)‖_F of every pair of responses, all their tokens together, estimated without forming K.
+    """Estimates ‖K(x_o, x_u)‖_F of every pair of responses, all their tokens together, without forming K.
 
     ‖K‖²_F = E ‖K v‖² over v of independent signs on the update's logits (Hutchinson): each sample of each update row
     is one backward pass and one Jacobian-vector product over the observed responses.
 
     Args:
-        samples: signs drawn per update row, at least 2. The relative error falls with its root.
+        samples: vectors of signs drawn per update row, at least 2. The relative error falls with its root.
         generator: of the signs, on the CPU.
         model, observed, batch_size: as in `decompose`.
 

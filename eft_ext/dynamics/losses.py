@@ -23,16 +23,16 @@ Update = Responses | Pairs
 
 
 class Loss(Protocol):
-    """A loss as `decompose` takes it, beside plain functions.
+    """A loss with its gradient. `decompose` also takes plain functions (logits, update) -> scalar.
 
     `logits` are [tokens, vocab] for `update.responses`: see `Responses`.
     """
 
     def __call__(self, logits: Tensor, update: Any) -> Tensor:
-        """The loss, a scalar that autograd can differentiate."""
+        """Returns the loss, a scalar that autograd can differentiate."""
 
     def gradient(self, logits: Tensor, update: Any) -> Tensor:
-        """G = ∂L/∂logits, [tokens, vocab], in closed form."""
+        """Returns G = ∂L/∂logits, [tokens, vocab], in closed form."""
 
 
 UserLoss = Callable[[Tensor, Any], Tensor]
@@ -83,11 +83,11 @@ def residuals(logits: Tensor, targets: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class SFT:
-    """Cross-entropy of the responses. G = (π − e_y), divided by what is averaged over.
+    """Cross-entropy of the responses. G = π − e_y, divided by the number of tokens for the mean.
 
     Args:
         reduction: "mean" over all response tokens of the batch, or "sum", as in the paper. The mean is the loss of
-            TRL's SFTTrainer where it trains on completions alone and takes the batch as one.
+            TRL's SFTTrainer if it trains on completions alone and takes the batch as one.
 
     Raises:
         ValueError: another reduction.
@@ -110,19 +110,20 @@ class SFT:
 
 
 class PreferenceLoss:
-    """A loss of s⁺ and s⁻, the sequence log-probs of chosen and rejected less the reference's, averaged over pairs.
+    """A loss of s⁺ and s⁻, averaged over pairs.
 
-    Since ∂s/∂z = −r at every token of the sequence, G = −(∂L/∂s)·r.
+    s⁺ and s⁻ are the sequence log-probs of the chosen and the rejected response, minus the reference's. r = π − e_y at
+    every token of a sequence (r⁺ and r⁻). Since ∂s/∂z = −r, G = −(∂L/∂s)·r, divided by the number of pairs.
     """
 
     needs_reference = True
 
     def value(self, chosen: Tensor, rejected: Tensor) -> Tensor:
-        """The loss of each pair, [pairs]."""
+        """Returns the loss of each pair, [pairs]."""
         raise NotImplementedError
 
     def slopes(self, chosen: Tensor, rejected: Tensor) -> tuple[Tensor, Tensor]:
-        """∂value/∂s⁺ and ∂value/∂s⁻, each [pairs]."""
+        """Returns ∂value/∂s⁺ and ∂value/∂s⁻, each [pairs]."""
         raise NotImplementedError
 
     def __call__(self, logits: Tensor, update: Pairs) -> Tensor:
@@ -148,9 +149,10 @@ class PreferenceLoss:
 
 @dataclass(frozen=True)
 class DPO(PreferenceLoss):
-    """−log σ(βh), h = s⁺ − s⁻ (Rafailov et al. 2023). With a = σ(βh): G = +β(1−a)r⁺ and −β(1−a)r⁻.
+    """−log σ(βh), h = s⁺ − s⁻ (Rafailov et al. 2023). TRL's "sigmoid", its default.
 
-    TRL's "sigmoid", its default.
+    With a = σ(βh): G = +β(1−a)r⁺ and −β(1−a)r⁻. s is the sequence log-prob of the chosen (⁺) or the rejected (⁻)
+    response minus the reference's, r = π − e_y at each of its tokens.
     """
 
     beta: float = 0.1
@@ -165,9 +167,10 @@ class DPO(PreferenceLoss):
 
 @dataclass(frozen=True)
 class IPO(PreferenceLoss):
-    """(h − 1/2β)², h over the whole sequences (Azar et al. 2023). G = +2(1/2β − h)r⁺ and −2(1/2β − h)r⁻.
+    """(h − 1/(2β))², h = s⁺ − s⁻ over whole sequences (Azar et al. 2023). Not TRL's "ipo".
 
-    Not TRL's "ipo", which divides s⁺ and s⁻ by the tokens of their responses.
+    G = +2(1/(2β) − h)r⁺ and −2(1/(2β) − h)r⁻. s is the sequence log-prob of the chosen (⁺) or the rejected (⁻) response
+    minus the reference's, r = π − e_y at each of its tokens. TRL divides s⁺ and s⁻ by the number of tokens.
     """
 
     beta: float = 0.1
@@ -182,9 +185,10 @@ class IPO(PreferenceLoss):
 
 @dataclass(frozen=True)
 class SLiC(PreferenceLoss):
-    """max(0, margin − log π⁺ + log π⁻), no reference (Zhao et al. 2023). G = +r⁺ and −r⁻ inside the margin, else 0.
+    """max(0, margin − log π⁺ + log π⁻), no reference (Zhao et al. 2023). Not TRL's "hinge".
 
-    Not TRL's "hinge", which is max(0, 1 − βh), relative to a reference.
+    G = +r⁺ and −r⁻ inside the margin, else 0. log π is the sequence log-prob of the chosen (⁺) or the rejected (⁻)
+    response, r = π − e_y at each of its tokens. TRL's is max(0, 1 − βh), relative to a reference.
     """
 
     margin: float = 1.0
@@ -200,9 +204,10 @@ class SLiC(PreferenceLoss):
 
 @dataclass(frozen=True)
 class SPPO(PreferenceLoss):
-    """(s⁺ − η/2)² + (s⁻ + η/2)² (Wu et al. 2024). G = +2(η/2 − s⁺)r⁺ and −2(s⁻ + η/2)r⁻.
+    """(s⁺ − η/2)² + (s⁻ + η/2)² (Wu et al. 2024). TRL's "sppo_hard" is `SPPO(eta=1 / beta)`.
 
-    TRL's "sppo_hard" has 1/2β in the place of η/2: `SPPO(eta=1 / beta)`.
+    G = +2(η/2 − s⁺)r⁺ and −2(s⁻ + η/2)r⁻. s is the sequence log-prob of the chosen (⁺) or the rejected (⁻) response
+    minus the reference's, r = π − e_y at each of its tokens.
     """
 
     eta: float = 1.0
@@ -215,6 +220,7 @@ class SPPO(PreferenceLoss):
 
 
 LOSSES = {"sft": SFT, "dpo": DPO, "ipo": IPO, "slic": SLiC, "sppo": SPPO}
+"""The losses by the names that `--method` of `eft dynamics` takes."""
 
 
 def _plain(update: Update) -> Responses:

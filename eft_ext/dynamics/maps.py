@@ -11,15 +11,15 @@ from eft_ext.dynamics.recording import Recording
 
 
 def delta_records(recording: Recording, response: str, tokenizer: Any) -> list[Record]:
-    """One record for each probe with this type: δ of each token, and the stretches of training that made it.
+    """Makes a report's record of each probe with this type: δ of each token, split by the steps that made it.
 
     In a recording that begins at base and ends at tuned, `logprobs` are of "tuned" and "base", so that the report's
-    reward is δ; `attribution` has what each stretch added, by its steps, in nats: they sum to δ.
+    reward is δ. `attribution` has the change between two records, in nats; these sum to δ.
 
     Args:
         recording: with per-token columns.
         response: a type of its probes.
-        tokenizer: the one of the run.
+        tokenizer: the tokenizer of the run.
 
     Raises:
         ValueError: no such type, a recording made with per_token=False, or another tokenizer.

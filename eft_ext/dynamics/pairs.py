@@ -40,6 +40,7 @@ class Pairs:
         return concatenate([self.chosen, self.rejected])
 
     def to(self, device: torch.device | str) -> Pairs:
+        """The same pairs on another device."""
         reference = self.reference and (self.reference[0].to(device), self.reference[1].to(device))
         return Pairs(self.chosen.to(device), self.rejected.to(device), reference)
 

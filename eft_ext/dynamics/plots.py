@@ -43,7 +43,7 @@ _LABELS = {
 
 
 def save(figure: Figure, path: str | Path) -> None:
-    """Whole or not at all. Raises ValueError for an ending other than .png, .svg or .pdf."""
+    """Writes a figure. Raises ValueError for an ending other than .png, .svg or .pdf."""
     check_format(path)
     save_figure(figure, path, dpi=150, metadata={"Date": None} if Path(path).suffix == ".svg" else None)
 
@@ -61,10 +61,9 @@ def curves(
     types: str | Sequence[str] | None = None,
     change: bool = False,
 ) -> Figure:
-    """One line per type of response, the mean over probes with its 95 % bootstrap band, over training steps.
+    """Plots one line per type of response over training steps: the mean over probes with its 95 % bootstrap band.
 
-    Several recordings, or more than four types, are drawn with one panel per type and one line per recording, which
-    its folder names.
+    Several recordings, or more than four types, get one panel per type and one line per recording, named by its folder.
 
     Args:
         recording: one, or several to compare. They may have other probes and steps.
@@ -75,7 +74,7 @@ def curves(
     Raises:
         ValueError: no such type or statistic; recordings that share no type, one given twice, or more of them than
             lines can be told apart.
-        TypeError: no recording.
+        TypeError: not a recording.
     """
     runs = _runs(recording)
     if len(runs) > STYLES:
@@ -108,7 +107,7 @@ def curves(
 def confidence(
     recording: Recording | Sequence[Recording], types: str | Sequence[str] | None = None, change: bool = False
 ) -> Figure:
-    """Curves of log p_max per token, the model's confidence. It rises when probability is squeezed.
+    """Plots log p_max per token, the model's confidence. It rises when probability is squeezed.
 
     Arguments and errors are those of `curves`.
     """
@@ -117,9 +116,9 @@ def confidence(
 
 @np.errstate(invalid="ignore")
 def influence(recording: Recording | Sequence[Recording], types: str | Sequence[str] | None = None) -> Figure:
-    """The accumulated influence of training: Δ log π since the first record, types by steps, a panel per recording.
+    """Plots the accumulated influence of training: Δ log π since the first record, types by steps.
 
-    Blue fell, red rose. Arguments and errors are those of `curves`.
+    Blue is a fall, red a rise; each recording has its panel. Arguments and errors are those of `curves`.
     """
     runs = _runs(recording)
     names = _shared(runs, types)
@@ -131,7 +130,7 @@ def influence(recording: Recording | Sequence[Recording], types: str | Sequence[
 
 
 def scatter(verification: Verification) -> Figure:
-    """Predicted against actual Δ log π of every observed token, one panel for each learning rate."""
+    """Plots predicted against actual Δ log π of every observed token, one panel for each learning rate."""
     n = len(verification.lrs)
     figure = Figure(figsize=(3.2 * n + 0.3, 3.5), layout="constrained")
     for axes, lr, x, y, error in zip(

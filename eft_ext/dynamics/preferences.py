@@ -7,10 +7,10 @@ from typing import Any
 
 
 def extend_for_sft(preferences: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The set for SFT on chosen *and* rejected responses, to train on before DPO.
+    """Makes the data set for SFT on chosen *and* rejected responses, to train on before DPO.
 
-    Having seen the rejected responses, the model gives them a probability from which DPO can push them down without
-    feeding the argmax (Ren & Sutherland, §4.3, "extend").
+    SFT on the rejected responses raises their probability. DPO can then lower it without raising the argmax instead
+    (Ren & Sutherland, §4.3, "extend").
 
     Args:
         preferences: rows {"prompt", "chosen", "rejected"}, texts or lists of chat messages, as in TRL; a

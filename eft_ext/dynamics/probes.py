@@ -20,26 +20,30 @@ from eft_ext.dynamics.responses import Responses
 
 @dataclass(frozen=True)
 class Probe:
-    """A prompt, and named responses to it that are watched together: chosen, rejected, a paraphrase, nonsense, ...
+    """A prompt and the responses to it that are watched together: chosen, rejected, a paraphrase, nonsense, ...
 
-    The prompt is a text, or a chat, [{"role": ..., "content": ...}, ...], that the assistant is to answer.
+    Attributes:
+        prompt: a text, or a chat, [{"role": ..., "content": ...}, ...], that the assistant is to answer.
+        responses: the responses by type.
+        where: file and line that it was read from, for messages.
     """
 
     prompt: str | Chat
     responses: Mapping[str, str]
-    where: str = field(default="", compare=False, repr=False)  # file and line that it was read from, for messages
+    where: str = field(default="", compare=False, repr=False)
 
 
 @dataclass(frozen=True)
 class ProbeSet(Sequence[Probe]):
-    """Probes in a fixed order; `str` of them says how many there are of each type.
+    """Probes in a fixed order; `str` of them counts the responses of each type.
 
     Attributes:
-        left_out: lines or records that had none of the types asked for.
-        counts: the types, in the order in which they first come up, and how many probes have each.
+        probes: the probes.
+        left_out: the number of lines or records that had none of the requested types.
+        counts: the number of probes with each type, in the order in which the types first appear.
 
     Raises:
-        ValueError: there is no probe, or one without a response or with an empty one.
+        ValueError: no probe, or one without a response or with an empty one.
     """
 
     probes: tuple[Probe, ...]
@@ -64,7 +68,7 @@ class ProbeSet(Sequence[Probe]):
 
     @property
     def types(self) -> tuple[str, ...]:
-        """All names of responses, in the order in which they first come up."""
+        """All types of responses, in the order in which they first appear."""
         return tuple(self.counts)
 
     def __str__(self) -> str:
@@ -78,30 +82,31 @@ class ProbeSet(Sequence[Probe]):
 
     @classmethod
     def from_jsonl(cls, path: str | Path, types: Sequence[str] | None = None) -> ProbeSet:
-        """One JSON object per line: "prompt", and a text under each type of response.
+        """Reads one JSON object per line: "prompt", and a text under each type of response.
 
         The prompt may be a list of chat messages, under "prompt" or "messages", and a response a list of one message
         of the assistant, as in TRL. `encode` renders the prompt with the tokenizer's chat template; the response is
         the content of its message.
 
-        Any names will do. The files of Ren & Sutherland's code are read as they are: prompt, chosen,
+        Types may have any name. Files of Ren & Sutherland's code can be read unchanged: prompt, chosen,
         chosen_initial, chosen_selfr, chosen_gptsemantic, chosen_gptformat, rejected, reject_gptsemantic,
-        reject_gptformat, irr_train, irr_test, irr_hum, random_permute, random_nonhum. A response that is missing from
-        a line, null or empty there is one that this prompt does not have.
+        reject_gptformat, irr_train, irr_test, irr_hum, random_permute, random_nonhum. A prompt does not have the
+        responses that are missing, null or empty in its line.
 
         Args:
+            path: the file, perhaps under gzip.
             types: keep these types only, and leave out lines with none of them.
 
         Raises:
             ValueError: a line that is no JSON object, without a prompt or a response, or with one that is neither text
-                nor messages; the message names line and key. No line has one of the types.
+                nor messages; the message names line and key. Also if no line has one of the types.
             OSError: no such file.
         """
         return cls._of(((line.object, line.where) for line in read_lines(path)), types, str(path))
 
     @classmethod
     def from_records(cls, records: Iterable[Mapping[str, Any]], types: Sequence[str] | None = None) -> ProbeSet:
-        """Does the same as `from_jsonl` for objects in memory, e.g. a `datasets.Dataset`."""
+        """Reads objects in memory as `from_jsonl` reads lines, e.g. a `datasets.Dataset`."""
         return cls._of(((row, f"record {i}") for i, row in enumerate(records)), types, "records")
 
     @classmethod
@@ -114,11 +119,12 @@ class ProbeSet(Sequence[Probe]):
         return cls(probes, len(read) - len(probes))
 
     def to_jsonl(self, path: str | Path) -> None:
+        """Writes a file that `from_jsonl` reads."""
         lines = (_dumps({"prompt": p.prompt, **p.responses}) for p in self.probes)
         write_text(path, "\n".join(lines) + "\n")
 
     def sample(self, count: int, seed: int = 0) -> ProbeSet:
-        """So many of the probes, drawn without replacement, in their order. The same seed draws the same.
+        """Draws `count` of the probes without replacement and keeps their order. The same seed draws the same.
 
         Raises:
             ValueError: there are fewer probes.
@@ -129,7 +135,7 @@ class ProbeSet(Sequence[Probe]):
         return ProbeSet(tuple(self.probes[i] for i in sorted(drawn)), self.left_out)
 
     def with_type(self, name: str, responses: Sequence[str]) -> ProbeSet:
-        """A further type of response, one text for each probe; see `eft_ext.dynamics.builders`.
+        """Adds a type of response, one text for each probe, such as `permuted_words` or `cross_prompt` makes them.
 
         Raises:
             ValueError: the name is taken, or there are more or fewer texts than probes.
@@ -143,7 +149,7 @@ class ProbeSet(Sequence[Probe]):
         return ProbeSet(probes, self.left_out)
 
     def texts(self, name: str) -> list[str]:
-        """The responses of one type, one for each probe.
+        """Returns the responses of one type, one for each probe.
 
         Raises:
             ValueError: some probe has none of it.
@@ -155,20 +161,20 @@ class ProbeSet(Sequence[Probe]):
         return [p.responses[name] for p in self.probes]
 
     def rows(self) -> Iterator[tuple[int, str, str | Chat, str]]:
-        """(number of the probe, type, prompt, response), probe after probe: what is watched, in order."""
+        """Yields (number of the probe, type, prompt, response), probe after probe."""
         for number, probe in enumerate(self.probes):
             for name, text in probe.responses.items():
                 yield number, name, probe.prompt, text
 
     def encode(self, tokenizer: Any, end: bool = True) -> Responses:
-        """All rows as token ids; see `Responses.from_text`."""
+        """Returns all rows as token ids; see `Responses.from_text`."""
         rows = list(self.rows())
         where = (self.probes[i].where or f"probe {i}, {name}" for i, name, _, _ in rows)
         return Responses.from_text(tokenizer, [(prompt, text) for _, _, prompt, text in rows], end, where)
 
     @property
     def fingerprint(self) -> str:
-        """A hash of prompts, types and texts: a recording is continued only with the probes that it began with."""
+        """A hash of prompts, types and texts; only a recording with the same one can be continued."""
         return sha256(json.dumps(list(self.rows()), default=dict).encode()).hexdigest()[:16]
 
     def __len__(self) -> int:

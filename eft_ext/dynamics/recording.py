@@ -25,13 +25,18 @@ _SUM = SFT("sum")
 
 
 class Recording:
-    """Reads what `Tracker` wrote, also while it is still writing.
+    """Reads the recording of a `Tracker`, also while training still runs.
 
     Args:
         path: the folder.
 
+    Attributes:
+        path: the folder.
+        about: the content of its run.json.
+        probes: the probes that were recorded.
+
     Raises:
-        ValueError: no recording there, or one without a step; a file that is not what was written, by its name.
+        ValueError: no recording there, or one without a step; a damaged file, by its name.
         ImportError: pyarrow is missing.
     """
 
@@ -57,7 +62,7 @@ class Recording:
 
     @cached_property
     def table(self) -> pyarrow.Table:
-        """Everything: one row for each step, probe and type, in this order."""
+        """The whole recording, one row for each step, probe and type, in this order."""
         import pyarrow as pa
 
         tables: list[pyarrow.Table] = []
@@ -66,10 +71,11 @@ class Recording:
         return pa.concat_tables(tables).unify_dictionaries()
 
     def to_pandas(self, per_token: bool = False) -> pandas.DataFrame:
-        """The table as a data frame: step, lr, probe and type (a category) are columns beside the statistics.
+        """Returns the table as a data frame: columns step, lr, probe, type (a category), and the statistics.
 
         Args:
-            per_token: one row for each token instead, `token` its place in the response, with the statistics of tokens.
+            per_token: one row for each token instead, with the statistics of tokens; `token` is its place in the
+                response.
 
         Raises:
             ImportError: pandas is missing.
@@ -93,11 +99,12 @@ class Recording:
 
     @property
     def types(self) -> list[str]:
+        """The types of responses of its probes."""
         return list(self.probes.types)
 
     @cached_property
     def steps(self) -> Array:
-        """[steps] int64, ascending."""
+        """The recorded steps, int64, ascending."""
         return np.array(list(self._files))
 
     @cached_property
@@ -105,11 +112,11 @@ class Recording:
         return [(number, name) for number, name, _, _ in self.probes.rows()]
 
     def curve(self, response: str, statistic: str = "log_prob") -> Array:
-        """One number for each step and probe, [steps, probes that have this type].
+        """Returns one number for each step and probe, [steps, probes that have this type].
 
         Args:
             response: the type, e.g. "chosen".
-            statistic: a column: log_prob, log_prob_mean, argmax_log_prob, argmax_log_prob_mean, log_rest_mean,
+            statistic: one of log_prob, log_prob_mean, argmax_log_prob, argmax_log_prob_mean, log_rest_mean,
                 entropy_mean, pi_squared_mean, a_norm, g_norm, tokens.
 
         Raises:
@@ -118,10 +125,11 @@ class Recording:
         return self._column(statistic)[:, self.rows_of(response)]
 
     def tokens(self, response: str, statistic: str = "log_prob") -> list[Array]:
-        """For each probe that has this type, [steps, tokens].
+        """Returns an array [steps, tokens] for each probe that has this type.
 
         Args:
-            statistic: log_prob, argmax, argmax_log_prob, log_rest, entropy, pi_squared, a_norm, g_norm.
+            response: the type, e.g. "chosen".
+            statistic: one of log_prob, argmax, argmax_log_prob, log_rest, entropy, pi_squared, a_norm, g_norm.
 
         Raises:
             ValueError: no such type or column, or a recording made with per_token=False.
@@ -140,14 +148,15 @@ class Recording:
     def lbk(
         self, observed: str, update: str = "chosen", *, loss: Loss | UserLoss = _SUM, rejected: str = "rejected"
     ) -> Array:
-        """‖Δ log π(observed)‖ / (lr·‖A‖_F·‖G‖), which is at most ‖K‖_F, [records − 1, probes that have the types].
+        """Returns ‖Δ log π(observed)‖ / (lr·‖A‖_F·‖G‖), a lower bound of ‖K‖_F.
 
-        Between consecutive records, over the tokens of the observed response; ‖A‖ of the observed response and ‖G‖ of
-        the loss at the earlier record, lr the sum of the learning rates in between. It is a lower bound of ‖K‖_F, to
-        first order in lr, where one SGD step on this one example lies between the records. Many steps, rows of other
-        probes, momentum, Adam or clipped gradients make it a scale of what moves per unit of push, and no bound.
-        It is loose, since of A's [vocab, vocab] one row is seen: measured 1/5000 to 1/400 of ‖K‖_F with 48 tokens, and
-        2e-6 to 5e-6 of it with the embedded model's 1280 (`python_tests/dynamics/test_bound.py`).
+        Δ is the change between consecutive records, over the tokens of the observed response. ‖A‖ of the observed
+        response and ‖G‖ of the loss are those of the earlier record; lr is the sum of the learning rates in between.
+
+        The bound holds to first order in lr, if one SGD step on this one example lies between the records. With many
+        steps, rows of other probes, momentum, Adam or clipped gradients it is no bound, only the change per unit of
+        push. It is loose, since it sees one row of A's [vocab, vocab]: measured 1/5000 to 1/400 of ‖K‖_F with 48
+        tokens, and 2e-6 to 5e-6 of it with the embedded model's 1280 (`python_tests/dynamics/test_bound.py`).
 
         Args:
             observed: a type. K is between it and the responses trained on, both of them for a preference loss.
@@ -156,11 +165,12 @@ class Recording:
             rejected: the other type of a preference loss.
 
         Returns:
-            NaN where the learning rate is not known, where lr·‖G‖ is 0, and where log π is infinite.
+            [records − 1, probes that have the types]; NaN where the learning rate is not known, where lr·‖G‖ is 0, and
+            where log π is infinite.
 
         Raises:
             ValueError: no such type, another loss, a recording made with per_token=False or without learning rates.
-            TypeError: no loss.
+            TypeError: not a loss.
         """
         check_loss(loss)
         pair = isinstance(loss, PreferenceLoss)
@@ -197,7 +207,7 @@ class Recording:
         return values.reshape(len(self.steps), len(self._rows))
 
     def rows_of(self, response: str, argument: str = "response") -> list[int]:
-        """Places of a type among the rows of each step. Raises ValueError with the argument's name for no such type."""
+        """Places of a type among the rows of each step. Raises ValueError, naming the argument, for an unknown type."""
         rows = [i for i, (_, name) in enumerate(self._rows) if name == response]
         if not rows:
             raise ValueError(f"{argument}: expected one of {', '.join(self.types)}, got {response!r}")

@@ -19,14 +19,14 @@ Ids = Sequence[int]
 class Responses:
     """Prompts with their responses, padded on the right.
 
-    Everything computed about them is flat: one row per response token, response after response, `tokens` rows in
-    all. Padding and prompts are never among them.
+    Results about them are flat: one row per response token, response after response, `tokens` rows in all. They have
+    no rows for padding and prompts.
 
     Args:
         ids: int64 [rows, length].
         attention: bool [rows, length], false on padding.
-        response: bool [rows, length], true on the tokens of the response. Never true in the first column, which
-            nothing predicts.
+        response: bool [rows, length], true on the tokens of the response. False in the first column, which no
+            position predicts.
         where: each row's place, such as its file and line, for messages; empty where it is not known.
 
     Raises:
@@ -61,7 +61,7 @@ class Responses:
 
     @classmethod
     def from_ids(cls, pairs: Iterable[tuple[Ids, Ids]], where: Iterable[str] = ()) -> Responses:
-        """From (prompt ids, response ids). Padding is token 0, which every model has; nothing looks back at it."""
+        """Makes a batch of (prompt ids, response ids). Padding is token 0, which every model has."""
         rows = [(len(prompt), [*prompt, *response]) for prompt, response in pairs]
         width = max((len(both) for _, both in rows), default=0)
         ids = torch.zeros(len(rows), width, dtype=torch.int64)
@@ -74,19 +74,19 @@ class Responses:
 
     @classmethod
     def from_text(cls, tokenizer: Any, pairs: Iterable[Pair], end: bool = True, where: Iterable[str] = ()) -> Responses:
-        """From (prompt, response): the prompt with the tokenizer's special tokens, the response without.
+        """Tokenizes (prompt, response): the prompt with the tokenizer's special tokens, the response without.
 
-        Each pair is tokenized as one text and cut at the prompt (`eft_ext._seam.encode_pairs`). A prompt may be a chat,
+        Each pair is tokenized as one text and cut at the prompt. A prompt may be a chat,
         [{"role": ..., "content": ...}, ...], which the tokenizer's template renders with its own special tokens.
 
         Args:
             tokenizer: of transformers.
-            pairs: a text, or a chat, and the text behind it.
-            end: append the end-of-text token to each response, and observe it too, where the tokenizer has one.
+            pairs: prompts, each a text or a chat, with the text that follows.
+            end: append the end-of-text token to each response, and observe it too, if the tokenizer has one.
             where: each row's place, for messages.
 
         Raises:
-            ValueError: a text that no tokenizer takes (`eft_ext._text`), a chat that its template does not.
+            ValueError: text that is no valid Unicode, or a chat that the template does not take.
         """
         where = list(where)
         tail = ending(tokenizer, end)
@@ -102,53 +102,53 @@ class Responses:
 
     @property
     def row(self) -> Tensor:
-        """int64 [tokens]: the response that each token belongs to."""
+        """The response that each token belongs to, int64 [tokens]."""
         return self._where[0]
 
     @property
     def position(self) -> Tensor:
-        """int64 [tokens]: the column of each token; the model predicts it one column earlier."""
+        """The column of each token, int64 [tokens]; the model predicts it one column earlier."""
         return self._where[1]
 
     @property
     def targets(self) -> Tensor:
-        """int64 [tokens]: the tokens themselves."""
+        """The tokens themselves, int64 [tokens]."""
         return self.ids[self._where]
 
     @property
     def lengths(self) -> Tensor:
-        """int64 [rows]: tokens of each response."""
+        """The number of tokens of each response, int64 [rows]."""
         return self.response.sum(1)
 
     def sums(self, values: Tensor) -> Tensor:
-        """The sum of values [tokens, ...] over each response, [rows, ...]."""
+        """Sums values [tokens, ...] over each response, [rows, ...]."""
         return values.new_zeros(len(self), *values.shape[1:]).index_add(0, self.row, values)
 
     def means(self, values: Tensor) -> Tensor:
-        """The mean of values [tokens] over each response, [rows]."""
+        """Averages values [tokens] over each response, [rows]."""
         return self.sums(values) / self.lengths
 
     def split(self, values: Tensor) -> list[Tensor]:
-        """Values [tokens, ...] cut into one tensor for each response."""
+        """Splits values [tokens, ...] into one tensor for each response."""
         return list(values.split(self.lengths.tolist()))
 
     def to(self, device: torch.device | str) -> Responses:
         return Responses(self.ids.to(device), self.attention.to(device), self.response.to(device), self.where)
 
     def take(self, rows: slice | Tensor) -> Responses:
-        """Some of the responses, cut to the longest of them."""
+        """Returns some of the responses, padded to the longest of them."""
         width = int(self.attention[rows].sum(1).max())
         ids, attention, response = (x[rows, :width] for x in (self.ids, self.attention, self.response))
         return Responses(ids, attention, response)
 
     def batches(self, rows: int) -> Iterator[Responses]:
-        """At most `rows` responses at a time, in order. Raises ValueError for less than one."""
+        """Yields at most `rows` responses at a time, in order. Raises ValueError for less than one."""
         check_batch_size(rows)
         return (self.take(slice(i, i + rows)) for i in range(0, len(self), rows))
 
     @property
     def responses(self) -> Responses:
-        """Itself: what `Pairs` has in two halves."""
+        """The responses themselves, so that `Responses` and `Pairs` can be used alike."""
         return self
 
 

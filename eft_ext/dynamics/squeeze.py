@@ -11,14 +11,14 @@ from torch import Tensor
 
 
 def squeeze_step(log_probs: Tensor, token: Tensor, strength: Tensor | float) -> Tensor:
-    """Δ log π of the whole vocabulary after one negative step on one token, exactly, at any step size.
+    """Computes Δ log π of the whole vocabulary after one negative step on one token, exactly, at any step size.
 
-    On logits of its own, gradient ascent on −log π(y) moves z to z + e(π − e_y), and with
+    The step is on the logits themselves. Gradient ascent on −log π(y) moves z to z + e(π − e_y), and with
     τ = (1/e)·log Σ_j π_j exp(e(π_j − 1{j=y})),
 
         Δ log π_i = e[(π_i − 1{i=y}) − τ]
 
-    The more peaked π, the more of what y loses goes to the argmax: τ lies above every π_i but the largest ones.
+    The more peaked π is, the more of y's probability goes to the argmax: τ is above every π_i but the largest ones.
 
     Args:
         log_probs: log π, [..., vocab]; need not be normalised.
@@ -26,7 +26,7 @@ def squeeze_step(log_probs: Tensor, token: Tensor, strength: Tensor | float) -> 
         strength: e ≥ 0, the learning rate times the loss's weight on the token, a number or [...].
 
     Returns:
-        [..., vocab], in nats. The largest entry is the argmax's, but for the argmax pushed down itself.
+        [..., vocab], in nats. The largest entry is the argmax's, unless y is the argmax.
 
     Raises:
         ValueError: a negative strength.

@@ -26,20 +26,21 @@ Schedule = int | Collection[int]
 
 
 class Tracker:
-    """Measures probes under a model in training, and writes what it finds as it goes.
+    """Measures probes under a model in training and writes each record at once.
 
     Args:
-        probes, tokenizer: the responses that are watched.
-        path: folder of the recording; see `eft_ext.dynamics.store`. `Recording(path)` reads it.
+        probes, tokenizer: the responses that are watched, and the model's tokenizer.
+        path: folder of the recording. `Recording(path)` reads it.
         batch_size: probes in one forward pass.
-        end: watch the end-of-text token behind each response too.
+        end: watch the end-of-text token after each response too.
         per_token: record every token, not only sums and means over each response.
-        continues_at: as in `Store`.
-        overwrite: as in `Store`.
-        about: anything JSON, into the recording's run.json: learning rate, loss, seed, ...
+        continues_at: the step from which training goes on; later records are dropped. None: a new recording.
+        overwrite: replace the recording that is there, once the first step is written.
+        about: JSON values for the recording's run.json: learning rate, loss, seed, ...
 
     Raises:
-        ValueError: as `Store`; no `ProbeSet`, a batch of no rows.
+        ValueError: a folder that holds a recording, one of other probes when continuing, or something else; a folder
+            that is being written; no `ProbeSet`; a batch of no rows.
         ImportError: pyarrow is missing.
     """
 
@@ -72,10 +73,10 @@ class Tracker:
         self.seconds = float(self.store.about.get("seconds", 0.0))  # spent here, not in training
 
     def record(self, model: nn.Module, step: int, lr: float | None = None) -> None:
-        """Measures all probes now, after `step` steps of training, and writes them. The model's mode is kept.
+        """Measures all probes after `step` steps of training and writes them. The model's mode is kept.
 
         Args:
-            lr: the learning rates of all steps since the last record, summed; what `Recording.lbk` divides by.
+            lr: the sum of the learning rates since the last record, which `Recording.lbk` divides by.
 
         Raises:
             ValueError: a probe beyond the model's table of positions.
@@ -114,7 +115,7 @@ class Tracker:
         return {f"{s}/{name}": float(self._columns[s][where].mean()) for s in _SCALARS for name, where in rows.items()}
 
     def foresee(self, records: int) -> None:
-        """Says what so many more records will cost, by the last one: a warning of the log from a minute on."""
+        """Logs how long `records` more will take, by the time of the last one; a warning from a minute on."""
         if not self._took or records < 1:
             return
         seconds = self._took * records
@@ -123,7 +124,7 @@ class Tracker:
         _log.log(logging.WARNING if seconds >= 60 else logging.INFO, told)
 
     def finish(self) -> None:
-        """Notes in run.json what the recording cost, and lets others write there."""
+        """Writes the time of the recording into run.json and unlocks the folder."""
         try:
             self.store.write_about({"seconds": round(self.seconds, 3), "records": len(self.store.steps)})
         finally:
@@ -163,19 +164,21 @@ def track(
     first_step: int = 0,
     **options: Any,
 ) -> Iterator[T]:
-    """For loops written by hand: passes the batches through and records between them.
+    """Records in a training loop of your own: yields the batches and records between them.
 
         for batch in track(batches, model, probes, tokenizer, "run", every=10):
             ...                                              # one optimiser step
 
-    The state before the first batch and the one after the last are recorded whatever the schedule. A loop left early
-    keeps what has been recorded.
+    The states before the first batch and after the last are always recorded. If the loop ends early, the records so
+    far are kept.
 
     Args:
-        every: record after each so many steps, or after these steps.
-        lr: of every step, for `Recording.lbk`; None if it changes.
-        first_step: steps that the model has taken already: above 0 the recording at `path` is continued.
-        options: of `Tracker`.
+        batches: the training data, one step each.
+        model, probes, tokenizer, path: as for `Tracker`.
+        every: record after every so many steps, or after the steps listed.
+        lr: the learning rate of every step, for `Recording.lbk`; None if it changes.
+        first_step: the number of steps already taken; above 0 the recording at `path` is continued.
+        options: further arguments of `Tracker`.
 
     Raises:
         ValueError: as `Tracker`; a schedule that is not positive; at the first batch, as `Tracker.record`.
