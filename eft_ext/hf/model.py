@@ -37,7 +37,7 @@ class EmulatedModel(Models):
             for both. For interpolation `tuned` is {name: model}, or one PeftModel with adapters of these names.
         tokenizer: needed for text, chats and stop strings only.
         beta: weight of the behaviour, the default for every call; a number or one per row.
-        scale: weight of up-scaling instead of beta ("amplified" where above 1).
+        scale: weight of up-scaling instead of beta; above 1 it amplifies.
         conservative_top_p: conservative re-weighting of the scale form.
         method: one of `eft_ext.methods` instead of the three weights. `method.set(...)` changes its parameters at any
             time, also while a generation runs. Several tuned models without a method have equal shares.
@@ -67,12 +67,12 @@ class EmulatedModel(Models):
         speculate: int | str | None = None,
         **kwargs: Any,
     ) -> Tensor | GenerateDecoderOnlyOutput:
-        """Generate as `transformers` does, from the mixture.
+        """Generates as `transformers` does, from the mixture.
 
         Args:
             inputs: token ids [rows, length] (also as `input_ids=`), text, a list of texts, a chat, or a list
-                of chats; without any, the text is the BOS token. Shorter rows are padded, on the left where we do it;
-                `attention_mask` says where, and where it is missing pad_token_id does, unless that also ends texts.
+                of chats; without any, the text is the BOS token. Shorter texts are padded on the left. In token ids
+                `attention_mask` marks padding; without it pad_token_id does, unless that token also ends texts.
                 No model reads a token that the mask leaves out, wherever it stands.
             generation_config, kwargs: as for transformers' generate, resolved by it: lengths, do_sample,
                 temperature, top_k (50 unless set, when sampling), top_p, min_p, eos_token_id, stop_strings,
@@ -80,12 +80,12 @@ class EmulatedModel(Models):
                 output_scores, output_logits, ... Unless eos_token_id is given, the end-of-text tokens of both
                 large and tuned end a row: a chat model often ends at a token that its base never uses.
             prompts: what single models read instead, {"large" | "tuned" | "base": as for `inputs`}; for
-                example the tuned model its chat template, the others plain text. A mask stands beside input_ids
-                in a mapping, else it is inferred likewise. Missing models read what large (the method's first) reads;
-                "tuned" stands for all behaviours of an interpolation.
+                example the tuned model its chat template, the others plain text. Ids with their mask are a mapping
+                {"input_ids", "attention_mask"}. Models not named read what large (the method's first) reads; "tuned"
+                stands for all behaviours of an interpolation.
             beta, scale, conservative_top_p: as for the class, for this call; a number, or one per prompt or
                 per returned sequence.
-            method: likewise; one over the same models.
+            method: one of `eft_ext.methods` over the same models, for this call.
             seed: an integer (row b gets its own stream), or one per returned sequence: the same seed then
                 gives the same tokens in any batch and slot. None: `torch.manual_seed` governs.
             streamer: as in transformers, for one row.
@@ -212,21 +212,21 @@ class EmulatedModel(Models):
         """Scores given texts under the models and their mixture, teacher-forced.
 
         Per token: log-probability, entropy, rank, argmax under each model and the mixture, total variation and KL
-        between the mixture and tuned (the method's first model where none is called so), the implicit reward
-        log π_tuned - log π_base. The models' logits exist for some positions at a time only. Nothing is
-        differentiable here.
+        between the mixture and tuned (the method's first model if there is no tuned), the implicit reward
+        log π_tuned - log π_base. Logits are computed for some positions at a time, to save memory. The results carry
+        no gradient.
 
         Args:
-            inputs: texts, chats or ids as for `generate`: what is scored, or with `responses` what comes before it.
-            responses: one for each row of inputs: texts (tokenized with the first model's prompt as one text, and cut
-                where it ends; write the end-of-text token where it is to be scored), or token ids. Only they are
-                scored.
+            inputs: texts, chats or ids as for `generate`: the texts to score, or with `responses` their prompts.
+            responses: one for each row of inputs, texts or token ids; only they are scored. A text is tokenized
+                together with the first model's prompt and cut where that ends. To score an end-of-text token, write
+                it.
             prompts: as for `generate`, what single models read instead before the responses.
-            beta, scale, conservative_top_p, method: as for `generate`; the step, of which parameters may be functions,
-                is the number of the row's scored tokens before.
-            num_top, num_changed: as for `fused_score`: tokens to list of each distribution, and that gain or lose.
+            beta, scale, conservative_top_p, method: as for `generate`. For parameters that are functions of the step,
+                it is the number of the row's scored tokens so far.
+            num_top, num_changed: as for `fused_score`.
             candidates: list the first `candidates` tokens of each distribution, with their probabilities under all.
-            positions: read so many at a time; chosen by memory if not given (2^26 logits).
+            positions: the number of positions in one pass; chosen by memory if not given (2^26 logits).
             kwargs: input_ids, attention_mask as for `generate`.
 
         Returns:

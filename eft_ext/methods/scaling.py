@@ -64,8 +64,8 @@ class DownScale(UpScale):
 class Amplify(MixingMethod):
     """z = tuned + scale·(large − base): more of what the large model knows than plain up-scaling brings.
 
-    The paper's amplified up-scaling, log π̃ = log π_tuned + β·(log π_large − log π_base), where HumanEval improves up
-    to β = 1.5. scale = 1 is `UpScale(1)`, scale = 0 the tuned model.
+    The paper's amplified up-scaling, log π̃ = log π_tuned + β·(log π_large − log π_base), with 1.5 the best of
+    1, 1.2 and 1.5 on HumanEval. scale = 1 is `UpScale(1)`, scale = 0 the tuned model.
 
     Args:
         scale: weight of the up-scaling delta; a number, one per row, or a function of the step.

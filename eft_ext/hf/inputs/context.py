@@ -16,7 +16,7 @@ _NAMES = ("max_position_embeddings", "max_seq_len")  # the second is MPT's
 class ContextWarning(UserWarning, ValueError):
     """A text is longer than a model was made for.
 
-    `warnings.simplefilter("error", ContextWarning)` refuses such texts: raised, it is a ValueError.
+    `warnings.simplefilter("error", ContextWarning)` refuses such texts; the error is also a ValueError.
     """
 
 
