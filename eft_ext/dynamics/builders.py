@@ -84,7 +84,11 @@ def own_responses(
     """Returns the model's own answers: greedy, or sampled at temperature 1 if a seed is given.
 
     Args:
-        model, tokenizer: of transformers.
+        model, tokenizer: a causal language model of transformers and its tokenizer.
+        probes: the prompts to answer.
+        max_new_tokens: the most tokens of an answer.
+        seed: of the draw; None is greedy.
+        batch_size: prompts in one batch.
 
     Raises:
         ValueError: a chat that the tokenizer's template does not take; a prompt with its answer may be longer than

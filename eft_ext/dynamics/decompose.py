@@ -119,7 +119,7 @@ def decompose(
         observed: the responses whose probabilities are watched.
         update: the data of the step: `Responses` for SFT, `Pairs` for preference losses, or an object with
             `.responses` and `.to(device)` that your own loss takes.
-        loss: of `eft_ext.dynamics.losses`, or a function (logits [tokens, vocab], update) -> scalar.
+        loss: one of `eft_ext.dynamics`, or a function (logits [tokens, vocab], update) -> scalar.
         lr: learning rate of plain SGD.
         batch_size: observed rows per Jacobian-vector product.
         vectors: keep π and K·G themselves, two tensors [observed tokens, vocab].

@@ -93,7 +93,7 @@ def diagnose(
     Args:
         recording: with per-token columns.
         chosen, rejected: types of the probes.
-        first, last: which records, by their index.
+        first, last: indices of the two records.
 
     Raises:
         ValueError: no such type or record, the same type twice; a recording with one record or without tokens.

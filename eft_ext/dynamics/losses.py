@@ -153,6 +153,9 @@ class DPO(PreferenceLoss):
 
     With a = σ(βh): G = +β(1−a)r⁺ and −β(1−a)r⁻. s is the sequence log-prob of the chosen (⁺) or the rejected (⁻)
     response minus the reference's, r = π − e_y at each of its tokens.
+
+    Args:
+        beta: β.
     """
 
     beta: float = 0.1
@@ -171,6 +174,9 @@ class IPO(PreferenceLoss):
 
     G = +2(1/(2β) − h)r⁺ and −2(1/(2β) − h)r⁻. s is the sequence log-prob of the chosen (⁺) or the rejected (⁻) response
     minus the reference's, r = π − e_y at each of its tokens. TRL divides s⁺ and s⁻ by the number of tokens.
+
+    Args:
+        beta: β.
     """
 
     beta: float = 0.1
@@ -189,6 +195,9 @@ class SLiC(PreferenceLoss):
 
     G = +r⁺ and −r⁻ inside the margin, else 0. log π is the sequence log-prob of the chosen (⁺) or the rejected (⁻)
     response, r = π − e_y at each of its tokens. TRL's is max(0, 1 − βh), relative to a reference.
+
+    Args:
+        margin: of the sequence log-probs, in nats.
     """
 
     margin: float = 1.0
@@ -208,6 +217,9 @@ class SPPO(PreferenceLoss):
 
     G = +2(η/2 − s⁺)r⁺ and −2(s⁻ + η/2)r⁻. s is the sequence log-prob of the chosen (⁺) or the rejected (⁻) response
     minus the reference's, r = π − e_y at each of its tokens.
+
+    Args:
+        eta: η.
     """
 
     eta: float = 1.0

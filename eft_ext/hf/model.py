@@ -156,15 +156,15 @@ class EmulatedModel(Models):
     ) -> Iterator[tuple[int, list[int]]]:
         """Generates for any number of prompts and yields each row as it ends. The next prompt takes its place.
 
-        Every row gets exactly the tokens that `generate` gives it alone with its own seed (`seed=[...]`; of one
-        number, `eft_ext.hf.inputs.seeds.row_seeds` makes them), as far as the models' arithmetic does not depend on
-        the batch.
+        Every row gets the tokens that `generate` gives it alone with its own seed, unless the models' arithmetic
+        depends on the batch. Give the seeds as `seed=[...]`; `eft_ext.hf.inputs.seeds.row_seeds` makes them of one
+        number.
 
         Args:
             inputs, kwargs: as for `generate`, except streamers and num_return_sequences. Logits processors, models
                 without static caches, and beams and other loops of transformers make it one row at a time.
             batch_size: rows at once.
-            progress: whether a bar is shown on stderr; None shows it where that is a terminal.
+            progress: show a bar on stderr; None shows it if that is a terminal.
 
         Yields:
             (number of the prompt, its new tokens including the one that ended it).

@@ -18,9 +18,9 @@ MOST = 2  # behaviours beside large and base, four models being what one step mi
 class Interpolate(MixingMethod):
     """z = large + Σ_k λ_k·(tuned_k − base): the behaviours of several small models, in any proportion.
 
-    The paper's test-time reward interpolation, r_λ = λ·r_a + (1 − λ)·r_b with both rewards taken against one base,
-    which is evaluated once and listed last: large, the behaviours in the order given, base. Weights need not sum to 1.
-    λ = 1 and 0 are `UpScale(1)` with the one or the other tuned model.
+    The paper's test-time reward interpolation, r_λ = λ·r_a + (1 − λ)·r_b, with both rewards relative to one base. The
+    models' order is large, the behaviours as given, base. Weights need not sum to 1. λ = 1 and 0 are
+    `UpScale(1)` with the one or the other tuned model.
 
     Args:
         behaviours: {name: λ}, one or two of them. Each λ is a number, one per row, or a function of the step.

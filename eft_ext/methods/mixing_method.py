@@ -52,6 +52,7 @@ class MixingMethod(Method):
 
     @property
     def models(self) -> tuple[str, ...]:
+        """Names of the models, in the order of logits and weights; `roles` unless overridden."""
         return self.roles
 
     @property

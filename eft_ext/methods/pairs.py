@@ -27,7 +27,7 @@ class Contrast(MixingMethod):
 
     Args:
         beta: strength of the contrast; a number, one per row, or a function of the step.
-        plausibility: from 0 (off) to 1; likewise. 0.1 is what both papers use.
+        plausibility: from 0 (off) to 1; likewise. Both papers use 0.1.
 
     Raises:
         TypeError, ValueError: not finite, not numbers, a plausibility outside [0, 1].
@@ -68,8 +68,8 @@ class Contrast(MixingMethod):
 class Realign(MixingMethod):
     """z = (1 − λ)·reference + λ·aligned: decoding-time realignment between two checkpoints.
 
-    Liu et al. 2024 (DeRa, arXiv 2402.02992): π ∝ π_reference^(1−λ)·π_aligned^λ, what alignment with a KL penalty of
-    1/λ of the strength would have given. λ = 0 is the reference, 1 the aligned model; more than 1 extrapolates, and
+    Liu et al. 2024 (DeRa, arXiv 2402.02992): π ∝ π_reference^(1−λ)·π_aligned^λ, as if the model had been aligned with
+    1/λ of the KL penalty. λ = 0 is the reference, 1 the aligned model; more than 1 extrapolates, and
     below 0 is emulated disalignment (Zhou et al. 2024, arXiv 2402.12343).
 
     Args:
@@ -95,8 +95,8 @@ class Realign(MixingMethod):
 class Guidance(MixingMethod):
     """z = unconditional + scale·(conditional − unconditional): classifier-free guidance, one model and two prompts.
 
-    Sanchez et al. 2023 (arXiv 2306.17806). Both names are one model that reads different prompts: the conditional one
-    yours, the unconditional one a negative prompt or, as in transformers' `guidance_scale`, the last token of yours.
+    Sanchez et al. 2023 (arXiv 2306.17806). Both are one model that reads two prompts: the conditional one your prompt,
+    the unconditional one a negative prompt or, as in transformers' `guidance_scale`, the last token of your prompt.
     scale = 1 is the model itself, scale = 0 the model after the unconditional prompt.
 
     Args:

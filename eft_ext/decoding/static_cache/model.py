@@ -20,7 +20,7 @@ from eft_ext.decoding.static_cache.support import unsupported
 
 
 class StaticCacheModel:
-    """A `CachedModel` on static caches: any number of tokens at a time, each row at its own position.
+    """A model on static caches: it reads any number of tokens at a time, each row at its own position.
 
         static = StaticCacheModel(model)
         logits = static.prefill(ids, mask)        # [rows, vocab], after each prompt
@@ -38,7 +38,7 @@ class StaticCacheModel:
         switch: makes the context in which the model runs, such as an adapter being off.
 
     Attributes:
-        prompt_lengths: tokens of each row of the last prompts that were read.
+        prompt_lengths: the number of tokens in each row of the last prompts.
         limit: the number of tokens that a row may hold, if the model has a table of positions.
         longest: an upper bound of `lengths`, on the host.
 
@@ -116,8 +116,8 @@ class StaticCacheModel:
     def forward(self, tokens: Tensor) -> Tensor:
         """Appends `tokens` [rows, n]; returns the logits after each, [rows, n, vocab].
 
-        Raises ValueError where a row would outgrow a table of learned positions, or n is above 64 and the model
-        has sliding windows.
+        Raises ValueError if a row would outgrow a table of learned positions, or if n is above 64 and the model has
+        sliding windows.
         """
         n = tokens.shape[1]
         if n > SLACK and self._storage.sliding:

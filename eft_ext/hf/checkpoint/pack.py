@@ -51,19 +51,19 @@ def pack(
 ) -> EmulatedConfig:
     """Makes a folder that holds several models and the method that makes them one.
 
-    Checks all that loading checks: tokenizers, the widths of the models' logits, soft caps.
+    It makes the same checks as loading: tokenizers, the widths of the models' logits, soft caps.
 
     Args:
-        folder: made, whole or not at all.
+        folder: the checkpoint's folder, made whole or not at all.
         sources: hub ids or folders by the models' names, as for `EmulatedModel.from_pretrained`.
         method: how they are mixed; its parameters are numbers.
-        weights: "copy" them into folders of the checkpoint, "link" these to local ones, or "reference" hub ids at
-            the revision that they have now.
+        weights: "copy" them into the checkpoint, "link" to local folders, or "reference" hub ids at their current
+            revision.
         tokenizer, check_tokenizers: as for `EmulatedModel.from_pretrained`.
-        settings_from: the model whose generation_config is taken; the first one's unless given. End-of-text tokens
-            are always those of all models whose behaviour counts.
+        settings_from: the model whose generation_config is taken; the first one unless given. End-of-text tokens
+            are always those of all models in the method's `ending`.
         overwrite: replace a checkpoint that is there.
-        progress: whether a bar is shown on stderr while files are copied.
+        progress: show a bar on stderr while files are copied.
         options: revision, token, trust_remote_code, ... one for all models, or a dictionary by the models' names.
 
     Raises:

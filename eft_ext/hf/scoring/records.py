@@ -20,7 +20,7 @@ def records(
     options: Mapping[str, Any] | None = None,
     speculation: Sequence[Sequence[str | None]] | None = None,
 ) -> list[Record]:
-    """One record for each row of a score; lists of tokens are as long as the score's.
+    """Makes one record for each row of a score; its lists of tokens are as long as the score's.
 
     Args:
         score: from `EmulatedModel.score`; give it `candidates` and `num_changed`, which a report lists.

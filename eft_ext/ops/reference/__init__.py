@@ -1,8 +1,8 @@
-"""The operations in plain PyTorch: docs/internals/numerics.md a second time, against which the kernels are tested.
+"""The operations in plain PyTorch, as docs/internals/numerics.md defines them. Tests compare the kernels with these.
 
 `combine` gives the mixture's logits bit for bit. `distribution` is the oracle: float64 once the logits are
 mixed and scaled. `step` draws the token that every backend must draw, with integer masses (numerics.md §3).
-All three run on any device and are written to be read next to the formulas; none of them is fast.
+All three run on any device. They are written to be read next to the formulas, not to be fast.
 """
 
 from eft_ext.ops.params import ConservativeParams
