@@ -89,7 +89,8 @@ def test_commands(block, tmp_path, monkeypatch, capsys):
         out = capsys.readouterr()
         if command[1] == "generate":
             assert out.out.strip()
-            assert out.err.endswith("greedy, at most 128 tokens\n")
+            drafts = r"(\d+ of \d+ drafts stand, \S+ tokens a round\n)?" if "--speculate" in command else ""
+            assert re.search(rf"^greedy, at most 128 tokens\n{drafts}\Z", out.err, re.M)
         for option, file in itertools.pairwise(command):
             assert option not in ("--out", "--plot") or Path(file).exists()
 
