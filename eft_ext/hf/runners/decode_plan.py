@@ -88,17 +88,14 @@ def plan_decoding(
     highest = "async" if tier is None else _name(tier)
     reasons = {member.name: unsupported(member.model) for member in members}
     kinds = {member.name: kind_of(member) for member in members}
-    models = {name: f"{kinds[name]} {why or 'on a static cache'}" for name, why in reasons.items()}
-    if detailed:
-        models |= {m.name: f"{models[m.name]}, {_steps(m)}" for m in members if reasons[m.name] is None}
-    static = _grouped({name: models[name] for name, why in reasons.items() if why})
-    dynamic = {name: f"{kinds[name]} {why or 'could be on a static cache'}" for name, why in reasons.items()}
-    if not use_cache:
-        return DecodePlan("eager", NO_CACHE, True, dynamic, refills=False)
-    if static:
-        return DecodePlan("eager", "; ".join(static), True, models, refills=False)
-    if highest == "eager":
-        return DecodePlan("eager", ASKED, True, dynamic, refills=False)
+    eager = not use_cache or highest == "eager" or any(reasons.values())
+    cached = "could be on a static cache" if eager else "on a static cache"
+    models = {name: f"{kinds[name]} {why or cached}" for name, why in reasons.items()}
+    if detailed and not eager:
+        models = {m.name: f"{models[m.name]}, {_steps(m)}" for m in members}
+    if eager:
+        unfit = "; ".join(_grouped({name: models[name] for name, why in reasons.items() if why}))
+        return DecodePlan("eager", (unfit or ASKED) if use_cache else NO_CACHE, True, models, refills=False)
     other = next(iter(criteria), None)
     if processors or records or other is not None:
         why = "logits processors run in every step" if processors else "scores are returned in every step"
