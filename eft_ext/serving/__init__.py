@@ -1,0 +1,1 @@
+"""Several models as one in other people's engines."""

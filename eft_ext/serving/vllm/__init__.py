@@ -1,0 +1,29 @@
+"""Emulated fine-tuning in vLLM: the checkpoints of `eft pack`, served by an unchanged vLLM (docs/guides/vllm.md).
+
+vLLM finds `register` and `processor.RequestParameters` by their entry points; nothing here is called by hand.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+
+@cache
+def register() -> None:
+    """Makes the architecture known: the entry point of `vllm.general_plugins`, called in each of vLLM's processes.
+
+    It never stops an engine of another model: with a vLLM that it does not know it warns.
+    """
+    from eft_ext.config import ARCHITECTURE
+    from eft_ext.serving.vllm import names
+
+    try:
+        from eft_ext.serving.vllm.checks import LOAD_FORMAT
+        from eft_ext.serving.vllm.loader import EmulatedLoader
+        from eft_ext.serving.vllm.start import StartChecks
+
+        names.register_model_loader(LOAD_FORMAT)(EmulatedLoader)
+        names.ModelRegistry.register_model(ARCHITECTURE, f"{__name__}.model:{ARCHITECTURE}")
+        names.MODELS_CONFIG_MAP[ARCHITECTURE] = StartChecks
+    except ImportError as error:
+        names.warn(f"checkpoints of several models cannot be served: {error}")

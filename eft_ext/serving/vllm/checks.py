@@ -1,0 +1,70 @@
+"""What an engine refuses at its start, each in one line, before any weights are read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from transformers import PretrainedConfig
+
+from eft_ext.config import EmulatedConfig
+from eft_ext.hf.checkpoint.read import Place, read
+
+LOAD_FORMAT = "emulated"  # of loader.py
+READS = ("auto", "hf", "safetensors")  # formats of vLLM's own loader that it stands for
+# Ways of drafting that need nothing of the large model's own hidden states.
+_DRAFTERS = ("draft_model", "ngram", "ngram_gpu", "suffix")
+_ONE = ("pipeline_parallel_size", "decode_context_parallel_size", "prefill_context_parallel_size")
+
+
+def places(model_config: Any) -> dict[str, Place]:
+    """Each model's weights by its name. Raises ValueError where the checkpoint does not say, or lacks a folder."""
+    revision = {} if model_config.revision is None else {"revision": model_config.revision}
+    return read(model_config.model, revision, config=model_config.hf_config).places
+
+
+def check_options(vllm_config: Any) -> None:
+    """Raises ValueError for an option of the engine that several models as one cannot follow."""
+    parallel, model = vllm_config.parallel_config, vllm_config.model_config
+    for name in _ONE:
+        if getattr(parallel, name) != 1:
+            raise ValueError(f"{name}: expected 1 for several models as one, got {getattr(parallel, name)}")
+    if vllm_config.lora_config is not None:
+        raise ValueError("enable_lora: expected none for several models as one; merge adapters, then eft pack")
+    if model.runner_type != "generate":
+        raise ValueError(f"runner: expected 'generate' for several models as one, got {model.runner_type!r}")
+    if model.enable_prompt_embeds:
+        raise ValueError("enable_prompt_embeds: expected none, since each of the models has embeddings of its own")
+    if vllm_config.cache_config.kv_sharing_fast_prefill:
+        raise ValueError("kv_sharing_fast_prefill: expected none for several models as one")
+    speculation = vllm_config.speculative_config
+    if speculation is not None and speculation.method not in _DRAFTERS:
+        drafters = ", ".join(_DRAFTERS)
+        raise ValueError(f"speculative_config: expected one of {drafters} as method, got {speculation.method!r}")
+    given = vllm_config.load_config.load_format
+    if given not in (*READS, LOAD_FORMAT, "dummy"):
+        raise ValueError(f"load_format: expected one of {', '.join(READS)} or dummy, got {given!r}")
+
+
+def check_models(config: EmulatedConfig, where: Mapping[str, Place], tensor_parallel_size: int) -> None:
+    """Raises ValueError for a method or a model that vLLM cannot run beside others.
+
+    Args:
+        where: each model's weights, as `places` finds them.
+    """
+    method = config.mixing_method
+    if method.last_token_only:
+        raise ValueError(f"method: expected one whose models read one prompt, got {type(method).__name__}")
+    for name, place in where.items():
+        own = getattr(config, name)
+        if place.adapter:
+            raise ValueError(f"{name}: expected whole weights, got an adapter; merge_and_unload(), then eft pack")
+        if not isinstance(own, PretrainedConfig):
+            raise ValueError(f"{name}: expected a model that transformers knows, got one with code of its own")
+        if own.get_text_config() is not own or not own.architectures:
+            raise ValueError(f"{name}: expected a causal language model of text, got {own.model_type!r}")
+        if own.num_attention_heads % tensor_parallel_size:
+            heads = own.num_attention_heads
+            raise ValueError(
+                f"tensor_parallel_size: expected a divisor of {name}'s {heads} heads, got {tensor_parallel_size}"
+            )

@@ -1,0 +1,55 @@
+"""The start of an engine: vLLM calls it with its configuration, before any process or weight is there."""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+from typing import Any
+
+from eft_ext.config import EmulatedConfig
+from eft_ext.serving.vllm import checks, names
+from eft_ext.serving.vllm.parameters import Served, serve
+
+
+class StartChecks(names.VerifyAndUpdateConfig):
+    """vLLM's hook for one architecture, in each process that takes requests."""
+
+    @staticmethod
+    def verify_and_update_config(vllm_config: Any) -> None:
+        """Has `loader.py` read the weights, and makes known which parameters requests may have.
+
+        Raises:
+            ValueError: an option or a model that is not supported, named in one line.
+            ImportError: a vLLM that lacks an interface that is needed.
+        """
+        names.check(v2=vllm_config.use_v2_model_runner)
+        model, load = vllm_config.model_config, vllm_config.load_config
+        config = model.hf_config
+        if not isinstance(config, EmulatedConfig):
+            raise ValueError(f"{model.model}: expected a checkpoint of eft pack, got {type(config).__name__}")
+        checks.check_options(vllm_config)
+        checks.check_models(config, checks.places(model), vllm_config.parallel_config.tensor_parallel_size)
+        _check_kinds(model)
+        if load.load_format in checks.READS:
+            load.load_format = checks.LOAD_FORMAT
+        others = [each for each in entry_points(group="vllm.logits_processors") if each.name != "eft_ext"]
+        served = Served(
+            config.mixing_method,
+            v2=vllm_config.use_v2_model_runner,
+            speculates=vllm_config.speculative_config is not None,
+            shared=bool(others or model.logits_processors),
+        )
+        serve(vllm_config.instance_id, served)
+
+
+def _check_kinds(model: Any) -> None:
+    """Raises ValueError for a model that vLLM runs, but not as a plain decoder."""
+    kinds = {
+        "one that reads images too": model.registry.is_multimodal_model,
+        "one with layers of state": model.registry.is_hybrid_model,
+        "one without attention": model.registry.is_attention_free_model,
+    }
+    for name in model.hf_config.mixing_method.models:
+        own = getattr(model.hf_config, name).architectures
+        for kind, is_kind in kinds.items():
+            if is_kind(own, model):
+                raise ValueError(f"{name}: expected a decoder with attention in every layer, got {own[0]}, {kind}")
