@@ -41,6 +41,8 @@ def check_options(vllm_config: Any) -> None:
     if speculation is not None and speculation.method not in _DRAFTERS:
         drafters = ", ".join(_DRAFTERS)
         raise ValueError(f"speculative_config: expected one of {drafters} as method, got {speculation.method!r}")
+    if speculation is not None and speculation.enable_adaptive_verification:
+        raise ValueError("enable_adaptive_verification: expected none for several models as one")
     given = vllm_config.load_config.load_format
     if given not in (*READS, LOAD_FORMAT, "dummy"):
         raise ValueError(f"load_format: expected one of {', '.join(READS)} or dummy, got {given!r}")

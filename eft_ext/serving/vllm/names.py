@@ -20,6 +20,7 @@ _PLACES = {
     "Sampler": "vllm.v1.worker.gpu.sample.sampler",
     "VerifyAndUpdateConfig": "vllm.model_executor.models.config",
     "VllmConfig": "vllm.config",
+    "async_tensor_h2d": "vllm.utils.torch_utils",
     "initialize_model": "vllm.model_executor.model_loader.utils",
     "maybe_prefix": "vllm.model_executor.models.utils",
     "process_dict_updates": "vllm.v1.sample.logits_processor.builtin",

@@ -40,7 +40,7 @@ class EmulatedModelState(names.DefaultModelState):
         inputs = super().prepare_inputs(input_batch, req_states)
         self.model.leave_mixing = self.sampler is not None and self.sampler.takes(input_batch)
         rows = np.repeat(self.by_request[input_batch.idx_mapping_np], input_batch.num_scheduled_tokens, axis=0)
-        self.by_token[: len(rows)].copy_(torch.from_numpy(rows), non_blocking=True)
+        names.async_tensor_h2d(rows, out=self.by_token[: len(rows)])
         return {**inputs, "parameters": self.by_token[: input_batch.num_tokens_after_padding]}
 
     def prepare_dummy_inputs(self, num_reqs: int, num_tokens: int) -> dict[str, Any]:

@@ -1,0 +1,18 @@
+"""vLLM's V2 model runner without a GPU: its Triton kernels in the interpreter. Called before vllm is imported."""
+
+import os
+import types
+from typing import Any
+
+
+def interpret() -> None:
+    """Gives Triton a driver that says it is there, and leaves what the interpreter cannot run to vLLM's own torch."""
+    os.environ["TRITON_INTERPRET"] = "1"
+    os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "1"
+    import triton.backends
+
+    driver: Any = types.SimpleNamespace(is_active=lambda: True)
+    triton.backends.backends["cpu"] = types.SimpleNamespace(driver=driver, compiler=None)
+    import vllm.v1.sample.ops.topk_topp_sampler as topk_topp
+
+    topk_topp.HAS_TRITON = False  # its kernel fails interpreted; the other way keeps ties, as transformers does
