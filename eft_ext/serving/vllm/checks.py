@@ -29,6 +29,8 @@ def check_options(vllm_config: Any) -> None:
     for name in _ONE:
         if getattr(parallel, name) != 1:
             raise ValueError(f"{name}: expected 1 for several models as one, got {getattr(parallel, name)}")
+    if parallel.use_ubatching:
+        raise ValueError("enable_dbo: expected none for several models as one")
     if vllm_config.lora_config is not None:
         raise ValueError("enable_lora: expected none for several models as one; merge adapters, then eft pack")
     if model.runner_type != "generate":

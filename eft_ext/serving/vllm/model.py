@@ -79,7 +79,7 @@ class EmulatedForCausalLM(nn.Module):
 
         Where `leave_mixing` is set the first model's come back, and all wait for the sampler in `take_left`.
         """
-        leave, self.leave_mixing = self.leave_mixing, False
+        leave, self.leave_mixing, self._left = self.leave_mixing, False, None
         *parts, columns = hidden_states.split([*self.sizes, self.num_columns], dim=-1)
         found = [
             getattr(self, name).compute_logits(part.contiguous())
