@@ -25,5 +25,6 @@ def register() -> None:
         names.register_model_loader(LOAD_FORMAT)(EmulatedLoader)
         names.ModelRegistry.register_model(ARCHITECTURE, f"{__name__}.model:{ARCHITECTURE}")
         names.MODELS_CONFIG_MAP[ARCHITECTURE] = StartChecks
+        names.WeightTransferEngineFactory.register_engine("eft_folder", f"{__name__}.transfer", "FolderTransfer")
     except ImportError as error:
         names.warn(f"checkpoints of several models cannot be served: {error}")

@@ -118,7 +118,21 @@ class EmulatedForCausalLM(nn.Module):
             for name, tensor in weights:
                 if name.split(".", 1)[0] not in models:
                     raise ValueError(f"weights: expected names that begin with one of {', '.join(models)}, got {name}")
+                self._load_tied_head(name, tensor)
                 yield name, tensor
 
         loaded: set[str] = names.AutoWeightsLoader(self).load_weights(checked())
         return loaded
+
+    def _load_tied_head(self, name: str, tensor: Tensor) -> None:
+        """Loads an embedding into the head that shares it, where the two are apart.
+
+        vLLM parts them while it replaces weights; on a CPU the head has a packed copy, which would stay as it was.
+        """
+        model, _, own = name.partition(".")
+        inner = getattr(self, model)
+        embedding, head = getattr(getattr(inner, "model", None), "embed_tokens", None), getattr(inner, "lm_head", None)
+        if own != "model.embed_tokens.weight" or embedding is None or head is None:
+            return
+        if getattr(inner.config, "tie_word_embeddings", False) and head.weight is not embedding.weight:
+            head.weight.weight_loader(head.weight, tensor)

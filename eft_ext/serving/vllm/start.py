@@ -18,27 +18,35 @@ class StartChecks(names.VerifyAndUpdateConfig):
         """Has `loader.py` read the weights, and makes known which parameters requests may have.
 
         Raises:
-            ValueError: an option or a model that is not supported, named in one line.
+            RuntimeError: an option or a model that is not supported, named in one line; a ValueError would come out
+                as three of pydantic's.
             ImportError: a vLLM that lacks an interface that is needed.
         """
         names.check(v2=vllm_config.use_v2_model_runner)
-        model, load = vllm_config.model_config, vllm_config.load_config
-        config = model.hf_config
-        if not isinstance(config, EmulatedConfig):
-            raise ValueError(f"{model.model}: expected a checkpoint of eft pack, got {type(config).__name__}")
-        checks.check_options(vllm_config)
-        checks.check_models(config, checks.places(model), vllm_config.parallel_config.tensor_parallel_size)
-        _check_kinds(model)
-        if load.load_format in checks.READS:
-            load.load_format = checks.LOAD_FORMAT
-        others = [each for each in entry_points(group="vllm.logits_processors") if each.name != "eft_ext"]
-        served = Served(
-            config.mixing_method,
-            v2=vllm_config.use_v2_model_runner,
-            speculates=vllm_config.speculative_config is not None,
-            shared=bool(others or model.logits_processors),
-        )
-        serve(vllm_config.instance_id, served)
+        try:
+            _start(vllm_config)
+        except ValueError as error:
+            raise RuntimeError(str(error)) from None
+
+
+def _start(vllm_config: Any) -> None:
+    model, load = vllm_config.model_config, vllm_config.load_config
+    config = model.hf_config
+    if not isinstance(config, EmulatedConfig):
+        raise ValueError(f"{model.model}: expected a checkpoint of eft pack, got {type(config).__name__}")
+    checks.check_options(vllm_config)
+    checks.check_models(config, checks.places(model), vllm_config.parallel_config.tensor_parallel_size)
+    _check_kinds(model)
+    if load.load_format in checks.READS:
+        load.load_format = checks.LOAD_FORMAT
+    others = [each for each in entry_points(group="vllm.logits_processors") if each.name != "eft_ext"]
+    served = Served(
+        config.mixing_method,
+        v2=vllm_config.use_v2_model_runner,
+        speculates=vllm_config.speculative_config is not None,
+        shared=bool(others or model.logits_processors),
+    )
+    serve(vllm_config.instance_id, served)
 
 
 def _check_kinds(model: Any) -> None:
