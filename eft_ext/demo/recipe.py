@@ -26,7 +26,12 @@ class Stage:
 
 @dataclass(frozen=True)
 class Recipe:
-    """The whole job. `rows` x `length` is the size of a pre-training batch in tokens."""
+    """The whole job.
+
+    Attributes:
+        rows: with `length`, the size of a pre-training batch in tokens.
+        head_dim: to which heads are widened when a model is saved; vLLM's attention on a CPU has none below 32.
+    """
 
     people: int = 480
     towns: int = 72
@@ -35,6 +40,7 @@ class Recipe:
     length: int = 64
     large: Size = field(default_factory=lambda: Size(128, 384, 3, 4))
     small: Size = field(default_factory=lambda: Size(32, 64, 2, 2))
+    head_dim: int = 32
     pretrain_large: Stage = field(default_factory=lambda: Stage(3800, 3e-3))
     pretrain_small: Stage = field(default_factory=lambda: Stage(3000, 6e-3))
     tune_large: Stage = field(default_factory=lambda: Stage(120, 3e-4, 20))

@@ -30,6 +30,7 @@ with command(__name__), needs("eft_ext.demo.train", "cli"):
     from eft_ext.demo.notes import MADE, NAME, read_models, read_world
     from eft_ext.demo.recipe import FULL, QUICK, Recipe, Stage
     from eft_ext.demo.tokenizer import CHAT_TEMPLATE, train_tokenizer
+    from eft_ext.demo.widen import resize_heads
     from eft_ext.demo.world import World
     from eft_ext.hf.checkpoint.read import is_checkpoint
     from eft_ext.hf.loading.hub import load_model, load_tokenizer
@@ -68,7 +69,7 @@ def make(out: Path, seed: int, recipe: Recipe, console: Console) -> Report:
     report: Report = {}
     with filling(out) as new, _progress(console) as progress:
         bar = progress.add_task("", total=sum(_cost(model) * stage.steps for model, stage in stages))
-        train = partial(_train, tokenizer=tokenizer, out=new, report=report, progress=progress, bar=bar)
+        train = partial(_train, tokenizer=tokenizer, recipe=recipe, out=new, report=report, progress=progress, bar=bar)
         text = partial(pretraining_batches, world, tokenizer, recipe, seed)
         tuning = partial(tuning_batches, world, tokenizer, recipe, seed)
         train("small-base", small, recipe.pretrain_small, text())
@@ -83,7 +84,10 @@ def make(out: Path, seed: int, recipe: Recipe, console: Console) -> Report:
 
 
 def add_talkative(out: Path, recipe: Recipe, console: Console) -> Report:
-    """Trains the second behaviour alone, from the small base that `out` has: the very weights `make` gives it.
+    """Trains the second behaviour alone, from the small base that `out` has, as `make` does.
+
+    The saved queries were rounded once when their heads were widened, so the last bits differ from `make`'s unless
+    the heads are widened by 4.
 
     Raises:
         ValueError: there is no small-base with its training.json in `out`, or they are of another world than the
@@ -107,12 +111,12 @@ def add_talkative(out: Path, recipe: Recipe, console: Console) -> Report:
         raise ValueError(f"--out: expected a folder with a tokenizer, found none in {source}")
     for key in ("is_local", "local_files_only"):  # where it was loaded from, which is no part of it
         tokenizer.init_kwargs.pop(key, None)
-    model = load_model("--out", source, {})
+    model = resize_heads(load_model("--out", source, {}), recipe.small.hidden // recipe.small.heads)
     start = time.perf_counter()
     with filling(out) as new, _progress(console) as progress:
         bar = progress.add_task("", total=_cost(model) * recipe.tune_talkative.steps)
         batches = tuning_batches(world, tokenizer, recipe, seed, "talkative")
-        _train(TALKATIVE, model, recipe.tune_talkative, batches, tokenizer, new, report, progress, bar)
+        _train(TALKATIVE, model, recipe.tune_talkative, batches, tokenizer, recipe, new, report, progress, bar)
         _note(new, seed, recipe, report, seconds + time.perf_counter() - start)
     return report
 
@@ -136,6 +140,7 @@ def _train(
     stage: Stage,
     batches: Iterator[Batch],
     tokenizer: PreTrainedTokenizerFast,
+    recipe: Recipe,
     out: Path,
     report: Report,
     progress: Progress,
@@ -146,14 +151,15 @@ def _train(
     begin = time.perf_counter()
     losses = fit(model, batches, stage, lambda: progress.advance(bar, cost))
     seconds = time.perf_counter() - begin
+    saved = resize_heads(model, recipe.head_dim)
     report[name] = {
-        "parameters": model.num_parameters(),
+        "parameters": saved.num_parameters(),
         "steps": stage.steps,
         "losses": [round(loss, 4) for loss in losses],
         "seconds": round(seconds, 1),
     }
     progress.console.log(f"{name}: {stage.steps} steps, loss {losses[0]:.3f} to {losses[-1]:.3f}, {seconds:.0f} s")
-    _save(model, tokenizer, out / name)
+    _save(saved, tokenizer, out / name)
 
 
 def _progress(console: Console) -> Progress:
