@@ -35,6 +35,8 @@ def check_options(vllm_config: Any) -> None:
         raise ValueError("enable_lora: expected none for several models as one; merge adapters, then eft pack")
     if model.runner_type != "generate":
         raise ValueError(f"runner: expected 'generate' for several models as one, got {model.runner_type!r}")
+    if model.convert_type != "none":
+        raise ValueError(f"convert: expected 'none' for several models as one, got {model.convert_type!r}")
     if model.enable_prompt_embeds:
         raise ValueError("enable_prompt_embeds: expected none, since each of the models has embeddings of its own")
     if vllm_config.cache_config.kv_sharing_fast_prefill:

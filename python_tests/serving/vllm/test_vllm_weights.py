@@ -124,3 +124,13 @@ def test_a_half_written_folder_is_refused(engine: Any, prompts: Any, wanted: Any
     with pytest.raises(ValueError, match="folder: "):
         replace(engine, "tuned", str(folder))
     assert texts(engine, prompts)[0] == wanted["small-tuned"]
+
+
+def test_all_weights_come_from_another_checkpoint(engine: Any, prompts: Any, wanted: Any, tmp_path: Path) -> None:
+    shutil.copytree(checkpoint_path(), tmp_path / "other")
+    shutil.rmtree(tmp_path / "other" / "small-tuned")
+    shutil.copytree(model_path("small-talkative"), tmp_path / "other" / "small-tuned")
+    for folder, name in ((tmp_path / "other", "small-talkative"), (checkpoint_path(), "small-tuned")):
+        engine.collective_rpc("reload_weights", kwargs={"weights_path": str(folder)})
+        assert engine.reset_prefix_cache()
+        assert texts(engine, prompts)[0] == wanted[name]
