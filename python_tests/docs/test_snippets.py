@@ -30,8 +30,9 @@ COMMANDS = list(
 QUICK = tuple(block for block in COMMANDS if block.startswith("eft generate"))[:1]
 FOLDERS = {"LARGE": "large-base", "POLITE": "small-tuned", "TALKATIVE": "small-talkative", "BASE": "small-base"}
 WHERE = "Question: Where was Fikim Thetrond born?\nAnswer:"
-PACKED = ("README.md", "docs/guides/checkpoint.md", "docs/guides/tools.md")  # they use what their `eft pack` makes
-NEEDED = {"docs/guides/structured-output.md": ("xgrammar", "outlines")}
+# They use what their `eft pack` makes.
+PACKED = ("README.md", "docs/guides/checkpoint.md", "docs/guides/tools.md", "docs/guides/vllm.md")
+NEEDED = {"docs/guides/structured-output.md": ("xgrammar", "outlines"), "docs/guides/vllm.md": ("vllm",)}
 
 pytestmark = pytest.mark.skipif(not model_path("large-base").is_dir(), reason="the embedded models are missing")
 

@@ -1,7 +1,7 @@
 """Weights of one model replaced while the engine runs: greedy tokens against a naive loop over the new weights."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +41,8 @@ def wanted(prompts: list[list[int]]) -> dict[str, list[list[int]]]:
 
 
 @pytest.fixture(scope="module")
-def engine(start: Callable[..., Any], trio: str) -> Iterator[Any]:
-    yield start(trio, weight_transfer_config={"backend": "eft_folder"}, enable_prefix_caching=True)
+def engine(start: Callable[..., Any], trio: str) -> Any:
+    return start(trio, weight_transfer_config={"backend": "eft_folder"}, enable_prefix_caching=True)
 
 
 def texts(engine: Any, prompts: list[list[int]]) -> tuple[list[list[int]], int]:
