@@ -1,4 +1,4 @@
-"""What an engine refuses at its start, each in one line, before any weights are read."""
+"""Refusals at an engine's start, each in one line, before any weights are read."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ _UNBOUNDED = (float("-inf"), float("inf"))
 
 @dataclass(frozen=True)
 class Served:
-    """What requests to one engine may ask for.
+    """The parameters that requests to one engine may have.
 
     Attributes:
         method: the checkpoint's; its parameters are the defaults.

@@ -53,7 +53,7 @@ class FolderTransfer(names.WeightTransferEngine):
             torch.accelerator.synchronize()
 
     def receive_weights(self, update_info: FromFolder) -> None:
-        """As `update_weights`."""
+        """Does what `update_weights` does, without waiting for the device."""
         name, folder = update_info.model, Path(update_info.folder)
         models = self.model.method.models
         if name not in models:
