@@ -50,7 +50,10 @@ class Served:
 
 
 def _check(name: str, value: Any, low: float, high: float) -> None:
-    number = float(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else math.nan
+    try:
+        number = float(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else math.nan
+    except OverflowError:  # JSON has integers of any length
+        number = math.inf
     if not low <= number <= high or not abs(number) < BEYOND_FLOAT32:
         raise ValueError(f"{name}: expected {finite(low, high)}, got {value!r}")
 
