@@ -19,6 +19,8 @@ class FusedSampler(names.Sampler):
     requests are beside it.
     """
 
+    sampling_states: Any
+
     @staticmethod
     def fits(vllm_config: Any, sampler: Any) -> bool:
         """True where vLLM's own sampler can be replaced."""
@@ -38,11 +40,15 @@ class FusedSampler(names.Sampler):
 
     def add_request(self, req_idx: int, sampling_params: Any) -> None:
         """Notes whether the fused step covers the request: nothing beside the draw itself touches its logits."""
-        bare = sampling_params.clone()
-        bare.temperature, bare.top_k, bare.top_p, bare.min_p = 1.0, 0, 1.0, 0.0
-        super().add_request(req_idx, bare)
+        states = self.sampling_states
+        quiet = _Quiet(states)
+        self.sampling_states = quiet
+        try:
+            super().add_request(req_idx, sampling_params)
+        finally:
+            self.sampling_states = states
         others = bool(self.needs_logits_processing[req_idx])
-        self.needs_logits_processing[req_idx] = others | self.sampling_states.add_request(req_idx, sampling_params)
+        self.needs_logits_processing[req_idx] = others or quiet.needed
         # vLLM applies min-p before top-p, the step after it: the nucleus is another one.
         both = sampling_params.min_p > 0 and sampling_params.top_p < 1
         self.covered[req_idx] = not others and not both
@@ -91,4 +97,17 @@ class FusedSampler(names.Sampler):
         drawn, processed = super().sample(
             logits, expanded_idx_mapping, idx_mapping, idx_mapping_np, pos, *others, **options
         )
-        return torch.where(torch.from_numpy(covered).to(drawn.device), tokens, drawn), processed
+        return torch.where(names.async_tensor_h2d(covered, drawn.device), tokens, drawn), processed
+
+
+class _Quiet:
+    """The states of the draw itself, whose needs are left out of what vLLM's sampler notes of a request's."""
+
+    def __init__(self, states: Any) -> None:
+        self.states = states
+        self.needed = False
+
+    def add_request(self, req_idx: int, sampling_params: Any) -> bool:
+        """False, whatever the draw does to the logits."""
+        self.needed = self.states.add_request(req_idx, sampling_params)
+        return False
