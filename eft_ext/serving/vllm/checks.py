@@ -39,6 +39,8 @@ def check_options(vllm_config: Any) -> None:
         raise ValueError(f"convert: expected 'none' for several models as one, got {model.convert_type!r}")
     if model.enable_prompt_embeds:
         raise ValueError("enable_prompt_embeds: expected none, since each of the models has embeddings of its own")
+    if model.disable_sliding_window:
+        raise ValueError("disable_sliding_window: expected none for several models as one, each with its own window")
     if vllm_config.cache_config.kv_sharing_fast_prefill:
         raise ValueError("kv_sharing_fast_prefill: expected none for several models as one")
     speculation = vllm_config.speculative_config
@@ -69,8 +71,16 @@ def check_models(config: EmulatedConfig, where: Mapping[str, Place], tensor_para
             raise ValueError(f"{name}: expected a model that transformers knows, got one with code of its own")
         if own.get_text_config() is not own or not own.architectures:
             raise ValueError(f"{name}: expected a causal language model of text, got {own.model_type!r}")
-        if own.num_attention_heads % tensor_parallel_size:
-            heads = own.num_attention_heads
-            raise ValueError(
-                f"tensor_parallel_size: expected a divisor of {name}'s {heads} heads, got {tensor_parallel_size}"
-            )
+        _check_heads(name, own, tensor_parallel_size)
+
+
+def _check_heads(name: str, config: PretrainedConfig, ranks: int) -> None:
+    """Raises ValueError where tensor parallelism cannot share out a model's heads."""
+    heads = config.num_attention_heads
+    shared = getattr(config, "num_key_value_heads", None) or heads
+    if heads % ranks:
+        raise ValueError(f"tensor_parallel_size: expected a divisor of {name}'s {heads} heads, got {ranks}")
+    if shared % ranks and ranks % shared:
+        raise ValueError(
+            f"tensor_parallel_size: expected a divisor or a multiple of {name}'s {shared} key-value heads, got {ranks}"
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -57,7 +58,13 @@ def _check_kinds(model: Any) -> None:
         "one without attention": model.registry.is_attention_free_model,
     }
     for name in model.hf_config.mixing_method.models:
-        own = getattr(model.hf_config, name).architectures
+        alone = copy.copy(model)
+        alone.hf_config = getattr(model.hf_config, name)
+        own = alone.hf_config.architectures
+        try:
+            model.registry.inspect_model_cls(own, alone)
+        except ValueError as error:  # which lists all that it knows
+            raise ValueError(f"{name}: expected an architecture that vLLM knows, got {', '.join(own)}") from error
         for kind, is_kind in kinds.items():
-            if is_kind(own, model):
+            if is_kind(own, alone):
                 raise ValueError(f"{name}: expected a decoder with attention in every layer, got {own[0]}, {kind}")
