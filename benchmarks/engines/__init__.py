@@ -1,0 +1,1 @@
+"""Parts of vllm_parity.py and bench_vllm.py, which start vLLM."""

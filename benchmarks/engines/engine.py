@@ -1,0 +1,72 @@
+"""An engine of vLLM in this process for bench_vllm.py, passes over its requests, and counts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+MODES = {"greedy": 0.0, "sampled": 1.0}  # temperatures
+LENGTH = 256  # of a text at most: the shipped models' positions
+
+
+def start(model: Path, args: Any, **options: Any) -> Any:
+    """An engine of vLLM in this process, without a prefix cache: passes repeat their prompts."""
+    from vllm import LLM
+
+    common = {"enforce_eager": not torch.cuda.is_available(), "max_model_len": LENGTH, "enable_prefix_caching": False}
+    common |= {"dtype": args.dtype, "max_num_seqs": args.batch, "seed": 0}
+    # Whole prompts at once: vLLM 0.32 on a CPU fails where a request with a seed has a prompt in chunks.
+    common["max_num_batched_tokens"] = max(2048, args.batch * LENGTH)
+    return LLM(str(model), disable_log_stats=False, **{**common, **options})
+
+
+def generate(engine: Any, ids: list[list[int]], new: int, temperature: float, ends: bool = False) -> int:
+    """Generates for all prompts and returns the number of new tokens.
+
+    Args:
+        ends: stop at EOS.
+    """
+    from vllm import SamplingParams
+
+    common = {"temperature": temperature, "max_tokens": new, "ignore_eos": not ends, "detokenize": False}
+    params = [SamplingParams(**common, seed=i if temperature else None) for i in range(len(ids))]
+    answers = engine.generate([{"prompt_token_ids": each} for each in ids], params, use_tqdm=False)
+    return sum(len(each.outputs[0].token_ids) for each in answers)
+
+
+def passes(run: Callable[[], int], count: int) -> dict[str, Any]:
+    """Tokens of a pass, and medians of wall and CPU seconds; the first pass warms up."""
+    wall, cpu, tokens = [], [], run()
+    for _ in range(count):
+        start, start_cpu = time.perf_counter(), time.process_time()
+        tokens = run()
+        wall.append(time.perf_counter() - start)
+        cpu.append(time.process_time() - start_cpu)
+    return {"tokens": tokens, "wall_s": median(wall), "cpu_s": median(cpu), "all_cpu_s": cpu}
+
+
+def drafting(checkpoint: Path, k: int) -> dict[str, dict[str, Any]]:
+    """Both ways of drafting k tokens, as an engine's options."""
+    ngram = {"method": "ngram", "num_speculative_tokens": k, "prompt_lookup_max": 3, "prompt_lookup_min": 1}
+    draft = {"method": "draft_model", "model": str(checkpoint / "tuned"), "num_speculative_tokens": k}
+    return {"ngram": {"speculative_config": ngram}, "draft": {"speculative_config": draft}}
+
+
+def counters(engine: Any) -> dict[str, int]:
+    """vLLM's counts of preemptions and, with speculation, of drafts."""
+    names = {
+        "preemptions": "vllm:num_preemptions",
+        "drafts": "vllm:spec_decode_num_drafts",
+        "drafted": "vllm:spec_decode_num_draft_tokens",
+        "accepted": "vllm:spec_decode_num_accepted_tokens",
+    }
+    values: dict[str, int] = {}
+    for metric in engine.get_metrics():
+        if hasattr(metric, "value"):
+            values[metric.name] = values.get(metric.name, 0) + int(metric.value)
+    return {name: values[full] for name, full in names.items() if full in values}
