@@ -19,7 +19,9 @@ def options():
     ones = ("pipeline_parallel_size", "decode_context_parallel_size", "prefill_context_parallel_size")
     return SimpleNamespace(
         parallel_config=SimpleNamespace(**dict.fromkeys(ones, 1), use_ubatching=False),
-        model_config=SimpleNamespace(runner_type="generate", convert_type="none", enable_prompt_embeds=False),
+        model_config=SimpleNamespace(
+            runner_type="generate", convert_type="none", enable_prompt_embeds=False, disable_sliding_window=False
+        ),
         lora_config=None,
         cache_config=SimpleNamespace(kv_sharing_fast_prefill=False),
         speculative_config=None,
@@ -43,6 +45,7 @@ REFUSED = {
     "model_config.runner_type": ("pooling", "runner: expected 'generate' for several models as one, got 'pooling'"),
     "model_config.convert_type": ("embed", "convert: expected 'none' for several models as one, got 'embed'"),
     "model_config.enable_prompt_embeds": (True, "enable_prompt_embeds: expected none"),
+    "model_config.disable_sliding_window": (True, "disable_sliding_window: expected none for several models as one"),
     "cache_config.kv_sharing_fast_prefill": (True, "kv_sharing_fast_prefill: expected none for several models as one"),
     "speculative_config": (
         draft("eagle3"),
