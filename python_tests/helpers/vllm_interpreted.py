@@ -16,3 +16,17 @@ def interpret() -> None:
     import vllm.v1.sample.ops.topk_topp_sampler as topk_topp
 
     topk_topp.HAS_TRITON = False  # its kernel fails interpreted; the other way keeps ties, as transformers does
+    _cast_store_masks()
+
+
+def _cast_store_masks() -> None:
+    """Has masks of stores be booleans: the interpreter makes integers of those in vLLM's grammar kernel."""
+    from triton.runtime.interpreter import InterpreterBuilder
+
+    store = InterpreterBuilder.create_masked_store
+
+    def cast(self: Any, ptr: Any, value: Any, mask: Any, *options: Any) -> Any:
+        mask.data = mask.data.astype(bool)
+        return store(self, ptr, value, mask, *options)
+
+    InterpreterBuilder.create_masked_store = cast
