@@ -79,6 +79,11 @@ def serve(engine: str, served: Served) -> None:
     _served[engine] = served
 
 
+def ended(engine: str) -> None:
+    """Forgets an engine; others may follow in this process."""
+    _served.pop(engine, None)
+
+
 def check_request(params: Any) -> None:
     """Raises ValueError unless one of this process's engines serves a request with these sampling parameters."""
     errors = []

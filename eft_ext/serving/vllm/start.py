@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+import weakref
 from importlib.metadata import entry_points
 from typing import Any
 
 from eft_ext.config import EmulatedConfig
 from eft_ext.serving.vllm import checks, names
-from eft_ext.serving.vllm.parameters import Served, serve
+from eft_ext.serving.vllm.parameters import Served, ended, serve
 
 
 class StartChecks(names.VerifyAndUpdateConfig):
@@ -48,6 +49,7 @@ def _start(vllm_config: Any) -> None:
         shared=bool(others or model.logits_processors),
     )
     serve(vllm_config.instance_id, served)
+    weakref.finalize(model, ended, vllm_config.instance_id)
 
 
 def _check_kinds(model: Any) -> None:
