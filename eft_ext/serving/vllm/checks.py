@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,6 +22,12 @@ def places(model_config: Any) -> dict[str, Place]:
     """Each model's weights by its name. Raises ValueError where the checkpoint does not say, or lacks a folder."""
     revision = {} if model_config.revision is None else {"revision": model_config.revision}
     return read(model_config.model, revision, config=model_config.hf_config).places
+
+
+def check_front_end() -> None:
+    """Raises ValueError for a server that would not check requests' parameters before the engine has them."""
+    if (given := os.environ.get("VLLM_USE_RUST_FRONTEND", "0")) != "0":
+        raise ValueError(f"VLLM_USE_RUST_FRONTEND: expected 0 for several models as one, got {given}")
 
 
 def check_options(vllm_config: Any) -> None:

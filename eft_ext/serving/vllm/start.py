@@ -36,6 +36,7 @@ def _start(vllm_config: Any) -> None:
     config = model.hf_config
     if not isinstance(config, EmulatedConfig):
         raise ValueError(f"{model.model}: expected a checkpoint of eft pack, got {type(config).__name__}")
+    checks.check_front_end()
     checks.check_options(vllm_config)
     checks.check_models(config, checks.places(model), vllm_config.parallel_config.tensor_parallel_size)
     _check_kinds(model)
