@@ -24,15 +24,22 @@ class Served:
         v2: True under vLLM's V2 model runner.
         speculates: True where tokens are drafted.
         shared: True where others read extra_args too, so that an unknown name may be theirs.
+        only_greedy: True where the engine speculates and cannot sample.
     """
 
     method: MixingMethod
     v2: bool
     speculates: bool = False
     shared: bool = False
+    only_greedy: bool = False
 
     def check(self, params: Any) -> None:
         """Raises ValueError for an unknown parameter, one out of bounds, or one that would not reach every result."""
+        if self.only_greedy and params.temperature > 0:
+            raise ValueError(
+                f"temperature: expected 0 beside speculation on a CPU, got {params.temperature}; "
+                "vLLM's CPU build accepts drafts by wrong probabilities"
+            )
         given = {name: value for name, value in (params.extra_args or {}).items() if name not in _ENGINES_OWN}
         known = self.method.parameters
         for name, value in given.items():

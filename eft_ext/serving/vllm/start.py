@@ -43,11 +43,14 @@ def _start(vllm_config: Any) -> None:
     if load.load_format in checks.READS:
         load.load_format = checks.LOAD_FORMAT
     others = [each for each in entry_points(group="vllm.logits_processors") if each.name != "eft_ext"]
+    v2, speculates = vllm_config.use_v2_model_runner, vllm_config.speculative_config is not None
     served = Served(
         config.mixing_method,
-        v2=vllm_config.use_v2_model_runner,
-        speculates=vllm_config.speculative_config is not None,
+        v2=v2,
+        speculates=speculates,
         shared=bool(others or model.logits_processors),
+        # There vLLM 0.32 gives drafts temperatures from unwritten memory: the kernel that spreads them fills a copy.
+        only_greedy=speculates and not v2 and vllm_config.device_config.device_type == "cpu",
     )
     serve(vllm_config.instance_id, served)
     weakref.finalize(model, ended, vllm_config.instance_id)

@@ -96,3 +96,10 @@ def test_parameters_travel_bit_for_bit(dtype, count):
     picked = torch.arange(63, -1, -3)
     found = from_columns(hidden[picked].split([5, num_columns(count, dtype)], dim=-1)[1])
     assert torch.equal(found.view(torch.int32), given[picked])
+
+
+def test_drafts_on_a_cpu_are_greedy():
+    served = Served(UpScale(), v2=False, speculates=True, only_greedy=True)
+    served.check(SimpleNamespace(extra_args=None, prompt_logprobs=None, temperature=0.0))
+    with pytest.raises(ValueError, match=r"^temperature: expected 0 beside speculation on a CPU, got 0\.5; "):
+        served.check(SimpleNamespace(extra_args=None, prompt_logprobs=None, temperature=0.5))
