@@ -65,14 +65,18 @@ class EmulatedForCausalLM(nn.Module):
             input_ids, positions: [T].
             parameters: fp32 [T, P], each token's, under the V2 runner.
         """
-        # Copied before the next model runs: the output of a piecewise CUDA graph is only weakly held.
-        parts = [getattr(self, name)(input_ids, positions).clone() for name in self.method.models]
+        count = len(input_ids)
+        found = torch.empty(count, sum(self.sizes) + self.num_columns, dtype=self.dtype, device=input_ids.device)
+        *parts, columns = found.split([*self.sizes, self.num_columns], dim=-1)
+        for name, part in zip(self.method.models, parts, strict=True):
+            # Copied before the next model runs: the output of a piecewise CUDA graph is only weakly held.
+            part.copy_(getattr(self, name)(input_ids, positions))
         if self.num_columns:
             if parameters is None:
                 own = defaults(self.method)
-                parameters = torch.tensor(own, device=parts[0].device).expand(len(parts[0]), -1).contiguous()
-            parts.append(mixing.as_columns(parameters, self.dtype))
-        return torch.cat(parts, dim=-1)
+                parameters = torch.tensor(own, device=found.device).expand(count, -1).contiguous()
+            columns.copy_(mixing.as_columns(parameters, self.dtype))
+        return found
 
     def compute_logits(self, hidden_states: Tensor) -> Tensor | None:
         """The mixture's logits, fp32 [B, V]; None on a rank that has none.
