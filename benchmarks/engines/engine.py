@@ -13,11 +13,13 @@ import common  # noqa: F401
 import torch
 from torch import Tensor
 
+from eft_ext.hf.checkpoint.read import read
+
 MODES = {"greedy": 0.0, "sampled": 1.0}  # temperatures
 LENGTH = 256  # of a text at most: the shipped models' positions
 
 
-def start(model: Path, args: Any, **options: Any) -> Any:
+def start(model: str | Path, args: Any, **options: Any) -> Any:
     """An engine of vLLM in this process, without a prefix cache: passes repeat their prompts."""
     from vllm import LLM
 
@@ -75,10 +77,15 @@ def passes(run: Callable[[], int], count: int) -> dict[str, Any]:
     return {"tokens": tokens, "wall_s": median(wall), "cpu_s": median(cpu), "all_cpu_s": cpu}
 
 
+def folders(checkpoint: Path) -> dict[str, str]:
+    """Each model's folder by its name."""
+    return {name: place.source for name, place in read(str(checkpoint), {}).places.items()}
+
+
 def drafting(checkpoint: Path, k: int) -> dict[str, dict[str, Any]]:
     """Both ways of drafting k tokens, as an engine's options."""
     ngram = {"method": "ngram", "num_speculative_tokens": k, "prompt_lookup_max": 3, "prompt_lookup_min": 1}
-    draft = {"method": "draft_model", "model": str(checkpoint / "tuned"), "num_speculative_tokens": k}
+    draft = {"method": "draft_model", "model": folders(checkpoint)["tuned"], "num_speculative_tokens": k}
     # Drawn from tuned's own probabilities, more drafts are accepted at a temperature than the likeliest tokens are.
     draft["draft_sample_method"] = "probabilistic"
     return {"ngram": {"speculative_config": ngram}, "draft": {"speculative_config": draft}}

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer, GenerationConfig
 
-from engines.engine import counters, drafting
+from engines.engine import counters, drafting, folders
 from python_tests.helpers.naive_loop import load, logits, up_scaled
 
 PROMPTS = (
@@ -104,7 +104,7 @@ def measure(case: Case, checkpoint: Path) -> dict[str, Any]:
     ]
     answers = engine.generate([{"prompt_token_ids": ids} for ids, _, _ in asked], params, use_tqdm=False)
     torch.set_num_threads(1)
-    models = load(checkpoint, ("large", "tuned", "base"))
+    models = [load(folder.parent, [folder.name])[0] for folder in map(Path, folders(checkpoint).values())]
     ends = GenerationConfig.from_pretrained(checkpoint).eos_token_id
     ends = ends if isinstance(ends, list) else [ends]
     own = engine.llm_engine.model_config.hf_config.mixing_method.number("beta")

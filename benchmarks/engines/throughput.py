@@ -10,7 +10,7 @@ import common  # noqa: F401
 import torch
 from transformers import AutoConfig
 
-from engines.engine import MODES, counters, drafting, generate, passes, start
+from engines.engine import MODES, counters, drafting, folders, generate, passes, start
 from engines.shares import shares
 
 
@@ -25,7 +25,7 @@ def in_vllm(part: str, args: Any) -> dict[str, Any]:
     """The trio, one of its models, or the trio with drafts, in both modes; with the trio the parts of a step too."""
     alone = part in ("large", "tuned", "base")
     options = drafting(args.checkpoint, args.k).get(part, {})
-    engine = start(args.checkpoint / part if alone else args.checkpoint, args, **options)
+    engine = start(folders(args.checkpoint)[part] if alone else args.checkpoint, args, **options)
     ids = prompts(args.checkpoint, args.batch)
     found: dict[str, Any] = {}
     for mode, temperature in MODES.items():
