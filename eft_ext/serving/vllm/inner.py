@@ -22,25 +22,35 @@ def build(vllm_config: Any, name: str, config: Any, prefix: str) -> Any:
     # In the hash of the configuration: compiled code of two models of one shape must not lie under one name.
     config.emulated_role = name
     with names.set_model_tag(f"emulated_{name}"):
-        return names.initialize_model(vllm_config=_own(vllm_config, config), prefix=prefix)
+        return names.initialize_model(vllm_config=_own(vllm_config, prefix, config), prefix=prefix)
 
 
-def _own(vllm_config: Any, config: Any) -> Any:
+def _own(vllm_config: Any, prefix: str, config: Any) -> Any:
     """The engine's configuration with this model's own model, sliding window and quantisation in it."""
     own = vllm_config.with_hf_config(config)
-    text = config.get_text_config()
-    own.model_config.hf_text_config = text
-    # A layer that is told no window takes this one, which otherwise were the whole's: none.
-    window = getattr(text, "sliding_window", None)
-    if own.model_config.disable_sliding_window or not getattr(text, "use_sliding_window", True):
-        window = None
+    own.model_config.hf_text_config = config.get_text_config()
+    own.model_config.model_arch_config = own.model_config.get_model_arch_config()  # which reads that
     cache = copy.copy(own.cache_config)
-    cache.sliding_window = window
-    quantised = getattr(config, "quantization_config", None)
-    if quantised is not None:
-        kind = quantised.get("quant_method") if isinstance(quantised, dict) else quantised.quant_method
-        own.model_config.quantization = kind
+    cache.sliding_window = _window(own.model_config.hf_text_config)
+    if own.model_config.model_arch_config.quantization_config is not None:
+        own.model_config.quantization = None
+        own.model_config._verify_quantization()  # finds the kind of its checkpoint
         quant = names.VllmConfig.get_quantization_config(own.model_config, own.load_config)
     else:  # the command line's, for all models, if any
-        quant = own.quant_config if vllm_config.model_config.quantization is not None else None
+        quant = copy.deepcopy(vllm_config.quant_config)
+    if quant is not None:
+        _name_layers(quant, f"{prefix}.")
     return replace(own, cache_config=cache, quant_config=quant)
+
+
+def _window(config: Any) -> int | None:
+    """The window of layers that are told none, as vLLM has it of a model alone; the whole's is none."""
+    kinds = set(getattr(config, "layer_types", None) or ["sliding_attention"])
+    alike = kinds == {"sliding_attention"} and getattr(config, "use_sliding_window", True)
+    return (getattr(config, "sliding_window", None) or None) if alike else None
+
+
+def _name_layers(quant: Any, role: str) -> None:
+    """Lets a configuration find its layers by their names in the model alone, such as those that it leaves out."""
+    found = quant.get_quant_method
+    quant.get_quant_method = lambda layer, prefix: found(layer, prefix.removeprefix(role))

@@ -16,6 +16,7 @@ _PLACES = {
     "LogitsProcessorV1": "vllm.v1.sample.logits_processor:LogitsProcessor",
     "LogitsProcessorV2": "vllm.v1.worker.gpu.sample.logits_processor.interface:LogitsProcessor",
     "MODELS_CONFIG_MAP": "vllm.model_executor.models.config",
+    "ModelConfig": "vllm.config",
     "ModelRegistry": "vllm",
     "Sampler": "vllm.v1.worker.gpu.sample.sampler",
     "VerifyAndUpdateConfig": "vllm.model_executor.models.config",
@@ -36,8 +37,9 @@ _PLACES = {
 }
 # What is used of classes beyond their names.
 _MEMBERS = {
-    "DefaultModelLoader": ("Source", "_get_weights_iterator", "get_all_weights"),
+    "DefaultModelLoader": ("Source", "_get_weights_iterator", "get_all_weights", "track_weights_loading"),
     "DefaultModelState": ("add_request", "custom_sampler", "prepare_dummy_inputs", "prepare_inputs"),
+    "ModelConfig": ("_verify_quantization", "get_model_arch_config"),
     "Sampler": ("add_request", "get_logprobs_dims", "sample"),
     "VllmConfig": ("get_quantization_config", "use_v2_model_runner", "with_hf_config"),
 }

@@ -57,15 +57,16 @@ def _start(vllm_config: Any) -> None:
 
 
 def _check_kinds(model: Any) -> None:
-    """Raises ValueError for a model that vLLM runs, but not as a plain decoder."""
+    """Raises ValueError for a model that vLLM runs, but not as a plain decoder; notes experts of those it does."""
     kinds = {
         "one that reads images too": model.registry.is_multimodal_model,
         "one with layers of state": model.registry.is_hybrid_model,
         "one without attention": model.registry.is_attention_free_model,
     }
+    experts = 0
     for name in model.hf_config.mixing_method.models:
         alone = copy.copy(model)
-        alone.hf_config = getattr(model.hf_config, name)
+        alone.hf_config = alone.hf_text_config = getattr(model.hf_config, name)
         own = alone.hf_config.architectures
         try:
             model.registry.inspect_model_cls(own, alone)
@@ -74,3 +75,5 @@ def _check_kinds(model: Any) -> None:
         for kind, is_kind in kinds.items():
             if is_kind(own, alone):
                 raise ValueError(f"{name}: expected a decoder with attention in every layer, got {own[0]}, {kind}")
+        experts = max(experts, alone.get_model_arch_config().num_experts)
+    model.model_arch_config.num_experts = experts  # by which vLLM forms the group of ranks that share experts
