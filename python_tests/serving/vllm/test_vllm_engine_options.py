@@ -1,4 +1,4 @@
-"""Ways to run the engine: two ranks, drafts, bfloat16, and other defaults of the method."""
+"""Ways to run the engine: two ranks, compiled models, drafts, bfloat16, and other defaults of the method."""
 
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ TOKENS = 12
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Three models; tuned and base are of one shape."""
+    """Tuned and base are of one shape: whatever is kept by shape must keep them apart."""
     where = tmp_path_factory.mktemp("models")
     large = {"hidden_size": 128, "num_attention_heads": 4, "num_key_value_heads": 2}
     return {
@@ -53,6 +53,15 @@ def check(engine: Any, models: list[Any], betas: Any = BETAS, default: float = 1
     for (prompt, beta), output in zip(asked, found, strict=True):
         expected = greedy(models, up_scaled(default if beta is None else beta), prompt, TOKENS)
         assert list(output.outputs[0].token_ids) == expected, (prompt, beta)
+
+
+def test_compiled(trio: Path, models: list[Any], start: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second start takes what the first one has compiled."""
+    monkeypatch.setenv("VLLM_CACHE_ROOT", str(tmp_path))
+    for _ in range(2):
+        check(start(trio, enforce_eager=False), models)
+    kept = [folder.name for folder in tmp_path.rglob("*emulated_*") if folder.is_dir()]
+    assert {f"emulated_{name}" for name in UpScale.roles} <= set(kept)
 
 
 def test_drafts_of_ngrams(trio: Path, models: list[Any], start: Any) -> None:
