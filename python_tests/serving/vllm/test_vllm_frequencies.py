@@ -5,14 +5,14 @@ import torch
 from scipy.stats import chisquare
 
 from eft_ext.demo import checkpoint_path
-from python_tests.helpers.served_trio import ask, mixture, prompts, sampling
+from python_tests.helpers.served_trio import V2, ask, mixture, prompts, sampling
 
 pytestmark = pytest.mark.slow
-DRAWS = 2000
+DRAWS = 500 if V2 else 2000  # the interpreter takes its time
 BETA = 0.5
 KINDS = {
     "temperature": {"temperature": 0.6},
-    "temperature and top-p": {"temperature": 0.7, "top_p": 0.8},
+    "temperature and top-p": {"temperature": 1.2, "top_p": 0.8},
     "top-k": {"temperature": 1.3, "top_k": 12},
     "min-p": {"temperature": 1.0, "min_p": 0.03},
     "min-p, then top-p": {"temperature": 1.0, "min_p": 0.02, "top_p": 0.8},
@@ -45,7 +45,7 @@ def test_frequencies(llm, kind):
     assert counts.sum() == DRAWS
     assert counts[p == 0].sum() == 0
     often = p * DRAWS >= 8
-    assert often.sum() > 4
+    assert often.sum() > 2
     pooled = [torch.cat([x[often], x[~often].sum()[None]]) for x in (counts, p * DRAWS)]
     keep = pooled[1] > 0
     assert chisquare(pooled[0][keep], pooled[1][keep]).pvalue > 1e-3

@@ -56,7 +56,11 @@ def test_prompt_logprobs(llm):
 def test_prompt_logprobs_with_a_beta_of_ones_own(llm, beta):
     ids = prompts()[6]
     if not V2:
-        with pytest.raises(ValueError, match=r"^beta: expected none beside prompt_logprobs under vLLM's V1 [^\n]*$"):
+        from vllm.exceptions import VLLMValidationError
+
+        with pytest.raises(
+            VLLMValidationError, match=r"^beta: expected none beside prompt_logprobs under vLLM's V1 [^\n]*$"
+        ):
             beside(llm, ids, sampling(beta, prompt_logprobs=2))
         return
     output = beside(llm, ids, sampling(beta, prompt_logprobs=2))
