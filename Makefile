@@ -173,12 +173,13 @@ $(VENV)/dev-installed: $(VENV)/tests-installed
 	$(INSTALL) 'eft_ext[dev]'
 	touch $@
 
-# torch first, with what its build asks for; the rest is the whole list.
+# torch first, with what its build asks for; the rest is the whole list. vLLM is imported once, as above.
 SERVING_INSTALL := $(SERVING)/bin/python -m pip --disable-pip-version-check install -q --no-compile
 $(SERVING)/packages: python_tests/serving/requirements.txt constraints.txt
 	test -x $(SERVING)/bin/python || $(PYTHON) -m venv $(SERVING)
 	$(SERVING_INSTALL) -c constraints.txt torch triton
 	$(SERVING_INSTALL) --no-deps -r $<
+	OMP_NUM_THREADS=1 $(SERVING)/bin/python -c "import vllm.entrypoints.llm, vllm.v1.worker.cpu_worker"
 	touch $@
 # The package that $(VENV) has built, and its entry points: another build would take the place of that one.
 $(SERVING)/installed: $(SERVING)/packages $(MADE:=/cpu-core) pyproject.toml
