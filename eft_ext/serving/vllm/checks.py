@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from operator import attrgetter
 from typing import Any
 
 from transformers import PretrainedConfig
@@ -15,7 +16,18 @@ LOAD_FORMAT = "emulated"  # of loader.py
 READS = ("auto", "hf", "safetensors")  # formats of vLLM's own loader that it stands for
 # Ways of drafting that need nothing of the large model's own hidden states.
 _DRAFTERS = ("draft_model", "ngram", "ngram_gpu", "suffix")
-_ONE = ("pipeline_parallel_size", "decode_context_parallel_size", "prefill_context_parallel_size")
+# Options that several models as one can have one value of: the place in vLLM's configuration, the name, the value.
+_ONLY: tuple[tuple[str, str, Any], ...] = (
+    ("parallel_config.pipeline_parallel_size", "pipeline_parallel_size", 1),
+    ("parallel_config.decode_context_parallel_size", "decode_context_parallel_size", 1),
+    ("parallel_config.prefill_context_parallel_size", "prefill_context_parallel_size", 1),
+    ("parallel_config.use_ubatching", "enable_dbo", False),
+    ("model_config.runner_type", "runner", "generate"),
+    ("model_config.convert_type", "convert", "none"),
+    ("model_config.enable_prompt_embeds", "enable_prompt_embeds", False),
+    ("model_config.disable_sliding_window", "disable_sliding_window", False),
+    ("cache_config.kv_sharing_fast_prefill", "kv_sharing_fast_prefill", False),
+)
 
 
 def places(model_config: Any) -> dict[str, Place]:
@@ -32,24 +44,13 @@ def check_front_end() -> None:
 
 def check_options(vllm_config: Any) -> None:
     """Raises ValueError for an option of the engine that several models as one cannot follow."""
-    parallel, model = vllm_config.parallel_config, vllm_config.model_config
-    for name in _ONE:
-        if getattr(parallel, name) != 1:
-            raise ValueError(f"{name}: expected 1 for several models as one, got {getattr(parallel, name)}")
-    if parallel.use_ubatching:
-        raise ValueError("enable_dbo: expected none for several models as one")
+    for place, name, wanted in _ONLY:
+        given = attrgetter(place)(vllm_config)
+        if given != wanted:
+            shown, came = ("none", "") if wanted is False else (repr(wanted), f", got {given!r}")
+            raise ValueError(f"{name}: expected {shown} for several models as one{came}")
     if vllm_config.lora_config is not None:
         raise ValueError("enable_lora: expected none for several models as one; merge adapters, then eft pack")
-    if model.runner_type != "generate":
-        raise ValueError(f"runner: expected 'generate' for several models as one, got {model.runner_type!r}")
-    if model.convert_type != "none":
-        raise ValueError(f"convert: expected 'none' for several models as one, got {model.convert_type!r}")
-    if model.enable_prompt_embeds:
-        raise ValueError("enable_prompt_embeds: expected none, since each of the models has embeddings of its own")
-    if model.disable_sliding_window:
-        raise ValueError("disable_sliding_window: expected none for several models as one, each with its own window")
-    if vllm_config.cache_config.kv_sharing_fast_prefill:
-        raise ValueError("kv_sharing_fast_prefill: expected none for several models as one")
     speculation = vllm_config.speculative_config
     if speculation is not None and speculation.method not in _DRAFTERS:
         drafters = ", ".join(_DRAFTERS)
