@@ -106,6 +106,10 @@ class EmulatedConfig(PretrainedConfig):
         there = ((name, vars(self).get(name)) for name in self.mixing_method.models)
         return {name: type(sub) for name, sub in there if isinstance(sub, PretrainedConfig)}
 
+    def get_text_config(self, decoder: Any = None, encoder: Any = None) -> EmulatedConfig:
+        """The whole: transformers would take a model named "decoder" or "generator" for it."""
+        return self
+
     def to_diff_dict(self) -> dict[str, Any]:
         """The values that are written, each model's configuration as its own file has it."""
         found: dict[str, Any] = super().to_diff_dict()

@@ -143,6 +143,8 @@ def _place(checkpoint: str, name: str, given: Any, hub: dict[str, Any], trusted:
             raise ValueError(f"{name}: expected {file} in {inner}, found none; pack the checkpoint again")
         return Place(inner, trust, adapter)
     if isinstance(where.get("hub"), str):
+        if os.path.isabs(where["hub"]) or where["hub"].startswith("."):
+            raise ValueError(f"weights: expected a hub id for {name}, got {where['hub']!r}")
         access: dict[str, Any] = {key: hub[key] for key in ("token", "cache_dir", "local_files_only") if key in hub}
         chosen = {key: where[key] for key in ("revision", "subfolder") if where.get(key) is not None}
         return Place(where["hub"], {**access, **chosen, **trust}, adapter)

@@ -14,17 +14,18 @@ def register() -> None:
 
     It never stops an engine of another model: with a vLLM that it does not know it warns.
     """
-    from eft_ext.config import ARCHITECTURE
     from eft_ext.serving.vllm import names
 
     try:
-        from eft_ext.serving.vllm.checks import LOAD_FORMAT
+        from eft_ext.config import ARCHITECTURE
+        from eft_ext.serving.vllm.checks import LOAD_FORMAT, READS
         from eft_ext.serving.vllm.loader import EmulatedLoader
         from eft_ext.serving.vllm.start import StartChecks
 
-        names.register_model_loader(LOAD_FORMAT)(EmulatedLoader)
+        for given in READS:
+            names.register_model_loader(LOAD_FORMAT + given)(EmulatedLoader)
         names.ModelRegistry.register_model(ARCHITECTURE, f"{__name__}.model:{ARCHITECTURE}")
         names.MODELS_CONFIG_MAP[ARCHITECTURE] = StartChecks
         names.WeightTransferEngineFactory.register_engine("eft_folder", f"{__name__}.transfer", "FolderTransfer")
-    except ImportError as error:
+    except Exception as error:  # whatever it is, other models' engines have to go on
         names.warn(f"checkpoints of several models cannot be served: {error}")

@@ -12,7 +12,7 @@ from transformers import PretrainedConfig
 from eft_ext.config import EmulatedConfig
 from eft_ext.hf.checkpoint.read import Place, read
 
-LOAD_FORMAT = "emulated"  # of loader.py
+LOAD_FORMAT = "emulated-"  # and one of READS: the formats of loader.py
 READS = ("auto", "hf", "safetensors")  # formats of vLLM's own loader that it stands for
 # Ways of drafting that need nothing of the large model's own hidden states.
 _DRAFTERS = ("draft_model", "ngram", "ngram_gpu", "suffix")
@@ -58,7 +58,7 @@ def check_options(vllm_config: Any) -> None:
     if speculation is not None and speculation.enable_adaptive_verification:
         raise ValueError("enable_adaptive_verification: expected none for several models as one")
     given = vllm_config.load_config.load_format
-    if given not in (*READS, LOAD_FORMAT, "dummy"):
+    if given not in (*READS, "dummy") and not given.startswith(LOAD_FORMAT):
         raise ValueError(f"load_format: expected one of {', '.join(READS)} or dummy, got {given!r}")
 
 
@@ -84,7 +84,8 @@ def check_models(config: EmulatedConfig, where: Mapping[str, Place], tensor_para
 
 def _check_heads(name: str, config: PretrainedConfig, ranks: int) -> None:
     """Raises ValueError where tensor parallelism cannot share out a model's heads."""
-    heads = config.num_attention_heads
+    if (heads := getattr(config, "num_attention_heads", None)) is None:
+        return  # no attention at all: refused by its architecture
     shared = getattr(config, "num_key_value_heads", None) or heads
     if heads % ranks:
         raise ValueError(f"tensor_parallel_size: expected a divisor of {name}'s {heads} heads, got {ranks}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from hashlib import sha256
 from typing import Any
 
 from eft_ext.serving.vllm import names
@@ -19,8 +20,10 @@ def build(vllm_config: Any, name: str, config: Any, prefix: str) -> Any:
         prefix: of its layers' names, by which the engine tells the models' key-value caches apart.
     """
     config = copy.deepcopy(config)
-    # In the hash of the configuration: compiled code of two models of one shape must not lie under one name.
-    config.emulated_role = name
+    # In the hash of the configuration: compiled code of two models of one shape, or of another checkpoint's, must not
+    # lie under one name.
+    whole = vllm_config.model_config.hf_config.to_json_string()
+    config.emulated_role = f"{name} {sha256(whole.encode()).hexdigest()}"
     with names.set_model_tag(f"emulated_{name}"):
         return names.initialize_model(vllm_config=_own(vllm_config, prefix, config), prefix=prefix)
 

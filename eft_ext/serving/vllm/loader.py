@@ -18,7 +18,8 @@ class EmulatedLoader(names.DefaultModelLoader):
     """
 
     def __init__(self, load_config: Any) -> None:
-        super().__init__(replace(load_config, load_format="auto"))
+        given = load_config.load_format.removeprefix(checks.LOAD_FORMAT)
+        super().__init__(replace(load_config, load_format=given if given in checks.READS else "auto"))
         self.last = ""  # the tensor that is being loaded
 
     def load_weights(self, model: Any, model_config: Any) -> None:

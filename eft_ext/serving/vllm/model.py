@@ -21,22 +21,23 @@ class EmulatedForCausalLM(nn.Module):
     engine; under the V2 runner each token's parameters go beside them.
     """
 
+    leave_mixing = False  # set by state.py before each step
+
     def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
         super().__init__()
         config = vllm_config.model_config.hf_config
         self.config = config
         self.method = config.mixing_method
         self.vocab_size = config.vocab_size
-        self.sizes: list[int] = []
+        self._sizes: list[int] = []
         for name in self.method.models:
             own = getattr(config, name)
             setattr(self, name, inner.build(vllm_config, name, own, names.maybe_prefix(prefix, name)))
-            self.sizes.append(own.hidden_size)
+            self._sizes.append(own.hidden_size)
         self.dtype = vllm_config.model_config.dtype
         # Columns that a token's parameters take beside its hidden states; none under the V1 runner.
         count = len(self.method.parameters) if vllm_config.use_v2_model_runner else 0
-        self.num_columns = mixing.num_columns(count, self.dtype)
-        self.leave_mixing = False  # set by state.py before each step
+        self._num_columns = mixing.num_columns(count, self.dtype)
         self._left: tuple[list[Tensor], Any] | None = None
 
     @staticmethod
@@ -66,15 +67,15 @@ class EmulatedForCausalLM(nn.Module):
             parameters: fp32 [T, P], each token's, under the V2 runner.
         """
         count = len(input_ids)
-        found = torch.empty(count, sum(self.sizes) + self.num_columns, dtype=self.dtype, device=input_ids.device)
-        *parts, columns = found.split([*self.sizes, self.num_columns], dim=-1)
+        found = torch.empty(count, sum(self._sizes) + self._num_columns, dtype=self.dtype, device=input_ids.device)
+        *parts, columns = found.split([*self._sizes, self._num_columns], dim=-1)
         for name, part in zip(self.method.models, parts, strict=True):
             # Copied before the next model runs: the output of a piecewise CUDA graph is only weakly held.
             part.copy_(getattr(self, name)(input_ids, positions))
-        if self.num_columns:
+        if self._num_columns:
             if parameters is None:
                 own = defaults(self.method)
-                parameters = torch.tensor(own, device=found.device).expand(count, -1).contiguous()
+                parameters = torch.tensor(own, dtype=torch.float32, device=found.device).expand(count, -1).contiguous()
             columns.copy_(mixing.as_columns(parameters, self.dtype))
         return found
 
@@ -84,7 +85,7 @@ class EmulatedForCausalLM(nn.Module):
         Where `leave_mixing` is set the first model's come back, and all wait for the sampler in `take_left`.
         """
         leave, self.leave_mixing, self._left = self.leave_mixing, False, None
-        *parts, columns = hidden_states.split([*self.sizes, self.num_columns], dim=-1)
+        *parts, columns = hidden_states.split([*self._sizes, self._num_columns], dim=-1)
         found = [
             getattr(self, name).compute_logits(part.contiguous())
             for name, part in zip(self.method.models, parts, strict=True)
@@ -100,10 +101,12 @@ class EmulatedForCausalLM(nn.Module):
 
     def _method(self, columns: Tensor, rows: int) -> Any:
         """The method with each row's parameters; its own where no request has others."""
-        if self.num_columns:
+        if self._num_columns:
             return mixing.of_rows(self.method, mixing.from_columns(columns))
         taken = take_rows(self.config, rows)
-        return self.method if taken is None else mixing.of_rows(self.method, torch.tensor(taken, device=columns.device))
+        if taken is None:
+            return self.method
+        return mixing.of_rows(self.method, torch.tensor(taken, dtype=torch.float32, device=columns.device))
 
     def take_left(self) -> tuple[list[Tensor], Any] | None:
         """The models' logits and the method of the step, where `compute_logits` has left the mixing; else None."""

@@ -27,7 +27,6 @@ _PLACES = {
     "WeightTransferUpdateInfo": "vllm.distributed.weight_transfer.base",
     "async_tensor_h2d": "vllm.utils.torch_utils",
     "finalize_layerwise_reload": "vllm.model_executor.model_loader.reload",
-    "get_model_loader": "vllm.model_executor.model_loader",
     "initialize_layerwise_reload": "vllm.model_executor.model_loader.reload",
     "initialize_model": "vllm.model_executor.model_loader.utils",
     "maybe_prefix": "vllm.model_executor.models.utils",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import numbers
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +10,7 @@ from eft_ext.methods import MixingMethod
 from eft_ext.ops.inputs import BEYOND_FLOAT32, finite
 
 # What vLLM itself reads of a request's extra_args.
-_ENGINES_OWN = {"ec_transfer_params", "kv_cache_report_mode", "kv_transfer_params"}
+_ENGINES_OWN = {"ec_transfer_params", "kv_cache_report_mode", "kv_transfer_params", "session_id"}
 _UNBOUNDED = (float("-inf"), float("inf"))
 
 
@@ -57,20 +56,28 @@ class Served:
 
 
 def _check(name: str, value: Any, low: float, high: float) -> None:
-    try:
-        number = float(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else math.nan
-    except OverflowError:  # JSON has integers of any length
-        number = math.inf
+    number = _number(value)
     if not low <= number <= high or not abs(number) < BEYOND_FLOAT32:
         raise ValueError(f"{name}: expected {finite(low, high)}, got {value!r}")
 
 
+def _number(value: Any) -> float:
+    """The value; NaN for what is none. Python's own numbers alone reach another process as they are."""
+    try:
+        return float(value) if type(value) in (int, float) else math.nan
+    except OverflowError:  # JSON has integers of any length
+        return math.inf
+
+
 def row_of(method: MixingMethod, params: Any) -> tuple[float, ...] | None:
-    """The parameters of one request in the method's order; None if all are the method's own."""
+    """The parameters of one request in the method's order; None if all are the method's own.
+
+    One that nobody checked and that is no number is NaN: it spoils its row, where an error would end the engine.
+    """
     extra = (params.extra_args if params is not None else None) or {}
     if not any(name in extra for name in method.parameters):
         return None
-    return tuple(float(extra.get(name, own)) for name, own in zip(method.parameters, defaults(method), strict=True))
+    return tuple(_number(extra.get(name, own)) for name, own in zip(method.parameters, defaults(method), strict=True))
 
 
 def defaults(method: MixingMethod) -> tuple[float, ...]:

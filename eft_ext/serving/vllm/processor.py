@@ -36,7 +36,7 @@ class RequestParameters(*_BASES):  # type: ignore[misc]
             _followers[id(config)] = self
 
     def is_argmax_invariant(self) -> bool:
-        """True: vLLM need not run it."""
+        """True: it changes no logits."""
         return True
 
     def update_state(self, batch_update: Any) -> None:

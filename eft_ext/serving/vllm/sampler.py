@@ -24,7 +24,7 @@ class FusedSampler(names.Sampler):
     @staticmethod
     def fits(vllm_config: Any, sampler: Any) -> bool:
         """True where vLLM's own sampler can be replaced."""
-        plain = type(sampler) is names.Sampler and not sampler.return_sampling_mask
+        plain = type(sampler) is names.Sampler and not sampler.return_sampling_mask and not sampler.use_fp64_gumbel
         return (
             plain and vllm_config.speculative_config is None and sampler.logprobs_mode in ("raw_logprobs", "raw_logits")
         )

@@ -36,12 +36,15 @@ def _start(vllm_config: Any) -> None:
     config = model.hf_config
     if not isinstance(config, EmulatedConfig):
         raise ValueError(f"{model.model}: expected a checkpoint of eft pack, got {type(config).__name__}")
+    if model.get_vocab_size() != config.vocab_size:
+        raise ValueError(f"vocab_size: expected {config.vocab_size}, got {model.get_vocab_size()} from an override")
     checks.check_front_end()
     checks.check_options(vllm_config)
     checks.check_models(config, checks.places(model), vllm_config.parallel_config.tensor_parallel_size)
-    _check_kinds(model)
+    _check_names(config)
+    _check_kinds(model, vllm_config.parallel_config.data_parallel_size)
     if load.load_format in checks.READS:
-        load.load_format = checks.LOAD_FORMAT
+        load.load_format = checks.LOAD_FORMAT + load.load_format
     others = [each for each in entry_points(group="vllm.logits_processors") if each.name != "eft_ext"]
     v2, speculates = vllm_config.use_v2_model_runner, vllm_config.speculative_config is not None
     served = Served(
@@ -56,14 +59,29 @@ def _start(vllm_config: Any) -> None:
     weakref.finalize(model, ended, vllm_config.instance_id)
 
 
-def _check_kinds(model: Any) -> None:
-    """Raises ValueError for a model that vLLM runs, but not as a plain decoder; notes experts of those it does."""
+def _check_names(config: EmulatedConfig) -> None:
+    """Raises ValueError for a model with a name of the class's own, or a parameter beside the method in an override."""
+    from eft_ext.serving.vllm.model import EmulatedForCausalLM
+
+    for name in config.mixing_method.models:
+        if name.startswith("_") or hasattr(EmulatedForCausalLM, name):
+            raise ValueError(f"method: expected another name of a model than {name!r}")
+    for name in config.mixing_method.parameters:
+        if isinstance(vars(config).get(name), (int, float)):
+            raise ValueError(f'hf_overrides: expected {name} inside {{"method": ...}}, got it beside')
+
+
+def _check_kinds(model: Any, data_parallel_size: int) -> None:
+    """Raises ValueError for a model that vLLM runs, but not as a plain decoder.
+
+    It notes what vLLM asks of the whole and must be that of all: their experts, and the largest head.
+    """
     kinds = {
         "one that reads images too": model.registry.is_multimodal_model,
         "one with layers of state": model.registry.is_hybrid_model,
         "one without attention": model.registry.is_attention_free_model,
     }
-    experts = 0
+    experts, head_size = 0, 0
     for name in model.hf_config.mixing_method.models:
         alone = copy.copy(model)
         alone.hf_config = alone.hf_text_config = getattr(model.hf_config, name)
@@ -75,5 +93,9 @@ def _check_kinds(model: Any) -> None:
         for kind, is_kind in kinds.items():
             if is_kind(own, alone):
                 raise ValueError(f"{name}: expected a decoder with attention in every layer, got {own[0]}, {kind}")
-        experts = max(experts, alone.get_model_arch_config().num_experts)
+        sizes = alone.get_model_arch_config()
+        experts, head_size = max(experts, sizes.num_experts), max(head_size, sizes.head_size)
+    if experts and data_parallel_size > 1:
+        raise ValueError(f"data_parallel_size: expected 1 for models with experts, got {data_parallel_size}")
     model.model_arch_config.num_experts = experts  # by which vLLM forms the group of ranks that share experts
+    model.model_arch_config.head_size = head_size  # by which its Triton attention sizes its scratch

@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from eft_ext.serving.vllm import checks, names
+from eft_ext.serving.vllm.loader import EmulatedLoader
 
 
 @dataclass
@@ -62,7 +63,7 @@ class FolderTransfer(names.WeightTransferEngine):
         if not os.path.isdir(place.source):
             raise ValueError(f"model: expected one whose weights came from a folder, got {name} of {place.source}")
         _compare(name, _shapes(Path(place.source)), folder, _shapes(folder))
-        loader, inner = names.get_model_loader(self.vllm_config.load_config), getattr(self.model, name)
+        loader, inner = EmulatedLoader(self.vllm_config.load_config), getattr(self.model, name)
         source = loader.Source(str(folder), None, prefix=f"{name}.")
         names.initialize_layerwise_reload(inner)
         self.model.load_weights(loader._get_weights_iterator(source))

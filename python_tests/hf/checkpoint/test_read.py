@@ -67,6 +67,10 @@ SPOILED = {
         lambda folder: edited(folder / "config.json", weights={"large": {"folder": "../models"}}),
         "weights: expected a folder inside the checkpoint for large, got '../models'",
     ),
+    "a place that is no hub id": (
+        lambda folder: edited(folder / "config.json", weights={"large": {"hub": "/models/large"}}),
+        "weights: expected a hub id for large, got '/models/large'",
+    ),
     "broken settings": (
         lambda folder: (folder / "generation_config.json").write_text("{"),
         ".*generation_config.json",

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from eft_ext.methods import Realign, UpScale
+from eft_ext.methods import Realign, UpScale, Weighted
 from python_tests.helpers import tiny_models
 
 pytestmark = pytest.mark.slow
@@ -61,6 +61,7 @@ OPTIONS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "longer": ({"max_model_len": 512}, "max_model_len .512. is greater than the derived max_model_len"),
     "method": ({"hf_overrides": {"method": {"name": "UpScale", "beta": "x"}}}, "method UpScale: beta: expected"),
+    "beside": ({"hf_overrides": {"beta": 2.0}}, 'hf_overrides: expected beta inside {"method": ...}, got it beside'),
     "no-method": ({"hf_overrides": {"method": {"name": "Best"}}}, "method: expected one of .*, got 'Best'"),
 }
 
@@ -105,6 +106,10 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         {"tuned": {"model_type": "mamba2", "architectures": ["Mamba2ForCausalLM"], "num_heads": 12}},
         "tuned: expected a decoder with attention in every layer, got Mamba2ForCausalLM, one with",
     ),
+    "no-heads": (
+        {"tuned": {"model_type": "mamba", "architectures": ["MambaForCausalLM"]}},
+        "tuned: expected a decoder with attention in every layer, got MambaForCausalLM, one with",
+    ),
     "images": (
         {"tuned": {"model_type": "llava", "architectures": ["LlavaForConditionalGeneration"]}},
         "tuned: expected a causal language model of text, got 'llava'",
@@ -145,7 +150,7 @@ def test_other_models_of_the_installation_start(models: dict[str, str]) -> None:
 
 
 def test_what_starts(trio: Path, models: dict[str, str], tmp_path: Path) -> None:
-    assert configure(trio).load_config.load_format == "emulated"
+    assert configure(trio, load_format="hf").load_config.load_format == "emulated-hf"
     pair = tiny_models.packed(tmp_path / "pair", Realign(0.5), {name: models["base"] for name in Realign().models})
     two = configure(pair, tensor_parallel_size=2, distributed_executor_backend="mp", load_format="dummy")
     assert two.load_config.load_format == "dummy"
@@ -153,3 +158,16 @@ def test_what_starts(trio: Path, models: dict[str, str], tmp_path: Path) -> None
     assert longest.model_config.max_model_len == 256
     other = configure(trio, hf_overrides={"method": {"name": "UpScale", "beta": 2.5}})
     assert other.model_config.hf_config.mixing_method.parameters == {"beta": 2.5}
+
+
+def test_a_models_name_decides_nothing(models: dict[str, str], tmp_path: Path) -> None:
+    """transformers takes a part of a configuration that is called "generator" for the whole's text model."""
+    wide = tiny_models.save(tmp_path / "wide", "llama", 0, vocab_size=224)
+    method = Weighted({"expert": 1.0, "generator": 0.5})
+    folder = tiny_models.packed(tmp_path / "two", method, {"expert": models["base"], "generator": wide})
+    whole = configure(folder).model_config
+    assert whole.get_vocab_size() == whole.hf_config.vocab_size == whole.hf_config.expert.vocab_size < 224
+    taken = Weighted({"expert": 1.0, "compute_logits": 0.5})
+    folder = tiny_models.packed(tmp_path / "taken", taken, {"expert": models["base"], "compute_logits": wide})
+    with pytest.raises(RuntimeError, match="method: expected another name of a model than 'compute_logits'"):
+        configure(folder)

@@ -19,16 +19,20 @@ def request(prompt_logprobs=None, **extra):
     return SimpleNamespace(extra_args=extra or None, prompt_logprobs=prompt_logprobs)
 
 
-@pytest.mark.parametrize("value", [0, 1, -2.5, Fraction(1, 3), np.float32(0.5), np.int64(2), 3e38], ids=repr)
+@pytest.mark.parametrize("value", [0, 1, -2.5, 3e38], ids=repr)
 def test_a_number_is_taken(value):
     Served(UpScale(), v2=True).check(request(beta=value))
     assert row_of(UpScale(), request(beta=value)) == (float(value),)
 
 
-BAD = [math.nan, math.inf, -math.inf, 1e39, 10**400, True, "0.5", None, [0.5], 1j]
+# Numbers of libraries do not reach an engine in another process.
+BAD = [
+    *(math.nan, math.inf, -math.inf, 1e39, 10**400, True, "0.5", None, [0.5], 1j),
+    *(Fraction(1, 3), np.float32(0.5), np.float64(0.5), np.int64(2)),
+]
 
 
-@pytest.mark.parametrize("value", BAD, ids=lambda value: repr(value)[:8])
+@pytest.mark.parametrize("value", BAD, ids=lambda value: repr(value)[:12])
 def test_others_are_refused(value):
     with pytest.raises(ValueError, match=rf"^beta: expected a finite number, got {re.escape(repr(value))}$"):
         Served(UpScale(), v2=True).check(request(beta=value))
@@ -103,3 +107,8 @@ def test_drafts_on_a_cpu_are_greedy():
     served.check(SimpleNamespace(extra_args=None, prompt_logprobs=None, temperature=0.0))
     with pytest.raises(ValueError, match=r"^temperature: expected 0 beside speculation on a CPU, got 0\.5; "):
         served.check(SimpleNamespace(extra_args=None, prompt_logprobs=None, temperature=0.5))
+
+
+@pytest.mark.parametrize("value", ["x", None, [1.0], {}], ids=repr)
+def test_what_nobody_checked_spoils_its_row_alone(value):
+    assert math.isnan(row_of(UpScale(), request(beta=value))[0])

@@ -79,7 +79,7 @@ def test_options_that_are_taken():
     check_options(options())
     for method in ("draft_model", "ngram", "ngram_gpu", "suffix"):
         check_options(changed("speculative_config", draft(method)))
-    for given in ("hf", "safetensors", "dummy", "emulated"):
+    for given in ("hf", "safetensors", "dummy", "emulated-hf"):
         check_options(changed("load_config.load_format", given))
 
 
