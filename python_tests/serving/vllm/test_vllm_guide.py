@@ -1,6 +1,5 @@
 """The guide's Python, as it stands, on the shipped models."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ PAGE = "docs/guides/vllm.md"
 WHERE = {"large": "large-base", "tuned": "small-tuned", "base": "small-base"}
 
 
-@pytest.mark.skipif(os.environ.get("EFT_VLLM_V2") == "1", reason="the page is of the runner that this machine has")
 def test_the_guide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     pack(tmp_path / "trio", {name: str(model_path(folder)) for name, folder in WHERE.items()}, UpScale())
     monkeypatch.chdir(tmp_path)

@@ -1,7 +1,6 @@
 """The OpenAI server over a checkpoint of several models, by the official client: answers as the naive loop's."""
 
 import json
-import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -17,10 +16,7 @@ from python_tests.helpers import naive_loop
 from python_tests.helpers.shipped_answers import answer, ids_of, models, text_of
 from python_tests.helpers.vllm_server import serving
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(os.environ.get("EFT_VLLM_V2") == "1", reason="a server has a real device or the V1 runner"),
-]
+pytestmark = pytest.mark.slow
 
 CLOSED = ("--structured-outputs-config", '{"backend": "xgrammar", "disable_any_whitespace": true}')
 QUESTION = "Question: What does the town of Tonin trade in?\nAnswer:"
