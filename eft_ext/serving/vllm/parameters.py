@@ -98,14 +98,13 @@ def ended(engine: str) -> None:
     _served.pop(engine, None)
 
 
-def check_request(params: Any) -> None:
-    """Raises ValueError unless one of this process's engines serves a request with these sampling parameters."""
-    errors = []
-    for served in _served.values():
-        try:
-            return served.check(params)
-        except ValueError as error:
-            errors.append(error)
-    if errors:
-        raise errors[-1]
-    return None
+def check_request(params: Any, engine: str | None) -> None:
+    """Raises ValueError for sampling parameters that an engine cannot serve.
+
+    Args:
+        engine: the engine; others than ours take anything. With None, all of this process's must serve the request:
+            a parameter that one would ignore is worse than one that is refused.
+    """
+    for name, served in _served.items():
+        if engine in (None, name):
+            served.check(params)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -25,7 +26,7 @@ class RequestParameters(*_BASES):  # type: ignore[misc]
     @classmethod
     def validate_params(cls, sampling_params: Any) -> None:
         """Raises ValueError, which a server answers with HTTP 400."""
-        check_request(sampling_params)
+        check_request(sampling_params, _asking())
 
     def __init__(self, vllm_config: Any, *_: Any) -> None:
         config = vllm_config.model_config.hf_config
@@ -52,6 +53,17 @@ class RequestParameters(*_BASES):  # type: ignore[misc]
     def apply(self, logits: Any, *_: Any) -> Any:
         """The logits as they are."""
         return logits
+
+
+def _asking() -> str | None:
+    """The engine whose front end is asking: its caller's, by the stack, since vLLM does not say. None without one."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        config = getattr(frame.f_locals.get("self"), "vllm_config", None)
+        if config is not None:
+            return str(config.instance_id)
+        frame = frame.f_back  # type: ignore[assignment]
+    return None
 
 
 _followers: WeakValueDictionary[int, RequestParameters] = WeakValueDictionary()  # by their engine's configuration

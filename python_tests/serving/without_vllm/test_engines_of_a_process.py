@@ -20,18 +20,18 @@ def asking(**extra):
 
 def test_an_engine_that_has_ended_checks_no_requests():
     serve("one", Served(UpScale(1.0), v2=False))
-    check_request(asking(beta=0.5))
+    check_request(asking(beta=0.5), None)
     with pytest.raises(ValueError, match="other: not a parameter of UpScale, which has beta"):
-        check_request(asking(other="x"))
+        check_request(asking(other="x"), None)
     ended("one")
     ended("one")
-    check_request(asking(other="x"))  # of an ordinary model
+    check_request(asking(other="x"), None)  # of an ordinary model
 
 
 def test_the_next_engine_does_not_inherit_what_the_last_one_took():
     serve("one", Served(UpScale(1.0), v2=True))
     serve("two", Served(UpScale(1.0), v2=False, speculates=True))
-    check_request(asking(beta=0.5))
-    ended("one")
-    with pytest.raises(ValueError, match="beta: expected none beside speculation"):
-        check_request(asking(beta=0.5))
+    check_request(asking(beta=0.5), "one")
+    for engine in ("two", None):
+        with pytest.raises(ValueError, match="beta: expected none beside speculation"):
+            check_request(asking(beta=0.5), engine)

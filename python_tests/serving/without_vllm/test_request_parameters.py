@@ -74,18 +74,18 @@ def test_rows_are_in_the_methods_order():
 
 
 def test_a_request_is_one_of_any_engine(monkeypatch):
-    """A process may have several engines, and vLLM does not say to which a request goes."""
+    """A process may have several engines, each with its own parameters, and engines of one model."""
     monkeypatch.setattr(parameters, "_served", {})
-    check_request(request(anything=1))
+    check_request(request(anything=1), None)
     serve("first", Served(UpScale(), v2=True))
     serve("second", Served(Conservative(0.9), v2=True))
-    check_request(request(beta=0.5))
-    check_request(request(scale=2.0))
+    check_request(request(beta=0.5), "first")
+    check_request(request(scale=2.0), "second")
+    check_request(request(anything=1), "of one model")
     with pytest.raises(ValueError, match="^beta: not a parameter of Conservative"):
-        check_request(request(beta=0.5, scale=2.0))
-    serve("second", Served(UpScale(), v2=True))
+        check_request(request(beta=0.5), "second")
     with pytest.raises(ValueError, match="^scale: not a parameter of UpScale"):
-        check_request(request(scale=2.0))
+        check_request(request(scale=2.0), None)  # nobody knows which: one of them would ignore it
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
