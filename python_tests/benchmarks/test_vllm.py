@@ -41,7 +41,7 @@ def test_a_failed_case_is_a_row_and_the_exit_status(monkeypatch, capsys):
         ("Path(given.out).write_text(given.part)", 7, ""),
         ("print('ValueError: why'); sys.exit(3)", None, "exit code 3: ValueError: why"),
         ("pass", None, "no result: "),
-        ("import time; time.sleep(60)", None, "killed after 1 s: KeyboardInterrupt"),
+        ("import time; time.sleep(60)", None, "killed after 1 s: "),
     ],
     ids=["done", "failed", "silent", "too long"],
 )
@@ -55,7 +55,10 @@ def test_a_part_runs_in_a_process_of_its_own(tmp_path, monkeypatch, code, result
     monkeypatch.setattr(sys, "argv", [str(script)])
     seconds = 1 if fault.startswith("killed") else 30
     args = argparse.Namespace(part=None, out=None, json=None, checkpoint=Path("/a"), seconds=seconds, v2=True)
-    assert processes.run("7", args, v2=True) == (result, fault)
+    found, came = processes.run("7", args, v2=True)
+    if seconds == 1:  # a busy machine may not have begun the script by then: it has said nothing
+        came = came.removesuffix("KeyboardInterrupt")
+    assert (found, came) == (result, fault)
 
 
 @pytest.mark.slow  # transformers and three models
