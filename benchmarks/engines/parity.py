@@ -13,17 +13,8 @@ from transformers import AutoTokenizer, GenerationConfig
 
 from engines.engine import counters, drafting, folders
 from python_tests.helpers.naive_loop import load, logits, up_scaled
+from python_tests.helpers.served_trio import PROMPTS
 
-PROMPTS = (
-    "The quick",
-    "A",
-    "Harbour of Tonin",
-    "Question: What does the town of Tonin trade in?\nAnswer:",
-    "\n\n",
-    "The ship was commanded by",
-    "Once there was a mayor who kept a lantern in the tower and a goat in the yard, and every morning at the bell",
-    "where",
-)
 BETAS = (None, 0.0, 0.5, 1.0, 2.5)
 SMALL = {"dtype": "float32", "max_model_len": 256, "block_size": 32, "max_num_seqs": 16, "max_num_batched_tokens": 256}
 
