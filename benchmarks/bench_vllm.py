@@ -34,13 +34,6 @@ ENGINES = ("trio", "large", "tuned", "base", "batch", "ngram", "draft")
 DRAFTS = tuple(f"k={k}" for k in range(6))
 
 
-def measure(part: str, args: argparse.Namespace) -> dict[str, Any]:
-    """Runs one part, in a process of its own."""
-    if part.startswith("k="):
-        return speculation.speculating(int(part[2:]), args)
-    return throughput.in_batch(args) if part == "batch" else throughput.in_vllm(part, args)
-
-
 def accepted(found: dict[str, Any]) -> str:
     """Accepted drafts for each of a request's steps."""
     counts = found.get("speculation", {})
@@ -100,15 +93,20 @@ def main() -> int:
     parser.add_argument("--v2", action="store_true", help="take vLLM's V2 model runner")
     parser.add_argument("--speculation", action="store_true", help="measure tuned's drafts over beta and k instead")
     parser.add_argument("--only", nargs="+", help="run only these engines, or with --speculation k=0 to k=5")
-    args = parser.parse_args()
-    if lacks := processes.missing():
-        print(lacks, file=sys.stderr)
-        return 2
-    if args.part:
-        processes.prepare(args.v2)
-        _json.write(args.out, measure(args.part, args))
-        return 0
-    seconds = "wall_s" if gpu else "cpu_s"
+    return processes.main(parser, part, whole)
+
+
+def part(args: argparse.Namespace) -> dict[str, Any]:
+    """One engine, in this process."""
+    processes.prepare(args.v2)
+    if args.part.startswith("k="):
+        return speculation.speculating(int(args.part[2:]), args)
+    return throughput.in_batch(args) if args.part == "batch" else throughput.in_vllm(args.part, args)
+
+
+def whole(args: argparse.Namespace) -> int:
+    """All engines, one after another, as tables."""
+    seconds = "wall_s" if torch.cuda.is_available() else "cpu_s"
     wanted = DRAFTS if args.speculation else ENGINES
     results: dict[str, Any] = {}
     faults = []

@@ -63,17 +63,22 @@ def main() -> int:
     parser = processes.options(__doc__)
     parser.add_argument("--v2", action="store_true", help="run every case under vLLM's V2 model runner")
     parser.add_argument("--only", nargs="+", help="run only these cases, by their names in the JSON")
-    args = parser.parse_args()
-    if lacks := processes.missing():
-        print(lacks, file=sys.stderr)
-        return 2
+    return processes.main(parser, part, whole)
+
+
+def part(args: Any) -> Any:
+    """One case, in this process."""
+    case = parity.cases(args.checkpoint, args.v2)[args.part]
+    processes.prepare(case.v2)
+    return parity.measure(case, args.checkpoint)
+
+
+def whole(args: Any) -> int:
+    """All cases as a table."""
     cases = parity.cases(args.checkpoint, args.v2)
-    if args.part:
-        processes.prepare(cases[args.part].v2)
-        _json.write(args.out, parity.measure(cases[args.part], args.checkpoint))
-        return 0
     if unknown := set(args.only or ()) - set(cases):
-        parser.error(f"--only: expected some of {', '.join(cases)}, got {', '.join(sorted(unknown))}")
+        print(f"--only: expected some of {', '.join(cases)}, got {', '.join(sorted(unknown))}", file=sys.stderr)
+        return 2
     rows: list[dict[str, Any]] = []
     for name in args.only or cases:
         print(f"{name}: {cases[name].shown} ...", file=sys.stderr, flush=True)

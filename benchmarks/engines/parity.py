@@ -12,7 +12,7 @@ import torch
 from transformers import AutoTokenizer, GenerationConfig
 
 from engines.engine import counters, drafting, folders
-from python_tests.helpers.naive_loop import load, logits, up_scaled
+from python_tests.helpers.naive import load, logits, up_scaled
 from python_tests.helpers.served_trio import PROMPTS
 
 BETAS = (None, 0.0, 0.5, 1.0, 2.5)

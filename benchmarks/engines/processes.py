@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import tempfile
+from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from typing import Any
 import torch
 from common.checkout import ROOT
 from common.timeout import run_with_timeout
+
+from eft_ext import _json
 
 # Settings of a machine without a GPU: one thread is least disturbed by other load.
 _CPU = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "1"}
@@ -48,6 +51,22 @@ def missing() -> str:
     if not any(each.name == "eft_ext" for each in entry_points(group="vllm.general_plugins")):
         return f"eft_ext: expected to be installed, for vLLM finds it by an entry point; run pip install -e {ROOT}"
     return ""
+
+
+def main(parser: argparse.ArgumentParser, part: Callable[..., Any], whole: Callable[..., int]) -> int:
+    """Runs a command: its one part in a process that `run` has begun, else the whole. Returns the exit status.
+
+    Args:
+        part, whole: take the parsed options; a part returns its result.
+    """
+    args = parser.parse_args()
+    if lacks := missing():
+        print(lacks, file=sys.stderr)
+        return 2
+    if args.part:
+        _json.write(args.out, part(args))
+        return 0
+    return whole(args)
 
 
 def prepare(v2: bool) -> None:

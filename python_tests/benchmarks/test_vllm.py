@@ -11,7 +11,7 @@ import vllm_parity
 from engines import parity, processes, speculation
 
 from eft_ext.demo import checkpoint_path, model_path
-from python_tests.helpers.naive_loop import greedy, load, up_scaled
+from python_tests.helpers.naive import greedy, load, up_scaled
 
 
 @pytest.mark.parametrize("command", [bench_vllm, vllm_parity], ids=["bench_vllm", "vllm_parity"])

@@ -1,29 +1,41 @@
-"""The embedded trio in a plain loop over whole texts, for tools that are to say the same."""
+"""The embedded trio in a plain loop over whole texts, for tools and engines that are to say the same."""
 
 from functools import cache
 
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer
 
-from eft_ext.demo import model_path
-from python_tests.helpers.naive import naive
-
-NAMES = ("large-base", "small-tuned", "small-base")
+from eft_ext.demo import checkpoint_path
+from eft_ext.demo.checkpoint import FOLDERS
+from python_tests.helpers import naive
 
 
 @cache
 def parts():
-    """The models, and the tokenizer with the chat template."""
-    models = [AutoModelForCausalLM.from_pretrained(model_path(name)) for name in NAMES]
-    return models, AutoTokenizer.from_pretrained(model_path("small-tuned"))
+    """The models in fp32, and the tokenizer with the chat template."""
+    return naive.load(checkpoint_path(), FOLDERS.values()), AutoTokenizer.from_pretrained(checkpoint_path())
+
+
+def ids_of(prompt):
+    """The token ids of a text, or of a chat."""
+    tokenizer = parts()[1]
+    if isinstance(prompt, str):
+        return tuple(tokenizer(prompt).input_ids)
+    return tuple(tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True)["input_ids"])
+
+
+def text_of(tokens):
+    """The text of token ids, without the end of text."""
+    return parts()[1].decode(tokens, skip_special_tokens=True)
+
+
+@cache
+def answer(ids, beta=None, count=16):
+    """The likeliest tokens of large + beta·(tuned − base), up to and with the end of text; beta None is 1."""
+    models, tokenizer = parts()
+    mixture = naive.up_scaled(1.0 if beta is None else beta)
+    return tuple(naive.greedy(models, mixture, ids, count, ends=(tokenizer.eos_token_id,)))
 
 
 def greedy(prompt, new, beta=1.0):
-    """The text that follows a text, or a chat, as the likeliest tokens of large + beta·(tuned − base)."""
-    models, tokenizer = parts()
-    if isinstance(prompt, str):
-        ids = tokenizer(prompt).input_ids
-    else:
-        ids = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True)["input_ids"]
-    mixed = naive(models, lambda _, z: z[0] + beta * (z[1] - z[2]), [ids] * 3, new, tokenizer.vocab_size)
-    end = mixed.index(tokenizer.eos_token_id) if tokenizer.eos_token_id in mixed else new
-    return tokenizer.decode(mixed[:end])
+    """The text of `answer` to a text, or to a chat."""
+    return text_of(answer(ids_of(prompt), beta, new))

@@ -1,17 +1,13 @@
 """The shipped trio in vLLM beside the same models in plain torch."""
 
-import os
 from collections.abc import Callable, Iterable, Sequence
-from functools import cache
 from typing import Any
 
 from torch import Tensor
-from transformers import AutoTokenizer
 
-from eft_ext.demo import TRIO, checkpoint_path
-from python_tests.helpers.naive_loop import load, logits, up_scaled
+from python_tests.helpers.embedded_trio import ids_of, parts
+from python_tests.helpers.naive import logits, up_scaled
 
-V2 = os.environ.get("EFT_VLLM_V2") == "1"
 EOS = 0
 # A smaller difference between the two likeliest tokens is within what two engines' fp32 sums may differ by.
 CLOSE = 1e-4
@@ -27,15 +23,9 @@ PROMPTS = (
 )
 
 
-@cache
-def parts() -> tuple[list[Any], Any]:
-    """The models in fp32, and the tokenizer."""
-    return load(checkpoint_path(), TRIO[:3]), AutoTokenizer.from_pretrained(checkpoint_path())
-
-
 def prompts() -> list[list[int]]:
     """The ids of `PROMPTS`."""
-    return [parts()[1](text).input_ids for text in PROMPTS]
+    return [list(ids_of(text)) for text in PROMPTS]
 
 
 def mixture(ids: Sequence[int], beta: float) -> Tensor:

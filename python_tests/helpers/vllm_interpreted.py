@@ -1,12 +1,17 @@
-"""vLLM's V2 model runner without a GPU: its Triton kernels in the interpreter. Called before vllm is imported."""
+"""vLLM's V2 model runner without a GPU: its Triton kernels in the interpreter."""
 
 import os
 import types
 from typing import Any
 
+V2 = os.environ.get("EFT_VLLM_V2") == "1"  # the runner of the tests in this process
+
 
 def interpret() -> None:
-    """Gives Triton a driver that says it is there, and leaves what the interpreter cannot run to vLLM's own torch."""
+    """Gives Triton a driver that says it is there, and leaves to vLLM's own torch what the interpreter cannot run.
+
+    It is called before vllm is imported.
+    """
     os.environ["TRITON_INTERPRET"] = "1"
     os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "1"
     import triton.backends

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-V2 = os.environ.get("EFT_VLLM_V2") == "1"
+from python_tests.helpers.vllm_interpreted import V2, interpret
 
 if (found := find_spec("vllm")) is None or found.origin is None:  # a mere folder of that name has no origin
     collect_ignore_glob = ["test_*.py"]
@@ -28,8 +28,6 @@ else:
         # Starts, families and servers know nothing of the runner; V1's tests have them on the other core.
         collect_ignore_glob = [f"test_vllm_{name}.py" for name in ("checkpoints", "families", "guide", "others")]
         collect_ignore_glob += [f"test_vllm_{name}.py" for name in ("quantized", "refusals", "server", "server_starts")]
-        from python_tests.helpers.vllm_interpreted import interpret
-
         interpret()
 
 # Small enough that 80 requests are preempted and share prefixes.

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from eft_ext.methods import UpScale
 from python_tests.helpers import tiny_models
-from python_tests.helpers.naive_loop import greedy, up_scaled
+from python_tests.helpers.naive import greedy, up_scaled
 
 pytestmark = pytest.mark.slow
 PROMPTS = ([7, 8, 9], [150, 3, 20, 21])

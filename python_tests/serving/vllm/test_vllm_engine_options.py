@@ -8,8 +8,8 @@ import torch
 
 from eft_ext.methods import UpScale
 from python_tests.helpers import tiny_models
-from python_tests.helpers.naive_loop import greedy, logits, up_scaled
-from python_tests.serving.vllm.conftest import V2
+from python_tests.helpers.naive import greedy, logits, up_scaled
+from python_tests.helpers.vllm_interpreted import V2
 
 pytestmark = pytest.mark.slow
 PROMPTS = ([7, 8, 9], list(range(20, 60)), [150, 3, 20, 21])

@@ -9,7 +9,7 @@ import torch
 
 from eft_ext.methods import UpScale
 from python_tests.helpers import tiny_models
-from python_tests.helpers.naive_loop import greedy, up_scaled
+from python_tests.helpers.naive import greedy, up_scaled
 
 WIDE = {"hidden_size": 128, "num_attention_heads": 4, "num_key_value_heads": 2, "num_hidden_layers": 3}
 # Pages of the cache of 3 and 2 heads do not divide one another.

@@ -5,7 +5,8 @@ import torch
 from scipy.stats import chisquare
 
 from eft_ext.demo import checkpoint_path
-from python_tests.helpers.served_trio import V2, ask, mixture, prompts, sampling
+from python_tests.helpers.served_trio import ask, mixture, prompts, sampling
+from python_tests.helpers.vllm_interpreted import V2
 
 pytestmark = pytest.mark.slow
 DRAWS = 500 if V2 else 2000  # the interpreter takes its time

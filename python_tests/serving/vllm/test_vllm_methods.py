@@ -23,7 +23,7 @@ from eft_ext.methods import (
     Weighted,
 )
 from python_tests.helpers import tiny_models
-from python_tests.helpers.naive_loop import logits
+from python_tests.helpers.naive import logits
 
 PROMPTS = ([5, 6, 7], [11] * 9, list(range(30, 70)), [199, 3])
 TOKENS = 12

@@ -5,7 +5,7 @@ from vllm import SamplingParams
 from vllm.exceptions import VLLMValidationError
 
 from eft_ext.demo import checkpoint_path, model_path
-from python_tests.helpers.shipped_answers import answer, ids_of, text_of
+from python_tests.helpers.embedded_trio import answer, ids_of, text_of
 
 pytestmark = pytest.mark.slow
 OWN = {"temperature": 0, "max_tokens": 16}

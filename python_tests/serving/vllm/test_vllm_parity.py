@@ -6,7 +6,8 @@ import random
 import pytest
 
 from eft_ext.demo import checkpoint_path
-from python_tests.helpers.served_trio import ask, check_greedy, counted, parts, prompts, sampling, tokens
+from python_tests.helpers.embedded_trio import parts
+from python_tests.helpers.served_trio import ask, check_greedy, counted, prompts, sampling, tokens
 
 pytestmark = pytest.mark.slow
 BETAS = (None, 0.0, 0.5, 1.0, 2.5, -0.75)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from eft_ext.methods import UpScale
 from python_tests.helpers import tiny_models
-from python_tests.helpers.naive_loop import logits, up_scaled
+from python_tests.helpers.naive import logits, up_scaled
 
 pytestmark = pytest.mark.slow
 PROMPTS = ([7, 8, 9], list(range(20, 66)), [3])

@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from eft_ext.demo import checkpoint_path
-from python_tests.helpers.served_trio import EOS, V2, ask, check_greedy, mixture, parts, prompts, sampling, tokens
+from python_tests.helpers.embedded_trio import parts
+from python_tests.helpers.served_trio import EOS, ask, check_greedy, mixture, prompts, sampling, tokens
+from python_tests.helpers.vllm_interpreted import V2
 
 pytestmark = pytest.mark.slow
 BETA = 0.5

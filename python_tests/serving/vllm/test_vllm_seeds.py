@@ -6,7 +6,9 @@ import torch
 from eft_ext import EmulatedModel
 from eft_ext.demo import checkpoint_path
 from eft_ext.ops import fused_mix
-from python_tests.helpers.served_trio import V2, ask, counted, mixture, parts, prompts, sampling, tokens
+from python_tests.helpers.embedded_trio import parts
+from python_tests.helpers.served_trio import ask, counted, mixture, prompts, sampling, tokens
+from python_tests.helpers.vllm_interpreted import V2
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not V2, reason="V1 draws with generators of its own")]
 

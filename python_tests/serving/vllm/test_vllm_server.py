@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from eft_ext.demo import checkpoint_path
-from python_tests.helpers import naive_loop
-from python_tests.helpers.shipped_answers import answer, ids_of, models, text_of
+from python_tests.helpers import naive
+from python_tests.helpers.embedded_trio import answer, ids_of, parts, text_of
 from python_tests.helpers.vllm_server import serving
 
 pytestmark = pytest.mark.slow
@@ -104,8 +104,8 @@ def test_logprobs(client, beta):
     ids = ids_of(QUESTION)
     found = complete(client, QUESTION, beta, max_tokens=4, logprobs=3).choices[0].logprobs
     tokens = answer(ids, beta)[:4]
-    logits = naive_loop.logits(models(), (*ids, *tokens))
-    expected = naive_loop.up_scaled(1.0 if beta is None else beta)(*logits).log_softmax(-1)
+    logits = naive.logits(parts()[0], (*ids, *tokens))
+    expected = naive.up_scaled(1.0 if beta is None else beta)(*logits).log_softmax(-1)
     here = expected[len(ids) - 1 : -1]
     wanted = [float(row[token]) for row, token in zip(here, tokens, strict=True)]
     assert found.token_logprobs == pytest.approx(wanted, abs=1e-4)

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
 from eft_ext.demo import checkpoint_path, model_path
-from python_tests.helpers.naive_loop import greedy, load, up_scaled
+from python_tests.helpers.naive import greedy, load, up_scaled
 
 ROLES = ("large", "tuned", "base")
 COUNT = 24
