@@ -40,6 +40,13 @@ def watch() -> None:
         signal.signal(signal.SIGINT, _handle)
 
 
+def leave() -> None:
+    """Leave Ctrl-C to a server that runs from here on, which stops gracefully in its own time."""
+    if signal.getsignal(signal.SIGINT) is _handle:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def _is_command_line() -> bool:
     """True where this process is `eft` or `python -m` of a module here, on the way to its first line."""
     arguments = getattr(sys, "argv", None) or [""]  # none where Python is embedded

@@ -13,12 +13,14 @@ _PLACES = {
     "AutoWeightsLoader": "vllm.model_executor.models.utils",
     "DefaultModelLoader": "vllm.model_executor.model_loader.default_loader",
     "DefaultModelState": "vllm.v1.worker.gpu.model_states.default",
+    "FlexibleArgumentParser": "vllm.utils.argparse_utils",
     "LogitsProcessorV1": "vllm.v1.sample.logits_processor:LogitsProcessor",
     "LogitsProcessorV2": "vllm.v1.worker.gpu.sample.logits_processor.interface:LogitsProcessor",
     "MODELS_CONFIG_MAP": "vllm.model_executor.models.config",
     "ModelConfig": "vllm.config",
     "ModelRegistry": "vllm",
     "Sampler": "vllm.v1.worker.gpu.sample.sampler",
+    "ServeSubcommand": "vllm.entrypoints.cli.serve",
     "VerifyAndUpdateConfig": "vllm.model_executor.models.config",
     "VllmConfig": "vllm.config",
     "WeightTransferEngine": "vllm.distributed.weight_transfer.base",
@@ -26,6 +28,8 @@ _PLACES = {
     "WeightTransferInitInfo": "vllm.distributed.weight_transfer.base",
     "WeightTransferUpdateInfo": "vllm.distributed.weight_transfer.base",
     "async_tensor_h2d": "vllm.utils.torch_utils",
+    "cli_env_setup": "vllm.entrypoints.serve.utils.api_utils",
+    "configure_logging_from_args": "vllm.logger",
     "finalize_layerwise_reload": "vllm.model_executor.model_loader.reload",
     "initialize_layerwise_reload": "vllm.model_executor.model_loader.reload",
     "initialize_model": "vllm.model_executor.model_loader.utils",
@@ -44,6 +48,7 @@ _MEMBERS = {
 }
 
 _V2 = ("DefaultModelState", "LogitsProcessorV2", "Sampler")
+_SERVER = ("FlexibleArgumentParser", "ServeSubcommand", "cli_env_setup", "configure_logging_from_args")
 
 
 def __getattr__(name: str) -> Any:
@@ -83,13 +88,13 @@ def _moved(place: str) -> str:
 
 
 def check(*, v2: bool) -> None:
-    """Raises ImportError where this vLLM lacks a name; warns where it is another one than the tested.
+    """Raises ImportError where this vLLM lacks a name of an engine; warns where it is another one than the tested.
 
     Args:
         v2: look for those of the V2 model runner too, which wants Triton.
     """
     for name in _PLACES:
-        if name not in globals() and (v2 or name not in _V2):
+        if name not in globals() and name not in _SERVER and (v2 or name not in _V2):
             __getattr__(name)
     if installed() not in TESTED:
         warn(f"vLLM {installed()} is not one that this eft_ext was tested with: {', '.join(TESTED)}")
