@@ -56,7 +56,11 @@ def footprint(
     """
     files = sorted(Path(source).glob("*.safetensors")) if os.path.isdir(source) else []
     if files:
-        tensors = [tensor for file in files for tensor in _header(file)]
+        tensors = [
+            (math.prod(tensor["shape"]), stored_bytes(tensor["dtype"]), "F" in tensor["dtype"])
+            for file in files
+            for tensor in header(file).values()
+        ]
     else:
         config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code, **hub)
         with torch.device("meta"):
@@ -68,14 +72,18 @@ def footprint(
     return Footprint(name, sum(n for n, _, _ in tensors), total)
 
 
-def _header(file: Path) -> list[tuple[int, int, bool]]:
-    """Elements, bytes of each, and whether floating, of every tensor in a safetensors file."""
+def header(file: Path) -> dict[str, dict[str, Any]]:
+    """The "shape" and "dtype" of every tensor in a safetensors file, by its name."""
     with open(file, "rb") as stream:
         (length,) = struct.unpack("<Q", stream.read(8))
-        header = json.loads(stream.read(length))
-    header.pop("__metadata__", None)
-    kinds = ((math.prod(tensor["shape"]), tensor["dtype"]) for tensor in header.values())
-    return [(n, _STORED.get(dtype, 1), "F" in dtype) for n, dtype in kinds]
+        found: dict[str, dict[str, Any]] = json.loads(stream.read(length))
+    found.pop("__metadata__", None)
+    return found
+
+
+def stored_bytes(dtype: str) -> int:
+    """Bytes of an element by safetensors' name of its dtype; 1 for those of 8 bits."""
+    return _STORED.get(dtype, 1)
 
 
 def _width(dtype: Any, quantization_config: Any) -> float | None:

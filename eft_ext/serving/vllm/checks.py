@@ -79,10 +79,10 @@ def check_models(config: EmulatedConfig, where: Mapping[str, Place], tensor_para
             raise ValueError(f"{name}: expected a model that transformers knows, got one with code of its own")
         if own.get_text_config() is not own or not own.architectures:
             raise ValueError(f"{name}: expected a causal language model of text, got {own.model_type!r}")
-        _check_heads(name, own, tensor_parallel_size)
+        check_heads(name, own, tensor_parallel_size)
 
 
-def _check_heads(name: str, config: PretrainedConfig, ranks: int) -> None:
+def check_heads(name: str, config: PretrainedConfig, ranks: int) -> None:
     """Raises ValueError where tensor parallelism cannot share out a model's heads."""
     if (heads := getattr(config, "num_attention_heads", None)) is None:
         return  # no attention at all: refused by its architecture
