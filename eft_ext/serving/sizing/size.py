@@ -61,7 +61,7 @@ def size(
         for name in config.mixing_method.models
     ]
     if speculate:
-        models.append(_drafter(config, models))
+        models.append(_drafter(models))
     length = max_model_len or getattr(config, "max_position_embeddings", None) or 2048  # as vLLM has it
     rows = tuple(_row(each, kv_size) for each in models)
     found = Sizing(rows, str(kind).removeprefix("torch."), kv_name, length, utilization, speculate, gpus)
@@ -91,14 +91,13 @@ def _kv_dtype(given: str, kind: torch.dtype) -> tuple[str, int]:
     return given, _KV_BYTES[given]
 
 
-def _drafter(config: EmulatedConfig, models: list[Model]) -> Model:
-    """The small tuned model again, in second place, or the first one where that is smaller, as generate() drafts."""
+def _drafter(models: list[Model]) -> Model:
+    """The second model again, tuned by name, as `eft_ext.serving.vllm.server` has it draft."""
     if len(models) < 2:
-        raise ValueError(f"--speculate: expected a checkpoint of several models, got {models[0].name} alone")
-    first, second = models[:2]
-    ahead = first.weights.parameters < second.weights.parameters
-    chosen = first if ahead or second.name in config.mixing_method.last_token_only else second
-    return replace(chosen, name=f"{chosen.name} (drafts)")
+        raise ValueError(
+            f"--speculate: expected several models, of which the second drafts, got {models[0].name} alone"
+        )
+    return replace(models[1], name=f"{models[1].name} (drafts)")
 
 
 def _row(model: Model, kv_size: int) -> Row:

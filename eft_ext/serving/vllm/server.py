@@ -36,7 +36,7 @@ def _drafts(found: Checkpoint, count: int) -> dict[str, object]:
     """vLLM's configuration of speculation. vLLM loads the draft model apart, and wants it as a folder or a hub id."""
     if len(found.places) < 2:
         raise ValueError(
-            "--speculate: expected a checkpoint of several models, got one model, which would draft for itself"
+            f"--speculate: expected several models, of which the second drafts, got {next(iter(found.places))} alone"
         )
     # Drawn by its own probabilities, more drafts are accepted at a temperature than its likeliest tokens are.
     how = {"method": "draft_model", "num_speculative_tokens": count, "draft_sample_method": "probabilistic"}
