@@ -14,8 +14,9 @@ def register() -> None:
 
     It never stops an engine of another model: with a vLLM that it does not know it warns.
     """
-    from eft_ext.serving.vllm import names
+    from eft_ext.serving.vllm import names, server_gone
 
+    server_gone.end_with_server()
     try:
         from eft_ext.config import ARCHITECTURE
         from eft_ext.serving.vllm.checks import LOAD_FORMAT, READS
