@@ -21,7 +21,7 @@ EXTRAS = {
     "triton": ("triton",),
     "lm-eval": (*_HF, "lm_eval"),
     "serve": (*_CLI, *_PEFT, "fastapi", "openai", "uvicorn"),
-    "vllm": (*_HF, "vllm"),
+    "vllm": (*_CLI, "vllm"),
 }
 
 

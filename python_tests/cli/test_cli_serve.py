@@ -33,7 +33,7 @@ def address(trio):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "eft_ext", "serve", trio, "--host", "127.0.0.1", "--port", str(port)]
+    command = [sys.executable, "-m", "eft_ext", "serve", trio, "--engine", "transformers", "--port", str(port)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         try:
             for line in process.stdout:
@@ -41,7 +41,7 @@ def address(trio):
                     break
             else:
                 pytest.fail("the server ended before it listened")
-            yield f"http://127.0.0.1:{port}"
+            yield f"http://localhost:{port}"
         finally:
             process.terminate()
             process.communicate(timeout=30)
@@ -88,7 +88,7 @@ def test_wrong_input_is_one_line(given, said, trio, capsys):
         pytest.importorskip(package)
     capsys.readouterr()
     names = {"trio": trio, "small": str(model_path("small-base"))}
-    assert main(["serve", *(each.format(**names) for each in given)]) == 2
+    assert main(["serve", "--engine", "transformers", *(each.format(**names) for each in given)]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert lines[-1].startswith(f"eft: {said.format(**names)}")
     assert "Traceback" not in "".join(lines)
@@ -97,5 +97,5 @@ def test_wrong_input_is_one_line(given, said, trio, capsys):
 def test_a_missing_package_is_named(trio, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "fastapi", None)
     capsys.readouterr()
-    assert main(["serve", trio]) == 1
+    assert main(["serve", trio, "--engine", "transformers"]) == 1
     assert "eft serve --engine transformers needs fastapi: pip install 'eft_ext[serve]'" in capsys.readouterr().err

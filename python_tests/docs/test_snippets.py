@@ -32,6 +32,8 @@ FOLDERS = {"LARGE": "large-base", "POLITE": "small-tuned", "TALKATIVE": "small-t
 WHERE = "Question: Where was Fikim Thetrond born?\nAnswer:"
 # They use what their `eft pack` makes.
 PACKED = ("README.md", "docs/guides/checkpoint.md", "docs/guides/tools.md", "docs/guides/vllm.md")
+# It asks a server: python_tests/serving/vllm/test_vllm_serve.py runs it.
+SERVED = ("docs/guides/serve.md",)
 NEEDED = {"docs/guides/structured-output.md": ("xgrammar", "outlines"), "docs/guides/vllm.md": ("vllm",)}
 
 pytestmark = pytest.mark.skipif(not model_path("large-base").is_dir(), reason="the embedded models are missing")
@@ -66,7 +68,7 @@ def run(page: str) -> dict[str, Any]:
 
 
 @pytest.mark.filterwarnings("ignore:Using the model-agnostic default")
-@pytest.mark.parametrize("page", slowly_but(("README.md",), [page for page in PYTHON if page not in TUTORIALS]))
+@pytest.mark.parametrize("page", slowly_but(("README.md",), [p for p in PYTHON if p not in (*TUTORIALS, *SERVED)]))
 def test_python(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for package in NEEDED.get(page, ()):
@@ -86,6 +88,10 @@ def test_commands(block, tmp_path, monkeypatch, capsys):
     for line in block.splitlines():
         capsys.readouterr()
         command = shlex.split(line, comments=True)
+        if command[1] == "serve":  # planned only, and by whichever engine's rules the page is about
+            if not Path("trio").exists():
+                assert main(["pack", "-o", "trio", "--weights", "link"]) == 0
+            command[2:2] = ["--dry-run", "--engine", "vllm"]
         assert main(command[1:]) == 0, line
         out = capsys.readouterr()
         if command[1] == "generate":
@@ -102,7 +108,7 @@ def test_blocks_are_found():
     fences = [line for text in PAGES.values() for line in text.splitlines() if line.lstrip().startswith(("```", "~~~"))]
     assert len(fences) == 2 * len(ALL)
     guides = {f"docs/guides/{name}.md" for name in ("decoding", "tools")}
-    assert {*CHECKS, *PACKED, *NEEDED, *guides} <= set(PYTHON)
+    assert {*CHECKS, *PACKED, *NEEDED, *SERVED, *guides} <= set(PYTHON)
     lines = {line for text in PAGES.values() for line in text.splitlines() if line.startswith("eft ")}
     assert lines == {line for _, block in ALL if COMMAND.search(block) for line in block.splitlines()}
 

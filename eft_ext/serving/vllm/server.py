@@ -65,12 +65,13 @@ def run(words: Sequence[str]) -> None:
         ValueError: an option that vLLM does not know or take.
         RuntimeError: a checkpoint or an option that several models as one do not take.
     """
-    from eft_ext.serving.vllm import names
+    from eft_ext.serving.vllm import names, server_gone
 
     class Parser(names.FlexibleArgumentParser):
         def error(self, message: str) -> NoReturn:
             raise ValueError(f"vllm: {message}")
 
+    os.environ[server_gone.SERVER] = str(os.getpid())
     names.cli_env_setup()
     serve = names.ServeSubcommand()
     parser = Parser(prog=words[0])

@@ -128,11 +128,13 @@ def test_drafts_load_the_tuned_model_twice(llamas):
 
 
 def test_who_drafts(tmp_path):
-    """The first model where it is the smaller one, as generate() has it."""
+    """The second model, which `eft serve --speculate` names."""
     two = checkpoint(tmp_path / "two", qwen_1_5b(), qwen_32b(), method=Weighted({"a": 1.0, "b": 1.0}))
-    assert [row.name for row in size(two, None, speculate=1).rows][-1] == "a (drafts)"
+    assert [row.name for row in size(two, None, speculate=1).rows][-1] == "b (drafts)"
     one = checkpoint(tmp_path / "one", qwen_1_5b(), method=Weighted({"only": 1.0}))
-    with pytest.raises(ValueError, match="^--speculate: expected a checkpoint of several models, got only alone$"):
+    with pytest.raises(
+        ValueError, match="^--speculate: expected several models, of which the second drafts, got only alone$"
+    ):
         size(one, None, speculate=1)
 
 
