@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from eft_ext.demo import checkpoint_path
-from python_tests.helpers import naive
+from python_tests.helpers import dashboard, naive
 from python_tests.helpers.embedded_trio import answer, ids_of, parts, text_of
 from python_tests.helpers.vllm_server import serving
 
@@ -196,6 +196,14 @@ def test_a_json_schema_closes(client):
             assert each.message.content[:-4] in ("Tonin was ", "Neisos was ")
             assert each.message.content[-4:].isdigit()
     assert len({each.message.content for each in found.values()}) > 10
+
+
+def test_metrics_of_the_dashboard(server, client):
+    """All that docker/grafana/eft.json plots is there, but for drafts."""
+    complete(client, QUESTION)
+    for name in dashboard.METRICS:
+        if not name.startswith(dashboard.WITH_DRAFTS):
+            server.metric(name)
 
 
 def test_killed_and_restarted(server, client, tmp_path):
