@@ -54,6 +54,7 @@ check: $(MADE:=/dev-installed)  ## formatters, linters, types, and arrows betwee
 	$(BIN)/clang-format --dry-run --Werror $(CPP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/hadolint docker/*.Dockerfile
 
 docs: $(MADE:=/docs-installed)  ## the documentation as a site, strictly: build/docs/index.html
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
