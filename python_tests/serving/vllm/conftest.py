@@ -27,7 +27,9 @@ else:
     if V2:
         # Starts, families and servers know nothing of the runner; V1's tests have them on the other core.
         collect_ignore_glob = [f"test_vllm_{name}.py" for name in ("checkpoints", "families", "guide", "others")]
-        collect_ignore_glob += [f"test_vllm_{name}.py" for name in ("quantized", "refusals", "server", "server_starts")]
+        collect_ignore_glob += [
+            f"test_vllm_{name}.py" for name in ("quantized", "refusals", "server", "server_starts", "sizing")
+        ]
         interpret()
 
 # Small enough that 80 requests are preempted and share prefixes.
