@@ -1,4 +1,4 @@
-"""The memory of a checkpoint in vLLM 0.32, calculated without an engine or weights."""
+"""The memory of a checkpoint in vLLM 0.32, calculated without an engine or weights (docs/guides/sizing.md)."""
 
 from eft_ext.serving.sizing.gpus import Gpus, here, parse_gpus
 from eft_ext.serving.sizing.options import options_of

@@ -126,12 +126,12 @@ def _none(plan: Sizing, load: Load) -> Sizing:
     for way, each in ways.items():
         if length := _longest(plan, each):
             notes.append(f"fits: --max-model-len {length} {way}".rstrip())
+    notes.append("More GPUs or quantised weights help.")
     own = load.cache(plan.tp)
     one = own.block_bytes * own.blocks(plan.max_model_len, STEPS * load.batch.tokens)
     why = (
         f"Nothing fits: of {readable(plan.budget)} a GPU, weights take {readable(plan.weights)}, the reserve "
-        f"{readable(plan.reserve)}, a request of {plan.max_model_len:,} tokens {readable(one)}; more GPUs or quantised "
-        "weights help."
+        f"{readable(plan.reserve)}, a request of {plan.max_model_len:,} tokens {readable(one)}."
     )
     return replace(plan, tp=0, dp=0, tokens=0, requests=0.0, why=why, notes=tuple(notes))
 
