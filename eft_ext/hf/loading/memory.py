@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,8 +53,7 @@ def footprint(
         trust_remote_code: run code that comes with the model.
         hub: revision, token, ... for reading the configuration.
     """
-    files = sorted(Path(source).glob("*.safetensors")) if os.path.isdir(source) else []
-    if files:
+    if files := weight_files(source):
         tensors = [
             (math.prod(tensor["shape"]), stored_bytes(tensor["dtype"]), "F" in tensor["dtype"])
             for file in files
@@ -70,6 +68,14 @@ def footprint(
     width = _width(dtype, quantization_config)
     total = sum(int(n * (width if width is not None and floating else stored)) for n, stored, floating in tensors)
     return Footprint(name, sum(n for n, _, _ in tensors), total)
+
+
+def weight_files(source: str) -> list[Path]:
+    """The safetensors files of a local folder: those that its index names, else all. Empty for a hub id."""
+    folder = Path(source)
+    files, index = sorted(folder.glob("*.safetensors")), folder / "model.safetensors.index.json"
+    named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()) if index.is_file() else set()
+    return [file for file in files if not named or file.name in named]
 
 
 def header(file: Path) -> dict[str, dict[str, Any]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,7 +14,7 @@ import torch
 from transformers.models.auto import CONFIG_MAPPING
 
 from eft_ext.hf.checkpoint.read import Place
-from eft_ext.hf.loading.memory import auto_class, header, stored_bytes
+from eft_ext.hf.loading.memory import auto_class, header, stored_bytes, weight_files
 from eft_ext.serving.sizing.kv_cache import kv_heads
 
 _REPLICATED = ("_a_proj.weight", ".gate.weight")  # projections to a latent, and routers: whole on each GPU
@@ -46,7 +45,7 @@ def weights(config: Any, place: Place, dtype: torch.dtype) -> Weights:
         dtype: what vLLM converts weights to that are not quantised.
     """
     quantisation = _quantisation(config)
-    files = sorted(Path(place.source).glob("*.safetensors")) if os.path.isdir(place.source) else []
+    files = weight_files(place.source)
     found = _from_files(files, dtype, bool(quantisation)) if files else _from_config(config, dtype, quantisation)
     tied = getattr(config, "tie_word_embeddings", False)
     parameters, total, replicated = 0, 0.0, 0.0

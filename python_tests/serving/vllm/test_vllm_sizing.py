@@ -14,6 +14,7 @@ from eft_ext.serving.sizing import kv_cache, size
 from eft_ext.serving.vllm.loader import EmulatedLoader
 from python_tests.helpers import tiny_models
 from python_tests.serving.vllm.test_vllm_families import TRIOS
+from python_tests.serving.vllm.test_vllm_quantized import quantize
 
 pytestmark = pytest.mark.slow
 BLOCK = 32  # of the engines here; the sizing has that of GPUs, 16
@@ -62,22 +63,25 @@ def bytes_of_block(engine: Any) -> int:
     return int(whole // config.num_blocks)
 
 
-def build(where: Path, models: list[tuple[str, dict[str, Any]]]) -> Path:
-    """A checkpoint of tiny models."""
+def build(where: Path, models: list[tuple[str, dict[str, Any]]], quantised: str | None = None) -> Path:
+    """A checkpoint of tiny models, one of which may be int8."""
     method = UpScale(1.0)
     sources = {
         name: tiny_models.save(where / name, family, seed, **options)
         for seed, (name, (family, options)) in enumerate(zip(method.models, models, strict=True))
     }
+    if quantised:
+        quantize(sources[quantised])
     return tiny_models.packed(where / "packed", method, sources)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("which", ["shipped", "heads"])
+@pytest.mark.parametrize("which", ["shipped", "heads", "int8"])
 def test_weights_and_tokens(
     which: str, dtype: str, start: Callable[..., Any], loaded: list[dict[str, int]], tmp_path: Path
 ) -> None:
-    folder = checkpoint_path() if which == "shipped" else build(tmp_path, HEADS)
+    quantised = "tuned" if which == "int8" else None
+    folder = checkpoint_path() if which == "shipped" else build(tmp_path, HEADS, quantised)
     sizing = size(read(folder, {}), None, dtype=dtype)
     engine = start(folder, dtype=dtype)
     assert loaded == [{row.name: row.weight_bytes for row in sizing.rows}]

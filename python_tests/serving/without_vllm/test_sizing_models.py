@@ -152,3 +152,17 @@ def test_dtype_of_a_checkpoint(stored, tmp_path):
 def test_other_methods_are_sized_too(tmp_path):
     found = size(checkpoint(tmp_path / "c", qwen_1_5b(), qwen_1_5b(), method=Contrast()), None)
     assert [row.name for row in found.rows] == list(Contrast().models)
+
+
+def test_files_that_the_index_leaves_out(tmp_path):
+    """Some publishers put a second copy of all weights beside the first."""
+    trio = checkpoint(tmp_path / "c", *[llama_8b()] * 3)
+    inside = tmp_path / "c" / "large"
+    inside.mkdir()
+    save_file({"model.norm.weight": torch.zeros(32)}, inside / "model-00001-of-00001.safetensors")
+    save_file({"norm.weight": torch.zeros(32)}, inside / "consolidated.safetensors")
+    index = {"weight_map": {"model.norm.weight": "model-00001-of-00001.safetensors"}}
+    (inside / "model.safetensors.index.json").write_text(json.dumps(index))
+    (inside / "config.json").write_text("{}")
+    trio.config.weights["large"] = {"folder": "large"}
+    assert size(read(tmp_path / "c", {}, config=trio.config), None).rows[0].parameters == 32
