@@ -50,7 +50,9 @@ def layers_of(config: Any, size: int, ranks: int = 1) -> list[Layer]:
 def kv_heads(config: Any) -> tuple[int, int]:
     """The number of a layer's key-value heads, and the size of a head."""
     heads = config.num_attention_heads
-    shared = getattr(config, "num_key_value_heads", None) or heads
+    shared = getattr(config, "num_key_value_heads", None) or getattr(config, "num_kv_heads", None) or heads
+    if getattr(config, "multi_query", False) and not getattr(config, "new_decoder_architecture", False):
+        shared = 1  # Falcon, GPT-BigCode
     return shared, getattr(config, "head_dim", None) or config.hidden_size // heads
 
 

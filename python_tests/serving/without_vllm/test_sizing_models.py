@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 from safetensors.torch import save_file
-from transformers import DeepseekV3Config
+from transformers import DeepseekV3Config, FalconConfig, GPT2Config
 
 from eft_ext.demo import checkpoint_path, model_path
 from eft_ext.hf.checkpoint.read import read
@@ -152,6 +152,17 @@ def test_dtype_of_a_checkpoint(stored, tmp_path):
 def test_other_methods_are_sized_too(tmp_path):
     found = size(checkpoint(tmp_path / "c", qwen_1_5b(), qwen_1_5b(), method=Contrast()), None)
     assert [row.name for row in found.rows] == list(Contrast().models)
+
+
+def test_names_of_other_families(tmp_path):
+    """GPT-2 has other names for its sizes; Falcon-7B has 71 heads that share one key and one value."""
+    gpt2 = GPT2Config(architectures=["GPT2LMHeadModel"])
+    found = size(checkpoint(tmp_path / "gpt2", gpt2, gpt2, gpt2), parse_gpus("L4"))
+    assert (found.rows[0].parameters, found.rows[0].kv_bytes) == (124_439_808, 2 * 12 * 768 * 2)
+    assert found.max_model_len == 1024
+    falcon = FalconConfig(architectures=["FalconForCausalLM"])
+    found = size(checkpoint(tmp_path / "falcon", falcon, falcon, falcon), None)
+    assert found.rows[0].kv_bytes == 2 * 32 * 64 * 2
 
 
 def test_files_that_the_index_leaves_out(tmp_path):
