@@ -89,14 +89,15 @@ def run(part: str, args: argparse.Namespace, v2: bool = False) -> tuple[Any, str
     with tempfile.TemporaryDirectory() as folder, open(f"{folder}/log", "a+b") as log:
         out = Path(folder, "result.json")
         command = [sys.executable, sys.argv[0], f"--part={part}", f"--out={out}", *words]
-        ended = run_with_timeout(command, args.seconds, log, cwd=Path.cwd(), env=_environment(v2), shown=part)
+        ended = run_with_timeout(command, args.seconds, log, cwd=Path.cwd(), env=environment(v2), shown=part)
         if out.exists():  # a process that has written its result may fail when it ends
             return json.loads(out.read_text()), ""
     lines = [line for line in ended.output.splitlines() if "Error" in line] or ended.output.splitlines() or [""]
     return None, f"{ended.fault or 'no result'}: {lines[-1].strip()}"
 
 
-def _environment(v2: bool) -> dict[str, str]:
+def environment(v2: bool = False) -> dict[str, str]:
+    """The variables of a process that imports vllm."""
     found = {**_ALL, **({} if torch.cuda.is_available() else _CPU), **os.environ}
     found["VLLM_USE_V2_MODEL_RUNNER"] = str(int(v2))
     if v2 and not torch.cuda.is_available():

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import bench_vllm
+import load_server
 import pytest
 import vllm_parity
 from engines import parity, processes, speculation
@@ -13,8 +14,10 @@ from engines import parity, processes, speculation
 from eft_ext.demo import checkpoint_path, model_path
 from python_tests.helpers.naive import greedy, load, up_scaled
 
+COMMANDS = (bench_vllm, load_server, vllm_parity)
 
-@pytest.mark.parametrize("command", [bench_vllm, vllm_parity], ids=["bench_vllm", "vllm_parity"])
+
+@pytest.mark.parametrize("command", COMMANDS, ids=[command.__name__ for command in COMMANDS])
 def test_without_vllm_one_line_says_what_to_install(command, monkeypatch, capsys):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "vllm" else find(name))

@@ -11,12 +11,29 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import psutil
 from openai import OpenAI
 
 READY, END = 240.0, 60.0  # seconds; a start takes some 30 s of two cores
 OPTIONS = ("--dtype", "float32", "--max-model-len", "256", "--block-size", "32", "--max-num-seqs", "16")
 # Of the test's own process, whose engines run inside it.
 _NOT_INHERITED = ("VLLM_ENABLE_V1_MULTIPROCESSING", "VLLM_USE_V2_MODEL_RUNNER", "TRITON_INTERPRET")
+
+
+def command_line(folder: str | Path, port: int, *options: str) -> list[str]:
+    """The command that serves a folder's model as `trio`. Its engine ends with it, also by SIGKILL."""
+    command = ["sh", "-c", 'EFT_SERVER_PID=$$ exec "$@"', "sh"]
+    command += [sys.executable, "-W", "ignore", "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder)]
+    command += ["--served-model-name", "trio", "--host", "127.0.0.1", "--port", str(port), "--enforce-eager"]
+    return [*command, *OPTIONS, *options]
+
+
+def metric(url: str, name: str) -> float:
+    """The sum of a server's metric over its labels."""
+    lines = httpx.get(f"{url}/metrics", timeout=10).text.splitlines()
+    found = [float(line.split()[-1]) for line in lines if line.startswith((f"{name} ", f"{name}{{"))]
+    assert found, name
+    return sum(found)
 
 
 class Server:
@@ -33,14 +50,18 @@ class Server:
         self.log = log
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
-            self.url = f"http://127.0.0.1:{free.getsockname()[1]}"
-        command = [sys.executable, "-W", "ignore", "-m", "vllm.entrypoints.openai.api_server"]
-        command += ["--model", str(folder), "--served-model-name", "trio", "--host", "127.0.0.1"]
-        command += ["--port", self.url.rsplit(":", 1)[1], "--enforce-eager", *OPTIONS, *options]
-        own = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
-        with log.open("wb") as out:
+            port = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}"
+        self.command = command_line(folder, port, *options)
+        self.environment = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
+        self.environment |= environment
+        self.begin()
+
+    def begin(self) -> None:
+        """Starts it, or, once it has ended, the same one again on its port."""
+        with self.log.open("ab") as out:
             self.process = subprocess.Popen(
-                command, stdout=out, stderr=subprocess.STDOUT, env={**own, **environment}, start_new_session=True
+                self.command, stdout=out, stderr=subprocess.STDOUT, env=self.environment, start_new_session=True
             )
 
     def ready(self) -> "Server":
@@ -76,6 +97,13 @@ class Server:
                 self.process.wait(END)
         self.kill()
 
+    def engine(self) -> psutil.Process:
+        """The process of its engine."""
+        children = psutil.Process(self.process.pid).children()
+        found = [child for child in children if child.cmdline()[0] == "VLLM::EngineCore"]
+        assert len(found) == 1, found
+        return found[0]
+
     def text(self) -> str:
         """Its output up to now."""
         return self.log.read_text(encoding="utf-8", errors="replace")
@@ -86,10 +114,7 @@ class Server:
 
     def metric(self, name: str) -> float:
         """The sum of a metric over its labels."""
-        lines = httpx.get(f"{self.url}/metrics", timeout=10).text.splitlines()
-        found = [float(line.split()[-1]) for line in lines if line.startswith((f"{name} ", f"{name}{{"))]
-        assert found, name
-        return sum(found)
+        return metric(self.url, name)
 
 
 @contextlib.contextmanager

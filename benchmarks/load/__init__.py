@@ -1,0 +1,1 @@
+"""Parts of load_server.py, which asks a server for many answers at once."""
