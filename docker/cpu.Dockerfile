@@ -18,7 +18,9 @@ ARG PIP_EXTRA_INDEX_URL
 COPY constraints.txt python_tests/serving/requirements.txt /tmp/
 RUN pip install --no-cache-dir -c /tmp/constraints.txt torch \
     && pip install --no-cache-dir --no-deps -r /tmp/requirements.txt
-RUN --mount=type=bind,from=build,source=/wheels,target=/wheels pip install --no-cache-dir --no-deps /wheels/*.whl
+# Copied, since the cache of a builder may not see that a mounted wheel has changed.
+COPY --from=build /wheels /tmp/wheels
+RUN pip install --no-cache-dir --no-deps /tmp/wheels/*.whl
 
 # The caches of vLLM and of the Hugging Face hub are in .cache; a volume there starts with this owner.
 RUN useradd --create-home --uid 10001 eft && install -d -o eft -g eft /home/eft/.cache

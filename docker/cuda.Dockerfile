@@ -15,9 +15,10 @@ COPY . .
 RUN nvcc --version && python3 -m pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
 
 FROM base
+# Copied, since the cache of a builder may not see that a mounted wheel has changed.
+COPY --from=build /wheels /tmp/wheels
 # vLLM's packages stay as they are where they fit; `cli` is what `eft` itself needs.
-RUN --mount=type=bind,from=build,source=/wheels,target=/wheels \
-    uv pip install --system --no-cache "$(echo /wheels/*.whl)[cli,vllm]"
+RUN uv pip install --system --no-cache "$(echo /tmp/wheels/*.whl)[cli,vllm]"
 
 # The caches of vLLM and of the Hugging Face hub are in .cache; a volume there starts with this owner.
 RUN useradd --create-home --uid 10001 eft && install -d -o eft -g eft /home/eft/.cache
