@@ -14,6 +14,8 @@ import httpx
 import psutil
 from openai import OpenAI
 
+from eft_ext.hf.checkpoint.read import is_checkpoint
+
 READY, END = 240.0, 60.0  # seconds; a start takes some 30 s of two cores
 OPTIONS = ("--dtype", "float32", "--max-model-len", "256", "--block-size", "32", "--max-num-seqs", "16")
 # Of the test's own process, whose engines run inside it.
@@ -21,9 +23,10 @@ _NOT_INHERITED = ("VLLM_ENABLE_V1_MULTIPROCESSING", "VLLM_USE_V2_MODEL_RUNNER", 
 
 
 def command_line(folder: str | Path, port: int, *options: str) -> list[str]:
-    """The command that serves a folder's model as `trio`. Its engine ends with it, also by SIGKILL."""
-    command = ["sh", "-c", 'EFT_SERVER_PID=$$ exec "$@"', "sh"]
-    command += [sys.executable, "-W", "ignore", "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder)]
+    """`eft serve` of a checkpoint, or vLLM's own command for one model, which is served as `trio`."""
+    eft = ["-m", "eft_ext", "serve", str(folder), "--engine", "vllm"]
+    vllm = ["-m", "vllm.entrypoints.openai.api_server", "--model", str(folder)]
+    command = [sys.executable, "-W", "ignore", *(eft if is_checkpoint(folder, {}) else vllm)]
     command += ["--served-model-name", "trio", "--host", "127.0.0.1", "--port", str(port), "--enforce-eager"]
     return [*command, *OPTIONS, *options]
 

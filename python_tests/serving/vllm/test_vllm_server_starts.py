@@ -1,4 +1,4 @@
-"""Servers that do not start: a folder or an option that cannot be served is named in one line of the output."""
+"""Servers that do not start: what cannot be served is named in the last line of the output, without a traceback."""
 
 from contextlib import ExitStack
 
@@ -21,7 +21,17 @@ def test_refused_at_the_start(tmp_path):
             (),
             f"large: expected config.json in {empty}/large-base, found none; pack the checkpoint again",
         ),
-        "lora": (checkpoint_path(), ("--enable-lora",), "enable_lora: expected none for several models as one"),
+        "lora": (
+            checkpoint_path(),
+            ("--enable-lora",),
+            "enable_lora: expected none for several models as one; merge adapters, then eft pack",
+        ),
+        "an option": (checkpoint_path(), ("--prot", "80"), "vllm: unrecognized arguments: --prot 80"),
+        "a value": (
+            checkpoint_path(),
+            ("--max-model-len", "-7"),
+            "vllm: max_model_len: Input should be greater than or equal to -1",
+        ),
     }
     with ExitStack() as stack:
         started = {}
@@ -29,4 +39,6 @@ def test_refused_at_the_start(tmp_path):
             started[name] = Server(folder, tmp_path / f"{name}.log", *options)
             stack.callback(started[name].kill)
         for name, (_, _, line) in cases.items():
-            assert line in started[name].refused(), name
+            said = started[name].refused()
+            assert said.splitlines()[-1] == f"eft: {line}", name
+            assert "Traceback" not in said, name
