@@ -12,10 +12,8 @@ from typing import Any
 
 from transformers import LlamaConfig, PretrainedConfig, Qwen2Config
 
-from eft_ext import EmulatedConfig
-from eft_ext.hf.checkpoint.read import read
+from eft_ext import EmulatedConfig, cli
 from eft_ext.methods import MixingMethod, UpScale
-from eft_ext.serving.sizing import lines, parse_gpus, size
 
 
 def llama(hidden: int, inner: int, layers: int, heads: int, **more: Any) -> LlamaConfig:
@@ -50,13 +48,13 @@ def qwen_1_5b(**more: Any) -> Qwen2Config:
 
 
 TRIOS = {"llama-70b": (llama_70b, llama_8b, llama_8b), "qwen-32b": (qwen_32b, qwen_1_5b, qwen_1_5b)}
-CASES: list[tuple[str, str, dict[str, Any]]] = [
-    ("llama-70b", "8xH100", {}),
-    ("llama-70b", "8xH100", {"kv_cache_dtype": "fp8"}),
-    ("llama-70b", "8xH100", {"speculate": 3}),
-    ("qwen-32b", "1xH100", {}),
-    ("qwen-32b", "1xH100", {"max_model_len": 8192, "max_num_seqs": 64, "max_num_batched_tokens": 2048}),
-    ("qwen-32b", "1xH200", {}),
+CASES = [
+    ("llama-70b", "--gpus 8xH100"),
+    ("llama-70b", "--gpus 8xH100 --kv-cache-dtype fp8"),
+    ("llama-70b", "--gpus 8xH100 --speculate 3"),
+    ("qwen-32b", "--gpus 1xH100"),
+    ("qwen-32b", "--gpus 1xH100 --max-model-len 8192 --max-num-seqs 64 --max-num-batched-tokens 2048"),
+    ("qwen-32b", "--gpus 1xH200"),
 ]
 
 
@@ -76,13 +74,9 @@ def main(folder: str | None = None) -> None:
         where = Path(folder or temporary)
         for name, configs in TRIOS.items():
             write(where / name, *(config() for config in configs))
-        for name, gpus, options in CASES:
-            given = "".join(f", {option}={value}" for option, value in options.items())
-            print(
-                f"# {name} on {gpus}{given}",
-                *lines(size(read(where / name, {}), parse_gpus(gpus), **options)),
-                sep="\n",
-            )
+        for name, options in CASES:
+            print(f"# eft serve {name} --engine vllm --dry-run {options}", flush=True)
+            cli.main(["serve", str(where / name), "--engine", "vllm", "--dry-run", *options.split()])
             print()
 
 

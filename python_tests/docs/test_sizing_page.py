@@ -4,7 +4,7 @@ import re
 
 from eft_ext.hf.loading.memory import readable
 from eft_ext.serving.sizing import parse_gpus, size
-from python_tests.docs.pages import BLOCKS, PAGES
+from python_tests.docs.pages import BLOCKS, COMMAND, PAGES
 from python_tests.helpers.examples import printed as printed
 from python_tests.helpers.published_configs import checkpoint, llama_8b, llama_70b
 
@@ -14,8 +14,10 @@ PAGE = "docs/guides/sizing.md"
 def test_tables(printed, tmp_path):
     """All of them, in order."""
     text = "\n".join(printed("sizing", tmp_path))
-    tables = [part.partition("\n")[2].strip() for part in re.split(r"^# ", text, flags=re.M)[1:]]
-    assert [block.strip() for kind, block in BLOCKS[PAGE] if kind == ""] == tables
+    tables = [part.partition("\n\n")[2].strip() for part in re.split(r"^# ", text, flags=re.M)[1:]]
+    assert [block.strip() for kind, block in BLOCKS[PAGE] if not COMMAND.search(block)] == tables
+    commands = [line.removeprefix("# eft serve ") for line in text.splitlines() if line.startswith("# ")]
+    assert all(f"`eft serve sizes/{command}`" in PAGES[PAGE] for command in commands)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["llama-70b", "qwen-32b"]
 
 
