@@ -17,6 +17,14 @@ WORDS = ["<pad>", "<eos>", *"the cat sat on a mat and then it ran off to see wha
 
 
 @pytest.fixture(scope="module")
+def trio(tmp_path_factory):
+    """The embedded trio as a checkpoint."""
+    folder = tmp_path_factory.mktemp("packed") / "trio"
+    assert main(["pack", "-o", str(folder), "--weights", "link"]) == 0
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     """Options naming three tiny models that share a tokenizer of words."""
     root = tmp_path_factory.mktemp("cli")

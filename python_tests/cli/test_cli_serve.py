@@ -18,14 +18,6 @@ CHAT = [{"role": "user", "content": "Where was Fikim Thetrond born?"}]
 
 
 @pytest.fixture(scope="module")
-def trio(tmp_path_factory):
-    """The embedded trio as a checkpoint."""
-    folder = tmp_path_factory.mktemp("served") / "trio"
-    assert main(["pack", "-o", str(folder), "--weights", "link"]) == 0
-    return str(folder)
-
-
-@pytest.fixture(scope="module")
 def address(trio):
     """The server's, once it answers."""
     for package in EXTRAS["serve"]:

@@ -18,14 +18,6 @@ pytestmark = pytest.mark.skipif(not model_path("large-base").is_dir(), reason="t
 
 
 @pytest.fixture(scope="module")
-def trio(tmp_path_factory):
-    """The embedded trio as a checkpoint."""
-    place = tmp_path_factory.mktemp("served") / "trio"
-    assert main(["pack", "-o", str(place), "--weights", "link"]) == 0
-    return str(place)
-
-
-@pytest.fixture(scope="module")
 def llamas(tmp_path_factory):
     """Configurations of Llama-3.1-70B and two of 8B, whose weights are references to the hub."""
     return str(write(tmp_path_factory.mktemp("llamas") / "trio", llama_70b(), llama_8b(), llama_8b()))
