@@ -60,6 +60,30 @@ def test_while_a_module_is_imported(tmp_path, module):
     assert (run.returncode, err) == SAID
 
 
+SERVER = """
+import time
+from eft_ext import _interrupt
+_interrupt.watch()
+with _interrupt.unwinding():
+    _interrupt.leave()
+    try:
+        print("ready", flush=True)
+        time.sleep(60)
+    except KeyboardInterrupt:
+        time.sleep(_interrupt.PATIENCE + 0.5)
+        print("finished", flush=True)
+"""
+
+
+def test_a_server_has_its_own_time():
+    """It finishes what it does, for longer than a command may."""
+    with subprocess.Popen([sys.executable, "-c", SERVER], cwd=ROOT, text=True, stdout=subprocess.PIPE) as run:
+        assert run.stdout.readline() == "ready\n"
+        run.send_signal(signal.SIGINT)
+        out, _ = run.communicate(timeout=60)
+    assert (run.returncode, out) == (0, "finished\n")
+
+
 @pytest.mark.parametrize("module", ["eft_ext.demo.train", "eft_ext.demo.dynamics"])
 def test_while_a_module_of_its_own_is_started(tmp_path, module):
     (tmp_path / "sitecustomize.py").write_text(SITE.format(module="torch"))
