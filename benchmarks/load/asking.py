@@ -69,15 +69,18 @@ def _piece(choice: Any) -> str:
 
 
 @asynccontextmanager
-async def long_answer(target: Target, reads: bool) -> AsyncIterator[None]:
-    """A client that asks for long streams with many log-probabilities, and closes when the context ends.
+async def long_answer(
+    target: Target, reads: bool, streams: int = LONG, logprobs: int | None = 20
+) -> AsyncIterator[None]:
+    """A client that asks for long streams in one request, and closes when the context ends.
 
     Args:
+        logprobs: of each token, to make a stream of more text than the sockets hold.
         reads: reads what comes; otherwise it reads nothing, with a receive buffer of the least size.
     """
     where = urlsplit(target.url)
-    fields = {"model": target.model, "prompt": ["A"] * LONG, "max_tokens": 230, "temperature": 0, "stream": True}
-    body = json.dumps({**fields, "ignore_eos": True, "logprobs": 20}).encode()
+    fields = {"model": target.model, "prompt": ["A"] * streams, "max_tokens": 230, "temperature": 0, "stream": True}
+    body = json.dumps({**fields, "ignore_eos": True, "logprobs": logprobs}).encode()
     head = f"POST /v1/completions HTTP/1.1\r\nHost: {where.netloc}\r\nContent-Type: application/json\r\n"
     loop = asyncio.get_running_loop()
     with socket.socket(socket.AF_INET6 if ":" in str(where.hostname) else socket.AF_INET) as client:

@@ -31,31 +31,30 @@ async def rounds(target: Target, loop: Loop, at_once: int, count: int) -> dict[s
     faults: Counter[str] = Counter()
     took: dict[bool, list[float]] = {False: [], True: []}
     freed: list[float] = []
-    async with target.client() as client:
-        for number in range(2 * count):
-            unread = bool(number % 2)
-            async with long_answer(target, reads=not unread):
-                start = time.monotonic()
-                asked = (one(client, target.model, *pair) for pair in zip(requests, expected, strict=True))
-                found = await asyncio.gather(*asked)
-                took[unread].append(time.monotonic() - start)
-            faults.update(f"{request.kind}: {fault}" for request, fault in zip(requests, found, strict=True) if fault)
-            if (seconds := await seconds_until(lambda: target.slots() == 0, FREED)) is None:
-                faults[f"slots are not free after {FREED:.0f} s"] += 1
-            freed.append(FREED if seconds is None else seconds)
+    for number in range(2 * count):
+        unread = bool(number % 2)
+        async with target.client() as client, long_answer(target, reads=not unread):
+            start = time.monotonic()
+            asked = (one(client, target.model, *pair) for pair in zip(requests, expected, strict=True))
+            found = await asyncio.gather(*asked)
+            took[unread].append(time.monotonic() - start)
+        faults.update(f"{request.kind}: {fault}" for request, fault in zip(requests, found, strict=True) if fault)
+        if (seconds := await seconds_until(lambda: target.slots() == 0, FREED)) is None:
+            faults[f"slots are not free after {FREED:.0f} s"] += 1
+        freed.append(FREED if seconds is None else seconds)
     return {
         "requests": {kind: 2 * count * n for kind, n in Counter(each.kind for each in requests).items()},
         "faults": faults,
         "seconds_beside_read": median(took[False]),
         "seconds_beside_unread": median(took[True]),
         "slots_free_s": max(freed),
-        **await closing_frees(target),
+        **await closing_frees(target, 4 * at_once),
     }
 
 
-async def closing_frees(target: Target) -> dict[str, Any]:
-    """Closes a client that never reads while its request runs: seconds until its slots are free."""
-    async with long_answer(target, reads=False):
+async def closing_frees(target: Target, streams: int) -> dict[str, Any]:
+    """Closes a client that never reads while its streams run: seconds until its slots are free."""
+    async with long_answer(target, reads=False, streams=streams, logprobs=None):
         began = await seconds_until(lambda: target.slots() > 0, FREED)
     return {"unread_ran": began is not None, "unread_free_s": await seconds_until(lambda: target.slots() == 0, FREED)}
 
