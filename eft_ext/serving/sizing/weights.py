@@ -17,7 +17,11 @@ from eft_ext.hf.checkpoint.read import Place
 from eft_ext.hf.loading.memory import auto_class, header, stored_bytes, weight_files
 from eft_ext.serving.sizing.kv_cache import kv_heads
 
-_REPLICATED = ("_a_proj.weight", ".gate.weight")  # projections to a latent, and routers: whole on each GPU
+_REPLICATED = (
+    "_a_proj.weight",
+    "_a_proj_with_mqa.weight",
+    ".gate.weight",
+)  # projections to a latent, and routers: whole on each GPU
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,9 @@ def test_latent_attention(tmp_path):
     one, two = (size(trio, parse_gpus("2xH100"), tensor_parallel=ranks, max_model_len=4096) for ranks in (1, 2))
     assert one.rows[0].kv_bytes == 3 * (128 + 32) * 2
     assert one.tokens / one.kv == pytest.approx(two.tokens / two.kv, rel=1e-4)
+    vectors = 512 + 3 * (512 + 512 + 96 + 128)  # norms
+    whole = 3 * 2 * (vectors + 3 * 512 * (96 + 128 + 32))
+    assert two.weights == pytest.approx(whole + (one.weights - whole) / 2, abs=6)
 
 
 def test_windows(tmp_path):
