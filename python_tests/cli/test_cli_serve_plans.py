@@ -139,14 +139,10 @@ def test_the_engine(trio, capsys, monkeypatch):
         (["{trio}", "--gpus", "8xPS5", "--dry-run"], "--gpus: expected such as 8x80GiB or 8xH100 (known: "),
         (["{small}", "--dry-run"], "checkpoint: expected a folder or hub id of eft pack, got '{small}'"),
         (["{one}", "--dry-run", "--speculate", "2"], "--speculate: expected several models, of which the second "),
-        (
-            ["{trio}", "--speculate", "2", "--dry-run", "--", "--speculative-config", "{{}}"],
-            "--speculate: expected none beside vLLM's own options of speculation",
-        ),
         (["{trio}", "--dry-run", "--", "--max-model-len", "long"], "argument --max-model-len: invalid number value"),
         (["{trio}", "--dry-run", "--gpus", "8xH100", "--", "-tp", "3"], "tensor_parallel_size: expected a divisor of"),
     ],
-    ids=["negative", "gpus", "json", "kind", "none", "one", "twice", "length", "heads"],
+    ids=["negative", "gpus", "json", "kind", "none", "one", "length", "heads"],
 )
 def test_wrong_input_is_one_line(given, said, trio, tmp_path, capsys):
     one = write(tmp_path / "one", qwen_1_5b(), method=Weighted({"only": 1.0}))
@@ -155,6 +151,14 @@ def test_wrong_input_is_one_line(given, said, trio, tmp_path, capsys):
     assert main(["serve", "--engine", "vllm", *(each.format(**names) for each in given)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"eft: {said.format(**names)}")
+
+
+@pytest.mark.parametrize("flag", ["--speculative-config", "--speculative_config={}", "--spec_method", "-sc"])
+def test_speculation_is_given_once(flag, trio, capsys):
+    capsys.readouterr()
+    assert main(["serve", "--engine", "vllm", trio, "--speculate", "2", "--dry-run", "--", flag, "{}"]) == 2
+    said = capsys.readouterr().err
+    assert said == "eft: --speculate: expected none beside vLLM's own options of speculation\n"
 
 
 def test_transformers_has_no_drafts(trio, capsys):

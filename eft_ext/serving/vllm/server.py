@@ -26,7 +26,7 @@ def command(found: Checkpoint, flags: Sequence[str], speculate: int = 0) -> list
     if "revision" in found.options:
         words += ["--revision", found.options["revision"]]
     if speculate:
-        if any(flag.startswith(("--speculative", "--spec-")) for flag in flags):
+        if any(flag.replace("_", "-").startswith(("--speculative", "--spec-", "-sc")) for flag in flags):
             raise ValueError("--speculate: expected none beside vLLM's own options of speculation")
         words += ["--speculative-config", json.dumps(_drafts(found, speculate))]
     return [*words, *flags]
