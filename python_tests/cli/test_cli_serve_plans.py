@@ -99,11 +99,12 @@ def test_sizes(trio, llamas, capsys):
         (["--max-model-len=4k"], 4000),
         (["--max_model_len", "4K"], 4096),
         (["--max-model-len", "1.5k"], 1500),
+        (["--max-model-len", "0.1m"], 100000),
         (["--max-model-len", "auto"], 131072),
         (["--max-model-len", "-1"], 131072),
         (["--port", "4096"], 131072),
     ],
-    ids=["plain", "equals", "binary", "decimals", "auto", "minus", "another"],
+    ids=["plain", "equals", "binary", "decimals", "millions", "auto", "minus", "another"],
 )
 def test_flags_that_size(flags, length, llamas, capsys):
     capsys.readouterr()
@@ -139,10 +140,9 @@ def test_the_engine(trio, capsys, monkeypatch):
         (["{trio}", "--gpus", "8xPS5", "--dry-run"], "--gpus: expected such as 8x80GiB or 8xH100 (known: "),
         (["{small}", "--dry-run"], "checkpoint: expected a folder or hub id of eft pack, got '{small}'"),
         (["{one}", "--dry-run", "--speculate", "2"], "--speculate: expected several models, of which the second "),
-        (["{trio}", "--dry-run", "--", "--max-model-len", "long"], "argument --max-model-len: invalid number value"),
         (["{trio}", "--dry-run", "--gpus", "8xH100", "--", "-tp", "3"], "tensor_parallel_size: expected a divisor of"),
     ],
-    ids=["negative", "gpus", "json", "kind", "none", "one", "length", "heads"],
+    ids=["negative", "gpus", "json", "kind", "none", "one", "heads"],
 )
 def test_wrong_input_is_one_line(given, said, trio, tmp_path, capsys):
     one = write(tmp_path / "one", qwen_1_5b(), method=Weighted({"only": 1.0}))
@@ -159,6 +159,16 @@ def test_speculation_is_given_once(flag, trio, capsys):
     assert main(["serve", "--engine", "vllm", trio, "--speculate", "2", "--dry-run", "--", flag, "{}"]) == 2
     said = capsys.readouterr().err
     assert said == "eft: --speculate: expected none beside vLLM's own options of speculation\n"
+
+
+@pytest.mark.parametrize("flag", ["--max-model-len", "--max-num-seqs", "--max-num-batched-tokens", "-tp"])
+@pytest.mark.parametrize("value", ["long", "0", "-5", "1.5K", "inf"])
+def test_numbers_that_vllm_refuses(flag, value, trio, capsys):
+    capsys.readouterr()
+    assert main(["serve", "--engine", "vllm", trio, "--dry-run", "--gpus", "8xH100", "--", flag, value]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("eft: argument ")
+    assert line.endswith(f"{flag}: expected a whole number from 1 up, got {value!r}")
 
 
 def test_transformers_has_no_drafts(trio, capsys):

@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
+import re
+from argparse import ArgumentTypeError
 from collections.abc import Sequence
 from typing import Any
 
 from eft_ext._errors import Parser
-
-_WHOLE = {"max_model_len": (), "max_num_batched_tokens": (), "max_num_seqs": (), "tensor_parallel_size": ("-tp",)}
 
 
 def options_of(flags: Sequence[str]) -> dict[str, Any]:
     """The keyword arguments of `size` that vLLM's options stand for; others are left aside.
 
     Raises:
-        ValueError: an option without a number.
+        ValueError: an option without a number, or with one that vLLM refuses.
     """
     parser = Parser(add_help=False, allow_abbrev=False)
-    for name, short in _WHOLE.items():
-        parser.add_argument(f"--{name.replace('_', '-')}", *short, type=number, metavar="NUMBER")
+    parser.add_argument("--max-model-len", type=length)
+    parser.add_argument("--max-num-batched-tokens", type=number)
+    parser.add_argument("--max-num-seqs", type=count)
+    parser.add_argument("--tensor-parallel-size", "-tp", type=count, dest="tensor_parallel")
     parser.add_argument("--gpu-memory-utilization", type=float, dest="utilization")
     parser.add_argument("--dtype")
     parser.add_argument("--kv-cache-dtype")
     words = [_dashed(flag) for flag in flags]
-    found = {name: value for name, value in vars(parser.parse_known_args(words)[0]).items() if value is not None}
-    if "tensor_parallel_size" in found:
-        found["tensor_parallel"] = found.pop("tensor_parallel_size")
-    return found
+    return {name: value for name, value in vars(parser.parse_known_args(words)[0]).items() if value is not None}
 
 
 def _dashed(flag: str) -> str:
@@ -34,10 +33,22 @@ def _dashed(flag: str) -> str:
     return name.replace("_", "-") + equals + value if name.startswith("--") else flag
 
 
-def number(text: str) -> int | None:
-    """A number as vLLM reads it: 32k are 32,000, 32K are 32,768, and -1 or auto what fits, which `size` finds."""
-    if text in ("-1", "auto"):
-        return None
-    units = {"k": 10**3, "m": 10**6, "g": 10**9, "K": 2**10, "M": 2**20, "G": 2**30}
-    unit = units.get(text[-1:], 1)
-    return int(float(text[: -1 if unit > 1 else None]) * unit)
+def length(text: str) -> int | None:
+    """A length in tokens as vLLM reads it; -1 or auto are what fits, which `size` finds."""
+    return None if text in ("-1", "auto") else number(text)
+
+
+def number(text: str) -> int:
+    """A number as vLLM reads it: 32k are 32,000, 1.5k are 1,500, and 32K are 32,768."""
+    found = re.fullmatch(r"(\d+)([KMGT])|(\d+(?:\.\d+)?)([kmgt])", text)
+    if found is None:
+        return count(text)
+    whole, binary, part, decimal = found.groups()
+    return int(whole) << 10 * "_KMGT".index(binary) if whole else int(float(part) * 1000 ** "_kmgt".index(decimal))
+
+
+def count(text: str) -> int:
+    """A whole number from 1 up."""
+    if not re.fullmatch(r"0*[1-9]\d{0,17}", text):
+        raise ArgumentTypeError(f"expected a whole number from 1 up, got {text!r}")
+    return int(text)
