@@ -35,7 +35,7 @@ def batch_of(gpus: Gpus, length: int, tokens: int | None, requests: int | None) 
     """
     defaults = (16384, 1024) if gpus.bytes >= 160 * GIB else (8192, 1024) if gpus.bytes >= 70 * GIB else (2048, 256)
     rows = requests or defaults[1]
-    return Batch(min(tokens or defaults[0], rows * length), rows)
+    return Batch(tokens or min(defaults[0], rows * length), rows)
 
 
 def reserve(configs: Sequence[Any], mixed: int, batch: Batch, size: int, ranks: int, drafts: int) -> int:

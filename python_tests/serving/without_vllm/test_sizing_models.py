@@ -27,6 +27,16 @@ def test_one_to_four_models(count, tmp_path):
     assert found.reserve == logits + stream + count * 28 * 51 * 640 * 1024
 
 
+def test_a_given_step_is_not_cut_to_the_requests(tmp_path):
+    """vLLM cuts its default only, to all requests at full length: here 4 x 512 tokens."""
+    one = checkpoint(tmp_path / "c", qwen_1_5b(), method=Weighted({"m": 1.0}))
+    default, given = (
+        size(one, parse_gpus("H100"), max_model_len=512, max_num_seqs=4, max_num_batched_tokens=tokens).reserve
+        for tokens in (None, 8192)
+    )
+    assert given - default == (8192 - 4 * 512) * 2 * (3 * 1536 + 3 * 8960 + 1536)
+
+
 def test_key_value_heads_are_copied(tmp_path):
     """Two heads on four GPUs: each holds one, and the projections of both stand twice."""
     trio = checkpoint(tmp_path / "trio", qwen_1_5b(), qwen_1_5b(), qwen_1_5b())
