@@ -73,8 +73,8 @@ def fit(sizing: Sizing, load: Load, tensor_parallel: int | None) -> Sizing:
 
 def _counts(models: Sequence[Model], most: int) -> list[int]:
     """Numbers of GPUs that can share all models' heads and feed-forward layers."""
-    found = []
-    for ranks in range(1, most + 1):
+    found, heads = [], (each.config.num_attention_heads for each in models)
+    for ranks in range(1, min(most, *heads) + 1):  # no more can share the heads
         try:
             for each in models:
                 check_heads(each.name, each.config, ranks)

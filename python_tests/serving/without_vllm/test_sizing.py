@@ -152,6 +152,11 @@ def test_tensor_parallelism_by_heads(qwens, tmp_path):
         size(qwens, Gpus(2, 79 * GIB), tensor_parallel=4)
 
 
+def test_absurdly_many_gpus_take_no_time(llamas):
+    found = size(llamas, Gpus(10**15, 79 * GIB))
+    assert (found.tp, found.dp) == (4, 10**15 // 4)
+
+
 def test_gpus_that_are_left(llamas):
     found = size(llamas, Gpus(6, 139 * GIB))
     assert (found.tp, found.dp) == (2, 3)
