@@ -21,6 +21,8 @@ def command(found: Checkpoint, flags: Sequence[str], speculate: int = 0) -> list
         raise ValueError("--speculate: expected none with --engine transformers, whose server has no drafts; vllm has")
     if _PAGED in flags:
         raise ValueError(f"{_PAGED}: expected none, since its pages hold the cache of one model")
+    if "@" in found.source:  # it cuts there, and loads another folder
+        raise ValueError(f"checkpoint: expected a path without @, which begins a revision, got {found.source!r}")
     at = f"@{found.options['revision']}" if "revision" in found.options else ""
     return ["transformers", "serve", found.source + at, *flags]
 

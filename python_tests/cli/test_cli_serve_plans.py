@@ -177,3 +177,13 @@ def test_transformers_has_no_drafts(trio, capsys):
     assert (
         "--speculate: expected none with --engine transformers, whose server has no drafts" in capsys.readouterr().err
     )
+
+
+def test_transformers_cuts_names_at_an_at(trio, tmp_path, capsys):
+    folder = tmp_path / "me@home"
+    folder.symlink_to(trio)
+    assert planned(capsys, str(folder), "--engine", "vllm")[0] == ["vllm", "serve", str(folder)]
+    assert main(["serve", str(folder), "--engine", "transformers", "--dry-run"]) == 2
+    assert capsys.readouterr().err == (
+        f"eft: checkpoint: expected a path without @, which begins a revision, got '{folder}'\n"
+    )
