@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 
 import torch
@@ -62,13 +63,21 @@ def size(
     ]
     if speculate:
         models.append(_drafter(models))
-    length = max_model_len or getattr(config, "max_position_embeddings", None) or 2048  # as vLLM has it
+    length = _length(config, max_model_len)
     rows = tuple(_row(each, kv_size) for each in models)
     found = Sizing(rows, str(kind).removeprefix("torch."), kv_name, length, utilization, speculate, gpus)
     if gpus is None:
         return replace(found, why="--gpus 8xH100, for example, adds what fits there.")
     batch = batch_of(gpus, length, max_num_batched_tokens, max_num_seqs)
     return fit(found, Load(models, speculate, batch, kind.itemsize, kv_size), tensor_parallel)
+
+
+def _length(config: EmulatedConfig, given: int | None) -> int:
+    """The longest request, as vLLM has it."""
+    most = getattr(config, "max_position_embeddings", None)
+    if given and most and given > most and os.environ.get("VLLM_ALLOW_LONG_MAX_MODEL_LEN", "0") == "0":
+        raise ValueError(f"--max-model-len: expected at most {most}, which the models have, got {given}")
+    return given or most or 2048
 
 
 def _dtype(config: EmulatedConfig, given: str) -> torch.dtype:

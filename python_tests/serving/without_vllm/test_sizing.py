@@ -152,6 +152,15 @@ def test_tensor_parallelism_by_heads(qwens, tmp_path):
         size(qwens, Gpus(2, 79 * GIB), tensor_parallel=4)
 
 
+def test_a_request_longer_than_the_models_take(llamas, monkeypatch):
+    with pytest.raises(
+        ValueError, match=r"^--max-model-len: expected at most 131072, which the models have, got 131073$"
+    ):
+        size(llamas, H100, max_model_len=131073)
+    monkeypatch.setenv("VLLM_ALLOW_LONG_MAX_MODEL_LEN", "1")
+    assert size(llamas, H100, max_model_len=131073).max_model_len == 131073
+
+
 def test_absurdly_many_gpus_take_no_time(llamas):
     found = size(llamas, Gpus(10**15, 79 * GIB))
     assert (found.tp, found.dp) == (4, 10**15 // 4)
@@ -164,8 +173,9 @@ def test_gpus_that_are_left(llamas):
     assert (found.tp, found.dp, found.notes) == (2, 2, ("1 of 5 GPUs is not used.",))
 
 
-def test_no_room_to_spare(llamas):
+def test_no_room_to_spare(llamas, monkeypatch):
     """Between one request and a tenth more a replica still starts, and says so."""
+    monkeypatch.setenv("VLLM_ALLOW_LONG_MAX_MODEL_LEN", "1")
     plain = size(llamas, H100)
     length = int(plain.tokens / 1.05)
     found = size(llamas, Gpus(4, 79 * GIB), max_model_len=length)
