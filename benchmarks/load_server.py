@@ -10,8 +10,8 @@
               most, if other processes use over 0.3 cores meanwhile
     faults    kill -9 of the engine, a restart and the rows that are missing; kill -9 of the server
 
-The baseline is the large model alone. The floor is what three forward passes cost without mixing: the CPU time of the
-three models' engines, added. Servers listen on loopback and end with this command. A failed check gives exit status 1.
+The baseline is the large model alone. Beside it stands what three servers would cost: the CPU time of the three models'
+engines, each alone, added. Servers listen on loopback and end with this command. A failed check gives exit status 1.
 """
 
 from __future__ import annotations

@@ -144,7 +144,7 @@ def test_ratios_to_the_large_model():
     own = {name: dict.fromkeys(tables.SHOWN, figure) for name, figure in figures.items()}
     found = tables.ratios(own)
     assert found["trio of large"] == dict.fromkeys(tables.SHOWN, 1.5)
-    assert found["floor of large"] == {"engine_cpu_ms": 2.25}
+    assert found["three alone of large"] == {"engine_cpu_ms": 2.25}
     assert tables.ratios({"trio": own["trio"]}) == {}
     (table,) = tables.show({"figures": {"64": own}})
     assert list(table.columns[-1].cells)[-2:] == ["1.50x", "2.25x"]
