@@ -111,9 +111,9 @@ class Server:
         """Its output up to now."""
         return self.log.read_text(encoding="utf-8", errors="replace")
 
-    def client(self) -> OpenAI:
+    def client(self, api_key: str = "none") -> OpenAI:
         """The official client, which tries once."""
-        return OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=60)
+        return OpenAI(base_url=f"{self.url}/v1", api_key=api_key, max_retries=0, timeout=60)
 
     def metric(self, name: str) -> float:
         """The sum of a metric over its labels."""
