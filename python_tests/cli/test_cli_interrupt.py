@@ -35,12 +35,15 @@ needs_models = pytest.mark.skipif(
 )
 
 
+def heed():
+    """Takes Ctrl-C as from a terminal; a shell starts what it leaves in the background with Ctrl-C ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def started(*arguments, site=None, module="eft_ext"):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, filter(None, (site, ROOT))))}
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
     command = [sys.executable, "-m", module, *arguments]
-    # As from a terminal; a shell starts what it leaves in the background with Ctrl-C ignored.
-    heed = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
     return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, preexec_fn=heed, **pipes)
 
 
@@ -77,7 +80,8 @@ with _interrupt.unwinding():
 
 def test_a_server_has_its_own_time():
     """It finishes what it does, for longer than a command may."""
-    with subprocess.Popen([sys.executable, "-c", SERVER], cwd=ROOT, text=True, stdout=subprocess.PIPE) as run:
+    command = [sys.executable, "-c", SERVER]
+    with subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, preexec_fn=heed) as run:
         assert run.stdout.readline() == "ready\n"
         run.send_signal(signal.SIGINT)
         out, _ = run.communicate(timeout=60)

@@ -114,7 +114,8 @@ def test_flags_that_size(flags, length, llamas, capsys):
 
 def test_the_engine(trio, capsys, monkeypatch):
     """vLLM where it is installed, else transformers' server, else one line; a plan wants none."""
-    for package in ("vllm", "fastapi"):
+    packages = ("accelerate", "fastapi", "openai", "uvicorn", "vllm")
+    for package in packages:
         monkeypatch.setitem(sys.modules, package, None)
     assert planned(capsys, trio)[0] == ["vllm", "serve", trio]
     assert main(["serve", trio]) == 1
@@ -124,7 +125,7 @@ def test_the_engine(trio, capsys, monkeypatch):
     )
     assert main(["serve", trio, "--engine", "vllm"]) == 1
     assert "eft serve --engine vllm needs vllm: pip install 'eft_ext[vllm]'" in capsys.readouterr().err
-    for package in ("accelerate", "fastapi", "openai", "uvicorn", "vllm"):
+    for package in packages:
         there = ModuleType(package)
         there.__spec__ = object()
         monkeypatch.setitem(sys.modules, package, there)
