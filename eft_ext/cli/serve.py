@@ -61,7 +61,7 @@ def run(
 
         eft serve trio --port 8080
 
-        eft serve trio --speculate 3 -- --max-model-len 4096 --api-key secret
+        eft serve trio --speculate 3 -- --max-model-len 4096 --shutdown-timeout 30
 
         eft serve trio --engine vllm --dry-run --gpus 8xH100
     """
