@@ -1,8 +1,8 @@
-"""Text that no tokenizer can take."""
+"""Text that no tokenizer can take, and text in columns."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 
 def fault(text: str) -> str:
@@ -24,6 +24,13 @@ def fault(text: str) -> str:
 def printable(value: object) -> str:
     """A value as text that any stream takes, such as the name of a file that is no UTF-8."""
     return str(value).encode(errors="backslashreplace").decode()
+
+
+def aligned(rows: Sequence[tuple[str, ...]], right: Collection[int] = ()) -> list[str]:
+    """Rows in columns, those named in `right` to the right. The last may be longer than a terminal is wide."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    put = [str.rjust if index in right else str.ljust for index in range(len(widths))]
+    return ["  ".join(f(cell, w) for f, cell, w in zip(put, row, widths, strict=True)).rstrip() for row in rows]
 
 
 def checked(name: str, texts: Iterable[str]) -> tuple[str, ...]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from eft_ext._json import dumps
+from eft_ext._text import aligned
 from eft_ext.cli import loading
 from eft_ext.cli import options as o
 
@@ -42,20 +42,13 @@ def show(checkpoint: str | os.PathLike[str], *, as_json: bool) -> None:
         return
     facts = ("checkpoint", "method", "formula", "tokens", "ends", "chat_template")
     rows = [(name.replace("_", " "), str(found[name])) for name in facts]
-    typer.echo(_aligned(rows) + "\n")
+    typer.echo("\n".join(aligned(rows)) + "\n")
     table = [("model", "kind", "parameters", "weights", "where")]
     for name, model in found["models"].items():
         kind = model["kind"] + (" (an adapter)" if model["adapter"] else "")
         known = ("", "") if model["bytes"] is None else (f"{model['parameters']:,}", model["size"])
         table.append((name, kind, *known, model["where"]))
-    typer.echo(_aligned(table))
-
-
-def _aligned(rows: Sequence[tuple[str, ...]]) -> str:
-    """Rows in columns, of which the last may be longer than a terminal is wide: paths are copied from there."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
-    return "\n".join(line.rstrip() for line in lines)
+    typer.echo("\n".join(aligned(table)))  # paths are copied from the last column
 
 
 def describe(checkpoint: str | os.PathLike[str]) -> dict[str, Any]:

@@ -61,7 +61,7 @@ def run(
 
         eft serve trio --port 8080
 
-        eft serve trio --speculate 3 -- --max-model-len 4096 --shutdown-timeout 30
+        eft serve trio --speculate 3 -- --max-model-len 256 --shutdown-timeout 30
 
         eft serve trio --engine vllm --dry-run --gpus 8xH100
     """
@@ -69,12 +69,12 @@ def run(
 
     if speculate < 0:
         raise ValueError(f"--speculate: expected a number of drafts from 0 up, got {speculate}")
+    if not dry_run and (as_json or gpus is not None):
+        raise ValueError(f"{'--json' if as_json else '--gpus'}: expected --dry-run beside it")
     options = {} if revision is None else {"revision": revision}
     if not is_checkpoint(checkpoint, options):
         raise ValueError(f"checkpoint: expected a folder or hub id of eft pack, got {checkpoint!r}")
     found = read(checkpoint, options)
-    if not dry_run and (as_json or gpus is not None):
-        raise ValueError(f"{'--json' if as_json else '--gpus'}: expected --dry-run beside it")
     engine = engine or _installed(planned=dry_run)
     server = import_module(_SERVERS[engine])
     words = server.command(found, context.args, speculate)

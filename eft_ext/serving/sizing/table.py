@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
+from eft_ext._text import aligned
 from eft_ext.hf.loading.memory import readable
 from eft_ext.serving.sizing.result import Sizing
 
@@ -16,7 +15,7 @@ def lines(sizing: Sizing) -> list[str]:
         table.append((row.name, row.kind, *cells))
     total = (f"{sizing.parameters:,}", readable(sizing.weight_bytes), "", readable(sizing.kv_bytes))
     table.append(("together", "", *total))
-    return [*_aligned(table, right=(2, 3, 5)), "", *_fit(sizing)]
+    return [*aligned(table, right=(2, 3, 5)), "", *_fit(sizing)]
 
 
 def _fit(sizing: Sizing) -> list[str]:
@@ -36,11 +35,4 @@ def _fit(sizing: Sizing) -> list[str]:
         ("", "tokens in the caches", f"{sizing.total_tokens:,}"),
     ]
     options = f"options: {' '.join(sizing.flags)}" if sizing.flags else "options: none"
-    return [*_aligned(table, right=(2,)), "", sizing.why, *sizing.notes, options]
-
-
-def _aligned(rows: Sequence[tuple[str, ...]], right: Sequence[int]) -> list[str]:
-    """Rows in columns; those named in `right` are numbers."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    put = [str.rjust if index in right else str.ljust for index in range(len(widths))]
-    return ["  ".join(f(cell, w) for f, cell, w in zip(put, row, widths, strict=True)).rstrip() for row in rows]
+    return [*aligned(table, right=(2,)), "", sizing.why, *sizing.notes, options]
