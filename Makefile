@@ -35,7 +35,8 @@ test-all: test  ## the rest too: sanitizers, races, real vocabularies, fuzz, bro
 	$(if $(MADE),$(MAKE) --no-print-directory $(VENV)/all-tests-installed)
 	$(call CPP_TESTS,ON)
 	$(BIN)/ctest --test-dir build/ctest --output-on-failure -j 2
-	$(BIN)/python -m pytest $(WORKERS) -m slow
+	$(BIN)/python -m pytest $(WORKERS) -m "slow and not alone"
+	$(BIN)/python -m pytest -m alone
 
 # vLLM wants an older transformers, so it has an environment of its own. With SERVING_BIN=<folder of python> nothing is
 # downloaded: vLLM and this package are installed there.

@@ -14,7 +14,7 @@ from python_tests.analysis.pages import long
 
 pytestmark = pytest.mark.slow
 
-COUNT, TRIES = 20_000, 3  # other work on the machine may delay a task: the best of some tries counts
+COUNT, TRIES = 20_000, 10  # other work on the machine may delay a task: the best of these tries counts
 WATCH = """window.tasks = [];
 new PerformanceObserver((list) => window.tasks.push(...list.getEntries().map((task) => task.duration)))
   .observe({ type: "longtask", buffered: true });"""
@@ -49,12 +49,12 @@ def open_table(page, which):
     page.execute_script("document.querySelector('details').open = true")
     pieces = WebDriverWait(page, 10).until(lambda _: page.find_elements(By.CSS_SELECTOR, "details details"))
     page.execute_script("arguments[0].open = true", pieces[which])
-    # Its summary alone: the driver takes over a second for the text of all rows, which would count as the page's.
-    rows, count = pieces[which].find_element(By.TAG_NAME, "summary").text.split()[1:4:2]
-    cells = "return [...arguments[0].querySelectorAll('tbody tr')].map((row) => row.textContent)"
-    expected = int(count) - int(rows) + 1
-    WebDriverWait(page, 20).until(lambda _: len(page.execute_script(cells, pieces[which])) == expected)
-    return page.execute_script(cells, pieces[which])[-1]
+    # Read in little: what the driver reads counts as a task of the page.
+    first, last = page.execute_script("return arguments[0].firstChild.textContent", pieces[which]).split()[1:4:2]
+    rows = "arguments[0].querySelectorAll('tbody tr')"
+    count = int(last) - int(first) + 1
+    WebDriverWait(page, 20).until(lambda _: page.execute_script(f"return {rows}.length", pieces[which]) == count)
+    return page.execute_script(f"return [...{rows}].at(-1).textContent", pieces[which])
 
 
 def longest(page):
@@ -63,6 +63,7 @@ def longest(page):
     return max(page.execute_script("return window.tasks.splice(0)"), default=0)
 
 
+@pytest.mark.alone
 def test_it_is_soon_there_and_never_stuck(watched, path):
     def shade(key):
         Select(watched.find_element(By.ID, "measure")).select_by_value(key)
@@ -87,19 +88,21 @@ def test_it_is_soon_there_and_never_stuck(watched, path):
         "pointing beside the table": first,
         "another measure beside the table": lambda: shade("kl"),
     }
-    paints, tasks = [], {}
+    best = dict.fromkeys(["first paint", "loading", *uses], float("inf"))
     for _ in range(TRIES):
         watched.get(path.as_uri())
-        tasks.setdefault("loading", []).append(longest(watched))
-        paints.append(
-            watched.execute_script("return performance.getEntriesByName('first-contentful-paint')[0].startTime")
-        )
+        took = {"loading": longest(watched)}
+        paint = "return performance.getEntriesByName('first-contentful-paint')[0].startTime"
+        took["first paint"] = watched.execute_script(paint)
         for name, use in uses.items():
             use()
-            tasks.setdefault(name, []).append(longest(watched))
-    print(f"first paint {min(paints):.0f} ms;", ", ".join(f"{name} {min(ms):.0f}" for name, ms in tasks.items()))
-    assert min(paints) < 1000
-    assert {name: min(ms) for name, ms in tasks.items() if min(ms) >= 200} == {}
+            took[name] = longest(watched)
+        best = {name: min(ms, took[name]) for name, ms in best.items()}
+        slow = {name: ms for name, ms in best.items() if ms >= (1000 if name == "first paint" else 200)}
+        if not slow:
+            break
+    print("ms:", ", ".join(f"{name} {ms:.0f}" for name, ms in best.items()))
+    assert not slow
 
 
 def test_every_token_is_reached(watched, path, record):
