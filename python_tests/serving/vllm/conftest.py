@@ -6,6 +6,7 @@ EFT_VLLM_V2=1 takes the V2 model runner, whose Triton kernels are then interpret
 import gc
 import os
 from collections.abc import Callable, Iterator
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,24 @@ else:
 
 # Small enough that 80 requests are preempted and share prefixes.
 SMALL = {"dtype": "float32", "max_model_len": 256, "block_size": 32, "max_num_seqs": 16, "max_num_batched_tokens": 256}
+
+
+@pytest.fixture(scope="session")
+def saved_trio(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[str, str]]:
+    """Saves the models of a trio of `tiny_models.TRIOS`, once.
+
+    vLLM changes transformers' class of a model that it has no code of its own for, which then makes no model outside
+    an engine.
+    """
+    from eft_ext.methods import UpScale
+    from python_tests.helpers import tiny_models
+
+    @cache
+    def save(trio: str) -> dict[str, str]:
+        models = dict(zip(UpScale.roles, tiny_models.TRIOS[trio], strict=True))
+        return tiny_models.save_all(tmp_path_factory.mktemp(trio), models)
+
+    return save
 
 
 @pytest.fixture(scope="module")

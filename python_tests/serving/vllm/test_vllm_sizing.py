@@ -13,7 +13,6 @@ from eft_ext.methods import UpScale
 from eft_ext.serving.sizing import kv_cache, size
 from eft_ext.serving.vllm.loader import EmulatedLoader
 from python_tests.helpers import tiny_models
-from python_tests.serving.vllm.test_vllm_families import TRIOS
 from python_tests.serving.vllm.test_vllm_quantized import quantize
 
 pytestmark = pytest.mark.slow
@@ -71,14 +70,10 @@ def bytes_of_block(engine: Any) -> int:
 
 def build(where: Path, models: list[tuple[str, dict[str, Any]]], quantised: str | None = None) -> Path:
     """A checkpoint of tiny models, one of which may be int8."""
-    method = UpScale(1.0)
-    sources = {
-        name: tiny_models.save(where / name, family, seed, **options)
-        for seed, (name, (family, options)) in enumerate(zip(method.models, models, strict=True))
-    }
+    sources = tiny_models.save_all(where, dict(zip(UpScale.roles, models, strict=True)))
     if quantised:
         quantize(sources[quantised])
-    return tiny_models.packed(where / "packed", method, sources)
+    return tiny_models.packed(where / "packed", UpScale(1.0), sources)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -110,10 +105,13 @@ def test_drafts(start: Callable[..., Any], loaded: list[dict[str, int]], tmp_pat
 @pytest.mark.parametrize("trio", ["windows", "gemmas", "norms", "experts", "heads"])
 @pytest.mark.filterwarnings("ignore:.*soft")
 def test_blocks_of_windows(
-    trio: str, start: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trio: str, start: Callable[..., Any], saved_trio: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Layers that keep a window beside layers that keep all."""
-    folder = build(tmp_path, {**TRIOS, "heads": HEADS}[trio])
+    if trio == "heads":
+        folder = build(tmp_path, HEADS)
+    else:
+        folder = tiny_models.packed(tmp_path / "packed", UpScale(1.0), saved_trio(trio))
     engine = start(folder)
     monkeypatch.setattr(kv_cache, "BLOCK", BLOCK)
     config = read(folder, {}).config
