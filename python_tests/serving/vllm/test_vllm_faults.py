@@ -7,13 +7,13 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-import httpx
 import openai
 import psutil
 import pytest
 
 from eft_ext.demo import checkpoint_path
 from python_tests.helpers.embedded_trio import greedy
+from python_tests.helpers.in_flight import LONG, InFlight, long_stream
 from python_tests.helpers.served_trio import PROMPTS
 from python_tests.helpers.vllm_server import serving
 
@@ -21,7 +21,6 @@ pytestmark = pytest.mark.slow
 
 BETAS = (0.0, 0.5, 1.0, 2.5)
 ASKED = [(prompt, beta) for prompt in PROMPTS for beta in BETAS]
-LONG = {"max_tokens": 230, "temperature": 0, "stream": True}
 UNREAD = 12  # streams of the client that never reads: more text than the sockets hold
 MANY = 100  # streams that run and wait for a minute
 FAILS = 5.0  # seconds
@@ -39,12 +38,6 @@ def ask(client, number, new=16):
     own = {"temperature": 0, "max_tokens": new, "extra_body": {"vllm_xargs": {"beta": beta}}}
     found = client.completions.create(model="trio", prompt=prompt, stream=bool(number % 2), **own)
     return "".join(part.choices[0].text for part in found) if number % 2 else found.choices[0].text
-
-
-def long_stream(client, beta):
-    """A stream that only its client or a fault ends early."""
-    body = {"ignore_eos": True, "vllm_xargs": {"beta": beta}}
-    return client.completions.create(model="trio", prompt="A", extra_body=body, **LONG)
 
 
 def until(condition, seconds):
@@ -70,37 +63,6 @@ def never_reads(server, streams, logprobs=None):
     head = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     client.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
     return client
-
-
-class Flying:
-    """Sixteen threads, each with a long stream in flight: one that ends is followed by the next, until one fails."""
-
-    def __init__(self, client):
-        self.failed, self.begun = {}, threading.Barrier(17)
-        self.threads = [threading.Thread(target=self.one, args=(client, row), daemon=True) for row in range(16)]
-        for thread in self.threads:
-            thread.start()
-        self.begun.wait(60)
-        assert not self.failed
-
-    def one(self, client, row):
-        begun = False
-        try:
-            while True:
-                for _ in long_stream(client, row / 4):
-                    if not begun:
-                        self.begun.wait(60)
-                        begun = True
-        except (openai.APIError, httpx.TransportError):
-            self.failed[row] = time.monotonic()
-
-    def fail(self):
-        """Asserts that all fail within the time from now on."""
-        now = time.monotonic()
-        for thread in self.threads:
-            thread.join(30)
-        assert sorted(self.failed) == list(range(16))
-        assert max(self.failed.values()) - now < FAILS
 
 
 def test_slots_come_free(server):
@@ -150,11 +112,11 @@ def test_the_engine_is_killed(server):
                 time.sleep(random.Random(number).uniform(0.2, 0.6))
 
     give_up = time.monotonic() + 200
-    flying = Flying(client)
+    streams = InFlight(client)
     family = [engine := server.engine(), *engine.children(recursive=True)]
     again = [threading.Thread(target=tries_again, args=(number,), daemon=True) for number in range(len(ASKED))]
     engine.kill()
-    flying.fail()
+    streams.fail(FAILS)
     for thread in again:
         thread.start()
     server.process.wait(30)
@@ -169,8 +131,8 @@ def test_the_engine_is_killed(server):
 
 def test_the_server_is_killed(server):
     """The last test of this server. Its engine ends too."""
-    flying = Flying(server.client())
+    streams = InFlight(server.client())
     family = [engine := server.engine(), *engine.children(recursive=True)]
     server.process.kill()
-    flying.fail()
+    streams.fail(FAILS)
     assert not psutil.wait_procs(family, 30)[1]

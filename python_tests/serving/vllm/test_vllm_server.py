@@ -1,8 +1,6 @@
 """The OpenAI server over a checkpoint of several models, by the official client: answers as the naive loop's."""
 
 import json
-import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -14,6 +12,7 @@ import torch
 from eft_ext.demo import checkpoint_path
 from python_tests.helpers import dashboard, naive
 from python_tests.helpers.embedded_trio import answer, ids_of, parts, text_of
+from python_tests.helpers.in_flight import InFlight
 from python_tests.helpers.vllm_server import serving
 
 pytestmark = pytest.mark.slow
@@ -208,28 +207,9 @@ def test_metrics_of_the_dashboard(server, client):
 
 def test_killed_and_restarted(server, client, tmp_path):
     """The last test of this server: requests in flight fail at once; another server answers as before."""
-    begun, ended = threading.Barrier(17), {}
-
-    def one(number):
-        try:
-            long = {"max_tokens": 230, "extra_body": {"ignore_eos": True, "vllm_xargs": {"beta": number / 4}}}
-            for place, _ in enumerate(complete(client, "A", stream=True, **long)):
-                if place == 0:
-                    begun.wait(60)
-            ended[number] = "whole"
-        except (openai.APIConnectionError, httpx.TransportError):
-            ended[number] = time.monotonic()
-
-    threads = [threading.Thread(target=one, args=(number,), daemon=True) for number in range(16)]
-    for each in threads:
-        each.start()
-    begun.wait(60)
-    killed = time.monotonic()
+    streams = InFlight(client)
     server.kill()
-    for each in threads:
-        each.join(30)
-    assert sorted(ended) == list(range(16))
-    assert max(when - killed for when in ended.values()) < 5
+    streams.fail(5)
     with pytest.raises(openai.APIConnectionError):
         complete(client, "A")
     with serving(checkpoint_path(), tmp_path / "log") as again:
