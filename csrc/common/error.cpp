@@ -50,6 +50,12 @@ int check_step(const eft_step* step) {
                 "conservative: expected 0, or 1 to 3 with three models, got %d with %d",
                 step->conservative, step->num_models);
   }
+  const eft_special_tokens& special = step->special;
+  if (special.tiles && (!special.masks || special.owner >= step->num_models)) {
+    return fail(EFT_BAD_ARGUMENT,
+                "special: expected masks and an owner below %d, got owner %d and masks %s",
+                step->num_models, special.owner, special.masks ? "given" : "null");
+  }
   const eft_details& d = step->details;
   if (d.num_top < 0 || (d.num_top > 0 && (!d.top_ids || !d.top_logprobs))) {
     return fail(EFT_BAD_ARGUMENT,

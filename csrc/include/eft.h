@@ -19,7 +19,7 @@ extern "C" {
 // additions at the end included: structs are passed without their size, so a caller and a library
 // that were built with different headers would read different fields. Compare it with
 // eft_abi_version() before the first call.
-#define EFT_ABI_VERSION 1
+#define EFT_ABI_VERSION 2
 
 // Returned by every entry point; eft_last_error() has the message (numerics.md §12).
 enum {
@@ -68,6 +68,15 @@ typedef struct {
   int32_t num_top;
 } eft_details;
 
+// Tokens that the models do not share (numerics.md §15), by tiles of 1024 ids. `tiles` is null
+// where there are none.
+typedef struct {
+  const int32_t* tiles;  // [ceil(vocab_size / 1024)]: which of `masks` is a tile's, or -1
+  const int32_t* masks;  // [n, 2, 32], bit i % 32 of word i / 32: token i of the tile is special;
+                         // it is the owner's own, and otherwise excluded
+  int32_t owner;         // the index of the model; -1: no token is its own
+} eft_special_tokens;
+
 typedef struct {
   int64_t num_rows;
   int64_t vocab_size;
@@ -90,6 +99,7 @@ typedef struct {
   int64_t bias_row_stride;
   const int32_t* token_bitmask;  // [num_rows, ceil(vocab_size / 32)], or null
   int64_t token_bitmask_row_stride;
+  eft_special_tokens special;
 
   eft_integer seed;      // `value`: one for the batch; `rows`: each row's own (§5)
   eft_integer position;  // tokens this row has generated so far
@@ -129,7 +139,7 @@ typedef struct {
 } eft_score_stats;
 
 typedef struct {
-  eft_step mixture;        // its fields up to token_bitmask_row_stride; the others are not read
+  eft_step mixture;        // its fields up to `special`; the others are not read
   const int64_t* targets;  // [num_rows], in [0, vocab_size) or ignore_index
   int64_t ignore_index;
   int32_t compared;  // the model that the mixture is compared with, 0 to K-1
@@ -172,7 +182,7 @@ EFT_API const char* eft_last_error(void);  // of the calling thread
 EFT_API int eft_step_cpu(const eft_step* step, int isa, int max_threads);
 EFT_API int eft_verify_cpu(const eft_verify* verify, int isa, int max_threads);
 // z, the mixture's logits, fp32 [num_rows, vocab_size]; excluded tokens are -inf. Reads the fields
-// up to bias.
+// up to bias, and `special`.
 EFT_API int eft_combine_cpu(const eft_step* step, float* z, int64_t z_row_stride, int isa);
 // As eft_step_cpu; everything but tv, kl, up and down takes one read of the logits.
 EFT_API int eft_score_cpu(const eft_score* score, int isa, int max_threads);

@@ -20,6 +20,7 @@ using Integer = std::tuple<int64_t, Address>;      // value, rows
 using Strided = std::tuple<Address, int64_t>;      // data, row stride
 using Conservative =
     std::tuple<int, bool, Real>;  // 1 + defining model (0 off), drop outside, top_p
+using Special = std::tuple<Address, Address, int>;  // tiles, masks, owner
 
 template <class T>
 T* at(Address address) {
@@ -39,7 +40,8 @@ inline eft_logits logits_of(const Logits& l) {
 // A step's first fields: what is mixed and how, without sampling options.
 eft_step mixture(int64_t num_rows, int64_t vocab_size, const std::vector<Logits>& logits,
                  const std::vector<Real>& weights, const Strided& bias,
-                 const Strided& token_bitmask, const Conservative& conservative);
+                 const Strided& token_bitmask, const Conservative& conservative,
+                 const Special& special);
 
 // Calls the library without the GIL; a failure becomes an exception.
 template <class Call>

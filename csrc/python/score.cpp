@@ -25,11 +25,12 @@ struct Scoring {
 Scoring prepare_score(int64_t num_rows, int64_t vocab_size, const std::vector<Logits>& logits,
                       const std::vector<Real>& weights, const Strided& bias,
                       const Strided& token_bitmask, const Conservative& conservative,
-                      Address targets, int64_t ignore_index, int compared,
+                      const Special& special, Address targets, int64_t ignore_index, int compared,
                       const std::vector<Address>& fields, int num_top, int num_changed) {
   if (fields.size() != 17) throw py::value_error("fields: expected 17 addresses");
   eft_score s{};
-  s.mixture = mixture(num_rows, vocab_size, logits, weights, bias, token_bitmask, conservative);
+  s.mixture =
+      mixture(num_rows, vocab_size, logits, weights, bias, token_bitmask, conservative, special);
   s.targets = at<const int64_t>(targets);
   s.ignore_index = ignore_index;
   s.compared = compared;

@@ -8,7 +8,8 @@ namespace eft {
 
 eft_step mixture(int64_t num_rows, int64_t vocab_size, const std::vector<Logits>& logits,
                  const std::vector<Real>& weights, const Strided& bias,
-                 const Strided& token_bitmask, const Conservative& conservative) {
+                 const Strided& token_bitmask, const Conservative& conservative,
+                 const Special& special) {
   if (logits.size() > EFT_MAX_MODELS || logits.size() != weights.size()) {
     throw py::value_error("logits: expected 1 to 4 models and as many weights");
   }
@@ -25,6 +26,8 @@ eft_step mixture(int64_t num_rows, int64_t vocab_size, const std::vector<Logits>
   step.bias_row_stride = std::get<1>(bias);
   step.token_bitmask = at<const int32_t>(std::get<0>(token_bitmask));
   step.token_bitmask_row_stride = std::get<1>(token_bitmask);
+  step.special = {at<const int32_t>(std::get<0>(special)), at<const int32_t>(std::get<1>(special)),
+                  std::get<2>(special)};
   step.conservative = std::get<0>(conservative);
   step.conservative_drop = std::get<1>(conservative);
   step.conservative_top_p = real(std::get<2>(conservative));
@@ -95,10 +98,11 @@ using Details =
 Prepared prepare(int64_t num_rows, int64_t vocab_size, const std::vector<Logits>& logits,
                  const std::vector<Real>& weights, const Strided& bias,
                  const Strided& token_bitmask, const Conservative& conservative,
-                 const Real& temperature, const Integer& top_k, const Real& top_p,
-                 const Real& min_p, const Integer& seed, const Integer& position,
+                 const Special& special, const Real& temperature, const Integer& top_k,
+                 const Real& top_p, const Real& min_p, const Integer& seed, const Integer& position,
                  const Details& details) {
-  eft_step s = mixture(num_rows, vocab_size, logits, weights, bias, token_bitmask, conservative);
+  eft_step s =
+      mixture(num_rows, vocab_size, logits, weights, bias, token_bitmask, conservative, special);
   s.temperature = real(temperature);
   s.top_k = integer(top_k);
   s.top_p = real(top_p);
@@ -115,19 +119,20 @@ Prepared prepare(int64_t num_rows, int64_t vocab_size, const std::vector<Logits>
 
 void combine(int isa, int64_t num_rows, int64_t vocab_size, const std::vector<Logits>& logits,
              const std::vector<Real>& weights, const Strided& bias, const Strided& token_bitmask,
-             const Conservative& conservative, Address z, int64_t z_row_stride) {
+             const Conservative& conservative, const Special& special, Address z,
+             int64_t z_row_stride) {
   const eft_step s =
-      mixture(num_rows, vocab_size, logits, weights, bias, token_bitmask, conservative);
+      mixture(num_rows, vocab_size, logits, weights, bias, token_bitmask, conservative, special);
   run_checked([&] { return eft_combine_cpu(&s, at<float>(z), z_row_stride, isa); });
 }
 
 void combine_cuda(Address stream, Address workspace, uint64_t bytes, int64_t num_rows,
                   int64_t vocab_size, const std::vector<Logits>& logits,
                   const std::vector<Real>& weights, const Strided& bias,
-                  const Strided& token_bitmask, const Conservative& conservative, Address z,
-                  int64_t z_row_stride) {
+                  const Strided& token_bitmask, const Conservative& conservative,
+                  const Special& special, Address z, int64_t z_row_stride) {
   const eft_step s =
-      mixture(num_rows, vocab_size, logits, weights, bias, token_bitmask, conservative);
+      mixture(num_rows, vocab_size, logits, weights, bias, token_bitmask, conservative, special);
   check(eft_combine_cuda(&s, at<float>(z), z_row_stride, at<void>(stream), at<void>(workspace),
                          bytes));
 }
@@ -135,9 +140,10 @@ void combine_cuda(Address stream, Address workspace, uint64_t bytes, int64_t num
 uint64_t combine_workspace_bytes(int64_t num_rows, int64_t vocab_size,
                                  const std::vector<Logits>& logits,
                                  const std::vector<Real>& weights, const Strided& bias,
-                                 const Strided& token_bitmask, const Conservative& conservative) {
+                                 const Strided& token_bitmask, const Conservative& conservative,
+                                 const Special& special) {
   const eft_step s =
-      mixture(num_rows, vocab_size, logits, weights, bias, token_bitmask, conservative);
+      mixture(num_rows, vocab_size, logits, weights, bias, token_bitmask, conservative, special);
   return eft_cuda_workspace_bytes(&s);
 }
 

@@ -28,6 +28,7 @@ from eft_ext.ops.params import (
     Weights,
 )
 from eft_ext.ops.seeds import seed_and_position
+from eft_ext.ops.special_tokens import SpecialTokens, special_masks
 
 
 def mix_params(
@@ -38,8 +39,15 @@ def mix_params(
     conservative: ConservativeParams | None,
     bias: Tensor | None,
     token_bitmask: Tensor | None,
+    special_tokens: SpecialTokens | None = None,
+    models: Sequence[str] | None = None,
 ) -> MixParams:
-    """Checks everything but the weights, which `beta_weights` and `given_weights` made; `check_logits` came first."""
+    """Checks everything but the weights, which `beta_weights` and `given_weights` made; `check_logits` came first.
+
+    Args:
+        names: of the logits' arguments, for messages.
+        models: names for the owner of special tokens; large, tuned, base where there are three, if not given.
+    """
     batch, device = logits[0].shape[0], logits[0].device
     size = resolve_vocab_size(names, logits, vocab_size)
     if bias is not None:
@@ -54,7 +62,9 @@ def mix_params(
             raise ValueError(f"conservative_outside: expected 'keep' or 'drop', got {conservative.outside!r}")
         defining, drop = 1 + EFT_NAMES.index(conservative.set), conservative.outside == "drop"
         nucleus = check_real("conservative_top_p", conservative.top_p, batch, device, 0, 1)
-    return MixParams(tuple(logits), tuple(weights), size, defining, drop, nucleus, bias, token_bitmask)
+    owners = models or (EFT_NAMES if len(weights) == len(EFT_NAMES) else names[: len(weights)])
+    special = special_masks(special_tokens, owners, size, device)
+    return MixParams(tuple(logits), tuple(weights), size, defining, drop, nucleus, bias, token_bitmask, special)
 
 
 def given_weights(weights: Weights, logits: Sequence[Tensor]) -> list[Real]:
@@ -104,6 +114,11 @@ def sampling_params(
     )
 
 
+def special_of(method: Method, given: SpecialTokens | None) -> tuple[SpecialTokens | None, tuple[str, ...]]:
+    """A call's special tokens, else those that its method carries, and the names that their owner is one of."""
+    return method.special_tokens if given is None else given, method.models
+
+
 def logits_names(logits: Sequence[Tensor]) -> list[str]:
     return [f"logits[{k}]" for k in range(len(logits))]
 
@@ -142,12 +157,15 @@ def step_params(
     position: int | Tensor | None = None,
     generator: torch.Generator | None = None,
     vocab_size: int | None = None,
+    special_tokens: SpecialTokens | None = None,
 ) -> tuple[MixParams, SamplingParams]:
     """The arguments of `fused_mix`, checked and normalised."""
-    logits, conservative = check_logits_list(logits), None
+    logits, conservative, models = check_logits_list(logits), None, None
     if isinstance(weights, Method):
         method = resolve(weights, logits, position)
+        special_tokens, models = special_of(method, special_tokens)
         logits, weights, conservative = method.prepare(logits, vocab_size), method.weights(), method.conservative()
     names, of_models = logits_names(logits), given_weights(weights, logits)
-    mix = mix_params(names, logits, of_models, vocab_size, conservative, bias, token_bitmask)
+    special = (special_tokens, models)
+    mix = mix_params(names, logits, of_models, vocab_size, conservative, bias, token_bitmask, *special)
     return mix, sampling_params(mix, temperature, top_k, top_p, min_p, seed, position, generator)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from eft_ext.ops.params import ConservativeParams
+from eft_ext.ops.special_tokens import SpecialTokens
 
 Number = float | Tensor  # one for every row, or [B]
 
@@ -40,6 +41,11 @@ class Method(ABC):
     def prepare(self, logits: Sequence[Tensor], vocab_size: int | None = None) -> Sequence[Tensor]:
         """Returns the K tensors [B, V_k] to mix: those given, with -inf at tokens that the method excludes."""
         return logits
+
+    @property
+    def special_tokens(self) -> SpecialTokens | None:
+        """The tokens that its models do not share (numerics.md §15)."""
+        return None
 
     @property
     def is_scheduled(self) -> bool:

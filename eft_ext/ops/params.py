@@ -11,6 +11,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from eft_ext.ops.special_tokens import SpecialMasks
+
 EFT_NAMES = ("large", "tuned", "base")
 # Temperatures that fp32 rounds to less than 2^-20 are greedy (numerics.md §2): from here on it rounds up to 2^-20.
 GREEDY_BELOW = 2.0**-20 * (1 - 2.0**-25)
@@ -53,6 +55,7 @@ class MixParams(NamedTuple):
     conservative_top_p: Real
     bias: Tensor | None  # [V] or [B, V] fp32
     token_bitmask: Tensor | None  # [B, ceil(V / 32)] int32
+    special: SpecialMasks | None = None  # tokens that the models do not share
 
     @property
     def batch(self) -> int:
@@ -115,5 +118,5 @@ class ScoreParams(NamedTuple):
 def tensors_of(mix: MixParams, *options: Real | Integer) -> list[Tensor]:
     """All tensors of a call, but for its results."""
     options = (*mix.weights, mix.conservative_top_p, *options)
-    found = [mix.bias, mix.token_bitmask, *[option.rows for option in options]]
+    found = [mix.bias, mix.token_bitmask, *[option.rows for option in options], *(mix.special or ())[:2]]
     return [*mix.logits, *[x for x in found if x is not None]]

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from eft_ext.ops.backends.dispatch_score import dispatch_score
-from eft_ext.ops.check_params import beta_weights, given_weights, logits_names, mix_params, score_params
+from eft_ext.ops.check_params import beta_weights, given_weights, logits_names, mix_params, score_params, special_of
 from eft_ext.ops.inputs import MAX_MODELS
 from eft_ext.ops.method import Method, at_positions, check_count
 from eft_ext.ops.params import EFT_NAMES, ConservativeParams, MixParams, ScoreParams, Weights
 from eft_ext.ops.positions import check_positions, option_rows, row_chunks
 from eft_ext.ops.results import Score, pick_models
+from eft_ext.ops.special_tokens import SpecialTokens
 
 
 def fused_score(
@@ -31,6 +32,7 @@ def fused_score(
     ignore_index: int = -100,
     num_top: int = 0,
     num_changed: int = 0,
+    special_tokens: SpecialTokens | None = None,
     vocab_size: int | None = None,
     backend: str = "auto",
 ) -> Score:
@@ -51,6 +53,7 @@ def fused_score(
         ignore_index: targets that are not scored (padding, prompts), as in `torch.nn.functional.cross_entropy`.
         num_top: how many of the first tokens of each distribution to list.
         num_changed: how many of the tokens that gain and lose most probability against the tuned model to list.
+        special_tokens: as for `fused_step`; of the mixture.
         vocab_size: the columns that count; the narrowest model's width if not given.
         backend: "auto", "cpu", "cuda", "triton" or "reference".
 
@@ -75,7 +78,7 @@ def fused_score(
             option_rows("beta", beta, targets, rows), option_rows("scale", scale, targets, rows), part
         )
         nucleus = _nucleus(conservative_top_p, conservative_set, conservative_outside, targets, rows)
-        return mix_params(EFT_NAMES, part, weights, vocab_size, nucleus, None, None)
+        return mix_params(EFT_NAMES, part, weights, vocab_size, nucleus, None, None, special_tokens)
 
     return dispatch_score(
         logits, targets, build, score_params(ignore_index, 1, num_top, num_changed, len(logits)), backend
@@ -95,6 +98,7 @@ def fused_score_mix(
     ignore_index: int = -100,
     num_top: int = 0,
     num_changed: int = 0,
+    special_tokens: SpecialTokens | None = None,
     vocab_size: int | None = None,
     backend: str = "auto",
 ) -> Score:
@@ -120,7 +124,8 @@ def fused_score_mix(
         if conservative_top_p is not None:
             raise ValueError(f"conservative_top_p: expected none beside {weights!r}; use eft_ext.methods.Conservative")
         check_count(weights, logits)
-        return _score_method(weights, logits, targets, position, wanted, vocab_size, backend)
+        special = special_of(weights, special_tokens)
+        return _score_method(weights, logits, targets, position, wanted, vocab_size, special, backend)
     if conservative_top_p is not None and len(logits) != 3:
         raise ValueError(f"conservative_top_p: expected large, tuned and base, got {len(logits)} models")
 
@@ -131,7 +136,8 @@ def fused_score_mix(
         elif isinstance(weights, Tensor) and weights.dim() != 1:
             raise ValueError(f"weights: expected shape [{len(logits)}], got {list(weights.shape)}")
         nucleus = _nucleus(conservative_top_p, conservative_set, conservative_outside, targets, rows)
-        return mix_params(logits_names(part), part, given_weights(of_rows, part), vocab_size, nucleus, None, None)
+        options = (vocab_size, nucleus, None, None, special_tokens)
+        return mix_params(logits_names(part), part, given_weights(of_rows, part), *options)
 
     return dispatch_score(logits, targets, build, wanted, backend)
 
@@ -143,6 +149,7 @@ def _score_method(
     position: int | Tensor | None,
     wanted: ScoreParams,
     vocab_size: int | None,
+    special: tuple[SpecialTokens | None, tuple[str, ...]],
     backend: str,
 ) -> Score:
     method = at_positions(method, targets.shape, position, logits[0].device)
@@ -163,7 +170,8 @@ def _score_method(
     def build(part: Sequence[Tensor], rows: slice) -> MixParams:
         here = of(rows)
         weights = given_weights([*here.weights(), *[0.0] * len(excluding)], part)
-        return mix_params(logits_names(part), part, weights, vocab_size, here.conservative(), None, None)
+        options = (vocab_size, here.conservative(), None, None, *special)
+        return mix_params(logits_names(part), part, weights, *options)
 
     found = dispatch_score(everything, targets, build, wanted._replace(compared=places[wanted.compared]), backend)
     return pick_models(found, [*places, len(everything)]) if excluding else found

@@ -18,6 +18,7 @@ from eft_ext.ops.check_params import (
     logits_names,
     mix_params,
     sampling_params,
+    special_of,
     step_params,
 )
 from eft_ext.ops.deprecated import renamed_bitmask
@@ -26,6 +27,7 @@ from eft_ext.ops.method import Method, resolve
 from eft_ext.ops.params import EFT_NAMES, ConservativeParams, MixParams, Weights
 from eft_ext.ops.results import StepDetails
 from eft_ext.ops.score import fused_score_mix
+from eft_ext.ops.special_tokens import SpecialTokens
 
 
 def fused_step(
@@ -44,6 +46,7 @@ def fused_step(
     conservative_outside: Literal["keep", "drop"] = "keep",
     bias: Tensor | None = None,
     token_bitmask: Tensor | None = None,
+    special_tokens: SpecialTokens | None = None,
     seed: int | Tensor | None = None,
     position: int | Tensor | None = None,
     generator: torch.Generator | None = None,
@@ -78,6 +81,7 @@ def fused_step(
             `conservative_outside="drop"`. None or 1 is off; selects the form of `scale`, 1 if that is not given.
         bias: fp32 [V] or [B, V], added to z.
         token_bitmask: int32 bitmask [B, ceil(V/32)] (xgrammar's layout); tokens whose bit is 0 are excluded.
+        special_tokens: token ids that the models do not share, and whose own they are (numerics.md §15).
         allowed: the old name of `token_bitmask`, for one version.
         seed: an integer (each row gets a stream of its own) or int64 [B] (a row's stream then does not depend on
             its slot in the batch). Needs `position`.
@@ -105,7 +109,8 @@ def fused_step(
     key = None
     if not (return_details or details_out is not None or top_logprobs or workspace is not None):
         form = (beta, scale, conservative_top_p, conservative_set, conservative_outside)
-        options = (*form, temperature, top_k, top_p, min_p, bias, token_bitmask, generator, vocab_size, backend)
+        sampled = (temperature, top_k, top_p, min_p, bias, token_bitmask, special_tokens, generator, vocab_size)
+        options = (*form, *sampled, backend)
         key = call_cache.cache_key(logits, options, seed, position, out)
         if key is not None and (tokens := call_cache.run_cached(key, logits, seed, position, out)) is not None:
             return tokens
@@ -119,7 +124,7 @@ def fused_step(
     if scale is not None and beta is not None:
         raise ValueError("scale: expected none beside beta (they are two different forms), got both")
     weights = beta_weights(1.0 if beta is None else beta, scale, logits)
-    mix = mix_params(EFT_NAMES, logits, weights, vocab_size, conservative, bias, token_bitmask)
+    mix = mix_params(EFT_NAMES, logits, weights, vocab_size, conservative, bias, token_bitmask, special_tokens)
     sampling = sampling_params(mix, temperature, top_k, top_p, min_p, seed, position, generator)
     if key is not None and choose_backend(backend, mix) is native:
         call_cache.store(key, mix, sampling)
@@ -137,6 +142,7 @@ def fused_mix(
     min_p: float | Tensor = 0.0,
     bias: Tensor | None = None,
     token_bitmask: Tensor | None = None,
+    special_tokens: SpecialTokens | None = None,
     seed: int | Tensor | None = None,
     position: int | Tensor | None = None,
     generator: torch.Generator | None = None,
@@ -159,19 +165,21 @@ def fused_mix(
         logits: 1 to 4 tensors [B, V_k].
         weights: K numbers or tensors [B], or a tensor [K] or [B, K]; or a method of `eft_ext.methods`, which says which
             models it mixes in which order. One whose parameters are functions of the step needs an integer `position`.
+        special_tokens: those that the method carries, if not given.
     """
     token_bitmask = renamed_bitmask(token_bitmask, allowed)
     method: Method | None = None
     if isinstance(weights, Method):
         method = resolve(weights, logits, position)
         weights = method.weights()
+        special_tokens = special_of(method, special_tokens)[0]
     key = None
     alike = method is None or (method.conservative() is None and type(method).prepare is Method.prepare)
     alike = alike and type(logits) in (list, tuple) and len(logits) > 0 and type(weights) in (list, tuple)
     if alike and not (return_details or details_out is not None or top_logprobs or workspace is not None):
         logits = tuple(logits)
-        sampled = (temperature, top_k, top_p, min_p, bias, token_bitmask, generator, vocab_size, backend)
-        options = ("mix", *weights, *sampled)
+        sampled = (temperature, top_k, top_p, min_p, bias, token_bitmask, special_tokens, generator, vocab_size)
+        options = ("mix", method and method.models, *weights, *sampled, backend)
         key = call_cache.cache_key(logits, options, seed, position, out)
         if key is not None and (tokens := call_cache.run_cached(key, logits, seed, position, out)) is not None:
             return tokens
@@ -188,6 +196,7 @@ def fused_mix(
         position=position,
         generator=generator,
         vocab_size=vocab_size,
+        special_tokens=special_tokens,
     )
     if key is not None and choose_backend(backend, mix) is native:
         call_cache.store(key, mix, sampling)
@@ -218,6 +227,7 @@ def combine(
     conservative_outside: Literal["keep", "drop"] = "keep",
     bias: Tensor | None = None,
     token_bitmask: Tensor | None = None,
+    special_tokens: SpecialTokens | None = None,
     vocab_size: int | None = None,
     backend: str = "auto",
     allowed: Tensor | None = None,
@@ -231,17 +241,18 @@ def combine(
     """
     token_bitmask = renamed_bitmask(token_bitmask, allowed)
     logits = check_logits_list(logits)
-    conservative = None
+    conservative, names = None, None
     if isinstance(weights, Method):
         if conservative_top_p is not None:
             raise ValueError(f"conservative_top_p: expected none beside {weights!r}; use eft_ext.methods.Conservative")
         method = resolve(weights, logits, position)
+        special_tokens, names = special_of(method, special_tokens)
         logits, weights, conservative = method.prepare(logits, vocab_size), method.weights(), method.conservative()
     if conservative_top_p is not None:
         if len(logits) != 3:
             raise ValueError(f"conservative_top_p: expected large, tuned and base, got {len(logits)} models")
         conservative = ConservativeParams(conservative_top_p, conservative_set, conservative_outside)
-    mix = mix_params(
-        logits_names(logits), logits, given_weights(weights, logits), vocab_size, conservative, bias, token_bitmask
-    )
+    of_models = given_weights(weights, logits)
+    options = (vocab_size, conservative, bias, token_bitmask, special_tokens, names)
+    mix = mix_params(logits_names(logits), logits, of_models, *options)
     return dispatch_combine(mix, backend)

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from eft_ext.ops.backends.dispatch_verify import dispatch_verify
-from eft_ext.ops.check_params import given_weights, mix_params, sampling_params
+from eft_ext.ops.check_params import given_weights, mix_params, sampling_params, special_of
 from eft_ext.ops.deprecated import renamed_bitmask
 from eft_ext.ops.inputs import check_integer, check_logits, check_real, in_memory
 from eft_ext.ops.method import Method, at_positions, check_count
 from eft_ext.ops.params import GREEDY_BELOW, ConservativeParams, DraftParams, Integer, Weights
 from eft_ext.ops.results import VerifyResult
+from eft_ext.ops.special_tokens import SpecialTokens
 from eft_ext.ops.step import combine
 
 
@@ -38,6 +39,7 @@ def fused_verify(
     conservative_outside: Literal["keep", "drop"] = "keep",
     bias: Tensor | None = None,
     token_bitmask: Tensor | None = None,
+    special_tokens: SpecialTokens | None = None,
     seed: int | Tensor | None = None,
     position: int | Tensor | None = None,
     generator: torch.Generator | None = None,
@@ -75,6 +77,7 @@ def fused_verify(
             mixture's where not given.
         conservative_top_p, conservative_set, conservative_outside: as for `fused_step`.
         token_bitmask: int32 bitmask [B, ceil(V/32)] for all positions or [B, k+1, ceil(V/32)]; also applies to q.
+        special_tokens: as for `fused_step`; of the mixture, not of q.
         allowed: the old name of `token_bitmask`, for one version.
         out: contiguous tensors to write into.
 
@@ -93,11 +96,14 @@ def fused_verify(
         draft_logits = _check_draft(draft_logits, drafts, logits[0])
     if isinstance(token_bitmask, Tensor):
         token_bitmask = in_memory("token_bitmask", token_bitmask)
-    conservative = None
+    conservative, models = None, None
     if isinstance(weights, Method):
         if conservative_top_p is not None:
             raise ValueError(f"conservative_top_p: expected none beside {weights!r}; use eft_ext.methods.Conservative")
-        logits, weights, conservative = _mixed(logits, weights, position, vocab_size, backend)
+        special_tokens, models = special_of(weights, special_tokens)
+        scheduled = weights.is_scheduled
+        logits, weights, conservative = _mixed(logits, weights, position, vocab_size, special_tokens, backend)
+        special_tokens = None if scheduled else special_tokens  # it is mixed already
         names, views = names[: len(logits)], [x[:, 0] for x in logits]
     if conservative_top_p is not None:
         if len(logits) != 3:
@@ -112,7 +118,8 @@ def fused_verify(
     if draft_logits is not None:
         names, views = [*names, "draft_logits"], [*views, draft_logits[:, :1].flatten(0, 1)]
     count = len(logits)
-    mix = mix_params(names, views, given_weights(weights, views[:count]), vocab_size, conservative, bias, first)
+    options = (vocab_size, conservative, bias, first, special_tokens, models)
+    mix = mix_params(names, views, given_weights(weights, views[:count]), *options)
     mix = mix._replace(logits=tuple(views[:count]))
     sampling = sampling_params(mix, temperature, top_k, top_p, min_p, seed, position, generator)
     mix = mix._replace(logits=logits, token_bitmask=token_bitmask)
@@ -135,7 +142,12 @@ def fused_verify(
 
 
 def _mixed(
-    logits: tuple[Tensor, ...], method: Method, position: int | Tensor | None, vocab_size: int | None, backend: str
+    logits: tuple[Tensor, ...],
+    method: Method,
+    position: int | Tensor | None,
+    vocab_size: int | None,
+    special_tokens: SpecialTokens | None,
+    backend: str,
 ) -> tuple[tuple[Tensor, ...], Weights, ConservativeParams | None]:
     """The logits that a method mixes, and their weights: one mixture where weights change from position to position."""
     check_count(method, logits)
@@ -150,7 +162,8 @@ def _mixed(
 
     each = at.mapped(spread)
     if method.is_scheduled:
-        z = combine([x.flatten(0, 1) for x in logits], each, vocab_size=vocab_size, backend=backend)
+        options: Any = {"vocab_size": vocab_size, "special_tokens": special_tokens, "backend": backend}
+        z = combine([x.flatten(0, 1) for x in logits], each, **options)
         return (z.unflatten(0, shape),), (1.0,), None
     flat = [x.flatten(0, 1) for x in logits] if type(method).prepare is not Method.prepare else []
     left = each.prepare(flat, vocab_size) if flat else flat

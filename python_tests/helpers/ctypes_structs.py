@@ -29,6 +29,10 @@ class Details(Structure):
     ]
 
 
+class SpecialTokens(Structure):
+    _fields_ = [("tiles", c_void_p), ("masks", c_void_p), ("owner", c_int32)]
+
+
 class Step(Structure):
     """`eft_step` of csrc/include/eft.h, field by field."""
 
@@ -49,6 +53,7 @@ class Step(Structure):
         ("bias_row_stride", c_int64),
         ("token_bitmask", c_void_p),
         ("token_bitmask_row_stride", c_int64),
+        ("special", SpecialTokens),
         ("seed", Integer),
         ("position", Integer),
         ("tokens", c_void_p),

@@ -30,6 +30,7 @@ from python_tests.helpers.ctypes_structs import (
     Real,
     ScoreCall,
     ScoreStats,
+    SpecialTokens,
     Step,
     Verify,
     integer,
@@ -162,7 +163,15 @@ class HostCuda:
         return How(self.launch.seed, KERNELS.index(kernel), max(1, self.launch.blocks), self.launch.bf16_kernel)
 
     def _mixture(
-        self, rows: int, vocab: int, logits: Any, weights: Any, bias: Any, token_bitmask: Any, conservative: Any
+        self,
+        rows: int,
+        vocab: int,
+        logits: Any,
+        weights: Any,
+        bias: Any,
+        token_bitmask: Any,
+        conservative: Any,
+        special: Any,
     ) -> Step:
         step = Step(num_rows=rows, vocab_size=vocab, num_models=len(logits))
         for k, (x, w) in enumerate(zip(logits, weights, strict=True)):
@@ -170,6 +179,7 @@ class HostCuda:
         step.temperature = step.top_p = Real(None, 0, 1.0)
         step.bias, step.bias_row_stride = bias
         step.token_bitmask, step.token_bitmask_row_stride = token_bitmask
+        step.special = SpecialTokens(*special)
         step.conservative, step.conservative_drop = conservative[0], conservative[1]
         step.conservative_top_p = real(conservative[2])
         return step

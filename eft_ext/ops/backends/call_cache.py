@@ -15,10 +15,11 @@ from torch import Tensor
 from eft_ext.ops.backends import native
 from eft_ext.ops.params import GREEDY_BELOW, MixParams, SamplingParams
 from eft_ext.ops.seeds import random_seed
+from eft_ext.ops.special_tokens import SpecialTokens
 from eft_ext.ops.tracing import is_tracing
 
 MAX_CACHED_CALLS = 256  # calls; a loop needs one
-_SCALARS = frozenset((float, int, str, type(None)))
+_SCALARS = frozenset((float, int, str, type(None), SpecialTokens, tuple))
 _calls: dict[Any, tuple[Any, bool]] = {}
 
 

@@ -7,10 +7,12 @@ from typing import Any
 
 from eft_ext.ops.inputs import in_memory
 from eft_ext.ops.params import DraftParams, Integer, MixParams, Real, SamplingParams
+from eft_ext.ops.special_tokens import SpecialMasks
 
 MIX_SCHEMA = (
     "Tensor[] logits, float[] weights, Tensor?[] weight_rows, SymInt vocab_size, int conservative, "
-    "bool drop_outside, float conservative_top_p, Tensor? conservative_top_p_rows, Tensor? bias, Tensor? token_bitmask"
+    "bool drop_outside, float conservative_top_p, Tensor? conservative_top_p_rows, Tensor? bias, "
+    "Tensor? token_bitmask, Tensor? special_tiles, Tensor? special_masks, int special_owner"
 )
 SAMPLING_SCHEMA = ", ".join(
     f"{kind} {name}, Tensor? {name}_rows"
@@ -35,16 +37,20 @@ def flatten(mix: MixParams, sampling: SamplingParams | None = None) -> list[Any]
     """The arguments of an operator of `MIX_SCHEMA` and, with `sampling`, `SAMPLING_SCHEMA`."""
     head = [list(mix.logits), [w.value for w in mix.weights], [w.rows for w in mix.weights], mix.vocab_size]
     head += [mix.conservative, mix.drop_outside, *mix.conservative_top_p, mix.bias, mix.token_bitmask]
+    head += mix.special or [None, None, -1]
     return head + [part for option in sampling or () for part in option]
 
 
 def unflatten(arguments: Sequence[Any]) -> tuple[MixParams, SamplingParams | None]:
     """The inverse of `flatten`."""
-    logits, weights, rows, size, conservative, drop, nucleus, nucleus_rows, bias, token_bitmask = arguments[:_NUM_MIX]
+    head, special = arguments[: _NUM_MIX - 3], arguments[_NUM_MIX - 3 : _NUM_MIX]
+    logits, weights, rows, size, conservative, drop, nucleus, nucleus_rows, bias, token_bitmask = head
     # Of an operator's arguments torch writes out all but a list of optional tensors.
     written = (None if r is None else in_memory("weights", r) for r in rows)
     pairs = tuple(Real(w, r) for w, r in zip(weights, written, strict=True))
-    mix = MixParams(tuple(logits), pairs, size, conservative, drop, Real(nucleus, nucleus_rows), bias, token_bitmask)
+    masks = None if special[0] is None else SpecialMasks(*special)
+    reweighted = (conservative, drop, Real(nucleus, nucleus_rows))
+    mix = MixParams(tuple(logits), pairs, size, *reweighted, bias, token_bitmask, masks)
     rest = arguments[_NUM_MIX:]
     if not rest:
         return mix, None

@@ -16,6 +16,7 @@ from torch import Tensor
 from eft_ext.ops.inputs import DTYPES
 from eft_ext.ops.params import DraftParams, Integer, MixParams, Real, SamplingParams, ScoreParams
 from eft_ext.ops.results import Score, StepDetails, VerifyResult
+from eft_ext.ops.special_tokens import SpecialMasks
 
 _native: Any = None
 MISSING = ""  # why there is no native module, in one line
@@ -69,6 +70,10 @@ def _strided(x: Tensor | None) -> tuple[int, int]:
     return (x.data_ptr(), x.stride(0) if x.dim() == 2 else 0)
 
 
+def _special(masks: SpecialMasks | None) -> tuple[int, int, int]:
+    return (0, 0, -1) if masks is None else (masks.tiles.data_ptr(), masks.masks.data_ptr(), masks.owner)
+
+
 def _address(x: Tensor) -> int:
     return x.data_ptr() if x.numel() else 0
 
@@ -82,6 +87,7 @@ def _mixture(mix: MixParams) -> tuple[Any, ...]:
         _strided(mix.bias),
         _strided(mix.token_bitmask),
         (mix.conservative, mix.drop_outside, _real(mix.conservative_top_p)),
+        _special(mix.special),
     )
 
 

@@ -42,6 +42,7 @@ def _mixture(mix: MixParams) -> dict[str, Any]:
         "bias": mix.bias,
         "token_bitmask": mix.token_bitmask,
         "vocab_size": mix.vocab_size,
+        "special_tokens": mix.special and mix.special.tokens,
     }
 
 

@@ -14,6 +14,7 @@ from eft_ext.ops.reference.arithmetic import inverse_temperature, scaled
 from eft_ext.ops.reference.mass import REACHED, ranked
 from eft_ext.ops.reference.mixture import MixedLogits, mix
 from eft_ext.ops.reference.options import RowOptions, sampling_options
+from eft_ext.ops.special_tokens import SpecialTokens
 
 
 def distribution(
@@ -25,6 +26,7 @@ def distribution(
     top_p: float | Tensor = 1.0,
     min_p: float | Tensor = 0.0,
     conservative: ConservativeParams | None = None,
+    special_tokens: SpecialTokens | None = None,
     bias: Tensor | None = None,
     token_bitmask: Tensor | None = None,
     vocab_size: int | None = None,
@@ -39,7 +41,13 @@ def distribution(
     """
     token_bitmask = renamed_bitmask(token_bitmask, allowed)
     mixture = mix(
-        logits, weights, bias=bias, token_bitmask=token_bitmask, vocab_size=vocab_size, conservative=conservative
+        logits,
+        weights,
+        bias=bias,
+        token_bitmask=token_bitmask,
+        vocab_size=vocab_size,
+        conservative=conservative,
+        special_tokens=special_tokens,
     )
     options = sampling_options(mixture.z, temperature, top_k, top_p, min_p)
     t, valid = scaled_rows(mixture, options)

@@ -11,10 +11,12 @@ from torch import Tensor
 
 from eft_ext.ops.deprecated import renamed_bitmask
 from eft_ext.ops.inputs import check_mass_fits
-from eft_ext.ops.params import ConservativeParams
+from eft_ext.ops.params import EFT_NAMES, ConservativeParams
 from eft_ext.ops.reference.arithmetic import fma32
 from eft_ext.ops.reference.conservative import reweighted
 from eft_ext.ops.reference.options import weight_rows
+from eft_ext.ops.reference.special_tokens import with_special
+from eft_ext.ops.special_tokens import SpecialTokens
 
 
 class MixedLogits(NamedTuple):
@@ -32,6 +34,7 @@ def combine(
     token_bitmask: Tensor | None = None,
     vocab_size: int | None = None,
     conservative: ConservativeParams | None = None,
+    special_tokens: SpecialTokens | None = None,
     allowed: Tensor | None = None,
 ) -> Tensor:
     """The mixture's logits z, fp32 [B, V], with -inf where a token is excluded.
@@ -43,6 +46,7 @@ def combine(
         token_bitmask: int32 [B, ceil(V / 32)]; token i may be drawn where bit i % 32 of word i // 32 is set.
         vocab_size: V, the columns that count; the smallest V_k if not given.
         conservative: re-weight as Mitchell et al. do; needs the three models of up-scaling.
+        special_tokens: ids that the models do not share (numerics.md §15).
 
     A token that is -inf or its dtype's lowest finite value in any model, or whose bit is 0, is excluded
     whatever the others say of it. A NaN or +inf elsewhere stays where the formula puts it. A row with a bad
@@ -53,7 +57,13 @@ def combine(
     """
     token_bitmask = renamed_bitmask(token_bitmask, allowed)
     return mix(
-        logits, weights, bias=bias, token_bitmask=token_bitmask, vocab_size=vocab_size, conservative=conservative
+        logits,
+        weights,
+        bias=bias,
+        token_bitmask=token_bitmask,
+        vocab_size=vocab_size,
+        conservative=conservative,
+        special_tokens=special_tokens,
     ).z
 
 
@@ -65,13 +75,14 @@ def mix(
     token_bitmask: Tensor | None,
     vocab_size: int | None,
     conservative: ConservativeParams | None,
+    special_tokens: SpecialTokens | None = None,
 ) -> MixedLogits:
     """z beside the models' own logits; arguments and errors as for `combine`."""
     raw = _columns(logits, vocab_size)
     dropped = [(x == -math.inf) | (x == torch.finfo(x.dtype).min) for x in raw]
     excluded = torch.stack(dropped).any(dim=0)
-    if token_bitmask is not None:
-        excluded |= ~_unpacked(token_bitmask, raw[0])
+    forbidden = torch.zeros_like(excluded) if token_bitmask is None else ~_unpacked(token_bitmask, raw[0])
+    excluded |= forbidden
     x = [r.float() for r in raw]
     w, defined = weight_rows(weights, len(x), raw[0])
 
@@ -83,11 +94,19 @@ def mix(
         z, outside, fine = reweighted(z, models, w[:, 0], conservative)
         excluded |= outside
         defined = defined & fine
+    added = None
     if bias is not None:
         if bias.ndim not in (1, 2) or bias.shape[-1] < z.shape[1]:
             raise ValueError(f"bias: expected [{z.shape[1]}] or {list(z.shape)}, got {list(bias.shape)}")
-        z = z + bias[..., : z.shape[1]].to(z.device, torch.float32)
+        added = bias[..., : z.shape[1]].to(z.device, torch.float32)
+        z = z + added
     z = torch.where(excluded, -math.inf, z)
+    if special_tokens is not None:
+        names = EFT_NAMES if len(x) == len(EFT_NAMES) else [f"logits[{k}]" for k in range(len(x))]
+        owner = special_tokens.index_of_owner(names)
+        tau = x[owner] if added is None else x[owner] + added
+        without = dropped[owner] | forbidden | ~(w[:, owner : owner + 1] > 0)
+        z = with_special(z, tau, without, special_tokens)
     return MixedLogits(torch.where(defined[:, None], z, math.nan), models)
 
 

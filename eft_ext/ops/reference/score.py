@@ -12,6 +12,7 @@ from eft_ext.ops.deprecated import renamed_bitmask
 from eft_ext.ops.params import ConservativeParams
 from eft_ext.ops.reference.mixture import mix
 from eft_ext.ops.results import Score, dtype_of
+from eft_ext.ops.special_tokens import SpecialTokens
 
 IGNORED = 2
 
@@ -26,6 +27,7 @@ def score(
     num_top: int = 0,
     num_changed: int = 0,
     conservative: ConservativeParams | None = None,
+    special_tokens: SpecialTokens | None = None,
     bias: Tensor | None = None,
     token_bitmask: Tensor | None = None,
     vocab_size: int | None = None,
@@ -34,7 +36,7 @@ def score(
     """Statistics of K models and their mixture, all floats float64 and not rounded.
 
     Args:
-        logits: K of [B, V_k]. weights, conservative, bias, token_bitmask, vocab_size: as for `combine`.
+        logits: K of [B, V_k]. weights, conservative, bias, token_bitmask, special_tokens, vocab_size: as for `combine`.
         targets: int64 [B], in [0, vocab_size) or `ignore_index`.
         compared: the model q that the mixture p is compared with.
         num_top, num_changed: the length of the lists of tokens.
@@ -44,7 +46,13 @@ def score(
     """
     token_bitmask = renamed_bitmask(token_bitmask, allowed)
     mixture = mix(
-        logits, weights, bias=bias, token_bitmask=token_bitmask, vocab_size=vocab_size, conservative=conservative
+        logits,
+        weights,
+        bias=bias,
+        token_bitmask=token_bitmask,
+        vocab_size=vocab_size,
+        conservative=conservative,
+        special_tokens=special_tokens,
     )
     size = mixture.z.shape[1]
     ignored = targets == ignore_index

@@ -18,6 +18,7 @@ from eft_ext.ops.reference.mixture import MixedLogits, mix
 from eft_ext.ops.reference.options import RowOptions, not_negative, per_row, sampling_options
 from eft_ext.ops.reference.philox import random_bits
 from eft_ext.ops.results import StepDetails
+from eft_ext.ops.special_tokens import SpecialTokens
 
 
 def step(
@@ -29,6 +30,7 @@ def step(
     top_p: float | Tensor = 1.0,
     min_p: float | Tensor = 0.0,
     conservative: ConservativeParams | None = None,
+    special_tokens: SpecialTokens | None = None,
     bias: Tensor | None = None,
     token_bitmask: Tensor | None = None,
     seed: int | Tensor | None = None,
@@ -40,7 +42,7 @@ def step(
     """Mix, filter and sample one token per row.
 
     Args:
-        logits, weights, bias, token_bitmask, vocab_size, conservative: as for `combine`.
+        logits, weights, bias, token_bitmask, vocab_size, conservative, special_tokens: as for `combine`.
         temperature, top_k, top_p, min_p: a number or a tensor [B]. Temperatures in [0, 2^-20) are greedy;
             top_k = 0, top_p = 1 and min_p = 0 are off.
         seed: an int, from which row b takes its key by `row_seed`, or int64 [B], each row's key as it stands
@@ -59,7 +61,13 @@ def step(
     """
     token_bitmask = renamed_bitmask(token_bitmask, allowed)
     mixture = mix(
-        logits, weights, bias=bias, token_bitmask=token_bitmask, vocab_size=vocab_size, conservative=conservative
+        logits,
+        weights,
+        bias=bias,
+        token_bitmask=token_bitmask,
+        vocab_size=vocab_size,
+        conservative=conservative,
+        special_tokens=special_tokens,
     )
     options = sampling_options(mixture.z, temperature, top_k, top_p, min_p)
     if seed is not None and position is None:

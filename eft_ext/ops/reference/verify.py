@@ -17,6 +17,7 @@ from eft_ext.ops.reference.mixture import mix
 from eft_ext.ops.reference.options import GREEDY_BELOW, sampling_options
 from eft_ext.ops.reference.philox import ACCEPT, RESIDUAL, SAMPLE, random_bits
 from eft_ext.ops.results import VerifyResult
+from eft_ext.ops.special_tokens import SpecialTokens
 
 
 class Filters(NamedTuple):
@@ -47,6 +48,7 @@ def verify(
     filters: Filters,
     draft_filters: Filters,
     conservative: ConservativeParams | None = None,
+    special_tokens: SpecialTokens | None = None,
     bias: Tensor | None = None,
     token_bitmask: Tensor | None = None,
     seed: int | Tensor = 0,
@@ -70,6 +72,7 @@ def verify(
         of_p, of_q = (Filters(*(_of(x, b) for x in f)) for f in (filters, draft_filters))
         rows = {"weights": _weights(weights, b), "bias": _of(bias, b, 2), "vocab_size": size}
         rows["conservative"] = conservative and conservative._replace(top_p=_of(conservative.top_p, b))
+        rows["special_tokens"] = special_tokens
         at = int(_of(position, b))
         length = k if lengths is None else int(_of(lengths, b))
         good = at >= 0 and 0 <= length <= k and _good(of_p) and _good(of_q)
@@ -98,7 +101,7 @@ def verify(
             q: RowDistribution | None = None
             if not float(of_q.temperature) < GREEDY_BELOW:
                 assert draft_logits is not None
-                draft_rows = {**rows, "weights": [1.0], "conservative": None}
+                draft_rows = {**rows, "weights": [1.0], "conservative": None, "special_tokens": None}
                 q = row_distribution([draft_logits[b : b + 1, i]], of_q, token_bitmask=mask, **draft_rows)
                 if q is None:
                     status[b] = 1
