@@ -1,4 +1,4 @@
-"""Tokens that the models do not share (numerics.md §15): the formula, and the same tokens from every instruction set."""
+"""Tokens that the models do not share (numerics.md §15): the formula, and equal tokens from each instruction set."""
 
 import math
 
@@ -162,7 +162,7 @@ def test_masks_are_those_of_the_ids():
 
 
 @pytest.mark.parametrize(
-    "error, message, make",
+    ("error", "message", "make"),
     [
         (ValueError, "never: expected ids beside those of own, got 3 in both", lambda: SpecialTokens((3,), (3, 4))),
         (TypeError, "own: expected token ids, got 'a'", lambda: SpecialTokens(("a",))),
