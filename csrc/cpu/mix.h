@@ -28,6 +28,9 @@ struct TileInputs {
   const int32_t* token_bitmask;       // [n / 32]
   const float* bias;                  // [n], -0 adds nothing
   const float* forbidden;             // [n], below 0 where `token_bitmask` excludes
+  int owner = 0;                      // of special tokens: 1 + its index, 0 for none
+  decltype(magnitude(T{})) owner_limit = 0;
+  bool owner_below = false;  // a clean tile has none of the owner's magnitudes above that limit
 };
 
 // Writes t of a tile, testing each token. False if one is NaN or +inf. Exclusion is tested on x, so
@@ -67,7 +70,7 @@ inline bool mix_tested(const TileInputs<T>& in, int n, float c, float* t) {
 // Writes t and the maxima of a whole tile in which no logit can exclude its token and no z or t can
 // overflow: half of the work of `mix_tested`. False, and t undefined, for any other tile.
 template <int K, class T, bool kBiasOrMask>
-inline bool mix_clean(const TileInputs<T>& in, float c, float* t, float* group_max, float* max_t) {
+inline bool mix_clean(TileInputs<T>& in, float c, float* t, float* group_max, float* max_t) {
 #ifdef EFT_SIMD
   const T* x[K];
   Lanes w[K];
@@ -97,6 +100,7 @@ inline bool mix_clean(const TileInputs<T>& in, float c, float* t, float* group_m
   *max_t = largest(highest);
   for (int k = 0; k < K; ++k) {
     if (!logits[k].within(in.ordinary)) return false;
+    if (k == in.owner - 1) in.owner_below = logits[k].within(in.owner_limit);
   }
   return !kBiasOrMask || biases.within(magnitude_limit(0.0f, in.ordinary_limit));
 #else
@@ -133,6 +137,7 @@ TileReport mix_tile(TileInputs<T>& in, int n, float c, float* t, float* group_ma
   if (n == kTile && mix_clean<K, T, kBiasOrMask>(in, c, t, group_max, &report.max_t)) {
     report.finite = report.has_maxima = true;
     report.clean = !kBiasOrMask || !in.token_bitmask;
+    report.owner_below = in.owner_below;
     return report;
   }
   if (kBiasOrMask) expand();
@@ -172,6 +177,8 @@ struct Mixture {
   const RowOptions& options;
   int64_t row;
   float* staging;  // [6][1024]
+  int owner = 0;   // of special tokens: 1 + its index, 0 for none
+  float best_of_owner = 0;
 
   TileReport operator()(int64_t first, int n, float c, float* t, float* group_max) const {
     if (one_dtype(step)) {
@@ -212,6 +219,8 @@ struct Mixture {
     }
     in.ordinary = magnitude_limit(T{}, limit);
     in.ordinary_limit = limit;
+    in.owner = owner;
+    in.owner_limit = magnitude_of(T{}, best_of_owner);
     in.raw_bias = step.bias ? step.bias + row * step.bias_row_stride + first : nullptr;
     in.token_bitmask = step.token_bitmask
                            ? step.token_bitmask + row * step.token_bitmask_row_stride + first / 32

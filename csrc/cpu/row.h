@@ -43,6 +43,7 @@ struct TileReport {
   bool clean;       // no -inf either
   bool has_maxima;  // `group_max` and `max_t` are written too
   float max_t;
+  bool owner_below = false;  // see TileInputs
 };
 
 // The summary of some or all of a row's tiles.
@@ -86,6 +87,10 @@ inline void finish_row(const RowSummary& summary, Row& row) {
   row.valid = summary.finite && summary.max_t > -INFINITY;
 }
 
+// For a mixture whose last tokens need the whole row: see special_tokens.h.
+template <class Mixer>
+void complete_row(const Mixer&, float, bool, Row&, RowSummary&) {}
+
 template <class Mixer>
 void fill_row(const Mixer& mixer, float c, bool masses, Row& row) {
   pad(row);
@@ -94,6 +99,7 @@ void fill_row(const Mixer& mixer, float c, bool masses, Row& row) {
     const int64_t first = tile * kTile;
     fill_tile(mixer, c, masses, tile, row.t + first, row.group_max + first / kLanes, row, summary);
   }
+  complete_row(mixer, c, masses, row, summary);
   finish_row(summary, row);
 }
 

@@ -18,6 +18,7 @@ void score_row(const eft_score& score, int64_t row, Scratch& scratch) {
   bool valid = false;
   dispatch_mixture(score.mixture, row, o, scratch, [&](const auto& mixture) {
     ScoredRow<std::decay_t<decltype(mixture)>> scored{score, row, mixture, tiles};
+    find_delta(mixture);  // before anything is ranked
     valid = scored.read(target);
     if (valid) write_row(scored);
   });

@@ -70,6 +70,7 @@ void combine_row(const eft_step& step, int64_t row, Scratch& scratch, float* z) 
       // Scaled by 1, t is z.
       mixture(first, tile_length(step.vocab_size, first), 1.0f, z + first, group_max);
     }
+    complete_logits(mixture, z);
   });
   if (!ok) std::fill(z, z + step.vocab_size, NAN);
 }

@@ -40,6 +40,10 @@ class SpecialTokens:
             raise ValueError(f"never: expected ids beside those of own, got {both[0]} in both")
         if isinstance(self.owner, bool) or not isinstance(self.owner, (str, int)):
             raise TypeError(f"owner: expected a model's name or index, got {self.owner!r}")
+        object.__setattr__(self, "_hash", hash((self.own, self.never, self.owner)))
+
+    def __hash__(self) -> int:  # of many ids, for a cache that a loop asks at every token
+        return self._hash  # type: ignore[attr-defined, no-any-return]
 
     def __bool__(self) -> bool:
         return bool(self.own or self.never)
@@ -85,7 +89,8 @@ def special_masks(
         return None
     if not isinstance(given, SpecialTokens):
         raise TypeError(f"special_tokens: expected SpecialTokens, got {type(given).__name__}")
-    return _masks(given, given.index_of_owner(names), int(vocab_size), device)
+    make = _masks.__wrapped__ if torch.compiler.is_compiling() else _masks  # a cache is nothing to trace
+    return make(given, given.index_of_owner(names), int(vocab_size), device)
 
 
 @lru_cache(maxsize=64)
