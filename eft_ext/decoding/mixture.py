@@ -77,7 +77,8 @@ class Mixture:
     def scalars(self) -> tuple[Any, ...]:
         """The numbers that a prepared or captured step holds of it; "table" where they are looked up."""
         if self.is_scheduled or self._of_slots is None:
-            return (type(self.method), "table", self._of_requests.names, *(self._of_requests.settings or ())[1:])
+            fixed = (self._of_requests.names, self.method.special_tokens)
+            return (type(self.method), "table", *fixed, *(self._of_requests.settings or ())[1:])
         return (type(self.method), *self._of_slots.scalars)
 
     @torch.inference_mode()
@@ -98,7 +99,7 @@ class Mixture:
     def _resolved(self, step: int) -> RowWeights:
         """Numbers and tensors [requests] after `step` new tokens."""
         now = for_rows(self.method.at(step), self._requests, copies=self._copies, device=self.device)
-        found = (now.models, now.weights(), now.conservative())
+        found = (now.models, now.weights(), now.conservative(), now.special_tokens)
         return RowWeights(*found) if type(now).prepare is Method.prepare else ExcludingRowWeights(*found, now)
 
     def sync(self, through: int) -> bool:

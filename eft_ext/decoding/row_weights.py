@@ -10,6 +10,7 @@ from torch import Tensor
 
 from eft_ext.ops.method import Method, Number
 from eft_ext.ops.params import ConservativeParams
+from eft_ext.ops.special_tokens import SpecialTokens
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ class RowWeights(Method):
     names: tuple[str, ...]
     values: tuple[Number, ...]
     settings: ConservativeParams | None = None
+    special: SpecialTokens | None = None
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -34,6 +36,10 @@ class RowWeights(Method):
         return self.settings
 
     @property
+    def special_tokens(self) -> SpecialTokens | None:
+        return self.special
+
+    @property
     def numbers(self) -> list[Number]:
         """All that may differ between rows: the weights, then the nucleus."""
         return [*self.values, *([] if self.settings is None else [self.settings.top_p])]
@@ -42,7 +48,7 @@ class RowWeights(Method):
     def scalars(self) -> tuple[Any, ...]:
         """The names, and the numbers that are the same for all rows; "rows" for those that are not."""
         found = (*self.numbers, *(self.settings or ())[1:])
-        return (self.names, *("rows" if isinstance(value, Tensor) else value for value in found))
+        return (self.names, self.special, *("rows" if isinstance(value, Tensor) else value for value in found))
 
     def mapped(self, change: Callable[[str, Any], Any]) -> RowWeights:
         values = tuple(change(name, value) for name, value in zip(self.names, self.values, strict=True))

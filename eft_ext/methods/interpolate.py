@@ -58,11 +58,11 @@ class Interpolate(MixingMethod):
     @property
     def behaviours(self) -> tuple[str, ...]:
         """Names of the fine-tuned models."""
-        return tuple(self._parameters)
+        return tuple(self.parameters)
 
     @property
     def models(self) -> tuple[str, ...]:
-        return "large", *self._parameters, "base"
+        return "large", *self.parameters, "base"
 
     @property
     def groups(self) -> dict[str, tuple[str, ...]]:
@@ -70,8 +70,8 @@ class Interpolate(MixingMethod):
 
     @property
     def ending(self) -> tuple[str, ...]:
-        return "large", *self._parameters
+        return "large", *self.parameters
 
     def weights(self) -> tuple[Number, ...]:
-        each = [self.number(name) for name in self._parameters]
+        each = [self.number(name) for name in self.parameters]
         return 1.0, *each, linear(0.0, *((-1.0, weight) for weight in each))

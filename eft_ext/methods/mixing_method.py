@@ -12,6 +12,7 @@ from typing_extensions import Self
 from eft_ext.methods.deprecated import OldName, take_old_names
 from eft_ext.methods.values import Value, checked, evaluated
 from eft_ext.ops.method import Method, Number
+from eft_ext.ops.special_tokens import SpecialTokens
 
 UNBOUNDED = (float("-inf"), float("inf"))
 
@@ -39,6 +40,7 @@ class MixingMethod(Method):
     last_token_only: ClassVar[tuple[str, ...]] = ()
     bounds: ClassVar[Mapping[str, tuple[float, float]]] = {}
 
+    _special_tokens: SpecialTokens | None = None
     foundation = OldName("adapter_base")
     alone = OldName("last_token_only")
     varies = OldName("is_scheduled")
@@ -48,7 +50,7 @@ class MixingMethod(Method):
         take_old_names(cls, {old: name for old, name in vars(MixingMethod).items() if isinstance(name, OldName)})
 
     def __init__(self, **parameters: Any) -> None:
-        self._parameters = self._checked(parameters)
+        self._held = [self._checked(parameters)]  # shared by what `with_special_tokens` returns
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -68,12 +70,27 @@ class MixingMethod(Method):
     @property
     def parameters(self) -> Mapping[str, Value]:
         """The current parameters by name. `set` replaces the mapping and never changes it."""
-        return self._parameters
+        return self._held[0]
+
+    @property
+    def special_tokens(self) -> SpecialTokens | None:
+        return self._special_tokens
+
+    def with_special_tokens(self, special: SpecialTokens | None) -> Self:
+        """Returns the method over models that do not share these tokens. `set` on either changes both."""
+        other = copy.copy(self)
+        other._held, other._special_tokens = self._held, special or None
+        return other
+
+    def __copy__(self) -> Self:
+        other = object.__new__(type(self))
+        other.__dict__ |= {**self.__dict__, "_held": [self.parameters]}
+        return other
 
     @property
     def is_scheduled(self) -> bool:
         """True if a parameter is a function of the step."""
-        return any(callable(value) and not isinstance(value, Tensor) for value in self._parameters.values())
+        return any(callable(value) and not isinstance(value, Tensor) for value in self.parameters.values())
 
     def set(self, **parameters: Any) -> None:
         """Changes parameters, all of them at once.
@@ -82,10 +99,10 @@ class MixingMethod(Method):
             TypeError, ValueError: a name that is no parameter of this method, or a value outside its bounds.
         """
         for name in parameters:
-            if name not in self._parameters:
-                known = ", ".join(self._parameters) or "none"
+            if name not in self.parameters:
+                known = ", ".join(self.parameters) or "none"
                 raise ValueError(f"{name}: not a parameter of {type(self).__name__}, which has {known}")
-        self._parameters = {**self._parameters, **self._checked(parameters)}
+        self._held[0] = {**self.parameters, **self._checked(parameters)}
 
     def at(self, step: int | None) -> Self:
         """Returns the method with its parameters after `step` new tokens.
@@ -100,7 +117,7 @@ class MixingMethod(Method):
     def mapped(self, change: Callable[[str, Any], Any]) -> Self:
         """Returns a copy of the method with `change(name, value)` in place of each parameter."""
         other = copy.copy(self)
-        other._parameters = {name: change(name, value) for name, value in self._parameters.items()}
+        other._held = [{name: change(name, value) for name, value in self.parameters.items()}]
         return other
 
     def _checked(self, parameters: Mapping[str, Any]) -> dict[str, Value]:
@@ -108,19 +125,19 @@ class MixingMethod(Method):
 
     def number(self, name: str) -> Number:
         """Returns a parameter for `weights`. Raises ValueError for a function of the step, which `at` evaluates."""
-        value = self._parameters[name]
+        value = self.parameters[name]
         if callable(value) and not isinstance(value, Tensor):
             raise ValueError(f"position: expected an integer, since {name} is a function of it")
         return value
 
     def __getattr__(self, name: str) -> Any:
-        parameters = self.__dict__.get("_parameters", {})
+        (parameters,) = self.__dict__.get("_held", [{}])
         if name in parameters:
             return parameters[name]
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 
     def __repr__(self) -> str:
-        inside = ", ".join(f"{name}={_short(value)}" for name, value in self._parameters.items())
+        inside = ", ".join(f"{name}={_short(value)}" for name, value in self.parameters.items())
         return f"{type(self).__name__}({inside})"
 
 

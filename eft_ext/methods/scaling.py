@@ -35,7 +35,7 @@ class UpScale(MixingMethod):
     @property
     def is_one(self) -> bool:
         """True if beta is 1 in every row: the form then is also tuned + scale·(large − base)."""
-        beta = self._parameters["beta"]
+        beta = self.parameters["beta"]
         return isinstance(beta, float) and beta == 1.0
 
     def weights(self) -> tuple[Number, ...]:

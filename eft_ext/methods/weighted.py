@@ -36,11 +36,11 @@ class Weighted(MixingMethod):
 
     @property
     def models(self) -> tuple[str, ...]:
-        return tuple(self._parameters)
+        return tuple(self.parameters)
 
     @property
     def ending(self) -> tuple[str, ...]:
-        return tuple(n for n, w in self._parameters.items() if not isinstance(w, float) or w > 0) or self.models[:1]
+        return tuple(n for n, w in self.parameters.items() if not isinstance(w, float) or w > 0) or self.models[:1]
 
     def weights(self) -> tuple[Number, ...]:
-        return tuple(self.number(name) for name in self._parameters)
+        return tuple(self.number(name) for name in self.parameters)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -41,9 +40,11 @@ class SpecialTokens:
         if isinstance(self.owner, bool) or not isinstance(self.owner, (str, int)):
             raise TypeError(f"owner: expected a model's name or index, got {self.owner!r}")
         object.__setattr__(self, "_hash", hash((self.own, self.never, self.owner)))
+        # Kept here, since a captured graph holds their addresses for as long as it has its method.
+        object.__setattr__(self, "_made", {})
 
     def __hash__(self) -> int:  # of many ids, for a cache that a loop asks at every token
-        return self._hash  # type: ignore[attr-defined, no-any-return]
+        return self._hash  # type: ignore[attr-defined]
 
     def __bool__(self) -> bool:
         return bool(self.own or self.never)
@@ -89,11 +90,15 @@ def special_masks(
         return None
     if not isinstance(given, SpecialTokens):
         raise TypeError(f"special_tokens: expected SpecialTokens, got {type(given).__name__}")
-    make = _masks.__wrapped__ if torch.compiler.is_compiling() else _masks  # a cache is nothing to trace
-    return make(given, given.index_of_owner(names), int(vocab_size), device)
+    key = (given.index_of_owner(names), int(vocab_size), device)
+    if torch.compiler.is_compiling():
+        return _masks(given, *key)
+    made: dict[Any, SpecialMasks | None] = given._made  # type: ignore[attr-defined]
+    if key not in made:
+        made[key] = _masks(given, *key)
+    return made[key]
 
 
-@lru_cache(maxsize=64)
 def _masks(given: SpecialTokens, owner: int, vocab_size: int, device: torch.device) -> SpecialMasks | None:
     tiles = [-1] * -(-vocab_size // TILE)
     words: list[list[list[int]]] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -53,7 +53,7 @@ class _Mixed(torch.autograd.Function):
     def forward(ctx: Any, method: MixingMethod, *logits: Tensor) -> Tensor:
         z = combine(logits, method)
         if any(ctx.needs_input_grad[1:]):
-            ctx.method = method
+            ctx.method, ctx.own = method, _OwnTokens.of(method, z, logits)
             ctx.save_for_backward(z > -torch.inf, *logits)
         return z
 
@@ -62,12 +62,44 @@ class _Mixed(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         kept, *logits = ctx.saved_tensors
         grad = grad.masked_fill(~kept, 0.0)
+        of_own = None if ctx.own is None else ctx.own.taken_out_of(grad)
         conservative = ctx.method.conservative()
         if conservative is None:
             grads = [grad * _column(weight) for weight in ctx.method.weights()]
         else:
             grads = _conservative(ctx.method, conservative, grad, logits)
+        if of_own is not None:
+            grads[ctx.own.owner] = grads[ctx.own.owner] + of_own
         return None, *(own.to(x.dtype) for own, x in zip(grads, logits, strict=True))
+
+
+class _OwnTokens(NamedTuple):
+    """Tokens of one model alone, tau + (max y - max tau) of numerics.md §15, for their derivative."""
+
+    owner: int
+    ids: list[int]
+    best: Tensor  # [N, 1], the best ordinary token of the mixture
+    best_of_owner: Tensor  # [N, 1]
+
+    @classmethod
+    def of(cls, method: MixingMethod, z: Tensor, logits: Sequence[Tensor]) -> _OwnTokens | None:
+        special = method.special_tokens
+        ids = [i for i in special.own if i < z.shape[1]] if special else []
+        if special is None or not ids:
+            return None
+        owner = special.index_of_owner(method.models)
+        ordinary = z.index_fill(1, torch.tensor(ids, device=z.device), -torch.inf)
+        tau = logits[owner].float().masked_fill(ordinary == -torch.inf, -torch.inf)
+        return cls(owner, ids, ordinary.argmax(dim=1, keepdim=True), tau.argmax(dim=1, keepdim=True))
+
+    def taken_out_of(self, grad: Tensor) -> Tensor:
+        """Moves own tokens' gradients to the mixture's best token; returns what belongs to the owner's logits."""
+        own = torch.zeros_like(grad)
+        own[:, self.ids] = grad[:, self.ids]
+        total = own.sum(dim=1, keepdim=True)
+        grad[:, self.ids] = 0.0
+        grad.scatter_add_(1, self.best, total)
+        return own.scatter_add_(1, self.best_of_owner, -total)
 
 
 def _conservative(method: MixingMethod, conservative: Any, grad: Tensor, logits: Sequence[Tensor]) -> list[Tensor]:
