@@ -20,7 +20,7 @@ import torch
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "internals" / "triton-step.md"
 NVIDIA = (80, 90, 100)
-READING = ("slices", "score_masses", "score_read", "score_compare")  # kernels that read tiles once
+READING = ("slices", "score_masses", "score_maxima", "score_read", "score_compare")  # kernels that read tiles once
 REGISTERS, SHARED = 65536, 48 * 1024  # of a block: the register file; what needs no opting in
 
 
@@ -38,6 +38,7 @@ class Case(NamedTuple):
     num_drafts: int = 0  # above 0: a verification
     shared: bool = False  # the draft model's logits are the mixture's own, model 1's
     score: bool = False  # statistics of targets
+    special: bool = False  # tokens that model 1 alone knows, and some that no model may use
 
 
 ALL = {"temperature": 0.7, "top_k": 50, "top_p": 0.9, "min_p": 0.05}
@@ -63,6 +64,12 @@ CASES = [
     Case("score, 1 model", models=1, score=True),
     Case("score, 4 models, fp32", models=4, dtype=torch.float32, score=True),
     Case("score, conservative", conservative=True, score=True),
+    Case("special, T .7", options={"temperature": 0.7}, special=True),
+    Case("special, top-p .9", options=TOP_P, special=True),
+    Case("special, conservative, all, details", options=ALL, details=True, conservative=True, special=True),
+    Case("special, verify, all filters", options=ALL, num_drafts=4, special=True),
+    Case("special, verify, conservative, all", options=ALL, conservative=True, num_drafts=4, special=True),
+    Case("special, score", score=True, special=True),
 ]
 
 
@@ -163,6 +170,7 @@ def compiled(case: Case, target: Any, position: int = 3) -> list[Kernel]:
     from eft_ext.ops.check_params import given_weights, logits_names, mix_params, sampling_params
     from eft_ext.ops.params import ConservativeParams
     from eft_ext.ops.results import new_score
+    from eft_ext.ops.special_tokens import SpecialTokens
     from eft_ext.ops.triton.score import launch as score_launch
     from eft_ext.ops.triton.step import launch as step_launch
     from eft_ext.ops.triton.verify import launch as verify_launch
@@ -170,7 +178,8 @@ def compiled(case: Case, target: Any, position: int = 3) -> list[Kernel]:
     logits = [torch.empty(case.batch, case.vocab, dtype=case.dtype, device="meta") for _ in range(case.models)]
     weights = given_weights([1.0] * case.models, logits)
     conservative = ConservativeParams(0.9) if case.conservative else None
-    mix = mix_params(logits_names(logits), logits, weights, None, conservative, None, None)
+    special = SpecialTokens(own=(case.vocab - 9,), never=(case.vocab - 1,)) if case.special else None
+    mix = mix_params(logits_names(logits), logits, weights, None, conservative, None, None, special)
     options = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, **case.options}
     draw = sampling_params(mix, **options, seed=position, position=position, generator=None)  # type: ignore[arg-type]
     kernels: list[Kernel] = []

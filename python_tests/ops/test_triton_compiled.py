@@ -85,6 +85,23 @@ def test_conservative_scoring_compiles_within_the_limits():
         within_limits(kernel)
 
 
+@pytest.mark.parametrize(("name", "arch"), [("special, top-p .9", 90), ("special, conservative, all, details", 80)])
+def test_a_step_with_special_tokens_compiles_within_the_limits(name, arch):
+    kernels = compiled(NAMED[name], target(arch))
+    assert [kernel.name for kernel in kernels] == ["slices", "rows"], "two launches"
+    for kernel in kernels:
+        within_limits(kernel)
+    ordinary = kernels[0].wide_bytes() * kernels[0].threads
+    assert ordinary == 1024 * NAMED[name].models * NAMED[name].dtype.itemsize, "the slices read every logit once"
+
+
+def test_scoring_with_special_tokens_compiles_within_the_limits():
+    kernels = compiled(NAMED["special, score"], target(90))
+    assert [kernel.name for kernel in kernels][:3] == ["score_maxima", "score_deltas", "score_read"]
+    for kernel in kernels:
+        within_limits(kernel)
+
+
 @pytest.mark.parametrize("name", ["score", "score, 4 models, fp32"])
 def test_both_reads_of_scoring_take_every_logit_once(name):
     case = NAMED[name]

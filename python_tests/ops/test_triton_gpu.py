@@ -5,6 +5,7 @@ import torch
 
 from eft_ext import backends
 from eft_ext.ops import VerifyResult, fused_mix, fused_step, fused_verify
+from eft_ext.ops.special_tokens import SpecialTokens
 from python_tests.helpers.rows import ROWS, STEP_OPTIONS, models
 from python_tests.ops.test_triton_verify import made, made_up
 
@@ -53,6 +54,16 @@ def test_conservative():
         want = fused_step(*logits, return_details=True, **options)
         got = fused_step(*(x.cuda() for x in logits), return_details=True, backend="triton", **options)
         assert_same(got, want, rows)
+
+
+@pytest.mark.parametrize("vocab", [2500, 151936])
+def test_special_tokens(vocab):
+    special = SpecialTokens(own=(7, vocab - 5), never=(0, vocab - 1))
+    for options in (STEP_OPTIONS["plain"], STEP_OPTIONS["all"], STEP_OPTIONS["greedy"]):
+        logits = [x.clone() for x in models("lm", 3, 4, vocab, torch.bfloat16)]
+        for s in special.own:
+            logits[1][:, s] = logits[1].amax(dim=1)
+        check(logits, f"special V={vocab} {options}", special_tokens=special, **options)
 
 
 def test_capture_and_replay_with_fresh_draws():

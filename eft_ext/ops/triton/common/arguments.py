@@ -24,9 +24,16 @@ def kernel_real(option: Real) -> KernelReal:
     return KernelReal(option.value, rows, 0 if rows is None else rows.stride(0))
 
 
+def has_own(mix: MixParams) -> bool:
+    """True where a model has tokens of its own."""
+    return mix.special is not None and mix.special.owner >= 0
+
+
 def kernel_mix(mix: MixParams) -> KernelMix:
     def stride(x: Tensor | None) -> int:
         return 0 if x is None or x.dim() == 1 else x.stride(0)
+
+    tiles, masks, owner = mix.special or (None, None, -1)
 
     return KernelMix(
         logits=mix.logits,
@@ -39,6 +46,9 @@ def kernel_mix(mix: MixParams) -> KernelMix:
         bias_stride=stride(mix.bias),
         token_bitmask=mix.token_bitmask,
         token_bitmask_stride=stride(mix.token_bitmask),
+        special_tiles=tiles,
+        special_masks=masks,
+        owner=tuple(1 if k == owner else None for k in range(len(mix.logits))) if has_own(mix) else None,
     )
 
 

@@ -1,8 +1,8 @@
 """Conservative re-weighting (Mitchell et al., their section on conservative decoding): S and delta of one row.
 
-`nucleus` is (cutoff, last, delta): S holds the tokens whose t under the defining model, at temperature 1, is above
-`cutoff`, or equal to it up to token id `last`. In rows that are not re-weighted (conservative_top_p = 1) S holds
-everything, and delta is -0, which adds nothing.
+`nucleus` is (cutoff, last, delta, own_delta): S holds the tokens whose t under the defining model, at temperature 1, is
+above `cutoff`, or equal to it up to token id `last`. In rows that are not re-weighted (conservative_top_p = 1) S holds
+everything, and delta is -0, which adds nothing. `own_delta` is of own_tokens.py.
 """
 
 import triton
@@ -60,7 +60,7 @@ def find_nucleus(
         target = tl.maximum(mass_target(p_fix, total), 1)
         tokens, group_listed_above = load_lists(work.defining, flat_row, num_tiles, P, SLOTS, GROUP)
         unit = tl.cast(LOG2_E, tl.float32)
-        none = (0.0, 0, 0.0)
+        none = (0.0, 0, 0.0, None)
         cutoff, above = search(
             target, True, largest, tokens, group_listed_above, mix, flat_row, unit, none, DEFINING, P, GROUP
         )
@@ -77,7 +77,7 @@ def find_nucleus(
             ids = tile * TILE + tl.arange(0, TILE)
             tie = row_t(mix, flat_row, ids, unit, none, DEFINING) == cutoff
             last = tl.max(tl.where(tie & (tl.cumsum(tie.to(tl.int32), axis=0) <= left), ids, 0))
-    return defined, (cutoff, last, delta)
+    return defined, (cutoff, last, delta, None)
 
 
 @triton.jit
@@ -102,6 +102,8 @@ def reweight_row(
         ids = tile * TILE + tl.arange(0, TILE)
         raw = load_models(mix, flat_row, ids)
         at = flat_row * num_tiles + tile
-        store_tile(mix, flat_row, raw, ids, at, c, nucleus, work, SLOTS, REWEIGHTED + DEFINING, LISTS, GREEDY, DETAILS)
+        store_tile(
+            mix, flat_row, raw, ids, tile, at, c, nucleus, work, SLOTS, REWEIGHTED + DEFINING, LISTS, GREEDY, DETAILS
+        )  # fmt: skip
     tl.debug_barrier()  # the caller reads what the program's other threads have kept
     return defined, nucleus

@@ -53,7 +53,7 @@ def draw(
     rest = (rest << d) | ((low >> 1) >> (63 - d))
 
     ids = tile * TILE + tl.arange(0, TILE)
-    t = row_t(mix, flat_row, ids, c, nucleus, SOURCE)
+    t = row_t(mix, flat_row, ids, c, nucleus, SOURCE, tile)
     reference = tl.floor(tl.max(tl.where(chosen, top, float("-inf"))))
     ties = tl.sum(tl.where(chosen, kept_ties, 0))
     running = tl.cumsum(kept_mass(t, cutoff, ties, reference), axis=0)

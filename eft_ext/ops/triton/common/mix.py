@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import triton
 import triton.language as tl
 
-from eft_ext.ops.triton.common.arithmetic import INFINITY, LOG2_E
+from eft_ext.ops.triton.common.arithmetic import INFINITY, LOG2_E, TILE
 from eft_ext.ops.triton.common.options import load_real
 
 # Where a kernel takes its logits from: model k alone (0 to 3), the mixture, or 10 + k: the mixture re-weighted
@@ -34,6 +34,9 @@ class KernelMix(NamedTuple):
     positions: Any = None  # of a row; None: there are none
     position_strides: tuple[int, ...] = ()
     token_bitmask_position_stride: int = 0
+    special_tiles: Any = None  # of `SpecialMasks`; None: there are no special tokens
+    special_masks: Any = None
+    owner: Any = None  # K of 1 for the model whose own tokens there are, else None; None: there are no own tokens
 
 
 @triton.jit
@@ -142,12 +145,48 @@ def _reweighted(mix, flat_row, raw, ids, nucleus, DEFINING: tl.constexpr):
 
 
 @triton.jit
-def logits_of(mix, flat_row, raw, ids, nucleus, SOURCE: tl.constexpr):
-    """z of the tokens `ids`, fp32, and which of them are excluded. raw: as of `load_models`."""
-    if SOURCE == MIXTURE:
-        return _mixture(mix, flat_row, raw, ids)
-    elif SOURCE >= REWEIGHTED:
-        return _reweighted(mix, flat_row, raw, ids, nucleus, SOURCE - REWEIGHTED)
+def owner_logits(mix, flat_row, raw, ids):
+    """The owner's logits with the bias, and which tokens it, or its weight, or `token_bitmask` excludes."""
+    x, excluded, weight = _widened(raw[0]), _is_lowest(raw[0]), mix.weights[0]
+    for k in tl.static_range(1, len(mix.logits)):
+        if mix.owner[k] is not None:
+            x, excluded, weight = _widened(raw[k]), _is_lowest(raw[k]), mix.weights[k]
+    listened_to = (load_real(weight, row_of(mix, flat_row)) > 0.0).to(tl.int32)  # the interpreter spreads no boolean
+    excluded |= listened_to == 0
+    return _apply_bias_and_bitmask(mix, flat_row, ids, x, excluded)
+
+
+@triton.jit
+def _with_special(mix, flat_row, raw, ids, z, excluded, own_delta):
+    """z and `excluded` as numerics.md §15 has them at special tokens; `own_delta` None: all of these are excluded."""
+    slot = tl.load(mix.special_tiles + ids // TILE, mask=ids < mix.vocab_size, other=-1)
+    at = mix.special_masks + slot * 64 + ids % TILE // 32
+    special = ((tl.load(at, mask=slot >= 0, other=0) >> (ids % 32)) & 1) != 0
+    if own_delta is None:
+        return z, excluded | special
+    else:
+        own = ((tl.load(at + 32, mask=slot >= 0, other=0) >> (ids % 32)) & 1) != 0
+        tau, without = owner_logits(mix, flat_row, raw, ids)
+        return tl.where(own, tau + own_delta, z), tl.where(special, without | ~own, excluded)
+
+
+@triton.jit
+def logits_of(mix, flat_row, raw, ids, nucleus, SOURCE: tl.constexpr, tile=None):
+    """z of the tokens `ids`, fp32, and which of them are excluded. raw: as of `load_models`.
+
+    tile: the one that all ids are of, if it is not known to have special tokens. Most have none: no mask is read.
+    """
+    if (SOURCE == MIXTURE) | (SOURCE >= REWEIGHTED):
+        if SOURCE == MIXTURE:
+            z, excluded = _mixture(mix, flat_row, raw, ids)
+        else:
+            z, excluded = _reweighted(mix, flat_row, raw, ids, nucleus, SOURCE - REWEIGHTED)
+        if mix.special_tiles is not None:
+            if tile is None:  # noqa: SIM114 (the compiler's)
+                z, excluded = _with_special(mix, flat_row, raw, ids, z, excluded, nucleus[3])
+            elif tl.load(mix.special_tiles + tile) >= 0:
+                z, excluded = _with_special(mix, flat_row, raw, ids, z, excluded, nucleus[3])
+        return z, excluded
     else:
         return model_logits(mix, raw, ids, SOURCE)
 
@@ -160,7 +199,7 @@ def scaled(z, excluded, c):
 
 
 @triton.jit
-def row_t(mix, flat_row, ids, c, nucleus, SOURCE: tl.constexpr):
+def row_t(mix, flat_row, ids, c, nucleus, SOURCE: tl.constexpr, tile=None):
     """t of the tokens `ids`, read again: the same operations, hence the same bits."""
-    z, excluded = logits_of(mix, flat_row, load_models(mix, flat_row, ids), ids, nucleus, SOURCE)
+    z, excluded = logits_of(mix, flat_row, load_models(mix, flat_row, ids), ids, nucleus, SOURCE, tile)
     return scaled(z, excluded, c)

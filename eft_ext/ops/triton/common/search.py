@@ -38,7 +38,7 @@ def _weight(t, reference, by_mass):
 
 
 @triton.jit
-def _next(reread, start, P: tl.constexpr):
+def next_flagged(reread, start, P: tl.constexpr):
     """The first tile from `start` on that is flagged, or P."""
     tiles = tl.arange(0, P)
     return tl.min(tl.where(reread & (tiles >= start), tiles, P))
@@ -72,14 +72,14 @@ def _probe(
     """`_split` of the row's tokens; right for tokens above `floor`, which is at most `cut`."""
     reread = group_listed_above > floor
     total, least, most = _split(tl.where(reread[:, None], -INFINITY, tokens), weights, cut)
-    tile = _next(reread, 0, P)
+    tile = next_flagged(reread, 0, P)
     while tile < P:
         start = tile // GROUP * GROUP
         t = row_t(mix, flat_row, start * TILE + tl.arange(0, GROUP * TILE), c, nucleus, SOURCE)
         more, low, high = _split(t, _weight(t, reference, by_mass), cut)
         total += more
         least, most = tl.minimum(least, low), tl.maximum(most, high)
-        tile = _next(reread, start + GROUP, P)
+        tile = next_flagged(reread, start + GROUP, P)
     return total, least, most
 
 
@@ -157,7 +157,7 @@ def survivor_masses(
 
     G: tl.constexpr = P // GROUP
     mass, number, equal = tl.reshape(mass, [G, GROUP]), tl.reshape(number, [G, GROUP]), tl.reshape(equal, [G, GROUP])
-    tile = _next(reread, 0, P)
+    tile = next_flagged(reread, 0, P)
     while tile < P:
         group = tile // GROUP
         within = group * GROUP + tl.arange(0, GROUP)
@@ -168,7 +168,7 @@ def survivor_masses(
         mass = tl.where(here, tl.sum(w, axis=1)[None, :], mass)
         number = tl.where(here, tl.sum((t > cutoff).to(tl.int32), axis=1)[None, :], number)
         equal = tl.where(here, tl.sum((t == cutoff).to(tl.int32), axis=1)[None, :], equal)
-        tile = _next(reread, group * GROUP + GROUP, P)
+        tile = next_flagged(reread, group * GROUP + GROUP, P)
     mass, number, equal = tl.reshape(mass, [P]), tl.reshape(number, [P]), tl.reshape(equal, [P])
 
     before = tl.cumsum(equal, axis=0) - equal

@@ -4,7 +4,7 @@ import triton
 import triton.language as tl
 
 from eft_ext.ops.triton.common.arithmetic import INFINITY, LN_2, LOG2_E, exp_nonpositive, token_mass
-from eft_ext.ops.triton.common.mix import MIXTURE, logits_of, model_logits, scaled
+from eft_ext.ops.triton.common.mix import MIXTURE, logits_of, model_logits, owner_logits, scaled
 
 
 @triton.jit
@@ -85,11 +85,21 @@ def store_num_tokens(t, at, summary):
 
 
 @triton.jit
+def store_maxima(mix, flat_row, raw, ids, z, excluded, at, ordinary):
+    """Writes the largest logits of the mixture and of the owner; z: of the ordinary tokens, the others excluded."""
+    y = scaled(z, excluded, 1.0)
+    tau = owner_logits(mix, flat_row, raw, ids)[0]
+    tl.store(ordinary.best + at, tl.max(y))
+    tl.store(ordinary.best_of_owner + at, tl.max(tl.where(y > -INFINITY, tau, -INFINITY)))
+
+
+@triton.jit
 def store_tile(
     mix,
     flat_row,
     raw,
     ids,
+    tile,
     at,
     c,
     nucleus,
@@ -100,8 +110,12 @@ def store_tile(
     GREEDY: tl.constexpr,
     DETAILS: tl.constexpr,
 ):
-    """Writes the summary of one tile of the mixture; raw: its models' logits, as of `load_models`."""
-    z, excluded = logits_of(mix, flat_row, raw, ids, nucleus, SOURCE)
+    """Writes the summary of one tile of the mixture; raw: its models' logits, as of `load_models`; tile: as for
+    `logits_of`."""
+    z, excluded = logits_of(mix, flat_row, raw, ids, nucleus, SOURCE, tile)
+    if mix.owner is not None:  # noqa: SIM102 (both are the compiler's)
+        if nucleus[3] is None:
+            store_maxima(mix, flat_row, raw, ids, z, excluded, at, work.ordinary)
     t = scaled(z, excluded, c)
     top = store_mass(t, at, work.mixture, not GREEDY)
     if LISTS:
@@ -134,7 +148,9 @@ def store_summaries(
     """
     at = flat_row * num_tiles + tile
     if DEFINING < 0:
-        store_tile(mix, flat_row, raw, ids, at, c, (0.0, 0, 0.0), work, SLOTS, MIXTURE, LISTS, GREEDY, DETAILS)
+        store_tile(
+            mix, flat_row, raw, ids, tile, at, c, (0.0, 0, 0.0, None), work, SLOTS, MIXTURE, LISTS, GREEDY, DETAILS
+        )  # fmt: skip
     for k in tl.static_range(len(mix.logits)):
         at_model = (flat_row * len(mix.logits) + k) * num_tiles + tile
         if DEFINING >= 0:

@@ -29,6 +29,13 @@ class TileSums(NamedTuple):
     weighted: Any  # fp32, sum of e (logit - largest)
 
 
+class OrdinaryMaxima(NamedTuple):
+    """Tiles' largest logits over the ordinary tokens that are not excluded (numerics.md §15)."""
+
+    best: Any  # fp32, the mixture's; +inf: the row is invalid
+    best_of_owner: Any  # fp32
+
+
 class StepWorkspace(NamedTuple):
     """Summaries of one distribution's tiles, between the launches; verification has one for p and one for q."""
 
@@ -37,6 +44,7 @@ class StepWorkspace(NamedTuple):
     defining: TileSummary  # and the defining model's largest tokens
     sums: TileSums
     model_sums: TileSums
+    ordinary: OrdinaryMaxima  # where a model has tokens of its own
 
 
 class StepLayout(NamedTuple):
@@ -48,6 +56,7 @@ class StepLayout(NamedTuple):
     lists: bool
     conservative: bool
     details: bool
+    own: bool = False  # a model has tokens of its own
 
     def fields(self) -> list[tuple[str, str, torch.dtype, int]]:
         """(part, field, dtype, elements) of everything that is kept."""
@@ -64,6 +73,8 @@ class StepLayout(NamedTuple):
             fields.append(("mixture", "num_tokens", i32, n))
             for name in TileSums._fields:
                 fields += [("sums", name, f32, n), ("model_sums", name, f32, of_models)]
+        if self.own:
+            fields += [("ordinary", name, f32, n) for name in OrdinaryMaxima._fields]
         return fields
 
     def size(self) -> int:
@@ -73,7 +84,7 @@ class StepLayout(NamedTuple):
     def place(self, buffer: Tensor) -> StepWorkspace:
         """The fields inside of a uint8 buffer."""
         parts = place_fields(self.fields(), buffer)
-        kinds: tuple[Any, ...] = (TileSummary, TileSummary, TileSummary, TileSums, TileSums)
+        kinds: tuple[Any, ...] = (TileSummary, TileSummary, TileSummary, TileSums, TileSums, OrdinaryMaxima)
         made = [
             kind(**{field: parts.get(part, {}).get(field) for field in kind._fields})
             for part, kind in zip(StepWorkspace._fields, kinds, strict=True)

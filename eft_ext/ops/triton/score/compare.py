@@ -53,10 +53,10 @@ def _log_scales(pair):
 
 
 @triton.jit
-def _both(mix, row, ids, nucleus, SOURCE: tl.constexpr, COMPARED: tl.constexpr):
+def _both(mix, row, ids, nucleus, SOURCE: tl.constexpr, COMPARED: tl.constexpr, tile=None):
     """Logits of p and q."""
     raw = load_models(mix, row, ids)
-    return mixture_logits(mix, row, raw, ids, nucleus, SOURCE), finite_model_logits(mix, raw[COMPARED], ids)
+    return mixture_logits(mix, row, raw, ids, nucleus, SOURCE, tile), finite_model_logits(mix, raw[COMPARED], ids)
 
 
 @triton.jit
@@ -82,7 +82,7 @@ def score_compare_kernel(
         nucleus = nucleus_of(work.summaries, row)
         for tile in range(first, tl.minimum(first + TILES, num_tiles)):
             parts = parts_of(tile)
-            p, q = _both(mix, row, tokens_of(parts), nucleus, SOURCE, COMPARED)
+            p, q = _both(mix, row, tokens_of(parts), nucleus, SOURCE, COMPARED, tile)
             gain, prob = _gain(p, q, pair)
             ratio = ((p - pair.top_p) - (q - pair.top_q)) + log_scales  # NaN where both are excluded
             divergence = tl.where(prob > 0.0, prob * ratio, 0.0) - gain

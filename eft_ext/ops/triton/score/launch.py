@@ -1,4 +1,5 @@
-"""From a checked call to score to its launches: four, and two more before them with conservative re-weighting."""
+"""From a checked call to score to its launches: four, two more before them with conservative re-weighting, and then
+two where a model has tokens of its own."""
 
 from __future__ import annotations
 
@@ -7,11 +8,12 @@ from torch import Tensor
 
 from eft_ext.ops.params import MixParams, ScoreParams
 from eft_ext.ops.results import Score
-from eft_ext.ops.triton.common.arguments import compile_options, kernel_mix, on_device
+from eft_ext.ops.triton.common.arguments import compile_options, has_own, kernel_mix, on_device
 from eft_ext.ops.triton.common.launch_sizes import TILE, num_tiles, sizes_for
 from eft_ext.ops.triton.common.workspace import StepLayout, workspace
 from eft_ext.ops.triton.score.compare import score_changes_kernel, score_compare_kernel
 from eft_ext.ops.triton.score.nuclei import score_masses_kernel, score_nuclei_kernel
+from eft_ext.ops.triton.score.own_tokens import score_deltas_kernel, score_maxima_kernel
 from eft_ext.ops.triton.score.read import score_read_kernel
 from eft_ext.ops.triton.score.rows import Stats, score_rows_kernel
 from eft_ext.ops.triton.score.workspace import PART, ScoreLayout
@@ -46,7 +48,7 @@ def _score(mix: MixParams, targets: Tensor, wanted: ScoreParams, out: Score) -> 
     per_row = {"P": triton.next_power_of_2(parts), "DEFINING": defining}
     read, join = ({"num_warps": warps, **compile_options()} for warps in (READ_WARPS, join_warps(per_row["P"])))
     with on_device(mix.device):
-        work = workspace(ScoreLayout(batch, len(mix.logits), parts, nuclei), mix.device, None)
+        work = workspace(ScoreLayout(batch, len(mix.logits), parts, nuclei, has_own(mix)), mix.device, None)
         if defining >= 0:
             score_masses_kernel[grid](
                 inputs, targets, ignore_index, work, tiles, slices, SLOTS=cut.slots, **per_slice, **read
@@ -64,6 +66,9 @@ def _score(mix: MixParams, targets: Tensor, wanted: ScoreParams, out: Score) -> 
                 num_warps=cut.rows_warps,
                 **compile_options(),
             )
+        if has_own(mix):
+            score_maxima_kernel[grid](inputs, targets, ignore_index, work, tiles, slices, **per_slice, **read)
+            score_deltas_kernel[(batch,)](inputs, work, tiles, P=p, num_warps=4, **compile_options())
         score_read_kernel[grid](inputs, targets, ignore_index, work, tiles, slices, **per_slice, **read)
         score_rows_kernel[(batch * (len(mix.logits) + 1),)](
             inputs, stats, targets, ignore_index, num_top, work, parts, **per_row, **join

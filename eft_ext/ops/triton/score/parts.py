@@ -58,22 +58,33 @@ def is_scored(mix, row, target, ignore_index, summaries):
 
 
 @triton.jit
-def nucleus_of(summaries, row):
-    """The nucleus of a row, where the mixture is re-weighted (conservative.py)."""
+def nucleus_without_delta(summaries, row):
+    """The nucleus of a row (conservative.py), before the delta of own_tokens.py is known."""
     if summaries.defined is None:
-        return (0.0, 0, 0.0)
+        return (0.0, 0, 0.0, None)
     else:
         return (
             tl.load(summaries.nucleus_cutoff + row),
             tl.load(summaries.nucleus_last + row),
             tl.load(summaries.nucleus_delta + row),
+            None,
         )
 
 
 @triton.jit
-def mixture_logits(mix, row, raw, ids, nucleus, SOURCE: tl.constexpr):
+def nucleus_of(summaries, row):
+    """The same with that delta, where a model has tokens of its own."""
+    nucleus = nucleus_without_delta(summaries, row)
+    if summaries.own_delta is None:
+        return nucleus
+    else:
+        return nucleus[0], nucleus[1], nucleus[2], tl.load(summaries.own_delta + row)
+
+
+@triton.jit
+def mixture_logits(mix, row, raw, ids, nucleus, SOURCE: tl.constexpr, tile=None):
     """The mixture's: -inf where excluded, +inf for what makes the row invalid (NaN, +inf)."""
-    z, excluded = logits_of(mix, row, raw, ids, nucleus, SOURCE)
+    z, excluded = logits_of(mix, row, raw, ids, nucleus, SOURCE, tile)
     return scaled(z, excluded, 1.0)
 
 

@@ -58,6 +58,6 @@ def score_read_kernel(
             for k in tl.static_range(K):
                 of_model = finite_model_logits(mix, own[k], target)
                 words = _with_share(words, k, finite_model_logits(mix, raw[k], ids), of_model, parts, target)
-            z = mixture_logits(mix, row, raw, ids, nucleus, SOURCE)
+            z = mixture_logits(mix, row, raw, ids, nucleus, SOURCE, tile)
             words = _with_share(words, K, z, of_mixture, parts, target)
             store_words(shares, parts, words, (K + 1) * SHARE)

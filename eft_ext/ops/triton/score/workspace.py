@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from eft_ext.ops.triton.common.workspace import Field, StepLayout, StepWorkspace, place_fields, size_of
+from eft_ext.ops.triton.common.launch_sizes import TILE
+from eft_ext.ops.triton.common.workspace import Field, OrdinaryMaxima, StepLayout, StepWorkspace, place_fields, size_of
 
 PART = 256
 
@@ -44,6 +45,7 @@ class DistributionSummary(NamedTuple):
     nucleus_cutoff: Any
     nucleus_last: Any
     nucleus_delta: Any
+    own_delta: Any  # fp32, where a model has tokens of its own (own_tokens.py)
 
 
 class ScoreWorkspace(NamedTuple):
@@ -53,6 +55,7 @@ class ScoreWorkspace(NamedTuple):
     summaries: DistributionSummary
     changes: Any  # fp32 [rows, parts, 4]
     nuclei: StepWorkspace | None  # conservative re-weighting: models' masses, the defining model's largest tokens
+    ordinary: OrdinaryMaxima  # where a model has tokens of its own
 
 
 class ScoreLayout(NamedTuple):
@@ -62,6 +65,7 @@ class ScoreLayout(NamedTuple):
     models: int
     parts: int  # of a row
     nuclei: StepLayout | None
+    own: bool  # a model has tokens of its own
 
     def fields(self) -> list[Field]:
         f32, f64, i32 = torch.float32, torch.float64, torch.int32
@@ -73,6 +77,9 @@ class ScoreLayout(NamedTuple):
         if self.nuclei is not None:
             fields += [("summaries", "defined", i32, self.rows), ("summaries", "nucleus_cutoff", f32, self.rows)]
             fields += [("summaries", "nucleus_last", i32, self.rows), ("summaries", "nucleus_delta", f32, self.rows)]
+        if self.own:
+            fields.append(("summaries", "own_delta", f32, self.rows))
+            fields += [("ordinary", name, f32, parts * PART // TILE) for name in OrdinaryMaxima._fields]
         return fields
 
     def size(self) -> int:
@@ -84,6 +91,7 @@ class ScoreLayout(NamedTuple):
         parts, end = place_fields(self.fields(), buffer), size_of(self.fields())
         summaries = {name: parts["summaries"].get(name) for name in DistributionSummary._fields}
         nuclei = self.nuclei.place(buffer[end:]) if self.nuclei else None
+        ordinary = OrdinaryMaxima(*(parts.get("ordinary", {}).get(name) for name in OrdinaryMaxima._fields))
         return ScoreWorkspace(
-            parts["parts"]["shares"], DistributionSummary(**summaries), parts["parts"]["changes"], nuclei
+            parts["parts"]["shares"], DistributionSummary(**summaries), parts["parts"]["changes"], nuclei, ordinary
         )

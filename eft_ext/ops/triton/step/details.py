@@ -6,7 +6,7 @@ import triton
 import triton.language as tl
 
 from eft_ext.ops.triton.common.arithmetic import INFINITY, LN_2, TILE, exp_nonpositive, log2
-from eft_ext.ops.triton.common.mix import load_models, logits_of, model_logits
+from eft_ext.ops.triton.common.mix import finite_model_logits, load_models, logits_of
 from eft_ext.ops.triton.common.rank import leading_part, nothing_taken, take
 
 
@@ -67,7 +67,8 @@ def write_details(
     tl.store(details.num_kept + row, num_kept)
     tl.store(details.status + row, 0)
     for k in tl.static_range(K):
-        x = model_logits(mix, raw, token + tl.arange(0, 1), k)[0]
+        # Of an own token the other models may say anything.
+        x = finite_model_logits(mix, raw[k], token + tl.arange(0, 1))
         norm = _normaliser(work.model_sums, (row * K + k) * num_tiles + tiles, live)
         found = ((tl.max(x).to(tl.float64) - norm[0]) - norm[1]).to(tl.float32)
         tl.store(details.model_logprobs + row * K + k, found)
@@ -84,7 +85,7 @@ def _write_top(details, largest, log, top, mix, row, nucleus, SOURCE: tl.constex
         exists = best > -INFINITY
         tile = leading_part(top, P)
         ids = tile * TILE + tl.arange(0, TILE)
-        z, excluded = logits_of(mix, row, load_models(mix, row, ids), ids, nucleus, SOURCE)
+        z, excluded = logits_of(mix, row, load_models(mix, row, ids), ids, nucleus, SOURCE, tile)
         token, top, passed = take(tl.where(excluded, -INFINITY, z), ids, tile, top, passed, P)
         logprob = ((best.to(tl.float64) - largest) - log).to(tl.float32)
         tl.store(details.top_ids + place + i, tl.where(exists, token, -1).to(tl.int64))

@@ -1,4 +1,4 @@
-"""From a checked call to the two launches."""
+"""From a checked call to the two launches; `combine` has one, and more where it needs to know the row first."""
 
 from __future__ import annotations
 
@@ -7,11 +7,18 @@ from torch import Tensor
 
 from eft_ext.ops.params import MixParams, SamplingParams
 from eft_ext.ops.results import StepDetails
-from eft_ext.ops.triton.common.arguments import compile_options, filters_of, kernel_mix, kernel_real, on_device
+from eft_ext.ops.triton.common.arguments import (
+    compile_options,
+    filters_of,
+    has_own,
+    kernel_mix,
+    kernel_real,
+    on_device,
+)
 from eft_ext.ops.triton.common.launch_sizes import LaunchSizes, num_tiles, sizes_for
 from eft_ext.ops.triton.common.options import KernelReal, Options
 from eft_ext.ops.triton.common.workspace import StepLayout, workspace
-from eft_ext.ops.triton.step.combine import combine_kernel
+from eft_ext.ops.triton.step.combine import combine_kernel, combine_maxima_kernel
 from eft_ext.ops.triton.step.details import Details
 from eft_ext.ops.triton.step.rows import rows_kernel
 from eft_ext.ops.triton.step.slices import slices_kernel
@@ -37,7 +44,9 @@ def step(
         cut = cut.for_more()
     elif top_k:
         cut = cut._replace(group=1)  # a second target costs the registers of a second tile (sm_80)
-    layout = StepLayout(mix.batch * tiles, cut.slots, len(mix.logits), lists, defining >= 0, details is not None)
+    layout = StepLayout(
+        mix.batch * tiles, cut.slots, len(mix.logits), lists, defining >= 0, details is not None, has_own(mix)
+    )
     inputs = kernel_mix(mix)
     options = Options(
         kernel_real(sampling.temperature),
@@ -94,12 +103,15 @@ def combine(mix: MixParams, z: Tensor, sizes: LaunchSizes | None = None) -> None
     cut = sizes or sizes_for(mix.vocab_size, mix.batch)
     tiles = num_tiles(mix.vocab_size)
     slices, defining, p = -(-tiles // cut.tiles), mix.conservative - 1, triton.next_power_of_2(tiles)
-    inputs = kernel_mix(mix)
+    inputs, own = kernel_mix(mix), has_own(mix)
+    of_row = {"TILES": cut.tiles, "DEFINING": defining, "P": p, "SLOTS": cut.slots, "GROUP": min(cut.group, p)}
+    warps = cut.rows_warps if defining >= 0 else cut.slices_warps
     with on_device(mix.device):
         work = None
-        if defining >= 0:
-            layout = StepLayout(mix.batch * tiles, cut.slots, len(mix.logits), False, True, False)
+        if defining >= 0 or own:
+            layout = StepLayout(mix.batch * tiles, cut.slots, len(mix.logits), False, defining >= 0, False, own)
             work = workspace(layout, mix.device, None)
+        if defining >= 0:
             one = KernelReal(1.0, None, 0)
             slices_kernel[(mix.batch * slices,)](
                 inputs,
@@ -116,18 +128,10 @@ def combine(mix: MixParams, z: Tensor, sizes: LaunchSizes | None = None) -> None
                 num_warps=cut.slices_warps,
                 **compile_options(),
             )
+        if own:
+            combine_maxima_kernel[(mix.batch * slices,)](
+                inputs, work, tiles, slices, **of_row, num_warps=warps, **compile_options()
+            )
         combine_kernel[(mix.batch * slices,)](
-            inputs,
-            work,
-            z,
-            z.stride(0),
-            tiles,
-            slices,
-            TILES=cut.tiles,
-            DEFINING=defining,
-            P=p,
-            SLOTS=cut.slots,
-            GROUP=min(cut.group, p),
-            num_warps=cut.rows_warps if defining >= 0 else cut.slices_warps,
-            **compile_options(),
+            inputs, work, z, z.stride(0), tiles, slices, **of_row, num_warps=warps, **compile_options()
         )

@@ -16,6 +16,7 @@ from eft_ext.ops.triton.common.options import (
     options_are_valid,
     scale_of,
 )
+from eft_ext.ops.triton.common.own_tokens import store_special_tiles
 from eft_ext.ops.triton.common.philox import SAMPLE, random_bits, row_seed
 from eft_ext.ops.triton.step.details import write_details, write_invalid
 
@@ -100,7 +101,8 @@ def rows_kernel(
     """Program `row` writes its token, and its details.
 
     P: the number of tiles rounded up to a power of two. DEFINING as in `store_summaries`; with conservative
-    re-weighting this launch reads the row a second time, to store the mixture's tiles.
+    re-weighting this launch reads the row a second time, to store the mixture's tiles; where a model has tokens of its
+    own, it reads their tiles again.
     """
     SOURCE: tl.constexpr = MIXTURE if DEFINING < 0 else REWEIGHTED + DEFINING
     row = tl.program_id(0).to(tl.int64)
@@ -118,7 +120,10 @@ def rows_kernel(
         )  # fmt: skip
         valid &= defined
     else:
-        nucleus = (0.0, 0, 0.0)
+        nucleus = (0.0, 0, 0.0, None)
+    nucleus = store_special_tiles(
+        nucleus, mix, row, c, work, num_tiles, SOURCE, LISTS, GREEDY, DETAILS, P, SLOTS
+    )  # fmt: skip
 
     tiles = tl.arange(0, P)
     top = tl.load(work.mixture.top + row * num_tiles + tiles, mask=tiles < num_tiles, other=-INFINITY)

@@ -27,6 +27,7 @@ class PositionSummary(NamedTuple):
     nucleus_cutoff: Any  # fp32, int32, fp32: the nucleus of conservative.py
     nucleus_last: Any
     nucleus_delta: Any
+    own_delta: Any  # fp32, of own_tokens.py
 
 
 class Distribution(NamedTuple):

@@ -6,7 +6,14 @@ import triton
 
 from eft_ext.ops.params import DraftParams, MixParams, SamplingParams
 from eft_ext.ops.results import VerifyResult
-from eft_ext.ops.triton.common.arguments import compile_options, filters_of, kernel_mix, kernel_real, on_device
+from eft_ext.ops.triton.common.arguments import (
+    compile_options,
+    filters_of,
+    has_own,
+    kernel_mix,
+    kernel_real,
+    on_device,
+)
 from eft_ext.ops.triton.common.launch_sizes import LaunchSizes, num_tiles, sizes_for
 from eft_ext.ops.triton.common.mix import KernelMix
 from eft_ext.ops.triton.common.options import KernelReal, Options
@@ -33,11 +40,15 @@ def verify(
     cut = sizes or sizes_for(mix.vocab_size, rows * (k + 1))
     if defining >= 0 or of_mixture.top_k or (reads_draft and of_draft.top_k):
         cut = cut.for_more()
+    if defining >= 0 and has_own(mix):
+        cut = cut.for_more()  # both of them
     layout = VerifyLayout(
         rows,
         k,
         tiles,
-        StepLayout(rows * (k + 1) * tiles, cut.slots, len(mix.logits), of_mixture.lists, defining >= 0, False),
+        StepLayout(
+            rows * (k + 1) * tiles, cut.slots, len(mix.logits), of_mixture.lists, defining >= 0, False, has_own(mix)
+        ),
         StepLayout(rows * k * tiles, cut.slots, 1, of_draft.lists, False, False) if reads_draft else None,
     )
     slices, p = -(-tiles // cut.tiles), triton.next_power_of_2(tiles)
@@ -129,7 +140,8 @@ def _draft_mix(mix: MixParams, drafted: DraftParams) -> KernelMix:
     """The draft model alone; bias and `token_bitmask` are the mixture's."""
     assert drafted.logits is not None
     one = KernelReal(1.0, None, 0)
-    draft_mix = kernel_mix(mix)._replace(
+    plain = mix._replace(special=None)
+    draft_mix = kernel_mix(plain)._replace(
         logits=(drafted.logits,), strides=(drafted.logits.stride(0),), weights=(one,), conservative_top_p=one, drop=0
     )
     return _positioned(draft_mix, mix._replace(logits=(drafted.logits,)))

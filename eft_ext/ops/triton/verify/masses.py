@@ -16,6 +16,7 @@ from eft_ext.ops.triton.common.options import (
     options_are_valid,
     scale_of,
 )
+from eft_ext.ops.triton.common.own_tokens import store_special_tiles
 from eft_ext.ops.triton.common.philox import RESIDUAL, SAMPLE, random_bits
 from eft_ext.ops.triton.common.tile_summary import store_summaries, store_tile
 from eft_ext.ops.triton.verify.accept import is_certain_draft, seed_and_position
@@ -62,10 +63,11 @@ def verify_slices_kernel(
             if drawn:
                 flat_row_q = row * num_drafts + i
                 own = (raw[SHARED],) if SHARED >= 0 else load_models(q.mix, flat_row_q, ids)
-                at, none = flat_row_q * num_tiles + tile, (0.0, 0, 0.0)
+                at, none = flat_row_q * num_tiles + tile, (0.0, 0, 0.0, None)
                 store_tile(
-                    q.mix, flat_row_q, own, ids, at, draft_c, none, q.work, SLOTS, MIXTURE, DRAFT_LISTS, False, False
-                )
+                    q.mix, flat_row_q, own, ids, tile, at, draft_c, none, q.work, SLOTS, MIXTURE, DRAFT_LISTS, False,
+                    False,
+                )  # fmt: skip
 
 
 @triton.jit
@@ -112,7 +114,12 @@ def _write_masses(
         tl.store(dist.summary.nucleus_last + flat_row, nucleus[1])
         tl.store(dist.summary.nucleus_delta + flat_row, nucleus[2])
     else:
-        nucleus = (0.0, 0, 0.0)
+        nucleus = (0.0, 0, 0.0, None)
+    nucleus = store_special_tiles(
+        nucleus, dist.mix, flat_row, c, dist.work, num_tiles, SOURCE, LISTS, GREEDY, False, P, SLOTS
+    )  # fmt: skip
+    if dist.mix.owner is not None:
+        tl.store(dist.summary.own_delta + flat_row, nucleus[3])
     tiles = tl.arange(0, P)
     live = tiles < num_tiles
     top = tl.load(dist.work.mixture.top + flat_row * num_tiles + tiles, mask=live, other=-INFINITY)
@@ -144,7 +151,7 @@ def _write_masses(
             draft = tl.minimum(tl.maximum(draft, 0), dist.mix.vocab_size - 1).to(tl.int32)
             ids = draft // TILE * TILE + tl.arange(0, TILE)
             ties = tl.sum(tl.where(tiles == draft // TILE, kept_ties, 0))
-            w = kept_mass(row_t(dist.mix, flat_row, ids, c, nucleus, SOURCE), cutoff, ties, reference)
+            w = kept_mass(row_t(dist.mix, flat_row, ids, c, nucleus, SOURCE, draft // TILE), cutoff, ties, reference)
             tl.store(dist.summary.mass + flat_row, tl.sum(tl.where(ids == draft, w, 0)).to(tl.int64))
             tl.store(dist.summary.cutoff + flat_row, cutoff)
             tl.store(dist.summary.reference + flat_row, reference)

@@ -16,19 +16,22 @@ def _masses(dist, row, flat_row, ids, tile, num_tiles, DEFINING: tl.constexpr, L
     """The survivors' masses of one tile at the flat row's reference, 0 of other tokens."""
     SOURCE: tl.constexpr = MIXTURE if DEFINING < 0 else REWEIGHTED + DEFINING
     c = scale_of(load_real(dist.sampling.temperature, row))
+    summary = dist.summary
     if DEFINING >= 0:
-        summary = dist.summary
         nucleus = (
             tl.load(summary.nucleus_cutoff + flat_row),
             tl.load(summary.nucleus_last + flat_row),
             tl.load(summary.nucleus_delta + flat_row),
+            None,
         )
     else:
-        nucleus = (0.0, 0, 0.0)
+        nucleus = (0.0, 0, 0.0, None)
+    if dist.mix.owner is not None:
+        nucleus = (nucleus[0], nucleus[1], nucleus[2], tl.load(summary.own_delta + flat_row))
     ties = 0
     if LISTS:
         ties = tl.load(dist.summary.ties + flat_row * num_tiles + tile)
-    t = row_t(dist.mix, flat_row, ids, c, nucleus, SOURCE)
+    t = row_t(dist.mix, flat_row, ids, c, nucleus, SOURCE, tile)
     return kept_mass(t, tl.load(dist.summary.cutoff + flat_row), ties, tl.load(dist.summary.reference + flat_row))
 
 

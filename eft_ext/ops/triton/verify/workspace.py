@@ -52,6 +52,8 @@ class VerifyLayout(NamedTuple):
                     ("p", "nucleus_last", i32, n),
                     ("p", "nucleus_delta", f32, n),
                 ]
+            if layout.own:
+                fields.append(("p", "own_delta", f32, n))
         return fields
 
     def size(self) -> int:
