@@ -18,6 +18,7 @@ from eft_ext._version import __version__
 from eft_ext.ops import (
     Backend,
     Score,
+    SpecialTokens,
     StepDetails,
     VerifyResult,
     combine,
@@ -53,6 +54,7 @@ __all__ = [
     "EmulatedForCausalLM",
     "EmulatedModel",
     "Score",
+    "SpecialTokens",
     "StepDetails",
     "VerifyResult",
     "__version__",

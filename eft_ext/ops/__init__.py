@@ -5,12 +5,14 @@ from eft_ext.ops.backends.native import force_isa
 from eft_ext.ops.backends.registry import Backend
 from eft_ext.ops.results import Score, StepDetails, VerifyResult
 from eft_ext.ops.score import fused_score, fused_score_mix
+from eft_ext.ops.special_tokens import SpecialTokens
 from eft_ext.ops.step import combine, fused_mix, fused_step
 from eft_ext.ops.verify import fused_verify
 
 __all__ = [
     "Backend",
     "Score",
+    "SpecialTokens",
     "StepDetails",
     "VerifyResult",
     "combine",

@@ -15,7 +15,7 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from eft_ext.ops import StepDetails, fused_mix, fused_step
+from eft_ext.ops import SpecialTokens, StepDetails, fused_mix, fused_step
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 # Around every width that something is padded or cut to: words of 32, groups of 16, chunks of 256, tiles of 1024.
@@ -214,6 +214,8 @@ def problems(draw: st.DrawFn) -> Problem:
             options["bias"] = bias
     if draw(st.integers(1, 4)) == 4:
         options["token_bitmask"] = draw(_masks(batch, vocab))
+    if draw(st.integers(1, 4)) == 4:
+        options["special_tokens"] = draw(_special(count, vocab))
 
     conservative: dict[str, Any] = {}
     if count == 3 and draw(st.booleans()):
@@ -225,6 +227,18 @@ def problems(draw: st.DrawFn) -> Problem:
         }
     weights = [draw(_per_row(_weight, _NAN_OR_INF, batch, torch.float32)) for _ in range(count)]
     return Problem(logits, weights, options, conservative)
+
+
+@st.composite
+def _special(draw: st.DrawFn, count: int, vocab: int) -> SpecialTokens:
+    """Tokens that the models do not share: a few anywhere, or all of them."""
+    edges = st.sampled_from((0, 31, 32, 1023, 1024, vocab - 1, vocab, vocab + 5000))
+    ids = st.one_of(edges, st.integers(0, max(0, vocab - 1)))
+    own = {*draw(st.lists(ids, max_size=5))}
+    never = {*draw(st.lists(ids, max_size=5))}
+    if draw(st.integers(1, 16)) == 16:
+        own = {*range(vocab)}
+    return SpecialTokens(tuple(own), tuple(never - own), draw(st.integers(0, count - 1)))
 
 
 @st.composite
