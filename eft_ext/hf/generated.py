@@ -41,7 +41,7 @@ def generated_records(
         candidates, num_changed: lengths of the lists at each token.
         sampling: for `generate`; with `speculate` the records say what became of the drafts.
     """
-    length = encode_all(None, read, model.tokenizer, {}, model.method)[model.members[0].name].ids.shape[1]
+    length = encode_all(None, read, model.tokenizers, {}, model.method)[model.members[0].name].ids.shape[1]
     out = model.generate(prompts=read, return_dict_in_generate=True, **sampling)
     assert not isinstance(out, torch.Tensor)
     ids = out.sequences

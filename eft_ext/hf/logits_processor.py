@@ -75,7 +75,7 @@ class EFTLogitsProcessor(LogitsProcessor):
     def reset(self, attention_mask: Tensor | None = None, prompts: Mapping[str, Any] | None = None) -> None:
         """Forgets the sequence so far; `attention_mask` [rows, prompt length] and `prompts` belong to the next one."""
         method = self._method
-        self._prompts = prompts_of(method, prompts, None, method.models[1:])
+        self._prompts = prompts_of(method, prompts, {}, method.models[1:])
         self._prompt_mask = attention_mask
         self._prompt: Tensor | None = None  # the loop's, as it was first seen
         self._seen: Tensor | None = None

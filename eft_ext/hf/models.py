@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from eft_ext.hf.checkpoint.load import load_checkpoint
 from eft_ext.hf.checkpoint.read import is_checkpoint, read
 from eft_ext.hf.inputs.arguments import encode_all, ends_of, given_ends, setting
@@ -14,8 +12,10 @@ from eft_ext.hf.inputs.choose_method import choose_method, method_of
 from eft_ext.hf.inputs.prompts import Prompt
 from eft_ext.hf.inputs.token_ids import as_list
 from eft_ext.hf.inputs.vocabulary import check_widths, warn_softcaps, widths_of
+from eft_ext.hf.inputs.words import Words
 from eft_ext.hf.loading.load import load
 from eft_ext.hf.members import check_modes, members_of
+from eft_ext.hf.named_models import NamedModels
 from eft_ext.hf.runners.engine_pool import EnginePool
 from eft_ext.methods import MixingMethod
 
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-class Models:
+class Models(NamedModels):
     """The parts of an `EmulatedModel`, which documents the arguments.
 
     Attributes:
-        members: the models in the method's order, as generation sees them.
-        method: decoded unless a call says else.
-        tokenizer: may be None.
+        tokenizer: decodes what is generated; may be None.
+        tokenizers: each model's own, by name; all the same object unless their special tokens differ.
+        special_tokens: ids that are not mixed, since the models mean different things by them; None for none.
         engines: what is kept on CUDA for the next call.
     """
 
@@ -48,8 +48,9 @@ class Models:
     ) -> None:
         self.method = method_of(tuned, beta, scale, conservative_top_p, method)
         self.members = members_of(self.method, {"large": large, "tuned": tuned, "base": base, **models})
-        self.tokenizer = tokenizer
-        self._widths = check_widths(self.members, tokenizer)
+        words = tokenizer if isinstance(tokenizer, Words) else Words.one(tokenizer, self.method.models)
+        self.tokenizer, self.tokenizers, self.special_tokens = words.tokenizer, dict(words.each), words.special
+        self._widths = check_widths(self.members, self.tokenizer)
         warn_softcaps(self.members)
         self.engines = EnginePool()
 
@@ -144,63 +145,6 @@ class Models:
             models[method.models[0]].generation_config = settings
         return cls(tokenizer=words, method=method, **models)
 
-    @property
-    def models(self) -> dict[str, Any]:
-        """The models by name, in the method's order. If a model shares its weights with an adapter, calling it also
-        runs the adapter."""
-        return {m.name: m.model.get_base_model() if m.without_adapter else m.model for m in self.members}
-
-    @property
-    def large(self) -> Any:
-        return self._named("large")
-
-    @property
-    def tuned(self) -> Any:
-        return self._named("tuned")
-
-    @property
-    def base(self) -> Any:
-        """The small pre-trained model. If it shares its weights with an adapter, calling it also runs the adapter."""
-        return self._named("base")
-
-    def _named(self, name: str) -> Any:
-        found = self.models
-        if name not in found:
-            raise AttributeError(f"{name}: not a model of {self.method!r}, which has {', '.join(found)}")
-        return found[name]
-
-    @property
-    def device(self) -> torch.device:
-        """The device on which prompts are read and results returned."""
-        return self.members[0].device or torch.device("cpu")
-
-    # What wrappers of causal models ask for, of the model that reads the prompt.
-    @property
-    def config(self) -> Any:
-        return self.members[0].model.config
-
-    @property
-    def generation_config(self) -> Any:
-        return self.members[0].model.generation_config
-
-    @property
-    def dtype(self) -> torch.dtype:
-        dtype: torch.dtype = self.members[0].model.dtype
-        return dtype
-
-    @property
-    def main_input_name(self) -> str:
-        return str(self.members[0].model.main_input_name)
-
-    @property
-    def name_or_path(self) -> str:
-        return str(self.members[0].model.name_or_path)
-
-    def eval(self) -> Self:
-        for member in self.members:
-            member.model.eval()
-        return self
-
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         raise TypeError(
             f"{type(self).__name__}: has no forward pass; score gives log-probabilities, causal_lm() a model with one"
@@ -225,12 +169,13 @@ class Models:
         """
         lead, config = self.members[0].model, kwargs.get("generation_config")
         bos, pad = (setting(f"{name}_token_id", lead, config, kwargs) for name in ("bos", "pad"))
-        tokenizer = tokenizer if tokenizer is not None else self.tokenizer
+        tokenizers = self.tokenizers if tokenizer is None else dict.fromkeys(method.models, tokenizer)
         ends = given_ends(config, kwargs) or ends_of(self.members, method.ending)
         if pad is None and not generating:
-            pad = getattr(tokenizer, "pad_token_id", None)
-            ends = ends + as_list(getattr(tokenizer, "eos_token_id", None))
-        encoded = encode_all(inputs, prompts, tokenizer, kwargs, method, bos if generating else None)
+            own = tokenizers[method.models[0]]
+            pad = getattr(own, "pad_token_id", None)
+            ends = ends + as_list(getattr(own, "eos_token_id", None))
+        encoded = encode_all(inputs, prompts, tokenizers, kwargs, method, bos if generating else None)
         return {name: prompt.inferred(pad, ends) for name, prompt in encoded.items()}
 
     def chosen(self, *weights: Any) -> MixingMethod:

@@ -73,7 +73,7 @@ def custom_generate(
             check_modes(found)
             check_widths(found, tokenizer)
             warn_softcaps(found)
-            encoded = prompts_of(method, prompts, tokenizer, names[1:])
+            encoded = prompts_of(method, prompts, dict.fromkeys(names, tokenizer), names[1:])
             end_as_the_behaviour(found, method.ending, input_ids, prepared)
             if streamer is not None:
                 streamer.put(input_ids.cpu())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from eft_ext.hf.checkpoint.read import Checkpoint
+from eft_ext.hf.inputs.words import Words
 from eft_ext.hf.loading.hub import load_tokenizer
 from eft_ext.hf.loading.load import given_tokenizer, load
 from eft_ext.methods import MixingMethod
@@ -12,8 +13,8 @@ from eft_ext.methods import MixingMethod
 
 def load_checkpoint(
     found: Checkpoint, method: MixingMethod, *, tokenizer: Any = None, quiet: bool = False, **options: Any
-) -> tuple[dict[str, Any], Any]:
-    """The models by name and the tokenizer, as `eft_ext.hf.loading.load` gives them.
+) -> tuple[dict[str, Any], Words]:
+    """The models by name and their tokenizers, as `eft_ext.hf.loading.load` gives them.
 
     Their tokenizers are not compared again: that was done when they were packed.
 
@@ -38,4 +39,5 @@ def load_checkpoint(
         access = {name: value for name, value in found.options.items() if name not in ("revision", "subfolder")}
         tokenizer = given_tokenizer(tokenizer, access)
     sources = {name: place.source for name, place in found.places.items()}
-    return load(method, sources, tokenizer=tokenizer, packed=True, quiet=quiet, **own)
+    words = Words.one(tokenizer, method.models)
+    return load(method, sources, tokenizer=words, packed=True, quiet=quiet, **own)

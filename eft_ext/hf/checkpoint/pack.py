@@ -21,7 +21,7 @@ from eft_ext.hf.checkpoint.save import described, write_around
 from eft_ext.hf.checkpoint.weights import KINDS, put
 from eft_ext.hf.inputs.vocabulary import check_widths, warn_softcaps
 from eft_ext.hf.loading.hub import file_options, load_config
-from eft_ext.hf.loading.load import find_models, find_tokenizer, options_of_models
+from eft_ext.hf.loading.load import find_models, find_words, options_of_models
 from eft_ext.methods import MixingMethod
 from eft_ext.methods.serialized import to_dict
 
@@ -82,11 +82,11 @@ def pack(
     for name, source in found.items():
         if os.path.isdir(source) and target.resolve() in (Path(source).resolve(), *Path(source).resolve().parents):
             raise ValueError(f"folder: expected another one than that of {name}, got {target}")
-    words = find_tokenizer(method, found, each, tokenizer, compare=check_tokenizers)
+    words = find_words(method, found, each, tokenizer, compare=check_tokenizers)
     members = tuple(
         _packed(name, str(method.adapter_base) if name in adapters else name, found, each) for name in names
     )
-    check_widths(members, words)  # type: ignore[arg-type]
+    check_widths(members, words.tokenizer)  # type: ignore[arg-type]
     warn_softcaps(members)  # type: ignore[arg-type]
     own = next(m.model.generation_config for m in members if m.name == (settings_from or names[0]))
     with _replacing(target) as partial:
@@ -99,7 +99,7 @@ def pack(
                 placed[key] |= {"adapter": True} if name in adapters else {}
             where[name] = placed[key]
         config, settings = described(members, method, where, own)
-        write_around(partial, config, settings, words)
+        write_around(partial, config, settings, words.tokenizer)
     return config
 
 

@@ -48,9 +48,8 @@ def as_completed(
     given = inputs if inputs is not None else kwargs.get("input_ids")
     if isinstance(given, (list, tuple, Tensor)) and not len(given):
         return iter(())
-    tokenizer = kwargs.get("tokenizer") or models.tokenizer
     method = kwargs.get("method") or models.method
-    encoded = models.encode(inputs, kwargs.pop("prompts", None), kwargs, method, tokenizer=tokenizer)
+    encoded = models.encode(inputs, kwargs.pop("prompts", None), kwargs, method, tokenizer=kwargs.get("tokenizer"))
     large = encoded.pop(method.models[0])
     prompts = {name: prompt.inputs for name, prompt in encoded.items()}
     rows = len(large.ids)

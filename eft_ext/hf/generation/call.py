@@ -42,9 +42,9 @@ def call(
         reject_arguments(kwargs, config, by_engine=why is None)
         models.revalidate()
         method = models.chosen(*weights)
-        tokenizer = tokenizer if tokenizer is not None else models.tokenizer
         kwargs["generation_config"] = config = copy.deepcopy(config)
         encoded = models.encode(inputs, prompts, kwargs, method, tokenizer=tokenizer)
+        tokenizer = tokenizer if tokenizer is not None else models.tokenizer
         own = encoded.pop(lead.name)
         add_ends(models.members, method.ending, config, kwargs)
         add_stop_strings(lead.model, config, kwargs, tokenizer)

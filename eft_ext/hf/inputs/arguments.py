@@ -14,28 +14,31 @@ from eft_ext.methods import MixingMethod
 
 
 def prompts_of(
-    method: MixingMethod, prompts: Mapping[str, Any] | None, tokenizer: Any, names: tuple[str, ...]
+    method: MixingMethod, prompts: Mapping[str, Any] | None, tokenizers: Mapping[str, Any], names: tuple[str, ...]
 ) -> dict[str, Prompt]:
-    """Prompts by the names of models. Raises ValueError for a name that is none of `names`, or for no prompt."""
+    """Prompts by the names of models, text encoded by each model's own tokenizer.
+
+    Raises ValueError for a name that is none of `names`, or for no prompt.
+    """
     given = by_model(method, prompts or {})
     for name in given:
         if name not in names:
             known = ", ".join((*names, *(set(method.groups) & {"tuned"})))
             raise ValueError(f"prompts: expected the keys {known}, got {name!r}")
-    pad = getattr(tokenizer, "pad_token_id", None)
-    return {n: encode(f"prompts[{n!r}]", value, tokenizer, pad_token_id=pad) for n, value in given.items()}
+    return {n: _encoded(f"prompts[{n!r}]", value, tokenizers.get(n)) for n, value in given.items()}
 
 
 def encode_all(
     inputs: Any,
     prompts: Mapping[str, Any] | None,
-    tokenizer: Any,
+    tokenizers: Mapping[str, Any],
     kwargs: dict[str, Any],
     method: MixingMethod,
     bos: int | None = None,
 ) -> dict[str, Prompt]:
     """Prompts by model name: the first model's always, the others' where they read something else.
 
+    A text that all read is something else to a model with a tokenizer of its own; ids are the same to all.
     Takes input_ids and attention_mask out of `kwargs`. Where nothing at all is given, the text is `bos`, as in
     transformers. Raises ValueError where prompts are missing, given twice, or not prompts.
     """
@@ -51,16 +54,26 @@ def encode_all(
         inputs = given.pop(lead, None)
     elif lead in given:
         raise ValueError(f"prompts[{lead!r}]: expected nothing beside inputs, which the {lead} model reads")
-    encoded = prompts_of(method, given, tokenizer, method.models)
+    encoded = prompts_of(method, given, tokenizers, method.models)
     if inputs is None:
         raise ValueError(f"inputs: expected token ids, text, or prompts={{{lead!r}: ...}}, got nothing")
+    text = is_text(inputs)
     if mask is not None:
-        if is_text(inputs):
+        if text:
             raise ValueError("attention_mask: expected none beside text, which brings its own")
         inputs = {"input_ids": inputs, "attention_mask": mask}
-    pad = getattr(tokenizer, "pad_token_id", None)
-    encoded[lead] = encode("inputs", inputs, tokenizer, pad_token_id=pad)
+    own = tokenizers.get(lead)
+    encoded[lead] = _encoded("inputs", inputs, own)
+    for name in method.models if text else ():
+        if name not in (*encoded, *method.last_token_only) and tokenizers.get(name) is not own:
+            prompt = _encoded("inputs", inputs, tokenizers[name])
+            if prompt.rows != encoded[lead].rows:
+                encoded[name] = prompt
     return encoded
+
+
+def _encoded(name: str, value: Any, tokenizer: Any) -> Prompt:
+    return encode(name, value, tokenizer, pad_token_id=getattr(tokenizer, "pad_token_id", None))
 
 
 def setting(name: str, lead: Any, config: GenerationConfig | None, kwargs: Mapping[str, Any]) -> Any:

@@ -13,6 +13,7 @@ import torch
 from eft_ext.config import EmulatedConfig
 from eft_ext.hf.adapters import changes_base
 from eft_ext.hf.inputs.vocabulary import compare_tokenizers
+from eft_ext.hf.inputs.words import Words
 from eft_ext.hf.loading.adapter import with_adapter
 from eft_ext.hf.loading.devices import check_devices
 from eft_ext.hf.loading.hub import adapter_config, hub_options, load_config, load_model, load_tokenizer, source_of
@@ -30,13 +31,13 @@ def load(
     packed: bool = False,
     quiet: bool = False,
     **options: Any,
-) -> tuple[dict[str, Any], Any]:
-    """Load the method's models and a tokenizer; `given` has their hub ids or folders, the rest is as for
-    `EmulatedModel.from_pretrained`. What is `packed` fits together, its tokenizer is given, and an adapter's base has
-    another name than it had.
+) -> tuple[dict[str, Any], Words]:
+    """Load the method's models and their tokenizers; `given` has their hub ids or folders, the rest is as for
+    `EmulatedModel.from_pretrained`. What is `packed` fits together, its `Words` are given as the tokenizer, and an
+    adapter's base has another name than it had.
 
     Returns:
-        The models by name, in eval mode, and the tokenizer. A model that an adapter was put on is left out, since the
+        The models by name, in eval mode, and the tokenizers. A model that an adapter was put on is left out, since the
         adapter's PEFT model brings it. What is given under two names with the same options is loaded once.
     """
     names, under = method.models, method.adapter_base
@@ -45,7 +46,7 @@ def load(
         _check_dtype(chosen.get("dtype"))
         check_devices(name, chosen.get("device_map"))
     sources, adapters = find_models(method, given, each)
-    words = tokenizer if packed else find_tokenizer(method, sources, each, tokenizer, compare=check_tokenizers)
+    words = tokenizer if packed else find_words(method, sources, each, tokenizer, compare=check_tokenizers)
     apart = {name for name, adapter in adapters.items() if changes_base(adapter) is not None}  # with bases of their own
     _say_memory({n: sources[str(under) if n in apart else n] for n in names}, each, quiet)
 
@@ -149,9 +150,9 @@ def _check_config(name: str, source: str, options: dict[str, Any]) -> None:
         )
 
 
-def find_tokenizer(
+def find_words(
     method: MixingMethod, sources: dict[str, str], each: dict[str, dict[str, Any]], given: Any, *, compare: bool
-) -> Any:
+) -> Words:
     """The tokenizer to use, compared with every other one that comes with a model; None where none does.
 
     Its chat template is that of a model whose behaviour counts, such as tuned; one that is given keeps its own.
@@ -163,7 +164,7 @@ def find_tokenizer(
         first, chosen = next(((n, t) for n, t in found.items() if t is not None), ("", None))
     if chosen is None:
         warnings.warn("none of the models brings a tokenizer: only token ids can be generated from", stacklevel=4)
-        return None
+        return Words.one(None, method.models)
     for name, other in found.items():
         if compare and other is not None and name != first:
             compare_tokenizers(first, chosen, name, other)
@@ -171,7 +172,7 @@ def find_tokenizer(
         behaving = [name for name in method.ending if name != method.models[0]]
         templates = (getattr(found[name], "chat_template", None) for name in dict.fromkeys([*behaving, *found]))
         chosen.chat_template = next((template for template in templates if template is not None), None)
-    return chosen
+    return Words.one(chosen, method.models)
 
 
 def given_tokenizer(given: Any, options: dict[str, Any]) -> Any:
