@@ -46,7 +46,7 @@ def generated_records(
     assert not isinstance(out, torch.Tensor)
     ids = out.sequences
     given = given_ends(sampling.get("generation_config"), sampling)
-    ends = given or ends_of(model.members, model.method.ending)
+    ends = given or ends_of(model.members, model.method.ending, model.words.means)
     answers = [_until_end(row, ends) for row in ids[:, length:].tolist()]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ContextWarning)  # said while generating, which reads the same

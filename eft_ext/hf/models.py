@@ -11,13 +11,14 @@ from eft_ext.hf.inputs.arguments import encode_all, ends_of, given_ends, setting
 from eft_ext.hf.inputs.choose_method import choose_method, method_of
 from eft_ext.hf.inputs.prompts import Prompt
 from eft_ext.hf.inputs.token_ids import as_list
-from eft_ext.hf.inputs.vocabulary import check_widths, warn_softcaps, widths_of
-from eft_ext.hf.inputs.words import Words
+from eft_ext.hf.inputs.vocabulary import check_widths, compare_tokenizers, warn_softcaps, widths_of
+from eft_ext.hf.inputs.words import Asked, Words, joined
 from eft_ext.hf.loading.load import load
-from eft_ext.hf.members import check_modes, members_of
+from eft_ext.hf.members import by_model, check_modes, members_of
 from eft_ext.hf.named_models import NamedModels
 from eft_ext.hf.runners.engine_pool import EnginePool
 from eft_ext.methods import MixingMethod
+from eft_ext.ops.special_tokens import SpecialTokens
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -27,9 +28,7 @@ class Models(NamedModels):
     """The parts of an `EmulatedModel`, which documents the arguments.
 
     Attributes:
-        tokenizer: decodes what is generated; may be None.
-        tokenizers: each model's own, by name; all the same object unless their special tokens differ.
-        special_tokens: ids that are not mixed, since the models mean different things by them; None for none.
+        words: the tokenizers of the models, and what their special tokens mean in the mixture.
         engines: what is kept on CUDA for the next call.
     """
 
@@ -44,15 +43,52 @@ class Models(NamedModels):
         scale: Any = None,
         conservative_top_p: Any = None,
         method: MixingMethod | None = None,
+        special_tokens: Asked = None,
         **models: Any,
     ) -> None:
         self.method = method_of(tuned, beta, scale, conservative_top_p, method)
         self.members = members_of(self.method, {"large": large, "tuned": tuned, "base": base, **models})
-        words = tokenizer if isinstance(tokenizer, Words) else Words.one(tokenizer, self.method.models)
-        self.tokenizer, self.tokenizers, self.special_tokens = words.tokenizer, dict(words.each), words.special
-        self._widths = check_widths(self.members, self.tokenizer)
+        self.words = self._words(tokenizer, special_tokens)
+        self._widths = check_widths(self.members, self.words)
         warn_softcaps(self.members)
         self.engines = EnginePool()
+
+    def _words(self, tokenizer: Any, asked: Asked) -> Words:
+        if isinstance(tokenizer, Words):
+            return tokenizer
+        if not isinstance(tokenizer, Mapping):
+            return Words.one(tokenizer, self.method, asked)
+        each = by_model(self.method, tokenizer)
+        if each.keys() != set(self.method.models):
+            raise ValueError(
+                f"tokenizer: expected one for each of {', '.join(self.method.models)}, got {', '.join(each)}"
+            )
+        first, *others = each
+        for name in others:
+            compare_tokenizers(first, each[first], name, each[name])
+        ends = {
+            m.name: [*ends_of((m,), ()), *as_list(getattr(each[m.name], "eos_token_id", None))] for m in self.members
+        }
+        return joined(self.method, each, ends.__getitem__, asked=asked)
+
+    @property
+    def tokenizer(self) -> Any:
+        """Decodes what is generated; None where there is none."""
+        return self.words.tokenizer
+
+    @tokenizer.setter
+    def tokenizer(self, tokenizer: Any) -> None:
+        self.words = self.words.with_tokenizer(tokenizer)
+
+    @property
+    def tokenizers(self) -> Mapping[str, Any]:
+        """Each model's own, by name; all the same object unless their special tokens differ."""
+        return self.words.each
+
+    @property
+    def special_tokens(self) -> SpecialTokens | None:
+        """Ids that are not mixed, since the models mean different things by them (numerics.md §15); None for none."""
+        return self.words.special
 
     @property
     def vocab_size(self) -> int:
@@ -66,7 +102,7 @@ class Models(NamedModels):
         """
         check_modes(self.members)
         if widths_of(self.members) != self._widths:
-            self._widths = check_widths(self.members, self.tokenizer)
+            self._widths = check_widths(self.members, self.words)
 
     def release(self) -> None:
         """Frees the caches and graphs that are kept on CUDA for the next call."""
@@ -85,10 +121,12 @@ class Models(NamedModels):
         conservative_top_p: Any = None,
         method: MixingMethod | None = None,
         check_tokenizers: bool = True,
+        special_tokens: Asked = None,
         quiet: bool = False,
         **options: Any,
     ) -> Self:
-        """Loads the models and their tokenizer. First prints on stderr how much memory the weights will take.
+        """Loads the models and their tokenizers. First prints on stderr how much memory the weights will take, and the
+        special tokens that the models do not share.
 
         Args:
             large, tuned, base: hub ids or local folders. `tuned` may hold an adapter (adapter_config.json) of
@@ -99,7 +137,8 @@ class Models(NamedModels):
                 tuned model's chat template if it has none.
             beta, scale, conservative_top_p, method: as for the class.
             check_tokenizers: compare the models' tokenizers token by token.
-            quiet: do not print the memory needed, unless it will not fit.
+            special_tokens: as for the class.
+            quiet: print neither the memory needed, unless it will not fit, nor the special tokens.
             options: the method's models by name, where they are others than these three; and dtype, device_map,
                 revision, trust_remote_code, quantization_config, attn_implementation, token, subfolder, ... as for
                 transformers' from_pretrained: one value for all models, or a dictionary by the models' names
@@ -111,14 +150,14 @@ class Models(NamedModels):
         """
         weights = (beta, scale, conservative_top_p, method)
         if large is not None and tuned is None and base is None and is_checkpoint(large, options):
-            return cls._from_checkpoint(large, weights, tokenizer=tokenizer, quiet=quiet, **options)
+            options |= {"tokenizer": tokenizer, "special_tokens": special_tokens, "quiet": quiet}
+            return cls._from_checkpoint(large, weights, **options)
         method = method_of(tuned, *weights)  # said before anything is loaded
         names = {*method.models, *method.groups} - {"large", "tuned", "base"}
         sources = {"large": large, "tuned": tuned, "base": base}
         sources |= {name: options.pop(name) for name in names if name in options}
-        models, words = load(
-            method, sources, tokenizer=tokenizer, check_tokenizers=check_tokenizers, quiet=quiet, **options
-        )
+        options |= {"check_tokenizers": check_tokenizers, "special_tokens": special_tokens, "quiet": quiet}
+        models, words = load(method, sources, tokenizer=tokenizer, **options)
         return cls(tokenizer=words, method=method, **models)
 
     @classmethod
@@ -170,7 +209,7 @@ class Models(NamedModels):
         lead, config = self.members[0].model, kwargs.get("generation_config")
         bos, pad = (setting(f"{name}_token_id", lead, config, kwargs) for name in ("bos", "pad"))
         tokenizers = self.tokenizers if tokenizer is None else dict.fromkeys(method.models, tokenizer)
-        ends = given_ends(config, kwargs) or ends_of(self.members, method.ending)
+        ends = given_ends(config, kwargs) or ends_of(self.members, method.ending, self.words.means)
         if pad is None and not generating:
             own = tokenizers[method.models[0]]
             pad = getattr(own, "pad_token_id", None)
@@ -186,4 +225,4 @@ class Models(NamedModels):
                 f"method: expected one of {', '.join(self.method.models)}, the models that are here, got "
                 f"{method!r} of {', '.join(method.models)}"
             )
-        return method
+        return method if self.special_tokens is None else method.with_special_tokens(self.special_tokens)

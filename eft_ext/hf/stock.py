@@ -15,6 +15,7 @@ from eft_ext.hf.inputs.choose_method import choose_method, method_of
 from eft_ext.hf.inputs.ending import end_as_the_behaviour
 from eft_ext.hf.inputs.seeds import Seed
 from eft_ext.hf.inputs.vocabulary import check_widths, warn_softcaps
+from eft_ext.hf.inputs.words import Words
 from eft_ext.hf.members import check_modes, members_of
 from eft_ext.methods import MixingMethod
 
@@ -71,7 +72,7 @@ def custom_generate(
             names = method.models
             found = members_of(method, _led_by(model, method, given))
             check_modes(found)
-            check_widths(found, tokenizer)
+            check_widths(found, Words.one(tokenizer, method))
             warn_softcaps(found)
             encoded = prompts_of(method, prompts, dict.fromkeys(names, tokenizer), names[1:])
             end_as_the_behaviour(found, method.ending, input_ids, prepared)

@@ -6,6 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerFast
 
 from eft_ext.hf import EFTLogitsProcessor, EmulatedModel, custom_generate
 from eft_ext.hf.loading.memory import available, footprint, readable
@@ -142,11 +144,13 @@ def test_tokenizers_are_compared(folders, tmp_path, tokenizer):
 
     shutil.copytree(folders["tuned"], tmp_path / "tuned")
     other = copy.deepcopy(tokenizer)
-    other.add_tokens(["<x>"])
+    vocab = json.loads(other.backend_tokenizer.to_str())
+    vocab["model"]["vocab"]["xyz"] = 260
+    other = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(vocab)))
     other.save_pretrained(tmp_path / "tuned")
     models = (folders["large"], str(tmp_path / "tuned"), folders["base"])
     with pytest.raises(
-        ValueError, match=r"^tuned: expected the tokenizer of large .* '<x>' is absent in large, 260 in tuned"
+        ValueError, match=r"^tuned: expected the tokenizer of large .* 'xyz' is absent in large, 260 in tuned"
     ):
         EmulatedModel.from_pretrained(*models, quiet=True)
     assert EmulatedModel.from_pretrained(*models, quiet=True, check_tokenizers=False).vocab_size == 264

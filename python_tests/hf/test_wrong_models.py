@@ -1,13 +1,15 @@
 """Models and tokenizers that do not fit together, and what of them is pointed out."""
 
 import copy
+import json
 
 import pytest
 import torch
-from tokenizers import AddedToken
+from tokenizers import AddedToken, Tokenizer, normalizers
 from transformers import (
     OPTConfig,
     OPTForCausalLM,
+    PreTrainedTokenizerFast,
     T5Config,
     T5ForConditionalGeneration,
 )
@@ -61,15 +63,17 @@ def changed(tokenizer, change):
 
 def test_tokenizers_are_compared(tokenizer):
     compare_tokenizers("large", tokenizer, "tuned", copy.deepcopy(tokenizer))
-    more = changed(tokenizer, lambda t: t.add_tokens([AddedToken("<x>", special=True), "<y>"]))
+    compare_tokenizers("large", tokenizer, "tuned", changed(tokenizer, lambda t: t.add_tokens([AddedToken("<x>")])))
+    words = json.loads(tokenizer.backend_tokenizer.to_str())
+    words["model"]["vocab"] |= {"xy": 260, "xyz": 261}
+    more = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(words)))
+    more.add_tokens([AddedToken("<x>", special=True)])
     said = (
-        r"^tuned: expected the tokenizer of large \(260 tokens\), got one of 262 tokens that differs in 2: "
-        r"'<x>' is absent in large, 260 in tuned; '<y>' is absent"
+        r"^tuned: expected the tokenizer of large \(260 tokens\), got one of 263 tokens that differs in 2 ordinary "
+        r"ones: 'xy' is absent in large, 260 in tuned; 'xyz' is absent in large, 261 in tuned \(check_tokenizers=False"
     )
     with pytest.raises(ValueError, match=said):
         compare_tokenizers("large", tokenizer, "tuned", more)
-    from tokenizers import normalizers
-
     lower = changed(tokenizer, lambda t: setattr(t.backend_tokenizer, "normalizer", normalizers.Lowercase()))
     with pytest.raises(ValueError, match=r"^base: expected to cut text as large does, but 'Hello"):
         compare_tokenizers("large", tokenizer, "base", lower)

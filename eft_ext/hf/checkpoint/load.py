@@ -7,7 +7,8 @@ from typing import Any
 from eft_ext.hf.checkpoint.read import Checkpoint
 from eft_ext.hf.inputs.words import Words
 from eft_ext.hf.loading.hub import load_tokenizer
-from eft_ext.hf.loading.load import given_tokenizer, load
+from eft_ext.hf.loading.load import load
+from eft_ext.hf.loading.tokenizers import given_tokenizer
 from eft_ext.methods import MixingMethod
 
 
@@ -39,5 +40,5 @@ def load_checkpoint(
         access = {name: value for name, value in found.options.items() if name not in ("revision", "subfolder")}
         tokenizer = given_tokenizer(tokenizer, access)
     sources = {name: place.source for name, place in found.places.items()}
-    words = Words.one(tokenizer, method.models)
+    words = Words.one(tokenizer, method)
     return load(method, sources, tokenizer=words, packed=True, quiet=quiet, **own)

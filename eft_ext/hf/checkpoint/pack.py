@@ -21,7 +21,8 @@ from eft_ext.hf.checkpoint.save import described, write_around
 from eft_ext.hf.checkpoint.weights import KINDS, put
 from eft_ext.hf.inputs.vocabulary import check_widths, warn_softcaps
 from eft_ext.hf.loading.hub import file_options, load_config
-from eft_ext.hf.loading.load import find_models, find_words, options_of_models
+from eft_ext.hf.loading.load import find_models, options_of_models
+from eft_ext.hf.loading.tokenizers import find_words
 from eft_ext.methods import MixingMethod
 from eft_ext.methods.serialized import to_dict
 
@@ -86,7 +87,7 @@ def pack(
     members = tuple(
         _packed(name, str(method.adapter_base) if name in adapters else name, found, each) for name in names
     )
-    check_widths(members, words.tokenizer)  # type: ignore[arg-type]
+    check_widths(members, words)  # type: ignore[arg-type]
     warn_softcaps(members)  # type: ignore[arg-type]
     own = next(m.model.generation_config for m in members if m.name == (settings_from or names[0]))
     with _replacing(target) as partial:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from transformers import GenerationConfig, StoppingCriteriaList, StopStringCriteria
 
 from eft_ext.hf.inputs.prompts import Prompt, encode, is_text
-from eft_ext.hf.inputs.token_ids import as_list
+from eft_ext.hf.inputs.token_ids import UNUSED, as_list
 from eft_ext.hf.members import Member, by_model
 from eft_ext.methods import MixingMethod
+
+Means = Callable[[str, int], bool]
 
 
 def prompts_of(
@@ -84,29 +86,39 @@ def setting(name: str, lead: Any, config: GenerationConfig | None, kwargs: Mappi
 
 
 def add_ends(
-    members: tuple[Member, ...], ending: tuple[str, ...], config: GenerationConfig | None, kwargs: dict[str, Any]
+    members: tuple[Member, ...],
+    ending: tuple[str, ...],
+    config: GenerationConfig | None,
+    kwargs: dict[str, Any],
+    means: Means | None = None,
 ) -> None:
     """Unless the caller says which tokens end a row: let those of the `ending` models do so beside the first's.
 
+    Arguments as for `ends_of`.
     The behaviour includes ending: Llama-3's and Qwen's chat models end a turn with a token that their base
     models' generation_config does not list.
     """
     if given_ends(config, kwargs) is not None:
         return
-    ends = ends_of(members, ending)
+    ends = ends_of(members, ending, means)
     if ends == ends_of(members[:1], ()):
         return
+    ends = ends or [UNUSED]  # not None, for which transformers would take the first model's
     if config is None:
         kwargs["eos_token_id"] = ends
     else:
         config.eos_token_id = ends
 
 
-def ends_of(members: tuple[Member, ...], ending: tuple[str, ...]) -> list[int]:
-    """The end-of-text tokens of the first model, then those that the `ending` ones have beside them."""
+def ends_of(members: tuple[Member, ...], ending: tuple[str, ...], means: Means | None = None) -> list[int]:
+    """The end-of-text tokens of the first model, then those that the `ending` ones have beside them.
+
+    Args:
+        means: of a model's name and an id, true if the mixture means by it what the model means; always, if not given.
+    """
     each = [members[0], *(member for member in members[1:] if member.name in ending)]
-    own = (setting("eos_token_id", member.model, None, {}) for member in each)
-    return list(dict.fromkeys(end for ends in own for end in as_list(ends)))
+    ends = ((m.name, end) for m in each for end in as_list(setting("eos_token_id", m.model, None, {})))
+    return list(dict.fromkeys(end for name, end in ends if means is None or means(name, end)))
 
 
 def given_ends(config: GenerationConfig | None, kwargs: Mapping[str, Any]) -> list[int] | None:

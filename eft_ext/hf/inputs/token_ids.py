@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 _KEYS = ("bos_token_id", "eos_token_id", "pad_token_id")
-_UNUSED = -1  # in many configurations; no text has it
+UNUSED = -1  # in many configurations; no text has it
 
 
 def as_list(eos: Any) -> list[int]:
@@ -46,7 +46,7 @@ def check_ids(where: str, settings: Mapping[str, Any]) -> dict[str, list[int]]:
 
 
 def warn_beyond(name: str, where: str, ids: Mapping[str, list[int]], width: int) -> None:
-    """Warns of special tokens that a model does not have, as those of real checkpoints; `_UNUSED` is passed over.
+    """Warns of special tokens that a model does not have, as those of real checkpoints; `UNUSED` is passed over.
 
     Args:
         name: the model.
@@ -55,7 +55,7 @@ def warn_beyond(name: str, where: str, ids: Mapping[str, list[int]], width: int)
     """
     for key, each in ids.items():
         for one in each:
-            if one != _UNUSED and not 0 <= one < width:
+            if one != UNUSED and not 0 <= one < width:
                 warnings.warn(
                     f"{name}: {where}, key {key!r}: {one} is none of the model's {width} tokens", stacklevel=5
                 )

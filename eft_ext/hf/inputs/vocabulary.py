@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from typing import Any
 
+from eft_ext.hf.inputs.special_tokens import added_tokens
+from eft_ext.hf.inputs.words import Words
 from eft_ext.hf.members import Member
 
 # Whitespace, case, digits, accents composed and decomposed, scripts, emoji, code: where tokenizers part ways.
@@ -35,32 +37,40 @@ _ADDED = ("content", "single_word", "lstrip", "rstrip", "normalized")  # `specia
 
 
 def compare_tokenizers(name: str, tokenizer: Any, other_name: str, other: Any) -> None:
-    """Raise ValueError unless two tokenizers share every token and cut text alike.
+    """Raise ValueError unless two tokenizers share every ordinary token and cut text alike.
 
-    Which token ends a text or pads one may differ (a chat model often ends at a token of its own): only
-    the meaning of the ids matters. The first differences are shown. Rules that read otherwise and cut every probe alike
-    are warned of: they may be two spellings of one.
+    Added tokens may be others, or have other ids (`special_tokens_of` lists them). Which token ends a text or pads one
+    may differ too: only the meaning of the ids matters. The first differences are shown.
+    Rules that read otherwise and cut every probe alike are warned of: they may be two spellings of one.
     """
     if tokenizer is other:
         return
     mine, theirs = tokenizer.get_vocab(), other.get_vocab()
+    apart: set[str] = set()  # added tokens that only one has at that id
     if mine != theirs:
-        changed = sorted(
-            (mine.get(t, theirs.get(t)), t) for t in mine.keys() | theirs.keys() if mine.get(t) != theirs.get(t)
-        )
+        special = [set(added_tokens(t).values()) for t in (tokenizer, other)]
+        apart = {t for t in mine.keys() | theirs.keys() if mine.get(t) != theirs.get(t)}
+        ordinary = {
+            t for t in apart if any(t in v and t not in s for v, s in zip((mine, theirs), special, strict=True))
+        }
+        changed = sorted((mine.get(t, theirs.get(t)), t) for t in ordinary)
+    else:
+        changed = []
+    if changed:
         shown = "; ".join(
             f"{token!r} is {_id(mine, token)} in {name}, {_id(theirs, token)} in {other_name}"
             for _, token in changed[:_SHOWN]
         )
         raise ValueError(
             f"{other_name}: expected the tokenizer of {name} ({len(mine)} tokens), got one of {len(theirs)} "
-            f"tokens that differs in {len(changed)}: {shown}{'; ...' if len(changed) > _SHOWN else ''}{_ANYWAY}"
+            f"tokens that differs in {len(changed)} ordinary ones: {shown}"
+            f"{'; ...' if len(changed) > _SHOWN else ''}{_ANYWAY}"
         )
     _compare_cuts(name, tokenizer, other_name, other, _PROBES)
     backends = [getattr(t, "backend_tokenizer", None) for t in (tokenizer, other)]
     if None in backends:
         return  # one that is written in Python has no rules that could be read
-    found = list(_changed_tokens(*backends))
+    found = [one for one in _changed_tokens(*backends) if one[0] not in apart]
     probes = [probe for token, *_ in found for probe in (f"a {token} b", f"a{token}b", f" {token.lower()}")]
     _compare_cuts(name, tokenizer, other_name, other, probes)
     del found[_SHOWN:]
@@ -168,14 +178,18 @@ def widths_of(members: tuple[Member, ...]) -> dict[str, int]:
     return {member.name: member.vocab_size for member in members}
 
 
-def check_widths(members: tuple[Member, ...], tokenizer: Any | None) -> dict[str, int]:
-    """`widths_of`; raises ValueError if a model has fewer logits than the tokenizer has ids."""
-    widths = widths_of(members)
-    if tokenizer is not None:
-        needed = max(tokenizer.get_vocab().values()) + 1
-        for name, width in widths.items():
-            if width < needed:
-                raise ValueError(f"{name}: expected logits for the tokenizer's {needed} ids, got {width} columns")
+def check_widths(members: tuple[Member, ...], words: Words) -> dict[str, int]:
+    """`widths_of`; raises ValueError if a model has fewer logits than its tokenizer has ids, or than are generated."""
+    widths, needed = widths_of(members), {}
+    generated = max(words.special.own, default=-1) if words.special is not None else -1
+    for name, width in widths.items():
+        tokenizer = words.each.get(name)
+        if tokenizer is None:
+            continue
+        if id(tokenizer) not in needed:
+            needed[id(tokenizer)] = max(generated, max(tokenizer.get_vocab().values())) + 1
+        if width < (ids := needed[id(tokenizer)]):
+            raise ValueError(f"{name}: expected logits for the tokenizer's {ids} ids, got {width} columns")
     return widths
 
 

@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from eft_ext.hf.inputs.special_tokens import (
+    Ends,
+    SpecialToken,
+    added_tokens,
+    owner_of,
+    settled,
+    special_tokens_of,
+    with_policies,
+)
+from eft_ext.methods import MixingMethod
 from eft_ext.ops.special_tokens import SpecialTokens
+
+Asked = Mapping[str | int, str] | SpecialTokens | None  # special_tokens, as users give it
 
 
 @dataclass(frozen=True)
@@ -15,20 +27,72 @@ class Words:
 
     Attributes:
         tokenizer: decodes what is generated and finds stop strings in it; None where there is none.
-        each: encodes a model's text, by the model's name; one object where they are equal.
-        special: ids that are not mixed; None where all ids mean the same to all models.
+        each: encodes a model's text, by the model's name; one object where their special tokens are the same.
+        special: ids that are not mixed; None where all are.
+        found: ids that do not mean the same to all models, with their policies.
     """
 
     tokenizer: Any = None
     each: Mapping[str, Any] = field(default_factory=dict)
     special: SpecialTokens | None = None
+    found: tuple[SpecialToken, ...] = ()
 
     @classmethod
-    def one(cls, tokenizer: Any, names: tuple[str, ...]) -> Words:
-        """The same tokenizer for all models."""
-        return cls(tokenizer, dict.fromkeys(names, tokenizer))
+    def one(cls, tokenizer: Any, method: MixingMethod, asked: Asked = None) -> Words:
+        """The same tokenizer for all models. Arguments, and what is raised, as for `joined`."""
+        return joined(method, dict.fromkeys(method.models, tokenizer), lambda name: (), asked=asked)
 
-    @property
-    def several(self) -> bool:
-        """True where models have tokenizers of their own."""
-        return any(other is not self.tokenizer for other in self.each.values())
+    def with_tokenizer(self, tokenizer: Any) -> Words:
+        """Another tokenizer in place of the one that decodes, for the models too that use this one."""
+        each = {name: tokenizer if own is self.tokenizer else own for name, own in self.each.items()}
+        return replace(self, tokenizer=tokenizer, each=each)
+
+    def means(self, name: str, token: int) -> bool:
+        """True if a token means in the mixture what it means to a model."""
+        if self.special is None:
+            return True
+        if token in self.special.own:
+            here = next((each.tokens for each in self.found if each.id == token), None)
+            return here is None or here[name] == here[str(self.special.owner)]
+        return token not in self.special.never
+
+
+def joined(
+    method: MixingMethod,
+    each: Mapping[str, Any],
+    ends: Ends,
+    *,
+    asked: Asked = None,
+    given: Any = None,
+) -> Words:
+    """The tokenizers of models that share their ordinary tokens.
+
+    Args:
+        each: by the models' names.
+        ends: gives the ids that end a model's texts for its name.
+        asked: policies by the text or id of a token, over those that its role calls for; or the ids themselves.
+        given: decodes, in place of the behaviour's tokenizer.
+
+    Raises:
+        TypeError, ValueError: `asked` is no such thing, or names a token that all models share.
+    """
+    alike: list[Any] = [] if given is None else [given]
+    own = {name: _alike(each[name], alike) for name in method.models}
+    found = special_tokens_of(method, own, ends)
+    special = settled(found, method)
+    if asked is not None:
+        found = with_policies(found, asked, method)
+        special = asked if isinstance(asked, SpecialTokens) else settled(found, method)
+    if isinstance(asked, SpecialTokens):
+        asked.index_of_owner(method.models)
+    lead = own[str(owner_of(method))] if found and owner_of(method) else own[method.models[0]]
+    return Words(lead if given is None else given, own, special or None, found)
+
+
+def _alike(tokenizer: Any, before: list[Any]) -> Any:
+    """The first tokenizer that has the same added tokens as this one, which is put behind the others if none has."""
+    for other in before:
+        if other is tokenizer or (None not in (other, tokenizer) and added_tokens(other) == added_tokens(tokenizer)):
+            return other
+    before.append(tokenizer)
+    return tokenizer

@@ -1,8 +1,7 @@
-"""Loading the models of a method and their tokenizer by hub id or folder."""
+"""Loading the models of a method and their tokenizers by hub id or folder."""
 
 from __future__ import annotations
 
-import os
 import sys
 import warnings
 from collections.abc import Mapping
@@ -12,12 +11,13 @@ import torch
 
 from eft_ext.config import EmulatedConfig
 from eft_ext.hf.adapters import changes_base
-from eft_ext.hf.inputs.vocabulary import compare_tokenizers
-from eft_ext.hf.inputs.words import Words
+from eft_ext.hf.inputs.special_tokens import table
+from eft_ext.hf.inputs.words import Asked, Words
 from eft_ext.hf.loading.adapter import with_adapter
 from eft_ext.hf.loading.devices import check_devices
-from eft_ext.hf.loading.hub import adapter_config, hub_options, load_config, load_model, load_tokenizer, source_of
+from eft_ext.hf.loading.hub import adapter_config, hub_options, load_config, load_model, source_of
 from eft_ext.hf.loading.memory import Footprint, available, footprint, readable
+from eft_ext.hf.loading.tokenizers import find_words
 from eft_ext.hf.members import by_model
 from eft_ext.methods import MixingMethod
 
@@ -28,6 +28,7 @@ def load(
     *,
     tokenizer: Any = None,
     check_tokenizers: bool = True,
+    special_tokens: Asked = None,
     packed: bool = False,
     quiet: bool = False,
     **options: Any,
@@ -46,7 +47,11 @@ def load(
         _check_dtype(chosen.get("dtype"))
         check_devices(name, chosen.get("device_map"))
     sources, adapters = find_models(method, given, each)
-    words = tokenizer if packed else find_words(method, sources, each, tokenizer, compare=check_tokenizers)
+    words = tokenizer
+    if not packed:
+        words = find_words(method, sources, each, tokenizer, compare=check_tokenizers, asked=special_tokens)
+    if words.found and not quiet:
+        print(f"special tokens that the models do not share:\n{table(words.found)}", file=sys.stderr)
     apart = {name for name, adapter in adapters.items() if changes_base(adapter) is not None}  # with bases of their own
     _say_memory({n: sources[str(under) if n in apart else n] for n in names}, each, quiet)
 
@@ -148,42 +153,6 @@ def _check_config(name: str, source: str, options: dict[str, Any]) -> None:
         raise ValueError(
             f"{name}: expected a decoder-only model, got {source!r}, which is an encoder-decoder ({config.model_type})"
         )
-
-
-def find_words(
-    method: MixingMethod, sources: dict[str, str], each: dict[str, dict[str, Any]], given: Any, *, compare: bool
-) -> Words:
-    """The tokenizer to use, compared with every other one that comes with a model; None where none does.
-
-    Its chat template is that of a model whose behaviour counts, such as tuned; one that is given keeps its own.
-    """
-    found = {name: load_tokenizer(name, source, each[name]) for name, source in sources.items()}
-    if given is not None:
-        first, chosen = "tokenizer", given_tokenizer(given, next(iter(each.values())))
-    else:
-        first, chosen = next(((n, t) for n, t in found.items() if t is not None), ("", None))
-    if chosen is None:
-        warnings.warn("none of the models brings a tokenizer: only token ids can be generated from", stacklevel=4)
-        return Words.one(None, method.models)
-    for name, other in found.items():
-        if compare and other is not None and name != first:
-            compare_tokenizers(first, chosen, name, other)
-    if given is None or getattr(chosen, "chat_template", None) is None:
-        behaving = [name for name in method.ending if name != method.models[0]]
-        templates = (getattr(found[name], "chat_template", None) for name in dict.fromkeys([*behaving, *found]))
-        chosen.chat_template = next((template for template in templates if template is not None), None)
-    return Words.one(chosen, method.models)
-
-
-def given_tokenizer(given: Any, options: dict[str, Any]) -> Any:
-    """A tokenizer that is given as it is, or as a hub id or folder. Raises ValueError where there is none."""
-    if not isinstance(given, (str, os.PathLike)):
-        return given
-    place = source_of("tokenizer", given)
-    found = load_tokenizer("tokenizer", place, options)
-    if found is None:
-        raise ValueError(f"tokenizer: cannot load {place!r}: found no tokenizer there")
-    return found
 
 
 def _say_memory(sources: dict[str, str], each: dict[str, dict[str, Any]], quiet: bool) -> None:

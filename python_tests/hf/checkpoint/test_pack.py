@@ -188,7 +188,9 @@ def test_tokenizers_that_differ(trio_folders, folders, tmp_path):
     vocab["a"], vocab["b"] = vocab["b"], vocab["a"]
     (other / "tokenizer.json").write_text(json.dumps(words))
     sources = {**trio_folders, "tuned": str(other)}
-    with pytest.raises(ValueError, match=r"^tuned: expected the tokenizer of large .* differs in 2: 'a' is "):
+    with pytest.raises(
+        ValueError, match=r"^tuned: expected the tokenizer of large .* differs in 2 ordinary ones: 'a' is "
+    ):
         pack(tmp_path / "x", sources, UpScale())
     pack(tmp_path / "x", sources, UpScale(), check_tokenizers=False)
     assert EmulatedModel.from_pretrained(tmp_path / "x", quiet=True).tuned.num_parameters() > 0

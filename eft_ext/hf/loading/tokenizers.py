@@ -1,0 +1,87 @@
+"""Finding the tokenizers of a method's models, which have to fit together."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from transformers import GenerationConfig
+
+from eft_ext.hf.inputs.token_ids import as_list
+from eft_ext.hf.inputs.vocabulary import compare_tokenizers
+from eft_ext.hf.inputs.words import Asked, Words, joined
+from eft_ext.hf.loading.hub import file_options, load_tokenizer, source_of
+from eft_ext.methods import MixingMethod
+
+
+def find_words(
+    method: MixingMethod,
+    sources: Mapping[str, str],
+    each: Mapping[str, dict[str, Any]],
+    given: Any,
+    *,
+    compare: bool,
+    asked: Asked = None,
+) -> Words:
+    """The tokenizers to use, each compared with every other one that comes with a model; None where none does.
+
+    A model's chat template is its own where it has its own tokenizer. Else it is that of a model whose behaviour
+    counts, such as tuned; a tokenizer that is given keeps its own.
+
+    Args:
+        compare: find what differs, and refuse what does not fit; else all models use the first tokenizer, unless
+            special tokens are `asked` for.
+        asked: as for `joined`.
+    """
+    found = {name: load_tokenizer(name, source, each[name]) for name, source in sources.items()}
+    if given is not None:
+        first, chosen = "tokenizer", given_tokenizer(given, next(iter(each.values())))
+    else:
+        first, chosen = next(((n, t) for n, t in found.items() if t is not None), ("", None))
+    if chosen is None:
+        warnings.warn("none of the models brings a tokenizer: only token ids can be generated from", stacklevel=4)
+        return Words.one(None, method, asked)
+    for name, other in found.items():
+        if compare and other is not None and name != first:
+            compare_tokenizers(first, chosen, name, other)
+    templates = {name: getattr(tokenizer, "chat_template", None) for name, tokenizer in found.items()}
+    under = found.get(str(method.adapter_base))
+    own = {name: next(t for t in (tokenizer, under, chosen) if t is not None) for name, tokenizer in found.items()}
+    if not compare and asked is None:
+        own = dict.fromkeys(found, chosen)
+    words = joined(
+        method,
+        own,
+        lambda name: _ends(own[name], sources[name], each[name]),
+        asked=asked,
+        given=None if given is None else chosen,
+    )
+    behaving = [name for name in method.ending if name != method.models[0]]
+    for one in {id(one): one for one in (chosen, *words.each.values())}.values():
+        if given is None or one is not chosen or getattr(chosen, "chat_template", None) is None:
+            its = [name for name in (*behaving, *found) if words.each[name] is one]
+            several = (templates[name] for name in (*its, *behaving, *found))
+            one.chat_template = next((template for template in several if template is not None), None)
+    return words
+
+
+def _ends(tokenizer: Any, source: str, options: dict[str, Any]) -> list[int]:
+    """The ids that end a model's texts, by its tokenizer and its generation settings."""
+    try:
+        settings = GenerationConfig.from_pretrained(source, **file_options(options))
+    except OSError:  # it brings none
+        settings = None
+    return [*as_list(getattr(tokenizer, "eos_token_id", None)), *as_list(getattr(settings, "eos_token_id", None))]
+
+
+def given_tokenizer(given: Any, options: dict[str, Any]) -> Any:
+    """A tokenizer that is given as it is, or as a hub id or folder. Raises ValueError where there is none."""
+    if not isinstance(given, (str, os.PathLike)):
+        return given
+    place = source_of("tokenizer", given)
+    found = load_tokenizer("tokenizer", place, options)
+    if found is None:
+        raise ValueError(f"tokenizer: cannot load {place!r}: found no tokenizer there")
+    return found
