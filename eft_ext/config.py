@@ -10,12 +10,14 @@ from torch import nn
 from eft_ext._extras import needs
 from eft_ext.methods import MixingMethod, UpScale
 from eft_ext.methods.serialized import from_dict, to_dict
+from eft_ext.ops.special_tokens import SpecialTokens
 
 with needs("eft_ext.EmulatedConfig", "hf"):
     from transformers import PretrainedConfig
     from transformers.models.auto import CONFIG_MAPPING, AutoConfig
 
-VERSION = 1  # of the format; a folder of a newer one is refused
+VERSION = 2  # of the format; a folder of a newer one is refused
+_WITHOUT_SPECIAL = 1  # written where a reader need not know more
 ARCHITECTURE = "EmulatedForCausalLM"
 MODULE = "modeling_emulated"  # the file beside config.json by which transformers finds the classes
 _AUTO = {"AutoConfig": f"{MODULE}.EmulatedConfig", "AutoModelForCausalLM": f"{MODULE}.{ARCHITECTURE}"}
@@ -28,6 +30,7 @@ _SIZES = (
 _TAKEN = {
     *("method", "weights", "emulated_version", "auto_map", "models", "config", "training", "tokenizer", "generate"),
     *("beta", "scale", "conservative_top_p", "device", "generation_config", "bos_token_id", "eos_token_id"),
+    *("tokenizers", "special_tokens"),
     *("pad_token_id", "max_position_embeddings", "vocab_size", *_SIZES),
 }
 _SMALLEST = ("vocab_size", "max_position_embeddings")  # columns and positions that all models have
@@ -40,7 +43,9 @@ class EmulatedConfig(PretrainedConfig):
         method: one of `eft_ext.methods`, or its name and numbers as JSON; `UpScale()` unless given.
         weights: where each model's weights are, by name: {"folder": a folder beside config.json} or
             {"hub": a hub id, "revision": its commit}, with "adapter": True for an adapter of PEFT.
-        emulated_version: format of the file.
+        emulated_version: format of the file; chosen by what is in it unless given.
+        special_tokens: ids that are not mixed, or {"own": ids, "never": ids, "owner": name} as JSON has them.
+        tokenizers: folders beside config.json, by the name of each model that has another tokenizer than the one there.
         models: each model's configuration, by its name in the method, and what `PretrainedConfig` takes.
 
     Attributes:
@@ -52,14 +57,20 @@ class EmulatedConfig(PretrainedConfig):
 
     model_type = "emulated"
     has_no_defaults_at_init = True
+    special_tokens: Any = None
+    tokenizers: Any = None
 
     def __init__(
         self,
         method: MixingMethod | Mapping[str, Any] | None = None,
         weights: Mapping[str, Any] | None = None,
-        emulated_version: int = VERSION,
+        emulated_version: int | None = None,
+        special_tokens: SpecialTokens | Mapping[str, Any] | None = None,
+        tokenizers: Mapping[str, str] | None = None,
         **models: Any,
     ) -> None:
+        if emulated_version is None:
+            emulated_version = VERSION if special_tokens or tokenizers else _WITHOUT_SPECIAL
         if not isinstance(emulated_version, int) or not 1 <= emulated_version <= VERSION:
             later = isinstance(emulated_version, int) and emulated_version > VERSION
             newer = "; a newer eft_ext wrote it" if later else ""
@@ -82,6 +93,10 @@ class EmulatedConfig(PretrainedConfig):
             if values:
                 models.setdefault(size, min(values))
         self.method, self.weights, self.emulated_version = to_dict(found), dict(weights or {}), emulated_version
+        if special_tokens is not None:
+            self.special_tokens = _json(_special(special_tokens, found))
+        if tokenizers:
+            self.tokenizers = _folders(tokenizers, names)
         models.setdefault("auto_map", dict(_AUTO))
         models.setdefault("architectures", [ARCHITECTURE])
         attention = models.pop("attn_implementation", None)
@@ -97,8 +112,15 @@ class EmulatedConfig(PretrainedConfig):
 
     @property
     def mixing_method(self) -> MixingMethod:
-        """`method` as an object."""
-        return from_dict(self.method)
+        """`method` as an object, with the special tokens."""
+        method, special = from_dict(self.method), self.mixing_special_tokens
+        return method if special is None else method.with_special_tokens(special)
+
+    @property
+    def mixing_special_tokens(self) -> SpecialTokens | None:
+        """`special_tokens` as an object."""
+        given = self.special_tokens
+        return None if given is None else _special(given, from_dict(self.method))
 
     @property
     def sub_configs(self) -> dict[str, Any]:
@@ -126,6 +148,28 @@ def check_names(names: Sequence[str]) -> None:
         if not name.isidentifier() or taken:
             said = "which configurations or models have for something else" if taken else "which is no identifier"
             raise ValueError(f"method: expected other names of models than {name!r}, {said}")
+
+
+def _special(given: Any, method: MixingMethod) -> SpecialTokens:
+    """Special tokens as an object. Raises ValueError for what is none, or an owner that is no model."""
+    try:
+        found = given if isinstance(given, SpecialTokens) else SpecialTokens(**given)
+        found.index_of_owner(method.models)
+    except (TypeError, ValueError) as error:
+        said = str(error).removeprefix("special_tokens: ")
+        raise ValueError(f"special_tokens: expected own, never and owner, got {given!r}: {said}") from error
+    return found
+
+
+def _folders(given: Any, names: Sequence[str]) -> dict[str, str]:
+    """Folders by model. Raises ValueError for what is none."""
+    if not isinstance(given, Mapping) or not all(n in names and isinstance(f, str) for n, f in given.items()):
+        raise ValueError(f"tokenizers: expected folders by the names {', '.join(names)}, got {given!r}")
+    return dict(given)
+
+
+def _json(given: SpecialTokens) -> dict[str, Any]:
+    return {"own": list(given.own), "never": list(given.never), "owner": given.owner}
 
 
 def _config(given: Any) -> Any:

@@ -43,6 +43,10 @@ def show(checkpoint: str | os.PathLike[str], *, as_json: bool) -> None:
     facts = ("checkpoint", "method", "formula", "tokens", "ends", "chat_template")
     rows = [(name.replace("_", " "), str(found[name])) for name in facts]
     typer.echo("\n".join(aligned(rows)) + "\n")
+    if found["special_tokens"]:
+        from eft_ext.hf.inputs.special_tokens import SpecialToken, told
+
+        typer.echo(told([SpecialToken(**each) for each in found["special_tokens"]]) + "\n")
     table = [("model", "kind", "parameters", "weights", "where")]
     for name, model in found["models"].items():
         kind = model["kind"] + (" (an adapter)" if model["adapter"] else "")
@@ -57,17 +61,18 @@ def describe(checkpoint: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         ValueError: no checkpoint, or one that has lost a model.
     """
+    from eft_ext.hf.checkpoint.load import load_words
     from eft_ext.hf.checkpoint.read import is_checkpoint, read
     from eft_ext.hf.inputs.token_ids import as_list
-    from eft_ext.hf.loading.hub import load_tokenizer, source_of
+    from eft_ext.hf.loading.hub import source_of
 
     source = source_of("checkpoint", checkpoint)
     if not is_checkpoint(source, {}):
         raise ValueError(f"checkpoint: expected one of eft pack, whose model_type is emulated, got {source!r}")
     found = read(source, {})
     method, settings = found.config.mixing_method, found.generation_config
-    tokenizer = load_tokenizer("checkpoint", source, {})
-    template = getattr(tokenizer, "chat_template", None)
+    words = load_words(found, method)
+    template = getattr(words.tokenizer, "chat_template", None)
     return {
         "checkpoint": source,
         "method": repr(method),
@@ -75,6 +80,7 @@ def describe(checkpoint: str | os.PathLike[str]) -> dict[str, Any]:
         "tokens": found.config.vocab_size,
         "ends": as_list(getattr(settings, "eos_token_id", None)),
         "chat_template": "yes" if template is not None else "none",
+        "special_tokens": [{"id": t.id, "tokens": dict(t.tokens), "policy": t.policy} for t in words.found],
         "models": {name: _model(found, name) for name in method.models},
     }
 

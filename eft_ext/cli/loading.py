@@ -32,7 +32,7 @@ def load(
         method: as `--method` says.
         models: as `--model` says.
         any_tokenizers: they are not compared.
-        options: dtype, device_map, ...
+        options: dtype, device_map, special_tokens, ...
 
     Returns:
         The model, and whether it is made of embedded ones.

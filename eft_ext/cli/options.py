@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -60,6 +61,14 @@ AnyTokenizers = Annotated[
         rich_help_panel=_MODELS,
     ),
 ]
+SpecialToken = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="TOKEN=POLICY",
+        help="mix, own or never, for a special token that differs between the models: its text or id.",
+        rich_help_panel=_MODELS,
+    ),
+]
 ChatTemplate = Annotated[
     Template | None,
     typer.Option(
@@ -86,6 +95,23 @@ Seed = Annotated[
     int | None,
     typer.Option(help="The same seed gives the same answer.", callback=_seed.checked, rich_help_panel=_SAMPLING),
 ]
+
+
+def special_tokens(given: Sequence[str] | None) -> dict[str | int, str] | None:
+    """`--special-token` as policies by text or id, None where there is none.
+
+    Raises ValueError for one without a token or a policy, or named twice.
+    """
+    found: dict[str | int, str] = {}
+    for each in given or ():
+        token, _, policy = each.rpartition("=")
+        key = int(token) if token.isascii() and token.isdecimal() else token
+        if not token or policy not in ("mix", "own", "never") or key in found:
+            raise ValueError(
+                f"--special-token: expected TOKEN=POLICY, each token once, the policy mix, own or never, got {each!r}"
+            )
+        found[key] = policy
+    return found or None
 
 
 def sampling(

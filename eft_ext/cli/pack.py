@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -28,6 +28,7 @@ def run(
     ] = None,
     trust_remote_code: o.TrustRemoteCode = False,
     any_tokenizers: o.AnyTokenizers = False,
+    special_token: o.SpecialToken = None,
     method: m.Method = None,
     weight: m.Weight = None,
     beta: m.Beta = None,
@@ -88,6 +89,7 @@ def run(
         how,
         weights=weights,
         check_tokenizers=not any_tokenizers,
+        special_tokens=o.special_tokens(special_token),
         settings_from=settings_from,
         overwrite=overwrite,
         progress=sys.stderr.isatty() and not as_json,
@@ -97,7 +99,7 @@ def run(
     info.show(out, as_json=as_json)
 
 
-def _revisions(given: list[str] | None) -> dict[str, dict[str, str]]:
+def _revisions(given: list[str] | None) -> dict[str, Any]:
     """`--revision` by name. Raises ValueError for one without a name, or named twice."""
     found: dict[str, str] = {}
     for each in given or ():

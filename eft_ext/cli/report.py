@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -38,6 +38,7 @@ def run(
     device_map: o.DeviceMap = None,
     trust_remote_code: o.TrustRemoteCode = False,
     any_tokenizers: o.AnyTokenizers = False,
+    special_token: o.SpecialToken = None,
     chat_template: o.ChatTemplate = None,
     context: long_texts.Context = long_texts.Beyond.warn,
     method: m.Method = None,
@@ -95,7 +96,8 @@ def run(
         nucleus = (conservative_top_p, conservative_set, conservative_outside)
         weights = m.parameters(weight, beta, scale, share, plausibility, *nucleus)
         long_texts.heed(context)
-        about = {"dtype": dtype, "device_map": device_map, "trust_remote_code": trust_remote_code}
+        about: dict[str, Any] = {"dtype": dtype, "device_map": device_map, "trust_remote_code": trust_remote_code}
+        about["special_tokens"] = o.special_tokens(special_token)
         loaded, _ = loading.load(
             large, tuned, base, weights, method=method, models=model, any_tokenizers=any_tokenizers, **about
         )

@@ -5,7 +5,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from eft_ext.hf import EmulatedModel
-from eft_ext.hf.inputs.special_tokens import special_tokens_of, table, with_policies
+from eft_ext.hf.inputs.special_tokens import special_tokens_of, told, with_policies
 from eft_ext.hf.inputs.words import joined
 from eft_ext.methods import Contrast, Interpolate, MixingMethod, Plain, Realign, UpScale
 from eft_ext.ops.special_tokens import SpecialTokens
@@ -38,8 +38,8 @@ def policies(method, each, ends=ends):
 
 def test_each_policy():
     assert policies(UpScale(), trio()) == {0: "mix", 1: "own", 2: "own", 3: "own", 5: "own", 6: "never"}
-    told = table(special_tokens_of(UpScale(), trio(), ends))
-    assert told.splitlines() == [
+    assert told(special_tokens_of(UpScale(), trio(), ends)).splitlines() == [
+        "special tokens that the models do not share:",
         " id  large         tuned        base          policy",
         "256  <|end|>       <eot>        <|end|>       mix: end of text",
         "257  <|im_start|>  <User>       <|im_start|>  own: tuned knows it",
@@ -161,8 +161,8 @@ def test_a_text_at_several_ids():
 
 def test_long_tables_are_cut():
     many = tuple(f"<{i}>" for i in range(40))
-    lines = table(special_tokens_of(UpScale(), {**trio(), "base": words((*BASE, *many))}, ends)).splitlines()
-    assert len(lines) == 32
+    lines = told(special_tokens_of(UpScale(), {**trio(), "base": words((*BASE, *many))}, ends)).splitlines()
+    assert len(lines) == 33
     assert lines[-1] == "... and 16 more"
 
 

@@ -82,7 +82,7 @@ class Composite(PreTrainedModel):
             to_dict(method)
         except ValueError:  # no file could hold it, which saving says
             method = Weighted(dict.fromkeys(method.models, 1.0))
-        return cls(described(models.members, method)[0], models)
+        return cls(described(models.members, method, words=models.words)[0], models)
 
     @classmethod
     def from_pretrained(cls, source: str | os.PathLike[str], *_: Any, **options: Any) -> Any:
@@ -148,7 +148,7 @@ class Composite(PreTrainedModel):
         hub = {name: options.pop(name) for name in known if name in options and name not in ("max_shard_size", "token")}
         if is_main_process:
             models = self.models
-            save(models.members, models.method, models.tokenizer, save_directory, state_dict, **options)
+            save(models.members, models.method, models.words, save_directory, state_dict, **options)
         if push_to_hub:
             name = hub.pop("repo_id", os.path.basename(os.path.normpath(save_directory)))
             self.push_to_hub(name, token=options.get("token"), **hub)

@@ -20,6 +20,7 @@ from eft_ext.hf.checkpoint.read import is_checkpoint
 from eft_ext.hf.checkpoint.save import described, write_around
 from eft_ext.hf.checkpoint.weights import KINDS, put
 from eft_ext.hf.inputs.vocabulary import check_widths, warn_softcaps
+from eft_ext.hf.inputs.words import Asked
 from eft_ext.hf.loading.hub import file_options, load_config
 from eft_ext.hf.loading.load import find_models, options_of_models
 from eft_ext.hf.loading.tokenizers import find_words
@@ -45,6 +46,7 @@ def pack(
     weights: str = "copy",
     tokenizer: Any = None,
     check_tokenizers: bool = True,
+    special_tokens: Asked = None,
     settings_from: str | None = None,
     overwrite: bool = False,
     progress: bool = False,
@@ -60,7 +62,7 @@ def pack(
         method: how they are mixed; its parameters are numbers.
         weights: "copy" them into the checkpoint, "link" to local folders, or "reference" hub ids at their current
             revision.
-        tokenizer, check_tokenizers: as for `EmulatedModel.from_pretrained`.
+        tokenizer, check_tokenizers, special_tokens: as for `EmulatedModel.from_pretrained`.
         settings_from: the model whose generation_config is taken; the first one unless given. End-of-text tokens
             are always those of all models in the method's `ending`.
         overwrite: replace a checkpoint that is there.
@@ -83,7 +85,7 @@ def pack(
     for name, source in found.items():
         if os.path.isdir(source) and target.resolve() in (Path(source).resolve(), *Path(source).resolve().parents):
             raise ValueError(f"folder: expected another one than that of {name}, got {target}")
-    words = find_words(method, found, each, tokenizer, compare=check_tokenizers)
+    words = find_words(method, found, each, tokenizer, compare=check_tokenizers, asked=special_tokens)
     members = tuple(
         _packed(name, str(method.adapter_base) if name in adapters else name, found, each) for name in names
     )
@@ -99,8 +101,8 @@ def pack(
                 placed[key] = put(name, found[name], partial, weights, file_options(each[name]), progress=progress)
                 placed[key] |= {"adapter": True} if name in adapters else {}
             where[name] = placed[key]
-        config, settings = described(members, method, where, own)
-        write_around(partial, config, settings, words.tokenizer)
+        config, settings = described(members, method, where, own, words)
+        write_around(partial, config, settings, words)
     return config
 
 

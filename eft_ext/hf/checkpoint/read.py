@@ -41,6 +41,17 @@ class Checkpoint:
     options: dict[str, Any]  # that choose a file of the checkpoint
 
     @property
+    def tokenizers(self) -> dict[str, tuple[str, dict[str, Any]]]:
+        """Where the tokenizers of single models are, by their folders: a folder or hub id, and options for it.
+
+        Raises ValueError for a folder that is not inside the checkpoint, or not there.
+        """
+        apart: dict[str, str] = self.config.tokenizers or {}
+        return {
+            folder: _inside("tokenizers", self.source, folder, name, self.options) for name, folder in apart.items()
+        }
+
+    @property
     def generation_config(self) -> GenerationConfig | None:
         """The settings of the whole, None where it brings none.
 
@@ -132,12 +143,9 @@ def _place(checkpoint: str, name: str, given: Any, hub: dict[str, Any], trusted:
     trust, where = {"trust_remote_code": trusted}, given if isinstance(given, dict) else {}
     adapter = bool(where.get("adapter"))
     if isinstance(folder := where.get("folder"), str):
-        if os.path.isabs(folder) or ".." in Path(folder).parts:  # what a stranger wrote stays in what he gave
-            raise ValueError(f"weights: expected a folder inside the checkpoint for {name}, got {folder!r}")
+        inner, options = _inside("weights", checkpoint, folder, name, hub)
         if not os.path.isdir(checkpoint):
-            inside = f"{hub['subfolder']}/{folder}" if hub.get("subfolder") else folder
-            return Place(checkpoint, {**hub, "subfolder": inside, **trust}, adapter)
-        inner = os.path.join(checkpoint, hub.get("subfolder") or "", folder)
+            return Place(inner, {**options, **trust}, adapter)
         file = "adapter_config.json" if adapter else "config.json"
         if not os.path.isfile(os.path.join(inner, file)):
             raise ValueError(f"{name}: expected {file} in {inner}, found none; pack the checkpoint again")
@@ -151,3 +159,16 @@ def _place(checkpoint: str, name: str, given: Any, hub: dict[str, Any], trusted:
     raise ValueError(
         f'weights: expected {{"folder": ...}} or {{"hub": ..., "revision": ...}} for {name}, got {given!r}'
     )
+
+
+def _inside(key: str, checkpoint: str, folder: str, name: str, hub: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """A folder of a checkpoint as a source and its options. Raises ValueError for one that is not inside.
+
+    Args:
+        key, name: of the configuration, and of the model, for messages.
+    """
+    if os.path.isabs(folder) or ".." in Path(folder).parts:  # what a stranger wrote stays in what he gave
+        raise ValueError(f"{key}: expected a folder inside the checkpoint for {name}, got {folder!r}")
+    if os.path.isdir(checkpoint):
+        return os.path.join(checkpoint, hub.get("subfolder") or "", folder), {}
+    return checkpoint, {**hub, "subfolder": f"{hub['subfolder']}/{folder}" if hub.get("subfolder") else folder}

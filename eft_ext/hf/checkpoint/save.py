@@ -14,10 +14,12 @@ from transformers import GenerationConfig
 from eft_ext.config import MODULE, EmulatedConfig, check_names
 from eft_ext.hf.adapters import is_peft
 from eft_ext.hf.inputs.arguments import ends_of
+from eft_ext.hf.inputs.words import Words
 from eft_ext.hf.members import Member
 from eft_ext.methods import MixingMethod
 
 _LOADED = ("is_local", "local_files_only")  # a tokenizer writes from where it was loaded
+_TOKENIZERS = "tokenizers"  # a folder, for those of single models
 _STUB = """\
 from eft_ext import EmulatedConfig, EmulatedForCausalLM  # pip install eft_ext
 
@@ -30,6 +32,7 @@ def described(
     method: MixingMethod,
     weights: Mapping[str, Any] | None = None,
     own: GenerationConfig | None = None,
+    words: Words | None = None,
 ) -> tuple[EmulatedConfig, GenerationConfig]:
     """The configuration and the generation settings of models as one.
 
@@ -37,13 +40,15 @@ def described(
         members: `Member`s, or what has the name and the configurations of one.
         weights: where each model's weights are, as for `EmulatedConfig`.
         own: the settings; the first model's unless given. The end-of-text tokens are those of all that may end a text.
+        words: the models' tokenizers, by which a text may end otherwise; only named here.
 
     Raises:
         ValueError: a method that JSON cannot hold, or names that are taken.
     """
     lead = members[0].model
     settings = GenerationConfig.from_dict((lead.generation_config if own is None else own).to_dict())
-    ends = ends_of(tuple(members), method.ending)
+    words = Words() if words is None else words
+    ends = ends_of(tuple(members), method.ending, words.means)
     settings.eos_token_id = ends[0] if len(ends) == 1 else ends or None
     if settings.pad_token_id is None:
         others = (getattr(member.model.generation_config, "pad_token_id", None) for member in members)
@@ -52,16 +57,34 @@ def described(
     check_names([member.name for member in members])
     configs = {member.name: member.model.config for member in members}
     dtype = getattr(lead, "dtype", None) or lead.config.dtype
-    return EmulatedConfig(method, weights, dtype=dtype, **ids, **configs), settings
+    special = method.special_tokens if words.special is None else words.special
+    folders = {name: folder for name, (folder, _) in _apart(words).items()}
+    values: dict[str, Any] = {"special_tokens": special, "tokenizers": folders, "dtype": dtype, **ids, **configs}
+    return EmulatedConfig(method, weights, **values), settings
 
 
-def write_around(folder: Path, config: EmulatedConfig, settings: GenerationConfig, tokenizer: Any) -> None:
-    """Everything of a checkpoint but its models: their names, the settings, the tokenizer, the file of the classes."""
+def _apart(words: Words) -> dict[str, tuple[str, Any]]:
+    """Models with another tokenizer than that of the whole: its folder, named by the first that has it, and itself."""
+    first: dict[int, str] = {}
+    others = {name: tokenizer for name, tokenizer in words.each.items() if tokenizer is not words.tokenizer}
+    return {
+        name: (f"{_TOKENIZERS}/{first.setdefault(id(tokenizer), name)}", tokenizer)
+        for name, tokenizer in others.items()
+    }
+
+
+def write_around(folder: Path, config: EmulatedConfig, settings: GenerationConfig, words: Words) -> None:
+    """Everything of a checkpoint but its models: their names, the settings, tokenizers, the file of the classes."""
     config.save_pretrained(folder)
     (folder / "generation_config.json").write_text(settings.to_json_string())  # unlike theirs, whatever it holds
     (folder / f"{MODULE}.py").write_text(_STUB)
-    if tokenizer is None:
-        return
+    shutil.rmtree(folder / _TOKENIZERS, ignore_errors=True)  # of what was here before
+    for inner, tokenizer in {".": words.tokenizer, **dict(_apart(words).values())}.items():
+        if tokenizer is not None:
+            _write_tokenizer(folder / inner, tokenizer)
+
+
+def _write_tokenizer(folder: Path, tokenizer: Any) -> None:
     tokenizer.save_pretrained(folder)
     file = folder / "tokenizer_config.json"
     about = {key: value for key, value in json.loads(file.read_text()).items() if key not in _LOADED}
@@ -71,7 +94,7 @@ def write_around(folder: Path, config: EmulatedConfig, settings: GenerationConfi
 def save(
     members: tuple[Member, ...],
     method: MixingMethod,
-    tokenizer: Any,
+    words: Words,
     folder: str | os.PathLike[str],
     state_dict: Mapping[str, Any] | None = None,
     **options: Any,
@@ -117,7 +140,7 @@ def save(
                 whole = model.get_base_model() if member.without_adapter else model
                 whole.save_pretrained(inner, **({} if own is None else {"state_dict": own}), **options)
         weights[member.name] = {"folder": written[key], **({"adapter": True} if adapter else {})}
-    write_around(target, *described(members, method, weights), tokenizer)
+    write_around(target, *described(members, method, weights, words=words), words)
 
 
 def _weights_of(member: Member, state_dict: Mapping[str, Any] | None) -> dict[str, Any] | None:

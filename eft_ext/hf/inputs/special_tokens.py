@@ -92,7 +92,7 @@ def _policy(
 def with_policies(
     found: Sequence[SpecialToken], asked: Mapping[str | int, str] | SpecialTokens, method: MixingMethod
 ) -> tuple[SpecialToken, ...]:
-    """What was found, with the policies that are asked for.
+    """The tokens that were found, with the policies that are asked for.
 
     Args:
         asked: policies by the text or id of a token; or the ids themselves, all others being mixed.
@@ -103,7 +103,7 @@ def with_policies(
     """
     if isinstance(asked, SpecialTokens):
         by_id = dict.fromkeys(asked.own, "own") | dict.fromkeys(asked.never, "never")
-        return tuple(replace(token, policy=by_id.get(token.id, "mix"), why="as asked") for token in found)
+        return tuple(replace(token, policy=by_id.get(token.id, "mix"), why="") for token in found)
     if not isinstance(asked, Mapping):
         raise TypeError(f"special_tokens: expected policies by token, or SpecialTokens, got {type(asked).__name__}")
     owner, tokens = owner_of(method), {token.id: token for token in found}
@@ -145,13 +145,13 @@ def settled(found: Sequence[SpecialToken], method: MixingMethod) -> SpecialToken
     return SpecialTokens(own, never, owner) if owner is not None and (own or never) else None
 
 
-def table(found: Sequence[SpecialToken]) -> str:
-    """The tokens in columns: id, each model's token, and the policy with its reason."""
-    rows = [("id", *found[0].tokens, "policy")] if found else []
+def told(found: Sequence[SpecialToken]) -> str:
+    """The tokens, of which there is at least one, in columns: id, each model's token, the policy with its reason."""
+    rows = [("id", *found[0].tokens, "policy")]
     for token in found[:_SHOWN]:
         texts = ("-" if text is None else text for text in token.tokens.values())
-        rows.append((str(token.id), *texts, f"{token.policy}: {token.why}"))
-    lines = aligned(rows, right=(0,)) if rows else []
+        rows.append((str(token.id), *texts, f"{token.policy}: {token.why}" if token.why else token.policy))
+    lines = ["special tokens that the models do not share:", *aligned(rows, right=(0,))]
     if len(found) > _SHOWN:
         lines.append(f"... and {len(found) - _SHOWN} more")
     return "\n".join(lines)

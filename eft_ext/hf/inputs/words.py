@@ -23,7 +23,7 @@ Asked = Mapping[str | int, str] | SpecialTokens | None  # special_tokens, as use
 
 @dataclass(frozen=True)
 class Words:
-    """What turns text into ids and back.
+    """Tokenizers, which turn text into ids and back.
 
     Attributes:
         tokenizer: decodes what is generated and finds stop strings in it; None where there is none.
@@ -46,6 +46,14 @@ class Words:
         """Another tokenizer in place of the one that decodes, for the models too that use this one."""
         each = {name: tokenizer if own is self.tokenizer else own for name, own in self.each.items()}
         return replace(self, tokenizer=tokenizer, each=each)
+
+    def asked(self, asked: Mapping[str | int, str] | SpecialTokens, method: MixingMethod) -> Words:
+        """The same with other policies. Arguments, and what is raised, as for `joined`."""
+        found = with_policies(self.found, asked, method)
+        if isinstance(asked, SpecialTokens):
+            asked.index_of_owner(method.models)
+            return replace(self, special=asked or None, found=found)
+        return replace(self, special=settled(found, method), found=found)
 
     def means(self, name: str, token: int) -> bool:
         """True if a token means in the mixture what it means to a model."""
@@ -79,14 +87,9 @@ def joined(
     alike: list[Any] = [] if given is None else [given]
     own = {name: _alike(each[name], alike) for name in method.models}
     found = special_tokens_of(method, own, ends)
-    special = settled(found, method)
-    if asked is not None:
-        found = with_policies(found, asked, method)
-        special = asked if isinstance(asked, SpecialTokens) else settled(found, method)
-    if isinstance(asked, SpecialTokens):
-        asked.index_of_owner(method.models)
     lead = own[str(owner_of(method))] if found and owner_of(method) else own[method.models[0]]
-    return Words(lead if given is None else given, own, special or None, found)
+    words = Words(lead if given is None else given, own, settled(found, method), found)
+    return words if asked is None else words.asked(asked, method)
 
 
 def _alike(tokenizer: Any, before: list[Any]) -> Any:

@@ -11,7 +11,7 @@ import torch
 
 from eft_ext.config import EmulatedConfig
 from eft_ext.hf.adapters import changes_base
-from eft_ext.hf.inputs.special_tokens import table
+from eft_ext.hf.inputs.special_tokens import told
 from eft_ext.hf.inputs.words import Asked, Words
 from eft_ext.hf.loading.adapter import with_adapter
 from eft_ext.hf.loading.devices import check_devices
@@ -51,7 +51,7 @@ def load(
     if not packed:
         words = find_words(method, sources, each, tokenizer, compare=check_tokenizers, asked=special_tokens)
     if words.found and not quiet:
-        print(f"special tokens that the models do not share:\n{table(words.found)}", file=sys.stderr)
+        print(told(words.found), file=sys.stderr)
     apart = {name for name, adapter in adapters.items() if changes_base(adapter) is not None}  # with bases of their own
     _say_memory({n: sources[str(under) if n in apart else n] for n in names}, each, quiet)
 

@@ -28,8 +28,8 @@ def lost(folder):
 SPOILED = {
     "a role is missing": (lost, "tuned: expected config.json in .*tuned, found none; pack the checkpoint again"),
     "a newer format": (
-        lambda folder: edited(folder / "config.json", emulated_version=2),
-        "emulated_version: expected 1 or less, got 2; a newer eft_ext wrote it",
+        lambda folder: edited(folder / "config.json", emulated_version=3),
+        "emulated_version: expected 2 or less, got 3; a newer eft_ext wrote it",
     ),
     "another model": (
         lambda folder: edited(folder / "tuned/config.json", hidden_size=32),
@@ -41,7 +41,7 @@ SPOILED = {
     ),
     "no version": (
         lambda folder: edited(folder / "config.json", emulated_version=0),
-        "emulated_version: expected 1 or less, got 0",
+        "emulated_version: expected 2 or less, got 0",
     ),
     "places that are none": (
         lambda folder: edited(folder / "config.json", weights=[1]),

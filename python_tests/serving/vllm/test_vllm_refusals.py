@@ -96,7 +96,7 @@ def changed(trio: Path, tmp_path: Path, **values: Any) -> Path:
 
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
-    "newer": ({"emulated_version": 99}, "emulated_version: expected 1 or less, got 99; a newer eft_ext wrote it"),
+    "newer": ({"emulated_version": 99}, "emulated_version: expected 2 or less, got 99; a newer eft_ext wrote it"),
     "adapter": (
         {"weights": {"tuned": {"folder": "tuned", "adapter": True}}},
         "tuned: expected (whole weights, got an adapter|adapter_config.json in .*tuned, found none)",
