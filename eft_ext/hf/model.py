@@ -35,19 +35,20 @@ class EmulatedModel(Models):
             be on different devices and pad their vocabulary to different widths. `tuned` may be a
             peft.PeftModel over `base` (base then is the model it wraps, or None): the shared weights are used
             for both. For interpolation `tuned` is {name: model}, or one PeftModel with adapters of these names.
-        tokenizer: needed for text, chats and stop strings only.
+        tokenizer: needed for text, chats and stop strings only; {name: tokenizer} where special tokens differ.
         beta: weight of the behaviour, the default for every call; a number or one per row.
         scale: weight of up-scaling instead of beta; above 1 it amplifies.
         conservative_top_p: conservative re-weighting of the scale form.
         method: one of `eft_ext.methods` instead of the three weights. `method.set(...)` changes its parameters at any
             time, also while a generation runs. Several tuned models without a method have equal shares.
+        special_tokens: {token or id: "mix", "own" or "never"} over the policies found for special tokens that differ.
         models: by name where the method's are others than large, tuned and base (`expert=..., amateur=...,
             method=Contrast()`). The first model of a method reads the prompt and gives the generation's configuration.
 
     Raises:
         TypeError: not a model.
-        ValueError: contradicting weights, models that are not the method's, or a model with fewer logits than the
-            tokenizer has ids.
+        ValueError: contradicting weights, models that are not the method's, tokenizers that do not fit together, or a
+            model with fewer logits than its tokenizer has ids.
     """
 
     def generate(
@@ -244,6 +245,6 @@ class EmulatedModel(Models):
         given = self.encode(inputs, prompts, kwargs, method, generating=False)
         if kwargs:
             raise TypeError(f"{min(kwargs)}: not an argument of score")
-        texts, targets = scored_texts(given, responses, self.tokenizer, method)
+        texts, targets = scored_texts(given, responses, self.words, method)
         listing = {"num_top": num_top, "num_changed": num_changed, "candidates": candidates}
         return score(self.members, method, self.vocab_size, texts, targets, **listing, positions=positions)

@@ -49,7 +49,7 @@ def compare_tokenizers(name: str, tokenizer: Any, other_name: str, other: Any) -
     apart: set[str] = set()  # added tokens that only one has at that id
     if mine != theirs:
         special = [set(added_tokens(t).values()) for t in (tokenizer, other)]
-        apart = {t for t in mine.keys() | theirs.keys() if mine.get(t) != theirs.get(t)}
+        apart = {token for token, _ in mine.items() ^ theirs.items()}
         ordinary = {
             t for t in apart if any(t in v and t not in s for v, s in zip((mine, theirs), special, strict=True))
         }

@@ -11,18 +11,20 @@ from torch import Tensor
 from eft_ext._seam import appended, continuation, encode_pairs
 from eft_ext._text import checked
 from eft_ext.hf.inputs.prompts import Prompt, encode
+from eft_ext.hf.inputs.words import Words
 from eft_ext.hf.scoring.score import IGNORED
 from eft_ext.methods import MixingMethod
 
 
 def scored_texts(
-    texts: Mapping[str, Prompt], responses: Any, tokenizer: Any, method: MixingMethod
+    texts: Mapping[str, Prompt], responses: Any, words: Words, method: MixingMethod
 ) -> tuple[dict[str, Prompt], Tensor]:
     """The text of each model, and the targets at its end: the responses, or without any all of the first model's text.
 
     Args:
         texts: of the first model, and of models that read something else, with masks where they hold padding.
         responses: as for `with_responses`, or None.
+        words: the models' tokenizers; responses are cut by the one that decodes.
 
     Raises:
         ValueError: nothing to score, or models that read different texts without responses behind them.
@@ -34,9 +36,9 @@ def scored_texts(
             raise ValueError(f"responses: expected some, since {name} does not read what the others do, got None")
         texts.setdefault(name, texts[lead].last)  # as in generate
     if responses is not None:
-        return with_responses(texts, responses, tokenizer, lead)
+        return with_responses(texts, responses, words, lead)
     if len(texts) > 1:
-        raise ValueError("prompts: expected responses beside them, which all models read, got None")
+        raise ValueError("responses: expected some, since the models read different tokens before them, got None")
     return texts, whole_targets(texts[lead])
 
 
@@ -54,7 +56,7 @@ def whole_targets(text: Prompt) -> Tensor:
 
 
 def with_responses(
-    prompts: Mapping[str, Prompt], responses: Any, tokenizer: Any, lead: str
+    prompts: Mapping[str, Prompt], responses: Any, words: Words, lead: str
 ) -> tuple[dict[str, Prompt], Tensor]:
     """Each model's prompts with the responses behind them, and the targets: the responses, aligned at their ends.
 
@@ -67,7 +69,7 @@ def with_responses(
     Raises:
         ValueError: a number of responses that differs from the prompts', or an empty one.
     """
-    endings = _token_lists(responses, tokenizer, prompts[lead])
+    endings = _token_lists(responses, words.tokenizer, prompts[lead])
     for row, ending in enumerate(endings):
         if not ending:
             raise ValueError(f"responses: expected at least one token in every row, got an empty row {row}")
@@ -79,7 +81,7 @@ def with_responses(
     joined = {}
     for name, prompt in prompts.items():
         heads = prompt.rows
-        if prompt.texts and not prompt.chat and (more := appended(tokenizer, prompt.texts[0])):
+        if prompt.texts and not prompt.chat and (more := appended(words.each[name], prompt.texts[0])):
             heads = [head[:-more] for head in heads]
         joined[name] = encode(name, [head + ending for head, ending in zip(heads, endings, strict=True)], None)
     length = max(map(len, endings))
