@@ -176,6 +176,8 @@ class Models(NamedModels):
         found = read(source, options, config=config, trusted=trust_model_code)
         own = found.config.mixing_method
         method = choose_method(own, *weights)
+        if method.special_tokens is not None:  # they come with the tokenizers, or are asked for
+            method = method.with_special_tokens(None)
         if method.models != own.models:
             held = ", ".join(own.models)
             raise ValueError(f"method: expected one of {held}, which {found.source!r} holds, got {method!r}")

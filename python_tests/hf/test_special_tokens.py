@@ -1,31 +1,13 @@
 """Special tokens that the models of a mixture do not share: which they are, and what becomes of each."""
 
 import pytest
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
 
 from eft_ext.hf import EmulatedModel
 from eft_ext.hf.inputs.special_tokens import special_tokens_of, told, with_policies
 from eft_ext.hf.inputs.words import joined
 from eft_ext.methods import Contrast, Interpolate, MixingMethod, Plain, Realign, UpScale
 from eft_ext.ops.special_tokens import SpecialTokens
-
-FIRST = 256  # ids below are bytes
-LARGE = ("<|end|>", "<|im_start|>", "<|im_end|>", "<|box|>", "<|pad|>")
-TUNED = ("<eot>", "<User>", "<Assistant>", "<think>", "<|pad|>", "</think>")
-BASE = (*LARGE, "<|file|>", "<|extra|>")
-
-
-def words(added, **roles):
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    inner = Tokenizer(models.BPE(vocab={letter: i for i, letter in enumerate(letters)}, merges=[]))
-    inner.pre_tokenizer, inner.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    inner.add_special_tokens([AddedToken(token, special=True) for token in added])
-    return PreTrainedTokenizerFast(tokenizer_object=inner, **{"eos_token": added[0], **roles})
-
-
-def trio():
-    return {"large": words(LARGE), "tuned": words(TUNED), "base": words(BASE)}
+from python_tests.helpers.added_tokens import BASE, FIRST, LARGE, TUNED, trio, words
 
 
 def ends(name, *more):
