@@ -11,11 +11,13 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
+from eft_ext._chat import messages, transcript
 from eft_ext._files import Lock, goes_elsewhere, named
 from eft_ext._json import dumps
 from eft_ext._jsonl import Line, parse_object, read_lines
 
-_KEYS = ("text", "prompt", "response")
+_KEYS = ("text", "prompt", "response", "messages")
+_FORMS = ({"text"}, {"prompt", "response"}, {"messages"})
 _PERHAPS = (int, float, NoneType)
 _RESULT: dict[str, Any] = {
     **{"digest": str, "settings": str, "tokens": int, "logprobs": dict, "perplexity": dict, "compared": str},
@@ -30,8 +32,20 @@ class Item:
     line: int  # from 1
     digest: str  # of the line, so that results are not mistaken for another file's
     text: str | None = None
-    prompt: str | None = None
+    prompt: str | list[dict[str, str]] | None = None
     response: str | None = None
+
+    @property
+    def shown(self) -> str:
+        """The prompt as text; a chat as a transcript."""
+        given = self.prompt or ""
+        return given if isinstance(given, str) else transcript(given)
+
+    @property
+    def chat(self) -> list[dict[str, str]]:
+        """The prompt as a chat; a text as its user's only message."""
+        given = self.prompt or ""
+        return [{"role": "user", "content": given}] if isinstance(given, str) else given
 
 
 def read_items(path: Path) -> list[Item]:
@@ -51,12 +65,19 @@ def read_items(path: Path) -> list[Item]:
 def _item(line: Line) -> Item:
     where = line.where
     given = {key: line.object[key] for key in _KEYS if key in line.object}
-    if set(given) not in ({"text"}, {"prompt", "response"}):
+    if set(given) not in _FORMS:
         missing = "response" if "prompt" in given else "prompt" if "response" in given else "text"
         got = ", ".join(given) if len(given) > 1 else f"no {missing!r}"
-        raise ValueError(f"{where}: expected the key 'text', or 'prompt' and 'response', got {got}")
+        raise ValueError(f"{where}: expected the key 'text', or 'prompt' and 'response', or 'messages', got {got}")
+    if "messages" in given:
+        *prompt, last = messages(given["messages"], where, "messages", "messages")
+        if not prompt or last["role"] != "assistant":
+            raise ValueError(f"{where}, key 'messages': expected the assistant's message last, behind others")
+        given = {"prompt": prompt, "response": last["content"]}
+    elif isinstance(given.get("prompt"), list):
+        messages(given["prompt"], where, "prompt", "text or messages")
     for key, value in given.items():
-        if not isinstance(value, str):
+        if not isinstance(value, str) and not (key == "prompt" and isinstance(value, list)):
             raise ValueError(f"{where}, key {key!r}: expected text, got {type(value).__name__}")
         if not value and key != "prompt":
             raise ValueError(f"{where}, key {key!r}: expected text, got an empty one")

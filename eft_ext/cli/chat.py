@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from eft_ext._chat import STOPS, transcript
 from eft_ext._json import dumps
 from eft_ext._text import checked, fault, printable
 from eft_ext.cli import loading, long_texts, stdin
@@ -15,7 +16,6 @@ from eft_ext.cli import options as o
 from eft_ext.cli.settings import settle
 
 NAME = "chat"
-_STOPS = ["\nUser:", "\nAssistant:"]
 _HELP = "/reset forgets the conversation, /exit ends it (as does the end of input)"
 
 
@@ -98,12 +98,12 @@ def run(
         elif line:
             lines += 1
             said = [*([] if embedded else turns), {"role": "user", "content": line}]
-            plain = _transcript(said)
+            plain = transcript(said)
             read = o.prompts(loaded, said, plain, chat_template, negative_prompt)
             try:
                 checked("inputs", [typed])
                 long_texts.announce([plain])
-                answer = _answer(loaded, read, {**asked, **drafting}, quiet=as_json)
+                answer = _answer(loaded, read, {**asked, **drafting, **o.form(chat_template)}, quiet=as_json)
             except ValueError as error:
                 skipped += 1
                 why = " ".join(printable(error).removeprefix("inputs: ").split())
@@ -122,14 +122,10 @@ def _answer(model: Any, read: dict[str, Any], asked: dict[str, Any], *, quiet: b
     from eft_ext.cli.printer import EndsAt, Printer
 
     # A model reading a transcript goes on with the user's part; one that reads its template ends by itself.
-    stops = _STOPS if isinstance(next(iter(read.values())), str) else []
+    lead, first = next(iter(read.items()))
+    transcribes = isinstance(first, str) or model.chat_templates(asked.get("chat", "template")).transcribes(lead)
+    stops = STOPS if transcribes else ()
     printer = Printer(model.tokenizer, stops, quiet=quiet)
     criteria = [EndsAt(printer)] if stops else None
     model.generate(prompts=read, streamer=printer, stopping_criteria=criteria, **asked)
     return printer.text.strip()
-
-
-def _transcript(turns: list[dict[str, str]]) -> str:
-    """A conversation as plain text, which a pre-trained model continues with the assistant's answer."""
-    lines = [f"{'User' if turn['role'] == 'user' else 'Assistant'}: {turn['content']}" for turn in turns]
-    return "\n".join([*lines, "Assistant:"])

@@ -92,15 +92,16 @@ def run(
     long_texts.announce(texts)
     each = (o.prompts(loaded, [{"role": "user", "content": t}], t, chat_template, negative_prompt) for t in texts)
     read = _batch(list(each))
+    form = o.form(chat_template)
     settings = settle(loaded, asked, quiet=as_json)
     start = time.perf_counter()
     if stream:
         from eft_ext.cli.printer import Printer
 
-        loaded.generate(prompts=read, streamer=Printer(loaded.tokenizer), **drafting, **asked)
+        loaded.generate(prompts=read, streamer=Printer(loaded.tokenizer), **form, **drafting, **asked)
         return
     answers, out = loaded.generate_text(
-        prompts=read, return_output=True, return_dict_in_generate=True, **drafting, **asked
+        prompts=read, return_output=True, return_dict_in_generate=True, **form, **drafting, **asked
     )
     seconds = time.perf_counter() - start
     if as_json:

@@ -23,9 +23,10 @@ _MODELS, _SAMPLING = "Models", "Sampling"
 
 
 class Template(str, Enum):
-    """The models that read a prompt through the chat template, the others reading plain text."""
+    """The models that read a prompt through a chat template, the others reading plain text or a transcript."""
 
     all = "all"
+    transcript = "transcript"
     tuned = "tuned"
     none = "none"
 
@@ -72,7 +73,8 @@ SpecialToken = Annotated[
 ChatTemplate = Annotated[
     Template | None,
     typer.Option(
-        help="Models that get the chat template's text. Default: all models if there is a template, else none.",
+        help="Models that read a prompt as a chat: all, each by its own template and those without one by tuned's; "
+        "transcript, where those without one read a transcript; tuned alone. Default: all if one has a template.",
         rich_help_panel=_MODELS,
     ),
 ]
@@ -170,26 +172,32 @@ def prompts(
 
     Args:
         turns: {"role", "content"}, the last one the user's.
-        plain: the same as text to be continued, for the models that do not read the chat template.
+        plain: the same as text to be continued, for the models that read no chat.
         negative: what the unconditional model of guidance reads.
 
     Raises:
         ValueError: a chat template is asked for and the tokenizer has none, or a prompt for a model that is not here.
     """
     lead, method = model.method.models[0], model.method
-    has = getattr(model.tokenizer, "chat_template", None) is not None
+    has = model.chat_templates().lender is not None
     if template is None:
         template = Template.all if has else Template.none
-    if template is not Template.none and not has:
+    if template in (Template.all, Template.tuned) and not has:
         raise ValueError(f"--chat-template {template.value}: the tokenizer has none; use --chat-template none")
+    chats = template in (Template.all, Template.transcript)
     if template is Template.tuned and "tuned" not in (*method.models, *method.groups):
         raise ValueError(f"--chat-template tuned: expected a tuned model, got {method!r}")
     if negative is not None and not method.last_token_only:
         raise ValueError("--negative-prompt: expected --method guidance beside it")
-    read: dict[str, Any] = {lead: turns if template is Template.all else plain}
+    read: dict[str, Any] = {lead: turns if chats else plain}
     if template is Template.tuned:
         read["tuned"] = turns
     if negative is not None:
         against = [{"role": "user", "content": negative}]
-        read |= dict.fromkeys(method.last_token_only, against if template is Template.all else negative)
+        read |= dict.fromkeys(method.last_token_only, against if chats else negative)
     return read
+
+
+def form(template: Template | None) -> dict[str, Any]:
+    """`--chat-template` as keyword arguments for `EmulatedModel.generate` and `score`."""
+    return {"chat": "transcript"} if template is Template.transcript else {}

@@ -110,7 +110,7 @@ def run(
         each = [o.prompts(loaded, turn, text, chat_template, negative_prompt) for turn, text in asking]
         read = {name: [one[name] for one in each] for name in each[0]}
         settings = settle(loaded, asked, quiet=as_json)
-        found = generated_records(loaded, read, texts, **drafting, **asked)
+        found = generated_records(loaded, read, texts, **o.form(chat_template), **drafting, **asked)
     write_text(out, report_html(found, title))
     if as_json:
         typer.echo(dumps({"out": str(out), "records": found, **settings}))

@@ -28,7 +28,11 @@ NAME = "score"
 
 def run(
     file: Annotated[
-        Path, typer.Argument(help="JSONL: in each line `text`, or `prompt` and `response` (only responses are scored).")
+        Path,
+        typer.Argument(
+            help="JSONL: in each line `text`, or `prompt` and `response`, or a chat as `messages`. Only the response, "
+            "or the assistant's last message, is then scored. A prompt may be a chat, too."
+        ),
     ],
     large: o.Large = None,
     tuned: o.Tuned = None,
@@ -108,7 +112,8 @@ def run(
             def read(text: str, turns: list[dict[str, str]]) -> dict[str, Any]:
                 return o.prompts(loaded, turns, text, chat_template, negative_prompt)
 
-            for item, result in _scored(loaded, file, todo, read, batch_size, tokens, len(found), len(items)):
+            form = o.form(chat_template)
+            for item, result in _scored(loaded, file, todo, read, form, batch_size, tokens, len(found), len(items)):
                 found.append(result if results is None else results.append(item, result))
     options = {name: value for name, value in {"method": method, **weights}.items() if value is not None}
     report = {"file": str(file), **summary(found), "options": options}
@@ -143,6 +148,7 @@ def _scored(
     file: Path,
     todo: Sequence[Item],
     read_of: Callable[[str, list[dict[str, str]]], dict[str, Any]],
+    form: dict[str, Any],
     batch_size: int,
     tokens: bool,
     done: int,
@@ -157,15 +163,14 @@ def _scored(
         task = progress.add_task("scoring", total=total, completed=done)
         for start in range(0, len(todo), batch_size):
             batch = todo[start : start + batch_size]
-            long_texts.announce(item.text or f"{item.prompt}{item.response}" for item in batch)
+            long_texts.announce(item.text or f"{item.shown}{item.response}" for item in batch)
             texts, responses, read = [item.text for item in batch], None, None
             if batch[0].text is None:
                 responses = [item.response for item in batch]
-                turns = [(item.prompt or "", [{"role": "user", "content": item.prompt or ""}]) for item in batch]
-                each = [read_of(text, turn) for text, turn in turns]
+                each = [read_of(item.shown, item.chat) for item in batch]
                 read = {name: [one[name] for one in each] for name in each[0]}
             try:
-                scores = model.score(None if read else texts, responses, prompts=read, **listing)
+                scores = model.score(None if read else texts, responses, prompts=read, **form, **listing)
             except (ValueError, RuntimeError) as error:
                 lines = f"line {batch[0].line}" if len(batch) == 1 else f"lines {batch[0].line} to {batch[-1].line}"
                 kind = ValueError if isinstance(error, ValueError) else RuntimeError
@@ -194,9 +199,7 @@ def _results(scores: Any, batch: Sequence[Item], model: EmulatedModel, tokens: b
     if tokens:
         from eft_ext.hf.scoring.records import records
 
-        for result, record in zip(
-            found, records(scores, model.tokenizer, [item.prompt or "" for item in batch]), strict=True
-        ):
+        for result, record in zip(found, records(scores, model.tokenizer, [item.shown for item in batch]), strict=True):
             result["record"] = record.to_dict()
     return found
 

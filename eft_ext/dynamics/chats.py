@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from eft_ext._chat import Chat, rendered
+from eft_ext._chat import Chat, messages, rendered
 from eft_ext._seam import encode_pairs
 from eft_ext._text import checked
 
@@ -20,11 +20,11 @@ def as_prompt(value: Any, where: str, key: str) -> str | Chat:
     """
     if isinstance(value, str):
         return value
-    messages = _messages(value, where, key, "a text or messages")
-    if messages[-1]["role"] == "assistant":
+    chat = messages(value, where, key, "a text or messages")
+    if chat[-1]["role"] == "assistant":
         got = "the assistant's last"
         raise ValueError(f"{where}, key '{key}': expected messages that the assistant is to answer, got {got}")
-    return messages
+    return chat
 
 
 def as_response(value: Any, where: str, key: str) -> str:
@@ -36,25 +36,11 @@ def as_response(value: Any, where: str, key: str) -> str:
     if isinstance(value, str):
         return value
     wanted = "a text or one message of the assistant"
-    messages = _messages(value, where, key, wanted)
-    roles = [message["role"] for message in messages]
+    chat = messages(value, where, key, wanted)
+    roles = [message["role"] for message in chat]
     if roles != ["assistant"]:
         raise ValueError(f"{where}, key '{key}': expected {wanted}, got messages of {', '.join(roles)}")
-    return str(messages[0]["content"])
-
-
-def _messages(value: Any, where: str, key: str, wanted: str) -> Chat:
-    if not isinstance(value, list | tuple) or not value:
-        got = "an empty list" if value == [] else type(value).__name__
-        raise ValueError(f"{where}, key '{key}': expected {wanted}, got {got}")
-    for i, message in enumerate(value):
-        if not isinstance(message, Mapping):
-            raise ValueError(f"{where}, key '{key}[{i}]': expected a message, got {type(message).__name__}")
-        for part in ("role", "content"):
-            if not isinstance(message.get(part), str):
-                got = type(message[part]).__name__ if part in message else "none"
-                raise ValueError(f"{where}, key '{key}[{i}].{part}': expected a text, got {got}")
-    return value
+    return str(chat[0]["content"])
 
 
 def encode(tokenizer: Any, pairs: Iterable[Pair], where: Iterable[str] = ()) -> list[tuple[list[int], list[int]]]:

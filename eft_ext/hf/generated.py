@@ -10,7 +10,8 @@ import torch
 
 from eft_ext.analysis.record import Record
 from eft_ext.decoding.requests import TokenSource
-from eft_ext.hf.inputs.arguments import encode_all, ends_of, given_ends
+from eft_ext.hf.inputs.arguments import ends_of, given_ends
+from eft_ext.hf.inputs.chats import SystemMessageWarning
 from eft_ext.hf.inputs.context import ContextWarning
 from eft_ext.hf.model import EmulatedModel
 from eft_ext.hf.scoring.records import records
@@ -30,6 +31,7 @@ def generated_records(
     *,
     candidates: int = 5,
     num_changed: int = 5,
+    chat: str = "template",
     **sampling: Any,
 ) -> list[Record]:
     """Answers each prompt and scores the answers, their end-of-text tokens with them.
@@ -39,18 +41,22 @@ def generated_records(
         read: what each model reads, as `generate(prompts=)` takes it.
         texts: the prompts as they are shown.
         candidates, num_changed: lengths of the lists at each token.
+        chat: as for `generate`.
         sampling: for `generate`; with `speculate` the records say what became of the drafts.
     """
-    length = encode_all(None, read, model.tokenizers, {}, model.method)[model.members[0].name].ids.shape[1]
-    out = model.generate(prompts=read, return_dict_in_generate=True, **sampling)
+    encoded = model.encode(None, read, {**sampling, "chat": chat}, model.method)
+    length, ids_read = encoded[model.members[0].name].ids.shape[1], {name: p.inputs for name, p in encoded.items()}
+    out = model.generate(prompts=ids_read, return_dict_in_generate=True, **sampling)
     assert not isinstance(out, torch.Tensor)
     ids = out.sequences
     given = given_ends(sampling.get("generation_config"), sampling)
     ends = given or ends_of(model.members, model.method.ending, model.words.means)
     answers = [_until_end(row, ends) for row in ids[:, length:].tolist()]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ContextWarning)  # said while generating, which reads the same
-        score = model.score(responses=answers, prompts=dict(read), candidates=candidates, num_changed=num_changed)
+        for said in (ContextWarning, SystemMessageWarning):  # while generating, which reads the same
+            warnings.simplefilter("ignore", said)
+        listing: dict[str, Any] = {"candidates": candidates, "num_changed": num_changed, "chat": chat}
+        score = model.score(responses=answers, prompts=dict(read), **listing)
     sources = getattr(out, "token_sources", None)
     drafted = None
     if sources is not None:

@@ -66,24 +66,27 @@ class EmulatedModel(Models):
         tokenizer: Any = None,
         tier: str | int | None = None,
         speculate: int | str | None = None,
+        chat: str = "template",
         **kwargs: Any,
     ) -> Tensor | GenerateDecoderOnlyOutput:
         """Generates as `transformers` does, from the mixture.
 
         Args:
-            inputs: token ids [rows, length] (also as `input_ids=`), text, a list of texts, a chat, or a list
-                of chats; without any, the text is the BOS token. Shorter texts are padded on the left. In token ids
-                `attention_mask` marks padding; without it pad_token_id does, unless that token also ends texts.
-                No model reads a token that the mask leaves out, wherever it stands.
+            inputs: token ids [rows, length] (also as `input_ids=`), text, a list of texts, a chat, or a list of chats;
+                without any, the text is the BOS token. A chat whose last message is the assistant's is continued.
+                Shorter texts are padded on the left. In token ids `attention_mask` marks padding; without it
+                pad_token_id does, unless that token also ends texts. No model reads a token that it leaves out.
             generation_config, kwargs: as for transformers' generate, resolved by it: lengths, do_sample,
                 temperature, top_k (50 unless set, when sampling), top_p, min_p, eos_token_id, stop_strings,
                 max_time, num_return_sequences, logits_processor, stopping_criteria, return_dict_in_generate,
                 output_scores, output_logits, ... Unless eos_token_id is given, the end-of-text tokens of both
                 large and tuned end a row: a chat model often ends at a token that its base never uses.
-            prompts: what single models read instead, {"large" | "tuned" | "base": as for `inputs`}; for
-                example the tuned model its chat template, the others plain text. Ids with their mask are a mapping
-                {"input_ids", "attention_mask"}. Models not named read what large (the method's first) reads; "tuned"
-                stands for all behaviours of an interpolation.
+            prompts: what single models read instead, {"large" | "tuned" | "base": as for `inputs`}; for example a chat
+                with another system message. Ids with their mask are a mapping {"input_ids", "attention_mask"}. Models
+                not named read what large (the method's first) is given; "tuned" stands for all behaviours of an
+                interpolation.
+            chat: how a model without a chat template reads a chat: as tuned's "template" renders it, or as a
+                "transcript". Every other model reads it through its own template.
             beta, scale, conservative_top_p: as for the class, for this call; a number, or one per prompt or
                 per returned sequence.
             method: one of `eft_ext.methods` over the same models, for this call.
@@ -109,7 +112,7 @@ class EmulatedModel(Models):
             ValueError, TypeError: an argument that is not supported or does not fit, named.
             RuntimeError: NaN or +inf in a row's logits, with the row's number.
         """
-        given: dict[str, Any] = dict(generation_config=generation_config, prompts=prompts, streamer=streamer)
+        given: dict[str, Any] = dict(generation_config=generation_config, prompts=prompts, streamer=streamer, chat=chat)
         given |= dict(beta=beta, scale=scale, conservative_top_p=conservative_top_p, method=method)
         given |= dict(seed=seed, tokenizer=tokenizer, tier=tier, speculate=speculate)
         result: Tensor | GenerateDecoderOnlyOutput = call(self, inputs, kwargs | given, over_forward=self.causal_lm)
@@ -178,8 +181,7 @@ class EmulatedModel(Models):
     def generate_text(self, inputs: Any = None, *, return_output: bool = False, **kwargs: Any) -> Any:
         """Generates as `generate` does and returns the new text of each row, list[str], without special tokens.
 
-        Text is read as it is; a chat (a list of messages) goes through the chat template. With `return_output` it
-        returns the texts and the output of `generate`.
+        With `return_output` it returns the texts and the output of `generate`.
         """
         with ended_by_errors(kwargs.get("streamer")):
             if self.tokenizer is None:
@@ -219,16 +221,15 @@ class EmulatedModel(Models):
 
         Args:
             inputs: texts, chats or ids as for `generate`: the texts to score, or with `responses` their prompts.
-            responses: one for each row of inputs, texts or token ids; only they are scored. A text is tokenized
-                together with the first model's prompt and cut where that ends. To score an end-of-text token, write
-                it.
+            responses: one for each row of inputs, texts or token ids; only they are scored. A text is tokenized with
+                the first model's prompt and cut where that ends. To score an end-of-text token, write it.
             prompts: as for `generate`, what single models read instead before the responses.
             beta, scale, conservative_top_p, method: as for `generate`. For parameters that are functions of the step,
                 it is the number of the row's scored tokens so far.
             num_top, num_changed: as for `fused_score`.
             candidates: list the first `candidates` tokens of each distribution, with their probabilities under all.
             positions: the number of positions in one pass; chosen by memory if not given (2^26 logits).
-            kwargs: input_ids, attention_mask as for `generate`.
+            kwargs: input_ids, attention_mask, chat as for `generate`.
 
         Returns:
             `SequenceScore`: tokens [B, T, ...], aligned at the texts' ends, with sums, perplexities and rewards.

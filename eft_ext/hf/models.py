@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 from eft_ext.hf.checkpoint.load import load_checkpoint
 from eft_ext.hf.checkpoint.read import is_checkpoint, read
 from eft_ext.hf.inputs.arguments import encode_all, ends_of, given_ends, setting
+from eft_ext.hf.inputs.chats import FORMS, Templates, templates_of
 from eft_ext.hf.inputs.choose_method import choose_method, method_of
 from eft_ext.hf.inputs.prompts import Prompt
 from eft_ext.hf.inputs.token_ids import as_list
 from eft_ext.hf.inputs.vocabulary import check_widths, compare_tokenizers, warn_softcaps, widths_of
-from eft_ext.hf.inputs.words import Asked, Words, joined
+from eft_ext.hf.inputs.words import Asked, Words, joined, usual_template, with_templates
 from eft_ext.hf.loading.load import load
 from eft_ext.hf.members import by_model, check_modes, members_of
 from eft_ext.hf.named_models import NamedModels
@@ -69,7 +70,8 @@ class Models(NamedModels):
         ends = {
             m.name: [*ends_of((m,), ()), *as_list(getattr(each[m.name], "eos_token_id", None))] for m in self.members
         }
-        return joined(self.method, each, ends.__getitem__, asked=asked)
+        words = joined(self.method, each, ends.__getitem__, asked=asked)
+        return with_templates(words, {name: usual_template(own) for name, own in each.items()})
 
     @property
     def tokenizer(self) -> Any:
@@ -191,6 +193,10 @@ class Models(NamedModels):
             f"{type(self).__name__}: has no forward pass; score gives log-probabilities, causal_lm() a model with one"
         )
 
+    def chat_templates(self, form: str = FORMS[0]) -> Templates:
+        """The models' chat templates; `form` as `generate(chat=)`."""
+        return templates_of(self.method, self.tokenizers, self.words.templates, form)
+
     def encode(
         self,
         inputs: Any,
@@ -204,7 +210,7 @@ class Models(NamedModels):
         """`encode_all`, with a mask wherever ids came without one and hold padding.
 
         Args:
-            kwargs: of the call, with generation_config.
+            kwargs: of the call, with generation_config; `chat` is taken out of it.
             generating: as for `generate`; otherwise a text is not begun where none is given, and the tokenizer says
                 what pads where the first model does not.
         """
@@ -213,10 +219,12 @@ class Models(NamedModels):
         tokenizers = self.tokenizers if tokenizer is None else dict.fromkeys(method.models, tokenizer)
         ends = given_ends(config, kwargs) or ends_of(self.members, method.ending, self.words.means)
         if pad is None and not generating:
-            own = tokenizers[method.models[0]]
-            pad = getattr(own, "pad_token_id", None)
-            ends = ends + as_list(getattr(own, "eos_token_id", None))
-        encoded = encode_all(inputs, prompts, tokenizers, kwargs, method, bos if generating else None)
+            words = tokenizers[method.models[0]]
+            pad = getattr(words, "pad_token_id", None)
+            ends = ends + as_list(getattr(words, "eos_token_id", None))
+        form = kwargs.pop("chat", None) or FORMS[0]
+        templates = self.chat_templates(form) if tokenizer is None else templates_of(method, tokenizers, form=form)
+        encoded = encode_all(inputs, prompts, templates, kwargs, method, bos if generating else None)
         return {name: prompt.inferred(pad, ends) for name, prompt in encoded.items()}
 
     def chosen(self, *weights: Any) -> MixingMethod:

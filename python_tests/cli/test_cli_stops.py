@@ -127,7 +127,7 @@ def test_chat_keeps_no_part_of_a_stop(eft, tokenizers, tmp_path, monkeypatch, wh
     said, most, answer = SAID[where]
     chained(tokenizers[dropped], [":", *said], tmp_path)
     heard = []
-    monkeypatch.setattr(chat, "_transcript", lambda turns: heard.append(list(turns)) or "cat:")
+    monkeypatch.setattr(chat, "transcript", lambda turns: heard.append(list(turns)) or "cat:")
     models = [part for name in ("large", "tuned", "base") for part in (f"--{name}", tmp_path)]
     for more in ((), ("--speculate", 5)):
         options = (*models, "--max-new-tokens", most, *more)

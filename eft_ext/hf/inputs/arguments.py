@@ -7,7 +7,8 @@ from typing import Any
 
 from transformers import GenerationConfig, StoppingCriteriaList, StopStringCriteria
 
-from eft_ext.hf.inputs.prompts import Prompt, encode, is_text
+from eft_ext.hf.inputs.chats import Templates, templates_of
+from eft_ext.hf.inputs.prompts import Prompt, chats_in, encode, is_text
 from eft_ext.hf.inputs.token_ids import UNUSED, as_list
 from eft_ext.hf.members import Member, by_model
 from eft_ext.methods import MixingMethod
@@ -22,25 +23,21 @@ def prompts_of(
 
     Raises ValueError for a name that is none of `names`, or for no prompt.
     """
-    given = by_model(method, prompts or {})
-    for name in given:
-        if name not in names:
-            known = ", ".join((*names, *(set(method.groups) & {"tuned"})))
-            raise ValueError(f"prompts: expected the keys {known}, got {name!r}")
-    return {n: _encoded(f"prompts[{n!r}]", value, tokenizers.get(n)) for n, value in given.items()}
+    return _encoded(_named(method, prompts, names), templates_of(method, tokenizers))
 
 
 def encode_all(
     inputs: Any,
     prompts: Mapping[str, Any] | None,
-    tokenizers: Mapping[str, Any],
+    templates: Templates,
     kwargs: dict[str, Any],
     method: MixingMethod,
     bos: int | None = None,
 ) -> dict[str, Prompt]:
     """Prompts by model name: the first model's always, the others' where they read something else.
 
-    A text that all read is something else to a model with a tokenizer of its own; ids are the same to all.
+    A text that all read is something else to a model with a tokenizer of its own, a chat also to one with a chat
+    template of its own; ids are the same to all.
     Takes input_ids and attention_mask out of `kwargs`. Where nothing at all is given, the text is `bos`, as in
     transformers. Raises ValueError where prompts are missing, given twice, or not prompts.
     """
@@ -56,7 +53,7 @@ def encode_all(
         inputs = given.pop(lead, None)
     elif lead in given:
         raise ValueError(f"prompts[{lead!r}]: expected nothing beside inputs, which the {lead} model reads")
-    encoded = prompts_of(method, given, tokenizers, method.models)
+    values = _named(method, given, method.models)
     if inputs is None:
         raise ValueError(f"inputs: expected token ids, text, or prompts={{{lead!r}: ...}}, got nothing")
     text = is_text(inputs)
@@ -64,18 +61,33 @@ def encode_all(
         if text:
             raise ValueError("attention_mask: expected none beside text, which brings its own")
         inputs = {"input_ids": inputs, "attention_mask": mask}
-    own = tokenizers.get(lead)
-    encoded[lead] = _encoded("inputs", inputs, own)
-    for name in method.models if text else ():
-        if name not in (*encoded, *method.last_token_only) and tokenizers.get(name) is not own:
-            prompt = _encoded("inputs", inputs, tokenizers[name])
-            if prompt.rows != encoded[lead].rows:
-                encoded[name] = prompt
-    return encoded
+    others = [name for name in method.models if text and name not in (*values, *method.last_token_only)]
+    alike = templates.alike if chats_in("inputs", inputs) is not None else templates.encoded_alike
+    values |= {name: ("inputs", inputs) for name in (lead, *others) if name == lead or not alike(lead, name)}
+    encoded = _encoded(values, templates)
+    return {n: p for n, p in encoded.items() if n == lead or n not in others or p.rows != encoded[lead].rows}
 
 
-def _encoded(name: str, value: Any, tokenizer: Any) -> Prompt:
-    return encode(name, value, tokenizer, pad_token_id=getattr(tokenizer, "pad_token_id", None))
+def _named(
+    method: MixingMethod, prompts: Mapping[str, Any] | None, names: tuple[str, ...]
+) -> dict[str, tuple[str, Any]]:
+    """Each named model's argument and its value."""
+    given = by_model(method, prompts or {})
+    for name in given:
+        if name not in names:
+            known = ", ".join((*names, *(set(method.groups) & {"tuned"})))
+            raise ValueError(f"prompts: expected the keys {known}, got {name!r}")
+    return {name: (f"prompts[{name!r}]", value) for name, value in given.items()}
+
+
+def _encoded(values: Mapping[str, tuple[str, Any]], templates: Templates) -> dict[str, Prompt]:
+    chats = ((name, argument, chats_in(argument, value)) for name, (argument, value) in values.items())
+    texts = templates.texts({name: (argument, some) for name, argument, some in chats if some is not None})
+    found = {}
+    for name, (argument, value) in values.items():
+        own = templates.tokenizers.get(name)
+        found[name] = encode(argument, texts.get(name, value), own, pad_token_id=getattr(own, "pad_token_id", None))
+    return found
 
 
 def setting(name: str, lead: Any, config: GenerationConfig | None, kwargs: Mapping[str, Any]) -> Any:

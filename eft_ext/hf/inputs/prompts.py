@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eft_ext._chat import rendered
 from eft_ext._seam import begun_once
 from eft_ext._text import checked
 from eft_ext.decoding.padding import left_padded
+from eft_ext.hf.inputs.chats import Texts, check_tokenizer
 
 
 @dataclass(frozen=True)
@@ -78,20 +78,29 @@ def is_text(value: Any) -> bool:
     return isinstance(first, str) or (isinstance(first, Mapping) and "role" in first)
 
 
+def chats_in(name: str, value: Any) -> list[Any] | None:
+    """The chats of what is one, or a list of them; None for anything else. Raises ValueError for a mixture."""
+    if isinstance(value, str) or not is_text(value) or isinstance(value[0], str):
+        return None
+    if isinstance(value[0], Mapping):
+        return [value]
+    if not all(isinstance(row, (list, tuple)) for row in value):
+        raise ValueError(f"{name}: expected either texts or chats, got a mixture of them")
+    return list(value)
+
+
 def encode(name: str, value: Any, tokenizer: Any, *, pad_token_id: int | None = None) -> Prompt:
     """Encode one model's prompts.
 
     Args:
         name: the argument, for messages.
-        value: text or a list of texts; a chat (a list of {"role", "content"}) or a list of chats, put through
-            the tokenizer's chat template; token ids, as a tensor [rows, length] or [length] or as (lists of)
-            lists; or a mapping with input_ids and perhaps attention_mask, such as a tokenizer returns.
+        value: text or a list of texts; chats as they were rendered; token ids, as a tensor [rows, length] or [length]
+            or as (lists of) lists; or a mapping with input_ids and perhaps attention_mask, such as a tokenizer returns.
         tokenizer: needed for text only.
         pad_token_id: what stands in front of shorter rows; it is masked, so any id will do.
 
     Raises:
-        ValueError: empty, not a prompt, no text (`eft_ext._text`), text without a tokenizer, or a chat without a chat
-            template.
+        ValueError: empty, not a prompt, no text (`eft_ext._text`), or text without a tokenizer.
     """
     if isinstance(value, Mapping) and "input_ids" in value:
         prompt = encode(name, value["input_ids"], tokenizer, pad_token_id=pad_token_id)
@@ -101,7 +110,8 @@ def encode(name: str, value: Any, tokenizer: Any, *, pad_token_id: int | None = 
         if value.ndim not in (1, 2) or value.numel() == 0 or value.is_floating_point():
             raise ValueError(f"{name}: expected token ids [rows, length], got {value.dtype} {list(value.shape)}")
         return Prompt(value.reshape(-1, value.shape[-1]).long(), None)
-    texts, chat = (_texts(name, value, tokenizer), not _is_plain(value)) if is_text(value) else (None, False)
+    chat = isinstance(value, Texts) and value.special
+    texts = value.rows if isinstance(value, Texts) else _texts(name, value, tokenizer) if is_text(value) else None
     if texts is not None:
         rows = [begun_once(tokenizer, t, tokenizer(t, add_special_tokens=not chat)["input_ids"]) for t in texts]
     elif isinstance(value, Sequence) and value and all(isinstance(i, int) for i in value):
@@ -118,22 +128,12 @@ def encode(name: str, value: Any, tokenizer: Any, *, pad_token_id: int | None = 
     return Prompt(prompt.ids, mask, texts, chat)
 
 
-def _is_plain(value: Any) -> bool:
-    """True where what `is_text` found is text or a list of texts, and no chat."""
-    return isinstance(value if isinstance(value, str) else value[0], str)
-
-
 def _texts(name: str, value: Any, tokenizer: Any) -> tuple[str, ...]:
-    """Texts as they are, chats as the template renders them, special tokens included."""
-    if tokenizer is None:
-        raise ValueError(f"{name}: text needs a tokenizer; give one to EmulatedModel, or pass token ids")
-    one = isinstance(value, str) or isinstance(value[0], Mapping)
-    rows = [value] if one else list(value)
-    if all(isinstance(row, str) for row in rows):
-        return checked(name, rows)
-    if not all(isinstance(row, (list, tuple)) for row in rows):
+    check_tokenizer(name, tokenizer)
+    rows = [value] if isinstance(value, str) else list(value)
+    if not all(isinstance(row, str) for row in rows):
         raise ValueError(f"{name}: expected either texts or chats, got a mixture of them")
-    return tuple(rendered(name, tokenizer, row) for row in rows)
+    return checked(name, rows)
 
 
 def _masked(name: str, prompt: Prompt, mask: Any) -> Prompt:

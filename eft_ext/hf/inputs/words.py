@@ -30,12 +30,14 @@ class Words:
         each: encodes a model's text, by the model's name; one object where their special tokens are the same.
         special: ids that are not mixed; None where all are.
         found: ids that do not mean the same to all models, with their policies.
+        templates: chat templates of models that have another one than their tokenizer here, None for none.
     """
 
     tokenizer: Any = None
     each: Mapping[str, Any] = field(default_factory=dict)
     special: SpecialTokens | None = None
     found: tuple[SpecialToken, ...] = ()
+    templates: Mapping[str, str | None] = field(default_factory=dict)
 
     @classmethod
     def one(cls, tokenizer: Any, method: MixingMethod, asked: Asked = None) -> Words:
@@ -99,3 +101,14 @@ def _alike(tokenizer: Any, before: list[Any]) -> Any:
             return other
     before.append(tokenizer)
     return tokenizer
+
+
+def usual_template(tokenizer: Any) -> str | None:
+    """A tokenizer's chat template; of several that have names, the one for chats without tools."""
+    found = getattr(tokenizer, "chat_template", None)
+    return found.get("default") if isinstance(found, Mapping) else found
+
+
+def with_templates(words: Words, own: Mapping[str, str | None]) -> Words:
+    """The tokenizers, beside them the chat templates of those models that have another one than theirs here."""
+    return replace(words, templates={n: one for n, one in own.items() if one != usual_template(words.each[n])})

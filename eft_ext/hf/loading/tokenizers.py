@@ -11,7 +11,7 @@ from transformers import GenerationConfig
 
 from eft_ext.hf.inputs.token_ids import as_list
 from eft_ext.hf.inputs.vocabulary import compare_tokenizers
-from eft_ext.hf.inputs.words import Asked, Words, joined
+from eft_ext.hf.inputs.words import Asked, Words, joined, usual_template, with_templates
 from eft_ext.hf.loading.hub import file_options, load_tokenizer, source_of
 from eft_ext.methods import MixingMethod
 
@@ -27,8 +27,8 @@ def find_words(
 ) -> Words:
     """The tokenizers to use, each compared with every other one that comes with a model; None where none does.
 
-    A model's chat template is its own where it has its own tokenizer. Else it is that of a model whose behaviour
-    counts, such as tuned; a tokenizer that is given keeps its own.
+    A tokenizer's chat template is that of a model whose behaviour counts, such as tuned, among those that use it, and
+    models that have another one keep theirs beside it. A tokenizer that is given keeps its own, for all who use it.
 
     Args:
         compare: find what differs, and refuse what does not fit; else all models use the first tokenizer, unless
@@ -46,7 +46,7 @@ def find_words(
     for name, other in found.items():
         if compare and other is not None and name != first:
             compare_tokenizers(first, chosen, name, other)
-    templates = {name: getattr(tokenizer, "chat_template", None) for name, tokenizer in found.items()}
+    templates = {name: usual_template(tokenizer) for name, tokenizer in found.items() if tokenizer is not None}
     under = found.get(str(method.adapter_base))
     own = {name: next(t for t in (tokenizer, under, chosen) if t is not None) for name, tokenizer in found.items()}
     if not compare and asked is None:
@@ -58,13 +58,14 @@ def find_words(
         asked=asked,
         given=None if given is None else chosen,
     )
+    kept = chosen if given is not None and getattr(chosen, "chat_template", None) is not None else None
     behaving = [name for name in method.ending if name != method.models[0]]
     for one in {id(one): one for one in (chosen, *words.each.values())}.values():
-        if given is None or one is not chosen or getattr(chosen, "chat_template", None) is None:
+        if one is not kept:
             its = [name for name in (*behaving, *found) if words.each[name] is one]
-            several = (templates[name] for name in (*its, *behaving, *found))
+            several = (templates.get(name) for name in (*its, *behaving, *found))
             one.chat_template = next((template for template in several if template is not None), None)
-    return words
+    return with_templates(words, {name: one for name, one in templates.items() if words.each[name] is not kept})
 
 
 def _ends(tokenizer: Any, source: str, options: dict[str, Any]) -> list[int]:
