@@ -30,7 +30,7 @@ _SIZES = (
 _TAKEN = {
     *("method", "weights", "emulated_version", "auto_map", "models", "config", "training", "tokenizer", "generate"),
     *("beta", "scale", "conservative_top_p", "device", "generation_config", "bos_token_id", "eos_token_id"),
-    *("tokenizers", "special_tokens"),
+    *("tokenizers", "special_tokens", "chat_templates"),
     *("pad_token_id", "max_position_embeddings", "vocab_size", *_SIZES),
 }
 _SMALLEST = ("vocab_size", "max_position_embeddings")  # columns and positions that all models have
@@ -46,6 +46,7 @@ class EmulatedConfig(PretrainedConfig):
         emulated_version: format of the file; chosen by what is in it unless given.
         special_tokens: ids that are not mixed, or {"own": ids, "never": ids, "owner": name} as JSON has them.
         tokenizers: folders beside config.json, by the name of each model that has another tokenizer than the one there.
+        chat_templates: by the name of each model that has another one than the tokenizer there; None for none.
         models: each model's configuration, by its name in the method, and what `PretrainedConfig` takes.
 
     Attributes:
@@ -59,6 +60,7 @@ class EmulatedConfig(PretrainedConfig):
     has_no_defaults_at_init = True
     special_tokens: Any = None
     tokenizers: Any = None
+    chat_templates: Any = None
 
     def __init__(
         self,
@@ -67,6 +69,7 @@ class EmulatedConfig(PretrainedConfig):
         emulated_version: int | None = None,
         special_tokens: SpecialTokens | Mapping[str, Any] | None = None,
         tokenizers: Mapping[str, str] | None = None,
+        chat_templates: Mapping[str, str | None] | None = None,
         **models: Any,
     ) -> None:
         if emulated_version is None:
@@ -97,6 +100,8 @@ class EmulatedConfig(PretrainedConfig):
             self.special_tokens = _json(_special(special_tokens, found))
         if tokenizers:
             self.tokenizers = _folders(tokenizers, names)
+        if chat_templates:
+            self.chat_templates = _templates(chat_templates, names)
         models.setdefault("auto_map", dict(_AUTO))
         models.setdefault("architectures", [ARCHITECTURE])
         attention = models.pop("attn_implementation", None)
@@ -165,6 +170,14 @@ def _folders(given: Any, names: Sequence[str]) -> dict[str, str]:
     """Folders by model. Raises ValueError for what is none."""
     if not isinstance(given, Mapping) or not all(n in names and isinstance(f, str) for n, f in given.items()):
         raise ValueError(f"tokenizers: expected folders by the names {', '.join(names)}, got {given!r}")
+    return dict(given)
+
+
+def _templates(given: Any, names: Sequence[str]) -> dict[str, str | None]:
+    """Chat templates by model. Raises ValueError for what is none."""
+    kinds = (str, type(None))
+    if not isinstance(given, Mapping) or not all(n in names and isinstance(t, kinds) for n, t in given.items()):
+        raise ValueError(f"chat_templates: expected templates by the names {', '.join(names)}, got {given!r}")
     return dict(given)
 
 

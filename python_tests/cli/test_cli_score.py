@@ -103,7 +103,7 @@ def test_tokens_are_records(eft, pairs, tmp_path):
 WRONG = {
     "line 2: not JSON": '{"text": "a b"}\n{"text": \n',
     "line 1: expected a JSON object, got list": "[1]\n",
-    "line 1: expected the key 'text', or 'prompt' and 'response', or 'messages', got no 'response'": '{"prompt": "a"}\n',
+    "expected the key 'text', or 'prompt' and 'response', or 'messages', got no 'response'": '{"prompt": "a"}\n',
     "got no 'text'": '{"txt": "a"}\n',
     "got text, prompt, response": '{"text": "a", "prompt": "b", "response": "c"}\n',
     "line 1, key 'response': expected text, got int": '{"prompt": "a", "response": 3}\n',

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from eft_ext.hf.checkpoint.read import Checkpoint
@@ -54,7 +55,8 @@ def load_words(found: Checkpoint, method: MixingMethod, tokenizer: Any = None) -
 
     Raises ValueError for a tokenizer that cannot be loaded.
     """
-    if tokenizer is None:
+    given = tokenizer is not None
+    if not given:
         tokenizer = load_tokenizer("checkpoint", found.source, found.options)
     else:
         access = {name: value for name, value in found.options.items() if name not in ("revision", "subfolder")}
@@ -66,4 +68,5 @@ def load_words(found: Checkpoint, method: MixingMethod, tokenizer: Any = None) -
     apart: dict[str, str] = found.config.tokenizers or {}
     each = {name: loaded[apart[name]] if name in apart else tokenizer for name in method.models}
     packed = found.config.mixing_special_tokens or SpecialTokens(owner=method.models[0])
-    return joined(method, each, lambda name: (), asked=packed, given=tokenizer)
+    words = joined(method, each, lambda name: (), asked=packed, given=tokenizer)
+    return replace(words, templates={} if given else found.config.chat_templates or {})

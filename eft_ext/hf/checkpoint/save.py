@@ -60,6 +60,8 @@ def described(
     special = method.special_tokens if words.special is None else words.special
     folders = {name: folder for name, (folder, _) in _apart(words).items()}
     values: dict[str, Any] = {"special_tokens": special, "tokenizers": folders, "dtype": dtype, **ids, **configs}
+    if words.templates:
+        values["chat_templates"] = dict(words.templates)
     return EmulatedConfig(method, weights, **values), settings
 
 
