@@ -54,7 +54,7 @@ def load(tmp_path_factory, tokenizer, build):
 
 
 def by_template(tokenizer, template, chat):
-    """Ids as transformers has them; those of text where there is no template."""
+    """The ids that transformers has; those of text where there is no template."""
     if isinstance(chat, str):
         return tokenizer(chat).input_ids
     last = chat[-1]["role"] == "assistant"
@@ -63,7 +63,7 @@ def by_template(tokenizer, template, chat):
 
 
 def read(model, *args, chat="template", **prompts):
-    """What each model reads, as lists of ids by its name."""
+    """The ids that each model reads, by its name."""
     found = model.encode(args[0] if args else None, prompts or None, {"chat": chat}, model.method)
     return {name: found.get(name, found["large"]).rows for name in ("large", "tuned", "base")}
 
