@@ -15,4 +15,4 @@ def write(folder: Path) -> None:
     large, tuned, base = (str(folder / own) for own in FOLDERS.values())
     model = EmulatedModel.from_pretrained(large, tuned, base, quiet=True)
     weights = {name: {"folder": own} for name, own in FOLDERS.items()}
-    write_around(folder, *described(model.members, model.method, weights), model.words)
+    write_around(folder, *described(model.members, model.method, weights, words=model.words), model.words)

@@ -3,6 +3,7 @@
 Expected ids are of plain calls of a tokenizer, expected tokens of a plain loop over the three models.
 """
 
+import copy
 import re
 import warnings
 
@@ -248,3 +249,24 @@ def test_whole_chats_that_models_read_in_different_ways(load):
     with pytest.raises(ValueError, match=r"^responses: expected some, since the models read a chat by templates of"):
         load(TEMPLATES["their own"]).score(BEGUN)
     assert load(TEMPLATES["one"]).score(BEGUN).counts.item() > 5
+
+
+def test_tokenizers_of_their_own(llamas, tokenizer):
+    """A mark that is one token to tuned alone is text to the others, which read it all the same."""
+    marked = copy.deepcopy(tokenizer)
+    marked.add_special_tokens({"additional_special_tokens": ["<im>"]})
+    marked.chat_template = template = CHATML.replace("<turn>", "<im>")
+    large = copy.deepcopy(tokenizer)
+    large.chat_template = INST
+    model = EmulatedModel(*llamas, {"large": large, "tuned": marked, "base": tokenizer})
+    tuned = by_template(marked, None, ASKED)
+    text = marked.apply_chat_template(ASKED, tokenize=False, add_generation_prompt=True)
+    assert marked.convert_tokens_to_ids("<im>") in tuned
+    base = tokenizer(text, add_special_tokens=False).input_ids
+    assert read(model, ASKED) == each(by_template(tokenizer, INST, ASKED), tuned, base)
+    said = tokenizer("User: hi\nAssistant:\n").input_ids
+    assert read(model, ASKED, chat="transcript") == each(by_template(tokenizer, INST, ASKED), tuned, said)
+    model = EmulatedModel(*llamas, {"large": tokenizer, "tuned": marked, "base": large})
+    marked.chat_template = None
+    assert read(model, ASKED)["base"] == [by_template(tokenizer, INST, ASKED)]
+    assert template not in (large.chat_template, tokenizer.chat_template)
