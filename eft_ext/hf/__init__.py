@@ -9,6 +9,7 @@ with needs("eft_ext.hf", "hf"):
     from eft_ext.config import EmulatedConfig
     from eft_ext.hf.causal_lm.cache import EmulatedCache
     from eft_ext.hf.causal_lm.model import EmulatedForCausalLM
+    from eft_ext.hf.inputs.chats import SystemMessageWarning
     from eft_ext.hf.inputs.context import ContextWarning
     from eft_ext.hf.logits_processor import EFTLogitsProcessor
     from eft_ext.hf.model import EmulatedModel
@@ -21,5 +22,6 @@ __all__ = [
     "EmulatedConfig",
     "EmulatedForCausalLM",
     "EmulatedModel",
+    "SystemMessageWarning",
     "custom_generate",
 ]

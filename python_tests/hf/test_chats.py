@@ -10,9 +10,8 @@ import warnings
 import pytest
 import torch
 
-from eft_ext.hf import EmulatedModel
+from eft_ext.hf import EmulatedModel, SystemMessageWarning
 from eft_ext.hf.checkpoint.pack import pack
-from eft_ext.hf.inputs.chats import SystemMessageWarning
 from eft_ext.methods import UpScale
 
 NEW = 8
