@@ -81,7 +81,24 @@ def methods(there: Names, printed: str) -> None:
     assert there["ids"].shape[0] == 1
 
 
-_GUIDES = (checkpoint, dynamics, lora, many_gpus, methods, report, score, speculation, streaming, structured_output)
+def special_tokens(there: Names, printed: str) -> None:
+    assert printed.strip() == "SpecialTokens(own=(1281,), never=(1280,), owner='tuned')"
+    assert there["model"].tokenizer is there["thinking"]
+
+
+_GUIDES = (
+    checkpoint,
+    dynamics,
+    lora,
+    many_gpus,
+    methods,
+    report,
+    score,
+    special_tokens,
+    speculation,
+    streaming,
+    structured_output,
+)
 CHECKS: dict[str, Callable[[Names, str], None]] = {"README.md": readme} | {
     f"docs/guides/{check.__name__.replace('_', '-')}.md": check for check in _GUIDES
 }
