@@ -22,6 +22,7 @@ from eft_ext.methods import (
     UpScale,
     Weighted,
 )
+from eft_ext.ops import SpecialTokens
 from python_tests.helpers import tiny_models
 from python_tests.helpers.naive import logits
 
@@ -63,6 +64,21 @@ def nucleus(of: str, outside: str) -> tuple[MixingMethod, Any, list[dict[str, fl
     return Conservative(0.8, set=of, outside=outside, method=Amplify(1.5)), formula, own
 
 
+SPECIAL = SpecialTokens(own=tuple(range(120, 150)), never=tuple(range(150, 180)))
+
+
+def with_special(models: list[Tensor], beta: float) -> Tensor:
+    """Own tokens have tuned's odds to the best ordinary one (numerics.md §15)."""
+    large, tuned, base = models
+    mixed, ordinary = large + beta * (tuned - base), torch.ones(len(large), dtype=torch.bool)
+    ordinary[[*SPECIAL.own, *SPECIAL.never]] = False
+    found = mixed.masked_fill(~ordinary, -torch.inf)
+    if beta > 0:
+        own = list(SPECIAL.own)
+        found[own] = tuned[own] + mixed[ordinary].max() - tuned[ordinary].max()
+    return found
+
+
 # By id: the method, its formula, and the parameters of some requests.
 METHODS: dict[str, tuple[MixingMethod, Any, list[dict[str, float]]]] = {
     "UpScale": (UpScale(1.5), linear("1", "beta", "-beta"), [{"beta": 0.0}, {"beta": -0.5}, {"beta": 3.0}]),
@@ -84,6 +100,11 @@ METHODS: dict[str, tuple[MixingMethod, Any, list[dict[str, float]]]] = {
     "Conservative-tuned-keep": nucleus("tuned", "keep"),
     "Conservative-large-drop": nucleus("large", "drop"),
     "Conservative-base-keep": nucleus("base", "keep"),
+    "Special-tokens": (
+        UpScale(0.8).with_special_tokens(SPECIAL),
+        with_special,
+        [{"beta": 2.0}, {"beta": 0.0}, {"beta": -1.0}],
+    ),
     "Conservative-off": (
         Conservative(1.0, outside="drop", method=Amplify(1.0)),
         partial(conservative, of=1, outside="drop"),
