@@ -53,7 +53,7 @@ def same_verified(interpreter, call) -> None:
 
 
 def targets_of(problem: SpecialProblem) -> torch.Tensor:
-    """Of special tokens and others; one row is not scored."""
+    """Two special tokens and another one; one row is not scored."""
     return torch.tensor([*(*problem.special.own, *problem.special.never)[:2], 1100, -100])
 
 
