@@ -47,8 +47,7 @@ class EmulatedModel(Models):
 
     Raises:
         TypeError: not a model.
-        ValueError: contradicting weights, models that are not the method's, tokenizers that do not fit together, or a
-            model with fewer logits than its tokenizer has ids.
+        ValueError: contradicting weights, other models than the method's, tokenizers that do not fit, too few logits.
     """
 
     def generate(

@@ -14,7 +14,7 @@ from eft_ext.ops.inputs import MAX_MODELS
 from eft_ext.ops.method import Method, at_positions, check_count
 from eft_ext.ops.params import EFT_NAMES, ConservativeParams, MixParams, ScoreParams, Weights
 from eft_ext.ops.positions import check_positions, option_rows, row_chunks
-from eft_ext.ops.results import Score, pick_models
+from eft_ext.ops.results import Score, StepDetails, pick_models
 from eft_ext.ops.special_tokens import SpecialTokens
 
 
@@ -175,6 +175,14 @@ def _score_method(
 
     found = dispatch_score(everything, targets, build, wanted._replace(compared=places[wanted.compared]), backend)
     return pick_models(found, [*places, len(everything)]) if excluding else found
+
+
+def score_whole_models(details: StepDetails, logits: Sequence[Tensor], mix: MixParams) -> None:
+    """Corrects `model_logprobs` of a model that a method has cut tokens from: they are those of the whole model."""
+    for k, (whole, cut) in enumerate(zip(logits, mix.logits, strict=True)):
+        if whole is not cut:
+            score = fused_score_mix([whole], [1.0], details.tokens, vocab_size=mix.vocab_size)
+            details.model_logprobs[:, k] = score.logprobs[:, 0]
 
 
 def _prepared(

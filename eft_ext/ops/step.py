@@ -24,9 +24,9 @@ from eft_ext.ops.check_params import (
 from eft_ext.ops.deprecated import renamed_bitmask
 from eft_ext.ops.inputs import check_logits
 from eft_ext.ops.method import Method, resolve
-from eft_ext.ops.params import EFT_NAMES, ConservativeParams, MixParams, Weights
+from eft_ext.ops.params import EFT_NAMES, ConservativeParams, Weights
 from eft_ext.ops.results import StepDetails
-from eft_ext.ops.score import fused_score_mix
+from eft_ext.ops.score import score_whole_models
 from eft_ext.ops.special_tokens import SpecialTokens
 
 
@@ -205,16 +205,8 @@ def fused_mix(
         mix, sampling, backend, StepOutputs(return_details, top_logprobs, out, details_out, workspace)
     )
     if method is not None and isinstance(found, StepDetails):
-        _score_whole_models(found, logits, mix)
+        score_whole_models(found, logits, mix)
     return found
-
-
-def _score_whole_models(details: StepDetails, logits: Sequence[Tensor], mix: MixParams) -> None:
-    """Corrects `model_logprobs` of a model that a method has cut tokens from: they are those of the whole model."""
-    for k, (whole, cut) in enumerate(zip(logits, mix.logits, strict=True)):
-        if whole is not cut:
-            score = fused_score_mix([whole], [1.0], details.tokens, vocab_size=mix.vocab_size)
-            details.model_logprobs[:, k] = score.logprobs[:, 0]
 
 
 def combine(

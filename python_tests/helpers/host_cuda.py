@@ -162,17 +162,8 @@ class HostCuda:
     def _how(self, kernel: str) -> How:
         return How(self.launch.seed, KERNELS.index(kernel), max(1, self.launch.blocks), self.launch.bf16_kernel)
 
-    def _mixture(
-        self,
-        rows: int,
-        vocab: int,
-        logits: Any,
-        weights: Any,
-        bias: Any,
-        token_bitmask: Any,
-        conservative: Any,
-        special: Any,
-    ) -> Step:
+    def _mixture(self, rows: int, vocab: int, logits: Any, weights: Any, *parts: Any) -> Step:
+        bias, token_bitmask, conservative, special = parts
         step = Step(num_rows=rows, vocab_size=vocab, num_models=len(logits))
         for k, (x, w) in enumerate(zip(logits, weights, strict=True)):
             step.logits[k], step.weights[k] = Logits(*x), real(w)

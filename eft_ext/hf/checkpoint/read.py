@@ -42,7 +42,7 @@ class Checkpoint:
 
     @property
     def tokenizers(self) -> dict[str, tuple[str, dict[str, Any]]]:
-        """Where the tokenizers of single models are, by their folders: a folder or hub id, and options for it.
+        """The places of the tokenizers of single models, by their folders: a folder or hub id, and options for it.
 
         Raises ValueError for a folder that is not inside the checkpoint, or not there.
         """
