@@ -45,6 +45,7 @@ EFT_HD eft_step draft_at(const eft_verify& verify, const eft_step& mixture, int6
   if (data) step.logits[0].data = data + i * verify.draft_position_stride * size;
   step.weights[0] = {nullptr, 0, 1.0f};
   step.conservative = 0;
+  step.special = {nullptr, nullptr, -1};
   step.temperature = verify.draft_temperature;
   step.top_k = verify.draft_top_k;
   step.top_p = verify.draft_top_p;

@@ -21,6 +21,7 @@ from python_tests.helpers.host_cuda import KINDS
 from python_tests.helpers.host_launches import A100, B200, H200, HostLaunches
 from python_tests.helpers.rows import ROWS, STEP_OPTIONS, models
 from python_tests.helpers.slow_params import slowly
+from python_tests.helpers.special_problems import problems as special_problems
 from python_tests.ops.test_cuda_host import assert_same
 from python_tests.ops.test_score import assert_agrees, some_targets
 
@@ -146,6 +147,32 @@ def test_scoring(device: HostLaunches, name: str) -> None:
         own = {"scale": 1.5, "conservative_top_p": 0.9, "num_top": 1}
         got, count = ask(fused_score, *logits, targets, **own, backend="cuda", device=i)
         assert_agrees(got, fused_score(*logits, targets, **own, backend="cpu"))
+        assert count.launches == 3
+
+
+@pytest.mark.parametrize("name", ["near torch.bfloat16", "bitmask"])
+def test_special_tokens(device: HostLaunches, name: str) -> None:
+    """They take no launch more, but for scores, and no clusters; a captured call's tickets are its graph's."""
+    (problem,) = (p for p in special_problems() if p.name == name)
+    mixed = {"special_tokens": problem.special}
+    taken = {key: problem.options[key] for key in ("bias", "token_bitmask") if key in problem.options}
+    drawn = {**mixed, "seed": 11, "position": 5, **problem.options}
+    call, targets = (problem.logits, problem.weights), torch.tensor([problem.special.own[0], 3, -100, 4])
+    q = torch.stack([problem.logits[1]] * 2, dim=1)
+    verified = (torch.full((4, 1), problem.special.own[0]), q[:, :1], [torch.stack([x, x], 1) for x in problem.logits])
+    for ask in (device.call, device.replay):
+        got, count = ask(fused_mix, *call, **drawn, backend="cuda")
+        assert torch.equal(got, fused_mix(*call, **drawn, backend="reference"))
+        assert (count.launches, count.clusters) == (1, 0)
+        got, count = ask(combine, *call, **mixed, **taken, backend="cuda")
+        assert torch.equal(got, combine(*call, **mixed, **taken, backend="reference"))
+        assert count.launches == 1
+        got, count = ask(fused_verify, *verified, problem.weights, **drawn, backend="cuda")
+        for x, y in zip(got, fused_verify(*verified, problem.weights, **drawn, backend="reference"), strict=True):
+            assert torch.equal(x, y)
+        assert count.launches == 2
+        got, count = ask(fused_score_mix, *call, targets, **mixed, backend="cuda")
+        assert_agrees(got, fused_score_mix(*call, targets, **mixed, backend="reference"))
         assert count.launches == 3
 
 

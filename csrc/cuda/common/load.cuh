@@ -124,6 +124,19 @@ __device__ __forceinline__ Piece load_piece(const char* row, int dtype, int id, 
   return piece;
 }
 
+// One token.
+__device__ __forceinline__ float load_token(const char* row, int dtype, int id) {
+  if (dtype == EFT_FP32) return __ldg(reinterpret_cast<const float*>(row) + id);
+  const uint16_t bits = __ldg(reinterpret_cast<const uint16_t*>(row) + id);
+  return dtype == EFT_FP16 ? half_to_float(bits) : bf16_low(bits);
+}
+
+// A model's own logit: -inf where the model excludes. In a row whose mixture is valid a token with
+// NaN or +inf is excluded, by another model or the bitmask, or special: it is left out here too.
+__device__ __forceinline__ float model_logit(float x, float lowest) {
+  return x <= lowest || !(x < INFINITY) ? -INFINITY : x;
+}
+
 }  // namespace
 }  // namespace eft
 #endif  // EFT_CUDA_COMMON_LOAD_CUH_

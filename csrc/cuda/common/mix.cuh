@@ -7,14 +7,16 @@
 #include "cuda/common/load.cuh"
 #include "cuda/common/mix_bf16.cuh"
 #include "cuda/common/row_inputs.cuh"
+#include "cuda/common/special.cuh"
 
 namespace eft {
 namespace {
 
-// kPieces times 8 tokens, from `id` on and every `stride` further. True if a token that is not
-// excluded has NaN or +inf.
+// kPieces times 8 tokens, from `id` on and every `stride` further, special ones like all others.
+// True if a token that is not excluded has NaN or +inf.
 template <int kPieces, bool kConservative>
-__device__ __forceinline__ bool mix_pieces(const RowInputs& inputs, int id, int stride, float* z) {
+__device__ __forceinline__ bool mix_ordinary(const RowInputs& inputs, int id, int stride,
+                                             float* z) {
   float tuned[kConservative ? kPieces * kPiece : 1];
   uint32_t excluded = 0, inside = 0;  // bit j * 8 + i
   const float c = inputs.c;
@@ -79,18 +81,25 @@ __device__ __forceinline__ bool mix_pieces(const RowInputs& inputs, int id, int 
   return bad;
 }
 
+template <int kPieces, bool kConservative>
+__device__ __forceinline__ bool mix_pieces(const RowInputs& inputs, int id, int stride, float* z) {
+  const bool bad = mix_ordinary<kPieces, kConservative>(inputs, id, stride, z);
+  return set_special<kPieces>(inputs, id, stride, z, bad);
+}
+
 // 8 tokens of any models, without a stride: of bf16 ones with all loads at once.
 template <bool kConservative>
 __device__ __forceinline__ void mix_any_piece(const RowInputs& inputs, int id, float* z) {
   if (inputs.all_bf16 && id + kPiece <= inputs.vocab_size) {
     mix_few_bf16(inputs, id, z);
   } else {
-    mix_pieces<1, kConservative>(inputs, id, 0, z);
+    mix_ordinary<1, kConservative>(inputs, id, 0, z);
   }
+  set_special<1>(inputs, id, 0, z, false);
 }
 
-// A warp's tile. kNumBf16Models as for the kernel: every row is on a 16-byte boundary, without bias
-// or bitmask; 0: any models.
+// A warp's tile, special tokens like all others. kNumBf16Models as for the kernel: every row is on
+// a 16-byte boundary, without bias or bitmask; 0: any models.
 template <int kNumBf16Models, bool kConservative>
 __device__ __forceinline__ bool mix_tile(const RowInputs& inputs, int tile, int lane, float* z) {
   if constexpr (kNumBf16Models > 0) {
@@ -99,7 +108,7 @@ __device__ __forceinline__ bool mix_tile(const RowInputs& inputs, int tile, int 
                ? mix_bf16_tile<kNumBf16Models>(inputs, id, z)
                : mix_bf16_end_tile<kNumBf16Models>(inputs, id, z);
   } else {
-    return mix_pieces<4, kConservative>(inputs, piece_id(tile, 0, lane), kTile / 4, z);
+    return mix_ordinary<4, kConservative>(inputs, piece_id(tile, 0, lane), kTile / 4, z);
   }
 }
 

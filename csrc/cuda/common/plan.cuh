@@ -38,20 +38,22 @@ struct Workspace {
   float* tile_max;      // [rows, num_tiles], largest z; NaN where the tile makes its row invalid
   float* group_max;     // [rows, num_tiles, 32], largest z of each group
   float* stats;         // [rows, num_tiles, kMaxStats], for the details
+  float* owner_max;     // [rows, num_tiles], the owner's largest logit of an ordinary token (§15)
+  float* own_deltas;    // [rows], of rows with own tokens
 };
 
 struct Plan {
   eft_step step;
   RowOptions options;  // of every row, where `uniform`; but for seed and position
   Workspace workspace;
-  float* z;  // kMixOnly: fp32 [num_rows, vocab_size]
+  float* z;  // kMixOnly: fp32 [num_rows, vocab_size]; null: own_deltas alone are wanted
   int64_t z_row_stride;
   int64_t first_row;
   int32_t num_tiles;
   int32_t uniform;
   int32_t stage;
   int32_t wants_stats;
-  const int64_t* targets;  // kModelNuclei of scoring: rows whose target is ignored are not read
+  const int64_t* targets;  // scoring's launches before: rows whose target is ignored are not read
   int64_t ignore_index;
 };
 

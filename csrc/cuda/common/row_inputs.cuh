@@ -28,6 +28,13 @@ struct RowInputs {
   int defining;
   float delta, nucleus_t;
   uint32_t nucleus_id;
+  // Special tokens (numerics.md §15; special.cuh).
+  const int32_t* special_tiles;  // or null
+  const int32_t* special_masks;
+  const float* bias;   // the row's, or null
+  int owner;           // -1: no token is drawn as its own in this row
+  bool has_own_delta;  // else own tokens are excluded too
+  float own_delta;
 };
 
 // `inputs` lies in shared memory, since the compiler does not know the number of models.
@@ -49,9 +56,10 @@ __device__ __forceinline__ void set_models(const Plan& plan, const RowOptions& o
   }
   inputs.num_terms = num_models;
   inputs.token_bitmask = nullptr;
+  inputs.bias = nullptr;
   if (!is_nuclei_stage && s.bias) {
-    const float* bias = s.bias + row * s.bias_row_stride;
-    inputs.models[num_models] = {reinterpret_cast<const char*>(bias), 1.0f, NAN, EFT_FP32};
+    inputs.bias = s.bias + row * s.bias_row_stride;
+    inputs.models[num_models] = {reinterpret_cast<const char*>(inputs.bias), 1.0f, NAN, EFT_FP32};
     inputs.num_terms = num_models + 1;
   }
   if (!is_nuclei_stage && s.token_bitmask)
@@ -60,6 +68,11 @@ __device__ __forceinline__ void set_models(const Plan& plan, const RowOptions& o
   // them by 2^50, so 2^60 is enough.
   inputs.square_limit = sum * fmaxf(inputs.c, 1.0f) < 0x1p66f ? 0x1p100f : -1.0f;
   inputs.conservative = !is_nuclei_stage && s.conservative && o.conservative_top_p != kWhole;
+  inputs.special_tiles = is_nuclei_stage ? nullptr : s.special.tiles;
+  inputs.special_masks = s.special.masks;
+  inputs.owner = inputs.special_tiles ? s.special.owner : -1;
+  if (inputs.owner >= 0 && !(o.weights[inputs.owner] > 0.0f)) inputs.owner = -1;
+  inputs.has_own_delta = false;
 }
 
 __device__ __forceinline__ void set_nucleus(const eft_step& s, const RowOptions& o,

@@ -47,14 +47,14 @@ struct ScorePlan {
   ScoreSpace space;
 };
 
-// The tickets in front, as in every layout; conservative re-weighting's first launch has its space.
+// The tickets in front, as in every layout; the launches before have the step's space.
 inline uint64_t lay_out(const eft_score& score, void* base, Workspace& mixture, ScoreSpace& space) {
   const eft_step& step = score.mixture;
   const int64_t rows = rows_at_once(step), tiles = rows * num_tiles_of(step);
   const bool compared = compares(score.stats);
   WorkspaceAllocator allocator(base);
   mixture = Workspace{};
-  if (step.conservative) {
+  if (step.conservative || has_own_tokens(step)) {
     allocator.allocate<char>(int64_t(lay_out(step, base, mixture)));
   } else {
     mixture.tickets = allocator.allocate<uint32_t>(kMaxLaunchRows * 3);
@@ -78,9 +78,15 @@ inline ScorePlan make_plan(const eft_score& score, int64_t first_row, void* work
   return plan;
 }
 
-// The launch before, where conservative re-weighting wants it: a "row" for each (row, model).
-inline Plan make_nuclei_plan(const eft_score& score, int64_t first_row, void* workspace) {
-  Plan plan = make_plan(score.mixture, kModelNuclei, first_row, workspace);
+// The launches before: kModelNuclei where conservative re-weighting wants it, a "row" for each
+// (row, model), then kMixOnly for the deltas of own tokens, without which no target can be ranked.
+inline bool comes_before(const eft_score& score, LaunchStage stage) {
+  return stage == kModelNuclei ? score.mixture.conservative != 0 : has_own_tokens(score.mixture);
+}
+
+inline Plan make_plan_before(const eft_score& score, LaunchStage stage, int64_t first_row,
+                             void* workspace) {
+  Plan plan = make_plan(score.mixture, stage, first_row, workspace);
   plan.targets = score.targets;
   plan.ignore_index = score.ignore_index;
   return plan;

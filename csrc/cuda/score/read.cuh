@@ -65,6 +65,7 @@ __device__ __forceinline__ void read_tile(const ScorePlan& plan, ScoreWork& w, i
   const int num_models = plan.mixture.step.num_models;
   const WarpTile stage = {w.tiles[thread_index() / 32]};
   const bool all_bf16 = inputs.all_bf16 && (tile + 1) * kTile <= inputs.vocab_size;
+  const bool staged = inputs.conservative || has_special(inputs, tile);
   bool tested = !all_bf16, bad = false;
   uint32_t excluded = 0;
   float z[kGroup];
@@ -72,7 +73,7 @@ __device__ __forceinline__ void read_tile(const ScorePlan& plan, ScoreWork& w, i
 #pragma unroll
   for (int i = 0; i < kGroup; ++i) z[i] = -0.0f;  // adds nothing, not even a sign
   if (all_bf16) load_bf16_group(inputs.models[0], tile, lane, raw);
-  if (inputs.conservative) bad = stage.mixture(inputs, tile, lane, z);
+  if (staged) bad = stage.mixture(inputs, tile, lane, z);
 #pragma unroll 1
   for (int k = 0; k <= inputs.num_terms; ++k) {
     float v[kGroup];
@@ -88,7 +89,7 @@ __device__ __forceinline__ void read_tile(const ScorePlan& plan, ScoreWork& w, i
         for (int j = 0; j < 4; ++j) raw[j] = {};  // or it would hold registers here too
         stage.model(model, inputs.vocab_size, tile, lane, v);
       }
-      if (!inputs.conservative) {
+      if (!staged) {
 #pragma unroll
         for (int i = 0; i < kGroup; ++i) z[i] = fmaf(model.weight, v[i], z[i]);
       }
@@ -102,7 +103,7 @@ __device__ __forceinline__ void read_tile(const ScorePlan& plan, ScoreWork& w, i
       if (k >= num_models) continue;  // the bias
     } else {
       if (inputs.token_bitmask) excluded |= excluded_in_group(inputs, tile);
-      if (tested && !inputs.conservative) bad = exclude(excluded, z);
+      if (tested && !staged) bad = exclude(excluded, z);
 #pragma unroll
       for (int i = 0; i < kGroup; ++i) v[i] = z[i];
     }

@@ -1,5 +1,6 @@
 // The CUDA entry points of scoring: one launch, a second where distributions are compared, and one
-// before both for conservative re-weighting. Nothing is allocated and nothing waits.
+// before both for conservative re-weighting and one for own tokens. Nothing is allocated and
+// nothing waits.
 #include <cuda_runtime.h>
 
 #include "common/error.h"
@@ -22,30 +23,33 @@ namespace {
 cudaError_t current_chip(Chip& chip) {
   static Devices devices;
   return devices.current(chip, [](const Chip&) {
-    return load_kernels(
-        {score_entry(), compare_entry(), stream_entry(0, false), stream_entry(1, false)});
+    return load_kernels({score_entry(), compare_entry(), stream_entry(0, false),
+                         stream_entry(1, false), stream_entry(2, false), stream_entry(3, false),
+                         stream_entry(4, false), stream_entry(0, true)});
   });
 }
 
-cudaError_t launch_nuclei(const eft_score& score, const Chip& chip, int64_t first, int64_t rows,
-                          void* workspace, uint32_t* tickets, cudaStream_t stream) {
-  Plan plan = make_nuclei_plan(score, first, workspace);
+cudaError_t launch_before(const eft_score& score, LaunchStage stage, const Chip& chip,
+                          int64_t first, int64_t rows, void* workspace, uint32_t* tickets,
+                          cudaStream_t stream) {
+  Plan plan = make_plan_before(score, stage, first, workspace);
   plan.workspace.tickets = tickets;
-  return launch_stream(&plan, choose_launch(score.mixture, kModelNuclei, chip, rows), 3 * rows,
-                       stream);
+  return launch_stream(&plan, choose_launch(score.mixture, stage, chip, rows),
+                       stage == kModelNuclei ? 3 * rows : rows, stream);
 }
 
 cudaError_t launch_rows(const eft_score& score, const Chip& chip, int64_t first, int64_t rows,
                         void* workspace, uint32_t* tickets, cudaStream_t stream) {
-  if (score.mixture.conservative) {
-    const cudaError_t error = launch_nuclei(score, chip, first, rows, workspace, tickets, stream);
-    if (error) return error;
+  cudaError_t error = cudaSuccess;
+  for (const LaunchStage stage : {kModelNuclei, kMixOnly}) {
+    if (error || !comes_before(score, stage)) continue;
+    error = launch_before(score, stage, chip, first, rows, workspace, tickets, stream);
   }
+  if (error) return error;
   ScorePlan plan = make_plan(score, first, workspace);
   plan.mixture.workspace.tickets = tickets;
   const int blocks = stream_blocks(rows, plan.mixture.num_tiles, chip);
-  const cudaError_t error =
-      launch(score_entry(), &plan, blocks, rows, kScoreThreads, sizeof(ScoreWork), stream);
+  error = launch(score_entry(), &plan, blocks, rows, kScoreThreads, sizeof(ScoreWork), stream);
   if (error || !plan.compares) return error;
   return launch(compare_entry(), &plan, blocks, rows, kScoreThreads, sizeof(ScoreWork), stream);
 }

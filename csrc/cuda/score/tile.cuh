@@ -94,12 +94,6 @@ __device__ __forceinline__ uint32_t count_before(const float* x, int tile, int l
   return __reduce_add_sync(0xffffffffu, count);
 }
 
-// A model's own logit: -inf where the model excludes. In a row whose mixture is valid, another
-// model or the bitmask excludes a token with NaN or +inf: it is left out here too.
-__device__ __forceinline__ float model_logit(float x, float lowest) {
-  return x <= lowest || !(x < INFINITY) ? -INFINITY : x;
-}
-
 // Pieces of a lane's tokens as they lie in memory, any dtype and alignment.
 template <int kPieces>
 __device__ __forceinline__ void load_pieces(const Model& model, int n, int id, float* v) {

@@ -3,7 +3,7 @@
 #ifndef EFT_CUDA_SCORE_WORK_CUH_
 #define EFT_CUDA_SCORE_WORK_CUH_
 
-#include "cuda/common/row_inputs.cuh"
+#include "cuda/common/special.cuh"
 #include "cuda/score/plan.cuh"
 #include "cuda/score/sums.cuh"
 
@@ -58,6 +58,7 @@ __device__ __forceinline__ void set_up_score_row(const ScorePlan& plan, int slot
     return;
   }
   set_row_inputs(mixture, o, row, 0, w.inputs);
+  if (w.inputs.owner >= 0) set_own_delta(w.inputs, mixture.workspace.own_deltas[slot]);
 }
 
 // True for all threads of the block that takes the row's last ticket, and so finishes the row.

@@ -39,7 +39,8 @@ inline int num_bf16_models_of(const eft_step& step, LaunchStage stage) {
 // them.
 inline int resident_cluster(const eft_step& step, LaunchStage stage, const Chip& chip,
                             int64_t rows) {
-  if (chip.major < 9 || stage != kSampleRows || step.conservative || wants_stats(step.details)) {
+  if (chip.major < 9 || stage != kSampleRows || step.conservative || step.special.tiles ||
+      wants_stats(step.details)) {
     return 0;
   }
   const int tiles = num_tiles_of(step);

@@ -50,8 +50,7 @@ __device__ __forceinline__ void tile_stats(const RowInputs& inputs, const eft_st
             model.dtype, v);
 #pragma unroll
       for (int i = 0; i < kPiece; ++i) {
-        // In a valid row a token with NaN or +inf is excluded, by another model or the bitmask.
-        v[i] = v[i] <= model.lowest || !(v[i] < INFINITY) ? -INFINITY : v[i];
+        v[i] = model_logit(v[i], model.lowest);
         x = fmaxf(x, v[i]);
       }
       if (!(x > -INFINITY)) continue;
@@ -139,11 +138,7 @@ __device__ __forceinline__ void write_temperature_one(const Team& team, const So
     if (d.entropy) d.entropy[w.row] = float(w.entropy);
   } else if (k < step.num_models && d.model_logprobs) {
     const Model model = w.inputs.models[k];
-    const uint16_t* half = reinterpret_cast<const uint16_t*>(model.logits) + token;
-    const float x = model.dtype == EFT_FP32
-                        ? __ldg(reinterpret_cast<const float*>(model.logits) + token)
-                    : model.dtype == EFT_FP16 ? half_to_float(__ldg(half))
-                                              : bf16_low(__ldg(half));
+    const float x = model_logit(load_token(model.logits, model.dtype, token), model.lowest);
     d.model_logprobs[w.row * step.num_models + k] =
         float((double(x) - w.maxima[1 + k]) - w.log_sums[1 + k]);
   }

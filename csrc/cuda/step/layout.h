@@ -19,6 +19,10 @@ inline bool wants_stats(const eft_details& d) {
   return d.raw_logprobs || d.entropy || d.model_logprobs || d.num_top;
 }
 
+inline bool has_own_tokens(const eft_step& step) {
+  return step.special.tiles && step.special.owner >= 0;
+}
+
 static_assert(kMaxLaunchRows * 3 * sizeof(uint32_t) == EFT_CUDA_TICKET_BYTES, "as eft.h says");
 
 // The tickets come first and take the same room in every layout: they have to be zero between
@@ -33,6 +37,8 @@ inline uint64_t lay_out(const eft_step& step, void* base, Workspace& space) {
   space.tile_max = allocator.allocate<float>(tiles);
   space.group_max = allocator.allocate<float>(tiles * kGroups);
   space.stats = allocator.allocate<float>(wants_stats(step.details) ? tiles * kMaxStats : 0);
+  space.owner_max = allocator.allocate<float>(has_own_tokens(step) ? tiles : 0);
+  space.own_deltas = allocator.allocate<float>(has_own_tokens(step) ? rows : 0);
   return allocator.used();
 }
 

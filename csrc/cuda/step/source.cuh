@@ -74,6 +74,7 @@ struct StreamSource {
   __device__ __forceinline__ void mix(int id, Raw& raw, float* z) const {
     if constexpr (kHasRaw) {
       mix_bf16_piece<kNumBf16Models>(w->inputs, id, raw.x, z);
+      set_special<1>(w->inputs, id, 0, z, false);
     } else {
       mix_any_piece<kConservative>(w->inputs, id, z);
     }

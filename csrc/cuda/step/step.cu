@@ -31,7 +31,7 @@ cudaError_t current_chip(Chip& chip) {
 
 cudaError_t launch(Plan& plan, const LaunchChoice& choice, int64_t rows, cudaStream_t stream) {
   if (choice.cluster) return launch_resident(&plan, choice, rows, stream);
-  if (plan.stage != kMixOnly) {
+  if (plan.stage != kMixOnly || has_own_tokens(plan.step)) {
     const cudaError_t error = tickets_of_capture(stream, plan.workspace.tickets);
     if (error) return error;
   }

@@ -6,6 +6,7 @@
 
 #include "cuda/common/tile.cuh"
 #include "cuda/step/finish.cuh"
+#include "cuda/step/read.cuh"
 #include "cuda/step/set_up.cuh"
 #include "cuda/step/source.cuh"
 
@@ -27,7 +28,7 @@ __device__ __forceinline__ void write_mixture(const Plan& plan, int64_t row, int
 __device__ __forceinline__ bool takes_last_ticket(const Plan& plan, int slot, int64_t row,
                                                   RowWork& w) {
   // The first thread takes the ticket; the 33rd asks for the draw while others still read tiles.
-  const bool draws = threadIdx.x == 32;
+  const bool draws = threadIdx.x == 32 && plan.stage != kMixOnly;
   RowDraw draw;
   if (draws) draw = load_draw(plan, row);
   __syncthreads();
@@ -46,24 +47,24 @@ __device__ __forceinline__ void stream_row(const Plan& plan) {
   const int slot = int(blockIdx.y);
   const int model = is_nuclei_stage ? slot % 3 : 0;
   const int64_t row = plan.first_row + (is_nuclei_stage ? slot / 3 : slot);
-  if (is_nuclei_stage && plan.targets && plan.targets[row] == plan.ignore_index) return;
+  if (plan.targets && plan.targets[row] == plan.ignore_index) return;
   clear_row_work<kStreamThreads>(w);
   if (threadIdx.x == 0) set_up_row(plan, row, model, w);
   __syncthreads();
   if (is_nuclei_stage && w.options.top_p == kWhole) return;  // switched off in this row
 
-  const bool valid = w.options.valid;
-  const bool masses = !w.options.greedy;
+  const bool valid = w.options.valid, special = valid && plan.step.special.tiles;
+  const bool masses = !w.options.greedy && !mix_only;
   const int lane = threadIdx.x % 32;
   const int64_t first_tile = int64_t(slot) * plan.num_tiles;
   const Workspace& space = plan.workspace;
-  for (int tile = int(threadIdx.x / 32 * gridDim.x + blockIdx.x);
-       tile < plan.num_tiles && (valid || mix_only); tile += int(kStreamThreads / 32 * gridDim.x)) {
+  const auto read = [&](int tile) {
     float z[kGroup];
-    const bool bad = valid && mix_tile<kNumBf16Models, kConservative>(w.inputs, tile, lane, z);
+    bool bad = valid && mix_tile<kNumBf16Models, kConservative>(w.inputs, tile, lane, z);
+    if (special) bad = set_special<4>(w.inputs, piece_id(tile, 0, lane), kTile / 4, z, bad);
     if (mix_only) {
-      write_mixture(plan, row, tile, lane, z, valid);
-      continue;
+      if (plan.z) write_mixture(plan, row, tile, lane, z, valid);
+      if (!special || !needs_own_delta(w.inputs)) return;
     }
     const TileSummary s = summarise<kConservative>(w.inputs, tile, lane, z, bad, masses);
     const int64_t at = first_tile + tile;
@@ -72,8 +73,17 @@ __device__ __forceinline__ void stream_row(const Plan& plan) {
     if (plan.wants_stats) {
       tile_stats(w.inputs, plan.step, tile, lane, z, s.max, space.stats + at * kMaxStats);
     }
-  }
-  if (mix_only || !takes_last_ticket(plan, slot, row, w)) return;
+    if (special && needs_own_delta(w.inputs)) {
+      const float largest = largest_of_owner(w.inputs, tile, lane, z);
+      if (lane == 0) space.owner_max[at] = largest;
+    }
+  };
+  const auto takes_last = [&] {
+    const bool finishes = !mix_only || (special && w.inputs.owner >= 0);
+    return finishes && takes_last_ticket(plan, slot, row, w);
+  };
+  const bool finishes = read_tiles(plan, slot, valid || mix_only, w, read, takes_last);
+  if (mix_only || !finishes) return;
 
   if (!w.options.valid) {
     if (!is_nuclei_stage) return write_invalid(plan.step, row);

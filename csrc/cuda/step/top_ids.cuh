@@ -64,7 +64,10 @@ __device__ __forceinline__ void write_top_ids(const Plan& plan) {
   const int64_t row = plan.first_row + blockIdx.x;
   if (plan.step.tokens[row] < 0) return;  // an invalid row, which the step has filled
   clear_row_work<kStreamThreads>(w);
-  if (threadIdx.x == 0) set_up_row(plan, row, 0, w);
+  if (threadIdx.x == 0) {
+    set_up_row(plan, row, 0, w);
+    if (w.inputs.owner >= 0) set_own_delta(w.inputs, plan.workspace.own_deltas[blockIdx.x]);
+  }
   __syncthreads();
   const auto team = one_block_team(w);
   const StreamSource<0, true> source = {&w, plan.num_tiles, &plan.workspace,

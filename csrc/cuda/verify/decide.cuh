@@ -63,6 +63,9 @@ __device__ __forceinline__ void set_up_draw(const VerifyPlan& v, int64_t row, De
   w.slot = slot_of(v, row_of_launch, w.position, false);
   w.p = v.slot_mass[w.slot];
   inputs_at(v, w.options, row, w.position, false, w.inputs);
+  if (w.inputs.owner >= 0) {
+    set_own_delta(w.inputs, v.mixture.workspace.own_deltas[w.slot]);
+  }
   w.certain_token = -1;
   if (w.outcome != kDrawResidual) return;
   if (w.draft_options.greedy) {

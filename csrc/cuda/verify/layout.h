@@ -41,6 +41,8 @@ inline uint64_t lay_out(const eft_verify& v, void* base, VerifySpace& space) {
   space.tiles.tile_mass = allocator.allocate<uint64_t>(tiles);
   space.tiles.tile_max = allocator.allocate<float>(tiles);
   space.tiles.group_max = allocator.allocate<float>(tiles * kGroups);
+  space.tiles.owner_max = allocator.allocate<float>(has_own_tokens(v.step) ? tiles : 0);
+  space.tiles.own_deltas = allocator.allocate<float>(has_own_tokens(v.step) ? slots : 0);
   space.tokens = allocator.allocate<int64_t>(slots);
   space.slot_mass = allocator.allocate<SlotMass>(slots);
   space.residual = allocator.allocate<uint64_t>(rows * num_tiles);

@@ -21,7 +21,7 @@ struct SlotSource : StreamSource<0, kConservative> {
   static constexpr bool kHasStats = false;
 };
 
-// One kernel for any number of bf16 models, since the finish is most of its code.
+// As mix_tile: one kernel for any number of bf16 models, since the finish is most of its code.
 template <bool kConservative>
 __device__ __forceinline__ bool mix_slot_tile(const RowInputs& inputs, int tile, int lane,
                                               float* z) {
@@ -34,7 +34,7 @@ __device__ __forceinline__ bool mix_slot_tile(const RowInputs& inputs, int tile,
       return mix_bf16_tile<4>(inputs, id, z);
     }
   }
-  return mix_pieces<4, kConservative>(inputs, id, kTile / 4, z);
+  return mix_ordinary<4, kConservative>(inputs, id, kTile / 4, z);
 }
 
 // Thread 0. Not needed, and so not read: a greedy draft model, or one beside a greedy mixture; what
@@ -104,20 +104,25 @@ __device__ __forceinline__ void stream_slot(const VerifyPlan& v) {
   __syncthreads();
   if (!w.is_needed) return;
 
-  const bool masses = !w.options.greedy;
+  const bool masses = !w.options.greedy, special = plan.step.special.tiles;
   const int lane = threadIdx.x % 32;
   const Workspace& space = plan.workspace;
-  for (int tile = int(threadIdx.x / 32 * gridDim.x + blockIdx.x);
-       tile < plan.num_tiles && w.options.valid; tile += int(kStreamThreads / 32 * gridDim.x)) {
+  const auto read = [&](int tile) {
     float z[kGroup];
-    const bool bad = mix_slot_tile<kConservative>(w.inputs, tile, lane, z);
+    bool bad = mix_slot_tile<kConservative>(w.inputs, tile, lane, z);
+    if (special) bad = set_special<4>(w.inputs, piece_id(tile, 0, lane), kTile / 4, z, bad);
     const TileSummary s = summarise<kConservative>(w.inputs, tile, lane, z, bad, masses);
     const int64_t at = int64_t(slot) * plan.num_tiles + tile;
     space.group_max[at * kGroups + lane] = s.group_max;
     if (lane == 0) space.tile_max[at] = s.max, space.tile_mass[at] = s.mass;
-  }
+    if (special && needs_own_delta(w.inputs)) {
+      const float largest = largest_of_owner(w.inputs, tile, lane, z);
+      if (lane == 0) space.owner_max[at] = largest;
+    }
+  };
   const int64_t row = plan.first_row + slot / slots_of_row(v);
-  if (!takes_last_ticket(plan, slot, row, w)) return;
+  const auto takes_last = [&] { return takes_last_ticket(plan, slot, row, w); };
+  if (!read_tiles(plan, slot, w.options.valid, w, read, takes_last)) return;
   if (!w.options.valid) return write_invalid(plan.step, slot);
   const SlotSource<kConservative> source = {
       {&w, plan.num_tiles, &space, int64_t(slot) * plan.num_tiles}};

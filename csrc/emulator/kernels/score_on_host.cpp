@@ -85,14 +85,16 @@ simt::Launch launch_of(int blocks, int64_t rows, int threads, size_t shared, uin
 void launch_rows(const eft_score& score, const eft_host_launch& how, int64_t first, int64_t rows,
                  const ScoreScratch& scratch) {
   const bool own = how.kernel != EFT_HOST_CHOSEN;
-  if (score.mixture.conservative) {
-    eft::Plan plan = eft::make_nuclei_plan(score, first, scratch.whole());
+  for (const eft::LaunchStage stage : {eft::kModelNuclei, eft::kMixOnly}) {
+    if (!eft::comes_before(score, stage)) continue;
+    eft::Plan plan = eft::make_plan_before(score, stage, first, scratch.whole());
     if (how.seed % 2) plan.uniform = 0;  // then the kernel resolves the options of each row
-    const eft::LaunchChoice choice =
-        eft::choose_launch(score.mixture, eft::kModelNuclei, kChip, rows);
-    simt::launch(launch_of(own ? how.blocks : choice.blocks, 3 * rows, eft::kStreamThreads,
-                           sizeof(eft::RowWork), how.seed),
-                 simt::kernel_at<eft::Plan>(eft::stream_entry(0, false)), plan);
+    const eft::LaunchChoice choice = eft::choose_launch(score.mixture, stage, kChip, rows);
+    const int num_bf16_models = how.bf16_kernel ? choice.num_bf16_models : 0;
+    simt::launch(
+        launch_of(own ? how.blocks : choice.blocks, stage == eft::kModelNuclei ? 3 * rows : rows,
+                  eft::kStreamThreads, sizeof(eft::RowWork), how.seed),
+        simt::kernel_at<eft::Plan>(eft::stream_entry(num_bf16_models, choice.conservative)), plan);
   }
   ScorePlan plan = eft::make_plan(score, first, scratch.whole());
   plan.space = scratch.own();

@@ -30,6 +30,9 @@ class StepScratch : ScratchMemory {
       space_.group_max = make<float>(tiles * eft::kGroups, "group_max", true);
       const bool stats = eft::wants_stats(step.details);
       space_.stats = make<float>(stats ? tiles * eft::kMaxStats : 0, "stats", true);
+      const bool own = eft::has_own_tokens(step);
+      space_.owner_max = make<float>(own ? tiles : 0, "owner_max", true);
+      space_.own_deltas = make<float>(own ? rows : 0, "own_deltas", true);
     }
     memset(space_.tickets, 0, kTickets * sizeof(uint32_t));
   }
@@ -61,8 +64,8 @@ bool choose_launch(const eft_step& step, eft::LaunchStage stage, const eft_host_
   choice.cluster = how.blocks;
   choice.shared_bytes =
       eft::resident_bytes((eft::num_tiles_of(step) + how.blocks - 1) / how.blocks);
-  return stage == eft::kSampleRows && !step.conservative && !eft::wants_stats(step.details) &&
-         choice.shared_bytes <= kChip.shared_bytes;
+  return stage == eft::kSampleRows && !step.conservative && !step.special.tiles &&
+         !eft::wants_stats(step.details) && choice.shared_bytes <= kChip.shared_bytes;
 }
 
 void launch(const Plan& plan, const eft::LaunchChoice& choice, int64_t rows, uint64_t seed) {

@@ -32,6 +32,9 @@ class VerifyScratch : ScratchMemory {
       t.tile_mass = make<uint64_t>(tiles, "tile_mass", true);
       t.tile_max = make<float>(tiles, "tile_max", true);
       t.group_max = make<float>(tiles * eft::kGroups, "group_max", true);
+      const bool own = eft::has_own_tokens(v.step);
+      t.owner_max = make<float>(own ? tiles : 0, "owner_max", true);
+      t.own_deltas = make<float>(own ? slots : 0, "own_deltas", true);
       space.tokens = make<int64_t>(slots, "tokens", true);
       space.slot_mass = make<eft::SlotMass>(slots, "slot_mass", true);
       space.residual = make<uint64_t>(rows * num_tiles, "residual", true);
