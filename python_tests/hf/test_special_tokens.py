@@ -1,6 +1,7 @@
 """Special tokens that the models of a mixture do not share: which they are, and what becomes of each."""
 
 import pytest
+import torch
 
 from eft_ext.hf import EmulatedModel
 from eft_ext.hf.inputs.special_tokens import special_tokens_of, told, with_policies
@@ -200,3 +201,18 @@ def test_each_reads_its_own_ids(mixture, shapes_read):
         "tuned": [model.tokenizer("a<|box|>").input_ids],
         "base": [[261]],
     }
+
+
+def test_scores(mixture):
+    """A response is cut by the tokenizer of the behaviour, which knows its own tokens; prompts each by its model's."""
+    model = mixture()
+    score = model.score("a<think>", "b</think>")
+    assert score.ids.tolist() == [[*model.tokenizer("b").input_ids, 261]]
+    alone = model.score([[*model.tokenizers["large"]("a<think>").input_ids]], [score.ids[0].tolist()])
+    own = model.tuned(torch.tensor([[*model.tokenizer("a<think>b").input_ids]])).logits[0, -2:].log_softmax(-1)
+    tuned = model.method.models.index("tuned")
+    wanted = own.gather(-1, score.ids[0, :, None])[:, 0]
+    torch.testing.assert_close(score.tokens.logprobs[0, :, tuned], wanted, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(alone.tokens.logprobs[0, :, tuned], wanted, atol=1e-4)
+    with pytest.raises(ValueError, match=r"^responses: expected some, since the models read different tokens"):
+        model.score("a<think>b")

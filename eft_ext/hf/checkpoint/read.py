@@ -44,7 +44,7 @@ class Checkpoint:
     def tokenizers(self) -> dict[str, tuple[str, dict[str, Any]]]:
         """The places of the tokenizers of single models, by their folders: a folder or hub id, and options for it.
 
-        Raises ValueError for a folder that is not inside the checkpoint, or not there.
+        Raises ValueError for a folder that is not inside the checkpoint.
         """
         apart: dict[str, str] = self.config.tokenizers or {}
         return {
