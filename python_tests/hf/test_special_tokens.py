@@ -3,11 +3,11 @@
 import pytest
 import torch
 
+from eft_ext import SpecialTokens
 from eft_ext.hf import EmulatedModel
 from eft_ext.hf.inputs.special_tokens import special_tokens_of, told, with_policies
 from eft_ext.hf.inputs.words import joined
 from eft_ext.methods import Contrast, Interpolate, MixingMethod, Plain, Realign, UpScale
-from eft_ext.ops.special_tokens import SpecialTokens
 from python_tests.helpers.added_tokens import BASE, FIRST, LARGE, TUNED, trio, words
 
 
