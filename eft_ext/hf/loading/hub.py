@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 from transformers.utils import find_adapter_config_file
 
 from eft_ext._jsonl import read_object
-from eft_ext.hf.inputs.token_ids import check_ids, warn_beyond
+from eft_ext.hf.inputs.token_ids import as_list, check_ids, warn_beyond
 from eft_ext.hf.loading.memory import auto_class
 from eft_ext.hf.members import Member
 
@@ -115,6 +115,14 @@ def load_tokenizer(name: str, source: str, options: dict[str, Any]) -> Any:
         if isinstance(error, OSError) and not os.path.isdir(source):
             return None
         raise ValueError(f"{name}: cannot load the tokenizer of {source!r}: {why(error)}") from error
+
+
+def load_ends(source: str, options: dict[str, Any]) -> list[int]:
+    """The ids that end a model's texts by its generation settings; none where it brings no settings."""
+    try:
+        return as_list(GenerationConfig.from_pretrained(source, **file_options(options)).eos_token_id)
+    except OSError:
+        return []
 
 
 def adapter_config(source: str, options: dict[str, Any]) -> dict[str, Any] | None:

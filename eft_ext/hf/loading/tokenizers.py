@@ -7,12 +7,10 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from transformers import GenerationConfig
-
 from eft_ext.hf.inputs.token_ids import as_list
 from eft_ext.hf.inputs.vocabulary import compare_tokenizers
 from eft_ext.hf.inputs.words import Asked, Words, joined, usual_template, with_templates
-from eft_ext.hf.loading.hub import file_options, load_tokenizer, source_of
+from eft_ext.hf.loading.hub import load_ends, load_tokenizer, source_of
 from eft_ext.methods import MixingMethod
 
 
@@ -54,7 +52,7 @@ def find_words(
     words = joined(
         method,
         own,
-        lambda name: _ends(own[name], sources[name], each[name]),
+        lambda name: as_list(getattr(own[name], "eos_token_id", None)) + load_ends(sources[name], each[name]),
         asked=asked,
         given=None if given is None else chosen,
     )
@@ -66,15 +64,6 @@ def find_words(
             several = (templates.get(name) for name in (*its, *behaving, *found))
             one.chat_template = next((template for template in several if template is not None), None)
     return with_templates(words, {name: one for name, one in templates.items() if words.each[name] is not kept})
-
-
-def _ends(tokenizer: Any, source: str, options: dict[str, Any]) -> list[int]:
-    """The ids that end a model's texts, by its tokenizer and its generation settings."""
-    try:
-        settings = GenerationConfig.from_pretrained(source, **file_options(options))
-    except OSError:  # it brings none
-        settings = None
-    return [*as_list(getattr(tokenizer, "eos_token_id", None)), *as_list(getattr(settings, "eos_token_id", None))]
 
 
 def given_tokenizer(given: Any, options: dict[str, Any]) -> Any:
