@@ -27,14 +27,18 @@ template <int kPieces>
 __device__ __forceinline__ bool set_special(const RowInputs& inputs, int id, int stride, float* z,
                                             bool bad) {
   if (!inputs.special_tiles) return bad;
+  const int mask = __ldg(inputs.special_tiles + id / kTile);  // all pieces lie in one tile
+  if (mask < 0) return bad;
   uint32_t special = 0, own = 0;  // bit j * 8 + i
+  {
+    [[maybe_unused]] const OneRoundTrip together;
 #pragma unroll
-  for (int j = 0; j < kPieces; ++j) {
-    const int first = id + j * stride, mask = __ldg(inputs.special_tiles + first / kTile);
-    if (mask < 0) continue;
-    const int32_t* word = inputs.special_masks + mask * (kTile / 16) + first % kTile / 32;
-    special |= (uint32_t(__ldg(word)) >> first % 32 & 0xffu) << j * kPiece;
-    own |= (uint32_t(__ldg(word + kTile / 32)) >> first % 32 & 0xffu) << j * kPiece;
+    for (int j = 0; j < kPieces; ++j) {
+      const int first = id + j * stride;
+      const int32_t* word = inputs.special_masks + mask * (kTile / 16) + first % kTile / 32;
+      special |= (uint32_t(__ldg(word)) >> first % 32 & 0xffu) << j * kPiece;
+      own |= (uint32_t(__ldg(word + kTile / 32)) >> first % 32 & 0xffu) << j * kPiece;
+    }
   }
   if (!special) return bad;
 #pragma unroll 1
@@ -73,18 +77,28 @@ __device__ __forceinline__ float largest_of_owner(const RowInputs& inputs, int t
   uint32_t ordinary = 0;
 #pragma unroll
   for (int i = 0; i < kGroup; ++i) ordinary |= uint32_t(z[i] > -INFINITY) << i;
-  float largest = -INFINITY;
-#pragma unroll 1
-  for (int j = 0; j < 4; ++j, ordinary >>= kPiece) {
-    float tau[kPiece] = {};
-#pragma unroll 1
-    for (int term = 0; term < (inputs.bias ? 2 : 1); ++term) {  // one copy of the load
-      const char* row = term ? reinterpret_cast<const char*>(inputs.bias) : owner.logits;
-      const int dtype = term ? EFT_FP32 : owner.dtype;
-      float v[kPiece];
-      widen(load_piece(row, dtype, piece_id(tile, j, lane), inputs.vocab_size), dtype, v);
+  Piece pieces[4];
+  {
+    [[maybe_unused]] const OneRoundTrip together;
 #pragma unroll
-      for (int i = 0; i < kPiece; ++i) tau[i] += v[i];
+    for (int j = 0; j < 4; ++j) {
+      const int id = piece_id(tile, j, lane);
+      pieces[j] = load_piece(owner.logits, owner.dtype, id, inputs.vocab_size);
+    }
+  }
+  float largest = -INFINITY;
+#pragma unroll 1  // one copy of the load of a bias
+  for (int j = 0; j < 4; ++j, ordinary >>= kPiece) {
+    float tau[kPiece];
+    widen(pieces[0], owner.dtype, tau);
+#pragma unroll
+    for (int p = 1; p < 4; ++p) pieces[p - 1] = pieces[p];
+    if (inputs.bias) {
+      const char* row = reinterpret_cast<const char*>(inputs.bias);
+      float bias[kPiece];
+      widen(load_piece(row, EFT_FP32, piece_id(tile, j, lane), inputs.vocab_size), EFT_FP32, bias);
+#pragma unroll
+      for (int i = 0; i < kPiece; ++i) tau[i] += bias[i];
     }
 #pragma unroll
     for (int i = 0; i < kPiece; ++i) {
