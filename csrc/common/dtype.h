@@ -50,13 +50,6 @@ EFT_HD uint16_t magnitude(Bf16 x) { return x.bits & 0x7fffu; }
 EFT_HD uint16_t magnitude(Fp16 x) { return x.bits & 0x7fffu; }
 EFT_HD uint32_t magnitude(float x) { return bit_cast<uint32_t>(x) & 0x7fffffffu; }
 
-// The magnitude's bits of a positive value of the dtype; 0 for others, and where that is quicker.
-EFT_HD uint16_t magnitude_of(Bf16, float x) { return x > 0 ? bit_cast<uint32_t>(x) >> 16 : 0; }
-EFT_HD uint32_t magnitude_of(float, float x) { return x > 0 ? bit_cast<uint32_t>(x) : 0; }
-EFT_HD uint16_t magnitude_of(Fp16, float x) {
-  return x >= 0x1p-14f ? uint16_t((bit_cast<uint32_t>(x) >> 13) - (112u << 10)) : 0;
-}
-
 // The largest magnitude bits that mean |x| <= limit and neither +-infinity, NaN nor the lowest
 // value.
 EFT_HD uint16_t magnitude_limit(Bf16, float limit) {

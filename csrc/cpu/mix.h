@@ -29,8 +29,9 @@ struct TileInputs {
   const float* bias;                  // [n], -0 adds nothing
   const float* forbidden;             // [n], below 0 where `token_bitmask` excludes
   int owner = 0;                      // of special tokens: 1 + its index, 0 for none
-  decltype(magnitude(T{})) owner_limit = 0;
-  bool owner_below = false;  // a clean tile has none of the owner's magnitudes above that limit
+  float best_of_owner = 0;            // so far
+  bool owner_below = false;           // a clean tile has nothing above it
+  float owner_max = NAN;              // else the tile's, where it was found
 };
 
 // Writes t of a tile, testing each token. False if one is NaN or +inf. Exclusion is tested on x, so
@@ -69,7 +70,7 @@ inline bool mix_tested(const TileInputs<T>& in, int n, float c, float* t) {
 
 // Writes t and the maxima of a whole tile in which no logit can exclude its token and no z or t can
 // overflow: half of the work of `mix_tested`. False, and t undefined, for any other tile.
-template <int K, class T, bool kBiasOrMask>
+template <int K, class T, bool kBiasOrMask, int kOwner>
 inline bool mix_clean(TileInputs<T>& in, float c, float* t, float* group_max, float* max_t) {
 #ifdef EFT_SIMD
   const T* x[K];
@@ -80,12 +81,19 @@ inline bool mix_clean(TileInputs<T>& in, float c, float* t, float* group_max, fl
   const float* const bias = in.raw_bias;
   const int32_t* const token_bitmask = in.token_bitmask;
   Loader<float> biases;
+  Lanes most_of_owner = excluded;
   Lanes highest = splat(-INFINITY);
   for (int chunk = 0; chunk < kTile; chunk += kChunk) {
     Lanes most = splat(-INFINITY);
     for (int i = chunk; i < chunk + kChunk; i += 16) {
-      Lanes z = mul(w[0], logits[0](x[0] + i));
-      for (int k = 1; k < K; ++k) z = multiply_add(w[k], logits[k](x[k] + i), z);
+      Lanes v = logits[0](x[0] + i);
+      if (kOwner == 1) most_of_owner = larger(most_of_owner, v);
+      Lanes z = mul(w[0], v);
+      for (int k = 1; k < K; ++k) {
+        v = logits[k](x[k] + i);
+        if (kOwner == k + 1) most_of_owner = larger(most_of_owner, v);
+        z = multiply_add(w[k], v, z);
+      }
       if (kBiasOrMask && bias) z = add(z, biases(bias + i));
       z = mul(z, scale);
       if (kBiasOrMask && token_bitmask) {
@@ -100,7 +108,10 @@ inline bool mix_clean(TileInputs<T>& in, float c, float* t, float* group_max, fl
   *max_t = largest(highest);
   for (int k = 0; k < K; ++k) {
     if (!logits[k].within(in.ordinary)) return false;
-    if (k == in.owner - 1) in.owner_below = logits[k].within(in.owner_limit);
+  }
+  if (kOwner) {
+    in.owner_below = count(above(most_of_owner, splat(in.best_of_owner))) == 0;
+    if (!in.owner_below) in.owner_max = largest(most_of_owner);
   }
   return !kBiasOrMask || biases.within(magnitude_limit(0.0f, in.ordinary_limit));
 #else
@@ -129,15 +140,27 @@ inline bool mix_clean(TileInputs<T>& in, float c, float* t, float* group_max, fl
 #endif
 }
 
+// `mix_clean` for the owner that there is.
+template <int K, class T, bool kBiasOrMask, int kOwner = K>
+inline bool mix_clean_of(TileInputs<T>& in, float c, float* t, float* group_max, float* max_t) {
+  if constexpr (kOwner > 0) {
+    if (in.owner != kOwner) {
+      return mix_clean_of<K, T, kBiasOrMask, kOwner - 1>(in, c, t, group_max, max_t);
+    }
+  }
+  return mix_clean<K, T, kBiasOrMask, kOwner>(in, c, t, group_max, max_t);
+}
+
 // `expand` expands bias and bitmask for `mix_tested`.
 template <int K, class T, bool kBiasOrMask, class Expand>
 TileReport mix_tile(TileInputs<T>& in, int n, float c, float* t, float* group_max,
                     const Expand& expand) {
   TileReport report{};
-  if (n == kTile && mix_clean<K, T, kBiasOrMask>(in, c, t, group_max, &report.max_t)) {
+  if (n == kTile && mix_clean_of<K, T, kBiasOrMask>(in, c, t, group_max, &report.max_t)) {
     report.finite = report.has_maxima = true;
     report.clean = !kBiasOrMask || !in.token_bitmask;
     report.owner_below = in.owner_below;
+    report.owner_max = in.owner_max;
     return report;
   }
   if (kBiasOrMask) expand();
@@ -220,7 +243,7 @@ struct Mixture {
     in.ordinary = magnitude_limit(T{}, limit);
     in.ordinary_limit = limit;
     in.owner = owner;
-    in.owner_limit = magnitude_of(T{}, best_of_owner);
+    in.best_of_owner = best_of_owner;
     in.raw_bias = step.bias ? step.bias + row * step.bias_row_stride + first : nullptr;
     in.token_bitmask = step.token_bitmask
                            ? step.token_bitmask + row * step.token_bitmask_row_stride + first / 32

@@ -44,6 +44,7 @@ struct TileReport {
   bool has_maxima;  // `group_max` and `max_t` are written too
   float max_t;
   bool owner_below = false;  // see TileInputs
+  float owner_max = NAN;
 };
 
 // The summary of some or all of a row's tiles.

@@ -56,13 +56,42 @@ void add_own(const SpecialMixture<Inner>& mixture, float c, bool masses, int64_t
   }
 }
 
+// The row's largest logit alone is wanted.
+template <class Mixer>
+void be_lazy(const Mixer&) {}
+template <class Inner>
+void be_lazy(const SpecialMixture<Inner>& mixture) {
+  mixture.lazy = true;
+  stop_looking(mixture.inner);
+}
+
+// True unless every own token is surely below the row's largest logit. The owner's logit of that
+// token is at most its best one, which makes a delta that is at least the true one.
+template <class Inner>
+bool own_may_be_largest(const SpecialMixture<Inner>& mixture, const Row& row, float max_t) {
+  if (!(max_t > -INFINITY)) return true;
+  const float* const tile = std::find(row.tile_max, row.tile_max + num_tiles(row), max_t);
+  const int64_t first = (tile - row.tile_max) * kTile;
+  const int64_t largest = std::find(row.t + first, row.t + row.n, max_t) - row.t;
+  const float most = max_t - mixture.tau(largest);
+  bool may = false;
+  mixture.for_each_special_tile([&](int64_t start) {
+    mixture.for_each_own(start, tile_length(row.n, start),
+                         [&](int i) { may |= !(mixture.tau(start + i) + most < max_t); });
+  });
+  return may;
+}
+
 // A row that has been read at c.
 template <class Inner>
 void complete_row(const SpecialMixture<Inner>& mixture, float c, bool masses, Row& row,
                   RowSummary& summary) {
   if (!mixture.has_own || mixture.known) return;
   float best = summary.max_t;
-  if (c != 1.0f) {  // the largest y is where the largest t is
+  if (mixture.lazy) {
+    if (mixture.bad || !own_may_be_largest(mixture, row, best)) return;
+    mixture.find_delta();
+  } else if (c != 1.0f) {  // the largest y is where the largest t is
     best = -INFINITY;
     for (int64_t tile = 0; tile < num_tiles(row) && !mixture.bad; ++tile) {
       if (row.tile_max[tile] != summary.max_t) continue;
@@ -72,7 +101,7 @@ void complete_row(const SpecialMixture<Inner>& mixture, float c, bool masses, Ro
                                 : mixture.largest(first, tile_length(row.n, first)));
     }
   }
-  mixture.set_delta(best);
+  if (!mixture.known) mixture.set_delta(best);
   mixture.for_each_special_tile(
       [&](int64_t first) { add_own(mixture, c, masses, first / kTile, row, summary); });
 }

@@ -3,45 +3,19 @@
 #ifndef EFT_CPU_SPECIAL_TOKENS_H_
 #define EFT_CPU_SPECIAL_TOKENS_H_
 
-#include <limits>
-
 #include "cpu/conservative.h"
 
 namespace eft {
 namespace {
 
-// The largest of a tile's logits, none of which is NaN or -inf.
-template <class Integer, class T>
-float largest_logit(const T* x, int n) {
-  constexpr int kWidth = 64;  // bytes of two vectors, so that neither waits for the other
-  constexpr int kMany = kWidth / int(sizeof(T));
-  constexpr int kBits = 8 * int(sizeof(T));
-  Integer most[kMany];
-  std::fill(most, most + kMany, std::numeric_limits<Integer>::min());
-  // The bits as integers are in the floats' order once those of negative values are turned around.
-  const auto ordered = [](Integer bits) -> Integer {
-    return Integer(bits ^ ((bits >> (kBits - 1)) & std::numeric_limits<Integer>::max()));
-  };
-  const Integer* const bits = reinterpret_cast<const Integer*>(x);
-  int i = 0;
-  for (; i + kMany <= n; i += kMany) {
-#pragma omp simd
-    for (int lane = 0; lane < kMany; ++lane) {
-      const Integer key = ordered(bits[i + lane]);
-      most[lane] = key > most[lane] ? key : most[lane];
-    }
-  }
-  Integer largest = *std::max_element(most, most + kMany);
-  for (; i < n; ++i) largest = std::max(largest, ordered(bits[i]));
-  return to_float(bit_cast<T>(ordered(largest)));
-}
-
-// Lets the mixture say of a tile that it holds nothing above the owner's best.
-inline void skip_below(Mixture& mixture, int owner, float best) {
+// Lets the mixture look for logits of the owner above its best so far.
+inline void look_for(Mixture& mixture, int owner, float best) {
   mixture.owner = 1 + owner;
   mixture.best_of_owner = best;
 }
-inline void skip_below(ConservativeMixture&, int, float) {}
+inline void look_for(ConservativeMixture&, int, float) {}
+inline void stop_looking(Mixture& mixture) { mixture.owner = 0; }
+inline void stop_looking(ConservativeMixture&) {}
 
 inline bool bit_of(const int32_t* words, int i) { return uint32_t(words[i / 32]) >> i % 32 & 1; }
 
@@ -52,11 +26,14 @@ struct SpecialMixture {
   mutable Inner inner;
   bool has_own;  // and the row listens to their owner
   mutable bool known = false, bad = false;
+  mutable bool lazy = false;  // delta is looked for only where an own token may be the largest
   mutable float best_of_owner = -INFINITY, delta = 0;
 
   explicit SpecialMixture(const Inner& inner)
       : inner(inner),
-        has_own(special().owner >= 0 && inner.options.weights[special().owner] > 0.0f) {}
+        has_own(special().owner >= 0 && inner.options.weights[special().owner] > 0.0f) {
+    if (has_own) look_for(this->inner, special().owner, best_of_owner);
+  }
 
   const eft_step& step() const { return inner.step; }
   const eft_special_tokens& special() const { return step().special; }
@@ -67,7 +44,7 @@ struct SpecialMixture {
     if (mask_of(first) >= 0) report = put_special(report.finite, first, n, c, t);
     if (has_own && !known) {
       bad |= !report.finite;
-      if (!report.owner_below || step().bias) look_at_owner(report, first, n, c, t);
+      if (!lazy && (!report.owner_below || step().bias)) look_at_owner(report, first, n, c, t);
     }
     return report;
   }
@@ -89,6 +66,8 @@ struct SpecialMixture {
   // delta from a read of its own.
   void find_delta() const {
     if (!has_own || known) return;
+    if (lazy) look_for(inner, special().owner, best_of_owner);
+    lazy = false;
     float best = -INFINITY;
     for (int64_t first = 0; first < step().vocab_size; first += kTile) {
       best = std::max(best, largest(first, tile_length(step().vocab_size, first)));
@@ -116,14 +95,16 @@ struct SpecialMixture {
     }
   }
 
-  // t of an own token.
-  float own_t(int64_t id, float c) const {
+  // The owner's logit of a token with the bias; -inf where an own token is excluded.
+  float tau(int64_t id) const {
     const eft_logits& logits = step().logits[special().owner];
     float x;
     load_as_fp32(logits, inner.row, id, 1, &x);
-    if (x <= lowest_of(logits.dtype) || is_forbidden(id)) return -INFINITY;
-    return ((x + bias_at(id)) + delta) * c;
+    return x <= lowest_of(logits.dtype) || is_forbidden(id) ? -INFINITY : x + bias_at(id);
   }
+
+  // t of an own token.
+  float own_t(int64_t id, float c) const { return (tau(id) + delta) * c; }
 
  private:
   float bias_at(int64_t id) const {
@@ -160,7 +141,8 @@ struct SpecialMixture {
 
   void look_at_owner(const TileReport& report, int64_t first, int n, float c,
                      const float* t) const {
-    if (report.clean && !step().bias) return raise_owner(owner_max(first, n));
+    const bool found = report.owner_max == report.owner_max;
+    if (found && report.clean && !step().bias) return raise_owner(report.owner_max);
     // A finite z may overflow in t. Then z decides who is left.
     alignas(64) float z[kTile];
     float group_max[kTile / kLanes];
@@ -193,16 +175,7 @@ struct SpecialMixture {
   void raise_owner(float found) const {
     if (!(found > best_of_owner)) return;
     best_of_owner = found;
-    skip_below(inner, special().owner, found);
-  }
-
-  float owner_max(int64_t first, int n) const {
-    const eft_logits& x = step().logits[special().owner];
-    switch (x.dtype) {
-      case EFT_BF16: return largest_logit<int16_t>(logits_at<Bf16>(x, inner.row, first), n);
-      case EFT_FP16: return largest_logit<int16_t>(logits_at<Fp16>(x, inner.row, first), n);
-      default: return largest_logit<int32_t>(logits_at<float>(x, inner.row, first), n);
-    }
+    look_for(inner, special().owner, found);
   }
 };
 

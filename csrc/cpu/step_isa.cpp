@@ -22,6 +22,7 @@ void sample_row(const eft_step& step, int64_t row, const RowOptions& o, const Mi
                 Scratch& scratch) {
   Row work = scratch.row(0, step.vocab_size);
   const eft_details& d = step.details;
+  if (o.greedy && !wants_temperature_one(d)) be_lazy(mixture);
   fill_row(mixture, o.scale, !o.greedy, work);
   if (!work.valid) {
     step.tokens[row] = -1;

@@ -135,6 +135,7 @@ struct Position {
   Verdict decide(const Mixer& mixture) const {
     Row work = scratch.row(0, step.vocab_size);
     if (p.greedy) {
+      be_lazy(mixture);
       fill_row(mixture, p.scale, false, work);
       if (!work.valid) return Verdict::kInvalid;
       const int64_t largest = first_max(work);
