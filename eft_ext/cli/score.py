@@ -92,6 +92,8 @@ def run(
     named = {"large": large, "tuned": tuned, "base": base, "model": model}
     used = {**named, "dtype": dtype, "template": chat_template, "tokens": tokens, "method": method}
     used |= {"negative_prompt": negative_prompt, **weights}
+    if special_token or any_tokenizers:  # left out otherwise: results of before they counted go on
+        used |= {"special_token": sorted(special_token or ()), "any_tokenizers": any_tokenizers}
     with _kept(out, items, settings_digest(used)) as results:
         found = [] if results is None else list(results.done)
         todo = items[len(found) :]

@@ -124,6 +124,20 @@ def test_the_command_line(checkpoint, sources, capsys, tmp_path):
     assert json.loads((tmp_path / "new/config.json").read_text())["special_tokens"]["never"] == [261, 262]
 
 
+def test_scores_with_other_policies_are_not_mixed_in(sources, capsys, tmp_path):
+    file, out = tmp_path / "file.jsonl", tmp_path / "out.jsonl"
+    file.write_text(json.dumps({"prompt": "a", "response": "b"}) + "\n")
+    call = ["score", str(file), "--out", str(out)]
+    call += [part for name, folder in sources.items() for part in (f"--{name}", folder)]
+    policies = ["--special-token", "<think>=never", "--special-token", "258=mix"]
+    assert main([*call, *policies]) == 0
+    assert main([*call, *policies[2:], *policies[:2]]) == 0, "their order does not count"
+    capsys.readouterr()
+    for others in ([], policies[:2], ["--any-tokenizers"]):
+        assert main([*call, *others]) == 2
+        assert f"{out}, line 1: scored with other options" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
