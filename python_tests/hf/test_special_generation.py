@@ -80,6 +80,19 @@ def test_a_parameter_that_is_set_counts_with_special_tokens_too(models, expected
     assert got[0, 7:].tolist() == expected["up-scale"][1]
 
 
+@pytest.mark.parametrize("weights", [{"beta": 0.6}, {"scale": 1.4}], ids=str)
+def test_weights_of_a_call_keep_the_special_tokens(models, weights):
+    plain = m.UpScale().with_special_tokens(SPECIAL)
+    asked = m.UpScale(0.6) if "beta" in weights else m.Amplify(1.4)
+    options = dict(max_new_tokens=NEW, eos_token_id=[999])
+    model = EmulatedModel(*models[:3], method=plain)
+    want = model.generate([RAGGED[1]], method=asked.with_special_tokens(SPECIAL), **options)
+    assert torch.equal(model.generate([RAGGED[1]], **weights, **options), want)
+    stock = custom_generate(models[1], models[2], method=plain)
+    ids = torch.tensor([RAGGED[1]])
+    assert torch.equal(models[0].generate(ids, custom_generate=stock, **weights, **options), want)
+
+
 def test_sampled_tokens_are_the_same_from_every_tier(models):
     model = EmulatedModel(*models[:3], method=m.UpScale(0.6).with_special_tokens(SPECIAL))
     options = dict(max_new_tokens=NEW, eos_token_id=[999], do_sample=True, top_p=0.95, seed=3)

@@ -11,7 +11,7 @@ from eft_ext.methods import Amplify, Conservative, Interpolate, MixingMethod, Up
 def choose_method(
     default: MixingMethod, beta: Any = None, scale: Any = None, conservative_top_p: Any = None, method: Any = None
 ) -> MixingMethod:
-    """A call's options over a model's own method.
+    """A call's options over a model's own method, whose special tokens stay, unless it is another method.
 
     Raises:
         ValueError: two of them contradict each other, or one holds what is not finite.
@@ -27,6 +27,12 @@ def choose_method(
         return method
     if not short:
         return default
+    return _with_weights(default, given, short).with_special_tokens(default.special_tokens)
+
+
+def _with_weights(default: MixingMethod, given: Mapping[str, Any], short: list[str]) -> MixingMethod:
+    """The method of the three weights, `given` by name; `short` names those that are."""
+    beta, scale, conservative_top_p = given.values()
     if default.models != UpScale.roles or not isinstance(default, (UpScale, Amplify, Conservative)):
         raise ValueError(f"{short[0]}: belongs to large, tuned and base, and this model's method is {default!r}")
     if beta is not None:
