@@ -175,6 +175,16 @@ def test_tokenizers_by_name(mixture):
         mixture(words(TUNED), special_tokens={"<think>": "never"})
 
 
+def test_a_model_too_narrow_for_an_own_token(build):
+    narrow, wide = (build("llama", 0, 16, width) for width in (261, 264))
+    each = {"large": words(LARGE), "tuned": words((*LARGE, "<think>")), "base": words(LARGE)}
+    said = r"^large: expected logits for 261, a token of tuned's own, got 261 columns \(the policy never does without"
+    with pytest.raises(ValueError, match=said):
+        EmulatedModel(narrow, wide, narrow, each)
+    model = EmulatedModel(narrow, wide, narrow, each, special_tokens={"<think>": "never"})
+    assert model.vocab_size == 261
+
+
 def test_ends(mixture):
     """Those that mean in the mixture what they mean to the model that ends by them."""
     model = mixture()

@@ -187,9 +187,14 @@ def check_widths(members: tuple[Member, ...], words: Words) -> dict[str, int]:
         if tokenizer is None:
             continue
         if id(tokenizer) not in needed:
-            needed[id(tokenizer)] = max(generated, max(tokenizer.get_vocab().values())) + 1
-        if width < (ids := needed[id(tokenizer)]):
-            raise ValueError(f"{name}: expected logits for the tokenizer's {ids} ids, got {width} columns")
+            needed[id(tokenizer)] = max(tokenizer.get_vocab().values()) + 1
+        if width < needed[id(tokenizer)]:
+            raise ValueError(
+                f"{name}: expected logits for the tokenizer's {needed[id(tokenizer)]} ids, got {width} columns"
+            )
+        if width <= generated:
+            wanted = f"logits for {generated}, a token of {words.special and words.special.owner}'s own"
+            raise ValueError(f"{name}: expected {wanted}, got {width} columns (the policy never does without it)")
     return widths
 
 
