@@ -11,6 +11,7 @@ from eft_ext._text import checked
 Chat = Sequence[Mapping[str, Any]]  # messages, {"role": ..., "content": ...}
 STOPS = ("\nUser:", "\nAssistant:")  # by which a transcript goes on behind an answer
 _THOUGHT = re.compile(r"<(think|thinking|thought|reasoning)>\s*\Z")
+_PROBE = "eft-5d1c70"  # a text that no template and no message has
 _BETWEEN = "\n\n"  # a system message and the first user's text, where they are one
 
 
@@ -80,6 +81,9 @@ def rendered_whole(name: str, tokenizer: Any, chat: Chat, template: str | None =
     """`rendered`, and True where a system message had to become the beginning of the first user's text.
 
     That is where the template raises an error or renders the chat without it.
+
+    Raises:
+        ValueError: as `rendered` does, or where there is no user's message that could hold it.
     """
     told = content(chat[0]).strip() if chat[0].get("role") == "system" else ""
     text = refused = None
@@ -89,11 +93,12 @@ def rendered_whole(name: str, tokenizer: Any, chat: Chat, template: str | None =
         if not told:
             raise
         refused = error
-    if text is not None and told in text:
+    if text is not None and (not told or _has_place(name, tokenizer, chat, template)):
         return text, False
     user = next((i for i, message in enumerate(chat) if message.get("role") == "user"), None)
     if user is not None:
-        turns = [*chat[1:user], {**chat[user], "content": _joined(told, chat[user]["content"])}, *chat[user + 1 :]]
+        whole = {**chat[user], "content": _joined(told, chat[user].get("content") or "")}
+        turns = [*chat[1:user], whole, *chat[user + 1 :]]
         try:
             merged = rendered(name, tokenizer, turns, template)
         except ValueError as error:
@@ -101,10 +106,20 @@ def rendered_whole(name: str, tokenizer: Any, chat: Chat, template: str | None =
         else:
             if told in merged:
                 return merged, True
-    if text is None:
-        assert refused is not None
+    if refused is not None:
         raise refused
+    assert text is not None
+    if user is None:
+        raise ValueError(f"{name}: expected a user's message to hold the system message, which the chat template drops")
     return text, False
+
+
+def _has_place(name: str, tokenizer: Any, chat: Chat, template: str | None) -> bool:
+    """True where a template renders the system message that a chat begins with; its own text may stand elsewhere."""
+    try:
+        return _PROBE in rendered(name, tokenizer, [{**chat[0], "content": _PROBE}, *chat[1:]], template)
+    except ValueError:  # it takes the chat's own message alone
+        return True
 
 
 def _joined(told: str, asked: Any) -> Any:

@@ -92,7 +92,7 @@ class EmulatedModel(Models):
             seed: an integer (row b gets its own stream), or one per returned sequence: the same seed then
                 gives the same tokens in any batch and slot. None: `torch.manual_seed` governs.
             streamer: as in transformers, for one row.
-            tokenizer: for `stop_strings`; the model's own otherwise.
+            tokenizer: for `stop_strings`, and for text where the model has none; the model's own otherwise.
             speculate: how many tokens the small model drafts in a round, for the others to verify in one pass each;
                 "auto" measures which number is fastest. The tokens' distribution does not change; under a given seed
                 the sampled tokens are others than without, and with "auto" they may differ from run to run. A warning

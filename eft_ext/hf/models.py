@@ -211,19 +211,21 @@ class Models(NamedModels):
 
         Args:
             kwargs: of the call, with generation_config; `chat` is taken out of it.
+            tokenizer: for all models, where they have none of their own.
             generating: as for `generate`; otherwise a text is not begun where none is given, and the tokenizer says
                 what pads where the first model does not.
         """
         lead, config = self.members[0].model, kwargs.get("generation_config")
         bos, pad = (setting(f"{name}_token_id", lead, config, kwargs) for name in ("bos", "pad"))
-        tokenizers = self.tokenizers if tokenizer is None else dict.fromkeys(method.models, tokenizer)
+        mine = tokenizer is None or self.tokenizer is not None
+        tokenizers = self.tokenizers if mine else dict.fromkeys(method.models, tokenizer)
         ends = given_ends(config, kwargs) or ends_of(self.members, method.ending, self.words.means)
         if pad is None and not generating:
             words = tokenizers[method.models[0]]
             pad = getattr(words, "pad_token_id", None)
             ends = ends + as_list(getattr(words, "eos_token_id", None))
         form = kwargs.pop("chat", None) or FORMS[0]
-        templates = self.chat_templates(form) if tokenizer is None else templates_of(method, tokenizers, form=form)
+        templates = self.chat_templates(form) if mine else templates_of(method, tokenizers, form=form)
         encoded = encode_all(inputs, prompts, templates, kwargs, method, bos if generating else None)
         return {name: prompt.inferred(pad, ends) for name, prompt in encoded.items()}
 

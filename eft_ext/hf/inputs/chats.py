@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 from eft_ext._chat import Chat, content, has_template, is_continued, mark_of, rendered_whole, seam_of, transcript
@@ -152,6 +153,10 @@ def _check(name: str, chat: Any) -> None:
         if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
             got = "none" if message is None else type(message).__name__
             raise ValueError(f"{name}: expected messages with a role and a content, got {got}")
+        given = message.get("content")
+        parts = given if isinstance(given, (list, tuple)) else ()
+        if not isinstance(given, (str, list, tuple, type(None))) or not all(isinstance(p, Mapping) for p in parts):
+            raise ValueError(f"{name}: expected a content that is text, or its parts, got {given!r}")
 
 
 def _keeps(text: str, chat: Chat) -> bool:
@@ -165,13 +170,17 @@ def _trimmed(chat: Chat) -> Chat:
 
 
 def _marked(chats: Mapping[str, tuple[str, Sequence[Chat]]], found: Mapping[str, Texts]) -> dict[str, Texts]:
-    """The texts, each with the mark of a thought that one of them opens where the answer begins."""
-    new = {name: [not is_continued(chat) for chat in some] for name, (_, some) in chats.items()}
-    rows = {name: list(zip(texts.rows, new[name], strict=True)) for name, texts in found.items()}
-    mark = next(filter(None, (mark_of(text) for some in rows.values() for text, begins in some if begins)), "")
+    """The texts, each with the mark of a thought that one model's opens where the answer to the same row begins."""
+    marks: dict[int, str] = {}
+    for name, (_, some) in chats.items():
+        for row, (text, chat) in enumerate(zip(found[name].rows, some, strict=True)):
+            if not is_continued(chat) and (mark := mark_of(text)):
+                marks.setdefault(row, mark)
+
+    def marked(row: int, text: str, chat: Chat) -> str:
+        return text if is_continued(chat) or mark_of(text) else text + marks.get(row, "")
+
     return {
-        name: Texts(
-            tuple(text + mark if begins and not mark_of(text) else text for text, begins in some), found[name].special
-        )
-        for name, some in rows.items()
+        name: Texts(tuple(map(marked, count(), found[name].rows, some)), found[name].special)
+        for name, (_, some) in chats.items()
     }
