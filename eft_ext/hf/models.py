@@ -64,6 +64,8 @@ class Models(NamedModels):
             raise ValueError(
                 f"tokenizer: expected one for each of {', '.join(self.method.models)}, got {', '.join(each)}"
             )
+        if gone := [name for name, own in each.items() if own is None]:
+            raise ValueError(f"tokenizer: expected one for {gone[0]}, got None")
         first, *others = each
         for name in others:
             compare_tokenizers(first, each[first], name, each[name])

@@ -171,6 +171,8 @@ def test_tokenizers_by_name(mixture):
     )
     with pytest.raises(ValueError, match=r"^tokenizer: expected one for each of large, tuned, base, got large, tuned$"):
         mixture({"large": words(LARGE), "tuned": words(TUNED)})
+    with pytest.raises(ValueError, match=r"^tokenizer: expected one for base, got None$"):
+        mixture(trio() | {"base": None})
     with pytest.raises(ValueError, match=r"^special_tokens\['<think>'\]: .* \(none\), got another$"):
         mixture(words(TUNED), special_tokens={"<think>": "never"})
 
