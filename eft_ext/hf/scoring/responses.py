@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -27,7 +28,8 @@ def scored_texts(
         words: the models' tokenizers; responses are cut by the one that decodes.
 
     Raises:
-        ValueError: nothing to score, or models that read different texts without responses behind them.
+        ValueError: nothing to score, or models that read different texts without responses behind them, but for the
+            BOS with which a model's tokenizer begins a text.
     """
     lead = method.models[0]
     texts = {name: text.packed(name) for name, text in texts.items()}
@@ -37,9 +39,37 @@ def scored_texts(
         texts.setdefault(name, texts[lead].last)  # as in generate
     if responses is not None:
         return with_responses(texts, responses, words, lead)
-    if len(texts) > 1:
+    if len(texts) == 1:
+        return texts, whole_targets(texts[lead])
+    each = zip_longest(*(prompt.rows for prompt in texts.values()), fillvalue=[])
+    starts = [getattr(words.each.get(name), "bos_token_id", None) for name in texts]
+    return texts, _aligned([_shared(rows, starts, number) for number, rows in enumerate(each)])
+
+
+def _shared(rows: Sequence[list[int]], starts: Sequence[int | None], number: int) -> list[int]:
+    """The tokens of one text that all models read behind others.
+
+    Args:
+        rows: what each model reads of it.
+        starts: each model's BOS, in which alone they may differ.
+        number: of the text, for messages.
+    """
+    bare = [row[row[:1] == [start] :] for row, start in zip(rows, starts, strict=True)]
+    if any(row != bare[0] for row in bare):
         raise ValueError("responses: expected some, since the models read different tokens before them, got None")
-    return texts, whole_targets(texts[lead])
+    if not (found := bare[0][len(bare[0]) + 1 - min(map(len, rows)) :]):
+        raise _too_short(number)
+    return found
+
+
+def _too_short(row: int) -> ValueError:
+    return ValueError(f"inputs: expected at least two tokens in row {row} (the first is predicted by nothing)")
+
+
+def _aligned(rows: Sequence[list[int]]) -> Tensor:
+    """Targets of rows of tokens, aligned at their ends."""
+    length = max(map(len, rows))
+    return torch.tensor([[IGNORED] * (length - len(row)) + row for row in rows], device="cpu")
 
 
 def whole_targets(text: Prompt) -> Tensor:
@@ -51,7 +81,7 @@ def whole_targets(text: Prompt) -> Tensor:
     targets = torch.where((mask[:, 1:] != 0) & (mask[:, :-1] != 0), text.ids[:, 1:], IGNORED)
     for row, scored in enumerate((targets != IGNORED).sum(dim=1).tolist()):
         if not scored:
-            raise ValueError(f"inputs: expected at least two tokens in row {row} (the first is predicted by nothing)")
+            raise _too_short(row)
     return targets
 
 
@@ -84,9 +114,7 @@ def with_responses(
         if prompt.texts and not prompt.chat and (more := appended(words.each[name], prompt.texts[0])):
             heads = [head[:-more] for head in heads]
         joined[name] = encode(name, [head + ending for head, ending in zip(heads, endings, strict=True)], None)
-    length = max(map(len, endings))
-    targets = torch.tensor([[IGNORED] * (length - len(ending)) + ending for ending in endings], device="cpu")
-    return joined, targets
+    return joined, _aligned(endings)
 
 
 def _token_lists(responses: Any, tokenizer: Any, lead: Prompt) -> list[list[int]]:
