@@ -187,6 +187,18 @@ def test_a_model_too_narrow_for_an_own_token(build):
     assert model.vocab_size == 261
 
 
+def test_the_behaviours_decodes_where_a_mark_is_special_to_others_alone(mixture):
+    """DeepSeek's `</think>` is such a mark: readers of an answer see it."""
+    hiding, showing = words(TUNED), words(TUNED[:-1])
+    showing.add_tokens([TUNED[-1]])
+    model = mixture({"large": hiding, "tuned": showing, "base": hiding})
+    assert model.special_tokens is None
+    ids = [*hiding("a").input_ids, FIRST + 5, *hiding("b").input_ids]
+    assert hiding.decode(ids, skip_special_tokens=True) == "ab"
+    assert model.tokenizer.decode(ids, skip_special_tokens=True) == "a</think>b"
+    assert list(model.encode("a</think>", None, {}, model.method)) == ["large"]
+
+
 def test_ends(mixture):
     """Those that mean in the mixture what they mean to the model that ends by them."""
     model = mixture()

@@ -55,7 +55,13 @@ class Words:
         if isinstance(asked, SpecialTokens):
             asked.index_of_owner(method.models)
             return replace(self, special=asked or None, found=found)
-        return replace(self, special=settled(found, method), found=found)
+        special = settled(found, method)
+        if self.special is not None:  # ids that were given as they are, and are in no table, stay
+            here, before = {token.id for token in found}, self.special
+            own, never = ([i for i in ids if i not in here] for ids in (before.own, before.never))
+            new = special or SpecialTokens()
+            special = SpecialTokens((*own, *new.own), (*never, *new.never), before.owner) or None
+        return replace(self, special=special, found=found)
 
     def means(self, name: str, token: int) -> bool:
         """True if a token means in the mixture what it means to a model."""
@@ -89,18 +95,27 @@ def joined(
     alike: list[Any] = [] if given is None else [given]
     own = {name: _alike(each[name], alike) for name in method.models}
     found = special_tokens_of(method, own, ends)
-    lead = own[str(owner_of(method))] if found and owner_of(method) else own[method.models[0]]
+    lead = own[owner_of(method) or method.models[0]]
     words = Words(lead if given is None else given, own, settled(found, method), found)
     return words if asked is None else words.asked(asked, method)
 
 
 def _alike(tokenizer: Any, before: list[Any]) -> Any:
-    """The first tokenizer that has the same added tokens as this one, which is put behind the others if none has."""
+    """The first tokenizer that has the same added tokens as this one, which is put behind the others if none has.
+
+    A decoder leaves out those that are special, so that this has to be the same too.
+    """
     for other in before:
-        if other is tokenizer or (None not in (other, tokenizer) and added_tokens(other) == added_tokens(tokenizer)):
+        if other is tokenizer or (None not in (other, tokenizer) and _kinds(other) == _kinds(tokenizer)):
             return other
     before.append(tokenizer)
     return tokenizer
+
+
+def _kinds(tokenizer: Any) -> dict[int, tuple[str, bool]]:
+    """Added tokens by id: the text, and True for a special one."""
+    known = getattr(tokenizer, "added_tokens_decoder", {})
+    return {i: (text, bool(getattr(known[i], "special", True))) for i, text in added_tokens(tokenizer).items()}
 
 
 def usual_template(tokenizer: Any) -> str | None:

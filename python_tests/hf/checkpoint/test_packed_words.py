@@ -94,6 +94,14 @@ def test_packed(checkpoint, sources, capsys):
     assert EmulatedModel.from_pretrained(checkpoint, special_tokens=mixed, quiet=True).chosen().special_tokens is None
 
 
+def test_ids_that_were_given_as_they_are_stay(sources, tmp_path):
+    """A policy that is asked for when loading changes its own token alone."""
+    given = SpecialTokens((65, 259, 261), (66,), "tuned")
+    pack(tmp_path / "trio", sources, UpScale(), special_tokens=given)
+    again = EmulatedModel.from_pretrained(tmp_path / "trio", special_tokens={"<think>": "mix"}, quiet=True)
+    assert again.special_tokens == SpecialTokens((65, 261), (66,), "tuned")
+
+
 def test_as_one_of_transformers(checkpoint, tmp_path):
     model = AutoModelForCausalLM.from_pretrained(checkpoint)
     assert isinstance(model, EmulatedForCausalLM)
