@@ -44,7 +44,7 @@ def model(build):
     ids=["tuned", "the others", "all"],
 )
 def test_each_model_reads_its_own_bos(model, begun, first):
-    """What one model cannot predict is no target; the rest are as a plain pass of each model has them."""
+    """A token that one model cannot predict is no target; the rest are as a plain pass of each model has them."""
     mixture = model(begun)
     got = mixture.score(TEXTS)
     for row, text in enumerate(TEXTS):
