@@ -5,7 +5,9 @@
 
 The baseline is the same step without them; bench_step.py has the floor. Calls alternate, so that the machine's moods
 meet all alike. The tokens are those of Qwen2.5 beside DeepSeek-R1-Distill-Qwen: `never` the unused columns at the end,
-`own` also `<think>` and the role markers. The bar: own tokens add at most 3 % to the step's time (10th percentiles).
+`own` also `<think>` and the role markers. The largest logits are near 10, as those of Qwen and Llama are above 0; in
+"negative" all logits are below 0, as GPT-2's. The bar: own tokens add at most 3 % to the step's time (10th
+percentiles), where the largest logits are positive.
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "greedy": {"temperature": 0.0},
     "T 1": {},
     "T .6, top-p .95": {"temperature": 0.6, "top_p": 0.95},
+    "negative": {},
 }
 
 
@@ -66,8 +69,9 @@ def main() -> None:
     results: list[dict[str, Any]] = []
     for dtype in (torch.bfloat16, torch.float32):
         for batch in args.batches:
-            logits = logit_rows.make("lm", batch, VOCAB, dtype, 3)
+            rows = logit_rows.make("lm", batch, VOCAB, torch.float32, 3)
             for name, given in OPTIONS.items():
+                logits = [(x - 20.0 if name == "negative" else x + 10.0).to(dtype) for x in rows]
                 calls = {kind: fused(logits, {**given, "special_tokens": special}) for kind, special in SPECIAL.items()}
                 alternating(calls, args.seconds / 10)
                 times = alternating(calls, args.seconds)

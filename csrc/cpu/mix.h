@@ -31,7 +31,7 @@ struct TileInputs {
   int owner = 0;                      // of special tokens: 1 + its index, 0 for none
   float best_of_owner = 0;            // so far
   bool owner_below = false;           // a clean tile has nothing above it
-  float owner_max = NAN;              // else the tile's, where it was found
+  float owner_max = NAN;              // the tile's, where it is above 0
 };
 
 // Writes t of a tile, testing each token. False if one is NaN or +inf. Exclusion is tested on x, so
@@ -81,18 +81,14 @@ inline bool mix_clean(TileInputs<T>& in, float c, float* t, float* group_max, fl
   const float* const bias = in.raw_bias;
   const int32_t* const token_bitmask = in.token_bitmask;
   Loader<float> biases;
-  Lanes most_of_owner = excluded;
+  OwnerLoader<T> of_owner;
   Lanes highest = splat(-INFINITY);
   for (int chunk = 0; chunk < kTile; chunk += kChunk) {
     Lanes most = splat(-INFINITY);
     for (int i = chunk; i < chunk + kChunk; i += 16) {
-      Lanes v = logits[0](x[0] + i);
-      if (kOwner == 1) most_of_owner = larger(most_of_owner, v);
-      Lanes z = mul(w[0], v);
+      Lanes z = mul(w[0], kOwner == 1 ? of_owner(x[0] + i) : logits[0](x[0] + i));
       for (int k = 1; k < K; ++k) {
-        v = logits[k](x[k] + i);
-        if (kOwner == k + 1) most_of_owner = larger(most_of_owner, v);
-        z = multiply_add(w[k], v, z);
+        z = multiply_add(w[k], kOwner == k + 1 ? of_owner(x[k] + i) : logits[k](x[k] + i), z);
       }
       if (kBiasOrMask && bias) z = add(z, biases(bias + i));
       z = mul(z, scale);
@@ -110,8 +106,10 @@ inline bool mix_clean(TileInputs<T>& in, float c, float* t, float* group_max, fl
     if (!logits[k].within(in.ordinary)) return false;
   }
   if (kOwner) {
-    in.owner_below = count(above(most_of_owner, splat(in.best_of_owner))) == 0;
-    if (!in.owner_below) in.owner_max = largest(most_of_owner);
+    if (!of_owner.within(in.ordinary)) return false;
+    const float highest = of_owner.highest();
+    in.owner_below = highest <= in.best_of_owner;
+    if (highest > 0.0f) in.owner_max = highest;
   }
   return !kBiasOrMask || biases.within(magnitude_limit(0.0f, in.ordinary_limit));
 #else
@@ -140,8 +138,9 @@ inline bool mix_clean(TileInputs<T>& in, float c, float* t, float* group_max, fl
 #endif
 }
 
-// `mix_clean` for the owner that there is.
-template <int K, class T, bool kBiasOrMask, int kOwner = K>
+// `mix_clean` for the owner that there is. Where there is a bias or a bitmask its logits need a
+// look of their own anyway.
+template <int K, class T, bool kBiasOrMask, int kOwner = kBiasOrMask || K == 1 ? 0 : K>
 inline bool mix_clean_of(TileInputs<T>& in, float c, float* t, float* group_max, float* max_t) {
   if constexpr (kOwner > 0) {
     if (in.owner != kOwner) {

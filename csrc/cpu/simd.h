@@ -13,6 +13,10 @@
 #endif
 
 #ifdef EFT_SIMD
+#include <string.h>
+
+#include <type_traits>
+
 #include "common/dtype.h"
 
 namespace eft {
@@ -31,6 +35,33 @@ class Loader {
 
  private:
   decltype(load_bits(static_cast<const T*>(nullptr))) most_{};
+};
+
+// The same, which also keeps the largest positive logit, in no more operations.
+template <class T>
+class OwnerLoader {
+ public:
+  Lanes operator()(const T* x) {
+    const auto bits = load_bits(x);
+    highest_ = larger_signed(highest_, bits);
+    lowest_ = larger_unsigned(lowest_, bits);
+    return widen(bits, T{});
+  }
+  bool within(decltype(magnitude(T{})) limit) const {
+    const decltype(highest_) zero{};
+    return magnitudes_within(larger_signed(highest_, zero), limit) &&
+           magnitudes_within(larger_magnitude(zero, lowest_, T{}), limit);
+  }
+  float highest() const {  // at least 0
+    using Integer = std::make_signed_t<decltype(magnitude(T{}))>;
+    Integer lanes[16], most = 0;
+    memcpy(lanes, &highest_, sizeof(lanes));
+    for (Integer lane : lanes) most = lane > most ? lane : most;
+    return to_float(bit_cast<T>(most));
+  }
+
+ private:
+  decltype(load_bits(static_cast<const T*>(nullptr))) highest_{}, lowest_{};
 };
 
 }  // namespace

@@ -242,6 +242,17 @@ inline bool magnitudes_within(__m256i most, uint16_t limit) {
   return _mm256_testz_si256(over, over);
 }
 
+// The larger of both as signed and as unsigned integers: of the positive values, where there are
+// any, and of the negative ones' magnitudes.
+inline Bits larger_signed(Bits x, Bits y) {
+  return {_mm256_max_epi32(x.a, y.a), _mm256_max_epi32(x.b, y.b)};
+}
+inline Bits larger_unsigned(Bits x, Bits y) {
+  return {_mm256_max_epu32(x.a, y.a), _mm256_max_epu32(x.b, y.b)};
+}
+inline __m256i larger_signed(__m256i x, __m256i y) { return _mm256_max_epi16(x, y); }
+inline __m256i larger_unsigned(__m256i x, __m256i y) { return _mm256_max_epu16(x, y); }
+
 }  // namespace
 }  // namespace eft
 #endif  // EFT_CPU_SIMD_AVX2_H_

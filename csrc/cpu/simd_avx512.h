@@ -121,6 +121,13 @@ inline bool magnitudes_within(__m256i most, uint16_t limit) {
   return _mm256_cmpgt_epu16_mask(most, _mm256_set1_epi16(int16_t(limit))) == 0;
 }
 
+// The larger of both as signed and as unsigned integers: of the positive values, where there are
+// any, and of the negative ones' magnitudes.
+inline __m512i larger_signed(__m512i x, __m512i y) { return _mm512_max_epi32(x, y); }
+inline __m512i larger_unsigned(__m512i x, __m512i y) { return _mm512_max_epu32(x, y); }
+inline __m256i larger_signed(__m256i x, __m256i y) { return _mm256_max_epi16(x, y); }
+inline __m256i larger_unsigned(__m256i x, __m256i y) { return _mm256_max_epu16(x, y); }
+
 }  // namespace
 }  // namespace eft
 #endif  // EFT_CPU_SIMD_AVX512_H_
