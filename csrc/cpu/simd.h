@@ -7,9 +7,9 @@
 #define EFT_CPU_SIMD_H_
 
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__)
-#include "cpu/simd_avx512.h"
+#include "cpu/simd_bits_avx512.h"
 #elif defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
-#include "cpu/simd_avx2.h"
+#include "cpu/simd_bits_avx2.h"
 #endif
 
 #ifdef EFT_SIMD
@@ -48,20 +48,18 @@ class OwnerLoader {
     return widen(bits, T{});
   }
   bool within(decltype(magnitude(T{})) limit) const {
-    const decltype(highest_) zero{};
-    return magnitudes_within(larger_signed(highest_, zero), limit) &&
-           magnitudes_within(larger_magnitude(zero, lowest_, T{}), limit);
+    return both_within(highest_, lowest_, limit);
   }
   float highest() const {  // at least 0
     using Integer = std::make_signed_t<decltype(magnitude(T{}))>;
-    Integer lanes[16], most = 0;
+    Integer lanes[sizeof(highest_) / sizeof(Integer)], most = 0;
     memcpy(lanes, &highest_, sizeof(lanes));
     for (Integer lane : lanes) most = lane > most ? lane : most;
     return to_float(bit_cast<T>(most));
   }
 
  private:
-  decltype(load_bits(static_cast<const T*>(nullptr))) highest_{}, lowest_{};
+  IntegerLanes<T> highest_{}, lowest_{};
 };
 
 }  // namespace

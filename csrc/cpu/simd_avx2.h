@@ -193,66 +193,6 @@ class LaneSum {
   __m256i high_ = _mm256_setzero_si256(), low_ = _mm256_setzero_si256();
 };
 
-// ---- logits as they are stored ----
-struct Bits {  // of fp32
-  __m256i a, b;
-};
-inline Bits load_bits(const float* x) {
-  const __m256i* at = reinterpret_cast<const __m256i*>(x);
-  return {_mm256_loadu_si256(at), _mm256_loadu_si256(at + 1)};
-}
-inline __m256i load_bits(const Bf16* x) {
-  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x));
-}
-inline __m256i load_bits(const Fp16* x) {
-  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x));
-}
-inline Lanes widen(Bits bits, float) {
-  return {_mm256_castsi256_ps(bits.a), _mm256_castsi256_ps(bits.b)};
-}
-inline Lanes widen(__m256i bits, Bf16) {
-  const __m256i a = _mm256_cvtepu16_epi32(_mm256_castsi256_si128(bits));
-  const __m256i b = _mm256_cvtepu16_epi32(_mm256_extracti128_si256(bits, 1));
-  return {_mm256_castsi256_ps(_mm256_slli_epi32(a, 16)),
-          _mm256_castsi256_ps(_mm256_slli_epi32(b, 16))};
-}
-inline Lanes widen(__m256i bits, Fp16) {
-  return {_mm256_cvtph_ps(_mm256_castsi256_si128(bits)),
-          _mm256_cvtph_ps(_mm256_extracti128_si256(bits, 1))};
-}
-
-inline Bits larger_magnitude(Bits most, Bits bits, float) {
-  const __m256i mask = _mm256_set1_epi32(0x7fffffff);
-  return {_mm256_max_epu32(most.a, _mm256_and_si256(bits.a, mask)),
-          _mm256_max_epu32(most.b, _mm256_and_si256(bits.b, mask))};
-}
-template <class Half>
-inline __m256i larger_magnitude(__m256i most, __m256i bits, Half) {
-  return _mm256_max_epu16(most, _mm256_and_si256(bits, _mm256_set1_epi16(0x7fff)));
-}
-inline bool magnitudes_within(Bits most, uint32_t limit) {
-  // Magnitudes and limit are below 2^31, so signed comparison serves.
-  const __m256i end = _mm256_set1_epi32(int(limit));
-  const __m256i over =
-      _mm256_or_si256(_mm256_cmpgt_epi32(most.a, end), _mm256_cmpgt_epi32(most.b, end));
-  return _mm256_testz_si256(over, over);
-}
-inline bool magnitudes_within(__m256i most, uint16_t limit) {
-  const __m256i over = _mm256_cmpgt_epi16(most, _mm256_set1_epi16(int16_t(limit)));
-  return _mm256_testz_si256(over, over);
-}
-
-// The larger of both as signed and as unsigned integers: of the positive values, where there are
-// any, and of the negative ones' magnitudes.
-inline Bits larger_signed(Bits x, Bits y) {
-  return {_mm256_max_epi32(x.a, y.a), _mm256_max_epi32(x.b, y.b)};
-}
-inline Bits larger_unsigned(Bits x, Bits y) {
-  return {_mm256_max_epu32(x.a, y.a), _mm256_max_epu32(x.b, y.b)};
-}
-inline __m256i larger_signed(__m256i x, __m256i y) { return _mm256_max_epi16(x, y); }
-inline __m256i larger_unsigned(__m256i x, __m256i y) { return _mm256_max_epu16(x, y); }
-
 }  // namespace
 }  // namespace eft
 #endif  // EFT_CPU_SIMD_AVX2_H_

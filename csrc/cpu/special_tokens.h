@@ -3,10 +3,45 @@
 #ifndef EFT_CPU_SPECIAL_TOKENS_H_
 #define EFT_CPU_SPECIAL_TOKENS_H_
 
+#include <limits>
+
 #include "cpu/conservative.h"
 
 namespace eft {
 namespace {
+
+// The largest of a tile's logits, none of which is NaN.
+template <class Integer, class T>
+float largest_logit(const T* x, int n) {
+  constexpr int kMany = 64 / int(sizeof(T));  // two vectors, so that neither waits for the other
+  constexpr int kBits = 8 * int(sizeof(T));
+  Integer most[kMany];
+  std::fill(most, most + kMany, std::numeric_limits<Integer>::min());
+  // The bits as integers are in the floats' order once those of negative values are turned around.
+  const auto ordered = [](Integer bits) -> Integer {
+    return Integer(bits ^ ((bits >> (kBits - 1)) & std::numeric_limits<Integer>::max()));
+  };
+  const Integer* const bits = reinterpret_cast<const Integer*>(x);
+  int i = 0;
+  for (; i + kMany <= n; i += kMany) {
+#pragma omp simd
+    for (int lane = 0; lane < kMany; ++lane) {
+      const Integer key = ordered(bits[i + lane]);
+      most[lane] = key > most[lane] ? key : most[lane];
+    }
+  }
+  Integer largest = *std::max_element(most, most + kMany);
+  for (; i < n; ++i) largest = std::max(largest, ordered(bits[i]));
+  return to_float(bit_cast<T>(ordered(largest)));
+}
+
+inline float largest_logit(const eft_logits& x, int64_t row, int64_t first, int n) {
+  switch (x.dtype) {
+    case EFT_BF16: return largest_logit<int16_t>(logits_at<Bf16>(x, row, first), n);
+    case EFT_FP16: return largest_logit<int16_t>(logits_at<Fp16>(x, row, first), n);
+    default: return largest_logit<int32_t>(logits_at<float>(x, row, first), n);
+  }
+}
 
 // Lets the mixture look for logits of the owner above its best so far.
 inline void look_for(Mixture& mixture, int owner, float best) {
@@ -141,8 +176,11 @@ struct SpecialMixture {
 
   void look_at_owner(const TileReport& report, int64_t first, int n, float c,
                      const float* t) const {
-    const bool found = report.owner_max == report.owner_max;
-    if (found && report.clean && !step().bias) return raise_owner(report.owner_max);
+    if (report.clean && !step().bias) {
+      const bool found = report.owner_max == report.owner_max;
+      const eft_logits& owner = step().logits[special().owner];
+      return raise_owner(found ? report.owner_max : largest_logit(owner, inner.row, first, n));
+    }
     // A finite z may overflow in t. Then z decides who is left.
     alignas(64) float z[kTile];
     float group_max[kTile / kLanes];

@@ -35,14 +35,18 @@ def problems(size: int = 2500, rows: int = 4) -> list[SpecialProblem]:
     found = []
 
     def add(name: str, special: SpecialTokens, *, count: int = 3, kind: str = "lm", dtype: Any = torch.bfloat16,
-            weights: Any = None, change: Any = None, **options: Any) -> None:  # fmt: skip
-        logits = [x.clone() for x in models(kind, count, rows, size, dtype)]
+            weights: Any = None, change: Any = None, shift: float = 0.0, width: int = size,
+            **options: Any) -> None:  # fmt: skip
+        logits = [x.float().add(shift).to(dtype) for x in models(kind, count, rows, width, dtype)]
         if change is not None:
             change(logits)
         given = [1.0, 0.7, -0.7, 0.3][:count] if weights is None else weights
         found.append(SpecialProblem(name, logits, given, special, options))
 
-    usual = SpecialTokens(own=(2450, 2451, 7), never=(2452, 2453, 0, 1024))
+    def usual_of(owner: str | int) -> SpecialTokens:
+        return SpecialTokens(own=(2450, 2451, 7), never=(2452, 2453, 0, 1024), owner=owner)
+
+    usual = usual_of("tuned")
 
     def near(logits: list[Tensor]) -> None:  # as likely as the best ordinary token, and near it
         for s, away in zip(usual.own, (-0.5, 0.0, -1.5), strict=True):
@@ -87,6 +91,19 @@ def problems(size: int = 2500, rows: int = 4) -> list[SpecialProblem]:
     marks = torch.zeros(rows, size, dtype=torch.bool)
     marks[:, [*usual.own[:2], *usual.never[:1]]] = True
     add("no ordinary token is left", usual, change=near, token_bitmask=packed(marks))
+    # Tiles without special tokens, in which the best ones lie; logits on both sides of 0, and all on one.
+    for dtype in (torch.bfloat16, torch.float16, torch.float32):
+        for shift in (0.0, 20.0, -30.0):
+            name = f"wide, {shift:+g}, {dtype}"
+            add(name, usual, dtype=dtype, change=near, shift=shift, width=6200, temperature=0.7, top_p=0.9)
+    for owner, count in ((0, 2), (1, 2), (0, 3), (2, 3), (3, 4)):
+        special, weights = usual_of(owner), [0.5, 1.0, 0.25, 0.75][:count]
+        add(f"wide, owner {owner} of {count}", special, count=count, weights=weights, shift=5.0, width=5200)
+    add("wide, greedy", usual, change=near, shift=20.0, width=6200, temperature=0.0)
+    add("wide, greedy, far", usual, shift=20.0, width=6200, temperature=0.0)
+    add("wide, bias", usual, change=near, shift=20.0, width=6200, bias=torch.linspace(-2, 2, 6200))
+    wide = torch.rand(rows, 6200, generator=torch.Generator().manual_seed(4)) < 0.5
+    add("wide, bitmask", usual, change=near, shift=20.0, width=6200, token_bitmask=packed(wide), top_p=0.9)
     return found
 
 
