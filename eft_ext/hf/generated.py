@@ -50,7 +50,7 @@ def generated_records(
     assert not isinstance(out, torch.Tensor)
     ids = out.sequences
     given = given_ends(sampling.get("generation_config"), sampling)
-    ends = given or ends_of(model.members, model.method.ending, model.words.means)
+    ends = given or ends_of(model.members, model.method.ending, model.means(model.method))
     answers = [_until_end(row, ends) for row in ids[:, length:].tolist()]
     with warnings.catch_warnings():
         for said in (ContextWarning, SystemMessageWarning):  # while generating, which reads the same

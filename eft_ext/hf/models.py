@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 from eft_ext.hf.checkpoint.load import load_checkpoint
 from eft_ext.hf.checkpoint.read import is_checkpoint, read
-from eft_ext.hf.inputs.arguments import encode_all, ends_of, given_ends, setting
+from eft_ext.hf.inputs.arguments import Means, encode_all, ends_of, given_ends, setting
 from eft_ext.hf.inputs.chats import FORMS, Templates, templates_of
 from eft_ext.hf.inputs.choose_method import choose_method, method_of
 from eft_ext.hf.inputs.prompts import Prompt
 from eft_ext.hf.inputs.token_ids import as_list
-from eft_ext.hf.inputs.vocabulary import check_widths, compare_tokenizers, warn_softcaps, widths_of
-from eft_ext.hf.inputs.words import Asked, Words, joined, usual_template, with_templates
+from eft_ext.hf.inputs.vocabulary import check_widths, warn_softcaps, widths_of
+from eft_ext.hf.inputs.words import Asked
 from eft_ext.hf.loading.load import load
-from eft_ext.hf.members import by_model, check_modes, members_of
+from eft_ext.hf.loading.tokenizers import given_words
+from eft_ext.hf.members import check_modes, members_of
 from eft_ext.hf.named_models import NamedModels
 from eft_ext.hf.runners.engine_pool import EnginePool
 from eft_ext.methods import MixingMethod
@@ -49,31 +50,11 @@ class Models(NamedModels):
     ) -> None:
         self.method = method_of(tuned, beta, scale, conservative_top_p, method)
         self.members = members_of(self.method, {"large": large, "tuned": tuned, "base": base, **models})
-        self.words = self._words(tokenizer, special_tokens)
+        asked = self.method.special_tokens if special_tokens is None else special_tokens
+        self.words = given_words(tokenizer, self.members, self.method, asked)
         self._widths = check_widths(self.members, self.words)
         warn_softcaps(self.members)
         self.engines = EnginePool()
-
-    def _words(self, tokenizer: Any, asked: Asked) -> Words:
-        if isinstance(tokenizer, Words):
-            return tokenizer
-        if not isinstance(tokenizer, Mapping):
-            return Words.one(tokenizer, self.method, asked)
-        each = by_model(self.method, tokenizer)
-        if each.keys() != set(self.method.models):
-            raise ValueError(
-                f"tokenizer: expected one for each of {', '.join(self.method.models)}, got {', '.join(each)}"
-            )
-        if gone := [name for name, own in each.items() if own is None]:
-            raise ValueError(f"tokenizer: expected one for {gone[0]}, got None")
-        first, *others = each
-        for name in others:
-            compare_tokenizers(first, each[first], name, each[name])
-        ends = {
-            m.name: [*ends_of((m,), ()), *as_list(getattr(each[m.name], "eos_token_id", None))] for m in self.members
-        }
-        words = joined(self.method, each, ends.__getitem__, asked=asked)
-        return with_templates(words, {name: usual_template(own) for name, own in each.items()})
 
     @property
     def tokenizer(self) -> Any:
@@ -221,7 +202,7 @@ class Models(NamedModels):
         bos, pad = (setting(f"{name}_token_id", lead, config, kwargs) for name in ("bos", "pad"))
         mine = tokenizer is None or self.tokenizer is not None
         tokenizers = self.tokenizers if mine else dict.fromkeys(method.models, tokenizer)
-        ends = given_ends(config, kwargs) or ends_of(self.members, method.ending, self.words.means)
+        ends = given_ends(config, kwargs) or ends_of(self.members, method.ending, self.means(method))
         if pad is None and not generating:
             words = tokenizers[method.models[0]]
             pad = getattr(words, "pad_token_id", None)
@@ -231,6 +212,11 @@ class Models(NamedModels):
         encoded = encode_all(inputs, prompts, templates, kwargs, method, bos if generating else None)
         return {name: prompt.inferred(pad, ends) for name, prompt in encoded.items()}
 
+    def means(self, method: MixingMethod) -> Means:
+        """`Words.means` for the special tokens that a call's method carries."""
+        own = method.special_tokens
+        return self.words.means if own is None or own == self.special_tokens else own.means
+
     def chosen(self, *weights: Any) -> MixingMethod:
         """A call's weights over the model's own. Raises ValueError for a method of other models."""
         method = choose_method(self.method, *weights)
@@ -239,4 +225,5 @@ class Models(NamedModels):
                 f"method: expected one of {', '.join(self.method.models)}, the models that are here, got "
                 f"{method!r} of {', '.join(method.models)}"
             )
-        return method if self.special_tokens is None else method.with_special_tokens(self.special_tokens)
+        own = method.special_tokens or self.special_tokens
+        return method if own is None else method.with_special_tokens(own)

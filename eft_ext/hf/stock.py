@@ -75,7 +75,7 @@ def custom_generate(
             check_widths(found, Words.one(tokenizer, method))
             warn_softcaps(found)
             encoded = prompts_of(method, prompts, dict.fromkeys(names, tokenizer), names[1:])
-            end_as_the_behaviour(found, method.ending, input_ids, prepared)
+            end_as_the_behaviour(found, method, input_ids, prepared)
             if streamer is not None:
                 streamer.put(input_ids.cpu())
             return decode(

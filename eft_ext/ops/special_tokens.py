@@ -49,6 +49,10 @@ class SpecialTokens:
     def __bool__(self) -> bool:
         return bool(self.own or self.never)
 
+    def means(self, model: str, token: int) -> bool:
+        """True if the mixture means by a token what the model means by it."""
+        return token not in self.never and (token not in self.own or model == self.owner)
+
     def index_of_owner(self, names: Sequence[str]) -> int:
         """The owner's place among the models. Raises ValueError where it is none of them."""
         found = names.index(self.owner) if self.owner in names else self.owner

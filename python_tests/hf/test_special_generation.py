@@ -125,3 +125,20 @@ def test_gradients_are_those_of_the_formula(models):
     want = torch.autograd.grad(kept, twins, torch.where(z > -torch.inf, grad.double(), 0.0))
     for a, b in zip(got, want, strict=True):
         torch.testing.assert_close(a.double(), b, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("way", ["driver", "custom_generate"])
+def test_an_own_id_ends_a_text_only_if_it_does_so_for_its_owner(models, expected, monkeypatch, way):
+    text = expected["up-scale"][1]
+    end = next(token for token in text[:-1] if token in SPECIAL.own)
+    method = m.UpScale(0.6).with_special_tokens(SPECIAL)
+    call = {"max_new_tokens": NEW, "pad_token_id": 0}
+    for owner, left in ((0, text), (1, text[: text.index(end) + 1])):
+        for place, model in enumerate(models[:3]):
+            monkeypatch.setattr(model.generation_config, "eos_token_id", end if place == owner else None)
+        if way == "driver":
+            got = EmulatedModel(*models[:3], method=method).generate([RAGGED[1]], **call)
+        else:
+            loop = custom_generate(*models[1:3], method=method)
+            got = models[0].generate(torch.tensor([RAGGED[1]]), custom_generate=loop, **call)
+        assert got[0, 7:].tolist() == left

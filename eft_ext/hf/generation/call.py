@@ -46,7 +46,7 @@ def call(
         encoded = models.encode(inputs, prompts, kwargs, method, tokenizer=tokenizer)
         tokenizer = tokenizer if tokenizer is not None else models.tokenizer
         own = encoded.pop(lead.name)
-        add_ends(models.members, method.ending, config, kwargs, models.words.means)
+        add_ends(models.members, method.ending, config, kwargs, models.means(method))
         add_stop_strings(lead.model, config, kwargs, tokenizer)
         if why is not None:
             kwargs |= {"streamer": streamer, "tokenizer": tokenizer}

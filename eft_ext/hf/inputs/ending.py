@@ -19,14 +19,15 @@ from transformers import (
 from eft_ext.hf.inputs.arguments import ends_of
 from eft_ext.hf.inputs.token_ids import as_list
 from eft_ext.hf.members import Member
+from eft_ext.methods import MixingMethod
 
 _OF_ENDS = (ExponentialDecayLengthPenalty, MinLengthLogitsProcessor, MinNewTokensLengthLogitsProcessor)
 
 
 def end_as_the_behaviour(
-    members: tuple[Member, ...], ending: tuple[str, ...], input_ids: Tensor, prepared: dict[str, Any]
+    members: tuple[Member, ...], method: MixingMethod, input_ids: Tensor, prepared: dict[str, Any]
 ) -> None:
-    """Adds the ends of the `ending` models to what generate hands to a custom loop, unless the call brought its own.
+    """Gives what generate hands to a custom loop the ends of the method's texts, unless the call brought its own.
 
     A custom loop sees the resolved settings only: ends that are the first model's count as not given.
 
@@ -34,7 +35,8 @@ def end_as_the_behaviour(
         input_ids: the prompts.
         prepared: with generation_config, stopping_criteria and logits_processor, each of which is replaced.
     """
-    config, own, ends = prepared["generation_config"], set(ends_of(members[:1], ())), ends_of(members, ending)
+    config, own = prepared["generation_config"], set(ends_of(members[:1], ()))
+    ends = ends_of(members, method.ending, None if method.special_tokens is None else method.special_tokens.means)
     if set(ends) == own or set(as_list(config.eos_token_id)) != own:
         return
     prepared["generation_config"] = copy.copy(config)

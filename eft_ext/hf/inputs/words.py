@@ -65,12 +65,10 @@ class Words:
 
     def means(self, name: str, token: int) -> bool:
         """True if a token means in the mixture what it means to a model."""
-        if self.special is None:
+        if self.special is None or self.special.means(name, token):
             return True
-        if token in self.special.own:
-            here = next((each.tokens for each in self.found if each.id == token), None)
-            return here is None or here[name] == here[str(self.special.owner)]
-        return token not in self.special.never
+        here = next((each.tokens for each in self.found if each.id == token), None)
+        return here is not None and token in self.special.own and here[name] == here[str(self.special.owner)]
 
 
 def joined(

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from eft_ext.hf.inputs.arguments import ends_of
 from eft_ext.hf.inputs.token_ids import as_list
 from eft_ext.hf.inputs.vocabulary import compare_tokenizers
 from eft_ext.hf.inputs.words import Asked, Words, joined, usual_template, with_templates
 from eft_ext.hf.loading.hub import load_ends, load_tokenizer, source_of
+from eft_ext.hf.members import Member, by_model
 from eft_ext.methods import MixingMethod
 
 
@@ -75,3 +77,26 @@ def given_tokenizer(given: Any, options: dict[str, Any]) -> Any:
     if found is None:
         raise ValueError(f"tokenizer: cannot load {place!r}: found no tokenizer there")
     return found
+
+
+def given_words(tokenizer: Any, members: Sequence[Member], method: MixingMethod, asked: Asked) -> Words:
+    """The tokenizers of models that are given as they are: one for all, or by the models' names.
+
+    Raises:
+        ValueError: names that are not the method's, or tokenizers that do not fit together.
+    """
+    if isinstance(tokenizer, Words):
+        return tokenizer
+    if not isinstance(tokenizer, Mapping):
+        return Words.one(tokenizer, method, asked)
+    each = by_model(method, tokenizer)
+    if each.keys() != set(method.models):
+        raise ValueError(f"tokenizer: expected one for each of {', '.join(method.models)}, got {', '.join(each)}")
+    if gone := [name for name, own in each.items() if own is None]:
+        raise ValueError(f"tokenizer: expected one for {gone[0]}, got None")
+    first, *others = each
+    for name in others:
+        compare_tokenizers(first, each[first], name, each[name])
+    ends = {m.name: [*ends_of((m,), ()), *as_list(getattr(each[m.name], "eos_token_id", None))] for m in members}
+    words = joined(method, each, ends.__getitem__, asked=asked)
+    return with_templates(words, {name: usual_template(own) for name, own in each.items()})
