@@ -40,15 +40,7 @@ def distribution(
     and `step`.
     """
     token_bitmask = renamed_bitmask(token_bitmask, allowed)
-    mixture = mix(
-        logits,
-        weights,
-        bias=bias,
-        token_bitmask=token_bitmask,
-        vocab_size=vocab_size,
-        conservative=conservative,
-        special_tokens=special_tokens,
-    )
+    mixture = mix(logits, weights, bias, token_bitmask, vocab_size, conservative, special_tokens)
     options = sampling_options(mixture.z, temperature, top_k, top_p, min_p)
     t, valid = scaled_rows(mixture, options)
     # Greedy and invalid rows are computed as rows of zeros and overwritten, so that nothing else branches.

@@ -56,21 +56,12 @@ def combine(
         ValueError: shapes that do not agree, a wrong number of models, a bad number among the options.
     """
     token_bitmask = renamed_bitmask(token_bitmask, allowed)
-    return mix(
-        logits,
-        weights,
-        bias=bias,
-        token_bitmask=token_bitmask,
-        vocab_size=vocab_size,
-        conservative=conservative,
-        special_tokens=special_tokens,
-    ).z
+    return mix(logits, weights, bias, token_bitmask, vocab_size, conservative, special_tokens).z
 
 
 def mix(
     logits: Sequence[Tensor],
     weights: Tensor | Sequence[float | Tensor],
-    *,
     bias: Tensor | None,
     token_bitmask: Tensor | None,
     vocab_size: int | None,

@@ -45,15 +45,7 @@ def score(
         `Score` with B for its leading shape.
     """
     token_bitmask = renamed_bitmask(token_bitmask, allowed)
-    mixture = mix(
-        logits,
-        weights,
-        bias=bias,
-        token_bitmask=token_bitmask,
-        vocab_size=vocab_size,
-        conservative=conservative,
-        special_tokens=special_tokens,
-    )
+    mixture = mix(logits, weights, bias, token_bitmask, vocab_size, conservative, special_tokens)
     size = mixture.z.shape[1]
     ignored = targets == ignore_index
     known = (targets >= 0) & (targets < size)

@@ -60,15 +60,7 @@ def step(
             position.
     """
     token_bitmask = renamed_bitmask(token_bitmask, allowed)
-    mixture = mix(
-        logits,
-        weights,
-        bias=bias,
-        token_bitmask=token_bitmask,
-        vocab_size=vocab_size,
-        conservative=conservative,
-        special_tokens=special_tokens,
-    )
+    mixture = mix(logits, weights, bias, token_bitmask, vocab_size, conservative, special_tokens)
     options = sampling_options(mixture.z, temperature, top_k, top_p, min_p)
     if seed is not None and position is None:
         raise ValueError("position: expected one beside a seed, which would repeat one draw at every step")
