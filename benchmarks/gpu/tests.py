@@ -21,6 +21,7 @@ CUDA = {
     "step": Tested("CUDA step", f"{OPS}/test_cuda_gpu.py", "small or first_call or replayed"),
     "verify": Tested("CUDA verification", f"{OPS}/test_cuda_verify_gpu.py", "small or replayed"),
     "score": Tested("CUDA scoring", f"{OPS}/test_cuda_score_gpu.py", "small or buffers"),
+    "special": Tested("CUDA special tokens", f"{OPS}/test_cuda_special_gpu.py", "small"),
     "loop": Tested(
         "engine: graphs, rounds, WHILE loop", f"{DECODING}/test_engine_gpu.py", "llama and greedy"
     ),
