@@ -25,7 +25,7 @@ from common.timeout import run_with_timeout
 from gpu.tests import CUDA
 
 TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
-FILES = [CUDA[key].file for key in ("step", "verify", "score")]
+FILES = [CUDA[key].file for key in ("step", "verify", "score", "special")]
 MIN_SECONDS = 60.0  # of a tool, while they are left
 MIN_LEFT = 20.0  # seconds, to begin another tool
 CUDA_FOLDERS = ("/usr/local/cuda/bin", "/usr/local/cuda/compute-sanitizer")
