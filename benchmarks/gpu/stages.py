@@ -79,7 +79,7 @@ def _device(run: Run) -> list[list[str]]:
 def _smallest(run: Run) -> list[list[str]]:
     which = " or ".join(f"({t.smallest})" for t in CUDA.values())
     if run.rehearse:
-        which = "first_call or small_conservative or (llama and greedy)"
+        which = "first_call or small_conservative or (special and small and bitmask) or (llama and greedy)"
     files = [t.file for t in CUDA.values()]
     return [run.tests(files, len(files), 30, "--dist", "loadfile", "-k", which)]
 

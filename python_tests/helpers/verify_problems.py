@@ -11,6 +11,7 @@ from torch import Tensor
 
 from eft_ext.ops import VerifyResult, fused_mix, fused_verify
 from python_tests.helpers import step_problems as rows
+from python_tests.helpers import token_sets
 
 KINDS = ("ordinary", "ordinary", "certain", "same", "own")
 
@@ -74,7 +75,7 @@ def verify_problems(draw: st.DrawFn) -> VerifyProblem:
     }
     if draw(st.integers(1, 5)) == 5:
         shared["bias"] = rows._filled([draw(rows._row)], vocab, torch.float32)[0]
-    masks = draw(rows._masks(batch * (k + 1), vocab)) if draw(st.integers(1, 5)) == 5 else None
+    masks = draw(token_sets.bitmasks(batch * (k + 1), vocab)) if draw(st.integers(1, 5)) == 5 else None
     position = draw(rows._per_row(st.integers(0, 2**62), (), batch, torch.int64))
     token_bitmask = None if masks is None else positions(masks, k + 1)
     options = {**shared, **drawn, **{f"draft_{name}": value for name, value in own.items()}, "position": position}
@@ -87,6 +88,8 @@ def verify_problems(draw: st.DrawFn) -> VerifyProblem:
         weights = [scale, 1.0, -scale]
         options["conservative_top_p"] = draw(rows._per_row(rows._top_p, (2.0,), batch, torch.float32))
         options["conservative_outside"] = draw(st.sampled_from(("keep", "drop")))
+    if draw(st.integers(1, 5)) == 5:
+        options["special_tokens"] = draw(token_sets.special_tokens(count, vocab))
     proposals = []
     for i in range(k):
         mask = None if token_bitmask is None else token_bitmask[:, i]
