@@ -15,6 +15,7 @@ from eft_ext.decoding.model_facts import input_table, layer_windows, learned_pos
 from eft_ext.decoding.padding import left_padded, lengths_of, read_prompts
 from eft_ext.decoding.static_cache.forward import Forward
 from eft_ext.decoding.static_cache.layers import SLACK
+from eft_ext.decoding.static_cache.native_view import native_view
 from eft_ext.decoding.static_cache.storage import Storage
 from eft_ext.decoding.static_cache.support import unsupported
 
@@ -65,7 +66,9 @@ class StaticCacheModel:
         self._wanted = capacity
         windows = layer_windows(model.config.get_text_config(decoder=True))
         self._storage = Storage(windows)
-        self._forward = TracedForward(Forward(model, windows), model)
+        with switch():
+            self._view = native_view(model)
+        self._forward = TracedForward(Forward(self._view, windows), model)
         self.limit = learned_positions(model)
         self.longest = 0  # no row is longer; known without asking the device
 
@@ -92,7 +95,7 @@ class StaticCacheModel:
         """
         logits, stock, lengths = self._read(ids, mask)
         self.longest = max(self.prompt_lengths)
-        self._storage.start(stock, lengths, max(self.longest + 1, self._wanted))
+        self._storage.start(stock, lengths, max(self.longest + 1, self._wanted), self._same_length)
         return logits
 
     def expand(self, capacity: int) -> None:
@@ -109,7 +112,7 @@ class StaticCacheModel:
         longest = max(self.prompt_lengths)
         self._reserve(longest)
         self.longest = max(self.longest, longest)
-        self._storage.admit(rows, stock, lengths)
+        self._storage.admit(rows, stock, lengths, self._same_length)
         return logits
 
     @torch.inference_mode()
@@ -180,7 +183,13 @@ class StaticCacheModel:
         self.prompt_lengths = lengths_of(ids, mask)
         check_limit(self.name, max(self.prompt_lengths), self.limit)
         with self._switch():
-            return read_prompts(self.model, ids, mask)
+            return read_prompts(self._view, ids, mask)
+
+    @property
+    def _same_length(self) -> int | None:
+        """The length of the last prompts, where all are as long."""
+        first = self.prompt_lengths[0]
+        return first if len(set(self.prompt_lengths)) == 1 else None
 
     def _reserve(self, tokens: int) -> None:
         """Room for that many tokens in every row."""

@@ -35,13 +35,14 @@ class Storage:
         self._placed: tuple[Any, ...] = ()
         self._arguments: tuple[Any, tuple[Any, ...]] = ((), ())
 
-    def start(self, stock: Any, lengths: Tensor, capacity: int) -> None:
+    def start(self, stock: Any, lengths: Tensor, capacity: int, length: int | None = None) -> None:
         """All rows from scratch, with prompts that transformers has read; made larger where they would not fit.
 
         Args:
             stock: transformers' cache of them.
             lengths: real tokens of each, [rows].
             capacity: tokens that each row is expected to grow to.
+            length: `lengths` on the host, where all are the same.
         """
         self.rows = len(lengths)
         if self.rows > len(self.lengths) or capacity > self.capacity:
@@ -51,17 +52,17 @@ class Storage:
                 layer.keys = layer.values = None
         self.lengths[: self.rows] = lengths
         self._arguments = ((), ())
-        self._load(None, stock, lengths)
+        self._load(None, stock, lengths, length)
         self._place()
 
-    def admit(self, rows: Tensor, stock: Any, lengths: Tensor) -> None:
+    def admit(self, rows: Tensor, stock: Any, lengths: Tensor, length: int | None = None) -> None:
         """Other prompts into `rows` (indices), which `capacity` has room for."""
         self.lengths[rows.to(self.lengths.device)] = lengths
-        self._load(rows, stock, lengths)
+        self._load(rows, stock, lengths, length)
 
-    def _load(self, rows: Tensor | None, stock: Any, lengths: Tensor) -> None:
+    def _load(self, rows: Tensor | None, stock: Any, lengths: Tensor, length: int | None) -> None:
         for mine, theirs in zip(self._layers, stock.layers, strict=False):  # the last may hold nothing
-            mine.load(rows, len(self.lengths), self.capacity, theirs, lengths)
+            mine.load(rows, len(self.lengths), self.capacity, theirs, lengths, length)
 
     def select_rows(self, rows: Sequence[int]) -> None:
         """Goes on with these rows only (indices into the present ones), in this order."""

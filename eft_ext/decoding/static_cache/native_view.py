@@ -1,0 +1,91 @@
+"""A model with native products and attention, on a CPU: other modules around the very same weights.
+
+A decoding step reads every weight for one token of a row, or for some drafts. torch's products are made for many rows:
+for two to sixteen they take two to three times as long as reading the weights does (benchmarks/bench_linear.py), and
+its attention up to ten times as long as reading keys and values does (benchmarks/bench_attention.py). Both operations
+leave to torch what they are not made for.
+
+The model itself stays as it is: no module, setting or function of it changes, so others may use it meanwhile.
+"""
+
+from __future__ import annotations
+
+from copy import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, PretrainedConfig
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+
+from eft_ext.decoding.module_utils import hooks_of, modules_of, parameters_of
+from eft_ext.ops.attention import attention, suits
+from eft_ext.ops.linear import linear
+
+_NAME = "eft_ext"  # of the attention, in the configurations of views
+
+
+class NativeLinear(nn.Linear):
+    def forward(self, input: Tensor) -> Tensor:
+        return linear(input, self.weight, self.bias)
+
+
+def _attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    **others: Any,
+) -> tuple[Tensor, None]:
+    """Attention as transformers calls it; returns [rows, new, heads, width]."""
+    plain = not any(value for name, value in others.items() if name in ("dropout", "position_bias", "softcap", "cache"))
+    if attention_mask is None or not plain or not suits(query, key, value, attention_mask):
+        found: tuple[Tensor, None] = sdpa_attention_forward(
+            module, query, key, value, attention_mask, scaling=scaling, **others
+        )
+        return found
+    return attention(query, key, value, attention_mask, scaling, True).transpose(1, 2), None
+
+
+AttentionInterface.register(_NAME, _attention)
+AttentionMaskInterface.register(_NAME, sdpa_mask)
+
+
+def native_view(model: Any) -> Any:
+    """Such a view of `model`, which sees its weights change, and of all else what it was at this call.
+
+    `model` itself where it is not on a CPU, or calls Python beside its modules' own forward passes.
+    """
+    modules = modules_of(model)
+    if (
+        any(p.device.type != "cpu" for p in parameters_of(model))
+        or hooks_of(model)
+        or any("forward" in vars(module) for module in modules)
+    ):
+        return model
+    views = {id(module): object.__new__(_class_of(module)) for module in modules}
+    configs: dict[int, Any] = {}
+    for module in modules:
+        own = views[id(module)].__dict__
+        own.update(vars(module))  # weights and buffers are dicts of the module's, and stay shared
+        own["_modules"] = {name: child and views[id(child)] for name, child in module._modules.items()}
+        for name, value in vars(module).items():
+            if isinstance(value, PretrainedConfig):
+                own[name] = configs.setdefault(id(value), _config(value))
+    return views[id(model)]
+
+
+def _class_of(module: nn.Module) -> type[nn.Module]:
+    plain = type(module) is nn.Linear and type(module.weight) in (nn.Parameter, Tensor)
+    return NativeLinear if plain else type(module)
+
+
+def _config(config: Any) -> Any:
+    if config._attn_implementation != "sdpa":
+        return config
+    config = copy(config)
+    config._attn_implementation_internal = _NAME
+    return config
