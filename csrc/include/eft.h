@@ -19,7 +19,7 @@ extern "C" {
 // additions at the end included: structs are passed without their size, so a caller and a library
 // that were built with different headers would read different fields. Compare it with
 // eft_abi_version() before the first call.
-#define EFT_ABI_VERSION 2
+#define EFT_ABI_VERSION 3
 
 // Returned by every entry point; eft_last_error() has the message (numerics.md §12).
 enum {
@@ -172,6 +172,20 @@ typedef struct {
   int32_t* status;        // [num_rows], 0 ok, 1 invalid
 } eft_verify;
 
+// A linear layer for few rows: y = x weight^T + bias, all of one dtype and contiguous, summed in
+// fp32 and rounded to nearest even. A row's bits depend on nothing but the row, the weight, the
+// bias and the instruction set: neither on the other rows nor on the number of threads.
+typedef struct {
+  int64_t num_rows;
+  int64_t in_features;
+  int64_t out_features;
+  int32_t dtype;
+  const void* x;       // [num_rows, in_features]
+  const void* weight;  // [out_features, in_features]
+  const void* bias;    // [out_features], or null
+  void* y;             // [num_rows, out_features]
+} eft_linear;
+
 EFT_API int32_t eft_abi_version(void);     // EFT_ABI_VERSION as the library was built with it
 EFT_API const char* eft_version(void);     // of the package
 EFT_API const char* eft_last_error(void);  // of the calling thread
@@ -186,6 +200,9 @@ EFT_API int eft_verify_cpu(const eft_verify* verify, int isa, int max_threads);
 EFT_API int eft_combine_cpu(const eft_step* step, float* z, int64_t z_row_stride, int isa);
 // As eft_step_cpu; everything but tv, kl, up and down takes one read of the logits.
 EFT_API int eft_score_cpu(const eft_score* score, int isa, int max_threads);
+// As eft_step_cpu, but outputs are shared instead of rows. The weight is read once for every 64
+// rows.
+EFT_API int eft_linear_cpu(const eft_linear* linear, int isa, int max_threads);
 EFT_API int eft_cpu_best_isa(void);
 EFT_API uint64_t eft_cpu_scratch_bytes(int64_t vocab_size);
 

@@ -35,6 +35,7 @@ PYBIND11_MODULE(_native, m) {
   eft::bind_verify(m);
   eft::bind_score(m);
   eft::bind_loop(m);
+  eft::bind_linear(m);
   m.def("version", &eft_version);
   m.def("abi_version", &eft_abi_version);
   m.def("cpu_best_isa", &eft_cpu_best_isa);

@@ -1,0 +1,212 @@
+// A linear layer's product for few rows. Compiled three times with different instruction sets;
+// EFT_ISA names the copy.
+//
+// The weight is read once, four of its rows (outputs) at a time, in blocks of kBlock elements that
+// stay in L1 for all rows of x. Each lane of an output's vector sums every kLanes-th product in
+// order, and the lanes are added at the end: an order that depends neither on the other rows nor on
+// the other outputs. Unlike the step's copies these fuse products with sums.
+#include "cpu/linear_isa.h"
+
+#include <algorithm>
+
+#include "cpu/linear_lanes.h"
+
+namespace eft {
+namespace {
+
+using linear::kColumns;
+using linear::kMaxRows;
+
+constexpr int64_t kBlock = 512;                  // elements of a row
+constexpr int kMostRows = kLanes == 16 ? 6 : 3;  // of x: as many sums as there are registers for
+constexpr int kSums = kColumns * kLanes;         // of one row of x
+
+struct Pass {
+  const float* x;  // [rows][lines of the block], packed
+  int64_t lines;
+  float* sums;                 // [rows][kColumns][kLanes]
+  bool fresh;                  // they begin at 0
+  const char* next[kColumns];  // what is read after this block, by row of the weight
+  int first_next;              // the first of `next` that this pass fetches
+};
+
+// kFetched rows of the next block are fetched while this one is multiplied.
+template <class T, int kRows, int kFetched>
+void multiply_rows(const Pass& pass, const T* const (&weight)[kColumns]) {
+  constexpr int kVectors = kLineSize<T> / kLanes;
+  Vec sums[kRows][kColumns];
+  for (int i = 0; i < kRows; ++i) {
+    for (int j = 0; j < kColumns; ++j) {
+      sums[i][j] = pass.fresh ? zero() : load_fp32(pass.sums + i * kSums + j * kLanes);
+    }
+  }
+  const T* w[kColumns] = {weight[0], weight[1], weight[2], weight[3]};
+  const char* next[kFetched];
+  for (int f = 0; f < kFetched; ++f) next[f] = pass.next[(pass.first_next + f) % kColumns];
+  const int64_t row = pass.lines * kLineSize<T>;
+  const float* x = pass.x;
+  for (int64_t line = 0; line < pass.lines; ++line) {
+    for (int f = 0; f < kFetched; ++f) __builtin_prefetch(next[f] + line * kLineBytes);
+    for (int h = 0; h < kVectors; ++h, x += kLanes) {
+      Vec rows[kRows];
+      for (int i = 0; i < kRows; ++i) rows[i] = load_fp32(x + i * row);
+      for (int j = 0; j < kColumns; ++j) {
+        const Vec v = load<T>(w[j] + line * kLineSize<T>, h);
+        for (int i = 0; i < kRows; ++i) sums[i][j] = multiply_add(rows[i], v, sums[i][j]);
+      }
+    }
+  }
+  for (int i = 0; i < kRows; ++i) {
+    for (int j = 0; j < kColumns; ++j) {
+      store_fp32(pass.sums + i * kSums + j * kLanes, sums[i][j]);
+    }
+  }
+}
+
+template <class T, int kFetched, int kRows = kMostRows>
+void multiply_some(int num_rows, const Pass& pass, const T* const (&weight)[kColumns]) {
+  if constexpr (kRows > 1) {
+    if (num_rows < kRows) return multiply_some<T, kFetched, kRows - 1>(num_rows, pass, weight);
+  }
+  multiply_rows<T, kRows, kFetched>(pass, weight);
+}
+
+// All rows of x by one block.
+template <class T>
+void multiply_block(int num_rows, Pass pass, const T* const (&weight)[kColumns]) {
+  const int passes = (num_rows + kMostRows - 1) / kMostRows;
+  for (int p = 0, done = 0; p < passes; ++p) {
+    const int rows = (num_rows - done) / (passes - p);  // as equal as can be, the larger ones last
+    if (passes == 1) {
+      multiply_some<T, 4>(rows, pass, weight);
+    } else if (passes < 4) {
+      pass.first_next = 2 * p;
+      multiply_some<T, 2>(rows, pass, weight);
+    } else {
+      pass.first_next = p;
+      multiply_some<T, 1>(rows, pass, weight);
+    }
+    done += rows;
+    pass.x += rows * pass.lines * kLineSize<T>;
+    pass.sums += rows * kSums;
+  }
+}
+
+// -0 where there is no bias: the sum of anything and -0 is itself.
+template <class T>
+Four bias_of(const eft_linear& l, int64_t column, int num_columns) {
+  Four bias = {-0.0f, -0.0f, -0.0f, -0.0f};
+  if (!l.bias) return bias;
+  const T* from = static_cast<const T*>(l.bias) + column;
+  for (int j = 0; j < num_columns; ++j) bias[j] = to_float(from[j]);
+  return bias;
+}
+
+template <class T>
+void write(const float* sums, Four bias, int num_columns, T* y) {
+  Vec v[kColumns];
+  for (int j = 0; j < kColumns; ++j) v[j] = load_fp32(sums + j * kLanes);
+  const Four four = sum_lanes(v[0], v[1], v[2], v[3]) + bias;
+  if (num_columns == kColumns) return round_to(four, y);
+  T some[kColumns];
+  round_to(four, some);
+  memcpy(y, some, size_t(num_columns) * sizeof(T));
+}
+
+template <class T>
+void multiply(const eft_linear& l, int64_t first_row, int num_rows, const float* packed,
+              int64_t first, int64_t last) {
+  alignas(64) float sums[kMaxRows * kSums];
+  T tail[kColumns][kLineSize<T>] = {};
+  const int64_t whole = l.in_features / kLineSize<T> * kLineSize<T>;
+  const size_t tail_bytes = size_t(l.in_features - whole) * sizeof(T);
+  const T* weight = static_cast<const T*>(l.weight);
+  for (int64_t column = first; column < last; column += kColumns) {
+    const int num_columns = int(std::min<int64_t>(kColumns, last - column));
+    const T *w[kColumns], *after[kColumns];
+    for (int j = 0; j < kColumns; ++j) {  // the last ones are repeated
+      w[j] = weight + std::min(column + j, last - 1) * l.in_features;
+      after[j] = weight + std::min(column + kColumns + j, last - 1) * l.in_features;
+    }
+    Pass pass{};
+    pass.sums = sums;
+    for (int64_t k = 0; k < whole; k += kBlock) {
+      pass.x = packed + k * num_rows;
+      pass.lines = std::min(kBlock, whole - k) / kLineSize<T>;
+      pass.fresh = k == 0;
+      const T* block[kColumns];
+      for (int j = 0; j < kColumns; ++j) {
+        block[j] = w[j] + k;
+        pass.next[j] =
+            reinterpret_cast<const char*>(k + kBlock < whole ? block[j] + kBlock : after[j]);
+      }
+      multiply_block<T>(num_rows, pass, block);
+    }
+    if (tail_bytes) {
+      pass.x = packed + whole * num_rows;
+      pass.lines = 1;
+      pass.fresh = whole == 0;
+      const T* block[kColumns];
+      for (int j = 0; j < kColumns; ++j) {
+        memcpy(tail[j], w[j] + whole, tail_bytes);
+        block[j] = tail[j];
+        pass.next[j] = reinterpret_cast<const char*>(after[j]);
+      }
+      multiply_block<T>(num_rows, pass, block);
+    }
+    const Four bias = bias_of<T>(l, column, num_columns);
+    T* y = static_cast<T*>(l.y) + first_row * l.out_features + column;
+    for (int i = 0; i < num_rows; ++i) {
+      write(sums + i * kSums, bias, num_columns, y + i * l.out_features);
+    }
+  }
+}
+
+template <class T>
+void pack_line(const T* line, float* to) {
+  for (int h = 0; h < kLineSize<T> / kLanes; ++h) store_fp32(to + h * kLanes, load<T>(line, h));
+}
+
+// By blocks, as they are multiplied: [block][row][element].
+template <class T>
+void pack(const eft_linear& l, int64_t first_row, int num_rows, float* to) {
+  const T* x = static_cast<const T*>(l.x) + first_row * l.in_features;
+  const int64_t whole = l.in_features / kLineSize<T> * kLineSize<T>;
+  for (int64_t k = 0; k < whole; k += kBlock) {
+    for (int i = 0; i < num_rows; ++i) {
+      for (int64_t e = k; e < std::min(k + kBlock, whole); e += kLineSize<T>) {
+        pack_line(x + i * l.in_features + e, to);
+        to += kLineSize<T>;
+      }
+    }
+  }
+  if (whole == l.in_features) return;
+  for (int i = 0; i < num_rows; ++i, to += kLineSize<T>) {
+    T tail[kLineSize<T>] = {};
+    memcpy(tail, x + i * l.in_features + whole, size_t(l.in_features - whole) * sizeof(T));
+    pack_line(tail, to);
+  }
+}
+
+void pack_any(const eft_linear& l, int64_t first_row, int num_rows, float* to) {
+  if (l.dtype == EFT_BF16) return pack<Bf16>(l, first_row, num_rows, to);
+  if (l.dtype == EFT_FP16) return pack<Fp16>(l, first_row, num_rows, to);
+  pack<float>(l, first_row, num_rows, to);
+}
+
+void multiply_any(const eft_linear& l, int64_t first_row, int num_rows, const float* packed,
+                  int64_t first, int64_t last) {
+  if (l.dtype == EFT_BF16) return multiply<Bf16>(l, first_row, num_rows, packed, first, last);
+  if (l.dtype == EFT_FP16) return multiply<Fp16>(l, first_row, num_rows, packed, first, last);
+  multiply<float>(l, first_row, num_rows, packed, first, last);
+}
+
+}  // namespace
+
+namespace linear {
+
+extern const Isa EFT_ISA;
+const Isa EFT_ISA = {pack_any, multiply_any};
+
+}  // namespace linear
+}  // namespace eft
