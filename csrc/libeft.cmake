@@ -1,13 +1,15 @@
 # libeft: the CPU's part for each instruction set, and CUDA's where nvcc is found.
-add_library(eft SHARED csrc/common/error.cpp csrc/cpu/advance.cpp csrc/cpu/linear.cpp csrc/cpu/parallel.cpp csrc/cpu/scratch.cpp
+add_library(eft SHARED csrc/common/error.cpp csrc/cpu/advance.cpp csrc/cpu/attention.cpp csrc/cpu/linear.cpp
+            csrc/cpu/parallel.cpp csrc/cpu/scratch.cpp
             csrc/cpu/score.cpp csrc/cpu/step.cpp csrc/cpu/verify.cpp)
 target_compile_definitions(eft PRIVATE EFT_VERSION="${EFT_VERSION}")
 target_link_libraries(eft PRIVATE eft_flags ${CMAKE_DL_LIBS})
 target_include_directories(eft PUBLIC csrc/include)
 
-# *_isa.cpp once per instruction set; linear.cpp, score.cpp and step.cpp choose at run time.
+# *_isa.cpp once per instruction set; attention.cpp, linear.cpp, score.cpp and step.cpp choose at run time.
 function(eft_add_isa name)
-  add_library(${name} OBJECT csrc/cpu/linear_isa.cpp csrc/cpu/score_isa.cpp csrc/cpu/step_isa.cpp)
+  add_library(${name} OBJECT csrc/cpu/attention_isa.cpp csrc/cpu/linear_isa.cpp csrc/cpu/score_isa.cpp
+              csrc/cpu/step_isa.cpp)
   target_link_libraries(${name} PRIVATE eft_flags)
   target_compile_definitions(${name} PRIVATE EFT_ISA=${name})
   target_compile_options(${name} PRIVATE ${ARGN})

@@ -29,6 +29,33 @@ EFT_HD float to_float(Fp16 x) {
 
 EFT_HD float to_float(float x) { return x; }
 
+// The nearest value of a dtype, the even one of two.
+template <class T>
+EFT_HD T from_float(float x);
+template <>
+EFT_HD float from_float(float x) {
+  return x;
+}
+template <>
+EFT_HD Bf16 from_float(float x) {
+  const uint32_t bits = bit_cast<uint32_t>(x);
+  if (x != x) return {uint16_t(bits >> 16 | 0x40u)};
+  return {uint16_t((bits + 0x7fffu + (bits >> 16 & 1)) >> 16)};
+}
+template <>
+EFT_HD Fp16 from_float(float x) {
+  const uint32_t bits = bit_cast<uint32_t>(x), magnitude = bits & 0x7fffffffu;
+  const uint16_t sign = uint16_t(bits >> 16 & 0x8000u);
+  if (magnitude > 0x7f800000u) return {uint16_t(sign | 0x7e00u)};
+  if (magnitude >= 0x477ff000u) return {uint16_t(sign | 0x7c00u)};  // 65520 and above
+  if (magnitude < 0x38800000u) {  // subnormal: the sum's last bit is worth 2^-24
+    const float sum = bit_cast<float>(magnitude) + 0.5f;
+    return {uint16_t(sign | (bit_cast<uint32_t>(sum) - 0x3f000000u))};
+  }
+  const uint32_t rounded = magnitude + 0xfffu + (magnitude >> 13 & 1);
+  return {uint16_t(sign | ((rounded - 0x38000000u) >> 13))};
+}
+
 // The lowest finite value of a dtype, which excludes a token as -inf does.
 template <class T>
 struct Lowest;

@@ -8,6 +8,7 @@ namespace eft {
 void bind_step(pybind11::module_& m);
 void bind_verify(pybind11::module_& m);  // after the step, whose `Prepared` it takes
 void bind_score(pybind11::module_& m);
+void bind_attention(pybind11::module_& m);
 void bind_loop(pybind11::module_& m);
 void bind_linear(pybind11::module_& m);
 }  // namespace eft

@@ -34,6 +34,7 @@ PYBIND11_MODULE(_native, m) {
   eft::bind_step(m);
   eft::bind_verify(m);
   eft::bind_score(m);
+  eft::bind_attention(m);
   eft::bind_loop(m);
   eft::bind_linear(m);
   m.def("version", &eft_version);

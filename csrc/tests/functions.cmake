@@ -17,8 +17,8 @@ endfunction()
 # instruction set of this one's family.
 function(eft_add_core name)
   add_library(${name} STATIC)
-  foreach(source common/error cpu/advance cpu/linear cpu/parallel cpu/scratch cpu/score cpu/step cpu/verify
-                 cpu/linear_isa cpu/score_isa cpu/step_isa)
+  foreach(source common/error cpu/advance cpu/attention cpu/linear cpu/parallel cpu/scratch cpu/score cpu/step
+                 cpu/verify cpu/attention_isa cpu/linear_isa cpu/score_isa cpu/step_isa)
     target_sources(${name} PRIVATE ${PROJECT_SOURCE_DIR}/csrc/${source}.cpp)
   endforeach()
   target_link_libraries(${name} PUBLIC eft_flags ${CMAKE_DL_LIBS})
@@ -38,8 +38,10 @@ function(eft_add_isas core)
     target_compile_definitions(${core} PRIVATE EFT_AVX512)
   endif()
   foreach(isa ${isas})
-    set(cpu ${PROJECT_SOURCE_DIR}/csrc/cpu)
-    add_library(${core}_${isa} OBJECT ${cpu}/linear_isa.cpp ${cpu}/score_isa.cpp ${cpu}/step_isa.cpp)
+    add_library(${core}_${isa} OBJECT)
+    foreach(source attention_isa linear_isa score_isa step_isa)
+      target_sources(${core}_${isa} PRIVATE ${PROJECT_SOURCE_DIR}/csrc/cpu/${source}.cpp)
+    endforeach()
     target_link_libraries(${core}_${isa} PRIVATE eft_flags)
     target_compile_definitions(${core}_${isa} PRIVATE EFT_ISA=${isa})
     target_compile_options(${core}_${isa} PRIVATE ${EFT_DEBUG} ${ARGN} ${EFT_${isa}}
