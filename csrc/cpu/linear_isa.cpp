@@ -21,16 +21,23 @@ constexpr int64_t kBlock = 512;                  // elements of a row
 constexpr int kMostRows = kLanes == 16 ? 6 : 3;  // of x: as many sums as there are registers for
 constexpr int kSums = kColumns * kLanes;         // of one row of x
 
+// One pass needs nothing again, and reads the weight in one piece.
+int64_t block_size(const eft_linear& l, int num_rows) {
+  return num_rows <= kMostRows ? l.in_features : kBlock;
+}
+
 struct Pass {
   const float* x;  // [rows][lines of the block], packed
   int64_t lines;
-  float* sums;                 // [rows][kColumns][kLanes]
-  bool fresh;                  // they begin at 0
-  const char* next[kColumns];  // what is read after this block, by row of the weight
-  int first_next;              // the first of `next` that this pass fetches
+  float* sums;       // [rows][kColumns][kLanes]
+  bool fresh;        // they begin at 0
+  bool contiguous;   // the weight's blocks are whole rows, and fetched as they lie in memory
+  const char* next;  // what is fetched while this block is multiplied
+  int64_t across;    // bytes between the lines of it that are fetched together
 };
 
-// kFetched rows of the next block are fetched while this one is multiplied.
+// With each line of this block kFetched lines of the next one are fetched: one row after another
+// where it is contiguous, else of kFetched rows side by side.
 template <class T, int kRows, int kFetched>
 void multiply_rows(const Pass& pass, const T* const (&weight)[kColumns]) {
   constexpr int kVectors = kLineSize<T> / kLanes;
@@ -41,12 +48,12 @@ void multiply_rows(const Pass& pass, const T* const (&weight)[kColumns]) {
     }
   }
   const T* w[kColumns] = {weight[0], weight[1], weight[2], weight[3]};
-  const char* next[kFetched];
-  for (int f = 0; f < kFetched; ++f) next[f] = pass.next[(pass.first_next + f) % kColumns];
   const int64_t row = pass.lines * kLineSize<T>;
   const float* x = pass.x;
-  for (int64_t line = 0; line < pass.lines; ++line) {
-    for (int f = 0; f < kFetched; ++f) __builtin_prefetch(next[f] + line * kLineBytes);
+  const char* next = pass.next;
+  const int64_t along = pass.contiguous ? kFetched * kLineBytes : kLineBytes;
+  for (int64_t line = 0; line < pass.lines; ++line, next += along) {
+    for (int i = 0; i < kFetched; ++i) __builtin_prefetch(next + i * pass.across);
     for (int h = 0; h < kVectors; ++h, x += kLanes) {
       Vec rows[kRows];
       for (int i = 0; i < kRows; ++i) rows[i] = load_fp32(x + i * row);
@@ -80,11 +87,11 @@ void multiply_block(int num_rows, Pass pass, const T* const (&weight)[kColumns])
     if (passes == 1) {
       multiply_some<T, 4>(rows, pass, weight);
     } else if (passes < 4) {
-      pass.first_next = 2 * p;
       multiply_some<T, 2>(rows, pass, weight);
+      pass.next += 2 * (pass.contiguous ? pass.lines * kLineBytes : pass.across);
     } else {
-      pass.first_next = p;
       multiply_some<T, 1>(rows, pass, weight);
+      pass.next += pass.contiguous ? pass.lines * kLineBytes : pass.across;
     }
     done += rows;
     pass.x += rows * pass.lines * kLineSize<T>;
@@ -119,38 +126,39 @@ void multiply(const eft_linear& l, int64_t first_row, int num_rows, const float*
   alignas(64) float sums[kMaxRows * kSums];
   T tail[kColumns][kLineSize<T>] = {};
   const int64_t whole = l.in_features / kLineSize<T> * kLineSize<T>;
+  const int64_t size = block_size(l, num_rows);
   const size_t tail_bytes = size_t(l.in_features - whole) * sizeof(T);
   const T* weight = static_cast<const T*>(l.weight);
   for (int64_t column = first; column < last; column += kColumns) {
     const int num_columns = int(std::min<int64_t>(kColumns, last - column));
-    const T *w[kColumns], *after[kColumns];
+    const T* w[kColumns];
     for (int j = 0; j < kColumns; ++j) {  // the last ones are repeated
       w[j] = weight + std::min(column + j, last - 1) * l.in_features;
-      after[j] = weight + std::min(column + kColumns + j, last - 1) * l.in_features;
     }
+    const char* after = reinterpret_cast<const char*>(
+        weight + std::min(column + kColumns, last - 1) * l.in_features);
     Pass pass{};
+    pass.contiguous = size >= whole;
+    pass.across = pass.contiguous ? kLineBytes : l.in_features * int64_t(sizeof(T));
     pass.sums = sums;
-    for (int64_t k = 0; k < whole; k += kBlock) {
+    for (int64_t k = 0; k < whole; k += size) {
       pass.x = packed + k * num_rows;
-      pass.lines = std::min(kBlock, whole - k) / kLineSize<T>;
+      pass.lines = std::min(size, whole - k) / kLineSize<T>;
       pass.fresh = k == 0;
+      pass.next = k + size < whole ? reinterpret_cast<const char*>(w[0] + k + size) : after;
       const T* block[kColumns];
-      for (int j = 0; j < kColumns; ++j) {
-        block[j] = w[j] + k;
-        pass.next[j] =
-            reinterpret_cast<const char*>(k + kBlock < whole ? block[j] + kBlock : after[j]);
-      }
+      for (int j = 0; j < kColumns; ++j) block[j] = w[j] + k;
       multiply_block<T>(num_rows, pass, block);
     }
     if (tail_bytes) {
       pass.x = packed + whole * num_rows;
       pass.lines = 1;
       pass.fresh = whole == 0;
+      pass.next = after;
       const T* block[kColumns];
       for (int j = 0; j < kColumns; ++j) {
         memcpy(tail[j], w[j] + whole, tail_bytes);
         block[j] = tail[j];
-        pass.next[j] = reinterpret_cast<const char*>(after[j]);
       }
       multiply_block<T>(num_rows, pass, block);
     }
@@ -172,9 +180,10 @@ template <class T>
 void pack(const eft_linear& l, int64_t first_row, int num_rows, float* to) {
   const T* x = static_cast<const T*>(l.x) + first_row * l.in_features;
   const int64_t whole = l.in_features / kLineSize<T> * kLineSize<T>;
-  for (int64_t k = 0; k < whole; k += kBlock) {
+  const int64_t size = block_size(l, num_rows);
+  for (int64_t k = 0; k < whole; k += size) {
     for (int i = 0; i < num_rows; ++i) {
-      for (int64_t e = k; e < std::min(k + kBlock, whole); e += kLineSize<T>) {
+      for (int64_t e = k; e < std::min(k + size, whole); e += kLineSize<T>) {
         pack_line(x + i * l.in_features + e, to);
         to += kLineSize<T>;
       }

@@ -46,17 +46,17 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """
     if _is_recorded():
         # Sizes are not asked here: a trace would record the question.
-        trains = weight.requires_grad and torch.is_grad_enabled()
-        large = weight.untyped_storage().nbytes() >= MIN_BYTES
-        recorded = large and weight.is_cpu and weight.dtype in DTYPES and not trains and native._native is not None
-        return torch.ops.eft_ext.linear(x, weight, bias) if recorded else torch_linear(x, weight, bias)
+        tensors = (x, weight) if bias is None else (x, weight, bias)
+        trains = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+        kernel = weight.is_cpu and weight.dtype in DTYPES and not trains and native._native is not None
+        return torch.ops.eft_ext.linear(x, weight, bias) if kernel else torch_linear(x, weight, bias)
     return _operator(x, weight, bias)
 
 
 def _is_recorded() -> bool:
     return (
-        torch._C._is_tracing()
-        or torch.compiler.is_dynamo_compiling()
+        torch.compiler.is_dynamo_compiling()
+        or torch._C._is_tracing()
         or torch._C._len_torch_dispatch_stack() > 0
         or torch._C._functorch.peek_interpreter_stack() is not None
     )
