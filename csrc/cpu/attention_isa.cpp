@@ -14,6 +14,12 @@ namespace eft {
 namespace {
 
 using attention::kChunk;
+constexpr int kStep = 8;    // slots whose values stay in the nearest cache for all rows
+constexpr int kAhead = 16;  // slots between a prefetch and the use
+
+// Registers stay registers where loops over them are written out, which not every level of
+// optimisation does.
+#define EFT_UNROLL _Pragma("GCC unroll 8")
 
 // Slots of a chunk that any row attends to; the others' keys may be read, their values are not.
 struct Slots {
@@ -49,20 +55,26 @@ const T* at(const void* data, const int64_t* strides, int64_t batch, int64_t hea
 template <int Q, class T>
 void dot(const float* q, int64_t padded_dim, const T* const k[4], int dim, float* scores) {
   Vector sums[Q][4];
+  EFT_UNROLL
   for (int i = 0; i < Q; ++i) {
+    EFT_UNROLL
     for (int j = 0; j < 4; ++j) sums[i][j] = splat(0.0f);
   }
   const auto add = [&](int d, const auto& loaded) {
     Vector keys[4];
+    EFT_UNROLL
     for (int j = 0; j < 4; ++j) keys[j] = loaded(k[j] + d);
+    EFT_UNROLL
     for (int i = 0; i < Q; ++i) {
       const Vector query = load(q + i * padded_dim + d);
+      EFT_UNROLL
       for (int j = 0; j < 4; ++j) sums[i][j] = multiply_add(query, keys[j], sums[i][j]);
     }
   };
   int d = 0;
   for (; d + kWidth <= dim; d += kWidth) add(d, [](const T* x) { return load(x); });
   if (d < dim) add(d, [&](const T* x) { return load_first(x, dim - d); });
+  EFT_UNROLL
   for (int i = 0; i < Q; ++i) {
     store_sums(scores + i * kChunk, sums[i][0], sums[i][1], sums[i][2], sums[i][3]);
   }
@@ -73,18 +85,25 @@ template <int Q, int N, class Load>
 void weigh(const float* weights, const uint8_t* slots, int count, float* sums, int64_t padded_dim,
            const Load& values) {
   Vector total[Q][N];
+  EFT_UNROLL
   for (int i = 0; i < Q; ++i) {
+    EFT_UNROLL
     for (int j = 0; j < N; ++j) total[i][j] = load(sums + i * padded_dim + j * kWidth);
   }
   for (int s = 0; s < count; ++s) {
     Vector value[N];
+    EFT_UNROLL
     for (int j = 0; j < N; ++j) value[j] = values(slots[s], j * kWidth);
+    EFT_UNROLL
     for (int i = 0; i < Q; ++i) {
       const Vector weight = splat(weights[i * kChunk + slots[s]]);
+      EFT_UNROLL
       for (int j = 0; j < N; ++j) total[i][j] = multiply_add(weight, value[j], total[i][j]);
     }
   }
+  EFT_UNROLL
   for (int i = 0; i < Q; ++i) {
+    EFT_UNROLL
     for (int j = 0; j < N; ++j) store(sums + i * padded_dim + j * kWidth, total[i][j]);
   }
 }
@@ -106,6 +125,17 @@ void weigh_all(const float* weights, const uint8_t* slots, int count, float* sum
   if (d < dim) {
     weigh<Q, 1>(weights, slots, count, sums + d, padded_dim,
                 [&](int slot, int) { return load_first(v + slot * stride + d, dim - d); });
+  }
+}
+
+// Heads lie apart, so the processor does not foresee which addresses follow.
+template <class T>
+void prefetch(const T* data, int64_t stride, const Slots& slots, int from, int to, int dim) {
+  for (int i = from; i < std::min(to, slots.count); ++i) {
+    const char* row = reinterpret_cast<const char*>(data + slots.at[i] * stride);
+    for (int64_t byte = 0; byte < dim * int64_t(sizeof(T)); byte += 64) {
+      __builtin_prefetch(row + byte);
+    }
   }
 }
 
@@ -231,28 +261,32 @@ void attend(const eft_attention& a, int64_t part, float* scratch) {
   for (int64_t first = 0; first < a.num_slots; first += kChunk) {
     const int count = int(std::min<int64_t>(kChunk, a.num_slots - first));
     read_mask(a, b, first_head, first, count, rows, slots);
+    const T *chunk_keys = keys + first * k_stride, *chunk_values = values + first * v_stride;
+    prefetch(chunk_keys, k_stride, slots, 0, kAhead, dim);
     for (int i = 0; i < slots.count;) {
+      prefetch(chunk_keys, k_stride, slots, i + kAhead, i + kAhead + 4, dim);
       const int s = slots.at[i] / 4 * 4;
       while (i < slots.count && slots.at[i] < s + 4) ++i;
       const T* k[4];
-      for (int j = 0; j < 4; ++j) k[j] = keys + (first + std::min(s + j, count - 1)) * k_stride;
+      EFT_UNROLL
+      for (int j = 0; j < 4; ++j) k[j] = chunk_keys + std::min(s + j, count - 1) * k_stride;
       by_threes(rows.count, [&](int64_t r, auto q) {
         dot<decltype(q)::value>(rows.q + r * rows.padded_dim, rows.padded_dim, k, dim,
                                 rows.scores + r * kChunk + s);
       });
     }
     if (!slots.count) continue;
+    prefetch(chunk_values, v_stride, slots, 0, kAhead, dim);
     for (int64_t r = 0; r < rows.count; ++r) {
       const int64_t mask_row = rows.shared_bias ? r % a.num_queries : r;
       soften(rows, r, rows.biases + mask_row * kChunk);
     }
-    const int step = rows.count > 1 ? 16 : kChunk;  // values stay in the cache for the next rows
-    for (int i = 0; i < slots.count; i += step) {
+    for (int i = 0; i < slots.count; i += kStep) {
+      prefetch(chunk_values, v_stride, slots, i + kAhead, i + kAhead + kStep, dim);
       by_threes(rows.count, [&](int64_t r, auto q) {
-        weigh_all<decltype(q)::value>(rows.scores + r * kChunk, slots.at + i,
-                                      std::min(step, slots.count - i),
-                                      rows.sums + r * rows.padded_dim, rows.padded_dim,
-                                      values + first * v_stride, v_stride, dim);
+        weigh_all<decltype(q)::value>(
+            rows.scores + r * kChunk, slots.at + i, std::min(kStep, slots.count - i),
+            rows.sums + r * rows.padded_dim, rows.padded_dim, chunk_values, v_stride, dim);
       });
     }
   }
