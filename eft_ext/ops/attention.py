@@ -78,7 +78,7 @@ _library.impl("attention", _attention, "CompositeExplicitAutograd")
 
 @torch.library.register_fake("eft_ext::attention", lib=_library)
 def _fake(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float | None, enable_gqa: bool) -> Tensor:
-    batch, heads, queries, dim = q.shape
+    batch, heads, queries, _ = q.shape
     return q.new_empty((batch, queries, heads, v.shape[3])).transpose(1, 2)
 
 
