@@ -6,7 +6,8 @@
 The baseline is `torch.nn.functional.linear` on the same tensors. The floor is the larger of two times, both rates being
 measured in the same run: the weight's bytes at the rate of a sum over it, and its products at the rate of torch's
 product of square fp32 matrices. Calls alternate, so that the machine's moods meet all alike, and go through weights of
-64 MiB in all, more than the cache keeps. Times are minima, with one thread of the process's own time.
+64 MiB in all. Times are minima, with one thread of the process's own time: where a large cache keeps some of the small
+weights, they can lie below the floor.
 """
 
 from __future__ import annotations
