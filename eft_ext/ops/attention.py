@@ -7,56 +7,68 @@ from torch import Tensor
 
 from eft_ext.ops.backends import native
 
-MAX_QUERIES = 32  # torch's own is as fast from here on
+MAX_QUERIES = 32
 MAX_HEAD_DIM = 256
-_DTYPES = {torch.bfloat16: 0, torch.float16: 1, torch.float32: 2, torch.bool: 3}
+_DTYPES = {torch.bfloat16: 0, torch.float16: 1, torch.float32: 2}
+_MASK_DTYPES = _DTYPES | {torch.bool: 3}
 _PLAIN = (Tensor, torch.nn.Parameter)
 
 _library = torch.library.Library("eft_ext", "FRAGMENT")
 _library.define("attention(Tensor q, Tensor k, Tensor v, Tensor? mask, float? scale, bool enable_gqa) -> Tensor")
 
 
+# Written for few calls: a small model's attention takes as long as a hundred of them.
 def suits(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> bool:
     """True where the native kernel takes the call: up to `MAX_QUERIES` queries on the CPU, fp32, bf16 or fp16 (q, k and
-    v the same), without a gradient, the last dimension contiguous and at most `MAX_HEAD_DIM` long."""
+    v the same), without a gradient, the last dimension contiguous and at most `MAX_HEAD_DIM` long. `mask` has four
+    dimensions, of which the first three may be 1, and is of those dtypes or bool."""
     if native._native is None or type(q) not in _PLAIN or type(k) not in _PLAIN or type(v) not in _PLAIN:
         return False
-    dtype = q.dtype
-    if dtype is torch.bool or dtype not in _DTYPES or k.dtype is not dtype or v.dtype is not dtype or not q.is_cpu:
+    dtype, shape, kv_shape = q.dtype, q.shape, k.shape
+    if dtype not in _DTYPES or k.dtype is not dtype or v.dtype is not dtype:
         return False
-    if q.dim() != 4 or k.dim() != 4 or v.shape != k.shape:
+    if not (q.is_cpu and k.is_cpu and v.is_cpu) or len(shape) != 4 or len(kv_shape) != 4 or v.shape != kv_shape:
         return False
-    batch, heads, queries, dim = q.shape
-    kv_batch, kv_heads, slots, kv_dim = k.shape
-    if not 0 < queries <= MAX_QUERIES or not 0 < dim <= MAX_HEAD_DIM or not slots or not batch:
+    batch, heads, queries, dim = shape
+    kv_batch, kv_heads, slots, kv_dim = kv_shape
+    if kv_dim != dim or kv_batch != batch or not (batch and heads and kv_heads and slots) or heads % kv_heads:
         return False
-    if kv_dim != dim or kv_batch != batch or not kv_heads or heads % kv_heads or not heads:
+    if not (0 < queries <= MAX_QUERIES and 0 < dim <= MAX_HEAD_DIM):
         return False
-    if q.stride(3) != 1 or k.stride(3) != 1 or v.stride(3) != 1 or not k.is_cpu or not v.is_cpu:
+    if not q.stride()[3] == k.stride()[3] == v.stride()[3] == 1:
         return False
+    needs_grad = q.requires_grad or k.requires_grad or v.requires_grad
     if mask is not None:
-        if type(mask) not in _PLAIN or mask.dtype not in _DTYPES or mask.dim() != 4 or not mask.is_cpu:
+        sizes = mask.shape
+        if type(mask) not in _PLAIN or mask.dtype not in _MASK_DTYPES or not mask.is_cpu or len(sizes) != 4:
             return False
-        if mask.shape[3] != slots or mask.stride(3) != 1:
+        if sizes[0] not in (1, batch) or sizes[1] not in (1, heads) or sizes[2] not in (1, queries):
             return False
-        if any(size not in (1, whole) for size, whole in zip(mask.shape, (batch, heads, queries), strict=False)):
+        if sizes[3] != slots or mask.stride()[3] != 1:
             return False
-    return not (torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (q, k, v, mask)))
+        needs_grad = needs_grad or mask.requires_grad
+    return not (needs_grad and torch.is_grad_enabled())
 
 
 def _attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float | None, enable_gqa: bool) -> Tensor:
-    if not suits(q, k, v, mask) or (q.shape[1] != k.shape[1] and not enable_gqa):
-        out = torch.nn.functional.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, scale=scale, enable_gqa=enable_gqa
-        )
-        return out.transpose(1, 2).contiguous().transpose(1, 2)
+    """softmax(q k^T * scale + mask) v, as torch's `scaled_dot_product_attention` gives it, [batch, heads, queries, dim]
+    whose transpose [batch, queries, heads, dim] is contiguous.
+
+    Slots that the mask excludes for all queries of a sequence, in all heads that share its keys, are not used, whatever
+    they hold. A row's bits depend on its own query and slots alone.
+    """
     shape = q.shape
-    batch, heads, queries, dim = shape
-    out = q.new_empty((batch, queries, heads, dim)).transpose(1, 2)
-    masked = (0, 0, (), ()) if mask is None else (mask.data_ptr(), _DTYPES[mask.dtype], mask.shape, mask.stride())
+    if not suits(q, k, v, mask) or not (enable_gqa or shape[1] == k.shape[1]):
+        sdpa = torch.nn.functional.scaled_dot_product_attention
+        out = sdpa(q, k, v, attn_mask=mask, scale=scale, enable_gqa=enable_gqa)
+        return out.transpose(1, 2).contiguous().transpose(1, 2)
+    _, heads, queries, dim = shape
+    strides = (queries * heads * dim, dim, heads * dim, 1)
+    dtype = q.dtype
+    out = torch.empty_strided(shape, strides, dtype=dtype)
     native._native.attention(
         native.isa(),
-        _DTYPES[q.dtype],
+        _DTYPES[dtype],
         dim**-0.5 if scale is None else scale,
         q.data_ptr(),
         k.data_ptr(),
@@ -67,8 +79,8 @@ def _attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: floa
         q.stride(),
         k.stride(),
         v.stride(),
-        out.stride(),
-        *masked,
+        strides,
+        *((0, 0, (), ()) if mask is None else (mask.data_ptr(), _MASK_DTYPES[mask.dtype], mask.shape, mask.stride())),
     )
     return out
 
