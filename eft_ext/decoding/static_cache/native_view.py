@@ -13,7 +13,6 @@ from __future__ import annotations
 from copy import copy
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, PretrainedConfig
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -21,7 +20,7 @@ from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from eft_ext.decoding.module_utils import hooks_of, modules_of, parameters_of
 from eft_ext.ops.attention import attention, suits
-from eft_ext.ops.linear import linear
+from eft_ext.ops.linear import MIN_BYTES, linear
 
 _NAME = "eft_ext"  # of the attention, in the configurations of views
 
@@ -68,19 +67,20 @@ def native_view(model: Any) -> Any:
         return model
     views = {id(module): object.__new__(_class_of(module)) for module in modules}
     configs: dict[int, Any] = {}
+    others_attention = all(getattr(module, "_supports_attention_backend", True) for module in modules)
     for module in modules:
         own = views[id(module)].__dict__
         own.update(vars(module))  # weights and buffers are dicts of the module's, and stay shared
         own["_modules"] = {name: child and views[id(child)] for name, child in module._modules.items()}
         for name, value in vars(module).items():
-            if isinstance(value, PretrainedConfig):
+            if others_attention and isinstance(value, PretrainedConfig):
                 own[name] = configs.setdefault(id(value), _config(value))
     return views[id(model)]
 
 
 def _class_of(module: nn.Module) -> type[nn.Module]:
     plain = type(module) is nn.Linear and type(module.weight) in (nn.Parameter, Tensor)
-    return NativeLinear if plain else type(module)
+    return NativeLinear if plain and module.weight.nbytes >= MIN_BYTES else type(module)  # a trace keeps the choice
 
 
 def _config(config: Any) -> Any:
