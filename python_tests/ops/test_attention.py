@@ -109,7 +109,7 @@ def test_masks(isa, kind, shape):
 
 
 def test_a_row_without_a_slot_is_zero(isa):
-    """As torch's own."""
+    """torch's own gives the same."""
     q, k, v = tensors(2, 2, 2, 200, 32, 2)
     mask = ragged(2, 2, 200)
     mask[1, :, 0] = -math.inf
