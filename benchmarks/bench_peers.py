@@ -34,7 +34,7 @@ from common.machine import describe
 from peers.cells import Cell, DifferentTokens, add_floor, measure
 from peers.clock import Clock
 from peers.contenders import FEW, NAMES
-from peers.figures import plot, show
+from peers.figures import in_short, plot, show
 from peers.first_calls import print_first_calls
 from peers.floor import bytes_a_token, read_bandwidth
 from rich.console import Console
@@ -139,6 +139,7 @@ def run(args: argparse.Namespace, progress: Progress) -> tuple[dict[str, Any], l
                 if (first["rows"], first["prompt"]) == (cell.rows, cell.prompt):
                     result["contenders"][first["name"]] |= {k: first[k] for k in first if k.startswith("first_call")}
             found["results"].append(result)
+            print(in_short(result), flush=True)  # at once: a run may be stopped
             progress.advance(task)
             if args.json:
                 args.json.parent.mkdir(parents=True, exist_ok=True)

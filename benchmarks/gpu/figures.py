@@ -115,6 +115,10 @@ def decode(out: Path, printed: str) -> str:
     return "; ".join(lines)
 
 
+def price(out: Path, printed: str) -> str:
+    return "; ".join(re.findall(r"^price: (.*)$", printed, re.MULTILINE))
+
+
 def triton(out: Path, printed: str) -> str:
     times = "; ".join(f"{_at(r)}: {_cold(r, 'triton')}" for r in _results(out / "triton.json"))
     tested = _counted(counts_of(printed), [(t.name, t.file) for t in TRITON])

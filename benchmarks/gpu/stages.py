@@ -101,6 +101,15 @@ def _decode(run: Run) -> list[list[str]]:
     return [run.script("benchmarks/bench_decode.py", *size, *more)]
 
 
+def _price(run: Run) -> list[list[str]]:
+    size = ["--trios", "1B", "--batch", 1, 8, "--prompt", 32, "--tokens", 32, "--rounds", 2]
+    if run.rehearse:
+        size = ["--trios", "tiny", "--dtype", "float32", "--batch", 1, "--prompt", 8, "--tokens", 8, "--rounds", 1]
+    which = ["--contenders", "large alone", "eft_ext", "eft_ext, auto drafts", "proxy-tuning", "--skip-first"]
+    more = ["--device", "cuda", *which, "--seconds", f"{0.4 * run.seconds:.0f}"]
+    return [run.script("benchmarks/bench_peers.py", *size, *more)]  # it prints its lines: files are few
+
+
 def _triton(run: Run) -> list[list[str]]:
     which = "every_vocabulary and 31" if run.rehearse else "not made_up"
     options = ["greedy" if run.rehearse else "top-p .9"]  # a second of the interpreter's for each call otherwise
@@ -161,6 +170,10 @@ STAGES = [
     Stage(
         "decode", 70, "a 1B trio: eager, graphs, WHILE loop, drafts, beside the large model alone",
         _decode, figures.decode, "decode.json", ("step", "loop"),
+    ),
+    Stage(
+        "price", 30, "a 1B trio beside the large model alone and proxy-tuning's loop",
+        _price, figures.price, "", ("step", "loop"),
     ),
     Stage(
         "triton", 75, "Triton's times at the headline points, then its tests",

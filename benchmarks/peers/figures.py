@@ -25,6 +25,14 @@ def show(found: dict[str, Any]) -> None:
         console.print(verdict(result, found["sampled"]))
 
 
+def in_short(result: dict[str, Any]) -> str:
+    """Returns one line: tokens a second of all, which gpu_all.py looks for by its first word."""
+    rates = [f"{name} {r['tokens_per_second']:.1f}" for name, r in result["contenders"].items()]
+    floors = [f"floor of {name} {rate:.0f}" for name, rate in result["floor_tokens_per_second"].items()]
+    at = f"{result['trio']} B={result['rows']} prompt {result['prompt']}"
+    return f"price: {at}, tokens/s: {', '.join(rates + floors)}"
+
+
 def cell_table(result: dict[str, Any]) -> Table:
     """One line for each contender."""
     floor, size = result["floor_tokens_per_second"], result["bytes_a_token"]

@@ -58,6 +58,16 @@ def test_times_of_decoding(out):
     )
 
 
+def test_rates_beside_the_large_model_alone(out):
+    from peers.figures import in_short
+
+    rates = {"large alone": {"tokens_per_second": 40.0}, "eft_ext": {"tokens_per_second": 31.26}}
+    cell = {"trio": "1B", "rows": 1, "prompt": 32, "contenders": rates, "floor_tokens_per_second": {"trio": 902.4}}
+    line = figures.price(out("x.json", {}), f"a table\n{in_short(cell)}\nmore\n")
+    assert line == "1B B=1 prompt 32, tokens/s: large alone 40.0, eft_ext 31.3, floor of trio 902"
+    assert figures.price(out("x.json", {}), "killed before\n") == ""
+
+
 @pytest.mark.parametrize("found", ["", "{", "[]", "{}"])
 def test_half_a_file_is_no_figure(out, found):
     for stage in ("device", "step", "peers", "ncu", "decode", "triton"):
