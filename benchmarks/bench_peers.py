@@ -28,9 +28,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import trios
 from common.checkout import ROOT
 from common.machine import describe
+from common.trios import TRIOS
+from common.trios import load as load_trio
 from peers.cells import Cell, DifferentTokens, add_floor, measure
 from peers.clock import Clock
 from peers.contenders import FEW, NAMES
@@ -57,7 +58,7 @@ def load(name: str, args: argparse.Namespace, device: str) -> list[Any]:
     torch.manual_seed(0)
     if name not in CONTROLLED:
         quick = args.quick and name == "realistic"
-        return trios.load("tiny" if quick else name, getattr(torch, args.dtype), device)
+        return load_trio("tiny" if quick else name, getattr(torch, args.dtype), device)
     layers, extra, noise = CONTROLLED[name]
     size: dict[str, Any] = {}
     if args.quick:
@@ -151,7 +152,7 @@ def run(args: argparse.Namespace, progress: Progress) -> tuple[dict[str, Any], l
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", choices=list(PARTS), default="all")
-    parser.add_argument("--trios", nargs="+", choices=[*CONTROLLED, *trios.TRIOS], help="instead of a part")
+    parser.add_argument("--trios", nargs="+", choices=[*CONTROLLED, *TRIOS], help="instead of a part")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], help="float32 on the CPU, bfloat16 on cuda")
     parser.add_argument("--batch", type=int, nargs="+", help="rows; with --prompt all pairs")

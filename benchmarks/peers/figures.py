@@ -11,6 +11,7 @@ from rich.table import Table
 from peers.contenders import ALONE, ALONE_TOO, NAMES, OURS
 
 BATCHES = (1, 8)
+FAR = 4  # times the longest bar: a floor beyond is written, for it would make all bars short
 
 
 def show(found: dict[str, Any]) -> None:
@@ -104,17 +105,21 @@ def draw(axes: Any, result: dict[str, Any]) -> None:
     shown = [name for name in NAMES if name in result["contenders"]]
     rates = [result["contenders"][name]["tokens_per_second"] for name in shown]
     bars = axes.barh(range(len(shown)), rates, color=[color(name) for name in shown], height=0.7)
-    axes.bar_label(bars, [f"{rate:,.0f}" for rate in rates], padding=3, fontsize=8)
+    labels = axes.bar_label(bars, [f"{rate:,.0f}" for rate in rates], padding=4, fontsize=8)
+    for label in labels:  # readable where a line crosses it
+        label.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.3})
     axes.set_yticks(range(len(shown)), shown, fontsize=9)
-    axes.invert_yaxis()
-    right = max(rates)
+    axes.set_ylim(len(shown) - 0.5, -0.5)
+    right, unit = max(rates), "tokens a second"
     if ALONE in shown:
-        axes.axvline(rates[shown.index(ALONE)], color="black", lw=1, label="large alone")
+        axes.axvline(rates[shown.index(ALONE)], color="black", lw=1, zorder=0.5, label="large alone")
     for (name, floor), style in zip(result["floor_tokens_per_second"].items(), ("--", ":"), strict=True):
         label = "weights read once: the trio" if name == "trio" else "weights read once: large alone"
-        inside = floor < 2 * right  # with many rows the floor is far away, and would make all bars short
+        inside = floor < FAR * max(rates)
         axes.axvline(floor if inside else float("nan"), color="C3", ls=style, lw=1.2, label=label)
         right = max(right, floor) if inside else right
+        unit += "" if inside else f"; {name}'s floor: {floor:,.0f}"
     axes.set_xlim(0, 1.15 * right)
     axes.set_title(f"{result['trio']}, B = {result['rows']}", fontsize=10)
-    axes.set_xlabel("tokens a second", fontsize=9)
+    axes.set_xlabel(unit, fontsize=9)
+    axes.tick_params(axis="x", labelsize=8)
