@@ -32,7 +32,7 @@ from common.checkout import ROOT
 from common.machine import describe
 from common.trios import TRIOS
 from common.trios import load as load_trio
-from peers.cells import Cell, DifferentTokens, add_floor, measure
+from peers.cells import HEAVY, Cell, DifferentTokens, add_floor, measure
 from peers.clock import Clock
 from peers.contenders import FEW, NAMES
 from peers.figures import in_short, plot, show
@@ -47,7 +47,6 @@ from eft_ext import _json
 CONTROLLED = {"controlled 3": (4, 10, 0.05), "controlled 9": (2, 24, 0.05)}  # layers, extra ones, noise
 PARTS = {"realistic": ["realistic"], "controlled": list(CONTROLLED), "all": [*CONTROLLED, "realistic"]}
 GRID = [(1, 32), (8, 32), (1, 512), (32, 32), (8, 512), (32, 512)]  # the dearest last: time may be over
-HEAVY = 4096  # tokens of all prompts from which a cell has few contenders and new tokens
 QUICK = {"controlled": (1, 2), "prompt": 32, "new": 16}
 JSON = ROOT / "benchmarks" / "results" / "peers-cpu.json"
 IMAGE = ROOT / "docs" / "images" / "price.png"
