@@ -1,6 +1,10 @@
 """Is one grouped forward pass of tuned and base (stacked weights under vmap) faster than two passes, on the CPU?
 
     python benchmarks/bench_pair.py --json benchmarks/results/pair-cpu.json
+    python benchmarks/bench_pair.py --adapter --json benchmarks/results/pair-adapter-cpu.json
+
+`--adapter` asks it of a LoRA adapter on its base, which share their weights: the rows of both in one pass, as the
+engine runs them, beside a pass with the adapter on and one with it off.
 
 The baseline is one pass after the other, eager and "recorded": as the engine runs a model after its first steps. No
 floor is measured. All read static caches. Medians of turns.
@@ -18,7 +22,7 @@ from typing import Any
 
 import torch
 from common.machine import describe
-from common.trios import load
+from common.trios import load, random_model
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -27,6 +31,9 @@ from torch.func import functional_call, stack_module_state
 from eft_ext import _json
 from eft_ext.decoding import StaticCacheModel
 from eft_ext.decoding.static_cache.forward import Forward
+from eft_ext.decoding.static_cache.joint import JointPass
+from eft_ext.hf.members import Member
+from eft_ext.hf.runners.joint import JointSwitch
 
 
 def inputs_of(model: Any, rows: int) -> tuple[Any, ...]:
@@ -55,6 +62,7 @@ def grouped(pair: list[Any], inputs: list[tuple[Any, ...]], windows: list[int | 
     return lambda: torch.vmap(one)(state, *stored)
 
 
+@torch.no_grad()
 def measure(name: str, rows: int, rounds: int) -> dict[str, Any]:
     pair = load(name, torch.float32, "cpu")[1:]
     for model in pair:
@@ -76,22 +84,55 @@ def measure(name: str, rows: int, rounds: int) -> dict[str, Any]:
     }
     for ours, other in zip(together(), ways["two, eager"](), strict=True):
         torch.testing.assert_close(ours, other, rtol=1e-3, atol=1e-3)
+    return {"trio": name, "rows": rows, **medians(ways, rounds)}
+
+
+def medians(ways: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+    """Microseconds of each way, run in turns; of one thread those of the processor, which others do not disturb."""
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     times: dict[str, list[float]] = {way: [] for way in ways}
     for way in ways.values():
         for _ in range(10):
             way()
     for _ in range(rounds):
         for key, way in ways.items():
-            start = time.perf_counter()
+            start = clock()
             way()
-            times[key].append(1e6 * (time.perf_counter() - start))
-    return {"trio": name, "rows": rows, **{key: statistics.median(values) for key, values in times.items()}}
+            times[key].append(1e6 * (clock() - start))
+    return {key: statistics.median(values) for key, values in times.items()}
 
 
-@torch.no_grad()
+@torch.inference_mode()
+def measure_adapter(targets: list[str] | str, rows: int, rounds: int) -> dict[str, Any]:
+    import peft
+
+    tuned = peft.get_peft_model(
+        random_model("512", 32000, torch.float32, "cpu"),
+        peft.LoraConfig(r=8, target_modules=targets, init_lora_weights=False, task_type="CAUSAL_LM"),
+    ).eval()
+    members = [Member("tuned", tuned), Member("base", tuned, without_adapter=True)]
+    switches = [member.switch() for member in members]
+    apart: list[Any] = [StaticCacheModel(tuned, capacity=64, switch=switch) for switch in switches]
+    joint = JointPass(tuned, ["tuned", "base"], switches, JointSwitch(members), 64)
+    for model in (*apart, *joint.models):
+        model.prefill(torch.full((rows, 40), 5))
+        model.set_max_length(41)
+    tokens = torch.full((rows, 1), 7)
+    ways: dict[str, Callable[[], Any]] = {
+        "adapter on, then off": lambda: [model.run(tokens) for model in apart],
+        "rows of both in one pass": lambda: joint.run(tokens),
+    }
+    found = joint.run(tokens)
+    for k, expected in enumerate(ways["adapter on, then off"]()):
+        torch.testing.assert_close(found[k::2], expected, rtol=1e-3, atol=1e-3)
+    of = targets if isinstance(targets, str) else ", ".join(targets)
+    return {"adapter of": of, "rows": rows, **medians(ways, rounds)}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trios", nargs="+", default=["demo", "wide"])
+    parser.add_argument("--adapter", action="store_true", help="a LoRA adapter of a Llama of width 512 x 6, rank 8")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--threads", type=int, help="of torch")
@@ -99,11 +140,15 @@ def main() -> None:
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
-    results = [measure(name, rows, args.rounds) for name in args.trios for rows in args.batch]
+    if args.adapter:
+        adapters: list[Any] = [["q_proj", "v_proj"], "all-linear"]
+        results = [measure_adapter(targets, rows, args.rounds) for targets in adapters for rows in args.batch]
+    else:
+        results = [measure(name, rows, args.rounds) for name in args.trios for rows in args.batch]
     ways = list(results[0])[2:]
     table = Table("pair of", "B", *ways, title="Tuned and base, one token, microseconds")
     for r in results:
-        table.add_row(r["trio"], str(r["rows"]), *(f"{r[way]:,.0f}" for way in ways))
+        table.add_row(r.get("trio") or r["adapter of"], str(r["rows"]), *(f"{r[way]:,.0f}" for way in ways))
     Console().print(table)
     if args.json:
         _json.write(args.json, {"machine": describe(), "results": results}, indent=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from torch import Tensor
@@ -90,6 +91,22 @@ class CachedModel(Protocol):
 
     def addresses(self) -> tuple[int, ...]:
         """The memory that a `run` reads and writes, where it stays in place from one to the next."""
+        ...
+
+
+class Joint(Protocol):
+    """A pass that several models share, since they are one set of weights."""
+
+    @property
+    def models(self) -> Sequence[CachedModel]:
+        """The models in the order of their rows, for everything but `run`."""
+        ...
+
+    def run(self, tokens: Tensor) -> Tensor:
+        """`CachedModel.run` of all models on `tokens` [rows, n].
+
+        Returns the logits [rows · models, n, vocab]: those of row r of all models, then of row r + 1.
+        """
         ...
 
 

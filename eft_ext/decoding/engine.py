@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from eft_ext.decoding.batch import Batch, Launched, Row, RowTokens
-from eft_ext.decoding.cached_model import CachedModel
+from eft_ext.decoding.cached_model import CachedModel, Joint
 from eft_ext.decoding.placement import Parallel, on, one_after_another, together
 from eft_ext.decoding.requests import InvalidRow, Prompt, Request, TokenOutput, source_of_token
 from eft_ext.decoding.sampler import Sampler
@@ -42,6 +42,7 @@ class Engine(Stepper):
         launcher: makes a faster `step` that does the same, such as graphs. Its `chunk(limit)`, if there is one, runs
             up to `limit` steps and returns their number.
         parallel: runs the models of a step.
+        joint: passes that run several of the models at once.
     """
 
     def __init__(
@@ -55,8 +56,9 @@ class Engine(Stepper):
         bucket: Callable[[int], int] = int,
         launcher: Callable[[Stepper], Callable[[], None]] | None = None,
         parallel: Parallel = one_after_another,
+        joint: Sequence[Joint] = (),
     ) -> None:
-        super().__init__(models, sampler, parallel)
+        super().__init__(models, sampler, parallel, joint)
         self._eos, self.lag, self._ring, self._bucket = list(eos_token_ids), lag, ring, bucket
         self._launch_step = self.step if launcher is None else launcher(self)
         self._chunk: Callable[[int], int] | None = getattr(self._launch_step, "chunk", None)

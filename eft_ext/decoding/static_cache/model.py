@@ -37,6 +37,7 @@ class StaticCacheModel:
         capacity: tokens a row is expected to grow to, prompt included; the cache grows if there are more.
         checked: check `unsupported(model)` first.
         switch: makes the context in which the model runs, such as an adapter being off.
+        storage: what the rows lie in, if other models' rows lie there too (`JointPass`).
 
     Attributes:
         prompt_lengths: the number of tokens in each row of the last prompts.
@@ -57,6 +58,7 @@ class StaticCacheModel:
         capacity: int = 0,
         checked: bool = True,
         switch: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        storage: Storage | None = None,
     ) -> None:
         reason = unsupported(model) if checked else None
         if reason is not None:
@@ -65,9 +67,8 @@ class StaticCacheModel:
         self._switch = switch
         self._wanted = capacity
         windows = layer_windows(model.config.get_text_config(decoder=True))
-        self._storage = Storage(windows)
-        with switch():
-            self._view = native_view(model)
+        self._storage = Storage(windows) if storage is None else storage
+        self._view = native_view(model)
         self._forward = TracedForward(Forward(self._view, windows), model)
         self.limit = learned_positions(model)
         self.longest = 0  # no row is longer; known without asking the device

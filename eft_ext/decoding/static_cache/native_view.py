@@ -11,6 +11,7 @@ The model itself stays as it is: no module, setting or function of it changes, s
 from __future__ import annotations
 
 from copy import copy
+from functools import cache
 from typing import Any
 
 from torch import Tensor, nn
@@ -23,6 +24,7 @@ from eft_ext.ops.attention import attention, suits
 from eft_ext.ops.linear import MIN_BYTES, linear
 
 _NAME = "eft_ext"  # of the attention, in the configurations of views
+_SWITCHED = ("_disable_adapters", "_active_adapter", "scaling")  # of layers with adapters, from pass to pass
 
 
 class NativeLinear(nn.Linear):
@@ -54,7 +56,7 @@ AttentionMaskInterface.register(_NAME, sdpa_mask)
 
 
 def native_view(model: Any) -> Any:
-    """Such a view of `model`, which sees its weights change, and of all else what it was at this call.
+    """Such a view of `model`, which sees its weights change and adapters switched; all else as it was at this call.
 
     `model` itself where it is not on a CPU, or calls Python beside its modules' own forward passes.
     """
@@ -71,6 +73,7 @@ def native_view(model: Any) -> Any:
     for module in modules:
         own = views[id(module)].__dict__
         own.update(vars(module))  # weights and buffers are dicts of the module's, and stay shared
+        own["_viewed"] = module
         own["_modules"] = {name: child and views[id(child)] for name, child in module._modules.items()}
         for name, value in vars(module).items():
             if others_attention and isinstance(value, PretrainedConfig):
@@ -79,8 +82,17 @@ def native_view(model: Any) -> Any:
 
 
 def _class_of(module: nn.Module) -> type[nn.Module]:
+    if hasattr(module, _SWITCHED[0]):
+        return _switched(type(module))
     plain = type(module) is nn.Linear and type(module.weight) in (nn.Parameter, Tensor)
     return NativeLinear if plain and module.weight.nbytes >= MIN_BYTES else type(module)  # a trace keeps the choice
+
+
+@cache
+def _switched(kind: type[nn.Module]) -> type[nn.Module]:
+    """`kind`, but its state of adapters is that of the layer it is a view of."""
+    followed = {name: property(lambda view, name=name: getattr(view.__dict__["_viewed"], name)) for name in _SWITCHED}
+    return type(kind.__name__, (kind,), followed)
 
 
 def _config(config: Any) -> Any:

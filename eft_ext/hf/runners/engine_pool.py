@@ -20,8 +20,10 @@ from eft_ext.decoding.requests import Prompt
 from eft_ext.decoding.sampler import Sampler
 from eft_ext.decoding.speculative.draft_length import DraftSchedule
 from eft_ext.decoding.speculative.engine import SpeculativeEngine
+from eft_ext.decoding.static_cache.joint import JointPass
 from eft_ext.hf.members import Member
 from eft_ext.hf.runners.dynamic_cache_model import DynamicCacheModel
+from eft_ext.hf.runners.joint import JointSwitch, groups_of
 
 FIRST = 1024  # new tokens that room is made for at once; more as they come
 
@@ -65,6 +67,14 @@ def new_engine(
         for member, (ids, _) in zip(members, prompts, strict=True):
             own: dict[str, Any] = {"name": member.name, "switch": member.switch(), "capacity": ids.shape[1] + new}
             models.append(StaticCacheModel(member.model, checked=False, **own))  # the plan has asked
+        for places in groups_of(members) if drafts is None else ():  # with drafts one of them runs alone
+            some = [members[k] for k in places]
+            room = max(prompts[k][0].shape[1] for k in places) + new
+            switches = [member.switch() for member in some]
+            one = JointPass(some[0].model, [m.name for m in some], switches, JointSwitch(some), room)
+            how.setdefault("joint", []).append(one)
+            for k, model in zip(places, one.models, strict=True):
+                models[k] = model
         device = graph_device(members) if captured else None
         if device is not None:
             loop = tier == "device_loop" and drafts is None
