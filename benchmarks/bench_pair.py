@@ -3,6 +3,9 @@
     python benchmarks/bench_pair.py --json benchmarks/results/pair-cpu.json
     python benchmarks/bench_pair.py --adapter --json benchmarks/results/pair-adapter-cpu.json
 
+    python benchmarks/bench_pair.py --device cuda --trios 0.5B 1B --seconds 20
+
+`--device cuda` asks whether the pair should run on two streams, as it does, one after another, or with stacked weights.
 `--adapter` asks it of a LoRA adapter on its base, which share their weights: the rows of both in one pass, as the
 engine runs them, beside a pass with the adapter on and one with it off.
 
@@ -17,12 +20,14 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from common.machine import describe
-from common.trios import load, random_model
+from common.trios import SIZES, load, random_model
+from gpu.pair import times_of
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -38,12 +43,13 @@ from eft_ext.hf.runners.joint import JointSwitch
 
 def inputs_of(model: Any, rows: int) -> tuple[Any, ...]:
     feeder = StaticCacheModel(model, capacity=64)
-    feeder.prefill(torch.full((rows, 40), 5))
+    device = next(model.parameters()).device
+    feeder.prefill(torch.full((rows, 40), 5, device=device))
     feeder.reserve(1)
     feeder.set_max_length(41)
     bases, columns, *stored = feeder._storage.inputs(feeder.longest)
     copies = [tuple(x.clone() for x in given) for given in (bases, columns, stored)]  # out of inference mode
-    return (torch.full((rows, 1), 7), feeder.lengths.clone(), *copies[:2], *copies[2])
+    return (torch.full((rows, 1), 7, device=device), feeder.lengths.clone(), *copies[:2], *copies[2])
 
 
 def grouped(pair: list[Any], inputs: list[tuple[Any, ...]], windows: list[int | None]) -> Callable[[], Tensor]:
@@ -60,6 +66,19 @@ def grouped(pair: list[Any], inputs: list[tuple[Any, ...]], windows: list[int | 
         return logits
 
     return lambda: torch.vmap(one)(state, *stored)
+
+
+@torch.no_grad()
+def measure_cuda(size: str, rows: int, rounds: int, dtype: torch.dtype) -> dict[str, Any]:
+    pair = [random_model(size, SIZES[size][-1], dtype, "cuda").requires_grad_(False) for _ in range(2)]
+    inputs = [inputs_of(model, rows) for model in pair]
+    windows: list[int | None] = [None] * pair[0].config.num_hidden_layers
+    forwards = [Forward(model, windows) for model in pair]
+    works = [partial(f, *given) for f, given in zip(forwards, inputs, strict=True)]
+    times = times_of(works, grouped(pair, inputs, windows), rounds)
+    line = ", ".join(f"{way} {t / 1e3:.2f} ms" if isinstance(t, float) else f"{way}: {t}" for way, t in times.items())
+    print(f"pair: {size} B={rows}: {line}", flush=True)  # at once, since a stage of gpu_all.py may be ended
+    return {"size": size, "rows": rows, **times}
 
 
 @torch.no_grad()
@@ -137,7 +156,19 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--threads", type=int, help="of torch")
     parser.add_argument("--json", type=Path, help="write the results, with the machine, here")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--dtype", default="bfloat16", help="on a GPU")
+    parser.add_argument("--seconds", type=float, default=60, help="on a GPU: begin nothing later")
     args = parser.parse_args()
+    if args.device == "cuda":
+        start, found = time.monotonic(), []
+        for size in args.trios:
+            for rows in args.batch:
+                if time.monotonic() - start < args.seconds:
+                    found.append(measure_cuda(size, rows, args.rounds, getattr(torch, args.dtype)))
+        if args.json:
+            _json.write(args.json, {"machine": describe(), "results": found}, indent=1)
+        return
     if args.threads:
         torch.set_num_threads(args.threads)
     if args.adapter:

@@ -33,6 +33,7 @@ TIMED = {  # stages whose figure is a line of its own -> the line's title
     "ncu": "CUDA step by the hardware's counters",
     "decode": "decoding a 1B trio",
     "price": "a 1B trio beside the large model alone, tokens a second",
+    "pair": "tuned and base in one graph",
     "triton": "Triton step, times",
     "sanitize": "CUDA kernels under compute-sanitizer",
     "memcheck": "smallest failed tests under compute-sanitizer",

@@ -125,5 +125,9 @@ def triton(out: Path, printed: str) -> str:
     return "; ".join(part for part in (times, tested) if part) + _first_reason(printed)
 
 
+def pair(out: Path, printed: str) -> str:
+    return "; ".join(re.findall(r"^pair: (.*)$", printed, re.MULTILINE))
+
+
 def sanitized(out: Path, printed: str) -> str:
     return "; ".join(re.findall(r"^(?:(?:mem|race|init|sync)check|gpu_sanitize): .*$", printed, re.MULTILINE))

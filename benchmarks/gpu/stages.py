@@ -110,6 +110,12 @@ def _price(run: Run) -> list[list[str]]:
     return [run.script("benchmarks/bench_peers.py", *size, *more)]  # it prints its lines: files are few
 
 
+def _pair(run: Run) -> list[list[str]]:
+    size = ["--trios", "tiny", "--dtype", "float32", "--batch", 1, "--rounds", 1] if run.rehearse else []
+    size = size or ["--trios", "0.5B", "1B", "--batch", 1, 8, "--rounds", 30]
+    return [run.script("benchmarks/bench_pair.py", "--device", "cuda", *size, "--seconds", f"{0.5 * run.seconds:.0f}")]
+
+
 def _triton(run: Run) -> list[list[str]]:
     which = "every_vocabulary and 31" if run.rehearse else "not made_up"
     options = ["greedy" if run.rehearse else "top-p .9"]  # a second of the interpreter's for each call otherwise
@@ -168,15 +174,19 @@ STAGES = [
         _ncu, figures.ncu, "ncu.json", ("step",),
     ),
     Stage(
-        "decode", 70, "a 1B trio: eager, graphs, WHILE loop, drafts, beside the large model alone",
+        "decode", 60, "a 1B trio: eager, graphs, WHILE loop, drafts, beside the large model alone",
         _decode, figures.decode, "decode.json", ("step", "loop"),
     ),
     Stage(
-        "price", 30, "a 1B trio beside the large model alone and proxy-tuning's loop",
+        "price", 25, "a 1B trio beside the large model alone and proxy-tuning's loop",
         _price, figures.price, "", ("step", "loop"),
     ),
     Stage(
-        "triton", 75, "Triton's times at the headline points, then its tests",
+        "pair", 25, "tuned and base in one graph: one after another, on two streams, with stacked weights",
+        _pair, figures.pair,
+    ),
+    Stage(
+        "triton", 65, "Triton's times at the headline points, then its tests",
         _triton, figures.triton, "triton.json",
     ),
     Stage(
