@@ -72,6 +72,16 @@ def lora(there: Names, printed: str) -> None:
     assert there["model"].members[1].model is there["model"].members[2].model
 
 
+def precision(there: Names, printed: str) -> None:
+    dtypes = [[member.model.dtype for member in there[name].members] for name in ("exact", "all_bf16", "large_bf16")]
+    half, full = torch.bfloat16, torch.float32
+    assert dtypes == [[full] * 3, [half] * 3, [half, full, full]]
+    assert isinstance(there["int8"].lm_head, torch.ao.nn.quantized.dynamic.Linear)
+    assert isinstance(there["exact"].large.lm_head, torch.nn.Linear)
+    assert len(there["answers"]) == 4
+    assert len(set(there["answers"])) == 1
+
+
 def many_gpus(there: Names, printed: str) -> None:
     assert len(there["rows"]) == 3
 
@@ -92,6 +102,7 @@ _GUIDES = (
     lora,
     many_gpus,
     methods,
+    precision,
     report,
     score,
     special_tokens,
