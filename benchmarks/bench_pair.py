@@ -3,8 +3,11 @@
     python benchmarks/bench_pair.py --json benchmarks/results/pair-cpu.json
     python benchmarks/bench_pair.py --adapter --json benchmarks/results/pair-adapter-cpu.json
 
+    python benchmarks/bench_pair.py --at-once
     python benchmarks/bench_pair.py --device cuda --trios 0.5B 1B --seconds 20
 
+`--at-once` asks whether two threads should share each pass, as they do, or take a model each. It wants two idle cores:
+medians of both ways in turns of ten, the baseline first.
 `--device cuda` asks whether the pair should run on two streams, as it does, one after another, or with stacked weights.
 `--adapter` asks it of a LoRA adapter on its base, which share their weights: the rows of both in one pass, as the
 engine runs them, beside a pass with the adapter on and one with it off.
@@ -20,6 +23,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -106,6 +110,41 @@ def measure(name: str, rows: int, rounds: int) -> dict[str, Any]:
     return {"trio": name, "rows": rows, **medians(ways, rounds)}
 
 
+@torch.no_grad()
+def measure_at_once(size: str, rows: int, rounds: int) -> dict[str, Any]:
+    pair = [random_model(size, 32000, torch.float32, "cpu").requires_grad_(False) for _ in range(2)]
+    inputs = [inputs_of(model, rows) for model in pair]
+    windows: list[int | None] = [None] * pair[0].config.num_hidden_layers
+    traces = [
+        torch.jit.trace(Forward(m, windows), x, check_trace=False, strict=False)
+        for m, x in zip(pair, inputs, strict=True)
+    ]
+
+    def one(k: int) -> None:
+        with torch.inference_mode():
+            traces[k](*inputs[k])
+
+    times: dict[str, list[float]] = {"two threads for each in turn": [], "a thread for each at once": []}
+    with ThreadPoolExecutor(1) as other:
+
+        def both() -> None:
+            done = other.submit(one, 1)
+            one(0)
+            done.result()
+
+        ways = {"two threads for each in turn": (2, lambda: (one(0), one(1))), "a thread for each at once": (1, both)}
+        for _ in range(max(1, rounds // 10)):
+            for name, (threads, way) in ways.items():
+                torch.set_num_threads(threads)  # of this thread
+                other.submit(torch.set_num_threads, threads).result()
+                way()
+                for _ in range(10):
+                    start = time.perf_counter()
+                    way()
+                    times[name].append(1e6 * (time.perf_counter() - start))
+    return {"pair of": size, "rows": rows, **{name: statistics.median(each) for name, each in times.items()}}
+
+
 def medians(ways: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
     """Microseconds of each way, run in turns; of one thread those of the processor, which others do not disturb."""
     clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
@@ -151,6 +190,7 @@ def measure_adapter(targets: list[str] | str, rows: int, rounds: int) -> dict[st
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trios", nargs="+", default=["demo", "wide"])
+    parser.add_argument("--at-once", action="store_true", help="Llamas of width 256 x 3 and 512 x 6, V = 32000")
     parser.add_argument("--adapter", action="store_true", help="a LoRA adapter of a Llama of width 512 x 6, rank 8")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--rounds", type=int, default=60)
@@ -171,7 +211,9 @@ def main() -> None:
         return
     if args.threads:
         torch.set_num_threads(args.threads)
-    if args.adapter:
+    if args.at_once:
+        results = [measure_at_once(size, 1, args.rounds) for size in ("256n", "512")]
+    elif args.adapter:
         adapters: list[Any] = [["q_proj", "v_proj"], "all-linear"]
         results = [measure_adapter(targets, rows, args.rounds) for targets in adapters for rows in args.batch]
     else:
@@ -179,7 +221,7 @@ def main() -> None:
     ways = list(results[0])[2:]
     table = Table("pair of", "B", *ways, title="Tuned and base, one token, microseconds")
     for r in results:
-        table.add_row(r.get("trio") or r["adapter of"], str(r["rows"]), *(f"{r[way]:,.0f}" for way in ways))
+        table.add_row(str(next(iter(r.values()))), str(r["rows"]), *(f"{r[way]:,.0f}" for way in ways))
     Console().print(table)
     if args.json:
         _json.write(args.json, {"machine": describe(), "results": results}, indent=1)
