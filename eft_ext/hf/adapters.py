@@ -89,6 +89,11 @@ def check_apart(adapters: Mapping[str, Any]) -> None:
                 )
 
 
+def lock_of(model: nn.Module) -> Lock:
+    """The lock of a model's adapters: whoever holds it may change or read their state."""
+    return _LOCKS.setdefault(model, Lock())
+
+
 class AdapterSwitch:
     """Enters the state that a model is run in: as it is, with one of several adapters, or with its adapter off.
 
@@ -107,7 +112,7 @@ class AdapterSwitch:
     """
 
     def __init__(self, name: str, model: Any, *, off: bool = False, adapter: str | None = None) -> None:
-        self._lock = _LOCKS.setdefault(model, Lock()) if is_peft(model) else None
+        self._lock = lock_of(model) if is_peft(model) else None
         self._state: dict[str, Any] = {}
         if off:
             self._state = {"_disable_adapters": True}

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from eft_ext.decoding.model_facts import input_table
 from eft_ext.decoding.module_utils import parameters_of
-from eft_ext.hf.adapters import AdapterSwitch, is_peft
+from eft_ext.hf.adapters import AdapterSwitch, is_peft, lock_of
 from eft_ext.hf.members import Member
 
 _TRIED: WeakKeyDictionary[nn.Module, dict[Any, bool]] = WeakKeyDictionary()
@@ -31,16 +31,9 @@ class JointSwitch(AdapterSwitch):
     def __init__(self, members: Sequence[Member]) -> None:
         super().__init__(members[0].name, members[0].model)
         self._layers = adapter_layers(members[0].model)
-        self._members = members
-        self._scales: list[dict[str, tuple[float, ...]]] = []  # of each layer and adapter: one number for each model
-        for layer in self._layers:
-            active = [_active(member, layer) for member in members]
-            self._scales.append(
-                {
-                    name: tuple(layer.scaling[name] if name in names else 0.0 for names in active)
-                    for name in dict.fromkeys(name for names in active for name in names if name in layer.scaling)
-                }
-            )
+        with lock_of(members[0].model):
+            # Of each layer and adapter: one number for each model.
+            self._scales = [_scales(layer, members) for layer in self._layers]
         self._states: dict[int, list[dict[str, Any]]] = {}  # by rows: graphs hold the addresses of these tensors
 
     @contextmanager
@@ -70,6 +63,12 @@ class JointSwitch(AdapterSwitch):
                 made[name] = columns[key]
             states.append({"_disable_adapters": False, "_active_adapter": list(made), "scaling": made})
         return states
+
+
+def _scales(layer: Any, members: Sequence[Member]) -> dict[str, tuple[float, ...]]:
+    active = [_active(member, layer) for member in members]
+    names = dict.fromkeys(name for each in active for name in each if name in layer.scaling)
+    return {name: tuple(layer.scaling[name] if name in each else 0.0 for each in active) for name in names}
 
 
 def adapter_layers(model: nn.Module) -> list[Any]:
@@ -103,29 +102,38 @@ def groups_of(members: Sequence[Member]) -> list[list[int]]:
 
 def apart(members: Sequence[Member]) -> str | None:
     """Why models on one set of weights do not share a pass, the end of a sentence; None where they do."""
-    from peft.tuners.lora.layer import Embedding, Linear
-
     model, layers = members[0].model, adapter_layers(members[0].model)
     if model.training:
         return "is in training mode"
+    if not layers:
+        return "has no layer with an adapter"
     if len({p.device for p in parameters_of(model)}) > 1:
         return "is spread over devices"
-    for layer in layers:
-        if type(layer) not in (Linear, Embedding):
-            return f"has adapters in a {type(layer).__name__}, which are not plain LoRA"
-        if layer.merged:
-            return "has an adapter that is merged"
-        for name in {name for member in members for name in _active(member, layer) if name in layer.scaling}:
-            if name in layer.lora_variant:
-                return f"has an adapter that is not plain LoRA ({type(layer.lora_variant[name]).__name__})"
-            scaling = torch.tensor(layer.scaling[name])
-            if not torch.equal(scaling.to(low_rank(layer, name).dtype).to(scaling.dtype), scaling):
-                return f"scales by {layer.scaling[name]}, which its dtype rounds"
-    key = tuple((m.without_adapter, m.adapter, *_active(m, layer)) for m in members for layer in layers[:1])
+    with lock_of(model):
+        for layer in layers:
+            if (why := _not_plain(layer, members)) is not None:
+                return why
+        key = tuple((m.without_adapter, m.adapter, *_active(m, layer)) for m in members for layer in layers[:1])
     tried = _TRIED.setdefault(model, {})
     if key not in tried:
         tried[key] = _is_right(members)
     return None if tried[key] else "gives other logits in one pass"
+
+
+def _not_plain(layer: Any, members: Sequence[Member]) -> str | None:
+    from peft.tuners.lora.layer import Embedding, Linear
+
+    if type(layer) not in (Linear, Embedding):
+        return f"has adapters in a {type(layer).__name__}, which are not plain LoRA"
+    if layer.merged:
+        return "has an adapter that is merged"
+    for name, scales in _scales(layer, members).items():
+        if name in layer.lora_variant:
+            return f"has an adapter that is not plain LoRA ({type(layer.lora_variant[name]).__name__})"
+        scaling = torch.tensor(max(scales, key=abs))
+        if not torch.equal(scaling.to(low_rank(layer, name).dtype).to(scaling.dtype), scaling):
+            return f"scales by {float(scaling):.4g}, which its dtype rounds"
+    return None
 
 
 @torch.inference_mode()
