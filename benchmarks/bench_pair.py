@@ -165,7 +165,7 @@ def measure_adapter(targets: list[str] | str, rows: int, rounds: int) -> dict[st
     import peft
 
     tuned = peft.get_peft_model(
-        random_model("512", 32000, torch.float32, "cpu"),
+        random_model("36M", 32000, torch.float32, "cpu"),
         peft.LoraConfig(r=8, target_modules=targets, init_lora_weights=False, task_type="CAUSAL_LM"),
     ).eval()
     members = [Member("tuned", tuned), Member("base", tuned, without_adapter=True)]

@@ -131,7 +131,7 @@ def show(rows: list[dict[str, Any]]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trios", nargs="+", default=["demo", "middle"])
+    parser.add_argument("--trios", nargs="+", default=["demo", "realistic"])
     parser.add_argument("--tokens", type=int, default=24, help="that a pass is timed for")
     parser.add_argument("--questions", type=int, default=100, help="held-out ones")
     parser.add_argument("--json", type=Path, help="write the results, with the machine, here")
