@@ -25,6 +25,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True)
+def _no_costs_in_the_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing that a test measures is kept in the user's own folder."""
+    monkeypatch.setenv("EFT_SPECULATION_FILE", "")
+
+
+@pytest.fixture(autouse=True)
 def _faults_of_the_stand_in() -> Iterator[None]:
     """On a stand-in for a device (python_tests/standin) a test fails by what its own launches did wrong."""
     yield

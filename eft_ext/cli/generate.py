@@ -63,7 +63,7 @@ def run(
 
         eft generate --large $L --tuned $T --base $B --prompt "Who are you?"
 
-        eft generate --large $L --tuned $T --base $B --prompt Hi --speculate auto
+        eft generate --large $L --tuned $T --base $B --prompt Hi --speculate 8
 
         eft generate --method plain --model model=$L --prompt Hi
 
@@ -77,7 +77,7 @@ def run(
         min_p=min_p,
         seed=seed,
     )
-    drafting = o.speculation(speculate)
+    drafting = o.speculation(speculate, asked)
     if stream and (as_json or len(prompt) > 1):
         raise ValueError("--stream: expected one prompt and no --json")
     texts = [stdin.whole() if text == "-" else text for text in prompt]
@@ -106,12 +106,15 @@ def run(
     seconds = time.perf_counter() - start
     if as_json:
         results = [{"prompt": text, "text": answer} for text, answer in zip(texts, answers, strict=True)]
-        used = {name: value for name, value in {**weights, **drafting}.items() if value is not None}
+        drafts = {} if speculate is None else drafting
+        used = {name: value for name, value in {**weights, **drafts}.items() if value is not None}
         settings["options"] |= {**used, "method": repr(loaded.method)}
-        whole = {"results": results, **settings, "seconds": round(seconds, 4), **_told(out)}
+        whole = {"results": results, **settings, "seconds": round(seconds, 4)}
+        whole |= {} if speculate is None else _told(out)
         typer.echo(dumps(whole, indent=2))
         return
-    _told(out)
+    if speculate is not None:
+        _told(out)
     for i, (text, answer) in enumerate(zip(texts, answers, strict=True)):
         if len(texts) > 1:
             typer.secho(f"{'' if i == 0 else chr(10)}> {text}", dim=True)

@@ -10,6 +10,7 @@ import torch
 
 from eft_ext.analysis.record import Record
 from eft_ext.decoding.requests import TokenSource
+from eft_ext.hf.generation.speculation import IF_POSSIBLE
 from eft_ext.hf.inputs.arguments import ends_of, given_ends
 from eft_ext.hf.inputs.chats import SystemMessageWarning
 from eft_ext.hf.inputs.context import ContextWarning
@@ -42,7 +43,8 @@ def generated_records(
         texts: the prompts as they are shown.
         candidates, num_changed: lengths of the lists at each token.
         chat: as for `generate`.
-        sampling: for `generate`; with `speculate` the records say what became of the drafts.
+        sampling: for `generate`; with `speculate` the records say what became of the drafts, but not where it is
+            `IF_POSSIBLE`: then nobody has asked.
     """
     encoded = model.encode(None, read, {**sampling, "chat": chat}, model.method)
     length, ids_read = encoded[model.members[0].name].ids.shape[1], {name: p.inputs for name, p in encoded.items()}
@@ -57,8 +59,11 @@ def generated_records(
             warnings.simplefilter("ignore", said)
         listing: dict[str, Any] = {"candidates": candidates, "num_changed": num_changed, "chat": chat}
         score = model.score(responses=answers, prompts=dict(read), **listing)
-    sources = getattr(out, "token_sources", None)
+    asked = sampling.get("speculate") != IF_POSSIBLE
+    sources = getattr(out, "token_sources", None) if asked else None
     drafted = None
+    if not asked:
+        del sampling["speculate"]
     if sources is not None:
         rows = zip(sources.tolist(), answers, strict=True)
         drafted = [[_SPECULATION[TokenSource(source)] for source in row[: len(answer)]] for row, answer in rows]

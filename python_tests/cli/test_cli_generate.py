@@ -46,7 +46,8 @@ def test_speculation(eft, folders):
     for drafts in (3, "auto", 0):
         code, answer, err = eft("generate", *options, "--speculate", drafts)
         assert (code, answer) == (0, plain)
-        assert ("drafts stand" in err) == (drafts != 0)
+        if drafts != "auto":  # which may find no time for one in nine tokens
+            assert ("drafts stand" in err) == (drafts != 0)
     told = json.loads(eft("generate", *options, "--speculate", 3, "--json")[1])
     assert told["options"]["speculate"] == 3
     assert set(told["speculation"]) == {"accepted", "drafted", "tokens_per_round"}

@@ -98,7 +98,8 @@ class SpeculativeEngine(Engine):
 
     def _num_drafts(self) -> int | None:
         self._set_max_lengths()  # nobody knows yet what the rounds under way have brought
-        asked = min(self._schedule.draft_length(), self._most)
+        under_way = sum(step.drafts > 0 for step in self._pending)
+        asked = min(self._schedule.draft_length(under_way), self._most)
         left = max(row.left for row in self._batch.rows) - 1
         # Few different ones, so that few graphs are captured; each row's own room bounds its drafts on the device.
         k = min(asked, left if left < 1 else 1 << (left - 1).bit_length())
@@ -122,6 +123,6 @@ class SpeculativeEngine(Engine):
             resampled = sum(one.accepted < min(len(one.tokens), one.drafted) for one in rounds)
             longest = max(one.drafted for one in rounds)
             seconds = now - max(step.time, self._last_read)
-            self._schedule.observe(step.drafts, accepted + resampled, accepted, seconds)
+            self._schedule.observe(step.drafts, accepted + resampled, accepted, seconds, len(rounds))
             self.statistics.add_round(len(rounds), accepted + resampled, accepted, longest)
         self._last_read = now

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from eft_ext.hf.generation.decode import decode, ended_by_errors
 from eft_ext.hf.generation.other_loops import generate_elsewhere, why_other_loop
+from eft_ext.hf.generation.speculation import IF_POSSIBLE
 from eft_ext.hf.inputs.arguments import add_ends, add_stop_strings
 from eft_ext.hf.inputs.rejected import reject_arguments
 from eft_ext.hf.models import Models
@@ -49,6 +50,8 @@ def call(
         add_ends(models.members, method.ending, config, kwargs, models.means(method))
         add_stop_strings(lead.model, config, kwargs, tokenizer)
         if why is not None:
+            if options["speculate"] == IF_POSSIBLE:
+                options["speculate"] = None
             kwargs |= {"streamer": streamer, "tokenizer": tokenizer}
             return generate_elsewhere(why, over_forward, method, own, encoded, kwargs, options)
         kwargs["input_ids"] = own.ids.to(models.device)

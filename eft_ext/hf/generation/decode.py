@@ -21,7 +21,7 @@ from eft_ext.hf.generation.criteria import Criteria
 from eft_ext.hf.generation.processed_sampler import ProcessedSampler
 from eft_ext.hf.generation.processors import plan_processing
 from eft_ext.hf.generation.run import Call, Run
-from eft_ext.hf.generation.speculation import SpeculatedOutput, draft_count, plan_drafts, why_not
+from eft_ext.hf.generation.speculation import IF_POSSIBLE, SpeculatedOutput, draft_count, plan_drafts, why_not
 from eft_ext.hf.generation.texts import Texts
 from eft_ext.hf.inputs.context import Context
 from eft_ext.hf.inputs.prepared import check_prepared, pad_token, prompts_of_models
@@ -65,7 +65,8 @@ def decode(
         seed: see `row_seeds`.
         streamer: receives every step's tokens and the end; who calls this ends it where this raises.
         tier: no faster one is chosen (see `eft_ext.hf.runners.decode_plan`).
-        speculate: tokens that the small model drafts in a round, or "auto"; None or 0 for none.
+        speculate: tokens that the small model drafts in a round, or "auto"; None or 0 for none. `IF_POSSIBLE` is
+            "auto" without a warning where there can be none.
         only_plan: return how it would be decoded instead.
         slots: decode in a batch of so many rows and return what each step brings, as it comes.
         engines: idle engines of earlier calls.
@@ -80,7 +81,7 @@ def decode(
     call = _resolve(
         members, method, input_ids, logits_processor, stopping_criteria, generation_config, prompts or {}, model_kwargs
     )
-    call.drafts, call.streamer = draft_count(speculate), streamer
+    call.drafts, call.streamer = draft_count(speculate, len(members)), streamer
     plan, no_drafts = _plan(call, tier, detailed=only_plan)
     context = Context(members, call.prompts, looked=looked)
     if only_plan:
@@ -91,7 +92,8 @@ def decode(
     if call.criteria.has_eos:
         call.pad = pad_token(generation_config, members[0].vocab_size)
     if no_drafts:
-        warnings.warn(f"speculate: decoding without drafts, since {no_drafts}", stacklevel=2)
+        if speculate != IF_POSSIBLE:
+            warnings.warn(f"speculate: decoding without drafts, since {no_drafts}", stacklevel=2)
         call.drafts = 0
     watched = call.in_python or (slots is None and bool(call.criteria.others))
     texts = Texts(input_ids, call.pad or 0, watched=watched)

@@ -19,14 +19,14 @@ from eft_ext.decoding.speculative.statistics import Statistics
 from eft_ext.hf.generation.criteria import Criteria
 from eft_ext.hf.generation.processed_sampler import ProcessedSampler
 from eft_ext.hf.generation.processors import ProcessingPlan
-from eft_ext.hf.generation.speculation import drafts_of
+from eft_ext.hf.generation.speculation import Known, drafts_of, keep
 from eft_ext.hf.generation.texts import Texts
 from eft_ext.hf.members import Member
 from eft_ext.hf.runners.checks import checked
 from eft_ext.hf.runners.decode_plan import DecodePlan, lag_of
 from eft_ext.hf.runners.distributed import draw_once, sharded
 from eft_ext.hf.runners.dynamic_cache_model import DynamicCacheModel
-from eft_ext.hf.runners.engine_pool import EnginePool, new_engine, pool_key, renew
+from eft_ext.hf.runners.engine_pool import Drafts, EnginePool, new_engine, pool_key, renew
 from eft_ext.methods import MixingMethod
 
 
@@ -102,7 +102,11 @@ class Run:
         device = call.members[0].output_device
         self._device = torch.device("cpu") if device.type == "meta" else device  # where the logits meet
         self._slots = min(self._rows, slots or self._rows)
-        self._drafts = drafts_of(call.members, call.method, self._rows, call.drafts) if call.drafts else None
+        self._drafts: Drafts | None = None
+        self._known: Known | None = None
+        if call.drafts:
+            how = (plan.tier, call.in_python)
+            self._drafts, self._known = drafts_of(call.members, call.method, self._rows, call.drafts, *how)
         self.statistics = Statistics() if call.drafts else None
         self.sampler = self._new_sampler(texts)
         self._engine: Engine | None = None
@@ -151,6 +155,9 @@ class Run:
                 self._engines.release(self._key, engine)
         except InvalidRow as error:
             raise RuntimeError(_blame(error, self._call.members, self._prompts)) from error
+        finally:
+            if self._known is not None:
+                keep(self._known)
 
     def end(self, rows: Sequence[int]) -> None:
         """Ends rows for a reason that the engine does not know."""
