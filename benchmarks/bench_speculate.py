@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +27,9 @@ from speculate.synthetic_trio import build_pair, perturb
 from torch import Tensor
 
 from eft_ext import EmulatedModel, _json
+from eft_ext.decoding.speculative.costs import CHOICES
+from eft_ext.hf.generation.kept_costs import FILE
+from eft_ext.hf.generation.speculation import _ADAPTIVE
 
 HERE = Path(__file__).parent
 TRIOS = {"3": (4, 10), "9": (2, 24)}  # by cost in a step: layers of the small model, and how many more
@@ -47,7 +51,7 @@ def controlled(new: int, layers: int, extra: int) -> dict[str, Any]:
     large, small, model, prompt = trio(layers, extra)
     costs = Costs.measured(large, small, DRAFTS)
     rates = Rates(model, prompt, new)
-    for k in DRAFTS:  # warms up every shape
+    for k in CHOICES[1:]:  # warms up every shape
         rates.measure(speculate=k)
     rates.measure()
     baseline = rates.measure()[0]
@@ -57,12 +61,13 @@ def controlled(new: int, layers: int, extra: int) -> dict[str, Any]:
     rows = []
     for noise in NOISE:
         perturb(large, small, noise)
-        for k in (*DRAFTS, "auto"):
-            got, out = rates.measure(speculate=k)
+        _ADAPTIVE.clear()
+        for k in (*DRAFTS, "auto, first", "auto"):
+            got, out = rates.measure(speculate=k if isinstance(k, int) else "auto")
             stats = out.speculation
             row = {"noise": noise, "k": k, "tokens_per_second": got, "speed_up": got / baseline}
             row |= {"acceptance": stats.acceptance, "tokens_per_round": stats.tokens_per_round}
-            if k != "auto":
+            if isinstance(k, int):
                 row["predicted"] = costs.predicted(k, stats.acceptance)
             else:
                 row["median_k"] = median(stats.draft_lengths)
@@ -91,8 +96,8 @@ def demo(new: int) -> dict[str, Any]:
     ]
     greedy = {"max_new_tokens": new, "do_sample": False, "return_dict_in_generate": True}
 
-    def run(call: Callable[..., Any], **options: Any) -> dict[str, float]:
-        for ids in prompts:  # records the shapes and lets "auto" settle
+    def run(call: Callable[..., Any], first: bool = False, **options: Any) -> dict[str, float]:
+        for ids in () if first else prompts:  # records the shapes and lets "auto" settle
             call(ids, **greedy, **options)
         began, tokens, accepted, drafted = time.process_time(), 0, 0, 0
         for ids in prompts:
@@ -105,8 +110,11 @@ def demo(new: int) -> dict[str, Any]:
         return {"tokens_per_second": tokens / taken, "acceptance": accepted / drafted if drafted else float("nan")}
 
     found = {"unspeculated": run(model.generate)}
-    for k in (1, 2, 4, 8, "auto"):
+    for k in (1, 2, 4, 8):
         found[f"k = {k}"] = run(model.generate, speculate=k)
+    _ADAPTIVE.clear()
+    for name in ("auto, first", "auto"):
+        found[name] = run(model.generate, first=name != "auto", speculate="auto")
     ends = {"eos_token_id": demo_trio.tokenizer.eos_token_id, "pad_token_id": demo_trio.tokenizer.eos_token_id}
     found["large.generate"] = run(demo_trio.oracle.generate, **ends)
     return found
@@ -118,6 +126,7 @@ def main() -> None:
     parser.add_argument("--new", type=int, default=41, help="tokens of a generation")
     args = parser.parse_args()
     torch.set_num_threads(1)
+    os.environ[FILE] = ""  # "auto, first" knows nothing of these models
     path = HERE / "results" / "speculate-cpu.json"
     results = json.loads(path.read_text()) if path.exists() and args.part else {}
     results["machine"] = describe()

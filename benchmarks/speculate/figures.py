@@ -26,7 +26,7 @@ def plot(result: dict[str, Any], path: Path) -> None:
 
 def draw(axes: Any, name: str, result: dict[str, Any]) -> None:
     for i, noise in enumerate(dict.fromkeys(r["noise"] for r in result["rows"])):
-        rows = [r for r in result["rows"] if r["noise"] == noise and r["k"] != "auto"]
+        rows = [r for r in result["rows"] if r["noise"] == noise and isinstance(r["k"], int)]
         ks = [r["k"] for r in rows]
         share = sum(r["acceptance"] for r in rows) / len(rows)
         axes.plot(ks, [r["speed_up"] for r in rows], "o-", color=f"C{i}", label=f"{share:.0%} of drafts stand")
