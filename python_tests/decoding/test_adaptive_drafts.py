@@ -42,7 +42,7 @@ def test_within_a_tenth_of_the_best_and_never_slower_than_none(law, ratio, start
         }[start]
         loss, rate = measured(schedule_of, times, acceptance)
         assert loss < 1.03, (acceptance, "slower than without drafts")
-        assert rate > 0.9, (acceptance, "far from the best fixed number of drafts")
+        assert rate > 0.9, (acceptance, rate, "far from the best fixed number of drafts")
 
 
 def test_where_drafts_cannot_pay_there_are_none():

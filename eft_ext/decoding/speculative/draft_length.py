@@ -25,7 +25,7 @@ _MEMORY = 0.98  # weight of past drafts, for each round
 _AGAIN = 32  # rounds after which a neighbouring k is timed again
 _PATIENCE = 8, 512  # ordinary steps before a draft is tried again: at first, and at most
 _FIRST = 6  # ordinary steps that are timed before the first draft
-_BETTER = 1.02  # gain for which another k is worth its trace
+_BETTER = 1.04  # gain for which another k is worth its trace
 
 
 class DraftSchedule(Protocol):
@@ -160,7 +160,7 @@ class Adaptive:
                 return self._again
             self._again = None
         self._tried = max(self._tried, *costs.measured, 0)
-        most = min(best, max(1, 2 * self._tried))
+        most = min(best, max(1, min(2 * self._tried, self._tried + 4)))
         return max(k for k in CHOICES if k <= most and self._affordable(k))
 
     def _trial(self) -> int:
