@@ -29,7 +29,7 @@ _LABELS = ("_name_or_path", "_commit_hash", "transformers_version", "bos_token_i
 
 
 class Traces(dict[int, Any]):
-    """The traces of one architecture, by the number of new tokens."""
+    """The traces of one architecture, by the number of new tokens; 0 for one token of one row."""
 
 
 class ModelState:
@@ -37,7 +37,7 @@ class ModelState:
 
     Attributes:
         layout: types and shapes of the weights.
-        passes: those without a trace, by the number of new tokens.
+        passes: those without a trace, by the same.
         compared: shapes at which a trace has given the model's own logits.
     """
 
@@ -84,15 +84,15 @@ class TracedForward:
         if trace is None:
             return self._run(inputs)
         logits = self._replay(trace, inputs)
-        n, rows = inputs[0].shape[1], inputs[0].shape[0]
-        shape = (n, rows, *(len(x) for x in inputs[3]))
-        if n in self._compared and shape in self._known.compared:
+        kind = _kind(inputs)
+        shape = (*inputs[0].shape, *(len(x) for x in inputs[3]))
+        if kind in self._compared and shape in self._known.compared:
             return logits
         expected = self._run(inputs)
         if not _same(logits, expected):
             self._give_up("gives other logits when traced")
             return expected
-        self._compared.add(n)  # once for every generation, in case the model has been changed in between
+        self._compared.add(kind)  # once for every generation, in case the model has been changed in between
         self._known.compared.add(shape)
         return logits
 
@@ -114,18 +114,18 @@ class TracedForward:
         return logits
 
     def _trace_of(self, inputs: tuple[Any, ...]) -> Any:
-        """Returns the trace for so many new tokens, None before there is one. Makes it after `AFTER` passes."""
-        known, n = self._known, inputs[0].shape[1]
-        if n in known.traces:
-            return known.traces[n]
-        if known.passes[n] < AFTER:
-            known.passes[n] += 1
+        """Returns the trace for such inputs, None before there is one. Makes it after `AFTER` passes."""
+        known, kind = self._known, _kind(inputs)
+        if kind in known.traces:
+            return known.traces[kind]
+        if known.passes[kind] < AFTER:
+            known.passes[kind] += 1
             return None
         with _LOCK:
             known.traces = _TRACES.setdefault((known.layout, _architecture(self._forward)), known.traces)
-            if n not in known.traces and (trace := self._trace(inputs)) is not None:
-                known.traces[n] = trace
-            return known.traces.get(n)
+            if kind not in known.traces and (trace := self._trace(inputs)) is not None:
+                known.traces[kind] = trace
+            return known.traces.get(kind)
 
     def _trace(self, inputs: tuple[Any, ...]) -> Any:
         with HostReads() as reads:
@@ -148,6 +148,12 @@ class TracedForward:
     def _give_up(self, reason: str) -> None:
         self.reason = self._known.reason = reason
         self._known.traces = Traces()  # other models may go on with theirs
+
+
+def _kind(inputs: tuple[Any, ...]) -> int:
+    """The number of new tokens, which a trace fixes; 0 for one of one row, whose products are other operators."""
+    tokens: Tensor = inputs[0]
+    return tokens.shape[1] if tokens.numel() > 1 else 0
 
 
 def unfit(model: nn.Module) -> str | None:
