@@ -86,14 +86,18 @@ class State:
 
     def attach(self, lengths: Sequence[Tensor]) -> None:
         """Tokens that each row holds in each model, [storage] each: `advance` adds to those on this device."""
+        self._prepare(self.ring, lengths)
+
+    def _prepare(self, ring: Tensor, lengths: Sequence[Tensor]) -> None:
+        """The native advance, which writes into `ring` [slots, storage]."""
         self._lengths = [x for x in lengths if x.device == self.device]
         self._elsewhere = [x for x in lengths if x.device != self.device]
         names = ("next_tokens", "tokens", "steps", "max_new_tokens", "active")
         addresses = [self._all[name].data_ptr() for name in names]
-        addresses += [x.data_ptr() for x in (self.ring, self.tick, self.eos_token_ids)]
+        addresses += [x.data_ptr() for x in (ring, self.tick, self.eos_token_ids)]
         own = [x.data_ptr() for x in self._lengths]
         num_eos = len(self.eos_token_ids)
-        self.prepared_advance = native_loop.prepare_advance(self.device, addresses, self.ring.shape, num_eos, own)
+        self.prepared_advance = native_loop.prepare_advance(self.device, addresses, ring.shape, num_eos, own)
 
     def addresses(self) -> tuple[int, ...]:
         """The addresses of all of it."""

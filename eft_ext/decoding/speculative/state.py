@@ -7,8 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from eft_ext.decoding.state import State
+from eft_ext.decoding.state import INACTIVE, State
 from eft_ext.ops import VerifyResult
+from eft_ext.ops.backends import native_loop
+from eft_ext.ops.tracing import is_tracing
 
 HEAD = 3  # numbers before the tokens in a row of the ring: how many count, drafts accepted, drafts decided on
 
@@ -33,6 +35,7 @@ class SpeculativeState(State):
         self._drafts = torch.zeros(max_draft_tokens + 1, rows, dtype=torch.int64, device=device)
         self._own = torch.zeros(3, rows, dtype=torch.int64, device=device)
         self._offsets = torch.arange(max_draft_tokens + 1, device=device)
+        self._drawn = torch.full((1, rows), INACTIVE, dtype=torch.int64, device=device)  # by the native advance
         super().__init__(rows, eos_token_ids, slots, device)
         self.ring = self.ring.new_zeros(slots, rows, HEAD + max_draft_tokens + 1)
 
@@ -43,6 +46,7 @@ class SpeculativeState(State):
 
     def attach(self, lengths: Sequence[Tensor]) -> None:
         self._held = list(lengths)
+        self._prepare(self._drawn, lengths)
 
     def addresses(self) -> tuple[int, ...]:
         return (*super().addresses(), *(x.data_ptr() for x in (self._drafts, self._own, self._offsets)))
@@ -74,6 +78,16 @@ class SpeculativeState(State):
 
     def advance(self, *, read: bool = True) -> None:
         """After an ordinary step: a round without drafts."""
+        native = read and self.device.type == "cpu" and not self._elsewhere and self.prepared_advance is not None
+        if native and not is_tracing():  # a fifth of the time of what follows
+            native_loop.run_advance(self.prepared_advance, self.device, self.rows, read)
+            drawn, entry = self._drawn[0, : self.rows], self.ring[(int(self.tick) - 1) % len(self.ring), : self.rows]
+            torch.ne(drawn, INACTIVE, out=entry[:, 0])
+            entry[:, 1:HEAD].zero_()
+            entry[:, HEAD].copy_(drawn)
+            if not self.active.all():
+                self.forget_ended()
+            return
         self.lengths.zero_()
         self._advance(self.next_tokens[:, None], torch.zeros_like(self.next_tokens), read=read)
 
