@@ -38,10 +38,10 @@ def test_auto_goes_on_among_captured_lengths(captured, llamas, ragged):
         def __init__(self):
             self.ks, self.seen = [0, 2, 4, 2] * 40, []
 
-        def draft_length(self):
+        def draft_length(self, under_way=0):
             return self.ks.pop(0)
 
-        def observe(self, k, decided, accepted, seconds):
+        def observe(self, k, decided, accepted, seconds, rows=1):
             assert seconds >= 0
             self.seen.append((k, decided, accepted))
 

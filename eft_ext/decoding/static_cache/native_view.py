@@ -85,18 +85,22 @@ def native_view(model: Any) -> Any:
     return views[id(model)]
 
 
-def _class_of(module: nn.Module) -> type[nn.Module]:
+def _class_of(module: Any) -> Any:
+    kind: Any = type(module)
     if hasattr(module, _SWITCHED[0]):
-        return _switched(type(module))
-    plain = type(module) is nn.Linear and type(module.weight) in (nn.Parameter, Tensor)
-    return NativeLinear if plain and module.weight.nbytes >= MIN_BYTES else type(module)  # a trace keeps the choice
+        return _switched(kind)
+    plain = kind is nn.Linear and type(module.weight) in (nn.Parameter, Tensor)
+    return NativeLinear if plain and module.weight.nbytes >= MIN_BYTES else kind  # a trace keeps the choice
 
 
 @cache
-def _switched(kind: type[nn.Module]) -> type[nn.Module]:
+def _switched(kind: Any) -> Any:
     """`kind`, but its state of adapters is that of the layer it is a view of."""
-    followed = {name: property(lambda view, name=name: getattr(view.__dict__["_viewed"], name)) for name in _SWITCHED}
-    return type(kind.__name__, (kind,), followed)
+
+    def followed(name: str) -> property:
+        return property(lambda view: getattr(view.__dict__["_viewed"], name))
+
+    return type(kind.__name__, (kind,), {name: followed(name) for name in _SWITCHED})
 
 
 def _config(config: Any) -> Any:
