@@ -1,18 +1,18 @@
-"""Where does a decoding step spend its time, in each way of decoding?
+"""Where does a decoding step spend its time, and how much more does a pass over several tokens take than over one?
 
-    python benchmarks/profile_step.py                        # three models from 512 x 6 and 2 x 256 x 3, V = 32000
+    python benchmarks/profile_step.py                            # Llama 512 x 6 and twice 256 x 3, V = 32000, fp32
     python benchmarks/profile_step.py --prompt 512 --batch 8
-    python benchmarks/profile_step.py --stock                # with torch's own products and attention
+    python benchmarks/profile_step.py --stock                    # torch's own products and attention
 
-A step's time is measured without a profiler; the profile, of the same generation, says how it divides: each model's
-passes into products, attention, writes to the cache, other operators and what is between operators; the mixture, the
-draw, and the rest of the engine. The floor is what reading the weights takes at the bandwidth of this run.
+A step's time is measured without a profiler. The profile, of the same generation, says how it divides: each model's
+passes into products, attention, writes to the cache and other operators, and what is between operators; the mixture
+with its draw; the advance of the rows. The baseline of a pass over k + 1 tokens, which verifies k drafts, is the pass
+over one. The floor is what reading the weights takes at the bandwidth of this run.
 """
 
 from __future__ import annotations
 
 import argparse
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,52 +21,53 @@ from statistics import median
 from typing import Any
 
 import torch
-from common.bandwidth import read_bandwidth, read_bytes
 from common.machine import describe
 from common.trios import load
+from peers.clock import Clock
+from peers.floor import bytes_a_token, read_bandwidth
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from eft_ext import EmulatedModel, _json
+from eft_ext.decoding import StaticCacheModel
 from eft_ext.decoding.sampler import Sampler
 from eft_ext.decoding.state import State
-from eft_ext.decoding.static_cache.model import StaticCacheModel
+from eft_ext.decoding.static_cache import model as static_model
 
 WAYS: dict[str, dict[str, Any]] = {
     "greedy": {"do_sample": False},
     "sampled": {"do_sample": True, "temperature": 0.7, "top_p": 0.9, "top_k": 0, "seed": 1},
-    "drafts, k = 8": {"do_sample": False, "speculate": 8},
+    "8 drafts": {"do_sample": False, "speculate": 8},
 }
 KINDS = {  # of operators, by their names
-    "products": ("aten::mm", "aten::addmm", "aten::bmm", "eft_ext::linear", "aten::linear"),
+    "products": ("aten::mm", "aten::addmm", "aten::bmm", "linear"),
     "attention": ("scaled_dot_product", "eft_ext::attention"),
-    "cache writes": ("aten::index_copy_",),
+    "cache": ("aten::index_copy_",),
 }
-RANGES = {"mixture and draw": (Sampler, ("__call__", "propose", "verify")), "advance": (State, ("advance",))}
+COLUMNS = (*KINDS, "other operators", "between them")
+PARTS: tuple[tuple[Any, str, Callable[..., str]], ...] = (
+    (Sampler, "__call__", lambda *_: "mixture and draw"),
+    (Sampler, "propose", lambda *_: "drafts' draws"),
+    (Sampler, "verify", lambda *_: "verification"),
+    (State, "advance", lambda *_: "advance"),
+    (StaticCacheModel, "run", lambda model, tokens, *_: f"{model.name}, {tokens.shape[1]} a row"),
+)
+NEW = (1, 2, 3, 5, 9, 17)  # tokens of a pass
 
 
 @contextmanager
 def marked() -> Iterator[None]:
     """Names the parts of a step for the profiler while the context lasts."""
-    olds = []
+    olds = [(owner, method, getattr(owner, method)) for owner, method, _ in PARTS]
+    for (owner, method, old), (*_, name) in zip(olds, PARTS, strict=True):
 
-    def mark(owner: Any, method: str, name: Callable[..., str]) -> None:
-        old = owner.__dict__.get(method)
-        if old is None:
-            return
-        olds.append((owner, method, old))
-
-        def run(self: Any, *args: Any, **kwargs: Any) -> Any:
+        def run(self: Any, *args: Any, old: Any = old, name: Any = name, **kwargs: Any) -> Any:
             with record_function(f"part:{name(self, *args)}"):
                 return old(self, *args, **kwargs)
 
         setattr(owner, method, run)
-
-    for part, (owner, methods) in RANGES.items():
-        for method in methods:
-            mark(owner, method, lambda *_, part=part: part)
-    mark(StaticCacheModel, "run", lambda model, tokens, *_: f"{model.name}, {tokens.shape[1]} a row")
     try:
         yield
     finally:
@@ -74,12 +75,8 @@ def marked() -> Iterator[None]:
             setattr(owner, method, old)
 
 
-def kind_of(name: str) -> str:
-    return next((kind for kind, names in KINDS.items() if any(each in name for each in names)), "other operators")
-
-
 def divided(events: Any) -> dict[str, Counter[str]]:
-    """The microseconds of each part, by kind of operator; "between" is the part's own."""
+    """Returns the microseconds of each part by kind of operator; what is no operator is "between them"."""
     found: dict[str, Counter[str]] = {}
     for event in events:
         part = event
@@ -87,80 +84,90 @@ def divided(events: Any) -> dict[str, Counter[str]]:
             part = part.cpu_parent
         if part is None:
             continue
-        kind = "between operators" if part is event else kind_of(event.name)
+        kinds = (kind for kind, names in KINDS.items() if any(name in event.name for name in names))
+        kind = "between them" if part is event else next(kinds, "other operators")
         found.setdefault(part.name[5:], Counter())[kind] += event.self_cpu_time_total
     return found
 
 
-def step_ms(call: Callable[[int], Any], rounds: int, short: int = 16, long: int = 80) -> float:
-    """Milliseconds of processor time a new token of a row, from two lengths."""
-    slopes = []
-    for _ in range(rounds):
-        times = []
-        for tokens in (short, long):
-            start = time.process_time()
-            call(tokens)
-            times.append(time.process_time() - start)
-        slopes.append(1e3 * (times[1] - times[0]) / (long - short))
-    return median(slopes)
-
-
-def measure(model: EmulatedModel, ids: torch.Tensor, options: dict[str, Any], rounds: int) -> dict[str, Any]:
+def measure(model: EmulatedModel, ids: Tensor, options: dict[str, Any], clock: Clock, rounds: int) -> dict[str, Any]:
     def call(tokens: int) -> Any:
         return model.generate(ids, max_new_tokens=tokens, pad_token_id=0, **options)
 
-    call(140)  # traces
-    taken = step_ms(call, rounds)
+    for _ in range(2):
+        call(80)  # traces
+    slopes = [(clock.time(lambda: call(80)).seconds - clock.time(lambda: call(16)).seconds) / 64 for _ in range(rounds)]
     with marked(), profile(activities=[ProfilerActivity.CPU]) as profiler:
-        started = time.perf_counter()
         call(33)
-        whole = 1e6 * (time.perf_counter() - started)
-    parts = divided(profiler.events())
-    return {"step_ms": taken, "profiled_us": whole, "parts": {name: dict(kinds) for name, kinds in parts.items()}}
+    parts = {name: dict(kinds) for name, kinds in divided(profiler.events()).items()}
+    return {"token_ms": 1e3 * median(slopes), "parts": parts}
 
 
-def show(found: dict[str, Any], console: Console) -> None:
+def passes(model: Any, ids: Tensor, clock: Clock) -> dict[int, float]:
+    """Returns the milliseconds of a pass by the number of tokens a row."""
+    static = StaticCacheModel(model, capacity=ids.shape[1] + 64)
+    static.prefill(ids)
+    times: dict[int, list[float]] = {n: [] for n in NEW}
+    for turn in range(75):  # traces; then all take turns
+        for n in NEW:
+            tokens = ids[:, :n].contiguous()
+            with torch.inference_mode():
+                taken = clock.time(lambda tokens=tokens: static.run(tokens)).seconds
+            if turn > 65:
+                times[n].append(1e3 * taken)
+    return {n: median(values) for n, values in times.items()}
+
+
+def show(found: dict[str, Any], floor_ms: float, console: Console) -> None:
     for way, each in found.items():
-        table = Table("part", *KINDS, "other operators", "between operators", "all", title=f"{way}: share of a step")
-        parts = each["parts"]
-        total = sum(sum(kinds.values()) for kinds in parts.values())
-        for name, kinds in sorted(parts.items(), key=lambda item: -sum(item[1].values())):
-            cells = [kinds.get(kind, 0.0) for kind in (*KINDS, "other operators", "between operators")]
-            table.add_row(name, *(f"{x / total:.1%}" if x else "" for x in cells), f"{sum(cells) / total:.1%}")
+        table = Table("share of a step", *COLUMNS, "all", title=f"{way}: {each['token_ms']:.1f} ms a token of each row")
+        total = sum(sum(kinds.values()) for kinds in each["parts"].values())
+        for name, kinds in sorted(each["parts"].items(), key=lambda item: -sum(item[1].values())):
+            cells = [kinds.get(kind, 0.0) / total for kind in COLUMNS]
+            if sum(cells) < 0.01:  # rounds at the end of a generation
+                continue
+            table.add_row(name, *(f"{x:.1%}" if x > 5e-4 else "" for x in cells), f"{sum(cells):.1%}")
         console.print(table)
-        console.print(f"{each['step_ms']:.1f} ms a token; reading the weights once takes {each['floor_ms']:.1f} ms")
+    console.print(f"reading all weights once takes {floor_ms:.1f} ms at the bandwidth of this run")
+
+
+def show_passes(found: dict[str, dict[int, float]], console: Console) -> None:
+    table = Table("tokens a row", *map(str, NEW), title="A pass, ms, and times a pass over one token")
+    for name, times in found.items():
+        table.add_row(name, *(f"{times[n]:.1f} ({times[n] / times[1]:.2f})" for n in NEW))
+    console.print(table)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trio", default="priced")
+    parser.add_argument("--trio", default="realistic")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--prompt", type=int, default=32)
     parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--stock", action="store_true", help="torch's own products and attention")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     if args.stock:
-        from contextlib import nullcontext
-
-        from eft_ext.decoding.static_cache import forward, model
-
-        forward.native_ops = model.native_ops = lambda device: nullcontext()
+        static_model.native_view = lambda model: model
+    console, clock = Console(width=140), Clock("cpu", args.threads)
     models = load(args.trio, getattr(torch, args.dtype), "cpu")
     vocab = models[0].config.vocab_size
     ids = torch.randint(5, vocab, (args.batch, args.prompt), generator=torch.Generator().manual_seed(0))
+    floor_ms = 1e3 * bytes_a_token(models) / read_bandwidth(clock)
     emulated = EmulatedModel(*models)
-    floor = 1e3 * sum(map(read_bytes, models)) / read_bandwidth()
     found = {}
     for way, options in WAYS.items():
-        found[way] = {**measure(emulated, ids, {**options, "eos_token_id": vocab + 9}, args.rounds), "floor_ms": floor}
-        show({way: found[way]}, Console(width=150))
+        found[way] = measure(emulated, ids, {**options, "eos_token_id": vocab + 9}, clock, args.rounds)
+    show(found, floor_ms, console)
+    by_model = {name: passes(model, ids, clock) for name, model in zip(("large", "small"), models, strict=False)}
+    show_passes(by_model, console)
     if args.json:
         asked = {name: value for name, value in vars(args).items() if name != "json"}
-        _json.write(args.json, {"machine": describe(), "asked": asked, "results": found}, indent=1)
+        result = {"machine": describe(), "asked": asked, "floor_ms": floor_ms, "steps": found, "passes_ms": by_model}
+        _json.write(args.json, result, indent=1)
 
 
 if __name__ == "__main__":

@@ -26,14 +26,16 @@ from eft_ext.ops.attention import attention, suits
 from eft_ext.ops.linear import MIN_BYTES, linear
 
 _NAME = "eft_ext"  # of the attention, in the configurations of views
+_LARGE = 8 * 2**20  # bytes of a weight, such as a head's: from here on one row too is faster
 _SWITCHED = ("_disable_adapters", "_active_adapter", "scaling")  # of layers with adapters, from pass to pass
 
 
 class NativeLinear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
-        if input.dtype is torch.float32 and input.numel() == self.in_features:
-            return functional.linear(input, self.weight, self.bias)  # one row: as fast, and the cheaper call
-        return linear(input, self.weight, self.bias)
+        weight = self.weight
+        if input.numel() == self.in_features and weight.dtype is torch.float32 and weight.nbytes < _LARGE:
+            return functional.linear(input, weight, self.bias)  # one row: as fast, and the cheaper call
+        return linear(input, weight, self.bias)
 
 
 def _attention(
