@@ -45,7 +45,10 @@ def test_a_broken_file_is_passed_over(file, text):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"acceptance": 2}, {"decided": 0}, {"seconds": {}}, {"seconds": {"0": 1, "x": 2}}, {"seconds": {"0": 1e999}}],
+    [
+        *({"acceptance": 2}, {"acceptance": "0.9"}, {"decided": 0}, {"decided": "9"}, {"seconds": {}}),
+        *({"seconds": seconds} for seconds in ({"0": 1, "x": 2}, {"0": 1e999}, {"0": "1"}, {"0": 1e-318})),
+    ],
 )
 def test_entries_that_make_no_sense(file, wrong):
     kept_costs.write("a", {**ENTRY, **wrong})

@@ -7,7 +7,6 @@ broken, missing or read-only is passed over in silence, and where two processes 
 from __future__ import annotations
 
 import json
-import math
 import os
 import platform
 from collections.abc import Mapping, Sequence
@@ -27,6 +26,7 @@ from eft_ext.hf.members import Member
 FILE = "EFT_SPECULATION_FILE"  # of the environment: another file, or none where it is empty
 _MOST = 64  # entries, of which the oldest make room
 _LARGEST = 1 << 20  # bytes that are read
+_LEAST = 1e-9  # of every positive number
 _LABELS = ("_commit_hash", "transformers_version", "architectures")
 
 
@@ -91,10 +91,12 @@ def _entries(path: Path | None) -> dict[str, Any]:
 
 def _valid(entry: Any) -> bool:
     with suppress(AttributeError, KeyError, TypeError, ValueError, OverflowError):
-        seconds = {int(k): float(value) for k, value in entry["seconds"].items()}
-        share, decided, patience = (float(entry[name]) for name in ("acceptance", "decided", "patience"))
-        positive = all(0 < value < math.inf for value in (*seconds.values(), decided, patience))
-        return positive and {0} <= set(seconds) <= set(CHOICES) and 0 <= share <= 1
+        seconds = {int(k): value for k, value in entry["seconds"].items()}
+        share, decided, patience = (entry[name] for name in ("acceptance", "decided", "patience"))
+        numbers = (*seconds.values(), decided, patience)
+        plain = all(type(value) in (int, float) for value in (share, *numbers))
+        sensible = all(_LEAST < value < 1 / _LEAST for value in numbers)  # their quotients are finite, and not 0
+        return plain and sensible and {0} <= set(seconds) <= set(CHOICES) and 0 <= share <= 1
     return False
 
 
