@@ -1,6 +1,8 @@
 """`Adaptive` against the best fixed number of drafts and against none, on rounds whose true times are given."""
 
+import sys
 from statistics import mean
+from threading import Thread
 
 import pytest
 
@@ -94,3 +96,29 @@ def test_times_of_a_batch_that_has_become_smaller_do_not_count():
     for _ in range(40):
         schedule.observe(0, 0, 0, 1.0, rows=1)
     assert schedule.to_dict()["seconds"]["0"] == 8.0
+
+
+def test_threads_share_what_they_learn():
+    shared, failed, interval = Adaptive(), [], sys.getswitchinterval()
+
+    def generate():
+        try:
+            for i in range(1000):
+                if i % 20 == 0:
+                    shared.begin()
+                k = shared.draft_length(i % 2)
+                shared.observe(k, k, k, 1 + k / 10)
+                shared.to_dict()
+        except Exception as error:
+            failed.append(error)
+
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [Thread(target=generate) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert not failed

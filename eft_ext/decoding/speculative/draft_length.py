@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from threading import Lock
 from typing import Any, Protocol
 
 from eft_ext.decoding.speculative.costs import CHOICES, Costs, estimated
@@ -81,6 +82,7 @@ class Adaptive:
         self._decided, self._accepted = weight, belief * weight
         self._k = self._waited = self._rounds = 0
         self._again: int | None = None
+        self._lock = Lock()  # generations in several threads go on with one
         self.begin()
 
     @property
@@ -94,36 +96,39 @@ class Adaptive:
 
     def begin(self) -> None:
         """A generation begins: its own account, and every k will be compared or captured anew."""
-        self._warm: set[int] = set()
-        self._rows = 0  # of the whole batch, whose rounds are timed
-        self._tokens, self._used = 0.0, Counter[int]()
-        self._k = self._choose()
+        with self._lock:
+            self._warm: set[int] = set()
+            self._rows = 0  # of the whole batch, whose rounds are timed
+            self._tokens, self._used = 0.0, Counter[int]()
+            self._k = self._choose()
 
     def draft_length(self, under_way: int = 0) -> int:
         """Tokens to draft in the next round, as if all `under_way`, which have not been observed, came to nothing."""
-        return self._k if not under_way or (under_way + 1) * self._costs.loss(self._k) <= self._account() else 0
+        with self._lock:
+            return self._k if not under_way or (under_way + 1) * self._costs.loss(self._k) <= self._account() else 0
 
     def observe(self, k: int, decided: int, accepted: int, seconds: float, rows: int = 1) -> None:
         """Learns from a round of k drafts of which `decided` were looked at and `accepted` stood, over all rows."""
-        self._rows = max(self._rows, rows)
-        if k in self._warm and rows == self._rows:  # the first round of its k warms up what later ones find warm
-            self._costs.add(k, seconds)
-        self._warm.add(k)
-        self._tokens += 1 + accepted / rows
-        self._used[k] += 1
-        if k == 0 and self._k == 0:
-            self._waited += 1
-            if self._known and self._again is None and self._waited < self._patience:
-                return
-        elif k:
-            self._decided, self._accepted = self._decided * _MEMORY + decided, self._accepted * _MEMORY + accepted
-            self._rounds += 1
-            self._waited = 0
-            if self._k_pays() == 0:  # a trial; one that succeeds is followed by another
-                failed = accepted < max(decided, 1)
-                self._patience = min(2 * self._patience, _PATIENCE[1]) if failed else _PATIENCE[0]
-                self._waited = 0 if failed else self._patience
-        self._k = self._choose()
+        with self._lock:
+            self._rows = max(self._rows, rows)
+            if k in self._warm and rows == self._rows:  # the first round of its k warms up what later ones find warm
+                self._costs.add(k, seconds)
+            self._warm.add(k)
+            self._tokens += 1 + accepted / rows
+            self._used[k] += 1
+            if k == 0 and self._k == 0:
+                self._waited += 1
+                if self._known and self._again is None and self._waited < self._patience:
+                    return
+            elif k:
+                self._decided, self._accepted = self._decided * _MEMORY + decided, self._accepted * _MEMORY + accepted
+                self._rounds += 1
+                self._waited = 0
+                if self._k_pays() == 0:  # a trial; one that succeeds is followed by another
+                    failed = accepted < max(decided, 1)
+                    self._patience = min(2 * self._patience, _PATIENCE[1]) if failed else _PATIENCE[0]
+                    self._waited = 0 if failed else self._patience
+            self._k = self._choose()
 
     def _account(self) -> float:
         """Ordinary steps that may still be lost in this generation: what it may take longer, and what it has won."""
@@ -181,9 +186,10 @@ class Adaptive:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data with which another process goes on."""
-        return {
-            "seconds": {str(k): seconds for k, seconds in self._costs.seconds().items()},
-            "acceptance": round(self.acceptance, 4),
-            "decided": round(self._decided, 1),
-            "patience": self._patience,
-        }
+        with self._lock:
+            return {
+                "seconds": {str(k): seconds for k, seconds in self._costs.seconds().items()},
+                "acceptance": round(self.acceptance, 4),
+                "decided": round(self._decided, 1),
+                "patience": self._patience,
+            }
