@@ -20,8 +20,8 @@ _library.define("attention(Tensor q, Tensor k, Tensor v, Tensor? mask, float? sc
 # Written for few calls: a small model's attention takes as long as a hundred of them.
 def suits(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> bool:
     """True where the native kernel takes the call: up to `MAX_QUERIES` queries on the CPU, fp32, bf16 or fp16 (q, k and
-    v the same), without a gradient, the last dimension contiguous and at most `MAX_HEAD_DIM` long. `mask` has four
-    dimensions, of which the first three may be 1, and is of those dtypes or bool."""
+    v the same), without a gradient or autocast, the last dimension contiguous and at most `MAX_HEAD_DIM` long. `mask`
+    has four dimensions, of which the first three may be 1, and is of those dtypes or bool."""
     if native._native is None or type(q) not in _PLAIN or type(k) not in _PLAIN or type(v) not in _PLAIN:
         return False
     dtype, shape, kv_shape = q.dtype, q.shape, k.shape
@@ -47,7 +47,7 @@ def suits(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> bool:
         if sizes[3] != slots or mask.stride()[3] != 1:
             return False
         needs_grad = needs_grad or mask.requires_grad
-    return not (needs_grad and torch.is_grad_enabled())
+    return not (needs_grad and torch.is_grad_enabled()) and not torch.is_autocast_enabled("cpu")
 
 
 def _attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float | None, enable_gqa: bool) -> Tensor:

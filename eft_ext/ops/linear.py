@@ -17,6 +17,8 @@ from eft_ext.ops.inputs import DTYPES
 MAX_ROWS = 64
 MIN_BYTES = 1 << 19  # of a weight; a smaller one does not repay the operator's 10 µs
 
+_PLAIN = (Tensor, torch.nn.Parameter)  # others may hold no memory of their own
+
 _library = torch.library.Library("eft_ext", "FRAGMENT")
 _library.define("linear(Tensor x, Tensor weight, Tensor? bias=None) -> Tensor")
 
@@ -63,7 +65,7 @@ def _is_recorded() -> bool:
 
 
 def _in_memory(x: Tensor) -> bool:
-    return x.is_cpu and x.layout is torch.strided and not (x.is_neg() or x._is_zerotensor())
+    return type(x) in _PLAIN and x.is_cpu and x.layout is torch.strided and not (x.is_neg() or x._is_zerotensor())
 
 
 def _weight_suits(weight: Tensor) -> bool:

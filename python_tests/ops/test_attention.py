@@ -212,3 +212,12 @@ def test_it_is_traced():
 def test_the_fake_is_like_the_real():
     q, k, v = tensors(2, 4, 2, 50, 16, 3)
     torch.library.opcheck(attention.default, (q, k, v, ragged(2, 3, 50), None, True))
+
+
+def test_autocast_is_left_to_torch():
+    given = *tensors(2, 4, 4, 40, 64, 3), ragged(2, 3, 40)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = attention(*given, None, True)
+        expected = torch.nn.functional.scaled_dot_product_attention(*given, enable_gqa=True)
+    assert out.dtype == torch.bfloat16
+    assert torch.equal(out, expected)

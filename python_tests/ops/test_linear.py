@@ -5,7 +5,7 @@ import itertools
 
 import pytest
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.nn.functional import linear as torch_linear
 
 from eft_ext.ops import force_isa
@@ -198,3 +198,11 @@ def test_fake_tensors_and_compile():
     assert (got.shape, got.dtype) == ((2, 3, 8), torch.bfloat16)
     compiled = torch.compile(lambda x: linear(x, weight, bias) + 1, fullgraph=True, backend="aot_eager")
     assert torch.equal(compiled(x), linear(x, weight, bias) + 1)
+
+
+def test_tensors_without_memory_are_left_to_torch():
+    with FakeTensorMode():
+        x, weight = torch.ones(3, 512), torch.ones(256, 512)
+    y = linear(x, weight)  # outside of the mode
+    assert type(y) is FakeTensor
+    assert y.shape == (3, 256)
