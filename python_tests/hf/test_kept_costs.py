@@ -95,6 +95,11 @@ def test_the_fingerprint_tells_models_and_facts_apart(llamas):
     assert kept_costs.fingerprint(members, 1) == prints[0]
 
 
+def test_a_configuration_of_other_keys_than_json_s(llamas, monkeypatch):
+    monkeypatch.setattr(llamas[0].config, "per_layer", {1: 2, "rest": 3, (4, 5): 6}, raising=False)
+    assert len(kept_costs.fingerprint([Member("large", llamas[0])], 1)) == 32
+
+
 def test_auto_begins_with_what_was_kept(llamas, tokenizer, file):
     """No ordinary steps before the first draft; the same tokens."""
     model = EmulatedModel(*llamas, tokenizer)

@@ -50,7 +50,7 @@ def fingerprint(members: Sequence[Member], *facts: Any) -> str:
         path = getattr(member.model.config, "_name_or_path", "")
         models.append([path, config, str(weight.dtype), str(weight.device), member.adapter, member.without_adapter])
     about = [models, facts, torch.get_num_threads(), torch.__version__, _processor(), _gpu()]
-    return sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()[:32]
+    return sha256(repr(about).encode()).hexdigest()[:32]  # a configuration's keys need not be JSON's
 
 
 def read(key: str) -> dict[str, Any] | None:
