@@ -1,4 +1,4 @@
-"""Where does a decoding step spend its time, and how much more does a pass over several tokens take than over one?
+"""Parts of a decoding step by the time that they take, and passes over several tokens beside one over a single token.
 
     python benchmarks/profile_step.py                            # Llama 512 x 6 and twice 256 x 3, V = 32000, fp32
     python benchmarks/profile_step.py --prompt 512 --batch 8

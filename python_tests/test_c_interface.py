@@ -20,7 +20,7 @@ HEADERS = "\n".join(path.read_text() for path in sorted(INCLUDE.glob("*.h")))
 LIBRARY = ROOT / "eft_ext" / "libeft.so"
 
 # The declarations of each version of the interface, without comments and white space.
-VERSIONS = {1: "f3c91d303d286072", 2: "bedc724da838ed75", 3: "63214c2bb805760f"}
+VERSIONS = {1: "f3c91d303d286072", 2: "bedc724da838ed75", 3: "ff495f212b1b048e"}
 
 
 def compile_c(*arguments):
@@ -42,6 +42,7 @@ def test_another_interface_has_another_version():
 PROGRAM = """
 #include <stdio.h>
 #include "eft.h"
+#include "eft_layers.h"
 #include "eft_loop.h"
 
 int main(void) {

@@ -3,7 +3,7 @@
 #ifndef EFT_CPU_ATTENTION_ISA_H_
 #define EFT_CPU_ATTENTION_ISA_H_
 
-#include "eft.h"
+#include "eft_layers.h"
 
 namespace eft {
 namespace attention {

@@ -2,7 +2,7 @@
 #ifndef EFT_CPU_LINEAR_ISA_H_
 #define EFT_CPU_LINEAR_ISA_H_
 
-#include "eft.h"
+#include "eft_layers.h"
 
 namespace eft {
 namespace linear {

@@ -31,7 +31,6 @@ enum {
 };
 
 enum { EFT_BF16 = 0, EFT_FP16 = 1, EFT_FP32 = 2 };
-enum { EFT_BOOL = 3 };  // of a mask alone: one byte each
 
 // Instruction sets of the CPU step; EFT_ISA_AUTO takes the best that this processor has.
 enum { EFT_ISA_AUTO = 0, EFT_ISA_PORTABLE = 1, EFT_ISA_AVX2 = 2, EFT_ISA_AVX512 = 3 };
@@ -173,45 +172,6 @@ typedef struct {
   int32_t* status;        // [num_rows], 0 ok, 1 invalid
 } eft_verify;
 
-// A linear layer for few rows: y = x weight^T + bias, all of one dtype and contiguous, summed in
-// fp32 and rounded to nearest even. A row's bits depend on nothing but the row, the weight, the
-// bias and the instruction set: neither on the other rows nor on the number of threads.
-typedef struct {
-  int64_t num_rows;
-  int64_t in_features;
-  int64_t out_features;
-  int32_t dtype;
-  const void* x;       // [num_rows, in_features]
-  const void* weight;  // [out_features, in_features]
-  const void* bias;    // [out_features], or null
-  void* y;             // [num_rows, out_features]
-} eft_linear;
-
-// softmax(q k^T * scale + mask) v for a few queries over many slots. Strides are of sequence, head
-// and query or slot, in elements; head_dim values are contiguous.
-typedef struct {
-  int64_t batch;
-  int64_t num_heads;
-  int64_t num_kv_heads;  // divides num_heads: head h reads keys h / (num_heads / num_kv_heads)
-  int64_t num_queries;
-  int64_t num_slots;
-  int64_t head_dim;  // at most 1024
-  const void* q;     // [batch, num_heads, num_queries, head_dim]
-  const void* k;     // [batch, num_kv_heads, num_slots, head_dim]
-  const void* v;     // as k
-  void* out;         // as q
-  int64_t q_strides[3];
-  int64_t k_strides[3];
-  int64_t v_strides[3];
-  int64_t out_strides[3];
-  int32_t dtype;  // of q, k, v and out
-  float scale;
-  const void* mask;  // [batch, num_heads, num_queries, num_slots], contiguous slots, or null:
-                     // added to the scores (-inf excludes), or bool (0 excludes)
-  int64_t mask_strides[3];  // 0 where one mask is for all
-  int32_t mask_dtype;       // EFT_BF16, EFT_FP16, EFT_FP32 or EFT_BOOL
-} eft_attention;
-
 EFT_API int32_t eft_abi_version(void);     // EFT_ABI_VERSION as the library was built with it
 EFT_API const char* eft_version(void);     // of the package
 EFT_API const char* eft_last_error(void);  // of the calling thread
@@ -226,12 +186,6 @@ EFT_API int eft_verify_cpu(const eft_verify* verify, int isa, int max_threads);
 EFT_API int eft_combine_cpu(const eft_step* step, float* z, int64_t z_row_stride, int isa);
 // As eft_step_cpu; everything but tv, kl, up and down takes one read of the logits.
 EFT_API int eft_score_cpu(const eft_score* score, int isa, int max_threads);
-// As eft_step_cpu, but outputs are shared instead of rows. The weight is read once for every 64
-// rows.
-EFT_API int eft_linear_cpu(const eft_linear* linear, int isa, int max_threads);
-// A row without a slot gives zeros. A row's bits depend on its own query and slots alone. Values of
-// slots that no row of a sequence and of heads that share them attends to are not used.
-EFT_API int eft_attention_cpu(const eft_attention* attention, int isa, int max_threads);
 EFT_API int eft_cpu_best_isa(void);
 EFT_API uint64_t eft_cpu_scratch_bytes(int64_t vocab_size);
 

@@ -1,6 +1,7 @@
 // Attention for Python.
 #include <array>
 
+#include "eft_layers.h"
 #include "python/bind.h"
 #include "python/convert.h"
 

@@ -1,4 +1,5 @@
 // A linear layer's product for Python.
+#include "eft_layers.h"
 #include "python/bind.h"
 #include "python/convert.h"
 

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "common/dtype.h"
-#include "eft.h"
+#include "eft_layers.h"
 #include "tests/check.h"
 
 namespace {

@@ -64,7 +64,8 @@ AttentionMaskInterface.register(_NAME, sdpa_mask)
 def native_view(model: Any) -> Any:
     """Such a view of `model`, which sees its weights change and adapters switched; all else as it was at this call.
 
-    `model` itself where it is not on a CPU, or calls Python beside its modules' own forward passes.
+    `model` itself where it is not on a CPU, or calls Python beside its modules' own forward passes. What a module
+    writes on itself in a pass is the view's alone.
     """
     modules = modules_of(model)
     if (
