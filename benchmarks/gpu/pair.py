@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Callable
 from typing import Any
 
+import common  # noqa: F401  makes this checkout's package known
 import torch
 from torch import Tensor
 

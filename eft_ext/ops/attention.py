@@ -65,7 +65,7 @@ def _attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: floa
     _, heads, queries, dim = shape
     strides = (queries * heads * dim, dim, heads * dim, 1)
     dtype = q.dtype
-    out = torch.empty_strided(shape, strides, dtype=dtype)
+    out = torch.empty_strided(shape, strides, dtype=dtype, device="cpu")
     native._native.attention(
         native.isa(),
         _DTYPES[dtype],
