@@ -176,7 +176,8 @@ class Adaptive:
         return int(pays and self._waited >= self._patience and self._affordable(1))
 
     def _affordable(self, k: int) -> bool:
-        return k == 0 or self._costs.loss(k) <= self._account()
+        """True if the account bears a round of k drafts in vain, and one more where a smaller k would do."""
+        return k == 0 or self._costs.loss(k) * min(k, 2) <= self._account()
 
     def _stalest(self, best: int) -> int:
         """Among the ordinary step and the timed neighbours of the best k, the one whose time is oldest."""
