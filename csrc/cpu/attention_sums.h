@@ -40,7 +40,8 @@ void dot(const float* q, int64_t padded_dim, const T* const k[4], int dim, float
   if (d < dim) add(d, [&](const T* x) { return load_first(x, dim - d); });
   EFT_UNROLL
   for (int i = 0; i < Q; ++i) {
-    store_sums(scores + i * kChunk, sums[i][0], sums[i][1], sums[i][2], sums[i][3]);
+    const Four four = sum_lanes(sums[i][0], sums[i][1], sums[i][2], sums[i][3]);
+    memcpy(scores + i * kChunk, &four, sizeof(four));
   }
 }
 

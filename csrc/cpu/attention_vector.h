@@ -1,30 +1,17 @@
-// `Vector`, the widest register of fp32 that the instruction set has, for attention's sums of
-// products. Each sum keeps its order whatever is computed beside it.
+// Vectors of attention: exponentials, maxima and masks beside the sums of vector.h.
 #ifndef EFT_CPU_ATTENTION_VECTOR_H_
 #define EFT_CPU_ATTENTION_VECTOR_H_
 
-#if defined(__AVX2__)
-#include <immintrin.h>
-#endif
-
-#include "common/dtype.h"
+#include "cpu/vector.h"
 
 namespace eft {
 namespace {
 
-#if defined(__AVX512F__)
-using Vector = __m512;
-inline Vector splat(float x) { return _mm512_set1_ps(x); }
-inline Vector load(const float* x) { return _mm512_loadu_ps(x); }
+#ifdef EFT_VECTOR_AVX512
 inline Vector load(const Bf16* x) {
   const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x));
   return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
 }
-inline Vector load(const Fp16* x) {
-  return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(x)));
-}
-inline void store(float* to, Vector x) { _mm512_storeu_ps(to, x); }
-inline Vector multiply_add(Vector x, Vector y, Vector z) { return _mm512_fmadd_ps(x, y, z); }
 // y where either is NaN
 inline Vector larger(Vector x, Vector y) { return _mm512_max_ps(x, y); }
 inline Vector nearest(Vector x) {
@@ -41,22 +28,11 @@ inline Vector add_bias(Vector x, Vector bias) {
   const __mmask16 out = _mm512_cmp_ps_mask(bias, excluded, _CMP_EQ_OQ);
   return _mm512_mask_blend_ps(out, _mm512_add_ps(x, bias), excluded);
 }
-inline __m256 fold(Vector x) {
-  return _mm256_add_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps(x, 1));
-}
-#elif defined(__AVX2__)
-using Vector = __m256;
-inline Vector splat(float x) { return _mm256_set1_ps(x); }
-inline Vector load(const float* x) { return _mm256_loadu_ps(x); }
+#elif defined(EFT_VECTOR_AVX2)
 inline Vector load(const Bf16* x) {
   const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(x));
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
 }
-inline Vector load(const Fp16* x) {
-  return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(x)));
-}
-inline void store(float* to, Vector x) { _mm256_storeu_ps(to, x); }
-inline Vector multiply_add(Vector x, Vector y, Vector z) { return _mm256_fmadd_ps(x, y, z); }
 inline Vector larger(Vector x, Vector y) { return _mm256_max_ps(x, y); }
 inline Vector nearest(Vector x) {
   return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
@@ -70,18 +46,11 @@ inline Vector add_bias(Vector x, Vector bias) {
   const Vector out = _mm256_cmp_ps(bias, excluded, _CMP_EQ_OQ);
   return _mm256_blendv_ps(_mm256_add_ps(x, bias), excluded, out);
 }
-inline __m256 fold(Vector x) { return x; }
 #else
-// Four lanes that the compiler maps to what any processor has.
-typedef float Vector __attribute__((vector_size(16)));
 typedef uint32_t Integers __attribute__((vector_size(16)));
-inline Vector splat(float x) { return Vector{x, x, x, x}; }
-template <class T>
-Vector load(const T* x) {
+inline Vector load(const Bf16* x) {
   return Vector{to_float(x[0]), to_float(x[1]), to_float(x[2]), to_float(x[3])};
 }
-inline void store(float* to, Vector x) { memcpy(to, &x, sizeof(x)); }
-inline Vector multiply_add(Vector x, Vector y, Vector z) { return x * y + z; }
 inline Vector larger(Vector x, Vector y) { return x > y ? x : y; }
 inline Vector nearest(Vector x) {  // of magnitudes below 2^22
   const Vector shift = splat(0x1.8p23f);
@@ -97,8 +66,6 @@ inline Vector add_bias(Vector x, Vector bias) {
 }
 #endif
 
-constexpr int kWidth = sizeof(Vector) / sizeof(float);
-
 // The first `count` < kWidth values, and 0 in the other lanes; nothing behind them is read.
 template <class T>
 Vector load_first(const T* x, int count) {
@@ -107,25 +74,7 @@ Vector load_first(const T* x, int count) {
   return load(lanes);
 }
 
-#if defined(__AVX2__)
-// The sums of four vectors' lanes, each in the same order.
-inline void store_sums(float* to, Vector a, Vector b, Vector c, Vector d) {
-  const __m256 pairs =
-      _mm256_hadd_ps(_mm256_hadd_ps(fold(a), fold(b)), _mm256_hadd_ps(fold(c), fold(d)));
-  _mm_storeu_ps(to, _mm_add_ps(_mm256_castps256_ps128(pairs), _mm256_extractf128_ps(pairs, 1)));
-}
-#else
-inline void store_sums(float* to, Vector a, Vector b, Vector c, Vector d) {
-  const auto sum = [](Vector x) { return (x[0] + x[1]) + (x[2] + x[3]); };
-  store(to, Vector{sum(a), sum(b), sum(c), sum(d)});
-}
-#endif
-
-inline float sum_of(Vector x) {
-  float sums[4];
-  store_sums(sums, x, x, x, x);
-  return sums[0];
-}
+inline float sum_of(Vector x) { return sum_lanes(x, x, x, x)[0]; }
 inline float largest(Vector x) {
   float lanes[kWidth];
   store(lanes, x);

@@ -2,7 +2,7 @@
 // EFT_ISA names the copy.
 //
 // The weight is read once, four of its rows (outputs) at a time, in blocks of kBlock elements that
-// stay in L1 for all rows of x. Each lane of an output's vector sums every kLanes-th product in
+// stay in L1 for all rows of x. Each lane of an output's vector sums every kWidth-th product in
 // order, and the lanes are added at the end: an order that depends neither on the other rows nor on
 // the other outputs. Unlike the step's copies these fuse products with sums.
 #include "cpu/linear_isa.h"
@@ -18,8 +18,8 @@ using linear::kColumns;
 using linear::kMaxRows;
 
 constexpr int64_t kBlock = 512;                  // elements of a row
-constexpr int kMostRows = kLanes == 16 ? 6 : 3;  // of x: as many sums as there are registers for
-constexpr int kSums = kColumns * kLanes;         // of one row of x
+constexpr int kMostRows = kWidth == 16 ? 6 : 3;  // of x: as many sums as there are registers for
+constexpr int kSums = kColumns * kWidth;         // of one row of x
 
 // One pass needs nothing again, and reads the weight in one piece.
 int64_t block_size(const eft_linear& l, int num_rows) {
@@ -29,7 +29,7 @@ int64_t block_size(const eft_linear& l, int num_rows) {
 struct Pass {
   const float* x;  // [rows][lines of the block], packed
   int64_t lines;
-  float* sums;       // [rows][kColumns][kLanes]
+  float* sums;       // [rows][kColumns][kWidth]
   bool fresh;        // they begin at 0
   bool contiguous;   // the weight's blocks are whole rows, and fetched as they lie in memory
   const char* next;  // what is fetched while this block is multiplied
@@ -40,11 +40,11 @@ struct Pass {
 // where it is contiguous, else of kFetched rows side by side.
 template <class T, int kRows, int kFetched>
 void multiply_rows(const Pass& pass, const T* const (&weight)[kColumns]) {
-  constexpr int kVectors = kLineSize<T> / kLanes;
-  Vec sums[kRows][kColumns];
+  constexpr int kVectors = kLineSize<T> / kWidth;
+  Vector sums[kRows][kColumns];
   for (int i = 0; i < kRows; ++i) {
     for (int j = 0; j < kColumns; ++j) {
-      sums[i][j] = pass.fresh ? zero() : load_fp32(pass.sums + i * kSums + j * kLanes);
+      sums[i][j] = pass.fresh ? splat(0.0f) : load(pass.sums + i * kSums + j * kWidth);
     }
   }
   const T* w[kColumns] = {weight[0], weight[1], weight[2], weight[3]};
@@ -54,18 +54,18 @@ void multiply_rows(const Pass& pass, const T* const (&weight)[kColumns]) {
   const int64_t along = pass.contiguous ? kFetched * kLineBytes : kLineBytes;
   for (int64_t line = 0; line < pass.lines; ++line, next += along) {
     for (int i = 0; i < kFetched; ++i) __builtin_prefetch(next + i * pass.across);
-    for (int h = 0; h < kVectors; ++h, x += kLanes) {
-      Vec rows[kRows];
-      for (int i = 0; i < kRows; ++i) rows[i] = load_fp32(x + i * row);
+    for (int h = 0; h < kVectors; ++h, x += kWidth) {
+      Vector rows[kRows];
+      for (int i = 0; i < kRows; ++i) rows[i] = load(x + i * row);
       for (int j = 0; j < kColumns; ++j) {
-        const Vec v = load<T>(w[j] + line * kLineSize<T>, h);
+        const Vector v = load(w[j] + line * kLineSize<T>, h);
         for (int i = 0; i < kRows; ++i) sums[i][j] = multiply_add(rows[i], v, sums[i][j]);
       }
     }
   }
   for (int i = 0; i < kRows; ++i) {
     for (int j = 0; j < kColumns; ++j) {
-      store_fp32(pass.sums + i * kSums + j * kLanes, sums[i][j]);
+      store(pass.sums + i * kSums + j * kWidth, sums[i][j]);
     }
   }
 }
@@ -111,8 +111,8 @@ Four bias_of(const eft_linear& l, int64_t column, int num_columns) {
 
 template <class T>
 void write(const float* sums, Four bias, int num_columns, T* y) {
-  Vec v[kColumns];
-  for (int j = 0; j < kColumns; ++j) v[j] = load_fp32(sums + j * kLanes);
+  Vector v[kColumns];
+  for (int j = 0; j < kColumns; ++j) v[j] = load(sums + j * kWidth);
   const Four four = sum_lanes(v[0], v[1], v[2], v[3]) + bias;
   if (num_columns == kColumns) return round_to(four, y);
   T some[kColumns];
@@ -172,7 +172,7 @@ void multiply(const eft_linear& l, int64_t first_row, int num_rows, const float*
 
 template <class T>
 void pack_line(const T* line, float* to) {
-  for (int h = 0; h < kLineSize<T> / kLanes; ++h) store_fp32(to + h * kLanes, load<T>(line, h));
+  for (int h = 0; h < kLineSize<T> / kWidth; ++h) store(to + h * kWidth, load(line, h));
 }
 
 // By blocks, as they are multiplied: [block][row][element].
