@@ -176,8 +176,9 @@ class Adaptive:
         return int(pays and self._waited >= self._patience and self._affordable(1))
 
     def _affordable(self, k: int) -> bool:
-        """True if the account bears a round of k drafts in vain, and one more where a smaller k would do."""
-        return k == 0 or self._costs.loss(k) * min(k, 2) <= self._account()
+        """True if the account bears a round of k drafts in vain, and one draft more to try again."""
+        again = self._costs.loss(1) if k > 1 else 0.0
+        return k == 0 or self._costs.loss(k) + again <= self._account()
 
     def _stalest(self, best: int) -> int:
         """Among the ordinary step and the timed neighbours of the best k, the one whose time is oldest."""
