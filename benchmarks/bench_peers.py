@@ -183,7 +183,7 @@ def main() -> int:
     if args.first:
         chosen = [Cell(*map(int, cell.split("x"))) for cell in args.first]
         models = load(args.trios[0], args, args.device)
-        seconds = 0.0 if args.quick else 5.0
+        seconds = 0.0 if args.quick else 20.0
         print_first_calls(models, chosen, args.contenders, args.sample, Clock(args.device, args.threads), seconds)
         return 0
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
