@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from eft_ext.ops.backends import native
+from eft_ext.ops.inputs import DTYPES
 
 MAX_QUERIES = 32
 MAX_HEAD_DIM = 256
-_DTYPES = {torch.bfloat16: 0, torch.float16: 1, torch.float32: 2}
-_MASK_DTYPES = _DTYPES | {torch.bool: 3}
+_MASK_DTYPES = DTYPES | {torch.bool: 3}
 _PLAIN = (Tensor, torch.nn.Parameter)
 
 _library = torch.library.Library("eft_ext", "FRAGMENT")
@@ -25,7 +25,7 @@ def suits(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> bool:
     if native._native is None or type(q) not in _PLAIN or type(k) not in _PLAIN or type(v) not in _PLAIN:
         return False
     dtype, shape, kv_shape = q.dtype, q.shape, k.shape
-    if dtype not in _DTYPES or k.dtype is not dtype or v.dtype is not dtype:
+    if dtype not in DTYPES or k.dtype is not dtype or v.dtype is not dtype:
         return False
     if not (q.is_cpu and k.is_cpu and v.is_cpu) or len(shape) != 4 or len(kv_shape) != 4 or v.shape != kv_shape:
         return False
@@ -68,7 +68,7 @@ def _attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: floa
     out = torch.empty_strided(shape, strides, dtype=dtype, device="cpu")
     native._native.attention(
         native.isa(),
-        _DTYPES[dtype],
+        DTYPES[dtype],
         dim**-0.5 if scale is None else scale,
         q.data_ptr(),
         k.data_ptr(),
