@@ -11,7 +11,7 @@ from eft_ext.decoding.speculative.draft_length import Adaptive
 from python_tests.helpers.draft_rounds import bent, best_rate, generation, linear
 
 LAWS = {"linear": linear, "bent": bent}
-SEEDS = 12
+SEEDS = 30
 
 
 def kept_of(times, acceptance):

@@ -20,11 +20,13 @@ from eft_ext.decoding.speculative.costs import CHOICES, Costs, estimated
 
 _LOSS = 0.015  # of a generation's time at most; a generation counts as one of `_SHORT` tokens at least
 _SHORT = 64
+_TRUST = 0.6  # ordinary steps that may be lost beyond, where all drafts of earlier rounds have stood
 _BELIEF = 0.8, 2.0  # acceptance before any draft was checked, and the drafts that it counts for
 _KEPT = 10.0  # drafts at most that an earlier process's acceptance counts for
 _MEMORY = 0.98  # weight of past drafts, for each round
 _AGAIN = 32  # rounds after which a neighbouring k is timed again
 _PATIENCE = 8, 512  # ordinary steps before a draft is tried again: at first, and at most
+_LOOK = 4  # ordinary steps between two looks at whether a trial can be afforded: a look takes 0.1 ms
 _FIRST = 6  # ordinary steps that are timed before the first draft
 _BETTER = 1.04  # gain for which another k is worth its trace
 
@@ -118,7 +120,8 @@ class Adaptive:
             self._used[k] += 1
             if k == 0 and self._k == 0:
                 self._waited += 1
-                if self._known and self._again is None and self._waited < self._patience:
+                early = self._waited < self._patience or self._waited % _LOOK
+                if early and self._known and self._again is None:
                     return
             elif k:
                 self._decided, self._accepted = self._decided * _MEMORY + decided, self._accepted * _MEMORY + accepted
@@ -133,7 +136,8 @@ class Adaptive:
     def _account(self) -> float:
         """Ordinary steps that may still be lost in this generation: what it may take longer, and what it has won."""
         won = self._tokens - sum(n * (1 + self._costs.loss(k)) for k, n in self._used.items())
-        return _LOSS * max(_SHORT, self._tokens) + won
+        trust = _TRUST * max(0.0, 2 * self.acceptance - 1) if self._decided >= _KEPT else 0.0
+        return _LOSS * max(_SHORT, self._tokens) + trust + won
 
     def _k_pays(self) -> int:
         """The k with the most tokens a second, of all choices."""

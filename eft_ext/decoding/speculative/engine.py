@@ -61,6 +61,7 @@ class SpeculativeEngine(Engine):
             raise ValueError(f"max_draft_tokens: expected 0 to {MAX_DRAFT_TOKENS}, got {max_draft_tokens}")
         self._most = max_draft_tokens
         self._last_read = 0.0
+        self._loose = True  # the bounds of the rows' lengths: a round has been read since they were set
         self.renew(schedule, Statistics())
         super().__init__(models, sampler, eos_token_ids, **others)
 
@@ -97,8 +98,10 @@ class SpeculativeEngine(Engine):
         state.end_round(self.sampler.verify(read[:, 1:], logits, state.lengths, state.seeds, state.steps))
 
     def _num_drafts(self) -> int | None:
-        self._set_max_lengths()  # nobody knows yet what the rounds under way have brought
+        if self._loose:
+            self._set_max_lengths()  # nobody knows yet what the rounds under way have brought
         under_way = sum(step.drafts > 0 for step in self._pending)
+        self._loose = bool(under_way)
         asked = min(self._schedule.draft_length(under_way), self._most)
         left = max(row.left for row in self._batch.rows) - 1
         # Few different ones, so that few graphs are captured; each row's own room bounds its drafts on the device.
@@ -125,4 +128,5 @@ class SpeculativeEngine(Engine):
             seconds = now - max(step.time, self._last_read)
             self._schedule.observe(step.drafts, accepted + resampled, accepted, seconds, len(rounds))
             self.statistics.add_round(len(rounds), accepted + resampled, accepted, longest)
+            self._loose = self._loose or step.drafts > 0
         self._last_read = now
