@@ -189,8 +189,8 @@ def measure_adapter(targets: list[str] | str, rows: int, rounds: int) -> dict[st
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trios", nargs="+", default=["demo", "wide"])
-    parser.add_argument("--at-once", action="store_true", help="Llamas of width 256 x 3 and 512 x 6, V = 32000")
+    parser.add_argument("--trios", nargs="+", default=["demo", "wide"], help="not with --at-once or --adapter")
+    parser.add_argument("--at-once", action="store_true", help="one row, Llamas of width 256 x 3 and 512 x 6, V = 32000")
     parser.add_argument("--adapter", action="store_true", help="a LoRA adapter of a Llama of width 512 x 6, rank 8")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--rounds", type=int, default=60)
@@ -212,7 +212,7 @@ def main() -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     if args.at_once:
-        results = [measure_at_once(size, 1, args.rounds) for size in ("256n", "512")]
+        results = [measure_at_once(size, 1, args.rounds) for size in ("19M", "36M")]
     elif args.adapter:
         adapters: list[Any] = [["q_proj", "v_proj"], "all-linear"]
         results = [measure_adapter(targets, rows, args.rounds) for targets in adapters for rows in args.batch]

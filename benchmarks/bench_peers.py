@@ -5,14 +5,15 @@
     python benchmarks/bench_peers.py --device cuda --trios 1B 8B --json peers-gpu.json
 
 Baselines: the large model alone by transformers' `generate`, from a dynamic and from a static cache, and plain loops
-after the structure of proxy-tuning, emulated disalignment and language model arithmetic (peers/loops.py). Nothing is
-compiled: torch.compile on a CPU takes minutes of a C++ compiler before the first token.
+after the structure of proxy-tuning, emulated disalignment and language model arithmetic (peers/loops.py). The last can
+draft too; its loop here does not. Nothing is compiled: torch.compile on a CPU takes minutes of a C++ compiler before
+the first token. On a GPU a compiled static cache would be faster than the one here.
 Floor: the weights of a step over the read bandwidth measured in the same run. Keys and values are not counted, nor are
 drafts, with which one reading of the large model serves several tokens: they may pass the floor.
 
-First call: 16 new tokens in a fresh process that has built the models. Other figures are medians over rounds in which
-all take turns. Decoding is greedy, and the tokens of all are compared before they are timed: the run ends with 1 where
-they differ. "realistic" is a trio of unrelated random models, so no draft is accepted: there "auto" must not lose. In
+First call: 16 new tokens in a fresh process that has built the models. Later calls: whole ones, prompt included, once
+what is traced after 64 passes is traced; medians over rounds in which all take turns. Decoding is greedy. The first 32
+tokens of all are compared before they are timed: the run ends with 1 where they differ. "realistic" is a trio of unrelated random models, so no draft is accepted: there "auto" must not lose. In
 "controlled" the large model costs 3 or 9 small ones, and about nine drafts in ten are accepted.
 With one thread, times are CPU time: other load on the machine does not count. Wall time stands beside it in the JSON.
 """
@@ -21,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -43,6 +45,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from speculate.synthetic_trio import build_pair, perturb
 
 from eft_ext import _json
+from eft_ext.hf.generation import kept_costs
 
 CONTROLLED = {"controlled 3": (4, 10, 0.05), "controlled 9": (2, 24, 0.05)}  # layers, extra ones, noise
 PARTS = {"realistic": ["realistic"], "controlled": list(CONTROLLED), "all": [*CONTROLLED, "realistic"]}
@@ -86,12 +89,13 @@ def names(cell: Cell, args: argparse.Namespace) -> list[str]:
 
 
 def first_calls(name: str, grid: list[Cell], args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Runs this script as a child for each list of contenders: all at once where it can fork."""
+    """Runs this script as a child: one that forks for each call on a CPU, one for each call on a GPU."""
     light = [c for c in grid if c.rows * c.prompt < HEAVY]  # a heavy cell's first call is its prompt
     wanted = args.contenders or list(NAMES)
     found: list[dict[str, Any]] = []
-    for group in [wanted] if args.device == "cpu" else [[n] for n in wanted]:
-        words: list[object] = [sys.executable, __file__, "--first", *(f"{c.rows}x{c.prompt}x{c.new}" for c in light)]
+    groups = [(light, wanted)] if args.device == "cpu" else [([c], [n]) for c in light for n in wanted]
+    for some, group in groups if light else []:
+        words: list[object] = [sys.executable, __file__, "--first", *(f"{c.rows}x{c.prompt}x{c.new}" for c in some)]
         words += ["--trios", name, "--device", args.device, "--dtype", args.dtype, "--threads", args.threads]
         words += ["--contenders", *group] + ["--quick"] * args.quick + ["--sample"] * args.sample
         done = subprocess.run([str(word) for word in words], stdout=subprocess.PIPE, text=True, check=False)
@@ -179,6 +183,7 @@ def parsed() -> argparse.Namespace:
 
 def main() -> int:
     args = parsed()
+    os.environ[kept_costs.FILE] = ""  # "auto" begins from nothing in each process
     torch.set_num_threads(1 if args.first else args.threads)
     if args.first:
         chosen = [Cell(*map(int, cell.split("x"))) for cell in args.first]

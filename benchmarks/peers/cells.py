@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from peers.clock import Clock, Taken
-from peers.contenders import ALONE_TOO, AUTO, OURS, Ours, Run, contenders, large_vocabulary
+from peers.contenders import ALONE_TOO, OURS, Ours, Run, contenders, large_vocabulary
 from peers.floor import bytes_a_token
 
 NEAR = 1e-4  # logits nearer than this are a tie: fp32 sums in another order
@@ -102,15 +102,13 @@ def measure(
     end = time.monotonic() + limits["seconds"]
     runs = contenders(models, cell.ids(models, clock.device), names, sample)
     fp32 = models[0].dtype == torch.float32
-    # Ours traces a model after 64 passes, and "auto" learns: later calls are those that come after.
-    if OURS in runs and cell.rows * cell.prompt < HEAVY:  # in a heavy cell the comparison has to do
-        said("warming up")
-        runs[OURS](cell.new)
     said("comparing tokens")
     about = check(models, runs, cell, strict=fp32 and not sample)
-    if AUTO in runs:
-        said("warming up")
-        runs[AUTO](cell.new)
+    # Ours traces a model after 64 passes, and "auto" learns: later calls are those that come after.
+    for name, run in runs.items():
+        if isinstance(run, Ours) and cell.rows * cell.prompt < HEAVY:  # in a heavy cell the comparison has to do
+            said(f"warming up {name}")
+            run.warm_up(cell.new)
     times: dict[str, list[tuple[Taken, Taken]]] = {name: [] for name in runs}
     rounds = 0
     while rounds < limits["rounds"] and (not rounds or time.monotonic() < end):
@@ -129,7 +127,7 @@ def measure(
 
 
 def rates(pairs: Sequence[tuple[Taken, Taken]], cell: Cell) -> dict[str, float]:
-    """Returns medians in seconds of (first token, whole call), and the tokens a second of all rows between them."""
+    """Returns medians in seconds of (first token, whole call, each token between), and whole calls' tokens a second."""
     step = statistics.median(whole.seconds - first.seconds for first, whole in pairs) / (cell.new - 1)
     first, whole = (statistics.median(pair[i].seconds for pair in pairs) for i in (0, 1))
     return {
@@ -137,14 +135,14 @@ def rates(pairs: Sequence[tuple[Taken, Taken]], cell: Cell) -> dict[str, float]:
         "call_s": whole,
         "call_wall_s": statistics.median(whole.wall for _, whole in pairs),
         "step_s": step,
-        "tokens_per_second": cell.rows / step,
+        "tokens_per_second": cell.rows * cell.new / whole,
     }
 
 
 def add_floor(result: dict[str, Any], bandwidth: float) -> None:
-    """Adds tokens a second of all rows at which the weights alone take all the bandwidth, and each one's share."""
+    """Adds tokens a second of all rows at which the weights alone take all the bandwidth, and each step's share."""
     rows = result["rows"]
     floor = {name: rows * bandwidth / size for name, size in result["bytes_a_token"].items()}
     result["floor_tokens_per_second"] = floor
     for name, found in result["contenders"].items():
-        found["of_floor"] = found["tokens_per_second"] / floor["large" if name in ALONE_TOO else "trio"]
+        found["of_floor"] = rows / found["step_s"] / floor["large" if name in ALONE_TOO else "trio"]

@@ -38,11 +38,12 @@ def cell_table(result: dict[str, Any]) -> Table:
     """One line for each contender."""
     floor, size = result["floor_tokens_per_second"], result["bytes_a_token"]
     title = f"{result['trio']}, {result['dtype']}, B = {result['rows']}, prompt {result['prompt']}"
+    title += f"; medians of {result['rounds']} rounds"
     caption = ", ".join(f"floor of {n}: {floor[n]:,.1f} tokens/s ({size[n] / 1e6:,.0f} MB)" for n in floor)
-    heads = ("first call, s", f"{result['new_tokens']} tokens, s", "wall, s", "first token, ms", "step, ms")
+    heads = ("first call, s", f"{result['new_tokens']} tokens, s", "wall, s", "first token, ms", "later ones, ms each")
     table = Table(title=title, caption=caption)
     table.add_column(no_wrap=True)
-    for head in (*heads, "tokens/s", "of its floor", "x large alone", "drafts accepted"):
+    for head in (*heads, "tokens/s, whole call", "a step, of its floor", "x large alone", "drafts accepted"):
         table.add_column(head, justify="right")
     alone = result["contenders"].get(ALONE, {}).get("tokens_per_second")
     for name, r in result["contenders"].items():
@@ -72,7 +73,7 @@ def verdict(result: dict[str, Any], sampled: bool) -> str:
 
 
 def plot(found: dict[str, Any], path: Path) -> None:
-    """Bars of tokens a second, a panel for each trio and batch, prompts of the shortest length."""
+    """Bars of whole calls' tokens a second, a panel for each trio and batch, prompts of the shortest length."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -80,6 +81,9 @@ def plot(found: dict[str, Any], path: Path) -> None:
 
     shortest = min(r["prompt"] for r in found["results"])
     results = [r for r in found["results"] if r["prompt"] == shortest and r["rows"] in BATCHES]
+    if not results:
+        print(f"no figure: B = {' or '.join(map(str, BATCHES))} was not measured")
+        return
     trios = list(dict.fromkeys(r["trio"] for r in results))
     batches = sorted({r["rows"] for r in results})
     size = (1.6 + 3.7 * len(trios), 0.8 + 2.6 * len(batches))
@@ -110,7 +114,7 @@ def draw(axes: Any, result: dict[str, Any]) -> None:
         label.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.3})
     axes.set_yticks(range(len(shown)), shown, fontsize=9)
     axes.set_ylim(len(shown) - 0.5, -0.5)
-    right, unit = max(rates), "tokens a second"
+    right, unit = max(rates), "tokens a second, whole calls"
     if ALONE in shown:
         axes.axvline(rates[shown.index(ALONE)], color="black", lw=1, zorder=0.5, label="large alone")
     for (name, floor), style in zip(result["floor_tokens_per_second"].items(), ("--", ":"), strict=True):
