@@ -190,7 +190,9 @@ def measure_adapter(targets: list[str] | str, rows: int, rounds: int) -> dict[st
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trios", nargs="+", default=["demo", "wide"], help="not with --at-once or --adapter")
-    parser.add_argument("--at-once", action="store_true", help="one row, Llamas of width 256 x 3 and 512 x 6, V = 32000")
+    parser.add_argument(
+        "--at-once", action="store_true", help="one row, Llamas of width 256 x 3 and 512 x 6, V = 32000"
+    )
     parser.add_argument("--adapter", action="store_true", help="a LoRA adapter of a Llama of width 512 x 6, rank 8")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--rounds", type=int, default=60)

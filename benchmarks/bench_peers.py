@@ -13,8 +13,10 @@ drafts, with which one reading of the large model serves several tokens: they ma
 
 First call: 16 new tokens in a fresh process that has built the models. Later calls: whole ones, prompt included, once
 what is traced after 64 passes is traced; medians over rounds in which all take turns. Decoding is greedy. The first 32
-tokens of all are compared before they are timed: the run ends with 1 where they differ. "realistic" is a trio of unrelated random models, so no draft is accepted: there "auto" must not lose. In
-"controlled" the large model costs 3 or 9 small ones, and about nine drafts in ten are accepted.
+tokens of all are compared before they are timed: the run ends with 1 where they differ.
+
+"realistic" is a trio of unrelated random models, so no draft is accepted: there "auto" must not lose.
+In "controlled" the large model costs 3 or 9 small ones, and about nine drafts in ten are accepted.
 With one thread, times are CPU time: other load on the machine does not count. Wall time stands beside it in the JSON.
 """
 

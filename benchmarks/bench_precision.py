@@ -17,12 +17,13 @@ import importlib.util
 import statistics
 import time
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from common.machine import describe
-from common.trios import load
+from common.trios import TRIOS, load
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
@@ -64,19 +65,19 @@ def _bytes(tensor: Tensor) -> int:
 
 
 @torch.inference_mode()
-def milliseconds(model: Any, tokens: int) -> float:
-    """One token's pass, once the model is traced."""
-    cached = StaticCacheModel(model, capacity=192)
-    cached.prefill(torch.full((1, 16), 5))
-    new = torch.full((1, 1), 7)
-    for _ in range(68):  # 64 before the trace
-        cached.forward(new)
-    times = []
-    for _ in range(tokens):
-        start = time.process_time()
-        cached.forward(new)
-        times.append(1e3 * (time.process_time() - start))
-    return statistics.median(times)
+def milliseconds(models: Sequence[Any], tokens: int) -> list[float]:
+    """One token's pass of each, once all are traced. They take turns."""
+    cached = [StaticCacheModel(model, capacity=256) for model in models]
+    for one in cached:
+        one.prefill(torch.full((1, 16), 5))
+    new, times = torch.full((1, 1), 7), [list[float]() for _ in cached]
+    for turn in range(68 + tokens):  # 64 before the trace
+        for one, taken in zip(cached, times, strict=True):
+            start = time.process_time()
+            one.forward(new)
+            if turn >= 68:
+                taken.append(1e3 * (time.process_time() - start))
+    return [statistics.median(taken) for taken in times]
 
 
 @torch.inference_mode()
@@ -99,13 +100,12 @@ def measure(name: str, precisions: list[str], tokens: int, questions: int) -> li
         demo = load_trio()
         prompts = [q.prompt for q in demo.held_out(questions, 0, 0)[0]]
         ids, predicts = teacher_forced(prompts, demo.generate(EFT, prompts, GREEDY), demo.tokenizer)
-    about: dict[str, list[tuple[float, int, Any]]] = {}
-    for precision in (FP32, *precisions):
-        about[precision] = []
-        for model in models:
-            reduced = converted(model, precision)
-            logits = None if ids is None or predicts is None else logits_of(reduced, ids, predicts)
-            about[precision].append((milliseconds(reduced, tokens), bytes_of(reduced), logits))
+    about: dict[str, list[tuple[float, int, Any]]] = {precision: [] for precision in (FP32, *precisions)}
+    for model in models:
+        reduced = [converted(model, precision) for precision in about]
+        for precision, one, taken in zip(about, reduced, milliseconds(reduced, tokens), strict=True):
+            logits = None if ids is None or predicts is None else logits_of(one, ids, predicts)
+            about[precision].append((taken, bytes_of(one), logits))
     rows = []
     for role, precision in [("none", FP32), *((role, p) for p in precisions for role in ROLES)]:
         taken = [about[precision if k in ROLES.get(role, ()) else FP32][k] for k in range(3)]
@@ -131,8 +131,8 @@ def show(rows: list[dict[str, Any]]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trios", nargs="+", default=["demo", "realistic"])
-    parser.add_argument("--tokens", type=int, default=24, help="that a pass is timed for")
+    parser.add_argument("--trios", nargs="+", choices=list(TRIOS), default=["demo", "realistic"])
+    parser.add_argument("--tokens", type=int, default=100, help="that a pass is timed for, in turns")
     parser.add_argument("--questions", type=int, default=100, help="held-out ones")
     parser.add_argument("--json", type=Path, help="write the results, with the machine, here")
     args = parser.parse_args()

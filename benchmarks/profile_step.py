@@ -7,22 +7,24 @@
 A step's time is measured without a profiler. The profile, of the same generation, says how it divides: each model's
 passes into products, attention, writes to the cache and other operators, and what is between operators; the mixture
 with its draw; the advance of the rows. The baseline of a pass over k + 1 tokens, which verifies k drafts, is the pass
-over one. The floor is what reading the weights takes at the bandwidth of this run.
+over one; native and torch's own products take turns in one run. The floor is what reading the weights takes at the
+bandwidth of this run.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
 from common.machine import describe
-from common.trios import load
+from common.trios import TRIOS, load
 from peers.clock import Clock
 from peers.floor import bytes_a_token, read_bandwidth
 from rich.console import Console
@@ -103,19 +105,33 @@ def measure(model: EmulatedModel, ids: Tensor, options: dict[str, Any], clock: C
     return {"token_ms": 1e3 * median(slopes), "parts": parts}
 
 
-def passes(model: Any, ids: Tensor, clock: Clock) -> dict[int, float]:
-    """Returns the milliseconds of a pass by the number of tokens a row."""
-    static = StaticCacheModel(model, capacity=ids.shape[1] + 64)
-    static.prefill(ids)
-    times: dict[int, list[float]] = {n: [] for n in NEW}
-    for turn in range(75):  # traces; then all take turns
+@contextmanager
+def stock() -> Iterator[None]:
+    """Models made meanwhile keep torch's own products and attention."""
+    before, static_model.native_view = static_model.native_view, lambda model: model
+    try:
+        yield
+    finally:
+        static_model.native_view = before
+
+
+def passes(model: Any, ids: Tensor, clock: Clock) -> dict[str, dict[int, float]]:
+    """Returns the milliseconds of a pass by whose products it runs and by the number of tokens a row."""
+    ways = {"native": StaticCacheModel(model, capacity=ids.shape[1] + 64)}
+    with stock():  # another model, since a model has one set of traces
+        ways["torch's"] = StaticCacheModel(copy.deepcopy(model), capacity=ids.shape[1] + 64)
+    for static in ways.values():
+        static.prefill(ids)
+    times: dict[str, dict[int, list[float]]] = {way: {n: [] for n in NEW} for way in ways}
+    for turn in range(85):  # traces; then all take turns
         for n in NEW:
             tokens = ids[:, :n].contiguous()
-            with torch.inference_mode():
-                taken = clock.time(lambda tokens=tokens: static.run(tokens)).seconds
-            if turn > 65:
-                times[n].append(1e3 * taken)
-    return {n: median(values) for n, values in times.items()}
+            for way, static in ways.items():
+                with torch.inference_mode():
+                    taken = clock.time(lambda static=static, tokens=tokens: static.run(tokens)).seconds
+                if turn > 65:
+                    times[way][n].append(1e3 * taken)
+    return {way: {n: median(values) for n, values in each.items()} for way, each in times.items()}
 
 
 def show(found: dict[str, Any], floor_ms: float, console: Console) -> None:
@@ -131,42 +147,51 @@ def show(found: dict[str, Any], floor_ms: float, console: Console) -> None:
     console.print(f"reading all weights once takes {floor_ms:.1f} ms at the bandwidth of this run")
 
 
-def show_passes(found: dict[str, dict[int, float]], console: Console) -> None:
-    table = Table("tokens a row", *map(str, NEW), title="A pass, ms, and times a pass over one token")
-    for name, times in found.items():
-        table.add_row(name, *(f"{times[n]:.1f} ({times[n] / times[1]:.2f})" for n in NEW))
+def show_passes(found: dict[str, dict[str, dict[int, float]]], floors_ms: dict[str, float], console: Console) -> None:
+    heads = ("products", *map(str, NEW), "reading the weights")
+    table = Table("tokens a row", *heads, title="A pass, ms, and times a pass over one token")
+    for name, ways in found.items():
+        for way, times in ways.items():
+            each = (f"{times[n]:.1f} ({times[n] / times[1]:.2f})" for n in NEW)
+            table.add_row(name, way, *each, f"{floors_ms[name]:.1f}")
     console.print(table)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trio", default="realistic")
+    parser.add_argument("--trio", default="realistic", choices=list(TRIOS))
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--prompt", type=int, default=32)
-    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--stock", action="store_true", help="torch's own products and attention")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    if args.stock:
-        static_model.native_view = lambda model: model
+    if args.prompt < max(NEW):
+        parser.error(f"--prompt: expected at least {max(NEW)}, got {args.prompt}")
     console, clock = Console(width=140), Clock("cpu", args.threads)
     models = load(args.trio, getattr(torch, args.dtype), "cpu")
     vocab = models[0].config.vocab_size
     ids = torch.randint(5, vocab, (args.batch, args.prompt), generator=torch.Generator().manual_seed(0))
-    floor_ms = 1e3 * bytes_a_token(models) / read_bandwidth(clock)
+    bandwidth = read_bandwidth(clock)
+    floor_ms = 1e3 * bytes_a_token(models) / bandwidth
     emulated = EmulatedModel(*models)
     found = {}
-    for way, options in WAYS.items():
-        found[way] = measure(emulated, ids, {**options, "eos_token_id": vocab + 9}, clock, args.rounds)
+    with stock() if args.stock else nullcontext():
+        for way, options in WAYS.items():
+            found[way] = measure(emulated, ids, {**options, "eos_token_id": vocab + 9}, clock, args.rounds)
     show(found, floor_ms, console)
-    by_model = {name: passes(model, ids, clock) for name, model in zip(("large", "small"), models, strict=False)}
-    show_passes(by_model, console)
+    del emulated
+    some = {"large": models[0], "small": models[1]}
+    by_model = {name: passes(copy.deepcopy(model), ids, clock) for name, model in some.items()}
+    floors_ms = {name: 1e3 * bytes_a_token([model]) / bandwidth for name, model in some.items()}
+    show_passes(by_model, floors_ms, console)
     if args.json:
         asked = {name: value for name, value in vars(args).items() if name != "json"}
-        result = {"machine": describe(), "asked": asked, "floor_ms": floor_ms, "steps": found, "passes_ms": by_model}
+        result = {"machine": describe(), "asked": asked, "bandwidth_bytes_per_s": bandwidth, "floor_ms": floor_ms}
+        result |= {"steps": found, "passes_ms": by_model, "pass_floor_ms": floors_ms}
         _json.write(args.json, result, indent=1)
 
 

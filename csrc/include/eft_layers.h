@@ -53,8 +53,9 @@ typedef struct {
 // As eft_step_cpu, but outputs are shared instead of rows. The weight is read once for every 64
 // rows.
 EFT_API int eft_linear_cpu(const eft_linear* linear, int isa, int max_threads);
-// A row without a slot gives zeros. A row's bits depend on its own query and slots alone. Values of
-// slots that no row of a sequence and of heads that share them attends to are not used.
+// A row without a slot gives zeros. A row's bits depend on its own query and slots alone, where
+// values are finite. Values of slots that no row of a sequence and of heads that share them attends
+// to are not used.
 EFT_API int eft_attention_cpu(const eft_attention* attention, int isa, int max_threads);
 
 #ifdef __cplusplus

@@ -73,7 +73,7 @@ def run(
         min_p=min_p,
         seed=seed,
     )
-    drafting = o.speculation(speculate, asked)
+    drafting = o.speculation(speculate, seed)
     nucleus = (conservative_top_p, conservative_set, conservative_outside)
     weights = m.parameters(weight, beta, scale, share, plausibility, *nucleus)
     long_texts.heed(context)

@@ -77,7 +77,7 @@ def run(
         min_p=min_p,
         seed=seed,
     )
-    drafting = o.speculation(speculate, asked)
+    drafting = o.speculation(speculate, seed)
     if stream and (as_json or len(prompt) > 1):
         raise ValueError("--stream: expected one prompt and no --json")
     texts = [stdin.whole() if text == "-" else text for text in prompt]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -91,8 +91,8 @@ Speculate = Annotated[
     str | None,
     typer.Option(
         help="Tokens that the small model drafts for the others to verify, auto, or 0 for none. The answers' "
-        "distribution stays. Default: auto where the models allow; none where text is sampled under a --seed, since "
-        "auto looks at the clock.",
+        "distribution stays. Default: auto where the models allow; none under a --seed, since auto looks at the "
+        "clock.",
         rich_help_panel=_SAMPLING,
     ),
 ]
@@ -152,14 +152,14 @@ def sampling(
     return {"max_new_tokens": max_new_tokens, **warm, **given}
 
 
-def speculation(given: str | None, asked: Mapping[str, Any]) -> dict[str, Any]:
+def speculation(given: str | None, seed: int | None) -> dict[str, Any]:
     """`--speculate` as keyword arguments for `EmulatedModel.generate`. Raises ValueError for a value out of range.
 
     Args:
-        asked: as `sampling` returns it. Under a seed, which reproduces, there are no drafts by default.
+        seed: of `--seed`, which reproduces: with one there are no drafts by default.
     """
     if given is None:
-        return {} if asked.get("seed") is not None else {"speculate": IF_POSSIBLE}
+        return {} if seed is not None else {"speculate": IF_POSSIBLE}
     from eft_ext.decoding.speculative.engine import MAX_DRAFT_TOKENS  # seconds
 
     number = given.isascii() and given.isdecimal() and len(given) < 10

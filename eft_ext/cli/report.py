@@ -85,7 +85,7 @@ def run(
     asked = o.sampling(
         max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, seed=seed
     )
-    drafting = o.speculation(speculate, asked)
+    drafting = o.speculation(speculate, seed)
     settings = {}
     if records is not None:
         for option, given in {"large": large, "tuned": tuned, "base": base, "model": model, "method": method}.items():

@@ -55,7 +55,7 @@ def _attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: floa
     whose transpose [batch, queries, heads, dim] is contiguous.
 
     Slots that the mask excludes for all queries of a sequence, in all heads that share its keys, are not used, whatever
-    they hold. A row's bits depend on its own query and slots alone.
+    they hold. A row's bits depend on its own query and slots alone, where those values are finite.
     """
     shape = q.shape
     if not suits(q, k, v, mask) or not (enable_gqa or shape[1] == k.shape[1]):

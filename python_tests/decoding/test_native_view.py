@@ -5,9 +5,11 @@ import copy
 import pytest
 import torch
 from torch import nn
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AttentionInterface, LlamaConfig, LlamaForCausalLM
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from eft_ext.decoding import StaticCacheModel
+from eft_ext.decoding.capture import traced_forward
 from eft_ext.decoding.static_cache import native_view as views
 from eft_ext.decoding.static_cache.native_view import NativeLinear, native_view
 from eft_ext.ops import attention as attention_op
@@ -65,9 +67,47 @@ def test_both_operations_are_reached(monkeypatch):
     calls = []
     monkeypatch.setattr(views, "linear", lambda *args: calls.append("linear") or linear_op.linear(*args))
     monkeypatch.setattr(views, "attention", lambda *args: calls.append("attention") or attention_op.attention(*args))
+    static = StaticCacheModel(llama())
+    prompts, mask, new = (
+        torch.tensor([[5, 6, 7], [0, 8, 9]]),
+        torch.tensor([[1, 1, 1], [0, 1, 1]]),
+        torch.tensor([[1], [2]]),
+    )
+    for reads in (lambda: static.prefill(prompts, mask), lambda: static.forward(new)):
+        calls.clear()
+        reads()
+        assert calls.count("attention") == 2
+        assert calls.count("linear") == 15  # q, k, v, o, gate, up and down of both layers, and the head
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_trace_holds_the_operators(rows, dtype, monkeypatch):
+    monkeypatch.setattr(traced_forward, "AFTER", 0)
+    model = llama(dtype=dtype)
+    prompts, more = [[5, 6, 7], [8, 9, 1]][:rows], [[1, 3, 2], [2, 4, 5]][:rows]
+    static = StaticCacheModel(model)
+    static.prefill(torch.tensor(prompts))
+    for i in range(3):  # compared with the view, then by itself
+        got = static.forward(torch.tensor(more)[:, i : i + 1])[:, 0].double()
+        expected = plainly(model, [p + m[: i + 1] for p, m in zip(prompts, more, strict=True)])
+        assert (got - expected).abs().max() < (0.05 if dtype is torch.bfloat16 else 1e-5) * expected.abs().max()
+    graph = str(traced_forward._STATES[model].traces[rows - 1].graph)
+    assert graph.count("eft_ext::attention") == 2
+    # q, o, gate, up and down of both layers, and the head; in fp32 k and v are large enough too, one row is torch's.
+    assert graph.count("eft_ext::linear") == {(torch.float32, 1): 0, (torch.float32, 2): 15}.get((dtype, rows), 11)
+
+
+def test_an_attention_of_ones_own_under_the_name_of_sdpa_runs(monkeypatch):
+    calls = []
+
+    def own(*args, **kwargs):
+        calls.append(len(args))
+        return sdpa_attention_forward(*args, **kwargs)
+
+    monkeypatch.setitem(AttentionInterface._global_mapping, "sdpa", own)
     statically(llama(), [[5, 6, 7], [8, 9]], [[1], [2]])
-    assert calls.count("attention") == 4  # of both layers, for the prompts and for the step
-    assert calls.count("linear") > 7  # q, o, gate, up and down of each layer, and the head
+    assert len(calls) == 4  # of both layers, for the prompts and for the step
 
 
 def test_the_model_stays_as_it_is():
@@ -92,7 +132,7 @@ def test_changed_weights_are_seen():
         torch.testing.assert_close(view(ids).logits, model(ids).logits)
 
 
-def test_rows_get_the_same_bits_among_others_and_alone():
+def test_rows_get_the_same_logits_among_others_and_alone():
     model = llama()
     prompts, more = [[5, 6, 7, 8], [9, 3, 4, 1]], [[11, 12], [21, 22]]
     both = statically(model, prompts, more)

@@ -10,6 +10,7 @@ The model itself stays as it is: no module, setting or function of it changes, s
 
 from __future__ import annotations
 
+import sys
 from copy import copy
 from functools import cache
 from typing import Any
@@ -48,7 +49,9 @@ def _attention(
     **others: Any,
 ) -> tuple[Tensor, None]:
     """Attention as transformers calls it; returns [rows, new, heads, width]."""
-    plain = not any(value for name, value in others.items() if name in ("dropout", "position_bias", "softcap", "cache"))
+    plain = not others.get("dropout") and all(
+        others.get(name) is None for name in ("position_bias", "softcap", "cache")
+    )
     if attention_mask is None or not plain or not suits(query, key, value, attention_mask):
         found: tuple[Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, **others
@@ -76,16 +79,24 @@ def native_view(model: Any) -> Any:
         return model
     views = {id(module): object.__new__(_class_of(module)) for module in modules}
     configs: dict[int, Any] = {}
-    others_attention = all(getattr(module, "_supports_attention_backend", True) for module in modules)
+    attends = all(getattr(module, "_supports_attention_backend", True) for module in modules) and _is_stock(modules)
     for module in modules:
         own = views[id(module)].__dict__
         own.update(vars(module))  # weights and buffers are dicts of the module's, and stay shared
         own["_viewed"] = module
         own["_modules"] = {name: child and views[id(child)] for name, child in module._modules.items()}
         for name, value in vars(module).items():
-            if others_attention and isinstance(value, PretrainedConfig):
+            if attends and isinstance(value, PretrainedConfig):
                 own[name] = configs.setdefault(id(value), _config(value))
     return views[id(model)]
+
+
+def _is_stock(modules: list[nn.Module]) -> bool:
+    """True where "sdpa" is transformers' own attention, which someone may have replaced, for all or for one family."""
+    files = (sys.modules.get(type(module).__module__) for module in modules)
+    functions = [AttentionInterface(), *(getattr(file, "ALL_ATTENTION_FUNCTIONS", {}) for file in files)]
+    own = all(each.get("sdpa", sdpa_attention_forward) is sdpa_attention_forward for each in functions)
+    return own and AttentionMaskInterface()["sdpa"] is sdpa_mask
 
 
 def _class_of(module: Any) -> Any:

@@ -9,6 +9,7 @@ import torch
 from eft_ext.decoding.model_facts import input_table, layer_windows
 from eft_ext.decoding.padding import read_prompts
 from eft_ext.decoding.static_cache.forward import Forward
+from eft_ext.decoding.static_cache.native_view import native_view
 from eft_ext.decoding.static_cache.storage import Storage
 
 
@@ -20,8 +21,9 @@ def static_is_right(model: Any) -> bool:
     ids, mask = torch.tensor([rows[0], [0, 0, *rows[1]]], device=device), torch.ones(2, 4, device=device).long()
     mask[1, :2] = 0
     windows = layer_windows(model.config.get_text_config(decoder=True))
-    storage, forward = Storage(windows), Forward(model, windows)
-    storage.start(*read_prompts(model, ids, mask)[1:], capacity=6)
+    view = native_view(model)
+    storage, forward = Storage(windows), Forward(view, windows)
+    storage.start(*read_prompts(view, ids, mask)[1:], capacity=6)
     new = torch.tensor([[3, 1], [4, 2]], device=device)
     found = []
     for tokens in new.split(1, dim=1):

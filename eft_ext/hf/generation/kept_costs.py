@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from eft_ext._files import write_text
-from eft_ext.decoding.module_utils import parameters_of
+from eft_ext.decoding.module_utils import modules_of, parameters_of
 from eft_ext.decoding.speculative.costs import CHOICES
 from eft_ext.hf.members import Member
 
@@ -42,13 +42,14 @@ def place() -> Path | None:
 
 
 def fingerprint(members: Sequence[Member], *facts: Any) -> str:
-    """From the models' configurations and weights' types, the machine, and other facts: 32 hexadecimal digits."""
+    """32 hexadecimal digits: of the models' configurations, modules and weights' types, the machine and other facts."""
     models = []
     for member in members:
-        weight = next(iter(parameters_of(member.model)))
+        weights = list(parameters_of(member.model))
+        types = sorted({str(weight.dtype) for weight in weights} | {type(m).__name__ for m in modules_of(member.model)})
         config = {name: value for name, value in member.config.to_dict().items() if name not in _LABELS}
         path = getattr(member.model.config, "_name_or_path", "")
-        models.append([path, config, str(weight.dtype), str(weight.device), member.adapter, member.without_adapter])
+        models.append([path, config, types, str(weights[0].device), member.adapter, member.without_adapter])
     about = [models, facts, torch.get_num_threads(), torch.__version__, _processor(), _gpu()]
     return sha256(repr(about).encode()).hexdigest()[:32]  # a configuration's keys need not be JSON's
 

@@ -134,7 +134,7 @@ def drafts_of(
     if drafts != "auto":
         return Drafts(Fixed(int(drafts)), model, int(drafts)), None
     own = _ADAPTIVE.setdefault(members[0].model, {})
-    place = (rows, model, *facts, *(id(member.model) for member in members))
+    place = (rows, model, *facts, *((id(m.model), m.adapter, m.without_adapter) for m in members))
     known = own.get(place)
     if known is None:
         key = kept_costs.fingerprint(members, rows, model, *facts) if kept_costs.place() else ""

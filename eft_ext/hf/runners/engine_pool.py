@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import partial
 from threading import Lock
 from typing import Any, NamedTuple
@@ -21,6 +22,7 @@ from eft_ext.decoding.sampler import Sampler
 from eft_ext.decoding.speculative.draft_length import DraftSchedule
 from eft_ext.decoding.speculative.engine import SpeculativeEngine
 from eft_ext.decoding.static_cache.joint import JointPass
+from eft_ext.hf.adapters import is_peft, lock_of
 from eft_ext.hf.members import Member
 from eft_ext.hf.runners.dynamic_cache_model import DynamicCacheModel
 from eft_ext.hf.runners.joint import JointSwitch, groups_of
@@ -64,17 +66,20 @@ def new_engine(
         models += [DynamicCacheModel(member, use_cache=use_cache) for member in members]
     else:
         new = min(max_new_tokens + (drafts.max_draft_tokens if drafts else 0), FIRST)
-        for member, (ids, _) in zip(members, prompts, strict=True):
-            own: dict[str, Any] = {"name": member.name, "switch": member.switch(), "capacity": ids.shape[1] + new}
-            models.append(StaticCacheModel(member.model, checked=False, **own))  # the plan has asked
+        made: dict[int, CachedModel] = {}
         for places in groups_of(members) if drafts is None else ():  # with drafts one of them runs alone
             some = [members[k] for k in places]
             room = max(prompts[k][0].shape[1] for k in places) + new
             switches = [member.switch() for member in some]
             one = JointPass(some[0].model, [m.name for m in some], switches, JointSwitch(some), room)
             how.setdefault("joint", []).append(one)
-            for k, model in zip(places, one.models, strict=True):
-                models[k] = model
+            made |= zip(places, one.models, strict=True)
+        for k, member in enumerate(members):
+            if k not in made:
+                own: dict[str, Any] = {"name": member.name, "switch": member.switch()}
+                own["capacity"] = prompts[k][0].shape[1] + new
+                made[k] = StaticCacheModel(member.model, checked=False, **own)  # the plan has asked
+        models = [made[k] for k in range(len(members))]
         device = graph_device(members) if captured else None
         if device is not None:
             loop = tier == "device_loop" and drafts is None
@@ -130,8 +135,11 @@ class EnginePool:
 
 def fingerprint(members: Sequence[Member]) -> int:
     """Changes with what a graph holds of the models: addresses of weights, hooks, modes, the state of adapters."""
-    models = [member.model for member in members]
-    return hash(tuple((autocast_of(model), *map(_state, modules_of(model))) for model in models))
+    states = []
+    for model in (member.model for member in members):
+        with lock_of(model) if is_peft(model) else nullcontext():  # another thread may have its adapters switched
+            states.append((autocast_of(model), *map(_state, modules_of(model))))
+    return hash(tuple(states))
 
 
 def _state(module: Any) -> tuple[Any, ...]:

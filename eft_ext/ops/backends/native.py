@@ -39,15 +39,17 @@ _forced = {"isa": os.environ.get("EFT_CPU_ISA", "auto")}
 
 
 def force_isa(name: str) -> None:
-    """Instruction set of the CPU step: "auto", "portable", "avx2" or "avx512" (also EFT_CPU_ISA). The tokens are the
-    same from all of them; this is for tests and benchmarks."""
+    """Instruction set of the CPU operations: "auto", "portable", "avx2" or "avx512" (also EFT_CPU_ISA).
+
+    For tests and benchmarks. From the same logits the tokens are the same with all of them; linear layers and attention
+    may round otherwise."""
     if name not in ISA:
         raise ValueError(f"isa: expected one of {list(ISA)}, got {name!r}")
     _forced["isa"] = name
 
 
 def isa() -> int:
-    """The EFT_ISA_* that the next CPU step runs with."""
+    """The EFT_ISA_* that the next CPU operation runs with."""
     try:
         return ISA[_forced["isa"]]
     except KeyError:
