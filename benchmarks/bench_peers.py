@@ -83,7 +83,7 @@ def cells(name: str, args: argparse.Namespace) -> list[Cell]:
         chosen = [(1, 32), (8, 32)]
     if args.batch or args.prompt:
         chosen = [(b, p) for p in args.prompt or (32, 512) for b in args.batch or (1, 8, 32)]
-    return [Cell(b, p, args.tokens or (64 if b == 1 else 32 if b * p < HEAVY else 16)) for b, p in chosen]
+    return [Cell(b, p, args.tokens or (64 if b * p < HEAVY else 16)) for b, p in chosen]
 
 
 def names(cell: Cell, args: argparse.Namespace) -> list[str]:
@@ -162,7 +162,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], help="float32 on the CPU, bfloat16 on cuda")
     parser.add_argument("--batch", type=int, nargs="+", help="rows; with --prompt all pairs")
     parser.add_argument("--prompt", type=int, nargs="+", help="tokens of a prompt")
-    parser.add_argument("--tokens", type=int, help="new tokens of a later call: 64, fewer for several rows")
+    parser.add_argument("--tokens", type=int, help="new tokens of a later call: 64, or 16 where prompts are dear")
     parser.add_argument("--contenders", nargs="+", choices=NAMES, help="all, or few where prompts are dear")
     parser.add_argument("--sample", action="store_true", help="T .7, top-p .9 instead of greedy")
     parser.add_argument("--rounds", type=int, default=5, help="at most; fewer where a cell's share of time is over")
