@@ -11,6 +11,11 @@ from rich.table import Table
 from peers.contenders import ALONE, ALONE_TOO, NAMES, OURS
 
 BATCHES = (1, 8)
+ABOUT = {
+    "controlled 3": "large costs 3 small ones",
+    "controlled 9": "large costs 9 small ones",
+    "realistic": "realistic, no draft stands",
+}
 FAR = 4  # times the longest bar: a floor beyond is written, for it would make all bars short
 
 
@@ -114,7 +119,7 @@ def draw(axes: Any, result: dict[str, Any]) -> None:
         label.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.3})
     axes.set_yticks(range(len(shown)), shown, fontsize=9)
     axes.set_ylim(len(shown) - 0.5, -0.5)
-    right, unit = max(rates), "tokens a second, whole calls"
+    right, beyond = max(rates), []
     if ALONE in shown:
         axes.axvline(rates[shown.index(ALONE)], color="black", lw=1, zorder=0.5, label="large alone")
     for (name, floor), style in zip(result["floor_tokens_per_second"].items(), ("--", ":"), strict=True):
@@ -122,8 +127,8 @@ def draw(axes: Any, result: dict[str, Any]) -> None:
         inside = floor < FAR * max(rates)
         axes.axvline(floor if inside else float("nan"), color="C3", ls=style, lw=1.2, label=label)
         right = max(right, floor) if inside else right
-        unit += "" if inside else f"; {name}'s floor: {floor:,.0f}"
+        beyond += [] if inside else [f"floor of {name}: {floor:,.0f}"]
     axes.set_xlim(0, 1.15 * right)
-    axes.set_title(f"{result['trio']}, B = {result['rows']}", fontsize=10)
-    axes.set_xlabel(unit, fontsize=9)
+    axes.set_title(f"{ABOUT.get(result['trio'], result['trio'])}, B = {result['rows']}", fontsize=10)
+    axes.set_xlabel("tokens a second" + (f" ({', '.join(beyond)})" if beyond else ""), fontsize=9)
     axes.tick_params(axis="x", labelsize=8)
