@@ -6,7 +6,7 @@
     python benchmarks/bench_pair.py --at-once
     python benchmarks/bench_pair.py --device cuda --trios 0.5B 1B --seconds 20
 
-`--at-once` asks whether two threads should share each pass, as they do, or take a model each. It wants two idle cores:
+`--at-once` asks whether two threads should share each pass, or take a model each, as they do. It wants two idle cores:
 medians of both ways in turns of ten, the baseline first.
 `--device cuda` asks whether the pair should run on two streams, as it does, one after another, or with stacked weights.
 `--adapter` asks it of a LoRA adapter on its base, which share their weights: the rows of both in one pass, as the

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-Parallel = Callable[[Sequence[Callable[[], Tensor]]], list[Tensor]]
+Parallel = Callable[[Sequence[partial[Tensor]]], list[Tensor]]  # of each model's or joint pass's `run`
 
 
-def one_after_another(works: Sequence[Callable[[], Tensor]]) -> list[Tensor]:
+def one_after_another(works: Sequence[partial[Tensor]]) -> list[Tensor]:
     """Runs works that do not depend on each other."""
     return [work() for work in works]
 

@@ -84,6 +84,11 @@ class StaticCacheModel:
         return self._storage.lengths
 
     @property
+    def is_plain(self) -> bool:
+        """True where a pass calls no Python but the modules' own: no hooks, nothing replaced."""
+        return self._view is not self.model
+
+    @property
     def plain_because(self) -> str | None:
         """Why the forward pass is not traced, the end of a sentence; None where it is, or will be."""
         return self._forward.reason

@@ -19,6 +19,7 @@ from eft_ext.decoding.engine import Engine
 from eft_ext.decoding.module_utils import autocast_of, hooks_of, modules_of, parameters_of
 from eft_ext.decoding.requests import Prompt
 from eft_ext.decoding.sampler import Sampler
+from eft_ext.decoding.side_by_side import SideBySide, is_worth
 from eft_ext.decoding.speculative.draft_length import DraftSchedule
 from eft_ext.decoding.speculative.engine import SpeculativeEngine
 from eft_ext.decoding.static_cache.joint import JointPass
@@ -86,10 +87,31 @@ def new_engine(
             cuda = CudaDevice(device, keep_graph=loop)
             how |= {"bucket": bucket, "parallel": cuda.parallel, "ring": STEPS if loop else 0}
             how["launcher"] = partial(DeviceLoops if loop else Graphs, device=cuda)
+        elif (lanes := _lanes(models, how.get("joint", ()))) is not None:
+            how["parallel"] = lanes
     if drafts is None:
         return Engine(models, sampler, eos_token_ids, **how)
     how |= {"schedule": drafts.schedule, "max_draft_tokens": drafts.max_draft_tokens}
     return SpeculativeEngine(models, sampler, eos_token_ids, **how)
+
+
+def _lanes(models: Sequence[Any], joint: Sequence[JointPass]) -> SideBySide | None:
+    """What runs the passes of a step side by side; None where one after another is as well, or all that is safe."""
+    passes: dict[int, Any] = {id(one): one for one in joint}
+    joined = {id(model) for one in joint for model in one.models}
+    passes |= {id(model): model for model in models if id(model) not in joined}
+    own = [one.models[0] if isinstance(one, JointPass) else one for one in passes.values()]
+    weights = [{id(p): p for p in parameters_of(one.model)}.values() for one in own]
+    if (
+        len({id(one.model) for one in own}) < len(own)  # the state of its adapters is one
+        or not all(one.is_plain for one in own)  # others call Python of the user's, which wants its own thread
+        or any(one.model.training for one in own)
+        or any(p.device.type != "cpu" for each in weights for p in each)
+        or torch.is_autocast_enabled("cpu")
+    ):
+        return None
+    sizes, threads = [sum(p.nbytes for p in each) for each in weights], torch.get_num_threads()
+    return SideBySide(list(passes.values()), sizes, threads) if is_worth(sizes, threads) else None
 
 
 def renew(engine: Engine, prompts: Sequence[Prompt], max_new_tokens: int) -> None:
