@@ -96,7 +96,7 @@ def new_engine(
 
 
 def _lanes(models: Sequence[Any], joint: Sequence[JointPass]) -> SideBySide | None:
-    """What runs the passes of a step side by side; None where one after another is as well, or all that is safe."""
+    """The lanes for the passes of a step; None where one after another is as fast, or all that is safe."""
     passes: dict[int, Any] = {id(one): one for one in joint}
     joined = {id(model) for one in joint for model in one.models}
     passes |= {id(model): model for model in models if id(model) not in joined}
