@@ -8,6 +8,8 @@ from threading import Thread, current_thread
 
 import pytest
 import torch
+from torch.profiler import profile
+from torch.utils.flop_counter import FlopCounterMode
 
 from eft_ext.decoding import side_by_side
 from eft_ext.decoding.side_by_side import SideBySide, assigned, dealt_out, is_worth
@@ -99,6 +101,19 @@ def test_models_that_call_other_python_take_turns(llamas, threads, used):
     handle.remove()
     assert not used
     assert set(heard) == {current_thread().name}
+
+
+def test_who_watches_this_thread_sees_the_passes(llamas, threads, used):
+    model = EmulatedModel(*llamas)
+    counts = []
+    for count in (1, 2):
+        threads(count)
+        with FlopCounterMode(display=False) as counter, profile() as profiler:
+            model.generate([[5, 6, 7]], **OPTIONS)
+        counts.append((counter.get_total_flops(), len([e for e in profiler.events() if e.name == "aten::index_copy_"])))
+    assert counts[0] == counts[1]
+    assert min(counts[0]) > 0
+    assert not used
 
 
 def test_one_model_in_two_places_takes_turns(llamas, threads, used):
