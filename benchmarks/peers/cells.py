@@ -17,7 +17,7 @@ from peers.contenders import ALONE_TOO, OURS, Ours, Run, contenders, large_vocab
 from peers.floor import bytes_a_token
 
 NEAR = 1e-4  # logits nearer than this are a tie: fp32 sums in another order
-MAX_FIRST = 5  # of a contender's first calls
+MAX_FIRST = 9  # of a contender's first calls
 HEAVY = 4096  # tokens of all prompts from which a cell has few contenders, few new tokens and no warm-up
 CHECKED = 32  # new tokens that are compared
 
