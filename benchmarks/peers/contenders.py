@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopPLogitsWarper
 
 from eft_ext import EmulatedModel
+from eft_ext.decoding.capture.traced_forward import AFTER
 from peers.loops import arithmetic, disalignment, proxy_tuning
 
 OURS = "eft_ext"
@@ -21,7 +22,6 @@ ALONE_TOO = (ALONE, "large alone, static cache")  # their text is another: these
 PEERS = ("proxy-tuning", "emulated-disalignment", "language-model-arithmetic")
 NAMES = (*PEERS, *ALONE_TOO, *DRAFTS)
 FEW = ("proxy-tuning", ALONE, OURS)  # where a call takes half a minute
-WARM = 64  # passes after which one of its kind is traced
 MOST_WARM = 12  # calls
 SAMPLED = {"temperature": 0.7, "top_p": 0.9}
 
@@ -41,7 +41,7 @@ class Ours:
 
     def warm_up(self, new: int) -> None:
         """Calls until the passes of its steps have been traced; "auto" makes passes of several lengths."""
-        steps, wanted = 0, 2 * WARM if self._speculate.get("speculate") == "auto" else WARM
+        steps, wanted = 0, 2 * AFTER if self._speculate.get("speculate") == "auto" else AFTER
         for _ in range(MOST_WARM if self._ids.device.type == "cpu" else 1):  # a GPU captures in the first call
             out = self._generate(new, return_dict_in_generate=True)
             steps += len(out.speculation.draft_lengths) if self._speculate else new
