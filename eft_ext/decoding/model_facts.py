@@ -41,7 +41,7 @@ def learned_positions(model: Any) -> int | None:
     limit = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
     tokens = input_table(model)
     for module in modules_of(model):
-        sines = getattr(module, "embed_positions", None)
+        sines = vars(module).get("embed_positions", module._buffers.get("embed_positions"))
         if isinstance(sines, torch.Tensor) and len(sines) == limit:
             return int(limit)
         if not isinstance(module, nn.Embedding) or module is tokens:

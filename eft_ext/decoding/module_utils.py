@@ -35,7 +35,7 @@ def autocast_of(model: nn.Module) -> torch.dtype | None:
 def hooks_of(model: nn.Module) -> str | None:
     """That a module calls Python beside its forward pass, the end of a sentence; None where none does."""
     for module in modules_of(model):
-        if module._forward_hooks or module._forward_pre_hooks or hasattr(module, "_hf_hook"):
+        if module._forward_hooks or module._forward_pre_hooks or "_hf_hook" in vars(module):
             return f"has hooks ({type(module).__name__})"
     return None
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from eft_ext.ops.backends import native
 from eft_ext.ops.inputs import DTYPES
+from eft_ext.ops.tracing import is_recorded
 
 MAX_QUERIES = 32
 MAX_HEAD_DIM = 256
@@ -51,12 +52,6 @@ def suits(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> bool:
 
 
 def _attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float | None, enable_gqa: bool) -> Tensor:
-    """softmax(q k^T * scale + mask) v, as torch's `scaled_dot_product_attention` gives it, [batch, heads, queries, dim]
-    whose transpose [batch, queries, heads, dim] is contiguous.
-
-    Slots that the mask excludes for all queries of a sequence, in all heads that share its keys, are not used, whatever
-    they hold. A row's bits depend on its own query and slots alone, where those values are finite.
-    """
     shape = q.shape
     if not suits(q, k, v, mask) or not (enable_gqa or shape[1] == k.shape[1]):
         sdpa = torch.nn.functional.scaled_dot_product_attention
@@ -94,4 +89,13 @@ def _fake(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float | N
     return q.new_empty((batch, queries, heads, v.shape[3])).transpose(1, 2)
 
 
-attention = torch.ops.eft_ext.attention
+def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float | None, enable_gqa: bool) -> Tensor:
+    """softmax(q k^T * scale + mask) v, as torch's `scaled_dot_product_attention` gives it, [batch, heads, queries, dim]
+    whose transpose [batch, queries, heads, dim] is contiguous.
+
+    Slots that the mask excludes for all queries of a sequence, in all heads that share its keys, are not used, whatever
+    they hold. A row's bits depend on its own query and slots alone, where those values are finite.
+    """
+    call = torch.ops.eft_ext.attention if is_recorded() else _attention  # which costs less than the operator
+    found: Tensor = call(q, k, v, mask, scale, enable_gqa)
+    return found

@@ -13,6 +13,7 @@ from torch.nn.functional import linear as torch_linear
 
 from eft_ext.ops.backends import native
 from eft_ext.ops.inputs import DTYPES
+from eft_ext.ops.tracing import is_recorded
 
 MAX_ROWS = 64
 MIN_BYTES = 1 << 19  # of a weight; a smaller one does not repay the operator's 10 µs
@@ -46,22 +47,13 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     Returns:
         [..., N] of x's dtype, summed in fp32 and rounded once.
     """
-    if _is_recorded():
+    if is_recorded():
         # Sizes are not asked here: a trace would record the question.
         tensors = (x, weight) if bias is None else (x, weight, bias)
         trains = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
         kernel = weight.is_cpu and weight.dtype in DTYPES and not trains and native._native is not None
         return torch.ops.eft_ext.linear(x, weight, bias) if kernel else torch_linear(x, weight, bias)
     return _operator(x, weight, bias)
-
-
-def _is_recorded() -> bool:
-    return (
-        torch.compiler.is_dynamo_compiling()
-        or torch._C._is_tracing()
-        or torch._C._len_torch_dispatch_stack() > 0
-        or torch._C._functorch.peek_interpreter_stack() is not None
-    )
 
 
 def _in_memory(x: Tensor) -> bool:

@@ -11,6 +11,7 @@ The model itself stays as it is: no module, setting or function of it changes, s
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from copy import copy
 from functools import cache
 from typing import Any
@@ -80,7 +81,8 @@ def native_view(model: Any) -> Any:
         return model
     views = {id(module): object.__new__(_class_of(module)) for module in modules}
     configs: dict[int, Any] = {}
-    attends = all(getattr(module, "_supports_attention_backend", True) for module in modules) and _is_stock(modules)
+    kinds = {type(module) for module in modules}
+    attends = all(getattr(kind, "_supports_attention_backend", True) for kind in kinds) and _is_stock(kinds)
     for module in modules:
         own = views[id(module)].__dict__
         own.update(vars(module))  # weights and buffers are dicts of the module's, and stay shared
@@ -90,13 +92,15 @@ def native_view(model: Any) -> Any:
         own["_modules"] = {name: child and views[id(child)] for name, child in module._modules.items()}
         for name, value in vars(module).items():
             if attends and isinstance(value, PretrainedConfig):
-                own[name] = configs.setdefault(id(value), _config(value))
+                if id(value) not in configs:
+                    configs[id(value)] = _config(value)
+                own[name] = configs[id(value)]
     return views[id(model)]
 
 
-def _is_stock(modules: list[nn.Module]) -> bool:
+def _is_stock(kinds: Iterable[type[nn.Module]]) -> bool:
     """True where "sdpa" is transformers' own attention, which someone may have replaced, for all or for one family."""
-    files = (sys.modules.get(type(module).__module__) for module in modules)
+    files = {kind.__module__: sys.modules.get(kind.__module__) for kind in kinds}.values()
     functions = [AttentionInterface(), *(getattr(file, "ALL_ATTENTION_FUNCTIONS", {}) for file in files)]
     own = all(each.get("sdpa", sdpa_attention_forward) is sdpa_attention_forward for each in functions)
     return own and AttentionMaskInterface()["sdpa"] is sdpa_mask
@@ -104,7 +108,7 @@ def _is_stock(modules: list[nn.Module]) -> bool:
 
 def _class_of(module: Any) -> Any:
     kind: Any = type(module)
-    if hasattr(module, _SWITCHED[0]):
+    if hasattr(kind, _SWITCHED[0]):
         return _switched(kind)
     plain = kind is nn.Linear and type(module.weight) in (nn.Parameter, Tensor)
     return NativeLinear if plain and module.weight.nbytes >= MIN_BYTES else kind  # a trace keeps the choice
