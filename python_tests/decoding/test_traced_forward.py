@@ -29,7 +29,7 @@ def greedy(feeder, logits, steps):
 
 
 def test_logits_are_equal_bit_for_bit(family, model_of, ragged, monkeypatch):
-    """Over growing lengths, rows that leave, and several tokens at once."""
+    """Over growing lengths, rows that leave, and several tokens at once: one trace serves them."""
     both = []
     for after in (10**9, 0):
         monkeypatch.setattr(traced_forward, "AFTER", after)
@@ -37,9 +37,11 @@ def test_logits_are_equal_bit_for_bit(family, model_of, ragged, monkeypatch):
         got = [greedy(feeder, feeder.prefill(*ragged), 60)]
         feeder.select_rows([2, 0])
         got += [greedy(feeder, got[0][-1][[2, 0]], 5), feeder.forward(torch.tensor([[5, 6, 7], [8, 9, 10]]))]
+        feeder.select_rows([1])
+        got += [feeder.forward(torch.tensor([[5, 6, 7, 8, 9]])), feeder.forward(torch.tensor([[5]]))]
         assert feeder.plain_because is None
         both.append(got)
-    assert {1, 3} == set(traced_forward._STATES[model_of(family, 7)].traces)
+    assert {False, True} == set(traced_forward._STATES[model_of(family, 7)].traces)
     for mine, expected in zip(*both, strict=True):
         assert torch.equal(mine, expected)
 
@@ -63,11 +65,32 @@ def test_a_trace_is_made_after_so_many_passes_of_all_calls(build, ragged, traced
         assert traced == made
     feeder = StaticCacheModel(model)
     feeder.prefill(*ragged)
-    for _ in range(10):
-        feeder.forward(torch.ones(4, 2, dtype=torch.long))
-    assert traced == [1], "two tokens at a time are another trace"
     feeder.forward(torch.ones(4, 2, dtype=torch.long))
-    assert traced == [1, 2]
+    assert traced == [1], "it serves several tokens too"
+    feeder.select_rows([2])
+    greedy(feeder, torch.ones(1, 2), 10)
+    assert traced == [1], "one token of one row is counted apart"
+    greedy(feeder, torch.ones(1, 2), 1)
+    assert traced == [1, 1]
+
+
+FIXED = {"factor": lambda y: y * int(y.shape[1]), "view": lambda y: y.view(*map(int, y.shape))}
+
+
+@pytest.mark.parametrize("number", FIXED)
+def test_a_number_that_a_trace_fixes_is_noticed(number, build, ragged, traced):
+    model = build("llama", 8)
+    mlp, own = model.model.layers[0].mlp, model.model.layers[0].mlp.forward
+    mlp.forward = lambda x: FIXED[number](own(x))
+    feeder = StaticCacheModel(model)
+    greedy(feeder, feeder.prefill(*ragged), 3)
+    assert feeder.plain_because is None
+    lengths, tokens = feeder.lengths.clone(), torch.tensor([[1, 2, 3]] * 4)
+    got = feeder.forward(tokens)
+    assert "other logits" in feeder.plain_because
+    feeder.crop(lengths)
+    assert torch.equal(feeder.forward(tokens), got)
+    assert traced == [1]
 
 
 def test_a_short_call_is_not_traced(build, ragged, traced, monkeypatch):

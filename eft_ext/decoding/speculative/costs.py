@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from statistics import median_low
 
-CHOICES = (0, 1, 2, 4, 6, 8, 12, 16)  # few, since every k is traced or captured for itself
+CHOICES = (0, 1, 2, 4, 6, 8, 12, 16)  # few, since every k is captured for itself
 _RECENT = 15  # times of which the median counts
 
 

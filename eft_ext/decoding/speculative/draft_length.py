@@ -28,7 +28,7 @@ _AGAIN = 32  # rounds after which a neighbouring k is timed again
 _PATIENCE = 8, 512  # ordinary steps before a draft is tried again: at first, and at most
 _LOOK = 4  # ordinary steps between two looks at whether a trial can be afforded: a look takes 0.1 ms
 _FIRST = 6  # ordinary steps that are timed before the first draft
-_BETTER = 1.04  # gain for which another k is worth its trace
+_BETTER = 1.04  # gain for which another k is worth its capture
 
 
 class DraftSchedule(Protocol):
