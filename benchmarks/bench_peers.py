@@ -2,6 +2,7 @@
 
     python benchmarks/bench_peers.py                                  # results/peers-cpu.json, docs/images/price.png
     python benchmarks/bench_peers.py --part controlled --batch 1      # a part of the grid
+    python benchmarks/bench_peers.py --part realistic --replace       # again, in the same results and image
     python benchmarks/bench_peers.py --device cuda --trios 1B 8B --json peers-gpu.json
 
 Baselines: the large model alone by transformers' `generate`, from a dynamic and from a static cache, and plain loops
@@ -113,21 +114,33 @@ def too_large(name: str, args: argparse.Namespace) -> str:
     return "" if wanted < free else f"{name}: wants {wanted / 1e9:.0f} GB, {free / 1e9:.0f} are free"
 
 
+def earlier(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Returns the cells of an earlier run that this one completes."""
+    found: list[dict[str, Any]] = json.loads(args.json.read_text())["results"] if args.replace else []
+    return found
+
+
+def replaced(results: list[dict[str, Any]], new: dict[str, Any]) -> list[dict[str, Any]]:
+    """Returns the results with `new` in place of the same cell, or behind them."""
+    cells = {(r["trio"], r["rows"], r["prompt"]): r for r in [*results, new]}
+    return list(cells.values())
+
+
 def run(args: argparse.Namespace, progress: Progress) -> tuple[dict[str, Any], list[str]]:
     """Measures cell by cell, and writes all there is after each."""
     stop, clock, left_out = time.monotonic() + args.seconds, Clock(args.device, args.threads), list[str]()
     grid = {name: cells(name, args) for name in args.trios}
     left = sum(map(len, grid.values()))
-    bandwidth = read_bandwidth(clock)
-    found = {"machine": describe(), "clock": clock.name, "sampled": args.sample, "quick": args.quick,
-             "bandwidth_bytes_per_s": bandwidth, "left_out": left_out, "results": []}  # fmt: skip
+    bandwidth, machine = read_bandwidth(clock), describe()
+    found = {"machine": machine, "clock": clock.name, "sampled": args.sample, "quick": args.quick,
+             "bandwidth_bytes_per_s": bandwidth, "left_out": left_out, "results": earlier(args)}  # fmt: skip
     task = progress.add_task("", total=left)
     for name, chosen in grid.items():
         if why := too_large(name, args):
             left_out.append(why)
             continue
         progress.update(task, description=f"{name}: first calls")
-        skipped = args.skip_first or (args.quick and found["results"])
+        skipped = args.skip_first or (args.quick and left < len(grid))
         firsts = [] if skipped else first_calls(name, chosen, args)
         models = load(name, args, args.device)
         for cell in chosen:
@@ -139,12 +152,13 @@ def run(args: argparse.Namespace, progress: Progress) -> tuple[dict[str, Any], l
                 continue
             limits = {"rounds": args.rounds, "seconds": seconds}
             said = lambda what, at=at: progress.update(task, description=f"{at}: {what}")  # noqa: E731
-            result = {"trio": name, **measure(models, cell, names(cell, args), args.sample, clock, limits, said)}
+            result = {"trio": name, "commit": machine["commit"]}
+            result |= measure(models, cell, names(cell, args), args.sample, clock, limits, said)
             add_floor(result, bandwidth)
             for first in firsts:
                 if (first["rows"], first["prompt"]) == (cell.rows, cell.prompt):
                     result["contenders"][first["name"]] |= {k: first[k] for k in first if k.startswith("first_call")}
-            found["results"].append(result)
+            found["results"] = replaced(found["results"], result)
             print(in_short(result), flush=True)  # at once: a run may be stopped
             progress.advance(task)
             if args.json:
@@ -171,14 +185,17 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--skip-first", action="store_true", help="no first calls")
     parser.add_argument("--quick", action="store_true", help="one tiny cell of each trio: for tests, no measurement")
     parser.add_argument("--json", type=Path, help="write the results, with the machine, here")
+    parser.add_argument("--replace", action="store_true", help="keep what --json holds of other cells")
     parser.add_argument("--image", type=Path, help="draw B = 1 and 8 here")
     parser.add_argument("--first", nargs="+", help=argparse.SUPPRESS)
     args = parser.parse_args()
     args.dtype = args.dtype or ("float32" if args.device == "cpu" else "bfloat16")
     args.rounds = 1 if args.quick else args.rounds
     whole = not (args.quick or args.trios or args.batch or args.prompt or args.contenders or args.sample)
-    if args.device == "cpu" and whole and args.part == "all":
+    if args.device == "cpu" and ((whole and args.part == "all") or (args.replace and not args.quick)):
         args.json, args.image = args.json or JSON, args.image or IMAGE
+    if args.replace and not (args.json and args.json.is_file()):
+        parser.error(f"--replace: expected results at --json, got {args.json}")
     args.trios = args.trios or (["1B", "8B"] if args.device == "cuda" else PARTS[args.part])
     return args
 

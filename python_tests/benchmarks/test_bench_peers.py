@@ -104,3 +104,16 @@ def test_the_command(tmp_path):
             assert all(time > 0 for time in times), (name, r)
             assert ("accepted" in r) == ("drafts" in name)
             assert name.startswith("large alone") or (r["equal_rows"], r["ties"]) == (1, 0)
+
+    found["results"][1]["rounds"] = 7
+    path.write_text(json.dumps(found))
+    command += ["--replace", "--trios", "controlled 9", "--skip-first"]
+    subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
+    again = json.loads(path.read_text())["results"]
+    assert [r["trio"] for r in again] == ["controlled 3", "controlled 9", "realistic"]
+    assert (again[0], again[2]) == (found["results"][0], found["results"][2])
+    assert again[1]["rounds"] == 1
+    path.unlink()
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "--replace: expected results at --json, got" in done.stderr
