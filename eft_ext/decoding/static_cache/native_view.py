@@ -108,7 +108,7 @@ def _is_stock(kinds: Iterable[type[nn.Module]]) -> bool:
 
 def _class_of(module: Any) -> Any:
     kind: Any = type(module)
-    if hasattr(kind, _SWITCHED[0]):
+    if _SWITCHED[0] in vars(module) or hasattr(kind, _SWITCHED[0]):  # hasattr(module, …) takes a microsecond to say no
         return _switched(kind)
     plain = kind is nn.Linear and type(module.weight) in (nn.Parameter, Tensor)
     return NativeLinear if plain and module.weight.nbytes >= MIN_BYTES else kind  # a trace keeps the choice
