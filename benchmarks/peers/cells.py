@@ -104,7 +104,7 @@ def measure(
     fp32 = models[0].dtype == torch.float32
     said("comparing tokens")
     about = check(models, runs, cell, strict=fp32 and not sample)
-    # Ours traces a model after 64 passes, and "auto" learns: later calls are those that come after.
+    # Ours traces a model after some passes, and "auto" learns: later calls are those that come after.
     for name, run in runs.items():
         if isinstance(run, Ours) and cell.rows * cell.prompt < HEAVY:  # in a heavy cell the comparison has to do
             said(f"warming up {name}")

@@ -40,7 +40,7 @@ class Ours:
         return tokens
 
     def warm_up(self, new: int) -> None:
-        """Calls until the passes of its steps have been traced; "auto" makes passes of several lengths."""
+        """Calls until the passes of its steps have been traced; "auto" makes steps and rounds, traced apart."""
         steps, wanted = 0, 2 * AFTER if self._speculate.get("speculate") == "auto" else AFTER
         for _ in range(MOST_WARM if self._ids.device.type == "cpu" else 1):  # a GPU captures in the first call
             out = self._generate(new, return_dict_in_generate=True)

@@ -3,8 +3,9 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from threading import Thread, current_thread
+from threading import current_thread
 
 import pytest
 import torch
@@ -177,19 +178,10 @@ def test_two_generations_at_once(llamas, threads, used):
     prompts = [[[5, 6, 7]], [[8, 9]]]
     want = [model.generate(prompt, **OPTIONS) for prompt in prompts]
     threads(2)
-    got = [[], []]
-
-    def work(i):
-        got[i] += [model.generate(prompts[i], **OPTIONS) for _ in range(3)]
-
-    both = [Thread(target=work, args=(i,)) for i in range(2)]
-    for thread in both:
-        thread.start()
-    for thread in both:
-        thread.join()
-    for i in range(2):
-        assert len(got[i]) == 3
-        assert all(torch.equal(result, want[i]) for result in got[i])
+    with ThreadPoolExecutor(2) as both:
+        got = list(both.map(lambda prompt: [model.generate(prompt, **OPTIONS) for _ in range(3)], prompts))
+    for results, expected in zip(got, want, strict=True):
+        assert all(torch.equal(result, expected) for result in results)
     assert used
 
 
