@@ -194,8 +194,12 @@ def parsed() -> argparse.Namespace:
     whole = not (args.quick or args.trios or args.batch or args.prompt or args.contenders or args.sample)
     if args.device == "cpu" and ((whole and args.part == "all") or (args.replace and not args.quick)):
         args.json, args.image = args.json or JSON, args.image or IMAGE
-    if args.replace and not (args.json and args.json.is_file()):
-        parser.error(f"--replace: expected results at --json, got {args.json}")
+    if args.replace:
+        if not (args.json and args.json.is_file()):
+            parser.error(f"--replace: expected results at --json, got {args.json}")
+        kept = json.loads(args.json.read_text())
+        if (kept["machine"]["threads"], kept["sampled"], kept["quick"]) != (args.threads, args.sample, args.quick):
+            parser.error(f"--replace: {args.json} was measured under other --threads, --sample or --quick")
     args.trios = args.trios or (["1B", "8B"] if args.device == "cuda" else PARTS[args.part])
     return args
 

@@ -113,6 +113,9 @@ def test_the_command(tmp_path):
     assert [r["trio"] for r in again] == ["controlled 3", "controlled 9", "realistic"]
     assert (again[0], again[2]) == (found["results"][0], found["results"][2])
     assert again[1]["rounds"] == 1
+    done = subprocess.run([*command, "--threads", "2"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "was measured under other --threads, --sample or --quick" in done.stderr
     path.unlink()
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2
